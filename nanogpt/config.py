@@ -1,0 +1,465 @@
+"""Settings: the one place where a setting's name, type, range, default, unit and meaning stand.
+
+`load` turns the mapping of config.yaml into a checked, frozen `Config`; `resolve_run` says what a
+run comes to once built-in defaults, `defaults`, presets, the run's entry and the command line are
+laid over one another. Messages, the JSON schema and the table of settings come from the same
+models. What the settings do is left to the modules that read them.
+"""
+
+import difflib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, get_args
+
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+TEXTS = Path("resources/texts")
+
+# A name becomes a file name, so it must not be able to leave its directory.
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+RESERVED_RUN_NAMES = re.compile(r"datasets|report|gpt2.*")
+
+
+class UserError(ValueError):
+    """A mistake of the user's, told in one line that names it and says what to do."""
+
+
+class Settings(BaseModel):
+    """What all groups of settings share: frozen, no unknown keys, numbers may stand in strings.
+
+    YAML reads `1e-3` as a string, and Snakemake's `--config 'train={lr: 0.5}'` gives '0.5'.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _yes_is_no_number(cls, value: Any, info: Any) -> Any:
+        # pydantic would read `n_layer: yes` as 1.
+        annotation = cls.model_fields[info.field_name].annotation
+        if isinstance(value, bool) and annotation in (int, float, int | None):
+            raise ValueError("a number is wanted here, not yes or no")
+        return value
+
+
+class ModelSettings(Settings):
+    """Architecture: GPT-2's, as small or as large as these say."""
+
+    n_layer: int = Field(6, ge=1, description="transformer blocks")
+    n_head: int = Field(6, ge=1, description="attention heads of a block; must divide n_embd")
+    n_embd: int = Field(384, ge=1, description="width of the residual stream")
+    block_size: int = Field(256, ge=1, description="context length, in tokens")
+    dropout: float = Field(0.2, ge=0, lt=1, description="dropout probability while training")
+    bias: bool = Field(False, description="biases in linear layers and norms, as in GPT-2")
+    activation: Literal["gelu", "gelu_tanh"] = Field(
+        "gelu", description="gelu: exact, as in nanoGPT; gelu_tanh: GPT-2's approximation, slower"
+    )
+
+
+class ModelChoice(ModelSettings):
+    """A preset of `models`, settings of its own, or a preset with some settings changed."""
+
+    preset: str | None = Field(None, description="name of an entry of `models`")
+
+
+def _preset_by_name(value: Any) -> Any:
+    return {"preset": value} if isinstance(value, str) else value
+
+
+def _nothing_is_empty(value: Any) -> Any:
+    return {} if value is None else value
+
+
+# `model: small` is short for `model: {preset: small}`.
+Model = Annotated[
+    ModelChoice, BeforeValidator(_preset_by_name, json_schema_input_type=str | ModelChoice)
+]
+
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
+Dtype = Literal["auto", "float32", "bfloat16"]
+
+
+class TrainSettings(Settings):
+    """Training. The names are nanoGPT's."""
+
+    max_iters: int = Field(5000, ge=1, description="optimizer steps")
+    batch_size: int = Field(64, ge=1, description="windows of block_size tokens in a micro-batch")
+    gradient_accumulation_steps: int = Field(
+        1,
+        ge=1,
+        description="micro-batches summed into one step; more memory-friendly than batch_size",
+    )
+    learning_rate: float = Field(1e-3, gt=0, description="peak learning rate")
+    decay_lr: bool = Field(
+        True, description="warm-up and cosine decay; off: learning_rate throughout"
+    )
+    warmup_iters: int = Field(100, ge=0, description="steps of linear warm-up")
+    lr_decay_iters: int | None = Field(
+        None, ge=1, description="step at which min_lr is reached; none: max_iters"
+    )
+    min_lr: float = Field(1e-4, ge=0, description="learning rate at the end of the decay")
+    weight_decay: float = Field(0.1, ge=0, description="AdamW's decay, of matrices only")
+    beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's first-moment decay")
+    beta2: float = Field(0.99, ge=0, lt=1, description="AdamW's second-moment decay")
+    grad_clip: float = Field(1.0, ge=0, description="largest gradient norm; 0: no clipping")
+    eval_interval: int = Field(250, ge=1, description="steps between evaluations while training")
+    eval_iters: int = Field(
+        200, ge=1, description="batches of each split in such an evaluation, always the same ones"
+    )
+    log_interval: int = Field(10, ge=1, description="steps between lines of metrics.jsonl")
+    keep: Literal["best", "last"] = Field(
+        "best", description="weights that are kept: of the best validation loss, or the last"
+    )
+    seed: int = Field(1337, ge=0, description="seed of the initial weights, batches and dropout")
+    device: Device = Field("auto", description="auto, cpu, cuda, cuda:N or mps")
+    dtype: Dtype = Field("auto", description="auto, float32 or bfloat16 (autocast)")
+    compile: bool = Field(False, description="torch.compile; on a CPU it needs a C++ compiler")
+    deterministic: bool = Field(False, description="deterministic CUDA kernels, slower")
+
+
+class EvalSettings(Settings):
+    """Evaluation of the finished model on whole splits."""
+
+    batch_size: int = Field(32, ge=1, description="windows in a forward pass")
+    eval_iters: int = Field(200, ge=1, description="random batches of nanoGPT's estimate")
+    seed: int = Field(1337, ge=0, description="seed of nanoGPT's estimate")
+    device: Device = Field("auto", description="auto, cpu, cuda, cuda:N or mps")
+    # Not auto: losses and samples of different machines shall compare.
+    dtype: Dtype = Field("float32", description="float32, bfloat16 (autocast) or auto")
+
+
+class SampleSettings(Settings):
+    """Sampling from the finished model."""
+
+    start: str = Field("\n", min_length=1, description="prompt, or FILE:path of a UTF-8 file")
+    num_samples: int = Field(5, ge=1, description="samples to draw")
+    max_new_tokens: int = Field(500, ge=1, description="tokens of each sample, prompt not counted")
+    temperature: float = Field(0.8, gt=0, description="below 1 bolder, above 1 more random")
+    top_k: int = Field(200, ge=0, description="choose among this many likeliest tokens; 0: all")
+    seed: int = Field(1337, ge=0, description="seed of the draws")
+    unknown: Literal["error", "skip"] = Field(
+        "error", description="what a prompt's character that the vocabulary lacks gets"
+    )
+    device: Device = Field("auto", description="auto, cpu, cuda, cuda:N or mps")
+    # Not auto: losses and samples of different machines shall compare.
+    dtype: Dtype = Field("float32", description="float32, bfloat16 (autocast) or auto")
+
+
+class Corpus(Settings):
+    """Raw text: exactly one of `url`, `files` or `builtin`."""
+
+    url: str | None = Field(None, pattern=r"^https?://[^/]+/.+", description="where to download it")
+    sha256: str | None = Field(
+        None,
+        pattern=r"^[0-9a-f]{64}$",
+        description="digest of the download; none: the first one's is recorded",
+    )
+    files: str | None = Field(None, min_length=1, description="path of a local text file")
+    builtin: Literal["playwright"] | None = Field(None, description="a generator of ours")
+    n_characters: int = Field(
+        1_000_000, ge=1, description="length of a built-in corpus, characters"
+    )
+    seed: int = Field(1337, ge=0, description="seed of a built-in corpus")
+    encoding: str = Field(
+        "auto", description="a name that Python knows, or auto: UTF-8, else the likeliest"
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "Corpus":
+        if sum(source is not None for source in (self.url, self.files, self.builtin)) != 1:
+            raise ValueError("a corpus has exactly one of url, files and builtin")
+        return self
+
+    @property
+    def file_name(self) -> str:
+        """The name that the corpus file gets in resources/corpora/<corpus>/."""
+        return Path(self.url.split("?")[0]).name if self.url else "input.txt"
+
+
+class Dataset(Settings):
+    """A corpus, a tokenizer and a split."""
+
+    corpus: str | None = Field(None, description="name of a corpus; none: the dataset's own name")
+    tokenizer: Literal["char"] = Field("char", description="char: one token a character")
+    val_ratio: float = Field(0.1, gt=0, lt=1, description="share of the text's end held out")
+
+
+class RunDefaults(Settings):
+    """What all runs share unless they say otherwise."""
+
+    model: Model = Field(default_factory=ModelChoice, description="preset or settings")
+    train: TrainSettings = Field(default_factory=TrainSettings)
+    eval: EvalSettings = Field(default_factory=EvalSettings)
+    sample: SampleSettings = Field(default_factory=SampleSettings)
+
+    GROUPS: ClassVar = ("model", "train", "eval", "sample")
+
+
+class RunEntry(RunDefaults):
+    """A run as config.yaml writes it: only what differs from `defaults`."""
+
+    dataset: str | None = Field(None, description="name of a dataset; none: the run's own name")
+
+
+class Report(Settings):
+    """The report that `rule all` makes."""
+
+    runs: list[str] = Field(default_factory=list, description="runs that the report compares")
+
+
+EmptyAllowed = BeforeValidator(_nothing_is_empty)
+
+
+class Config(RunDefaults):
+    """All of config.yaml. Groups at top level override every run; they are meant for --config."""
+
+    corpora: dict[str, Corpus] = Field(default_factory=dict)
+    datasets: dict[str, Annotated[Dataset, EmptyAllowed]] = Field(default_factory=dict)
+    models: dict[str, ModelSettings] = Field(default_factory=dict)
+    runs: dict[str, Annotated[RunEntry, EmptyAllowed]] = Field(default_factory=dict)
+    defaults: RunDefaults = Field(default_factory=RunDefaults)
+    report: Report = Field(default_factory=Report)
+    mirrors: list[str] = Field(
+        default_factory=list,
+        description="directories or URL prefixes that hold a file at <host>/<path>, tried first",
+    )
+
+
+class Run(Settings):
+    """What a run comes to: every setting has its value."""
+
+    name: str
+    dataset: str
+    model: ModelSettings
+    train: TrainSettings
+    eval: EvalSettings
+    sample: SampleSettings
+
+
+def find_texts(directory: Path = TEXTS) -> list[str]:
+    """The names (without .txt) of the user's own texts that can name a run, sorted."""
+    return sorted(p.stem for p in directory.glob("*.txt") if NAME.fullmatch(p.stem))
+
+
+def read(path: str | Path = "config.yaml") -> Config:
+    """Read and check a config file, with the texts of resources/texts/.
+
+    Errors: UserError for a file that is absent, no YAML or wrong.
+    """
+    try:
+        mapping = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; run this in the project's directory") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(mapping, dict):
+        raise UserError(f"{path}: a mapping with `runs:` and the like is wanted at top level")
+    return load(mapping, find_texts())
+
+
+def load(mapping: Mapping[str, Any], texts: Iterable[str] = ()) -> Config:
+    """Check the mapping of config.yaml; each name of `texts` becomes a corpus and a dataset.
+
+    Errors: UserError with one line that names the first thing that is wrong.
+    """
+    try:
+        config = Config.model_validate(mapping)
+    except ValidationError as error:
+        raise UserError(_explain(error)) from None
+    taken = {**config.runs, **config.datasets, **config.corpora}
+    for name in texts:
+        if name in taken:
+            raise UserError(
+                f"{TEXTS}/{name}.txt: config.yaml has a run, dataset or corpus `{name}` as well; "
+                "rename the text"
+            )
+    dropped = {name: Corpus(files=str(TEXTS / f"{name}.txt")) for name in texts}
+    config = config.model_copy(
+        update={
+            "corpora": {**config.corpora, **dropped},
+            "datasets": {**config.datasets, **{name: Dataset() for name in dropped}},
+        }
+    )
+    _check_names(config)
+    return config
+
+
+def _check_names(config: Config) -> None:
+    for kind in ("corpora", "datasets", "models", "runs"):
+        for name in getattr(config, kind):
+            if not NAME.fullmatch(name):
+                raise UserError(
+                    f"{kind}: `{name}` is no name; letters, digits, dot, dash and underscore are, "
+                    "beginning with a letter or digit"
+                )
+    for name in (*config.runs, *config.datasets):
+        if RESERVED_RUN_NAMES.fullmatch(name):
+            raise UserError(f"`{name}` is a reserved name; call the run or dataset something else")
+    for name, dataset in config.datasets.items():
+        find(config.corpora, dataset.corpus or name, f"datasets.{name}.corpus", "corpus")
+    for name, run in config.runs.items():
+        find(config.datasets, run.dataset or name, f"runs.{name}.dataset", "dataset")
+    for name in run_names(config):
+        resolve_run(config, name)
+    for name in config.report.runs:
+        find(run_names(config), name, "report.runs", "run")
+
+
+def run_names(config: Config) -> list[str]:
+    """All names that can stand in results/<run>/: runs, and datasets that no run is named after."""
+    return [*config.runs, *(name for name in config.datasets if name not in config.runs)]
+
+
+def find(names: Any, name: str, where: str, kind: str) -> Any:
+    """`names[name]`, or the name of a list; UserError with the nearest name if there is none."""
+    if name not in names:
+        raise UserError(f"{where}: no {kind} `{name}`{_did_you_mean(name, names)}")
+    return names[name] if isinstance(names, Mapping) else name
+
+
+def corpus_of(config: Config, dataset: str) -> str:
+    """The name of a dataset's corpus."""
+    return config.datasets[dataset].corpus or dataset
+
+
+def run_layers(config: Config, name: str) -> list[tuple[str, dict[str, dict[str, Any]]]]:
+    """The settings of a run by source, weakest first: (source, {group: {setting: value}})."""
+    find(run_names(config), name, "runs", "run")
+    layers: list[tuple[str, dict[str, dict[str, Any]]]] = []
+    entries: list[tuple[str, RunDefaults]] = [("defaults", config.defaults)]
+    if name in config.runs:
+        entries.append((f"runs.{name}", config.runs[name]))
+    entries.append(("command line", config))
+    for source, entry in entries:
+        groups = {
+            group: getattr(entry, group).model_dump(exclude_unset=True)
+            for group in RunDefaults.GROUPS
+        }
+        preset = groups["model"].pop("preset", None)
+        if preset is not None:
+            settings = find(config.models, preset, f"{source}.model", "model")
+            layers.append((f"models.{preset}", {"model": settings.model_dump(exclude_unset=True)}))
+        layers.append((source, groups))
+    return layers
+
+
+def resolve_run(config: Config, name: str) -> Run:
+    """Lay a run's settings over one another and check what they come to.
+
+    Errors: UserError for an unknown run or preset, or settings that do not go together.
+    """
+    merged: dict[str, dict[str, Any]] = {group: {} for group in RunDefaults.GROUPS}
+    for _, groups in run_layers(config, name):
+        for group, settings in groups.items():
+            merged[group].update(settings)
+    dataset = (config.runs[name].dataset if name in config.runs else None) or name
+    run = Run.model_validate({"name": name, "dataset": dataset, **merged})
+    model, train = run.model, run.train
+    if model.n_embd % model.n_head:
+        raise UserError(
+            f"runs.{name}.model: n_embd {model.n_embd} is not divisible by n_head {model.n_head}"
+        )
+    if train.decay_lr and train.min_lr > train.learning_rate:
+        raise UserError(
+            f"runs.{name}.train: min_lr {train.min_lr:g} is above "
+            f"learning_rate {train.learning_rate:g}; lower it"
+        )
+    if train.decay_lr and train.warmup_iters >= (train.lr_decay_iters or train.max_iters):
+        raise UserError(
+            f"runs.{name}.train: warmup_iters {train.warmup_iters} leaves no step for the decay, "
+            f"which ends at {train.lr_decay_iters or train.max_iters}; lower it"
+        )
+    return run
+
+
+def describe_run(config: Config, name: str) -> str:
+    """What a run resolves to, as YAML, with the source of each value in a comment."""
+    run = resolve_run(config, name)
+    source = {
+        (group, setting): origin
+        for origin, groups in run_layers(config, name)
+        for group, settings in groups.items()
+        for setting in settings
+    }
+    lines = [f"dataset: {run.dataset}"]
+    for group in RunDefaults.GROUPS:
+        lines.append(f"{group}:")
+        for setting, value in getattr(run, group).model_dump().items():
+            text = f"{setting}: {json.dumps(value, ensure_ascii=False)}"
+            lines.append(f"  {text:<36} # {source.get((group, setting), 'built in')}")
+    return "\n".join(lines) + "\n"
+
+
+def settings_table() -> str:
+    """All settings with type, default and meaning, as Markdown."""
+    lines = []
+    for title, model in (
+        ("model", ModelSettings),
+        ("train", TrainSettings),
+        ("eval", EvalSettings),
+        ("sample", SampleSettings),
+        ("corpora.<name>", Corpus),
+        ("datasets.<name>", Dataset),
+    ):
+        lines += [f"## {title}", "", "| setting | default | meaning |", "|---|---|---|"]
+        lines += [
+            f"| `{name}` | `{json.dumps(field.default)}` | {field.description} |"
+            for name, field in model.model_fields.items()
+        ]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of config.yaml, for editors."""
+    return Config.model_json_schema()
+
+
+def _explain(error: ValidationError) -> str:
+    problems = error.errors(include_url=False)
+    first = problems[0]
+    where = ".".join(str(part) for part in first["loc"] if part != "[key]")
+    if first["type"] == "extra_forbidden":
+        names = _settings_at(first["loc"][:-1])
+        message = f"unknown setting{_did_you_mean(str(first['loc'][-1]), names)}"
+    else:
+        message = first["msg"].removeprefix("Value error, ")
+        message = message[0].lower() + message[1:]
+        if isinstance(first["input"], str | int | float):
+            message += f" (found {first['input']!r})"
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return f"{where or 'config'}: {message}{more}"
+
+
+def _settings_at(location: tuple[str | int, ...]) -> list[str]:
+    """The settings that may stand at a place of config.yaml."""
+    model: type[BaseModel] = Config
+    for part in location:
+        if part not in model.model_fields:
+            continue  # a name of the user's, as in runs.<name>
+        annotation = model.model_fields[str(part)].annotation
+        while annotation is not None and not isinstance(annotation, type):
+            annotation = get_args(annotation)[-1 if "dict" in str(annotation)[:5] else 0]
+        assert isinstance(annotation, type)
+        if issubclass(annotation, BaseModel):
+            model = annotation
+    return list(model.model_fields)
+
+
+def _did_you_mean(name: str, names: Iterable[str]) -> str:
+    names = list(names)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    if near:
+        return f"; did you mean `{near[0]}`?"
+    return f"; there is {', '.join(f'`{n}`' for n in names[:20])}" if names else "; there is none"

@@ -1,0 +1,147 @@
+"""Manifests: what a stage was asked for, from what, with which code, and what came of it.
+
+`version` names what was asked for; `verify` holds a manifest against the files. Who runs a stage,
+and what the stage does, is left to others.
+"""
+
+import ast
+import hashlib
+import json
+import platform
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nanogpt import __version__
+from nanogpt.files import read_json, sha256_file
+
+PACKAGE = Path(__file__).parent
+
+# Their effect on a stage arrives as its parameters.
+NOT_HASHED = {"config", "manifest", "cli", "stage"}
+
+
+def code_digest(adapter: Path, command: str = "") -> str:
+    """The digest, 64 hex digits, of the code that a stage runs.
+
+    It covers the adapter, the command of its rule and the modules of this package that they import,
+    directly or not. Comments, formatting and docstrings do not count.
+    """
+    parts = [command]
+    seen: set[str] = set()
+    waiting = [adapter]
+    while waiting:
+        source = waiting.pop()
+        tree = ast.parse(source.read_text(encoding="utf-8"))
+        parts.append(_dump(_without_docstrings(tree)))
+        for name in sorted(_imports(tree) - seen):
+            seen.add(name)
+            waiting.append(PACKAGE / f"{name}.py")
+    return hashlib.sha256("\n".join(sorted(parts)).encode()).hexdigest()
+
+
+def _imports(tree: ast.AST) -> set[str]:
+    """The names of this package's modules that a module imports anywhere."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module == PACKAGE.name:
+            names |= {f"{PACKAGE.name}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    modules = {name.split(".")[1] for name in names if name.startswith(f"{PACKAGE.name}.")}
+    return {name for name in modules - NOT_HASHED if (PACKAGE / f"{name}.py").exists()}
+
+
+def _without_docstrings(tree: ast.AST) -> ast.AST:
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    for node in ast.walk(tree):
+        if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:]
+    return tree
+
+
+def _dump(node: Any) -> str:
+    """A syntax tree as text, the same on every Python version (ast.dump is not)."""
+    if isinstance(node, ast.AST):
+        fields = [(name, value) for name, value in ast.iter_fields(node) if value not in (None, [])]
+        return f"{type(node).__name__}({','.join(f'{n}={_dump(v)}' for n, v in fields)})"
+    if isinstance(node, list):
+        return f"[{','.join(map(_dump, node))}]"
+    return repr(node)
+
+
+def version(stage: str, parameters: Mapping[str, Any], inputs: Mapping[str, str], code: str) -> str:
+    """The name of what was asked for: 12 hex digits.
+
+    inputs: sha256 by path. Only file names count, so that a run may be renamed.
+    """
+    named = sorted((Path(path).name, digest) for path, digest in inputs.items())
+    asked = json.dumps([stage, parameters, named, code], sort_keys=True)
+    return hashlib.sha256(asked.encode()).hexdigest()[:12]
+
+
+def digests(paths: Iterable[str]) -> dict[str, str]:
+    """The sha256 of each file, by path, in the order of the paths."""
+    return {path: sha256_file(path) for path in sorted(paths)}
+
+
+def environment(threads: int) -> dict[str, Any]:
+    """What touches the last bits of a result without being asked for."""
+    described: dict[str, Any] = {
+        "nanogpt": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": _cpu_name(),
+        "threads": threads,
+        "ranks": 1,
+    }
+    # A stage that computes without torch does not pay for its import here.
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        described["torch"] = torch.__version__
+        described["cpu_capability"] = torch.backends.cpu.get_cpu_capability()
+        described["gpu"] = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return described
+
+
+def _cpu_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def find_manifests(paths: Sequence[Path]) -> list[Path]:
+    """All manifests at or below some paths."""
+    found: list[Path] = []
+    for path in paths:
+        found += [path] if path.is_file() else sorted(path.rglob("*.manifest.json"))
+    return found
+
+
+def verify(manifest: Path) -> list[str]:
+    """What is wrong with the files that a manifest names: a line each, none if all is well.
+
+    Paths are relative to the working directory, which must be the project's.
+    """
+    try:
+        said = read_json(manifest)
+        asked = version(said["stage"], said["parameters"], said["inputs"], said["code"])
+        files = [("input", said["inputs"]), ("output", said["outputs"])]
+        if asked != said["version"]:
+            return [f"{manifest}: version {said['version']}, but its contents give {asked}"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return [f"{manifest}: cannot be read as a manifest"]
+    problems = []
+    for kind, digest_of in files:
+        for path, digest in digest_of.items():
+            if not Path(path).exists():
+                problems.append(f"{path}: missing, {kind} of {manifest}")
+            elif (found := sha256_file(path)) != digest:
+                problems.append(f"{path}: sha256 {found[:12]}, not {digest[:12]} as in {manifest}")
+    return problems

@@ -1,0 +1,117 @@
+# Targets, constraints and the helpers of all rules; no rules.
+#
+# A helper turns wildcards into paths or settings. A user's mistake ends the workflow with one line,
+# before a job starts. Nothing here imports torch, so that a dry run stays light.
+import os
+import sys
+from functools import cache, wraps
+from pathlib import Path
+
+PROJECT = Path(workflow.basedir)
+sys.path.insert(0, str(PROJECT))
+
+from nanogpt import config as settings
+from nanogpt.manifest import code_digest
+
+# Jobs find the package of this checkout, and the Python that runs Snakemake, without activation.
+os.environ["PYTHONPATH"] = os.pathsep.join([str(PROJECT), os.environ.get("PYTHONPATH", "")])
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+
+
+wildcard_constraints:
+    corpus=settings.NAME.pattern,
+    dataset=settings.NAME.pattern,
+    run=settings.NAME.pattern,
+
+
+def one_line_errors(function):
+    """End the workflow with one line where `function` finds a user's mistake."""
+
+    @wraps(function)
+    def checked(*arguments):
+        try:
+            return function(*arguments)
+        except settings.UserError as error:
+            sys.exit(f"error: {error}")
+
+    return checked
+
+
+CONFIG = one_line_errors(settings.load)(config, settings.find_texts())
+
+
+@cache
+@one_line_errors
+def find_run(name):
+    """What the run of this name resolves to."""
+    return settings.resolve_run(CONFIG, name)
+
+
+def names_matching(kind):
+    """A pattern that matches the corpora that have a `url` or are `builtin`, and nothing else."""
+    names = [name for name, corpus in CONFIG.corpora.items() if getattr(corpus, kind)]
+    return "|".join(name.replace(".", r"\.") for name in names) or "(?!)"
+
+
+@one_line_errors
+def corpus_file(wildcards):
+    """The file that a dataset is made of."""
+    dataset = settings.find(CONFIG.datasets, wildcards.dataset, "datasets", "dataset")
+    name = dataset.corpus or wildcards.dataset
+    corpus = CONFIG.corpora[name]
+    if not corpus.files:
+        return f"resources/corpora/{name}/{corpus.file_name}"
+    if not Path(corpus.files).is_file():
+        raise settings.UserError(f"corpora.{name}.files: there is no file {corpus.files}")
+    return corpus.files
+
+
+def corpus_file_state(wildcards):
+    """Size and mtime of a local corpus file: one replaced by an older file is a changed one."""
+    path = Path(corpus_file(wildcards))
+    if path.parts[:2] == ("resources", "corpora"):
+        return "made by the workflow"
+    return f"{path.stat().st_size} bytes, mtime {path.stat().st_mtime_ns}"
+
+
+def corpus_settings(wildcards):
+    """What download and generate read of config.yaml."""
+    corpus = CONFIG.corpora[wildcards.corpus]
+    return {"corpus": corpus.model_dump(), "mirrors": CONFIG.mirrors}
+
+
+def dataset_settings(wildcards):
+    """What prepare reads of config.yaml."""
+    dataset = CONFIG.datasets[wildcards.dataset]
+    corpus = CONFIG.corpora[settings.corpus_of(CONFIG, wildcards.dataset)]
+    return {"corpus": corpus.model_dump(), "dataset": dataset.model_dump()}
+
+
+def dataset_file(name):
+    """An input function: this file of the run's dataset."""
+    return lambda wildcards: f"results/datasets/{find_run(wildcards.run).dataset}/{name}"
+
+
+def run_settings(*groups):
+    """A params function: these groups of the run's settings, or its name or dataset."""
+
+    def params(wildcards):
+        run = find_run(wildcards.run).model_dump()
+        return {group: run[group] for group in groups}
+
+    return params
+
+
+def stage_code(rule_name):
+    """The digest of the code that a rule runs, for its params."""
+    return _stage_code(rule_name, workflow.get_rule(rule_name).shellcmd or "")
+
+
+@cache
+def _stage_code(rule_name, command):
+    return code_digest(PROJECT / f"workflow/scripts/{rule_name}.py", command)
+
+
+def of_report_runs(path):
+    """This file of every run that the report compares."""
+    return expand(path, run=CONFIG.report.runs)

@@ -1,0 +1,108 @@
+# Runs: token files to a model, its evaluation, its samples and its curves.
+#
+# reads   results/datasets/<dataset>/
+# writes  results/<run>/{model/,metrics.jsonl,eval.json,samples.txt,tensorboard/}
+import json
+
+
+rule train:
+    """Train a model; its best (or last) weights and the metrics of the way there."""
+    input:
+        train=dataset_file("train.bin"),
+        val=dataset_file("val.bin"),
+        tokenizer=dataset_file("tokenizer.json"),
+        meta=dataset_file("meta.json"),
+    output:
+        weights="results/{run}/model/model.safetensors",
+        config="results/{run}/model/config.json",
+        tokenizer="results/{run}/model/tokenizer.json",
+        metrics="results/{run}/metrics.jsonl",
+        manifest="results/{run}/train.manifest.json",
+    params:
+        settings=lambda wildcards: json.dumps(run_settings("model", "train")(wildcards)),
+        code=lambda wildcards: stage_code("train"),
+    log:
+        "results/{run}/train.log",
+    benchmark:
+        "results/{run}/train.benchmark.tsv"
+    threads: 8
+    resources:
+        # A profile sets the launcher of many processes here: srun, or torchrun with its options.
+        mpi="",
+    conda:
+        "../../envs/nanogpt.yaml"
+    shell:
+        "{resources.mpi} python workflow/scripts/train.py --run {wildcards.run}"
+        " --input {input} --output {output} --settings {params.settings:q}"
+        " --code {params.code} --log {log} --threads {threads}"
+
+
+rule eval:
+    """Evaluate a model on the whole validation split, and on as much of the training split."""
+    input:
+        train=dataset_file("train.bin"),
+        val=dataset_file("val.bin"),
+        tokenizer=dataset_file("tokenizer.json"),
+        meta=dataset_file("meta.json"),
+        weights="results/{run}/model/model.safetensors",
+        config="results/{run}/model/config.json",
+        model_tokenizer="results/{run}/model/tokenizer.json",
+    output:
+        eval="results/{run}/eval.json",
+        manifest="results/{run}/eval.manifest.json",
+    params:
+        settings=run_settings("name", "dataset", "eval"),
+        code=lambda wildcards: stage_code("eval"),
+    log:
+        "results/{run}/eval.log",
+    benchmark:
+        "results/{run}/eval.benchmark.tsv"
+    threads: 8
+    conda:
+        "../../envs/nanogpt.yaml"
+    script:
+        "../scripts/eval.py"
+
+
+rule sample:
+    """Draw samples from a model."""
+    input:
+        weights="results/{run}/model/model.safetensors",
+        config="results/{run}/model/config.json",
+        tokenizer="results/{run}/model/tokenizer.json",
+    output:
+        samples="results/{run}/samples.txt",
+        manifest="results/{run}/sample.manifest.json",
+    params:
+        settings=run_settings("name", "sample"),
+        code=lambda wildcards: stage_code("sample"),
+    log:
+        "results/{run}/sample.log",
+    benchmark:
+        "results/{run}/sample.benchmark.tsv"
+    threads: 4
+    conda:
+        "../../envs/nanogpt.yaml"
+    script:
+        "../scripts/sample.py"
+
+
+rule tensorboard:
+    """Turn a run's metrics into TensorBoard's event file."""
+    input:
+        metrics="results/{run}/metrics.jsonl",
+    output:
+        events="results/{run}/tensorboard/events.out.tfevents.metrics",
+        manifest="results/{run}/tensorboard.manifest.json",
+    params:
+        settings={},
+        code=lambda wildcards: stage_code("tensorboard"),
+    log:
+        "results/{run}/tensorboard.log",
+    benchmark:
+        "results/{run}/tensorboard.benchmark.tsv"
+    threads: 1
+    conda:
+        "../../envs/nanogpt.yaml"
+    script:
+        "../scripts/tensorboard.py"

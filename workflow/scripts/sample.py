@@ -1,0 +1,15 @@
+"""Rule sample: a model in, samples.txt out."""
+
+from pathlib import Path
+
+from nanogpt.config import SampleSettings
+from nanogpt.generate import sample
+from nanogpt.stage import stage
+
+with stage(snakemake) as job:
+    sample(
+        job.settings["name"],
+        Path(snakemake.input.weights).parent,
+        SampleSettings(**job.settings["sample"]),
+        Path(snakemake.output.samples),
+    )

@@ -1,0 +1,9 @@
+"""Rule tensorboard: metrics in, TensorBoard's event file out."""
+
+from pathlib import Path
+
+from nanogpt.report import write_events
+from nanogpt.stage import stage
+
+with stage(snakemake):
+    write_events(Path(snakemake.input.metrics), Path(snakemake.output.events).parent)
