@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import (
@@ -159,7 +160,9 @@ class SampleSettings(Settings):
 class Corpus(Settings):
     """Raw text: exactly one of `url`, `files` or `builtin`."""
 
-    url: str | None = Field(None, pattern=r"^https?://[^/]+/.+", description="where to download it")
+    url: str | None = Field(
+        None, pattern=r"^https?://[^/?#]+/[^?#]*[^/?#]", description="where to download it"
+    )
     sha256: str | None = Field(
         None,
         pattern=r"^[0-9a-f]{64}$",
@@ -184,7 +187,7 @@ class Corpus(Settings):
     @property
     def file_name(self) -> str:
         """The name that the corpus file gets in resources/corpora/<corpus>/."""
-        return Path(self.url.split("?")[0]).name if self.url else "input.txt"
+        return Path(urlsplit(self.url).path).name if self.url else "input.txt"
 
 
 class Dataset(Settings):
@@ -276,7 +279,7 @@ def load(mapping: Mapping[str, Any], texts: Iterable[str] = ()) -> Config:
     try:
         config = Config.model_validate(mapping)
     except ValidationError as error:
-        raise UserError(_explain(error)) from None
+        raise UserError(explain(error)) from None
     taken = {**config.runs, **config.datasets, **config.corpora}
     for name in texts:
         if name in taken:
@@ -401,9 +404,14 @@ def describe_run(config: Config, name: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def settings_table() -> str:
-    """All settings with type, default and meaning, as Markdown."""
-    lines = []
+def settings_page() -> str:
+    """docs/SETTINGS.md: all settings with default and meaning, as Markdown."""
+    lines = [
+        "# Settings",
+        "",
+        "Printed by `nanogpt settings` from `nanogpt/config.py`; not to be edited by hand. The",
+        "defaults are the package's. What a run comes to, `nanogpt config <run>` says.",
+    ]
     for title, model in (
         ("model", ModelSettings),
         ("train", TrainSettings),
@@ -412,13 +420,12 @@ def settings_table() -> str:
         ("corpora.<name>", Corpus),
         ("datasets.<name>", Dataset),
     ):
-        lines += [f"## {title}", "", "| setting | default | meaning |", "|---|---|---|"]
+        lines += ["", f"## {title}", "", "| setting | default | meaning |", "|---|---|---|"]
         lines += [
             f"| `{name}` | `{json.dumps(field.default)}` | {field.description} |"
             for name, field in model.model_fields.items()
         ]
-        lines.append("")
-    return "\n".join(lines)
+    return "\n".join(lines) + "\n"
 
 
 def json_schema() -> dict[str, Any]:
@@ -426,7 +433,8 @@ def json_schema() -> dict[str, Any]:
     return Config.model_json_schema()
 
 
-def _explain(error: ValidationError) -> str:
+def explain(error: ValidationError) -> str:
+    """The first mistake that a validation found, in one line."""
     problems = error.errors(include_url=False)
     first = problems[0]
     where = ".".join(str(part) for part in first["loc"] if part != "[key]")

@@ -44,7 +44,7 @@ BYTE_ORDER_MARKS = (
 )
 # Text that is not ASCII, from one byte below 0x30 to another: such a byte is inside no character of
 # any multi-byte encoding, so that the cuts split none.
-PIECE = re.compile(rb"[\x00-\x2f][\x30-\x7f]*[\x80-\xff].{0,16384}[\x00-\x2f]", re.DOTALL)
+PIECE = re.compile(rb"[\x00-\x2f][\x30-\x7f]{0,256}[\x80-\xff].{0,16384}[\x00-\x2f]", re.DOTALL)
 PIECES = 16
 SAMPLE = PIECES * 16384  # bytes
 # What has the form of UTF-8, surrogates included.
@@ -100,8 +100,8 @@ def fetch(
         logger.info("%s: %d bytes from %s", destination, size, source)
         if sha256 is None:
             logger.info(
-                "%s: no sha256 was known; this one is now recorded, "
-                "for config.yaml to hold later downloads to it: `sha256: %s`",
+                "%s: no sha256 was known; this one is now recorded: put `sha256: %s` "
+                "into config.yaml to hold later downloads to it",
                 destination,
                 digest,
             )
