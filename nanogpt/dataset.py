@@ -40,6 +40,12 @@ def prepare(corpus_file: Path, corpus: Corpus, dataset: Dataset, directory: Path
     the whole text. Errors: UserError for a text that cannot be read or split.
     """
     text, encoding = read_text(corpus_file, corpus.encoding)
+    corpus_sha256 = sha256_file(corpus_file)
+    if corpus.sha256 not in (None, corpus_sha256):
+        raise UserError(
+            f"{corpus_file}: its sha256 is {corpus_sha256}, but config.yaml says {corpus.sha256}; "
+            "remove the file to download it again"
+        )
     n_train = int(len(text) * (1 - dataset.val_ratio))
     splits = {"train": text[:n_train], "val": text[n_train:]}
     for name, part in splits.items():
@@ -55,7 +61,7 @@ def prepare(corpus_file: Path, corpus: Corpus, dataset: Dataset, directory: Path
         "vocab_size": tokenizer.vocab_size,
         "dtype": tokenizer.encode("").dtype.name,
         "encoding": encoding,
-        "corpus_sha256": sha256_file(corpus_file),
+        "corpus_sha256": corpus_sha256,
         "tokenizer_sha256": sha256_file(directory / "tokenizer.json"),
     }
     for name, part in splits.items():

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+from itertools import pairwise
 from random import Random
 
 import numpy as np
 import pytest
+
 from nanogpt import playwright
 
 PLAY = playwright.write(100_000, 1337)
@@ -46,7 +48,7 @@ def test_no_head_is_a_prefix_of_another_of_the_same_nonterminal() -> None:
     for name, alternatives in playwright.GRAMMAR.items():
         # Sorted, a prefix would stand directly before a word that it begins.
         heads = sorted(template.split("<")[0] for template in alternatives)
-        for head, following in zip(heads[:-1], heads[1:], strict=True):
+        for head, following in pairwise(heads):
             assert not following.startswith(head), f"{name}: {head!r} begins {following!r}"
 
 
@@ -72,7 +74,7 @@ def test_a_longer_play_continues_a_shorter_one() -> None:
 
 def test_a_seed_gives_the_same_play_everywhere_and_another_seed_another_one() -> None:
     digest = hashlib.sha256(playwright.write(10_000, 1337).encode("ascii")).hexdigest()
-    assert digest == "@@SHA@@"
+    assert digest == "feee5e434b5009256394f1c0d301bbdb5048e585f47deaded7421d808c909d1f"
     assert playwright.write(10_000, 1338) != PLAY[:10_000]
 
 
@@ -118,7 +120,7 @@ def test_the_characters_that_can_follow_share_a_probability_of_one() -> None:
                 mass += 2.0 ** -playwright.surprisal(PLAY[:end] + letter)[-1]
             except ValueError:
                 continue
-        assert mass == pytest.approx(1.0, abs=1e-12), f"after {PLAY[max(0, end - 30):end]!r}"
+        assert mass == pytest.approx(1.0, abs=1e-12), f"after {PLAY[max(0, end - 30) : end]!r}"
 
 
 def test_what_is_written_has_the_entropy_of_the_source() -> None:
@@ -145,7 +147,7 @@ def test_an_empty_text_costs_nothing() -> None:
 def test_the_text_is_clean_english() -> None:
     assert PLAY.isascii()
     assert "  " not in PLAY
-    assert "_" not in PLAY and "<" not in PLAY
+    assert not re.search("[<>_]", PLAY)
     assert not re.search(r"\b[Aa] [aeiouAEIOU]", PLAY)
     assert not re.search(r"\b[Aa]n [^aeiouAEIOU]", PLAY)
     assert not re.search(r"[.!?:] [a-z]", PLAY.replace("Scene: a", ""))
@@ -154,7 +156,7 @@ def test_the_text_is_clean_english() -> None:
 
 def test_the_two_of_a_scene_take_turns() -> None:
     for scene in PLAY.split("\n\n")[:-1]:
-        entering = re.search(r"\[Enter (\w+) and (\w+)\.\]", scene)
+        entering = re.search(r"\[Enter (\w+) the \w+ and (\w+) the \w+\.\]", scene)
         assert entering is not None
         speakers = re.findall(r"^(\w+): ", scene, flags=re.MULTILINE)[1:]
         expected = [entering[1 + turn % 2] for turn in range(len(speakers))]

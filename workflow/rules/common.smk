@@ -3,6 +3,7 @@
 # A helper turns wildcards into paths or settings. A user's mistake ends the workflow with one line,
 # before a job starts. Nothing here imports torch, so that a dry run stays light.
 import os
+import re
 import sys
 from functools import cache, wraps
 from pathlib import Path
@@ -13,9 +14,16 @@ sys.path.insert(0, str(PROJECT))
 from nanogpt import config as settings
 from nanogpt.manifest import code_digest
 
+
+def search_first(variable, directory):
+    """Put a directory first in a search path of the environment, which jobs inherit."""
+    others = [os.environ[variable]] if variable in os.environ else []
+    os.environ[variable] = os.pathsep.join([str(directory), *others])
+
+
 # Jobs find the package of this checkout, and the Python that runs Snakemake, without activation.
-os.environ["PYTHONPATH"] = os.pathsep.join([str(PROJECT), os.environ.get("PYTHONPATH", "")])
-os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+search_first("PYTHONPATH", PROJECT)
+search_first("PATH", Path(sys.executable).parent)
 
 
 wildcard_constraints:
@@ -47,10 +55,18 @@ def find_run(name):
     return settings.resolve_run(CONFIG, name)
 
 
-def names_matching(kind):
-    """A pattern that matches the corpora that have a `url` or are `builtin`, and nothing else."""
-    names = [name for name, corpus in CONFIG.corpora.items() if getattr(corpus, kind)]
-    return "|".join(name.replace(".", r"\.") for name in names) or "(?!)"
+def any_of(names):
+    """A pattern that matches each of these names, and nothing else."""
+    return "|".join(map(re.escape, names)) or "(?!)"
+
+
+def corpora_with(source):
+    """The corpora that have a `url`, or that are `builtin`, by name."""
+    return {
+        name: corpus
+        for name, corpus in CONFIG.corpora.items()
+        if getattr(corpus, source)
+    }
 
 
 @one_line_errors
@@ -62,7 +78,9 @@ def corpus_file(wildcards):
     if not corpus.files:
         return f"resources/corpora/{name}/{corpus.file_name}"
     if not Path(corpus.files).is_file():
-        raise settings.UserError(f"corpora.{name}.files: there is no file {corpus.files}")
+        raise settings.UserError(
+            f"corpora.{name}.files: there is no file {corpus.files}"
+        )
     return corpus.files
 
 
@@ -89,7 +107,9 @@ def dataset_settings(wildcards):
 
 def dataset_file(name):
     """An input function: this file of the run's dataset."""
-    return lambda wildcards: f"results/datasets/{find_run(wildcards.run).dataset}/{name}"
+    return (
+        lambda wildcards: f"results/datasets/{find_run(wildcards.run).dataset}/{name}"
+    )
 
 
 def run_settings(*groups):

@@ -9,19 +9,19 @@ rule download:
     output:
         text="resources/corpora/{corpus}/{file}",
         manifest="resources/corpora/{corpus}/{file}.download.manifest.json",
-    params:
-        settings=corpus_settings,
-        code=lambda wildcards: stage_code("download"),
-    wildcard_constraints:
-        corpus=names_matching("url"),
-        file=r"(?!.*\.(log|tsv|json)$)[^/]+",
     log:
         "resources/corpora/{corpus}/{file}.download.log",
     benchmark:
         "resources/corpora/{corpus}/{file}.download.benchmark.tsv"
-    threads: 1
+    wildcard_constraints:
+        corpus=any_of(corpora_with("url")),
+        file=any_of(corpus.file_name for corpus in corpora_with("url").values()),
     conda:
         "../../envs/nanogpt.yaml"
+    threads: 1
+    params:
+        settings=corpus_settings,
+        code=lambda wildcards: stage_code("download"),
     script:
         "../scripts/download.py"
 
@@ -31,17 +31,17 @@ rule generate:
     output:
         text="resources/corpora/{corpus}/input.txt",
         manifest="resources/corpora/{corpus}/generate.manifest.json",
-    params:
-        settings=corpus_settings,
-        code=lambda wildcards: stage_code("generate"),
-    wildcard_constraints:
-        corpus=names_matching("builtin"),
     log:
         "resources/corpora/{corpus}/generate.log",
     benchmark:
         "resources/corpora/{corpus}/generate.benchmark.tsv"
-    threads: 1
+    wildcard_constraints:
+        corpus=any_of(corpora_with("builtin")),
     conda:
         "../../envs/nanogpt.yaml"
+    threads: 1
+    params:
+        settings=corpus_settings,
+        code=lambda wildcards: stage_code("generate"),
     script:
         "../scripts/generate.py"

@@ -14,16 +14,16 @@ rule prepare:
         tokenizer="results/datasets/{dataset}/tokenizer.json",
         meta="results/datasets/{dataset}/meta.json",
         manifest="results/datasets/{dataset}/prepare.manifest.json",
-    params:
-        settings=dataset_settings,
-        code=lambda wildcards: stage_code("prepare"),
-        corpus_file_state=corpus_file_state,
     log:
         "results/datasets/{dataset}/prepare.log",
     benchmark:
         "results/datasets/{dataset}/prepare.benchmark.tsv"
-    threads: 1
     conda:
         "../../envs/nanogpt.yaml"
+    threads: 1
+    params:
+        settings=dataset_settings,
+        code=lambda wildcards: stage_code("prepare"),
+        corpus_file_state=corpus_file_state,
     script:
         "../scripts/prepare.py"

@@ -18,15 +18,15 @@ rule bench_report:
         table="results/report/runs.csv",
         plot="results/report/loss.svg",
         manifest="results/report/bench_report.manifest.json",
-    params:
-        settings={"runs": CONFIG.report.runs},
-        code=lambda wildcards: stage_code("bench_report"),
     log:
         "results/report/bench_report.log",
     benchmark:
         "results/report/bench_report.benchmark.tsv"
-    threads: 1
     conda:
         "../../envs/nanogpt.yaml"
+    threads: 1
+    params:
+        settings={"runs": CONFIG.report.runs},
+        code=lambda wildcards: stage_code("bench_report"),
     script:
         "../scripts/bench_report.py"

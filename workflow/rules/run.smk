@@ -18,19 +18,19 @@ rule train:
         tokenizer="results/{run}/model/tokenizer.json",
         metrics="results/{run}/metrics.jsonl",
         manifest="results/{run}/train.manifest.json",
-    params:
-        settings=lambda wildcards: json.dumps(run_settings("model", "train")(wildcards)),
-        code=lambda wildcards: stage_code("train"),
     log:
         "results/{run}/train.log",
     benchmark:
         "results/{run}/train.benchmark.tsv"
+    conda:
+        "../../envs/nanogpt.yaml"
     threads: 8
     resources:
         # A profile sets the launcher of many processes here: srun, or torchrun with its options.
         mpi="",
-    conda:
-        "../../envs/nanogpt.yaml"
+    params:
+        settings=lambda wildcards: json.dumps(run_settings("model", "train")(wildcards)),
+        code=lambda wildcards: stage_code("train"),
     shell:
         "{resources.mpi} python workflow/scripts/train.py --run {wildcards.run}"
         " --input {input} --output {output} --settings {params.settings:q}"
@@ -50,16 +50,16 @@ rule eval:
     output:
         eval="results/{run}/eval.json",
         manifest="results/{run}/eval.manifest.json",
-    params:
-        settings=run_settings("name", "dataset", "eval"),
-        code=lambda wildcards: stage_code("eval"),
     log:
         "results/{run}/eval.log",
     benchmark:
         "results/{run}/eval.benchmark.tsv"
-    threads: 8
     conda:
         "../../envs/nanogpt.yaml"
+    threads: 8
+    params:
+        settings=run_settings("name", "dataset", "eval"),
+        code=lambda wildcards: stage_code("eval"),
     script:
         "../scripts/eval.py"
 
@@ -73,16 +73,16 @@ rule sample:
     output:
         samples="results/{run}/samples.txt",
         manifest="results/{run}/sample.manifest.json",
-    params:
-        settings=run_settings("name", "sample"),
-        code=lambda wildcards: stage_code("sample"),
     log:
         "results/{run}/sample.log",
     benchmark:
         "results/{run}/sample.benchmark.tsv"
-    threads: 4
     conda:
         "../../envs/nanogpt.yaml"
+    threads: 4
+    params:
+        settings=run_settings("name", "sample"),
+        code=lambda wildcards: stage_code("sample"),
     script:
         "../scripts/sample.py"
 
@@ -94,15 +94,15 @@ rule tensorboard:
     output:
         events="results/{run}/tensorboard/events.out.tfevents.metrics",
         manifest="results/{run}/tensorboard.manifest.json",
-    params:
-        settings={},
-        code=lambda wildcards: stage_code("tensorboard"),
     log:
         "results/{run}/tensorboard.log",
     benchmark:
         "results/{run}/tensorboard.benchmark.tsv"
-    threads: 1
     conda:
         "../../envs/nanogpt.yaml"
+    threads: 1
+    params:
+        settings={},
+        code=lambda wildcards: stage_code("tensorboard"),
     script:
         "../scripts/tensorboard.py"

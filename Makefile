@@ -1,0 +1,59 @@
+# Everything a newcomer types. Each target does all the set-up it needs, and nothing twice.
+#
+#   make demo      from nothing to results/demo/samples.txt, without a download of data
+#   make test      the whole test suite
+#   make lint      style, types, workflow lint        make format    mend the style
+#   make report    the report over `report.runs`      make watch     curves in TensorBoard
+#   make clean     remove what was computed           make distclean and the environment
+
+PYTHON ?= python3
+CORES ?= all
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.installed
+
+.PHONY: demo test lint format report watch clean distclean environment
+
+demo: environment
+	$(BIN)/snakemake --cores $(CORES) results/demo/samples.txt results/demo/eval.json
+	@echo && cat results/demo/samples.txt
+
+test: environment
+	$(BIN)/python -m pytest -n 2 --cov --cov-report=term
+
+lint: environment
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/mypy
+	$(BIN)/snakemake --lint
+
+format: environment
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+	$(BIN)/snakefmt Snakefile workflow
+	$(BIN)/nanogpt schema > workflow/schemas/config.schema.json
+	$(BIN)/nanogpt settings > docs/SETTINGS.md
+
+report: environment
+	$(BIN)/snakemake --cores $(CORES)
+
+watch: environment
+	$(BIN)/tensorboard --logdir results
+
+clean:
+	rm -rf .snakemake .nanogpt resources/corpora resources/encodings
+	find results -mindepth 1 ! -name README.md -delete
+
+distclean: clean
+	rm -rf $(VENV)
+
+environment: $(READY)
+
+# The package itself is installed in place, so that an edit of nanogpt/ needs no installation.
+$(READY): envs/requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; say make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --requirement envs/requirements.lock
+	$(BIN)/pip install --quiet --no-deps --editable .
+	touch $@

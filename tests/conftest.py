@@ -1,0 +1,43 @@
+"""What the tests share: one thread, a small play as a dataset, and a model of a few thousand numbers."""
+
+import sys
+
+import pytest
+
+from nanogpt import playwright
+from nanogpt.config import Corpus, Dataset, ModelSettings
+from nanogpt.dataset import prepare
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    # Two OpenMP threads on a busy machine wait for one another a hundred times longer than they
+    # compute. A hook, because fixtures of the session would come before a fixture of a test.
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def write_dataset(tmp_path_factory):
+    """A function: text in, directory of its dataset out."""
+
+    def write(text, *, builtin=False, val_ratio=0.1):
+        root = tmp_path_factory.mktemp("corpus")
+        (root / "input.txt").write_bytes(text.encode("utf-8"))
+        corpus = Corpus(builtin="playwright") if builtin else Corpus(files="input.txt")
+        prepare(root / "input.txt", corpus, Dataset(val_ratio=val_ratio), root / "dataset")
+        return root / "dataset"
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def play(write_dataset):
+    """The directory of a dataset of 50,000 characters of the built-in play."""
+    return write_dataset(playwright.write(50_000, seed=1), builtin=True)
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """Settings of a model that takes milliseconds a step."""
+    return ModelSettings(n_layer=2, n_head=2, n_embd=32, block_size=16, dropout=0.0)

@@ -1,0 +1,599 @@
+"""Settings: what is wrong gets one line that names it; what is right resolves as documented."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from nanogpt import config as config_module
+from nanogpt.config import (
+    Config,
+    Corpus,
+    EvalSettings,
+    ModelSettings,
+    SampleSettings,
+    TrainSettings,
+    UserError,
+    describe_run,
+    find_texts,
+    load,
+    read,
+    resolve_run,
+    run_names,
+    settings_page,
+)
+
+ROOT = Path(__file__).resolve().parent.parent
+
+BASE = """
+corpora: {text: {files: text.txt}}
+datasets: {letters: {corpus: text}}
+models: {tiny: {n_layer: 1, n_head: 2, n_embd: 4, block_size: 8}}
+runs: {first: {dataset: letters}}
+"""
+
+
+def load_yaml(text, texts=()):
+    """Check BASE with the top-level keys of `text` put in or replaced."""
+    return load({**yaml.safe_load(BASE), **(yaml.safe_load(text) or {})}, texts)
+
+
+def message_of(text, texts=()):
+    """The message that a wrong config gets."""
+    with pytest.raises(UserError) as error:
+        load_yaml(text, texts)
+    return str(error.value)
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """An empty directory in which config.yaml and resources/texts/ can be put."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "resources" / "texts").mkdir(parents=True)
+    return tmp_path
+
+
+# --- What is wrong --------------------------------------------------------------------------
+
+WRONG = {
+    # An unknown key at every level, with the nearest name.
+    "top level": ("run: {}", ["run: unknown setting", "mean `runs`"]),
+    "a group": ("defaults: {trian: {}}", ["defaults.trian", "mean `train`"]),
+    "group at top": ("train: {max_iter: 3}", ["train.max_iter:", "mean `max_iters`"]),
+    "defaults": ("defaults: {train: {leaning_rate: 1}}", ["leaning_rate", "mean `learning_rate`"]),
+    "defaults' model": ("defaults: {model: {n_layr: 1}}", ["model.n_layr", "mean `n_layer`"]),
+    "model": ("models: {m: {n_embed: 1}}", ["models.m.n_embed", "mean `n_embd`"]),
+    "corpus": ("corpora: {c: {urll: x}}", ["corpora.c.urll", "mean `url`"]),
+    "dataset": ("datasets: {d: {tokeniser: char}}", ["d.tokeniser", "mean `tokenizer`"]),
+    "run": ("runs: {r: {datset: letters}}", ["runs.r.datset", "mean `dataset`"]),
+    "run's train": ("runs: {r: {train: {beta3: 1}}}", ["r.train.beta3", "mean `beta"]),
+    "run's eval": ("runs: {r: {eval: {eval_iter: 1}}}", ["eval_iter:", "mean `eval_iters`"]),
+    "run's sample": ("runs: {r: {sample: {topk: 1}}}", ["r.sample.topk", "mean `top_k`"]),
+    "run's model": ("runs: {r: {model: {preseet: x}}}", ["r.model.preseet", "mean `preset`"]),
+    "report": ("report: {run: [first]}", ["report.run", "mean `runs`"]),
+    "preset in a preset": ("models: {m: {preset: tiny}}", ["models.m.preset", "`n_layer`"]),
+    "nothing near": ("zzz: 1", ["zzz: unknown setting", "`corpora`", "`runs`"]),
+    # Users' names that are settings' names as well.
+    "a run called train": ("runs: {train: {modle: {}}}", ["runs.train.modle", "mean `model`"]),
+    "a model called activation": (
+        "models: {activation: {n_layr: 1}}",
+        ["models.activation.n_layr", "mean `n_layer`"],
+    ),
+    "a corpus called builtin": ("corpora: {builtin: {urll: x}}", ["builtin.urll", "mean `url`"]),
+    # Types.
+    "word for number": ("models: {m: {n_layer: four}}", ["m.n_layer", "integer", "'four'"]),
+    "fraction for count": ("models: {m: {n_layer: 2.5}}", ["m.n_layer", "integer", "2.5"]),
+    "yes for a count": ("models: {m: {n_layer: yes}}", ["m.n_layer", "number", "yes or no"]),
+    "no for a count": ("train: {seed: no}", ["train.seed", "number", "yes or no"]),
+    "yes for a number": ("train: {learning_rate: yes}", ["learning_rate", "yes or no"]),
+    "yes where none is allowed": ("train: {lr_decay_iters: yes}", ["lr_decay_iters", "yes or no"]),
+    "yes for a run's number": ("runs: {r: {eval: {batch_size: on}}}", ["r.eval.batch_size"]),
+    "number for yes or no": ("models: {m: {bias: 2}}", ["models.m.bias", "boolean", "2"]),
+    "none for a number": ("train: {max_iters: null}", ["train.max_iters", "integer"]),
+    "list for a number": ("train: {max_iters: [1]}", ["train.max_iters", "integer"]),
+    "number for a prompt": ("sample: {start: 5}", ["sample.start", "string", "5"]),
+    "word for a list": ("report: {runs: first}", ["report.runs", "list", "'first'"]),
+    "list for runs": ("runs: [first]", ["runs", "dictionary"]),
+    "word for a run": ("runs: {r: letters}", ["runs.r", "'letters'"]),
+    "number for a model": ("defaults: {model: 3}", ["defaults.model", "3"]),
+    "nothing for a corpus": ("corpora: {c: }", ["corpora.c"]),
+    "number for a name": ("runs: {2024: {dataset: letters}}", ["runs.2024", "string"]),
+    "number for a top-level name": ("2024: {}", ["2024"]),
+    # Ranges.
+    "no layers": ("models: {m: {n_layer: 0}}", ["m.n_layer", "1", "found 0"]),
+    "all dropped": ("models: {m: {dropout: 1}}", ["m.dropout", "less than 1", "found 1"]),
+    "negative dropout": ("models: {m: {dropout: -0.1}}", ["m.dropout", "-0.1"]),
+    "no steps": ("train: {max_iters: 0}", ["train.max_iters", "found 0"]),
+    "no learning": ("train: {learning_rate: 0}", ["train.learning_rate", "greater than 0"]),
+    "negative in a string": ("train: {learning_rate: '-1e-3'}", ["learning_rate", "'-1e-3'"]),
+    "beta of one": ("train: {beta2: 1}", ["train.beta2", "less than 1"]),
+    "negative seed": ("train: {seed: -1}", ["train.seed", "-1"]),
+    "seed of more than 64 bits": ("train: {seed: 18446744073709551616}", ["train.seed"]),
+    "everything held out": ("datasets: {d: {corpus: text, val_ratio: 1}}", ["d.val_ratio"]),
+    "nothing held out": ("datasets: {d: {corpus: text, val_ratio: 0}}", ["d.val_ratio"]),
+    "no temperature": ("sample: {temperature: 0}", ["sample.temperature", "greater than 0"]),
+    "negative top_k": ("sample: {top_k: -1}", ["sample.top_k", "-1"]),
+    "empty prompt": ("sample: {start: ''}", ["sample.start", "at least 1 character"]),
+    "NaN": ("train: {learning_rate: .nan}", ["train.learning_rate", "finite", "nan"]),
+    "NaN in a string": ("train: {weight_decay: nan}", ["train.weight_decay", "'nan'"]),
+    "infinity": ("train: {grad_clip: .inf}", ["train.grad_clip", "finite", "inf"]),
+    # Choices.
+    "dtype": ("train: {dtype: float16}", ["train.dtype", "'bfloat16'", "'float16'"]),
+    "device": ("train: {device: gpu}", ["train.device", "cuda", "'gpu'"]),
+    "activation": ("models: {m: {activation: relu}}", ["m.activation", "'gelu'", "'relu'"]),
+    "tokenizer": ("datasets: {d: {tokenizer: word}}", ["d.tokenizer", "'char'", "'word'"]),
+    "keep": ("train: {keep: all}", ["train.keep", "'best'", "'last'", "'all'"]),
+    "built-in corpus": ("corpora: {c: {builtin: play}}", ["c.builtin", "'playwright'", "'play'"]),
+    # Corpora.
+    "no source": ("corpora: {c: {}}", ["corpora.c", "exactly one of url, files and builtin"]),
+    "two sources": (
+        "corpora: {c: {url: 'http://a/b', files: f}}",
+        ["corpora.c", "exactly one of url, files and builtin"],
+    ),
+    "three sources": (
+        "corpora: {c: {url: 'http://a/b', files: f, builtin: playwright}}",
+        ["corpora.c", "exactly one"],
+    ),
+    "unknown scheme": ("corpora: {c: {url: 'ftp://a/b'}}", ["corpora.c.url", "https?"]),
+    "url without a file": ("corpora: {c: {url: 'http://a/'}}", ["corpora.c.url", "'http://a/'"]),
+    "url that leaves the directory": ("corpora: {c: {url: 'http://a/b/..'}}", ["corpora.c.url"]),
+    "short sha256": ("corpora: {c: {files: f, sha256: abc}}", ["corpora.c.sha256", "'abc'"]),
+    "unknown encoding": ("corpora: {c: {files: f, encoding: utf-9}}", ["encoding", "utf-9"]),
+    # Names that name nothing.
+    "unknown corpus": (
+        "datasets: {d: {corpus: texd}}",
+        ["datasets.d.corpus: no corpus `texd`", "mean `text`"],
+    ),
+    "corpus of the dataset's name": ("datasets: {tex: {}}", ["datasets.tex.corpus", "mean `text`"]),
+    "unknown dataset": (
+        "runs: {r: {dataset: leters}}",
+        ["runs.r.dataset: no dataset `leters`", "mean `letters`"],
+    ),
+    "dataset of the run's name": ("runs: {latters: }", ["runs.latters.dataset", "mean `letters`"]),
+    "unknown model": (
+        "runs: {r: {dataset: letters, model: tinny}}",
+        ["runs.r.model: no model `tinny`", "mean `tiny`"],
+    ),
+    "unknown default model": ("defaults: {model: tinny}", ["defaults.model", "mean `tiny`"]),
+    "unknown model on the command line": ("model: tinny", ["model", "`tinny`", "mean `tiny`"]),
+    "unknown run in the report": (
+        "report: {runs: [first, fist]}",
+        ["report.runs: no run `fist`", "mean `first`"],
+    ),
+    "nothing to choose from": (
+        "{models: {}, defaults: {model: x}}",
+        ["defaults.model", "`x`", "there is none"],
+    ),
+    # Names that are no names.
+    "parent directory": ("corpora: {'../x': {files: f}}", ["corpora: `../x`", "no name"]),
+    "slash": ("runs: {'a/b': {dataset: letters}}", ["runs: `a/b`", "no name"]),
+    "space": ("datasets: {'my book': {corpus: text}}", ["datasets: `my book`", "no name"]),
+    "dot in front": ("models: {'.m': {}}", ["models: `.m`", "no name"]),
+    "two dots": ("runs: {'..': {dataset: letters}}", ["runs: `..`", "no name"]),
+    "dash in front": ("runs: {'-n': {dataset: letters}}", ["runs: `-n`", "no name"]),
+    "empty name": ("runs: {'': {dataset: letters}}", ["runs: ``", "no name"]),
+    "letter with an accent": ("models: {é: {}}", ["models: `é`", "no name"]),
+    "line break": ('runs: {"a\\nb": {dataset: letters}}', ["runs:", "no name"]),
+    "line break at the end": ('runs: {"a\\n": {dataset: letters}}', ["runs:", "no name"]),
+    "run datasets": ("runs: {datasets: {dataset: letters}}", ["`datasets`", "reserved"]),
+    "run report": ("runs: {report: {dataset: letters}}", ["`report`", "reserved"]),
+    "run gpt2": ("runs: {gpt2: {dataset: letters}}", ["`gpt2`", "reserved"]),
+    "dataset gpt2-xl": ("datasets: {gpt2-xl: {corpus: text}}", ["`gpt2-xl`", "reserved"]),
+    "dataset report": ("datasets: {report: {corpus: text}}", ["`report`", "reserved"]),
+    # Settings that do not go together.
+    "heads that do not divide": (
+        "runs: {r: {dataset: letters, model: {n_embd: 10, n_head: 3}}}",
+        ["runs.r.model", "n_embd 10", "n_head 3"],
+    ),
+    "heads of preset and run": (
+        "runs: {r: {dataset: letters, model: {preset: tiny, n_head: 3}}}",
+        ["runs.r.model", "n_embd 4", "n_head 3"],
+    ),
+    "heads of a dataset's run": ("model: {n_embd: 10, n_head: 4}", ["n_embd 10", "n_head 4"]),
+    "min_lr": (
+        "runs: {r: {dataset: letters, train: {min_lr: 0.1, learning_rate: 0.01}}}",
+        ["runs.r.train", "min_lr 0.1", "learning_rate 0.01"],
+    ),
+    "min_lr of another layer": ("train: {learning_rate: 1e-5}", ["min_lr 0.0001", "1e-05"]),
+    "warm-up of all steps": (
+        "runs: {r: {dataset: letters, train: {warmup_iters: 50, max_iters: 50}}}",
+        ["runs.r.train", "warmup_iters 50", "ends at 50"],
+    ),
+    "warm-up beyond the decay": (
+        "train: {warmup_iters: 200, lr_decay_iters: 150, max_iters: 1000}",
+        ["warmup_iters 200", "ends at 150"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "words"), WRONG.values(), ids=WRONG.keys())
+def test_what_is_wrong_is_named_in_one_line(text, words):
+    message = message_of(text)
+    for word in words:
+        assert word in message
+    assert len(message.splitlines()) == 1
+
+
+def test_of_several_mistakes_the_first_is_named_and_the_others_counted():
+    message = message_of("{train: {max_iter: 1, beta3: 1}, eval: {sead: 1}}")
+    assert message.startswith("train.max_iter: ")
+    assert message.endswith("(and 2 more)")
+
+
+FILES = {
+    "a list": (b"- runs", ["mapping"]),
+    "a word": (b"runs", ["mapping"]),
+    "an open bracket": (b"runs: {", ["not YAML", "line 1"]),
+    "two colons": (b"runs:\n  a: b: c\n", ["not YAML", "line 2"]),
+    "a tab": (b"runs:\n\ta: {}\n", ["not YAML", "line 2"]),
+    "no UTF-8": (b"# \xff\nruns: {}\n", ["not YAML", "0xff"]),
+    "an unknown alias": (b"runs: *base", ["not YAML", "base"]),
+}
+
+
+@pytest.mark.parametrize(("content", "words"), FILES.values(), ids=FILES.keys())
+def test_a_file_that_is_no_config_is_named_in_one_line(project, content, words):
+    (project / "config.yaml").write_bytes(content)
+    with pytest.raises(UserError) as error:
+        read()
+    for word in ["config.yaml: ", *words]:
+        assert word in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_missing_config_file_is_named(project):
+    with pytest.raises(UserError, match=r"^mine\.yaml: no such file; run this in .* directory$"):
+        read("mine.yaml")
+    assert not list(project.glob("*.yaml"))
+
+
+def test_a_directory_for_the_config_file_is_named(project):
+    with pytest.raises(UserError, match="resources: "):
+        read(project / "resources")
+
+
+def test_nothing_in_a_config_file_is_executed(project):
+    (project / "config.yaml").write_text("runs: !!python/object/apply:os.mkdir [executed]\n")
+    with pytest.raises(UserError, match="not YAML"):
+        read()
+    assert not (project / "executed").exists()
+
+
+def test_an_empty_config_file_is_an_empty_config(project):
+    (project / "config.yaml").write_text("# nothing yet\n")
+    assert read() == Config()
+
+
+# --- Numbers in strings ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("written", ["1e-3", "'1e-3'", "'0.001'", "0.001", "1.0e-3"])
+def test_numbers_in_strings_are_numbers(written):
+    run = resolve_run(load_yaml(f"train: {{learning_rate: {written}}}"), "first")
+    assert run.train.learning_rate == 1e-3
+
+
+@pytest.mark.parametrize("written", ["2000", "'2000'", "2e3", "'2e3'", "2000.0", "'2000.0'"])
+def test_whole_numbers_may_be_written_in_any_way(written):
+    assert resolve_run(load_yaml(f"train: {{max_iters: {written}}}"), "first").train.max_iters == (
+        2000
+    )
+
+
+@pytest.mark.parametrize(
+    ("written", "value"), [("yes", True), ("'true'", True), ("no", False), ("'False'", False)]
+)
+def test_yes_and_no_may_stand_in_strings(written, value):
+    assert resolve_run(load_yaml(f"model: {{bias: {written}}}"), "first").model.bias is value
+
+
+# --- Precedence -----------------------------------------------------------------------------
+
+LAYERS = """
+models:
+  shallow: {n_layer: 2, n_head: 2, n_embd: 4}
+  deep: {n_layer: 9}
+defaults:
+  model: {preset: shallow, block_size: 16}
+  train: {max_iters: 300, batch_size: 3, beta1: 0.3}
+runs:
+  first:
+    dataset: letters
+    model: {preset: deep, n_embd: 8}
+    train: {batch_size: 4, beta1: 0.4}
+train: {beta1: 0.5}
+model: {dropout: 0.5}
+"""
+
+
+def test_the_command_line_beats_the_run_beats_preset_and_defaults_beat_what_is_built_in():
+    run = resolve_run(load_yaml(LAYERS), "first")
+    assert run.train.beta1 == 0.5  # command line over run over defaults
+    assert run.train.batch_size == 4  # run over defaults
+    assert run.train.max_iters == 300  # defaults over built in
+    assert run.train.beta2 == TrainSettings().beta2  # built in
+    assert run.model.dropout == 0.5  # command line over built in
+    assert run.model.n_embd == 8  # the run's own over its preset and that of the defaults
+    assert run.model.n_layer == 9  # the run's preset over that of the defaults
+    assert run.model.n_head == 2  # the defaults' preset over built in
+    assert run.model.block_size == 16  # defaults beside their preset over built in
+    assert (run.eval, run.sample) == (EvalSettings(), SampleSettings())
+
+
+def test_a_preset_beats_the_defaults_settings():
+    run = resolve_run(
+        load_yaml(
+            "{defaults: {model: {n_layer: 7}}, runs: {first: {dataset: letters, model: tiny}}}"
+        ),
+        "first",
+    )
+    assert run.model.n_layer == 1
+
+
+def test_a_preset_on_the_command_line_beats_the_runs_own_settings():
+    run = resolve_run(
+        load_yaml("{model: tiny, runs: {first: {dataset: letters, model: {n_layer: 7}}}}"), "first"
+    )
+    assert run.model.n_layer == 1
+
+
+def test_a_value_equal_to_the_built_in_one_still_beats_a_weaker_source():
+    run = resolve_run(
+        load_yaml(
+            "{defaults: {train: {seed: 1}}, runs: {first: {dataset: letters, train: {seed: 1337}}}}"
+        ),
+        "first",
+    )
+    assert run.train.seed == 1337
+
+
+def test_a_models_name_is_short_for_its_preset():
+    short = load_yaml("runs: {first: {dataset: letters, model: tiny}}")
+    long = load_yaml("runs: {first: {dataset: letters, model: {preset: tiny}}}")
+    assert resolve_run(short, "first") == resolve_run(long, "first")
+    assert resolve_run(short, "first").model.n_embd == 4
+
+
+def test_one_runs_settings_do_not_touch_another():
+    config = load_yaml("runs: {a: {dataset: letters, train: {seed: 1}}, b: {dataset: letters}}")
+    assert resolve_run(config, "b").train == TrainSettings()
+
+
+# --- Names of runs --------------------------------------------------------------------------
+
+
+def test_a_run_may_name_only_its_dataset():
+    run = resolve_run(load_yaml("runs: {only: {dataset: letters}}"), "only")
+    assert run.name == "only"
+    assert run.dataset == "letters"
+    assert (run.model, run.train) == (ModelSettings(), TrainSettings())
+
+
+def test_a_dataset_is_a_run_with_the_defaults():
+    config = load_yaml("defaults: {train: {max_iters: 300}}")
+    run = resolve_run(config, "letters")
+    assert (run.name, run.dataset, run.train.max_iters) == ("letters", "letters", 300)
+    assert run_names(config) == ["first", "letters"]
+
+
+def test_a_run_that_names_no_dataset_has_that_of_its_name():
+    config = load_yaml("runs: {letters: {train: {max_iters: 300}}}")
+    run = resolve_run(config, "letters")
+    assert (run.dataset, run.train.max_iters) == ("letters", 300)
+    assert run_names(config) == ["letters"]
+
+
+def test_an_empty_entry_is_a_run_or_dataset_with_the_defaults():
+    config = load_yaml("{datasets: {text: }, runs: {text: }}")
+    assert resolve_run(config, "text").dataset == "text"
+    assert config_module.corpus_of(config, "text") == "text"
+
+
+def test_a_dropped_text_is_a_corpus_a_character_dataset_and_a_run():
+    config = load_yaml("defaults: {train: {max_iters: 300}}", texts=["mybook"])
+    assert config.corpora["mybook"] == Corpus(files="resources/texts/mybook.txt")
+    assert config.datasets["mybook"].tokenizer == "char"
+    run = resolve_run(config, "mybook")
+    assert (run.dataset, run.train.max_iters) == ("mybook", 300)
+
+
+def test_a_dropped_text_may_stand_in_the_report_and_be_a_runs_dataset():
+    config = load_yaml("{runs: {long: {dataset: mybook}}, report: {runs: [mybook]}}", ["mybook"])
+    assert resolve_run(config, "long").dataset == "mybook"
+    assert config.report.runs == ["mybook"]
+
+
+@pytest.mark.parametrize("name", ["text", "letters", "first"])
+def test_a_dropped_text_that_shares_its_name_is_an_error(name):
+    message = message_of("", texts=["other", name])
+    assert message.startswith(f"resources/texts/{name}.txt: ")
+    assert "run, dataset or corpus" in message
+    assert "rename" in message
+    assert len(message.splitlines()) == 1
+
+
+def test_a_dropped_text_with_a_reserved_name_is_an_error():
+    assert "`gpt2` is a reserved name" in message_of("", texts=["gpt2"])
+
+
+def test_texts_are_found_by_their_names(project):
+    texts = project / "resources" / "texts"
+    for name in ["b.txt", "a.1.txt", "README.md", "two words.txt", ".hidden.txt", "-n.txt"]:
+        (texts / name).write_text("text")
+    assert find_texts() == ["a.1", "b"]
+    assert find_texts(project / "nowhere") == []
+
+
+def test_read_finds_the_texts(project):
+    (project / "config.yaml").write_text("defaults: {train: {max_iters: 300}}")
+    (project / "resources" / "texts" / "mybook.txt").write_text("text")
+    assert run_names(read()) == ["mybook"]
+
+
+def test_an_unknown_run_is_refused_with_the_nearest_name():
+    with pytest.raises(UserError, match=r"no run `fist`; did you mean `first`\?"):
+        resolve_run(load_yaml(""), "fist")
+
+
+# --- What a run resolves to -----------------------------------------------------------------
+
+
+def line_of(description, setting):
+    """The lines of a description that give a setting."""
+    lines = [line for line in description.splitlines() if line.startswith(f"  {setting}: ")]
+    return " ".join(lines)
+
+
+def test_a_description_names_the_source_of_each_value():
+    description = describe_run(load_yaml(LAYERS), "first")
+    for setting, value, source in [
+        ("beta1", "0.5", "command line"),
+        ("max_iters", "300", "defaults"),
+        ("beta2", "0.99", "built in"),
+        ("n_embd", "8", "runs.first"),
+        ("n_layer", "9", "models.deep"),
+        ("n_head", "2", "models.shallow"),
+        ("block_size", "16", "defaults"),
+        ("dropout", "0.5", "command line"),
+    ]:
+        found, _, origin = line_of(description, setting).partition("#")
+        assert found.split() == [f"{setting}:", value]
+        assert origin.strip() == source
+    assert description.startswith("dataset: letters\n")
+
+
+def test_a_description_has_every_setting():
+    described = yaml.safe_load(describe_run(load_yaml(LAYERS), "first"))
+    run = resolve_run(load_yaml(LAYERS), "first").model_dump()
+    assert {group: set(described[group]) for group in ("model", "train", "eval", "sample")} == {
+        group: set(run[group]) for group in ("model", "train", "eval", "sample")
+    }
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), st.floats(1e-300, 1e300))
+def test_a_description_is_yaml_that_gives_the_same_run(start, temperature):
+    config = load(
+        {
+            "corpora": {"text": {"files": "f"}},
+            "datasets": {"text": {}},
+            "sample": {"start": start, "temperature": temperature},
+        }
+    )
+    described = yaml.safe_load(describe_run(config, "text"))
+    again = load({**config.model_dump(include={"corpora", "datasets"}), "runs": {"again": described}})
+    assert resolve_run(again, "again").model_copy(update={"name": "text"}) == resolve_run(
+        config, "text"
+    )
+
+
+def test_what_a_run_resolves_to_is_frozen():
+    run = resolve_run(load_yaml(""), "first")
+    with pytest.raises(ValidationError, match="frozen"):
+        run.train.seed = 1
+    with pytest.raises(ValidationError, match="frozen"):
+        run.name = "another"
+
+
+def test_min_lr_and_warm_up_do_not_matter_without_decay():
+    config = load_yaml("train: {decay_lr: no, min_lr: 9, warmup_iters: 9999999}")
+    assert resolve_run(config, "first").train.min_lr == 9
+
+
+def test_a_decay_longer_than_the_training_leaves_room_for_the_warm_up():
+    config = load_yaml("train: {warmup_iters: 50, max_iters: 50, lr_decay_iters: 51}")
+    assert resolve_run(config, "first").train.lr_decay_iters == 51
+
+
+def test_the_file_of_a_download_has_the_name_in_its_url():
+    assert Corpus(url="https://example.org/a/b/book.txt").file_name == "book.txt"
+    assert Corpus(url="https://example.org/book.txt?version=a/b#c/d").file_name == "book.txt"
+    assert Corpus(builtin="playwright").file_name == "input.txt"
+
+
+# --- Generated pages, and the config that is shipped ----------------------------------------
+
+
+def test_the_settings_page_has_every_setting_with_its_default():
+    page = settings_page()
+    for group in (ModelSettings, TrainSettings, EvalSettings, SampleSettings):
+        for name, field in group.model_fields.items():
+            assert f"| `{name}` |" in page
+            assert field.description in page
+    assert "| `learning_rate` | `0.001` |" in page
+    assert "| `dropout` | `0.2` |" in page
+
+
+def test_every_row_of_the_settings_page_has_three_cells():
+    rows = [line for line in settings_page().splitlines() if line.startswith("| `")]
+    assert rows
+    assert all(row.count("|") == 4 for row in rows)
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return load(yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8")))
+
+
+def test_every_run_of_the_shipped_config_resolves(shipped):
+    assert {"demo", "shakespeare_char", "shakespeare_char_quickstart"} <= set(run_names(shipped))
+    for name in run_names(shipped):
+        assert resolve_run(shipped, name).dataset in shipped.datasets
+
+
+def test_the_shipped_report_is_of_runs_that_there_are(shipped):
+    assert shipped.report.runs
+    assert set(shipped.report.runs) <= set(run_names(shipped))
+
+
+def test_the_shipped_demo_needs_no_download(shipped):
+    dataset = resolve_run(shipped, "demo").dataset
+    assert shipped.corpora[config_module.corpus_of(shipped, dataset)].builtin == "playwright"
+
+
+def test_the_shipped_downloads_have_checksums(shipped):
+    assert all(corpus.sha256 for corpus in shipped.corpora.values() if corpus.url)
+
+
+def test_the_shipped_quick_start_has_nanogpts_settings(shipped):
+    # The command line of nanoGPT's README ("I only have a macbook"), and the values of its
+    # config/train_shakespeare_char.py and train.py where that is silent.
+    run = resolve_run(shipped, "shakespeare_char_quickstart").model_dump()
+    wanted = {
+        "model": {
+            "n_layer": 4,
+            "n_head": 4,
+            "n_embd": 128,
+            "block_size": 64,
+            "dropout": 0,
+            "bias": False,
+            "activation": "gelu",
+        },
+        "train": {
+            "max_iters": 2000,
+            "batch_size": 12,
+            "gradient_accumulation_steps": 1,
+            "learning_rate": 1e-3,
+            "decay_lr": True,
+            "warmup_iters": 100,
+            "min_lr": 1e-4,
+            "weight_decay": 0.1,
+            "beta1": 0.9,
+            "beta2": 0.99,
+            "grad_clip": 1.0,
+            "eval_interval": 250,
+            "eval_iters": 20,
+            "keep": "best",
+            "seed": 1337,
+            "device": "cpu",
+            "dtype": "float32",
+            "compile": False,
+        },
+    }
+    for group, values in wanted.items():
+        assert {name: run[group][name] for name in values} == values
+    assert run["train"]["lr_decay_iters"] in (None, 2000)
+    assert run["dataset"] == "shakespeare_char"

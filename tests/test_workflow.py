@@ -1,0 +1,349 @@
+"""The workflow's promises, kept by the real Snakefile in a copy with tiny settings."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+PROJECT = Path(__file__).parents[1]
+MIRROR = os.environ.get("NANOGPT_MIRROR")
+
+CONFIG = {
+    "corpora": {"play": {"builtin": "playwright", "n_characters": 20_000}},
+    "datasets": {"play": {}},
+    "models": {"tiny": {"n_layer": 1, "n_head": 2, "n_embd": 16, "block_size": 32, "dropout": 0.1}},
+    "defaults": {
+        "model": "tiny",
+        "train": {
+            "max_iters": 20,
+            "batch_size": 4,
+            "warmup_iters": 2,
+            "eval_interval": 10,
+            "eval_iters": 2,
+        },
+        "eval": {"eval_iters": 2},
+        "sample": {"num_samples": 2, "max_new_tokens": 40},
+    },
+    "runs": {"one": {"dataset": "play"}, "two": {"dataset": "play", "train": {"seed": 2}}},
+    "report": {"runs": ["one", "two"]},
+}
+ALL_RULES = {"prepare", "train", "eval", "sample", "tensorboard", "bench_report"}
+AFTER_TRAIN = ALL_RULES - {"prepare"}
+
+
+def snakemake(project: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    """Run Snakemake as a user would, on one core."""
+    own = {k: v for k, v in os.environ.items() if not k.startswith(("NANOGPT_", "PYTHONPATH"))}
+    return subprocess.run(
+        [sys.executable, "-m", "snakemake", "--cores", "1", *arguments],
+        cwd=project,
+        env={**own, **environment},
+        capture_output=True,
+        text=True,
+    )
+
+
+def planned(project: Path, *arguments: str) -> dict[str, int]:
+    """How many jobs of each rule a dry run plans."""
+    run = snakemake(project, "-n", *arguments)
+    assert run.returncode == 0, run.stderr
+    table = run.stdout.partition("Job stats:")[2] + run.stderr.partition("Job stats:")[2]
+    counts = {rule: int(n) for rule, n in re.findall(r"^(\w+) +(\d+)$", table, re.MULTILINE)}
+    return {rule: n for rule, n in counts.items() if rule not in ("all", "total")}
+
+
+def edit_config(project: Path, edit: Callable[[dict], object]) -> None:
+    config = yaml.safe_load((project / "config.yaml").read_text())
+    edit(config)
+    (project / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+
+
+def results(project: Path, *patterns: str) -> dict[str, bytes]:
+    """The bytes of some results, by path."""
+    found = [path for pattern in patterns for path in project.glob(pattern)]
+    assert found
+    return {str(path.relative_to(project)): path.read_bytes() for path in found}
+
+
+@pytest.fixture(scope="module")
+def empty_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout with the tiny config, in which nothing was computed."""
+    project = tmp_path_factory.mktemp("checkout")
+    for name in ("Snakefile", "nanogpt", "workflow", "profiles", "envs", "resources"):
+        source = PROJECT / name
+        if source.is_file():
+            shutil.copy(source, project)
+        else:
+            ignored = shutil.ignore_patterns("__pycache__", "corpora", "*.txt")
+            shutil.copytree(source, project / name, ignore=ignored)
+    (project / "config.yaml").write_text(yaml.safe_dump(CONFIG, sort_keys=False))
+    return project
+
+
+@pytest.fixture(scope="module")
+def done_project(empty_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout in which everything was computed."""
+    project = tmp_path_factory.mktemp("done") / "checkout"
+    shutil.copytree(empty_project, project)
+    run = snakemake(project)
+    assert run.returncode == 0, run.stderr
+    return project
+
+
+@pytest.fixture
+def project(done_project: Path, tmp_path: Path) -> Path:
+    """A copy, to be changed, of a checkout in which everything was computed."""
+    return Path(shutil.copytree(done_project, tmp_path / "checkout"))
+
+
+def test_one_command_makes_samples_evaluations_and_the_report(done_project: Path) -> None:
+    samples = (done_project / "results/one/samples.txt").read_text()
+    assert samples.startswith("# 2 samples of one\n")
+    evaluation = json.loads((done_project / "results/one/eval.json").read_text())
+    assert evaluation["val"]["n_tokens"] == 1999
+    assert evaluation["source"]["excess_percent"] > 0
+    page = (done_project / "results/report/index.html").read_text()
+    assert "one" in page
+    assert "two" in page
+    assert not list(done_project.glob(".nanogpt/state/*")), "a finished training leaves no state"
+
+
+def test_every_stage_leaves_a_manifest_that_holds(done_project: Path) -> None:
+    stages = {
+        json.loads(path.read_text())["stage"] for path in done_project.rglob("*.manifest.json")
+    }
+    assert stages == ALL_RULES | {"generate"}
+    code = "from nanogpt.cli import main; main(['verify'])"
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=done_project, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stdout
+    assert run.stdout.endswith(" 0 problems\n")
+
+
+def test_a_second_call_has_nothing_to_do(done_project: Path) -> None:
+    run = snakemake(done_project)
+    assert run.returncode == 0
+    assert "Nothing to be done" in run.stdout + run.stderr
+
+
+@pytest.mark.slow
+def test_the_same_config_gives_the_same_bytes_again(project: Path) -> None:
+    kept = ("results/*/model/*", "results/*/eval.json", "results/*/samples.txt")
+    kept += ("results/datasets/play/*.bin", "resources/corpora/play/input.txt")
+    before = results(project, *kept)
+    curves = _read(project, "one/metrics.jsonl")
+    for name in ("results", "resources/corpora"):
+        shutil.rmtree(project / name)
+    assert snakemake(project).returncode == 0
+    assert results(project, *kept) == before
+    timeless = [_without_time(text) for text in (curves, _read(project, "one/metrics.jsonl"))]
+    assert timeless[0] == timeless[1]
+
+
+def _read(project: Path, name: str) -> str:
+    return (project / "results" / name).read_text()
+
+
+def _without_time(metrics: str) -> list[dict]:
+    lines = [json.loads(line) for line in metrics.splitlines()]
+    timed = ("seconds", "tokens_per_second")
+    return [{k: v for k, v in line.items() if k not in timed} for line in lines]
+
+
+def _edit(path: str, old: str, new: str) -> Callable[[Path], None]:
+    def apply(project: Path) -> None:
+        text = (project / path).read_text()
+        assert old in text
+        (project / path).write_text(text.replace(old, new, 1))
+
+    return apply
+
+
+def _setting(*keys: str, value: object) -> Callable[[Path], None]:
+    def apply(project: Path) -> None:
+        def edit(config: dict) -> None:
+            for key in keys[:-1]:
+                config = config.setdefault(key, {})
+            config[keys[-1]] = value
+
+        edit_config(project, edit)
+
+    return apply
+
+
+EDITS = {
+    "a sampling setting of one run": (
+        _setting("runs", "one", "sample", "temperature", value=0.5),
+        {"sample": 1, "bench_report": 1},
+    ),
+    "an evaluation setting of one run": (
+        _setting("runs", "one", "eval", "seed", value=3),
+        {"eval": 1, "bench_report": 1},
+    ),
+    "a training setting of one run": (
+        _setting("runs", "one", "train", "learning_rate", value=0.002),
+        dict.fromkeys(AFTER_TRAIN, 1),
+    ),
+    "a model setting of all runs": (
+        _setting("models", "tiny", "n_embd", value=32),
+        {**dict.fromkeys(AFTER_TRAIN, 2), "bench_report": 1},
+    ),
+    "the split": (
+        _setting("datasets", "play", "val_ratio", value=0.2),
+        {**dict.fromkeys(ALL_RULES, 2), "prepare": 1, "bench_report": 1},
+    ),
+    "the corpus": (
+        _setting("corpora", "play", "seed", value=2),
+        {**dict.fromkeys(ALL_RULES, 2), "generate": 1, "prepare": 1, "bench_report": 1},
+    ),
+    "the report's runs": (_setting("report", "runs", value=["one"]), {"bench_report": 1}),
+    "a run that nobody asked for": (_setting("runs", "three", value={"dataset": "play"}), {}),
+    "a comment in config.yaml": (_edit("config.yaml", "runs:", "# mine\nruns:"), {}),
+    "a comment in the model": (_edit("nanogpt/model.py", "class GPT(", "# A\nclass GPT("), {}),
+    "a docstring of the model": (_edit("nanogpt/model.py", "Logits (B, T, V)", "The logits"), {}),
+    "a comment in an adapter": (_edit("workflow/scripts/eval.py", "with ", "# A\nwith "), {}),
+    "the model's code": (
+        _edit("nanogpt/model.py", "INIT_STD = 0.02", "INIT_STD = 0.03"),
+        {**dict.fromkeys(AFTER_TRAIN, 2), "bench_report": 1, "tensorboard": 2},
+    ),
+    "the report's code": (
+        _edit("nanogpt/report.py", "import ", "assert True\nimport "),
+        {"tensorboard": 2, "bench_report": 1},
+    ),
+    "the command line's code": (_edit("nanogpt/cli.py", "sys.exit(130)", "sys.exit(13)"), {}),
+    "the command of rule train": (
+        _edit("workflow/rules/run.smk", "python workflow", "python -u workflow"),
+        {**dict.fromkeys(AFTER_TRAIN, 2), "bench_report": 1},
+    ),
+}
+
+
+@pytest.mark.parametrize("what", EDITS)
+def test_only_what_changed_is_done_again(project: Path, what: str) -> None:
+    edit, expected = EDITS[what]
+    edit(project)
+    assert planned(project) == expected
+
+
+def test_the_command_line_overrides_every_run(project: Path) -> None:
+    assert planned(project, "--config", "train={beta2: 0.95}") == {
+        **dict.fromkeys(AFTER_TRAIN, 2),
+        "bench_report": 1,
+    }
+
+
+def test_a_dropped_text_becomes_a_run_and_an_older_one_over_it_is_noticed(project: Path) -> None:
+    text = project / "resources/texts/mybook.txt"
+    text.write_text("It was a bright cold day, and the clocks were striking.\n" * 40)
+    target = "results/mybook/samples.txt"
+    run = snakemake(project, target)
+    assert run.returncode == 0, run.stderr
+    assert planned(project, target) == {}
+    text.write_text("Call me whatever you like, but call me early for breakfast.\n" * 40)
+    os.utime(text, (1_000_000_000, 1_000_000_000))
+    assert planned(project, target) == {"prepare": 1, "train": 1, "sample": 1}
+
+
+def error_of(run: subprocess.CompletedProcess) -> str:
+    """The one line that tells a user's mistake."""
+    assert run.returncode != 0
+    errors = [line for line in run.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, run.stderr
+    assert "Traceback" not in run.stderr
+    return errors[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["results/oen/samples.txt"], "no run `oen`; did you mean `one`?"),
+        (["results/one/samples.txt", "--config", "train={max_itrs: 3}"], "train.max_itrs"),
+        (["results/one/samples.txt", "--config", "train={max_iters: many}"], "train.max_iters"),
+        (["results/one/samples.txt", "--config", "model={n_head: 3}"], "not divisible by n_head"),
+        (["results/datasets/nosuch/train.bin"], "no dataset `nosuch`"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line_before_any_job_starts(
+    empty_project: Path, arguments: list[str], named: str
+) -> None:
+    run = snakemake(empty_project, *arguments)
+    assert named in error_of(run)
+    assert not (empty_project / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "named"),
+    [
+        (b"", {}, "empty"),
+        (b"PK\x03\x04\x00\x00\x00binary" * 99, {}, "binary"),
+        (b"caf\xc3\xa9 " * 99 + b"\xff", {}, "0xff"),
+        (b"thirty characters of some text", {}, "fewer than one window"),
+        (b"some words to learn " * 99, {"device": "cuda"}, "cuda"),
+        (b"some words to learn " * 99, {"learning_rate": 1e30, "min_lr": 1}, "diverged"),
+    ],
+    ids=["empty", "binary", "undecodable", "short", "no GPU", "diverged"],
+)
+def test_a_stage_that_cannot_go_on_says_why_in_one_line_and_leaves_nothing(
+    project: Path, text: bytes, overrides: dict, named: str
+) -> None:
+    (project / "resources/texts/bad.txt").write_bytes(text)
+    edit_config(project, lambda config: config["defaults"]["train"].update(overrides))
+    run = snakemake(project, "results/bad/samples.txt")
+    assert named in error_of(run)
+    assert not list(project.glob("results/bad/**/*.safetensors"))
+    assert not list(project.glob("results/**/*.tmp"))
+
+
+def test_a_missing_text_is_named(project: Path) -> None:
+    edit_config(project, lambda c: c["corpora"].update(gone={"files": "nowhere/gone.txt"}))
+    edit_config(project, lambda c: c["datasets"].update(gone={}))
+    assert "nowhere/gone.txt" in error_of(snakemake(project, "results/gone/samples.txt"))
+
+
+def test_a_download_that_is_refused_names_the_three_ways_out(project: Path) -> None:
+    url = {"url": "http://127.0.0.1:9/corpus.txt", "sha256": "0" * 64}
+    edit_config(project, lambda c: c["corpora"].update(far=url))
+    edit_config(project, lambda c: c["datasets"].update(far={}))
+    error = error_of(snakemake(project, "results/far/samples.txt"))
+    for way_out in ("NANOGPT_MIRROR", "resources/corpora/far/corpus.txt", "make demo"):
+        assert way_out in error
+    assert not (project / "resources/corpora/far/corpus.txt").exists()
+
+
+def test_a_corpus_put_there_by_hand_is_held_to_its_digest(project: Path) -> None:
+    url = {"url": "http://127.0.0.1:9/corpus.txt", "sha256": "0" * 64}
+    edit_config(project, lambda c: c["corpora"].update(far=url))
+    edit_config(project, lambda c: c["datasets"].update(far={}))
+    by_hand = project / "resources/corpora/far/corpus.txt"
+    by_hand.parent.mkdir(parents=True)
+    by_hand.write_text("not what was promised")
+    assert "0" * 64 in error_of(snakemake(project, "results/far/samples.txt"))
+
+
+def test_a_dry_run_imports_no_torch(done_project: Path) -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "snakemake", "-n"]
+    run = subprocess.run(command, cwd=done_project, capture_output=True, text=True)
+    assert run.returncode == 0
+    imported = {line.split("|")[-1].strip() for line in run.stderr.splitlines()}
+    assert "nanogpt.config" in imported
+    assert not imported & {"torch", "matplotlib", "pandas", "httpx"}
+
+
+@pytest.mark.mirror
+@pytest.mark.skipif(not MIRROR, reason="NANOGPT_MIRROR is not set: no Tiny Shakespeare here")
+def test_tiny_shakespeare_comes_from_a_mirror_and_is_split_as_in_nanogpt(project: Path) -> None:
+    shutil.copy(PROJECT / "config.yaml", project)
+    target = "results/datasets/shakespeare_char/meta.json"
+    run = snakemake(project, target, NANOGPT_MIRROR=str(MIRROR))
+    assert run.returncode == 0, run.stderr
+    meta = json.loads((project / target).read_text())
+    assert meta["vocab_size"] == 65
+    assert (meta["train"]["n_tokens"], meta["val"]["n_tokens"]) == (1_003_854, 111_540)
