@@ -60,13 +60,8 @@ PLACES = "Barn Cave Garden Inn Market Palace Ruin Tavern"
 HOURS = "at_dawn at_dusk at_night at_noon in_fog in_rain in_snow in_wind"
 DEAR = "dear fair good kind mad sweet"
 
-# Every scene is between the two of a pair, each with a name and a title.
-PAIRS = (
-    (("Orso", "Duke"), ("Pip", "Fool")),
-    (("Vela", "Lady"), ("Meg", "Maid")),
-    (("Tam", "Poet"), ("Ilka", "Widow")),
-    (("Bruno", "Captain"), ("Hob", "Cook")),
-)
+# Every scene is between the two of a pair.
+PAIRS = (("Orso", "Pip"), ("Vela", "Meg"), ("Tam", "Ilka"), ("Bran", "Hob"))
 _MEETINGS = [*PAIRS, *((second, first) for first, second in PAIRS)]
 
 # --- The sentences --------------------------------------------------------------------------
@@ -94,10 +89,9 @@ _COMMON: Grammar = {
     "place": {"a <plain> <where>": 9.0, "an <vowel> <where>": 1.0},
     "where": _words(PLACES),
     "hour": _words(HOURS),
-    "pair": {f"{a} the {x} and {b} the {y}.]\n<{a} greets>": 1.0 for (a, x), (b, y) in _MEETINGS},
+    "pair": {f"{a} and {b}.]\n<{a} greets>": 1.0 for a, b in _MEETINGS},
     "manner": _words("dancing laughing singing weeping"),
     "greeting": _words("All_hail Good_day Welcome Well_met"),
-    "farewell": _words("Adieu Farewell Goodbye"),
     "dear": _words(DEAR),
     "answer": _words("Ay Never No Often Once Perhaps Twice Yes"),
     "whose": _words("Her His My Our That The Thy", " <person>"),
@@ -144,12 +138,12 @@ def _speaker(me: str, you: str) -> Grammar:
         f"{me} answers": {f"{me}: <answer><{me} stops>": 1.0},
         f"{me} tells who": {f"{me}: <whose><{me} stops>": 1.0},
         f"{me} tells where": {f"{me}: <there><{me} on>": 1.0},
-        f"{me} leaves": {f"{me}: <farewell>, <dear> {you}.\n[Exeunt, <manner>.]\n\n": 1.0},
+        f"{me} leaves": {f"{me}: Adieu, <dear> {you}.\n[Exeunt, <manner>.]\n\n": 1.0},
     }
 
 
 GRAMMAR: Grammar = dict(_COMMON)
-for (_me, _), (_you, _) in _MEETINGS:
+for _me, _you in _MEETINGS:
     GRAMMAR |= _speaker(_me, _you)
 
 # --- Writing --------------------------------------------------------------------------------

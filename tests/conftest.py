@@ -1,4 +1,4 @@
-"""What the tests share: one thread, a small play as a dataset, and a model of a few thousand numbers."""
+"""What the tests share: one thread, a small play as a dataset, and a small model."""
 
 import sys
 

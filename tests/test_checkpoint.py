@@ -1,7 +1,6 @@
-"""A model directory gives back what was saved, or one line that says which file is wrong and why."""
+"""A model directory gives back what was saved, or says in one line which file is wrong and why."""
 
 import json
-import os
 import pickle
 import resource
 import struct
@@ -77,7 +76,9 @@ def test_the_same_model_gives_the_same_bytes(directory, model, tmp_path):
 
 
 def test_transposed_weights_are_saved_as_they_look(model, tmp_path):
-    weights = {name: t.t().contiguous().t() for name, t in model.state_dict().items() if t.dim() > 1}
+    weights = {
+        name: t.t().contiguous().t() for name, t in model.state_dict().items() if t.dim() > 1
+    }
     weights = model.state_dict() | weights
     save_model(tmp_path, weights, model.settings, TOKENIZER)
     found = load_model(tmp_path).model.state_dict()
@@ -121,7 +122,7 @@ def test_a_flipped_bit_anywhere_in_the_header_is_found(model, directory):
         damaged = bytearray(data)
         damaged[at] ^= 1 << at % 8
         path.write_bytes(damaged)
-        with pytest.raises(UserError, match="model.safetensors") as error:
+        with pytest.raises(UserError, match=r"model\.safetensors") as error:
             load_weights(model, path)
         assert "\n" not in str(error.value)
 
@@ -153,7 +154,9 @@ def test_a_missing_tensor_is_named(directory, model):
 
 
 def test_a_tensor_too_many_is_named(directory, model):
-    save_file(model.state_dict() | {"h.2.ln_1.weight": torch.ones(32)}, directory / "model.safetensors")
+    save_file(
+        model.state_dict() | {"h.2.ln_1.weight": torch.ones(32)}, directory / "model.safetensors"
+    )
     message = refusal(directory)
     assert str(directory / "model.safetensors") in message
     assert "h.2.ln_1.weight" in message
@@ -277,7 +280,7 @@ def test_a_write_that_fails_leaves_the_old_weights_and_no_litter(directory, tiny
     with pytest.raises(OSError, match="File too large"):
         save_model(directory, other.state_dict(), tiny, TOKENIZER)
     assert (directory / "model.safetensors").read_bytes() == before
-    assert len(os.listdir(directory)) == 3
+    assert len(list(directory.iterdir())) == 3
 
 
 @pytest.mark.usefixtures("small_files_only")

@@ -484,7 +484,9 @@ def test_a_description_is_yaml_that_gives_the_same_run(start, temperature):
         }
     )
     described = yaml.safe_load(describe_run(config, "text"))
-    again = load({**config.model_dump(include={"corpora", "datasets"}), "runs": {"again": described}})
+    again = load(
+        {**config.model_dump(include={"corpora", "datasets"}), "runs": {"again": described}}
+    )
     assert resolve_run(again, "again").model_copy(update={"name": "text"}) == resolve_run(
         config, "text"
     )

@@ -1,7 +1,5 @@
 """Token files are nanoGPT's, and the batch of a step is a pure function of the step."""
 
-# ruff: noqa: RUF001 (letters of other alphabets are meant)
-
 import hashlib
 import json
 import os
@@ -265,9 +263,7 @@ def test_within_an_epoch_no_two_windows_overlap(cut, seed, epoch):
 def test_batches_of_any_size_walk_through_the_same_windows(cut, n_rows, seed, n_steps):
     tokens, block_size = cut
     batches = [batch(tokens, block_size, n_rows, seed, step) for step in range(n_steps)]
-    one_by_one = [
-        batch(tokens, block_size, 1, seed, step)[0] for step in range(n_rows * n_steps)
-    ]
+    one_by_one = [batch(tokens, block_size, 1, seed, step)[0] for step in range(n_rows * n_steps)]
     assert (np.concatenate(batches) == np.array(one_by_one)).all()
 
 

@@ -48,7 +48,7 @@ def test_a_cuda_device_beyond_the_last_is_refused():
 
 @pytest.mark.skipif(MPS, reason="this machine has MPS")
 def test_mps_where_there_is_none_is_refused_with_advice():
-    with pytest.raises(UserError, match="device mps: .*set device to auto or cpu"):
+    with pytest.raises(UserError, match=r"device mps: .*set device to auto or cpu"):
         resolve_device("mps")
 
 

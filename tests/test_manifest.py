@@ -222,9 +222,7 @@ async def g():
 
 def empty(): ...
 '''
-SAME_EVERYWHERE_DIGEST = (
-    "bcc16480c787ec9c0be967641afe94c7a4e6623b742524889be6bd1ff06f902b"
-)
+SAME_EVERYWHERE_DIGEST = "bcc16480c787ec9c0be967641afe94c7a4e6623b742524889be6bd1ff06f902b"
 
 
 def test_the_digest_of_a_source_is_the_same_on_every_python(tmp_path, code):
@@ -246,7 +244,11 @@ def stages_changed(package, module, addition):
     """The stages whose digest changes when `addition` is put at the end of a module."""
     path = package / f"{module}.py"
     path.write_text(path.read_text(encoding="utf-8") + addition, encoding="utf-8")
-    return {adapter.stem for adapter in ADAPTERS if code_digest(adapter) != BEFORE_ANY_EDIT[adapter.stem]}
+    return {
+        adapter.stem
+        for adapter in ADAPTERS
+        if code_digest(adapter) != BEFORE_ANY_EDIT[adapter.stem]
+    }
 
 
 def test_an_edit_of_the_model_is_one_of_training_but_not_of_the_report(copy):

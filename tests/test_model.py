@@ -1,4 +1,4 @@
-"""The model is GPT-2: its shapes, its initial weights, its causality; and a cache changes nothing."""
+"""The model is GPT-2: shapes, initial weights, causality; and a cache changes nothing."""
 
 import math
 
@@ -266,7 +266,9 @@ def test_the_activation_is_the_one_that_is_set(tiny, activation, approximate):
     else:
         u = 0.5 * u * (1 + torch.tanh(math.sqrt(2 / math.pi) * (u + 0.044715 * u**3)))
     # The two differ by 5e-4 at most, so float32's rounding does not confuse them.
-    torch.testing.assert_close(mlp(x), (u @ mlp.c_proj.weight.double().T).float(), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        mlp(x), (u @ mlp.c_proj.weight.double().T).float(), atol=1e-5, rtol=0
+    )
 
 
 def test_the_two_activations_differ(tiny):

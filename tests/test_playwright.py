@@ -74,7 +74,7 @@ def test_a_longer_play_continues_a_shorter_one() -> None:
 
 def test_a_seed_gives_the_same_play_everywhere_and_another_seed_another_one() -> None:
     digest = hashlib.sha256(playwright.write(10_000, 1337).encode("ascii")).hexdigest()
-    assert digest == "feee5e434b5009256394f1c0d301bbdb5048e585f47deaded7421d808c909d1f"
+    assert digest == "1fcaa07bc602382b78810310cf85f2481aedf1e8e5b40fa54c602f6c24c0ee79"
     assert playwright.write(10_000, 1338) != PLAY[:10_000]
 
 
@@ -156,7 +156,7 @@ def test_the_text_is_clean_english() -> None:
 
 def test_the_two_of_a_scene_take_turns() -> None:
     for scene in PLAY.split("\n\n")[:-1]:
-        entering = re.search(r"\[Enter (\w+) the \w+ and (\w+) the \w+\.\]", scene)
+        entering = re.search(r"\[Enter (\w+) and (\w+)\.\]", scene)
         assert entering is not None
         speakers = re.findall(r"^(\w+): ", scene, flags=re.MULTILINE)[1:]
         expected = [entering[1 + turn % 2] for turn in range(len(speakers))]

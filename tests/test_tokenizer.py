@@ -1,7 +1,5 @@
 """Any text survives the tokenizer, and what the vocabulary lacks is named."""
 
-# ruff: noqa: RUF001 (letters of other alphabets are meant)
-
 import json
 
 import numpy as np
@@ -135,7 +133,9 @@ def test_a_saved_tokenizer_is_json_with_its_type(tmp_path):
 def test_a_damaged_file_is_named_with_what_to_do(tmp_path, content):
     path = tmp_path / "tokenizer.json"
     path.write_text(content)
-    with pytest.raises(UserError, match=r"tokenizer\.json: not a tokenizer.*make .* again") as error:
+    with pytest.raises(
+        UserError, match=r"tokenizer\.json: not a tokenizer.*make .* again"
+    ) as error:
         load_tokenizer(path)
     assert len(str(error.value).splitlines()) == 1
 

@@ -3,7 +3,6 @@
 import json
 import logging
 import math
-import os
 import shutil
 from pathlib import Path
 
@@ -324,9 +323,7 @@ def test_the_kept_weights_are_the_best_or_the_last(training, play, tiny, keep):
 def test_the_best_weights_can_be_from_the_middle_of_a_training(training, write_dataset, tiny):
     """A model that learns a short text by heart gets better at the rest of it, then worse."""
     dataset = write_dataset(playwright.write(400, seed=3), val_ratio=0.5)
-    training.run(
-        dataset, tiny, **CONSTANT, learning_rate=0.01, max_iters=80, eval_interval=10
-    )
+    training.run(dataset, tiny, **CONSTANT, learning_rate=0.01, max_iters=80, eval_interval=10)
     losses = [line["val_loss"] for line in training.metrics if "val_loss" in line]
     assert 0 < losses.index(min(losses)) < len(losses) - 1
     model = load_model(training.model_directory).model
@@ -402,7 +399,7 @@ def test_a_loss_that_is_no_number_ends_the_training_and_names_the_step(training,
 def test_a_val_loss_that_is_no_number_ends_the_training(training, play, tiny):
     """Where no step is logged before the evaluation finds out."""
     settings = DIVERGES | {"log_interval": 100, "eval_interval": 5}
-    with pytest.raises(UserError, match="training diverged: .* at step 5;"):
+    with pytest.raises(UserError, match=r"training diverged: .* at step 5;"):
         training.run(play, tiny, **settings)
     last = read_metrics(training.state / "metrics.jsonl")[-1]
     assert last["val_loss"] is None
@@ -489,7 +486,7 @@ def test_a_compiled_model_learns_the_same(
     settings = {"max_iters": 10, "log_interval": 1, "keep": "last"}
     training.run(play, tiny, **settings)
     another_training.run(play, tiny, **settings, compile=True)
-    assert os.listdir(tmp_path / "cache")
+    assert any((tmp_path / "cache").iterdir())
     plain, compiled = without_times(training.metrics), without_times(another_training.metrics)
     for line, expected in zip(compiled, plain, strict=True):
         assert line == pytest.approx(expected, abs=1e-3)
