@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from nanogpt.config import ModelSettings, UserError
+from nanogpt.config import ModelSettings, UserError, check_model
 from nanogpt.files import atomic_write, read_json, write_json
 from nanogpt.model import GPT
 from nanogpt.tokenizer import CharTokenizer, load_tokenizer
@@ -48,14 +48,15 @@ def load_model(directory: Path, device: str = "cpu") -> Checkpoint:
     try:
         config = read_json(config_file)
         if config.pop("architecture") != "gpt2":
-            raise UserError(f"{config_file}: an architecture that this version does not know")
+            raise UserError("an architecture that this version does not know")
         vocab_size = config.pop("vocab_size")
-        model = GPT(ModelSettings.model_validate(config), vocab_size)
+        settings = ModelSettings.model_validate(config)
+        check_model(settings)
     except FileNotFoundError:
         raise UserError(f"{directory}: no model here; config.json is missing") from None
-    except (ValidationError, AttributeError, KeyError, TypeError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
+    except (ValidationError, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        if isinstance(error, UserError) and not isinstance(error, ValidationError):
+            raise UserError(f"{config_file}: {error}") from None
         raise UserError(f"{config_file}: not a model's config; train the run again") from None
     tokenizer = load_tokenizer(directory / "tokenizer.json")
     if tokenizer.vocab_size != vocab_size:
@@ -63,6 +64,7 @@ def load_model(directory: Path, device: str = "cpu") -> Checkpoint:
             f"{directory}: the model has {vocab_size} tokens, its tokenizer.json "
             f"{tokenizer.vocab_size}; they do not belong together"
         )
+    model = GPT(settings, vocab_size)
     load_weights(model, directory / "model.safetensors")
     return Checkpoint(model.to(device), tokenizer)
 

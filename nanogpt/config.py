@@ -6,13 +6,16 @@ laid over one another. Messages, the JSON schema and the table of settings come 
 models. What the settings do is left to the modules that read them.
 """
 
+import contextlib
 import difflib
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping
+from encodings.aliases import aliases
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, get_args
-from urllib.parse import urlsplit
+from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
+from urllib.parse import unquote, urlsplit
 
 import yaml
 from pydantic import (
@@ -27,6 +30,9 @@ from pydantic import (
 
 TEXTS = Path("resources/texts")
 
+# More names than this are not listed where none is near.
+MANY_NAMES = 20
+
 # A name becomes a file name, so it must not be able to leave its directory.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 RESERVED_RUN_NAMES = re.compile(r"datasets|report|gpt2.*")
@@ -34,6 +40,13 @@ RESERVED_RUN_NAMES = re.compile(r"datasets|report|gpt2.*")
 
 class UserError(ValueError):
     """A mistake of the user's, told in one line that names it and says what to do."""
+
+    def __init__(self, message: str) -> None:
+        # A name that is quoted in it may hold a line break.
+        super().__init__(message.replace("\n", "\\n"))
+
+
+NUMBERS = {int, float, int | None}
 
 
 class Settings(BaseModel):
@@ -47,10 +60,15 @@ class Settings(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _yes_is_no_number(cls, value: Any, info: Any) -> Any:
-        # pydantic would read `n_layer: yes` as 1.
         annotation = cls.model_fields[info.field_name].annotation
-        if isinstance(value, bool) and annotation in (int, float, int | None):
+        if isinstance(value, bool) and annotation in NUMBERS:
+            # pydantic would read `n_layer: yes` as 1.
             raise ValueError("a number is wanted here, not yes or no")
+        if isinstance(value, str) and annotation in NUMBERS - {float}:
+            # pydantic takes "2000" and 2e3, but not "2e3".
+            with contextlib.suppress(ValueError):
+                number = float(value)
+                return int(number) if "e" in value and number.is_integer() else value
         return value
 
 
@@ -63,6 +81,10 @@ class ModelSettings(Settings):
     block_size: int = Field(256, ge=1, description="context length, in tokens")
     dropout: float = Field(0.2, ge=0, lt=1, description="dropout probability while training")
     bias: bool = Field(False, description="biases in linear layers and norms, as in GPT-2")
+    position: Literal["learned", "rotary"] = Field(
+        "learned",
+        description="learned: a vector a position, as in GPT-2; rotary: RoPE, learns sooner",
+    )
     activation: Literal["gelu", "gelu_tanh"] = Field(
         "gelu", description="gelu: exact, as in nanoGPT; gelu_tanh: GPT-2's approximation, slower"
     )
@@ -78,8 +100,9 @@ def _preset_by_name(value: Any) -> Any:
     return {"preset": value} if isinstance(value, str) else value
 
 
-def _nothing_is_empty(value: Any) -> Any:
-    return {} if value is None else value
+def empty_allowed(model: Any) -> BeforeValidator:
+    """Lets `name:` with nothing after it stand for an entry without settings."""
+    return BeforeValidator(lambda value: {} if value is None else value, model | None)
 
 
 # `model: small` is short for `model: {preset: small}`.
@@ -88,6 +111,8 @@ Model = Annotated[
 ]
 
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
+# Below 2^63, so that seed + the number of a sample is a seed as well.
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Dtype = Literal["auto", "float32", "bfloat16"]
 
 
@@ -122,7 +147,7 @@ class TrainSettings(Settings):
     keep: Literal["best", "last"] = Field(
         "best", description="weights that are kept: of the best validation loss, or the last"
     )
-    seed: int = Field(1337, ge=0, description="seed of the initial weights, batches and dropout")
+    seed: Seed = Field(1337, description="seed of the initial weights, batches and dropout")
     device: Device = Field("auto", description="auto, cpu, cuda, cuda:N or mps")
     dtype: Dtype = Field("auto", description="auto, float32 or bfloat16 (autocast)")
     compile: bool = Field(False, description="torch.compile; on a CPU it needs a C++ compiler")
@@ -134,7 +159,7 @@ class EvalSettings(Settings):
 
     batch_size: int = Field(32, ge=1, description="windows in a forward pass")
     eval_iters: int = Field(200, ge=1, description="random batches of nanoGPT's estimate")
-    seed: int = Field(1337, ge=0, description="seed of nanoGPT's estimate")
+    seed: Seed = Field(1337, description="seed of nanoGPT's estimate")
     device: Device = Field("auto", description="auto, cpu, cuda, cuda:N or mps")
     # Not auto: losses and samples of different machines shall compare.
     dtype: Dtype = Field("float32", description="float32, bfloat16 (autocast) or auto")
@@ -146,9 +171,9 @@ class SampleSettings(Settings):
     start: str = Field("\n", min_length=1, description="prompt, or FILE:path of a UTF-8 file")
     num_samples: int = Field(5, ge=1, description="samples to draw")
     max_new_tokens: int = Field(500, ge=1, description="tokens of each sample, prompt not counted")
-    temperature: float = Field(0.8, gt=0, description="below 1 bolder, above 1 more random")
+    temperature: float = Field(0.8, ge=1e-6, description="below 1 bolder, above 1 more random")
     top_k: int = Field(200, ge=0, description="choose among this many likeliest tokens; 0: all")
-    seed: int = Field(1337, ge=0, description="seed of the draws")
+    seed: Seed = Field(1337, description="seed of the draws")
     unknown: Literal["error", "skip"] = Field(
         "error", description="what a prompt's character that the vocabulary lacks gets"
     )
@@ -161,7 +186,7 @@ class Corpus(Settings):
     """Raw text: exactly one of `url`, `files` or `builtin`."""
 
     url: str | None = Field(
-        None, pattern=r"^https?://[^/?#]+/[^?#]*[^/?#]", description="where to download it"
+        None, pattern=r"^https?://[^/?#\s]+/\S+$", description="where to download it"
     )
     sha256: str | None = Field(
         None,
@@ -173,7 +198,7 @@ class Corpus(Settings):
     n_characters: int = Field(
         1_000_000, ge=1, description="length of a built-in corpus, characters"
     )
-    seed: int = Field(1337, ge=0, description="seed of a built-in corpus")
+    seed: Seed = Field(1337, description="seed of a built-in corpus")
     encoding: str = Field(
         "auto", description="a name that Python knows, or auto: UTF-8, else the likeliest"
     )
@@ -184,10 +209,29 @@ class Corpus(Settings):
             raise ValueError("a corpus has exactly one of url, files and builtin")
         return self
 
+    @model_validator(mode="after")
+    def _usable_file_name(self) -> "Corpus":
+        if not NAME.fullmatch(self.file_name):
+            raise ValueError(f"url: {self.url!r} does not end in the name of a file")
+        return self
+
+    @field_validator("encoding")
+    @classmethod
+    def _known_encoding(cls, encoding: str) -> str:
+        try:
+            if encoding != "auto":
+                "".encode(encoding)
+        except (LookupError, ValueError):
+            raise ValueError(
+                f"`{encoding}` is no encoding that Python knows"
+                f"{_did_you_mean(encoding.lower(), sorted(set(aliases.values())), none='')}"
+            ) from None
+        return encoding
+
     @property
     def file_name(self) -> str:
         """The name that the corpus file gets in resources/corpora/<corpus>/."""
-        return Path(urlsplit(self.url).path).name if self.url else "input.txt"
+        return unquote(urlsplit(self.url).path).rpartition("/")[2] if self.url else "input.txt"
 
 
 class Dataset(Settings):
@@ -221,16 +265,13 @@ class Report(Settings):
     runs: list[str] = Field(default_factory=list, description="runs that the report compares")
 
 
-EmptyAllowed = BeforeValidator(_nothing_is_empty)
-
-
 class Config(RunDefaults):
     """All of config.yaml. Groups at top level override every run; they are meant for --config."""
 
     corpora: dict[str, Corpus] = Field(default_factory=dict)
-    datasets: dict[str, Annotated[Dataset, EmptyAllowed]] = Field(default_factory=dict)
+    datasets: dict[str, Annotated[Dataset, empty_allowed(Dataset)]] = Field(default_factory=dict)
     models: dict[str, ModelSettings] = Field(default_factory=dict)
-    runs: dict[str, Annotated[RunEntry, EmptyAllowed]] = Field(default_factory=dict)
+    runs: dict[str, Annotated[RunEntry, empty_allowed(RunEntry)]] = Field(default_factory=dict)
     defaults: RunDefaults = Field(default_factory=RunDefaults)
     report: Report = Field(default_factory=Report)
     mirrors: list[str] = Field(
@@ -264,6 +305,8 @@ def read(path: str | Path = "config.yaml") -> Config:
         mapping = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; run this in the project's directory") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(mapping, dict):
@@ -282,6 +325,8 @@ def load(mapping: Mapping[str, Any], texts: Iterable[str] = ()) -> Config:
         raise UserError(explain(error)) from None
     taken = {**config.runs, **config.datasets, **config.corpora}
     for name in texts:
+        if RESERVED_RUN_NAMES.fullmatch(name):
+            raise UserError(f"{TEXTS}/{name}.txt: `{name}` is a reserved name; rename the text")
         if name in taken:
             raise UserError(
                 f"{TEXTS}/{name}.txt: config.yaml has a run, dataset or corpus `{name}` as well; "
@@ -315,8 +360,10 @@ def _check_names(config: Config) -> None:
         find(config.datasets, run.dataset or name, f"runs.{name}.dataset", "dataset")
     for name in run_names(config):
         resolve_run(config, name)
-    for name in config.report.runs:
+    for number, name in enumerate(config.report.runs):
         find(run_names(config), name, "report.runs", "run")
+        if name in config.report.runs[:number]:
+            raise UserError(f"report.runs: `{name}` stands there twice")
 
 
 def run_names(config: Config) -> list[str]:
@@ -369,10 +416,10 @@ def resolve_run(config: Config, name: str) -> Run:
     dataset = (config.runs[name].dataset if name in config.runs else None) or name
     run = Run.model_validate({"name": name, "dataset": dataset, **merged})
     model, train = run.model, run.train
-    if model.n_embd % model.n_head:
-        raise UserError(
-            f"runs.{name}.model: n_embd {model.n_embd} is not divisible by n_head {model.n_head}"
-        )
+    try:
+        check_model(model)
+    except UserError as error:
+        raise UserError(f"runs.{name}.model: {error}") from None
     if train.decay_lr and train.min_lr > train.learning_rate:
         raise UserError(
             f"runs.{name}.train: min_lr {train.min_lr:g} is above "
@@ -384,6 +431,16 @@ def resolve_run(config: Config, name: str) -> Run:
             f"which ends at {train.lr_decay_iters or train.max_iters}; lower it"
         )
     return run
+
+
+def check_model(model: ModelSettings) -> None:
+    """UserError if the settings of a model do not go together."""
+    if model.n_embd % model.n_head:
+        raise UserError(f"n_embd {model.n_embd} is not divisible by n_head {model.n_head}")
+    if model.position == "rotary" and model.n_embd // model.n_head % 2:
+        raise UserError(
+            f"rotary positions turn pairs, but n_embd {model.n_embd} / n_head {model.n_head} is odd"
+        )
 
 
 def describe_run(config: Config, name: str) -> str:
@@ -399,9 +456,15 @@ def describe_run(config: Config, name: str) -> str:
     for group in RunDefaults.GROUPS:
         lines.append(f"{group}:")
         for setting, value in getattr(run, group).model_dump().items():
-            text = f"{setting}: {json.dumps(value, ensure_ascii=False)}"
+            text = f"{setting}: {_yaml_scalar(value)}"
             lines.append(f"  {text:<36} # {source.get((group, setting), 'built in')}")
     return "\n".join(lines) + "\n"
+
+
+def _yaml_scalar(value: Any) -> str:
+    style = '"' if isinstance(value, str) else None
+    text = yaml.safe_dump(value, default_style=style, allow_unicode=True, width=math.inf)
+    return text.removesuffix("\n").removesuffix("\n...")
 
 
 def settings_page() -> str:
@@ -412,19 +475,22 @@ def settings_page() -> str:
         "Printed by `nanogpt settings` from `nanogpt/config.py`; not to be edited by hand. The",
         "defaults are the package's. What a run comes to, `nanogpt config <run>` says.",
     ]
-    for title, model in (
-        ("model", ModelSettings),
-        ("train", TrainSettings),
-        ("eval", EvalSettings),
-        ("sample", SampleSettings),
-        ("corpora.<name>", Corpus),
-        ("datasets.<name>", Dataset),
+    for title, model, names in (
+        ("model", ModelChoice, ModelChoice.model_fields),
+        ("train", TrainSettings, TrainSettings.model_fields),
+        ("eval", EvalSettings, EvalSettings.model_fields),
+        ("sample", SampleSettings, SampleSettings.model_fields),
+        ("corpora.<name>", Corpus, Corpus.model_fields),
+        ("datasets.<name>", Dataset, Dataset.model_fields),
+        ("runs.<name>, beside the groups above", RunEntry, ["dataset"]),
+        ("report", Report, ["runs"]),
+        ("top level", Config, ["mirrors"]),
     ):
         lines += ["", f"## {title}", "", "| setting | default | meaning |", "|---|---|---|"]
-        lines += [
-            f"| `{name}` | `{json.dumps(field.default)}` | {field.description} |"
-            for name, field in model.model_fields.items()
-        ]
+        for name in names:
+            field = model.model_fields[name]
+            default = json.dumps(field.get_default(call_default_factory=True))
+            lines.append(f"| `{name}` | `{default}` | {field.description} |")
     return "\n".join(lines) + "\n"
 
 
@@ -453,21 +519,23 @@ def explain(error: ValidationError) -> str:
 def _settings_at(location: tuple[str | int, ...]) -> list[str]:
     """The settings that may stand at a place of config.yaml."""
     model: type[BaseModel] = Config
-    for part in location:
-        if part not in model.model_fields:
-            continue  # a name of the user's, as in runs.<name>
-        annotation = model.model_fields[str(part)].annotation
-        while annotation is not None and not isinstance(annotation, type):
-            annotation = get_args(annotation)[-1 if "dict" in str(annotation)[:5] else 0]
-        assert isinstance(annotation, type)
-        if issubclass(annotation, BaseModel):
-            model = annotation
+    parts = iter(location)
+    for part in parts:
+        annotation: Any = model.model_fields[str(part)].annotation
+        if get_origin(annotation) is dict:
+            next(parts, None)  # a name of the user's, as in runs.<name>
+            annotation = get_args(annotation)[1]
+        if get_origin(annotation) is Annotated:
+            annotation = get_args(annotation)[0]
+        model = annotation
     return list(model.model_fields)
 
 
-def _did_you_mean(name: str, names: Iterable[str]) -> str:
+def _did_you_mean(name: str, names: Iterable[str], none: str = "; there is none") -> str:
+    """The nearest of some names, else all of them if they are few."""
     names = list(names)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     if near:
         return f"; did you mean `{near[0]}`?"
-    return f"; there is {', '.join(f'`{n}`' for n in names[:20])}" if names else "; there is none"
+    few = len(names) <= MANY_NAMES
+    return f"; there is {', '.join(f'`{n}`' for n in names)}" if names and few else none

@@ -86,32 +86,40 @@ def prepare(corpus_file: Path, corpus: Corpus, dataset: Dataset, directory: Path
 def load(directory: Path) -> TokenFiles:
     """Open a dataset by memory map.
 
-    Errors: UserError for a file that is absent, or of another size than meta.json says.
+    Errors: UserError for a file that is absent, of another size than meta.json says, or with a
+    token id that the vocabulary lacks.
     """
     try:
         meta = read_json(directory / "meta.json")
+        dtype = np.dtype(meta["dtype"]).newbyteorder("<")
+        n_train, n_val = meta["train"]["n_tokens"], meta["val"]["n_tokens"]
     except FileNotFoundError:
         raise UserError(f"{directory}: no dataset here; meta.json is missing") from None
-    except ValueError:
+    except (ValueError, KeyError, TypeError):
         raise UserError(f"{directory}/meta.json: damaged; make the dataset again") from None
     tokenizer = load_tokenizer(directory / "tokenizer.json")
     return TokenFiles(
-        train=_open_tokens(directory / "train.bin", meta["dtype"], meta["train"]["n_tokens"]),
-        val=_open_tokens(directory / "val.bin", meta["dtype"], meta["val"]["n_tokens"]),
+        train=_open_tokens(directory / "train.bin", dtype, n_train, tokenizer.vocab_size),
+        val=_open_tokens(directory / "val.bin", dtype, n_val, tokenizer.vocab_size),
         tokenizer=tokenizer,
         meta=meta,
     )
 
 
-def _open_tokens(path: Path, dtype: str, n_tokens: int) -> Tokens:
-    kind = np.dtype(dtype).newbyteorder("<")
+def _open_tokens(path: Path, dtype: np.dtype[Any], n_tokens: int, vocab_size: int) -> Tokens:
     size = path.stat().st_size if path.is_file() else 0
-    if size != n_tokens * kind.itemsize:
+    if size != n_tokens * dtype.itemsize:
         raise UserError(
             f"{path}: {size:,} bytes where meta.json promises {n_tokens:,} tokens of {dtype}; "
             "make the dataset again"
         )
-    return np.memmap(path, dtype=kind, mode="r")
+    tokens: Tokens = np.memmap(path, dtype=dtype, mode="r")
+    if int(tokens.max()) >= vocab_size:
+        raise UserError(
+            f"{path}: token id {tokens.max()} is outside the vocabulary of {vocab_size}; "
+            "make the dataset again"
+        )
+    return tokens
 
 
 def check_block_size(files: TokenFiles, block_size: int, name: str) -> None:
@@ -153,6 +161,6 @@ def _epoch(
     n_tokens: int, n_windows: int, block_size: int, seed: int, epoch: int
 ) -> tuple[int, NDArray[np.int64]]:
     random = np.random.default_rng([seed, epoch])
-    slack = n_tokens - 1 - n_windows * block_size  # the last window's last target must exist
-    offset = int(random.integers(min(slack, block_size - 1) + 1))
+    # Up to where the last target is the last token, so that every token gets its turn.
+    offset = int(random.integers(n_tokens - n_windows * block_size))
     return offset, random.permutation(n_windows)

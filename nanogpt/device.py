@@ -38,7 +38,9 @@ def resolve_dtype(dtype: str, device: str) -> str:
         # Emulated before compute capability 8.0, and slow.
         native = torch.cuda.get_device_capability(device)[0] >= 8
     else:
-        native = device == "cpu" and torch.cpu.get_capabilities().get("avx512_bf16", False)
+        # An older torch cannot tell; float32 is right everywhere.
+        capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+        native = device == "cpu" and bool(capabilities.get("avx512_bf16"))
     return "bfloat16" if native else "float32"
 
 

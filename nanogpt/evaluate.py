@@ -25,6 +25,8 @@ from nanogpt.tokenizer import Tokens
 
 logger = logging.getLogger(__name__)
 
+MAX_EXPONENT = 709.0
+
 
 @dataclass(frozen=True)
 class Loss:
@@ -44,11 +46,12 @@ class Loss:
         """Nats per token."""
         return self.nats / self.n_tokens
 
-    def summary(self) -> dict[str, float | int]:
+    def summary(self) -> dict[str, float | int | None]:
         """What eval.json says of a split."""
         return {
             "loss": self.mean,
-            "perplexity": math.exp(self.mean),
+            # A diverged model's can be larger than a float; JSON has no infinity.
+            "perplexity": math.exp(self.mean) if self.mean < MAX_EXPONENT else None,
             "bits_per_byte": self.nats / math.log(2) / self.n_bytes,
             "n_tokens": self.n_tokens,
             "n_bytes": self.n_bytes,

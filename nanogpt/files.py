@@ -1,7 +1,7 @@
 """Files that are never half written, and their digests.
 
-Everything the package writes goes through `atomic_write`. What stands in a file is left to the
-caller.
+Every result goes through `atomic_write`; only logs and the metrics of a training that goes on grow
+in place. What stands in a file is left to the caller.
 """
 
 import hashlib
@@ -23,9 +23,13 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(
-        dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"
-    )
+    try:
+        descriptor, temporary = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"
+        )
+    except OSError as error:
+        error.filename = str(path)  # the temporary name says nothing to a user
+        raise
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield cast(BinaryIO, file)

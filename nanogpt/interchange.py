@@ -4,11 +4,13 @@ Where such weights come from is left to the caller.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
+from pydantic import ValidationError
 from torch import Tensor
 
-from nanogpt.config import ModelSettings, UserError
+from nanogpt.config import ModelSettings, UserError, explain
+from nanogpt.model import NORM_EPSILON
 
 # transformers keeps these as Conv1D, whose weight is the transpose of a linear layer's.
 TRANSPOSED = (
@@ -20,7 +22,21 @@ TRANSPOSED = (
 # Causal masks that old files hold, and the output embedding, which is tied to `wte`.
 NOT_WEIGHTS = (".attn.bias", ".attn.masked_bias", "lm_head.weight")
 
-ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
+ACTIVATIONS: dict[str, Literal["gelu", "gelu_tanh"]] = {
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+}
+
+# What else a GPT-2 of theirs can be, and ours cannot.
+REQUIRED = {
+    "model_type": "gpt2",
+    "scale_attn_weights": True,
+    "scale_attn_by_inverse_layer_idx": False,
+    "layer_norm_epsilon": NORM_EPSILON,
+    "tie_word_embeddings": True,
+    "add_cross_attention": False,
+}
 
 
 def settings_from_hugging_face(config: Mapping[str, Any]) -> tuple[ModelSettings, int]:
@@ -28,20 +44,26 @@ def settings_from_hugging_face(config: Mapping[str, Any]) -> tuple[ModelSettings
 
     Errors: UserError for an architecture that ours is not.
     """
-    width = config.get("n_inner") or 4 * config["n_embd"]
-    activation = ACTIVATIONS.get(config["activation_function"])
-    if config.get("model_type") != "gpt2" or width != 4 * config["n_embd"] or not activation:
-        raise UserError("not a GPT-2 that this model can be: another type, n_inner or activation")
-    settings = {
-        "n_layer": config["n_layer"],
-        "n_head": config["n_head"],
-        "n_embd": config["n_embd"],
-        "block_size": config["n_positions"],
-        "dropout": config["resid_pdrop"],
-        "bias": True,
-        "activation": activation,
-    }
-    return ModelSettings.model_validate(settings), config["vocab_size"]
+    for name, wanted in REQUIRED.items():
+        if (found := config.get(name, wanted)) != wanted:
+            raise UserError(f"Hugging Face config: {name} is {found}; only {wanted} can be read")
+    try:
+        if config.get("n_inner") not in (None, 4 * config["n_embd"]):
+            raise UserError("Hugging Face config: n_inner is not 4 * n_embd")
+        settings = ModelSettings(
+            n_layer=config["n_layer"],
+            n_head=config["n_head"],
+            n_embd=config["n_embd"],
+            block_size=config["n_positions"],
+            dropout=config["resid_pdrop"],
+            bias=True,
+            activation=ACTIVATIONS[config["activation_function"]],
+        )
+        return settings, int(config["vocab_size"])
+    except KeyError as error:
+        raise UserError(f"Hugging Face config: {error} is absent or not one we know") from None
+    except ValidationError as error:
+        raise UserError(f"Hugging Face config: {explain(error)}") from None
 
 
 def weights_from_hugging_face(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -67,6 +67,10 @@ def _dump(node: Any) -> str:
     """A syntax tree as text, the same on every Python version (ast.dump is not)."""
     if isinstance(node, ast.AST):
         fields = [(name, value) for name, value in ast.iter_fields(node) if value not in (None, [])]
+        if isinstance(node, ast.JoinedStr):
+            # Python 3.12 puts an empty string after a nested field of a format.
+            values = [part for part in node.values if getattr(part, "value", None) != ""]
+            fields = [("values", values)]
         return f"{type(node).__name__}({','.join(f'{n}={_dump(v)}' for n, v in fields)})"
     if isinstance(node, list):
         return f"[{','.join(map(_dump, node))}]"
@@ -76,16 +80,16 @@ def _dump(node: Any) -> str:
 def version(stage: str, parameters: Mapping[str, Any], inputs: Mapping[str, str], code: str) -> str:
     """The name of what was asked for: 12 hex digits.
 
-    inputs: sha256 by path. Only file names count, so that a run may be renamed.
+    inputs: sha256 by path, in the rule's order. Only file names count, so that runs may be renamed.
     """
-    named = sorted((Path(path).name, digest) for path, digest in inputs.items())
+    named = [(Path(path).name, digest) for path, digest in inputs.items()]
     asked = json.dumps([stage, parameters, named, code], sort_keys=True)
     return hashlib.sha256(asked.encode()).hexdigest()[:12]
 
 
 def digests(paths: Iterable[str]) -> dict[str, str]:
     """The sha256 of each file, by path, in the order of the paths."""
-    return {path: sha256_file(path) for path in sorted(paths)}
+    return {path: sha256_file(path) for path in paths}
 
 
 def environment(threads: int) -> dict[str, Any]:
@@ -132,16 +136,24 @@ def verify(manifest: Path) -> list[str]:
     try:
         said = read_json(manifest)
         asked = version(said["stage"], said["parameters"], said["inputs"], said["code"])
-        files = [("input", said["inputs"]), ("output", said["outputs"])]
+        files = [
+            (kind, path, digest)
+            for kind in ("input", "output")
+            for path, digest in said[f"{kind}s"].items()
+        ]
         if asked != said["version"]:
             return [f"{manifest}: version {said['version']}, but its contents give {asked}"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return [f"{manifest}: cannot be read as a manifest"]
     problems = []
-    for kind, digest_of in files:
-        for path, digest in digest_of.items():
-            if not Path(path).exists():
-                problems.append(f"{path}: missing, {kind} of {manifest}")
-            elif (found := sha256_file(path)) != digest:
+    for kind, path, digest in files:
+        try:
+            found = sha256_file(path)
+        except FileNotFoundError:
+            problems.append(f"{path}: missing, {kind} of {manifest}")
+        except OSError as error:
+            problems.append(f"{path}: cannot be read ({error.strerror}), {kind} of {manifest}")
+        else:
+            if found != digest:
                 problems.append(f"{path}: sha256 {found[:12]}, not {digest[:12]} as in {manifest}")
     return problems

@@ -20,6 +20,9 @@ from nanogpt.config import ModelSettings
 INIT_STD = 0.02
 NORM_EPSILON = 1e-5
 
+# RoPE's slowest pair turns once in about 2 pi times as many tokens: https://arxiv.org/abs/2104.09864
+ROTARY_BASE = 10_000
+
 MATMUL_ATTENTION_MAX_TOKENS = 512
 
 
@@ -52,6 +55,22 @@ def attend(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
     return weights.to(v.dtype) @ v
 
 
+def rotary_angles(block_size: int, width: int) -> Tensor:
+    """How far RoPE turns each pair of a head at each position: (block_size, width / 2)."""
+    frequencies = ROTARY_BASE ** (-torch.arange(0, width, 2) / width)
+    return torch.outer(torch.arange(block_size), frequencies)
+
+
+def rotate(x: Tensor, angles: Tensor) -> Tensor:
+    """Turn the pairs (x[i], x[i + D/2]) of queries or keys (B, H, T, D) by angles (T, D/2).
+
+    The product of a query and a key then depends on how far apart they are, not on where.
+    """
+    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
+
+
 class CausalSelfAttention(nn.Module):
     """Multi-head attention in which a token sees itself and what stands before it."""
 
@@ -63,10 +82,14 @@ class CausalSelfAttention(nn.Module):
         self.c_attn = nn.Linear(settings.n_embd, 3 * settings.n_embd, bias=settings.bias)
         self.c_proj = nn.Linear(settings.n_embd, settings.n_embd, bias=settings.bias)
 
-    def forward(self, x: Tensor, cache: KVCache | None, layer: int) -> Tensor:
+    def forward(
+        self, x: Tensor, angles: Tensor | None, cache: KVCache | None, layer: int
+    ) -> Tensor:
         B, T, C = x.shape
         heads = self.c_attn(x).view(B, T, 3, self.n_head, C // self.n_head)
         q, k, v = heads.permute(2, 0, 3, 1, 4)  # 3 x (B, H, T, D)
+        if angles is not None:
+            q, k = rotate(q, angles), rotate(k, angles)
         if cache is not None:
             k, v = self._remember(k, v, cache, layer)
         y = attend(q, k, v, self.dropout if self.training else 0.0)  # (B, H, T, D)
@@ -106,13 +129,15 @@ class Block(nn.Module):
         self.ln_2 = nn.LayerNorm(settings.n_embd, NORM_EPSILON, bias=settings.bias)
         self.mlp = MLP(settings)
 
-    def forward(self, x: Tensor, cache: KVCache | None, layer: int) -> Tensor:
-        x = x + self.attn(self.ln_1(x), cache, layer)
+    def forward(
+        self, x: Tensor, angles: Tensor | None, cache: KVCache | None, layer: int
+    ) -> Tensor:
+        x = x + self.attn(self.ln_1(x), angles, cache, layer)
         return cast(Tensor, x + self.mlp(self.ln_2(x)))
 
 
 class GPT(nn.Module):
-    """A decoder-only transformer with learned positions and tied input and output embeddings.
+    """A decoder-only transformer with tied input and output embeddings.
 
     The parameters bear GPT-2's names (`wte`, `wpe`, `h.0.attn.c_attn`, ..., `ln_f`).
     """
@@ -122,7 +147,13 @@ class GPT(nn.Module):
         self.settings = settings
         self.vocab_size = vocab_size
         self.wte = nn.Embedding(vocab_size, settings.n_embd)
-        self.wpe = nn.Embedding(settings.block_size, settings.n_embd)
+        angles = None
+        if settings.position == "rotary":
+            angles = rotary_angles(settings.block_size, settings.n_embd // settings.n_head)
+        else:
+            self.wpe = nn.Embedding(settings.block_size, settings.n_embd)
+        self.angles: Tensor | None
+        self.register_buffer("angles", angles, persistent=False)
         self.h = nn.ModuleList(Block(settings) for _ in range(settings.n_layer))
         self.ln_f = nn.LayerNorm(settings.n_embd, NORM_EPSILON, bias=settings.bias)
         self.apply(self._init_weights)
@@ -150,10 +181,15 @@ class GPT(nn.Module):
         start = 0 if cache is None else cache.length
         end = start + idx.shape[1]
         assert end <= self.settings.block_size, "more tokens than block_size"
-        x = self.wte(idx) + self.wpe.weight[start:end]  # (B, T, C) + (T, C)
+        x = self.wte(idx)  # (B, T, C)
+        if self.angles is None:
+            angles = None
+            x = x + self.wpe.weight[start:end]  # (T, C)
+        else:
+            angles = self.angles[start:end]  # (T, D / 2)
         x = F.dropout(x, self.settings.dropout, self.training)
         for layer, block in enumerate(self.h):
-            x = block(x, cache, layer)
+            x = block(x, angles, cache, layer)
         if cache is not None:
             cache.length = end
         return cast(Tensor, self.ln_f(x))

@@ -5,6 +5,7 @@ What the call computes is left to the module that the adapter calls.
 
 import errno
 import logging
+import re
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,10 +30,9 @@ class Job:
     settings: Mapping[str, Any]
     version: str
 
-    @property
-    def state_directory(self) -> Path:
-        """Where an unfinished job keeps what it has; Snakemake knows nothing of it."""
-        return STATE / self.version
+    def state_directory(self, run: str) -> Path:
+        """Where an unfinished training keeps what it has; Snakemake knows nothing of it."""
+        return STATE / f"{self.version}.{run}"
 
 
 class WorkflowJob(Protocol):
@@ -54,12 +54,13 @@ def stage(job: WorkflowJob) -> Iterator[Job]:
     digest. A user's mistake ends the process with one line and exit code 1; anything else leaves
     its traceback in the log as well.
     """
-    _log_to(Path(job.log[0]))
     start = time.monotonic()
     try:
+        _log_to(Path(job.log[0]))
         settings = _resolve(job.params.settings, job.threads)
+        parameters = _without_device_index(settings)
         inputs = manifest.digests(job.input)
-        version = manifest.version(job.rule, settings, inputs, job.params.code)
+        version = manifest.version(job.rule, parameters, inputs, job.params.code)
         logger.info("stage %s, version %s", job.rule, version)
         yield Job(settings, version)
         manifest_path = next(path for path in job.output if path.endswith(".manifest.json"))
@@ -70,7 +71,7 @@ def stage(job: WorkflowJob) -> Iterator[Job]:
                 "stage": job.rule,
                 "version": version,
                 "inputs": inputs,
-                "parameters": settings,
+                "parameters": parameters,
                 "code": job.params.code,
                 "outputs": made,
                 "environment": manifest.environment(job.threads),
@@ -110,6 +111,16 @@ def _resolve(settings: Mapping[str, Any], threads: int) -> dict[str, Any]:
     }
 
 
+def _without_device_index(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as they are hashed: which of several equal GPUs was taken is not asked for."""
+    return {
+        name: {**group, "device": group["device"].partition(":")[0]}
+        if isinstance(group, dict) and "device" in group
+        else group
+        for name, group in settings.items()
+    }
+
+
 def _user_message(error: Exception) -> str | None:
     """One line for what a user can mend, None for a fault of ours."""
     if isinstance(error, UserError):
@@ -118,7 +129,10 @@ def _user_message(error: Exception) -> str | None:
         return f"disk full while writing {error.filename or 'a result'}; free some space"
     if isinstance(error, PermissionError):
         return f"{error.filename}: permission denied; make it readable and writable"
-    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+    # torch says "out of memory" of a GPU, "can't allocate memory" of a CPU.
+    if isinstance(error, MemoryError) or re.search(
+        "out of memory|can't allocate memory", str(error), re.IGNORECASE
+    ):
         return (
             "out of memory; lower batch_size (and raise gradient_accumulation_steps to match), "
             "block_size or the model's size"

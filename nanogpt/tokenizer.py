@@ -61,8 +61,10 @@ class CharTokenizer:
         return cast(Tokens, ids.astype(token_dtype(self.vocab_size)))
 
     def decode(self, ids: Any) -> str:
-        """The text of an array or list of token ids."""
-        return "".join(map(self.vocabulary.__getitem__, np.asarray(ids).tolist()))
+        """The text of an array or list of token ids, each below vocab_size."""
+        ids = np.asarray(ids)
+        assert not len(ids) or 0 <= ids.min() <= ids.max() < self.vocab_size
+        return "".join(map(self.vocabulary.__getitem__, ids.tolist()))
 
     def save(self, path: str | Path) -> None:
         """Write the tokenizer as JSON."""
@@ -94,13 +96,13 @@ def load_tokenizer(path: str | Path) -> CharTokenizer:
             return CharTokenizer(saved["vocabulary"])
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; make the dataset or model again") from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OSError):
         pass
     raise UserError(f"{path}: not a tokenizer of ours; make the dataset or model again")
 
 
 def token_dtype(vocab_size: int) -> type[np.uint16] | type[np.uint32]:
-    """The smallest dtype of the token files that holds every id: uint16, or uint32."""
+    """The dtype of the token files: uint16 up to 65,535 symbols, else uint32."""
     return np.uint16 if vocab_size <= 0xFFFF else np.uint32
 
 

@@ -66,9 +66,10 @@ def train(
         settings.dtype,
         torch.get_num_threads(),
     )
+    forward: Forward = _compiled(model) if settings.compile else model
     shutil.rmtree(state_directory, ignore_errors=True)
     write_json(state_directory / "run.json", {"run": run})
-    weights = _train_loop(model, files, settings, state_directory / "metrics.jsonl")
+    weights = _train_loop(model, forward, files, settings, state_directory / "metrics.jsonl")
     save_model(results / "model", weights, model_settings, files.tokenizer)
     with atomic_write(results / "metrics.jsonl") as file:
         file.write((state_directory / "metrics.jsonl").read_bytes())
@@ -76,11 +77,14 @@ def train(
 
 
 def _train_loop(
-    model: GPT, files: dataset.TokenFiles, settings: TrainSettings, metrics_path: Path
+    model: GPT,
+    forward: Forward,
+    files: dataset.TokenFiles,
+    settings: TrainSettings,
+    metrics_path: Path,
 ) -> dict[str, Tensor]:
     """Make all steps; returns the weights to keep."""
     optimizer = configure_adamw(model, settings)
-    forward: Forward = _compiled(model) if settings.compile else model
     rows_per_step = settings.batch_size * settings.gradient_accumulation_steps
     tokens_per_step = rows_per_step * model.settings.block_size
     best_val_loss = math.inf
@@ -213,6 +217,6 @@ def _compiled(model: GPT) -> Forward:
 
 def _use_cuda_settings(settings: TrainSettings) -> None:
     torch.backends.cuda.matmul.allow_tf32 = not settings.deterministic
+    torch.use_deterministic_algorithms(settings.deterministic)
     if settings.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True)

@@ -16,6 +16,13 @@ from nanogpt.files import atomic_write, read_json, sha256_file, write_json, writ
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def write_half(path, error):
+    """Fail with `error` in the middle of writing."""
+    with atomic_write(path) as file:
+        file.write(b"half of the new")
+        raise error
+
+
 class Interrupted(BaseException):
     """Not an Exception, as KeyboardInterrupt is not one."""
 
@@ -24,17 +31,15 @@ class Interrupted(BaseException):
 def test_a_failure_leaves_the_old_file_and_no_litter(tmp_path, error):
     path = tmp_path / "result.bin"
     path.write_bytes(b"old")
-    with pytest.raises(error), atomic_write(path) as file:
-        file.write(b"half of the new")
-        raise error
+    with pytest.raises(error):
+        write_half(path, error)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_failure_of_the_first_write_leaves_nothing(tmp_path):
-    with pytest.raises(ValueError, match="stop"), atomic_write(tmp_path / "new") as file:
-        file.write(b"half")
-        raise ValueError("stop")
+    with pytest.raises(ValueError, match="stop"):
+        write_half(tmp_path / "new", ValueError("stop"))
     assert list(tmp_path.iterdir()) == []
 
 

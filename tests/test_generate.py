@@ -121,7 +121,7 @@ def test_sampling_is_without_dropout():
     assert torch.equal(draw(dropping.train(), prompts, BASE), draw(model, prompts, BASE))
 
 
-N_ROWS = 20_000
+N_ROWS = 5_000
 
 
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 2.5])
@@ -162,7 +162,6 @@ def test_a_very_low_temperature_chooses_the_likeliest():
     assert drawn.tolist() == [likeliest(model, prompt, 12) for prompt in prompts]
 
 
-@pytest.mark.xfail(strict=True, reason="logits overflow float32")
 def test_the_lowest_temperature_chooses_the_likeliest():
     model, prompts = make_model(), random_prompts(3, 4)
     drawn = draw(model, prompts, with_settings(temperature=1e-40))

@@ -1,4 +1,4 @@
-"""A stage leaves its manifest and its log; a user's mistake gets one line, a fault its traceback."""
+"""A stage leaves its manifest and its log; a mistake gets one line, a fault its traceback."""
 
 import json
 import os

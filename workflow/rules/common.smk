@@ -94,8 +94,7 @@ def corpus_file_state(wildcards):
 
 def corpus_settings(wildcards):
     """What download and generate read of config.yaml."""
-    corpus = CONFIG.corpora[wildcards.corpus]
-    return {"corpus": corpus.model_dump(), "mirrors": CONFIG.mirrors}
+    return {"corpus": CONFIG.corpora[wildcards.corpus].model_dump()}
 
 
 def dataset_settings(wildcards):

@@ -12,5 +12,5 @@ with stage(snakemake) as job:
         corpus.url,
         Path(snakemake.output.text),
         sha256=corpus.sha256,
-        mirrors=mirrors(job.settings["mirrors"]),
+        mirrors=mirrors(snakemake.config.get("mirrors", [])),
     )

@@ -22,4 +22,4 @@ arguments.params = arguments
 with stage(arguments) as job:
     model, settings = ModelSettings(**job.settings["model"]), TrainSettings(**job.settings["train"])
     dataset, results = Path(arguments.input[0]).parent, Path(arguments.output[-1]).parent
-    train(arguments.run, dataset, model, settings, job.state_directory, results)
+    train(arguments.run, dataset, model, settings, job.state_directory(arguments.run), results)
