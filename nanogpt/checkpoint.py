@@ -61,8 +61,8 @@ def load_model(directory: Path, device: str = "cpu") -> Checkpoint:
     tokenizer = load_tokenizer(directory / "tokenizer.json")
     if tokenizer.vocab_size != vocab_size:
         raise UserError(
-            f"{directory}: the model has {vocab_size} tokens, its tokenizer.json "
-            f"{tokenizer.vocab_size}; they do not belong together"
+            f"{config_file}: vocab_size is {vocab_size}, but tokenizer.json has "
+            f"{tokenizer.vocab_size} tokens; they do not belong together"
         )
     model = GPT(settings, vocab_size)
     load_weights(model, directory / "model.safetensors")

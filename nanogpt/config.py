@@ -209,11 +209,12 @@ class Corpus(Settings):
             raise ValueError("a corpus has exactly one of url, files and builtin")
         return self
 
-    @model_validator(mode="after")
-    def _usable_file_name(self) -> "Corpus":
-        if not NAME.fullmatch(self.file_name):
-            raise ValueError(f"url: {self.url!r} does not end in the name of a file")
-        return self
+    @field_validator("url")
+    @classmethod
+    def _ends_in_a_file_name(cls, url: str | None) -> str | None:
+        if url is not None and not NAME.fullmatch(_last_part(url)):
+            raise ValueError("a URL that ends in the name of a file is wanted")
+        return url
 
     @field_validator("encoding")
     @classmethod
@@ -231,7 +232,11 @@ class Corpus(Settings):
     @property
     def file_name(self) -> str:
         """The name that the corpus file gets in resources/corpora/<corpus>/."""
-        return unquote(urlsplit(self.url).path).rpartition("/")[2] if self.url else "input.txt"
+        return _last_part(self.url) if self.url else "input.txt"
+
+
+def _last_part(url: str) -> str:
+    return unquote(urlsplit(url).path).rpartition("/")[2]
 
 
 class Dataset(Settings):

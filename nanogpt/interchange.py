@@ -28,6 +28,8 @@ ACTIVATIONS: dict[str, Literal["gelu", "gelu_tanh"]] = {
     "gelu_pytorch_tanh": "gelu_tanh",
 }
 
+REFUSED = "not a GPT-2 that can be read here"
+
 # What else a GPT-2 of theirs can be, and ours cannot.
 REQUIRED = {
     "model_type": "gpt2",
@@ -46,10 +48,10 @@ def settings_from_hugging_face(config: Mapping[str, Any]) -> tuple[ModelSettings
     """
     for name, wanted in REQUIRED.items():
         if (found := config.get(name, wanted)) != wanted:
-            raise UserError(f"Hugging Face config: {name} is {found}; only {wanted} can be read")
+            raise UserError(f"{REFUSED}: {name} is {found}; only {wanted} can be read")
     try:
         if config.get("n_inner") not in (None, 4 * config["n_embd"]):
-            raise UserError("Hugging Face config: n_inner is not 4 * n_embd")
+            raise UserError(f"{REFUSED}: n_inner is not 4 * n_embd")
         settings = ModelSettings(
             n_layer=config["n_layer"],
             n_head=config["n_head"],
@@ -61,9 +63,9 @@ def settings_from_hugging_face(config: Mapping[str, Any]) -> tuple[ModelSettings
         )
         return settings, int(config["vocab_size"])
     except KeyError as error:
-        raise UserError(f"Hugging Face config: {error} is absent or not one we know") from None
+        raise UserError(f"{REFUSED}: {error} is absent or not one we know") from None
     except ValidationError as error:
-        raise UserError(f"Hugging Face config: {explain(error)}") from None
+        raise UserError(f"{REFUSED}: {explain(error)}") from None
 
 
 def weights_from_hugging_face(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

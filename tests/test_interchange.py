@@ -102,6 +102,7 @@ def test_settings_are_read_from_the_config():
     settings, vocab_size = settings_from_hugging_face(CONFIG)
     assert vocab_size == 61
     assert settings.model_dump() == {
+        "position": "learned",
         "n_layer": 2,
         "n_head": 2,
         "n_embd": 32,

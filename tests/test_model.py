@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from nanogpt.config import ModelSettings
-from nanogpt.model import GPT, MATMUL_ATTENTION_MAX_TOKENS, attend
+from nanogpt.model import GPT, MATMUL_ATTENTION_MAX_TOKENS, attend, rotary_angles, rotate
 
 VOCAB = 65
 
@@ -23,9 +23,9 @@ def make_model(settings, vocab_size=VOCAB, seed=0, scale=5.0):
     return model
 
 
-@pytest.fixture
-def model(tiny):
-    return make_model(tiny)
+@pytest.fixture(params=["learned", "rotary"])
+def model(tiny, request):
+    return make_model(tiny.model_copy(update={"position": request.param}))
 
 
 @pytest.fixture
@@ -59,8 +59,8 @@ def test_a_token_sees_everything_before_it(model, tokens):
 
 @torch.no_grad()
 def test_a_tokens_place_matters(model):
-    logits = model(torch.zeros(1, 16, dtype=torch.long))
-    assert not torch.allclose(logits[0, 0], logits[0, 1], atol=1e-3)
+    logits = model(torch.tensor([[1, 2, 3], [2, 1, 3]]))[:, -1]
+    assert not torch.allclose(logits[0], logits[1], atol=1e-3)
 
 
 @torch.no_grad()
@@ -230,7 +230,7 @@ def test_dropout_is_on_embeddings_attention_weights_and_what_joins_the_stream(ti
     assert not reached["last norm"].any()
     attention = model.h[0].attn
     attention.c_proj.register_forward_pre_hook(record("projection"))
-    attention(torch.randn(2, 16, 32), None, 0)
+    attention(torch.randn(2, 16, 32), None, None, 0)
     assert not reached["projection"].any()
 
 
@@ -284,3 +284,33 @@ def test_the_same_seed_gives_the_same_initial_weights(tiny):
     first, second, other = (make_model(tiny, seed=s).state_dict() for s in (0, 0, 1))
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert not torch.equal(first["wte.weight"], other["wte.weight"])
+
+
+# --- Rotary positions -----------------------------------------------------------------------
+
+
+def test_a_rotated_pair_is_a_complex_number_times_a_turn():
+    """RoPE's formula, written with complex numbers: x_m -> x_m exp(i m 10000^(-2j/D))."""
+    x = torch.randn(2, 3, 7, 8, generator=torch.Generator().manual_seed(0))
+    turned = rotate(x, rotary_angles(7, 8))
+    pairs = torch.complex(x[..., :4].double(), x[..., 4:].double())
+    places = torch.arange(7, dtype=torch.float64)[:, None]
+    speeds = 10_000.0 ** (-2 * torch.arange(4, dtype=torch.float64) / 8)
+    expected = pairs * torch.exp(1j * places * speeds)
+    torch.testing.assert_close(turned[..., :4].double(), expected.real, atol=1e-5, rtol=0)
+    torch.testing.assert_close(turned[..., 4:].double(), expected.imag, atol=1e-5, rtol=0)
+
+
+def test_rotated_scores_depend_on_distance_and_not_on_place():
+    q, k = torch.randn(2, 1, 1, 1, 8, generator=torch.Generator().manual_seed(0))
+    angles = rotary_angles(20, 8)
+    scores = [(rotate(q, angles[[n + 3]]) * rotate(k, angles[[n]])).sum().item() for n in range(17)]
+    assert scores == pytest.approx([scores[0]] * 17, abs=1e-5)
+    farther = (rotate(q, angles[[5]]) * rotate(k, angles[[0]])).sum().item()
+    assert abs(farther - scores[0]) > 1e-3
+
+
+def test_rotary_positions_are_not_learned_and_not_stored(tiny):
+    model = GPT(tiny.model_copy(update={"position": "rotary"}), VOCAB)
+    assert "wpe.weight" not in model.state_dict()
+    assert not [name for name in model.state_dict() if "angles" in name]

@@ -119,8 +119,9 @@ def test_the_log_is_begun_anew(tmp_path):
     assert "first" not in log_of(tmp_path)
 
 
-def test_a_state_directory_is_named_after_the_version():
-    assert Job({}, "0123456789ab").state_directory == Path(".nanogpt/state/0123456789ab")
+def test_a_state_directory_is_named_after_version_and_run():
+    directory = Job({}, "0123456789ab").state_directory("demo")
+    assert directory == Path(".nanogpt/state/0123456789ab.demo")
 
 
 def test_devices_and_dtypes_are_resolved_before_the_version(tmp_path):
