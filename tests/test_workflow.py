@@ -334,7 +334,7 @@ def test_a_dry_run_imports_no_torch(done_project: Path) -> None:
     assert run.returncode == 0
     imported = {line.split("|")[-1].strip() for line in run.stderr.splitlines()}
     assert "nanogpt.config" in imported
-    assert not imported & {"torch", "matplotlib", "pandas", "httpx"}
+    assert not imported & {"torch", "matplotlib", "httpx"}
 
 
 @pytest.mark.mirror
