@@ -10,6 +10,7 @@ import json
 import platform
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from nanogpt import __version__
 from nanogpt.files import read_json, sha256_file
 
 PACKAGE = Path(__file__).parent
+
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 # Their effect on a stage arrives as its parameters.
 NOT_HASHED = {"config", "manifest", "cli", "stage"}
@@ -32,17 +35,19 @@ def code_digest(adapter: Path, command: str = "") -> str:
     seen: set[str] = set()
     waiting = [adapter]
     while waiting:
-        source = waiting.pop()
-        tree = ast.parse(source.read_text(encoding="utf-8"))
-        parts.append(_dump(_without_docstrings(tree)))
-        for name in sorted(_imports(tree) - seen):
+        dump, imported = _parse(waiting.pop().read_text(encoding="utf-8"))
+        parts.append(dump)
+        for name in sorted(_our_modules(imported) - seen):
             seen.add(name)
             waiting.append(PACKAGE / f"{name}.py")
     return hashlib.sha256("\n".join(sorted(parts)).encode()).hexdigest()
 
 
-def _imports(tree: ast.AST) -> set[str]:
-    """The names of this package's modules that a module imports anywhere."""
+# A dry run asks for the digests of many stages, which share most of their modules.
+@cache
+def _parse(source: str) -> tuple[str, frozenset[str]]:
+    """A module's syntax tree as text, and the dotted names that it imports anywhere."""
+    tree = ast.parse(source)
     names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -51,16 +56,14 @@ def _imports(tree: ast.AST) -> set[str]:
             names |= {f"{PACKAGE.name}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             names.add(node.module)
-    modules = {name.split(".")[1] for name in names if name.startswith(f"{PACKAGE.name}.")}
-    return {name for name in modules - NOT_HASHED if (PACKAGE / f"{name}.py").exists()}
-
-
-def _without_docstrings(tree: ast.AST) -> ast.AST:
-    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    for node in ast.walk(tree):
-        if isinstance(node, documented) and ast.get_docstring(node, clean=False) is not None:
+        elif isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
             node.body = node.body[1:]
-    return tree
+    return _dump(tree), frozenset(names)
+
+
+def _our_modules(imported: frozenset[str]) -> set[str]:
+    modules = {name.split(".")[1] for name in imported if name.startswith(f"{PACKAGE.name}.")}
+    return {name for name in modules - NOT_HASHED if (PACKAGE / f"{name}.py").exists()}
 
 
 def _dump(node: Any) -> str:
