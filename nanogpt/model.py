@@ -8,7 +8,7 @@ V vocab_size.
 
 import math
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,9 @@ ROTARY_BASE = 10_000
 
 MATMUL_ATTENTION_MAX_TOKENS = 512
 
+# An operator for torch's own compiler; where a version or build lacks it, F.linear serves.
+ONEDNN_LINEAR = hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
 
 @dataclass
 class KVCache:
@@ -36,6 +39,48 @@ class KVCache:
     keys: list[Tensor]
     values: list[Tensor]
     length: int = 0
+
+
+class OneDnnLinear(torch.autograd.Function):
+    """x @ weight.T + bias by oneDNN, for float32 on a CPU."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return _onednn(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        rows = gradient.flatten(0, -2)  # (B * T, out)
+        of_bias = rows.sum(0) if ctx.needs_input_grad[2] else None
+        of_weight = _onednn(rows.t(), x.flatten(0, -2).t(), None)
+        return _onednn(gradient, weight.t(), None), of_weight, of_bias
+
+
+def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return cast(Tensor, torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], ""))
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x @ weight.T + bias: (..., in), (out, in), (out,) -> (..., out).
+
+    In float32 on a CPU torch would take MKL, which has half oneDNN's speed on AMD's processors
+    (docs/BENCHMARKS.md).
+    """
+    float32_on_cpu = (
+        x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    )
+    if not float32_on_cpu or not ONEDNN_LINEAR or torch.compiler.is_compiling():
+        return F.linear(x, weight, bias)
+    return cast(Tensor, OneDnnLinear.apply(x, weight, bias))  # type: ignore[no-untyped-call]
+
+
+class Linear(nn.Linear):
+    """torch's linear layer, computed by `linear`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, self.weight, self.bias)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
@@ -79,8 +124,8 @@ class CausalSelfAttention(nn.Module):
         self.n_head = settings.n_head
         self.dropout = settings.dropout
         # Queries, keys and values of all heads from one matrix.
-        self.c_attn = nn.Linear(settings.n_embd, 3 * settings.n_embd, bias=settings.bias)
-        self.c_proj = nn.Linear(settings.n_embd, settings.n_embd, bias=settings.bias)
+        self.c_attn = Linear(settings.n_embd, 3 * settings.n_embd, bias=settings.bias)
+        self.c_proj = Linear(settings.n_embd, settings.n_embd, bias=settings.bias)
 
     def forward(
         self, x: Tensor, angles: Tensor | None, cache: KVCache | None, layer: int
@@ -111,8 +156,8 @@ class MLP(nn.Module):
         super().__init__()
         self.dropout = settings.dropout
         self.gelu = "tanh" if settings.activation == "gelu_tanh" else "none"
-        self.c_fc = nn.Linear(settings.n_embd, 4 * settings.n_embd, bias=settings.bias)
-        self.c_proj = nn.Linear(4 * settings.n_embd, settings.n_embd, bias=settings.bias)
+        self.c_fc = Linear(settings.n_embd, 4 * settings.n_embd, bias=settings.bias)
+        self.c_proj = Linear(4 * settings.n_embd, settings.n_embd, bias=settings.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.c_proj(F.gelu(self.c_fc(x), approximate=self.gelu))
@@ -196,7 +241,7 @@ class GPT(nn.Module):
 
     def head(self, x: Tensor) -> Tensor:
         """Logits (..., V) of hidden states (..., C), through the tied token embedding."""
-        return F.linear(x, self.wte.weight)
+        return linear(x, self.wte.weight)
 
     def new_cache(self, batch_size: int, dtype: torch.dtype) -> KVCache:
         """An empty cache for `batch_size` sequences."""

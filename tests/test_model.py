@@ -7,7 +7,14 @@ import torch
 from torch.nn import functional as F
 
 from nanogpt.config import ModelSettings
-from nanogpt.model import GPT, MATMUL_ATTENTION_MAX_TOKENS, attend, rotary_angles, rotate
+from nanogpt.model import (
+    GPT,
+    MATMUL_ATTENTION_MAX_TOKENS,
+    attend,
+    linear,
+    rotary_angles,
+    rotate,
+)
 
 VOCAB = 65
 
@@ -314,3 +321,30 @@ def test_rotary_positions_are_not_learned_and_not_stored(tiny):
     model = GPT(tiny.model_copy(update={"position": "rotary"}), VOCAB)
     assert "wpe.weight" not in model.state_dict()
     assert not [name for name in model.state_dict() if "angles" in name]
+
+
+# --- Linear layers --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 8), (5, 8)])
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_a_linear_layer_and_its_gradients_are_torchs(shape, with_bias):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(shape, generator=generator)
+    weight = torch.randn(6, 8, generator=generator)
+    bias = torch.randn(6, generator=generator) if with_bias else None
+    outcomes = []
+    for layer in (linear, F.linear):
+        given = [None if t is None else t.clone().requires_grad_() for t in (x, weight, bias)]
+        y = layer(*given)
+        y.square().sum().backward()
+        outcomes.append([y, *(t.grad for t in given if t is not None)])
+    for ours, theirs in zip(*outcomes, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-5)
+
+
+def test_a_linear_layer_follows_autocast():
+    x, weight = torch.randn(2, 4, 8), torch.randn(6, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert linear(x, weight).dtype == torch.bfloat16
+    assert linear(x, weight).dtype == torch.float32
