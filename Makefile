@@ -19,7 +19,7 @@ demo: environment
 	@echo && cat results/demo/samples.txt
 
 test: environment
-	$(BIN)/python -m pytest -n 2 --cov --cov-report=term
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term
 
 lint: environment
 	$(BIN)/ruff check

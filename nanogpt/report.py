@@ -50,6 +50,7 @@ STYLE: dict[Any, Any] = {
 }
 LABEL_POINTS = 13  # from one label's baseline to the next
 SAMPLE_CHARACTERS = 600
+SAMPLE_HEADER = 4000  # characters that the settings above the samples may take
 
 _si = EngFormatter(sep="\N{NO-BREAK SPACE}")
 
@@ -241,9 +242,11 @@ def _mark(place: int) -> tuple[str, str]:
 def _read_sample(path: Path) -> str | None:
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
-            text = file.read(SAMPLE_CHARACTERS + 1)
+            text = file.read(SAMPLE_HEADER + SAMPLE_CHARACTERS)
     except FileNotFoundError:
         return None
+    if text.startswith("# "):  # the settings, up to the first empty line
+        text = text.partition("\n\n")[2]
     return text if len(text) <= SAMPLE_CHARACTERS else text[:SAMPLE_CHARACTERS] + "…"
 
 
