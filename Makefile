@@ -42,7 +42,7 @@ watch: environment
 	$(BIN)/tensorboard --logdir results
 
 clean:
-	rm -rf .snakemake .nanogpt resources/corpora resources/encodings
+	rm -rf .snakemake .nanogpt resources/corpora
 	find results -mindepth 1 ! -name README.md -delete
 
 distclean: clean

@@ -6,7 +6,7 @@
 # What there is to run, and how, stands in config.yaml; what the rules compute, in nanogpt/.
 from snakemake.utils import min_version
 
-min_version("9.0")
+min_version("9.27")
 
 
 configfile: "config.yaml"

@@ -55,7 +55,7 @@ def load_model(directory: Path, device: str = "cpu") -> Checkpoint:
     except FileNotFoundError:
         raise UserError(f"{directory}: no model here; config.json is missing") from None
     except (ValidationError, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        if isinstance(error, UserError) and not isinstance(error, ValidationError):
+        if isinstance(error, UserError):
             raise UserError(f"{config_file}: {error}") from None
         raise UserError(f"{config_file}: not a model's config; train the run again") from None
     tokenizer = load_tokenizer(directory / "tokenizer.json")

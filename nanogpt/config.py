@@ -97,7 +97,7 @@ class ModelChoice(ModelSettings):
 
 
 def _preset_by_name(value: Any) -> Any:
-    return {"preset": value} if isinstance(value, str) else value
+    return {"preset": value} if isinstance(value, str) else value or {}
 
 
 def empty_allowed(model: Any) -> BeforeValidator:
@@ -107,7 +107,7 @@ def empty_allowed(model: Any) -> BeforeValidator:
 
 # `model: small` is short for `model: {preset: small}`.
 Model = Annotated[
-    ModelChoice, BeforeValidator(_preset_by_name, json_schema_input_type=str | ModelChoice)
+    ModelChoice, BeforeValidator(_preset_by_name, json_schema_input_type=str | ModelChoice | None)
 ]
 
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
@@ -171,7 +171,7 @@ class SampleSettings(Settings):
     start: str = Field("\n", min_length=1, description="prompt, or FILE:path of a UTF-8 file")
     num_samples: int = Field(5, ge=1, description="samples to draw")
     max_new_tokens: int = Field(500, ge=1, description="tokens of each sample, prompt not counted")
-    temperature: float = Field(0.8, ge=1e-6, description="below 1 bolder, above 1 more random")
+    temperature: float = Field(0.8, ge=1e-6, description="below 1 more cautious, above more random")
     top_k: int = Field(200, ge=0, description="choose among this many likeliest tokens; 0: all")
     seed: Seed = Field(1337, description="seed of the draws")
     unknown: Literal["error", "skip"] = Field(
@@ -251,9 +251,9 @@ class RunDefaults(Settings):
     """What all runs share unless they say otherwise."""
 
     model: Model = Field(default_factory=ModelChoice, description="preset or settings")
-    train: TrainSettings = Field(default_factory=TrainSettings)
-    eval: EvalSettings = Field(default_factory=EvalSettings)
-    sample: SampleSettings = Field(default_factory=SampleSettings)
+    train: Annotated[TrainSettings, empty_allowed(TrainSettings)] = TrainSettings()
+    eval: Annotated[EvalSettings, empty_allowed(EvalSettings)] = EvalSettings()
+    sample: Annotated[SampleSettings, empty_allowed(SampleSettings)] = SampleSettings()
 
     GROUPS: ClassVar = ("model", "train", "eval", "sample")
 
@@ -316,7 +316,7 @@ def read(path: str | Path = "config.yaml") -> Config:
         raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(mapping, dict):
         raise UserError(f"{path}: a mapping with `runs:` and the like is wanted at top level")
-    return load(mapping, find_texts())
+    return load(mapping, find_texts(Path(path).parent / TEXTS))
 
 
 def load(mapping: Mapping[str, Any], texts: Iterable[str] = ()) -> Config:

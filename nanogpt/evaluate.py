@@ -100,7 +100,7 @@ def windows_loss(
             logits = model(rows[:, :-1])
         nats = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none")
         n_bytes = 0 if token_bytes is None else int(token_bytes[window[:, 1:]].sum())
-        total += Loss(nats.double().sum().item(), targets.numel(), n_bytes)
+        total += Loss(nats.cpu().double().sum().item(), targets.numel(), n_bytes)
     model.train(was_training)
     return total
 

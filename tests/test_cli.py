@@ -96,7 +96,7 @@ def test_help_of_sample_has_every_setting_with_its_meaning_and_default(capsys):
     with pytest.raises(SystemExit):
         main(["sample", "--help"])
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    assert "--temperature FLOAT below 1 bolder, above 1 more random (default: 0.8)" in text
+    assert "--temperature FLOAT below 1 more cautious, above more random (default: 0.8)" in text
     assert "--max-new-tokens" in text
     assert "--unknown {error,skip}" in text
 

@@ -252,6 +252,35 @@ def test_a_dropped_text_becomes_a_run_and_an_older_one_over_it_is_noticed(projec
     assert planned(project, target) == {"prepare": 1, "train": 1, "sample": 1}
 
 
+def test_a_changed_prompt_file_is_noticed(project: Path) -> None:
+    (project / "prompt.txt").write_text("[Enter ")
+    edit_config(project, lambda c: c["defaults"]["sample"].update(start="FILE:prompt.txt"))
+    target = "results/one/samples.txt"
+    assert snakemake(project, target).returncode == 0
+    assert "[Enter " in _read(project, "one/samples.txt")
+    (project / "prompt.txt").write_text("Where is ")
+    assert planned(project, target) == {"sample": 1}
+
+
+@pytest.mark.mirror
+@pytest.mark.skipif(not MIRROR, reason="NANOGPT_MIRROR is not set: nothing to download here")
+def test_writing_down_the_digest_of_a_download_does_nothing_again(project: Path) -> None:
+    shipped = yaml.safe_load((PROJECT / "config.yaml").read_text())["corpora"]["shakespeare"]
+    digest = shipped.pop("sha256")
+    edit_config(project, lambda c: c["corpora"].update(shakespeare=shipped))
+    edit_config(project, lambda c: c["datasets"].update(shakespeare={}))
+    target = "results/datasets/shakespeare/meta.json"
+    run = snakemake(project, target, NANOGPT_MIRROR=str(MIRROR))
+    assert run.returncode == 0, run.stderr
+    log = project / "resources/corpora/shakespeare/input.txt.download.log"
+    assert f"sha256: {digest}" in log.read_text()
+    edit_config(project, lambda c: c["corpora"]["shakespeare"].update(sha256=digest))
+    edit_config(project, lambda c: c.update(mirrors=["/somewhere"]))
+    assert planned(project, target) == {}
+    edit_config(project, lambda c: c["corpora"]["shakespeare"].update(sha256="0" * 64))
+    assert planned(project, target) == {"download": 1, "prepare": 1}
+
+
 def error_of(run: subprocess.CompletedProcess) -> str:
     """The one line that tells a user's mistake."""
     assert run.returncode != 0

@@ -2,6 +2,7 @@
 #
 # A helper turns wildcards into paths or settings. A user's mistake ends the workflow with one line,
 # before a job starts. Nothing here imports torch, so that a dry run stays light.
+import json
 import os
 import re
 import sys
@@ -9,6 +10,11 @@ from functools import cache, wraps
 from pathlib import Path
 
 PROJECT = Path(workflow.basedir)
+if " " in sys.executable:
+    sys.exit(
+        f"error: the path of Python, {sys.executable}, has a space, which Snakemake's scripts "
+        "cannot start; move the checkout, or make the environment elsewhere"
+    )
 sys.path.insert(0, str(PROJECT))
 
 from nanogpt import config as settings
@@ -72,8 +78,8 @@ def corpora_with(source):
 @one_line_errors
 def corpus_file(wildcards):
     """The file that a dataset is made of."""
-    dataset = settings.find(CONFIG.datasets, wildcards.dataset, "datasets", "dataset")
-    name = dataset.corpus or wildcards.dataset
+    settings.find(CONFIG.datasets, wildcards.dataset, "datasets", "dataset")
+    name = settings.corpus_of(CONFIG, wildcards.dataset)
     corpus = CONFIG.corpora[name]
     if not corpus.files:
         return f"resources/corpora/{name}/{corpus.file_name}"
@@ -92,16 +98,42 @@ def corpus_file_state(wildcards):
     return f"{path.stat().st_size} bytes, mtime {path.stat().st_mtime_ns}"
 
 
-def corpus_settings(wildcards):
-    """What download and generate read of config.yaml."""
-    return {"corpus": CONFIG.corpora[wildcards.corpus].model_dump()}
+def corpus_settings(*names):
+    """A params function: these settings of a corpus."""
+    return lambda wildcards: {
+        "corpus": CONFIG.corpora[wildcards.corpus].model_dump(include=set(names))
+    }
+
+
+def wanted_digest(wildcards):
+    """The sha256 that config.yaml wants, unless what lies there has it.
+
+    So writing down the digest of a file that is there downloads nothing again.
+    """
+    wanted = CONFIG.corpora[wildcards.corpus].sha256
+    manifest = Path(
+        f"resources/corpora/{wildcards.corpus}/{wildcards.file}.download.manifest.json"
+    )
+    there = (
+        json.loads(manifest.read_text())["outputs"].values()
+        if manifest.exists()
+        else [wanted]
+    )
+    return "as it is" if wanted is None or wanted in there else wanted
 
 
 def dataset_settings(wildcards):
-    """What prepare reads of config.yaml."""
+    """The settings that decide what prepare writes."""
     dataset = CONFIG.datasets[wildcards.dataset]
     corpus = CONFIG.corpora[settings.corpus_of(CONFIG, wildcards.dataset)]
-    return {"corpus": corpus.model_dump(), "dataset": dataset.model_dump()}
+    decisive = corpus.model_dump(include={"encoding", "builtin"})
+    return {"corpus": decisive, "dataset": dataset.model_dump()}
+
+
+def prompt_file(wildcards):
+    """The file that a run's prompt is read from, if it is read from one."""
+    start = find_run(wildcards.run).sample.start
+    return start.removeprefix("FILE:") if start.startswith("FILE:") else []
 
 
 def dataset_file(name):

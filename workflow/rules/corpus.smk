@@ -20,7 +20,8 @@ rule download:
         "../../envs/nanogpt.yaml"
     threads: 1
     params:
-        settings=corpus_settings,
+        settings=corpus_settings("url"),
+        wanted_digest=wanted_digest,
         code=lambda wildcards: stage_code("download"),
     script:
         "../scripts/download.py"
@@ -41,7 +42,7 @@ rule generate:
         "../../envs/nanogpt.yaml"
     threads: 1
     params:
-        settings=corpus_settings,
+        settings=corpus_settings("n_characters", "seed"),
         code=lambda wildcards: stage_code("generate"),
     script:
         "../scripts/generate.py"

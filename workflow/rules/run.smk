@@ -26,7 +26,7 @@ rule train:
         "../../envs/nanogpt.yaml"
     threads: 8
     resources:
-        # A profile sets the launcher of many processes here: srun, or torchrun with its options.
+        # A profile can set a launcher here, such as srun; of one process, until more can train.
         mpi="",
     params:
         settings=lambda wildcards: json.dumps(run_settings("model", "train")(wildcards)),
@@ -70,6 +70,7 @@ rule sample:
         weights="results/{run}/model/model.safetensors",
         config="results/{run}/model/config.json",
         tokenizer="results/{run}/model/tokenizer.json",
+        prompt=prompt_file,
     output:
         samples="results/{run}/samples.txt",
         manifest="results/{run}/sample.manifest.json",

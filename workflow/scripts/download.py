@@ -2,15 +2,16 @@
 
 from pathlib import Path
 
-from nanogpt.config import Corpus
+from nanogpt.config import load
 from nanogpt.corpus import fetch, mirrors
 from nanogpt.stage import stage
 
-with stage(snakemake) as job:
-    corpus = Corpus(**job.settings["corpus"])
+with stage(snakemake):
+    config = load(snakemake.config)
+    corpus = config.corpora[snakemake.wildcards.corpus]
     fetch(
         corpus.url,
         Path(snakemake.output.text),
         sha256=corpus.sha256,
-        mirrors=mirrors(snakemake.config.get("mirrors", [])),
+        mirrors=mirrors(config.mirrors),
     )
