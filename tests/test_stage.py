@@ -190,7 +190,10 @@ def test_a_file_without_permission_is_named_in_one_line(tmp_path, mode):
     (tmp_path / "locked.txt").write_text("text")
     (tmp_path / "locked.txt").chmod(0)
     # Permissions hold for another user than root only.
-    body = f"if os.geteuid() == 0:\n    os.seteuid(65534)\nopen('locked.txt', {mode!r})"
+    body = (
+        "os.seteuid(65534 if os.getuid() == 0 else os.getuid())\n"
+        f"try:\n    open('locked.txt', {mode!r})\nfinally:\n    os.seteuid(os.getuid())"
+    )
     assert_one_line(tmp_path, run_stage(tmp_path, body), "locked.txt: permission denied")
 
 
