@@ -14,7 +14,7 @@ from torch import Tensor
 from nanogpt.config import ModelSettings, UserError, check_model
 from nanogpt.files import atomic_write, read_json, write_json
 from nanogpt.model import GPT
-from nanogpt.tokenizer import CharTokenizer, load_tokenizer
+from nanogpt.tokenizer import Tokenizer, load_tokenizer
 
 
 @dataclass(frozen=True)
@@ -22,14 +22,14 @@ class Checkpoint:
     """A model that can be evaluated and sampled from, and the tokenizer that it speaks."""
 
     model: GPT
-    tokenizer: CharTokenizer
+    tokenizer: Tokenizer
 
 
 def save_model(
     directory: Path,
     weights: dict[str, Tensor],
     settings: ModelSettings,
-    tokenizer: CharTokenizer,
+    tokenizer: Tokenizer,
 ) -> None:
     """Write a model directory; each file appears whole or not at all."""
     tokenizer.save(directory / "tokenizer.json")

@@ -35,6 +35,9 @@ MANY_NAMES = 20
 
 # A name becomes a file name, so it must not be able to leave its directory.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+NAME_RULE = (
+    "letters, digits, dot, dash and underscore make a name that begins with a letter or digit"
+)
 RESERVED_RUN_NAMES = re.compile(r"datasets|report|gpt2.*")
 
 
@@ -182,18 +185,31 @@ class SampleSettings(Settings):
     dtype: Dtype = Field("float32", description="float32, bfloat16 (autocast) or auto")
 
 
+def _one_makes_a_list(value: Any) -> Any:
+    return [] if value is None else [value] if isinstance(value, str) else value
+
+
+# `files: novel.txt` is short for `files: [novel.txt]`.
+OneOrMore = BeforeValidator(_one_makes_a_list, json_schema_input_type=str | list[str] | None)
+
+# curl's notation for numbered URLs: part-[00-79].parquet
+URL_RANGE = re.compile(r"\[(\d+)-(\d+)\]")
+
+
 class Corpus(Settings):
     """Raw text: exactly one of `url`, `files` or `builtin`."""
 
-    url: str | None = Field(
-        None, pattern=r"^https?://[^/?#\s]+/\S+$", description="where to download it"
+    url: Annotated[list[str], OneOrMore] = Field(
+        [], description="where to download it: one, a list, or a numbered range such as `[00-79]`"
     )
     sha256: str | None = Field(
         None,
         pattern=r"^[0-9a-f]{64}$",
-        description="digest of the download; none: the first one's is recorded",
+        description="digest of the download, of a single file; none: the first one's is recorded",
     )
-    files: str | None = Field(None, min_length=1, description="path of a local text file")
+    files: Annotated[list[Annotated[str, Field(min_length=1)]], OneOrMore] = Field(
+        [], description="local files, directories or patterns such as `texts/**/*.txt`, one or more"
+    )
     builtin: Literal["playwright"] | None = Field(None, description="a generator of ours")
     n_characters: int = Field(
         1_000_000, ge=1, description="length of a built-in corpus, characters"
@@ -202,19 +218,37 @@ class Corpus(Settings):
     encoding: str = Field(
         "auto", description="a name that Python knows, or auto: UTF-8, else the likeliest"
     )
+    errors: Literal["strict", "replace"] = Field(
+        "strict", description="what bytes that do not fit the encoding get: an error, or U+FFFD"
+    )
+    newlines: Literal["keep", "lf"] = Field(
+        "keep", description="lf: CRLF and CR become a line feed; keep: they stay"
+    )
+    text_column: str = Field(
+        "text", description="what holds the text: a field of .jsonl, a column of .parquet and .csv"
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> "Corpus":
-        if sum(source is not None for source in (self.url, self.files, self.builtin)) != 1:
+        if sum(map(bool, (self.url, self.files, self.builtin))) != 1:
             raise ValueError("a corpus has exactly one of url, files and builtin")
+        if self.sha256 and len(self.urls) > 1:
+            raise ValueError("a sha256 is of one file, and these are several; leave it out")
+        if len({_last_part(url) for url in self.urls}) < len(self.urls):
+            raise ValueError("two of its URLs end in the same name of a file; one would be lost")
         return self
 
     @field_validator("url")
     @classmethod
-    def _ends_in_a_file_name(cls, url: str | None) -> str | None:
-        if url is not None and not NAME.fullmatch(_last_part(url)):
-            raise ValueError("a URL that ends in the name of a file is wanted")
-        return url
+    def _is_of_a_file(cls, urls: list[str]) -> list[str]:
+        for url in urls:
+            if not re.fullmatch(r"https?://[^/?#\s]+/\S+", url):
+                raise ValueError(f"`{url}` is no URL of a file; http(s)://host/path is wanted")
+            if any(int(low) > int(high) for low, high in URL_RANGE.findall(url)):
+                raise ValueError(f"`{url}`: a range begins with its lowest number")
+            if not all(NAME.fullmatch(_last_part(one)) for one in expand_url(url)):
+                raise ValueError("a URL that ends in the name of a file is wanted")
+        return urls
 
     @field_validator("encoding")
     @classmethod
@@ -230,21 +264,57 @@ class Corpus(Settings):
         return encoding
 
     @property
-    def file_name(self) -> str:
-        """The name that the corpus file gets in resources/corpora/<corpus>/."""
-        return _last_part(self.url) if self.url else "input.txt"
+    def urls(self) -> list[str]:
+        """All its URLs, ranges written out."""
+        return [one for url in self.url for one in expand_url(url)]
+
+    @property
+    def downloads(self) -> dict[str, str]:
+        """Its URLs by the names that the files get in resources/corpora/<corpus>/."""
+        return {_last_part(url): url for url in self.urls}
+
+
+def expand_url(url: str) -> list[str]:
+    """A URL with numbered ranges, curl's `[00-79]`, written out; leading zeros stay."""
+    found = URL_RANGE.search(url)
+    if not found:
+        return [url]
+    low, high = found.groups()
+    numbers = [str(n).zfill(len(low)) for n in range(int(low), int(high) + 1)]
+    rest = expand_url(url[found.end() :])
+    return [url[: found.start()] + number + tail for number in numbers for tail in rest]
 
 
 def _last_part(url: str) -> str:
     return unquote(urlsplit(url).path).rpartition("/")[2]
 
 
+TOKENIZERS = ("char", "bpe", "gpt2", "byte")
+
+
 class Dataset(Settings):
     """A corpus, a tokenizer and a split."""
 
     corpus: str | None = Field(None, description="name of a corpus; none: the dataset's own name")
-    tokenizer: Literal["char"] = Field("char", description="char: one token a character")
-    val_ratio: float = Field(0.1, gt=0, lt=1, description="share of the text's end held out")
+    tokenizer: str = Field(
+        "char",
+        description="char: one token a character; bpe: byte pairs, trained on the training split; "
+        "gpt2: GPT-2's; byte: 256 symbols; or the name of a dataset, whose tokenizer is taken",
+    )
+    vocab_size: int = Field(
+        1024, ge=257, description="tokens of `bpe`: 256 bytes, merges, and `<|endoftext|>`"
+    )
+    val_ratio: float = Field(0.1, gt=0, lt=1, description="share held out for validation")
+    split: Literal["auto", "position", "document"] = Field(
+        "auto",
+        description="position: the end of the text is held out; document: documents are, chosen "
+        "by a hash of each; auto: document from 100 documents on",
+    )
+    separator: str = Field(
+        "\n",
+        description="what stands after each of several documents, for `char` and `byte`; "
+        "others have `<|endoftext|>`",
+    )
 
 
 class RunDefaults(Settings):
@@ -297,8 +367,8 @@ class Run(Settings):
 
 
 def find_texts(directory: Path = TEXTS) -> list[str]:
-    """The names (without .txt) of the user's own texts that can name a run, sorted."""
-    return sorted(p.stem for p in directory.glob("*.txt") if NAME.fullmatch(p.stem))
+    """The names (without .txt) of the user's own texts, sorted."""
+    return sorted(p.stem for p in directory.glob("*.txt"))
 
 
 def read(path: str | Path = "config.yaml") -> Config:
@@ -330,6 +400,10 @@ def load(mapping: Mapping[str, Any], texts: Iterable[str] = ()) -> Config:
         raise UserError(explain(error)) from None
     taken = {**config.runs, **config.datasets, **config.corpora}
     for name in texts:
+        if not NAME.fullmatch(name):
+            raise UserError(
+                f"{TEXTS}/{name}.txt: `{name}` is no name; {NAME_RULE}; rename the text"
+            )
         if RESERVED_RUN_NAMES.fullmatch(name):
             raise UserError(f"{TEXTS}/{name}.txt: `{name}` is a reserved name; rename the text")
         if name in taken:
@@ -337,7 +411,7 @@ def load(mapping: Mapping[str, Any], texts: Iterable[str] = ()) -> Config:
                 f"{TEXTS}/{name}.txt: config.yaml has a run, dataset or corpus `{name}` as well; "
                 "rename the text"
             )
-    dropped = {name: Corpus(files=str(TEXTS / f"{name}.txt")) for name in texts}
+    dropped = {name: Corpus(files=[str(TEXTS / f"{name}.txt")]) for name in texts}
     config = config.model_copy(
         update={
             "corpora": {**config.corpora, **dropped},
@@ -352,15 +426,13 @@ def _check_names(config: Config) -> None:
     for kind in ("corpora", "datasets", "models", "runs"):
         for name in getattr(config, kind):
             if not NAME.fullmatch(name):
-                raise UserError(
-                    f"{kind}: `{name}` is no name; letters, digits, dot, dash and underscore are, "
-                    "beginning with a letter or digit"
-                )
+                raise UserError(f"{kind}: `{name}` is no name; {NAME_RULE}")
     for name in (*config.runs, *config.datasets):
         if RESERVED_RUN_NAMES.fullmatch(name):
             raise UserError(f"`{name}` is a reserved name; call the run or dataset something else")
     for name, dataset in config.datasets.items():
         find(config.corpora, dataset.corpus or name, f"datasets.{name}.corpus", "corpus")
+        _check_tokenizer(config, name)
     for name, run in config.runs.items():
         find(config.datasets, run.dataset or name, f"runs.{name}.dataset", "dataset")
     for name in run_names(config):
@@ -369,6 +441,20 @@ def _check_names(config: Config) -> None:
         find(run_names(config), name, "report.runs", "run")
         if name in config.report.runs[:number]:
             raise UserError(f"report.runs: `{name}` stands there twice")
+
+
+def _check_tokenizer(config: Config, dataset: str) -> None:
+    """UserError if a dataset's tokenizer is of no kind and no dataset's, or at last its own."""
+    way = [dataset]
+    while (tokenizer := config.datasets[way[-1]].tokenizer) not in TOKENIZERS:
+        known = (*TOKENIZERS, *config.datasets)
+        find(known, tokenizer, f"datasets.{way[-1]}.tokenizer", "tokenizer or dataset")
+        way.append(tokenizer)
+        if tokenizer in way[:-1]:
+            raise UserError(
+                f"datasets.{dataset}.tokenizer: a circle: {' -> '.join(way)}; "
+                f"give one of them {', '.join(TOKENIZERS[:-1])} or {TOKENIZERS[-1]}"
+            )
 
 
 def run_names(config: Config) -> list[str]:
@@ -386,6 +472,11 @@ def find(names: Any, name: str, where: str, kind: str) -> Any:
 def corpus_of(config: Config, dataset: str) -> str:
     """The name of a dataset's corpus."""
     return config.datasets[dataset].corpus or dataset
+
+
+def find_dataset(config: Config, name: str) -> tuple[Corpus, Dataset]:
+    """A dataset and its corpus."""
+    return config.corpora[corpus_of(config, name)], config.datasets[name]
 
 
 def run_layers(config: Config, name: str) -> list[tuple[str, dict[str, dict[str, Any]]]]:

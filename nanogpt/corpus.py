@@ -1,38 +1,40 @@
-"""Raw text: fetched with a checksum and mirrors, and decoded from whatever encoding it is in.
+"""Raw text: local files found, their encoding decided, their text read as a stream.
 
-Where a corpus lies and when it is fetched is the workflow's business; what becomes of the text, the
-dataset's. A retry starts the download again: nothing is resumed.
+A text is read in pieces of bounded size, whatever the size of its file; only a row of a table
+(JSONL, parquet, CSV), which is a document, is held as a whole. How a corpus comes to this machine
+is left to download.py; what becomes of the text, to prepare.py.
 """
 
 import codecs
+import csv
 import difflib
-import hashlib
+import glob
+import gzip
+import io
+import json
 import logging
+import lzma
 import os
 import re
-import shutil
-import socket
-import time
-from collections.abc import Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from encodings.aliases import aliases
 from pathlib import Path
-from typing import BinaryIO
-from urllib.parse import quote, unquote, urlsplit
-from urllib.request import url2pathname
+from typing import Any, BinaryIO, cast
 
-import charset_normalizer
-import httpx
-from tqdm import tqdm
-
-from nanogpt.config import UserError
-from nanogpt.files import atomic_write
+from nanogpt.config import Corpus, UserError
 
 logger = logging.getLogger(__name__)
 
-CONNECT_TIMEOUT = 10.0  # seconds
-READ_TIMEOUT = 30.0  # seconds without a byte
-TRIES = 4
-BACKOFF = 1.0  # seconds before the second try; doubles with each further one
+DOWNLOADS = Path("resources/corpora")
+
+PIECE = 1 << 18  # bytes of a file that are decoded at once
+
+TABLES = (".jsonl", ".parquet", ".csv")
+COMPRESSIONS = (".gz", ".zst", ".xz")
+# What is taken from a directory. A file that is named may have any name, and be plain text.
+SUFFIXES = (*TABLES, *(f"{kind}{c}" for kind in (".txt", ".jsonl") for c in ("", *COMPRESSIONS)))
 
 # UTF-32's little-endian mark begins with UTF-16's, so UTF-32 comes first.
 BYTE_ORDER_MARKS = (
@@ -42,224 +44,339 @@ BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-# Text that is not ASCII, from one byte below 0x30 to another: such a byte is inside no character of
-# any multi-byte encoding, so that the cuts split none.
-PIECE = re.compile(rb"[\x00-\x2f][\x30-\x7f]{0,256}[\x80-\xff].{0,16384}[\x00-\x2f]", re.DOTALL)
-PIECES = 16
-SAMPLE = PIECES * 16384  # bytes
+SAMPLES = 16  # places of a file that its encoding is decided on
+SAMPLE = 16384  # bytes at each
+SCANNED = 1 << 24  # bytes of a compressed file that the places are spread over
+# Bytes below 0x30 are inside no character of any multi-byte encoding: a cut there splits none.
+WHOLE_CHARACTERS = re.compile(rb"[\x00-\x2f].*[\x00-\x2f]", re.DOTALL)
+ASCII = bytes(range(0x80))
 # What has the form of UTF-8, surrogates included.
 UTF8_SEQUENCE = re.compile(
     rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}"
 )
 
-
-class _SourceError(Exception):
-    """A source does not give the file; says why in plain words."""
-
-
-def mirrors(configured: Sequence[str]) -> list[str]:
-    """The mirrors to try, in order: the environment's NANOGPT_MIRROR, then those configured."""
-    own = os.environ.get("NANOGPT_MIRROR")
-    return [*([own] if own else []), *configured]
+# Called with how many more bytes of a file were read.
+Progress = Callable[[int], object]
 
 
-def fetch(
-    url: str, destination: Path, *, sha256: str | None = None, mirrors: Sequence[str] = ()
-) -> str:
-    """Download `url` to `destination`, from a mirror if one has it, and return its sha256.
+def find_files(name: str, corpus: Corpus) -> list[Path]:
+    """The files of a corpus, in the order in which they are read.
 
-    A mirror is a directory, a file:// URL or an http(s) URL prefix under which the file lies at
-    <host>/<path>, as `wget -x` lays files out. One that does not give the file is passed over.
+    A directory and a pattern give theirs sorted by path. A download need not be there yet.
 
-    Errors: UserError if no source gives the file, if its digest is not `sha256` (the file is then
-    kept as <destination>.corrupt and no further source tried), or if it cannot be written.
+    Errors: UserError where nothing is found, and for a pattern that leads out of the project.
     """
-    try:
-        parsed = httpx.URL(url)
-    except httpx.InvalidURL as error:
-        raise UserError(f"{url}: not a URL: {error}; correct `url:` in config.yaml") from None
-    relative = unquote((parsed.netloc + parsed.raw_path).decode())
-    reason = ""
-    for source in (*(_in_mirror(mirror, relative) for mirror in mirrors), url):
+    if corpus.builtin:
+        return [DOWNLOADS / name / "input.txt"]
+    if corpus.url:
+        return [DOWNLOADS / name / file for file in corpus.downloads]
+    found: dict[Path, None] = {}
+    for entry in corpus.files:
         try:
-            with atomic_write(destination) as file:
-                if isinstance(source, Path):
-                    _copy(source, file)
-                else:
-                    _download(source, file)
-                size, digest = _check(file, f"{destination}.corrupt", str(source), sha256)
-        except _SourceError as error:
-            reason = str(error)
-            logger.info("%s: %s", source, reason)
-            continue
+            files = _expand(entry)
         except OSError as error:
-            raise UserError(
-                f"{destination}: cannot be written: {error.strerror or error}; "
-                "make room or give write permission, and try again"
-            ) from None
-        logger.info("%s: %d bytes from %s", destination, size, source)
-        if sha256 is None:
-            logger.info(
-                "%s: no sha256 was known; this one is now recorded: put `sha256: %s` "
-                "into config.yaml to hold later downloads to it",
-                destination,
-                digest,
-            )
-        return digest
-    raise UserError(
-        f"{url}: {reason}; set NANOGPT_MIRROR to a mirror (a directory or URL), put the file at "
-        f"{destination} by hand, or try `make demo`, which needs no download"
-    )
+            raise UserError(f"corpora.{name}.files: {entry}: {error.strerror}") from None
+        except UserError as error:
+            raise UserError(f"corpora.{name}.files: {error}") from None
+        found.update(dict.fromkeys(files))
+    return list(found)
 
 
-def _in_mirror(mirror: str, relative: str) -> Path | str:
-    if mirror.startswith(("http://", "https://")):
-        return f"{mirror.rstrip('/')}/{quote(relative)}"
-    if mirror.startswith("file://"):
-        mirror = url2pathname(urlsplit(mirror).path)
-    return Path(f"{mirror}/{relative}")
-
-
-def _copy(source: Path, file: BinaryIO) -> None:
-    try:
-        original = source.open("rb")
-    except OSError as error:
-        raise _SourceError(error.strerror or str(error)) from None
-    with original:
-        shutil.copyfileobj(original, file)
-
-
-def _download(url: str, file: BinaryIO) -> None:
-    try:
-        client = httpx.Client(
-            # The digest is of the file as it lies on the server, so it had better not be packed.
-            headers={"Accept-Encoding": "identity"},
-            timeout=httpx.Timeout(READ_TIMEOUT, connect=CONNECT_TIMEOUT),
-            follow_redirects=True,
+def _expand(entry: str) -> list[Path]:
+    path = Path(entry)
+    if path.is_dir():
+        files = [p for p in path.rglob("*") if p.name.endswith(SUFFIXES) and p.is_file()]
+        visible = [p for p in files if not _is_hidden(p.relative_to(path))]
+        if not visible:
+            raise UserError(f"there is no {', '.join(SUFFIXES)} in the directory {entry}")
+        return sorted(visible)
+    if path.is_file():
+        return [path]
+    if not glob.has_magic(entry):
+        raise UserError(f"there is no file {entry}")
+    if path.is_absolute() or ".." in path.parts:
+        raise UserError(
+            f"the pattern {entry} leads out of the project, where a slip may search a whole disk; "
+            "name a directory instead, or link the texts into resources/"
         )
-    except (ImportError, OSError, ValueError) as error:
-        # A SOCKS proxy without its package, a misspelt proxy, an SSL_CERT_FILE that is absent.
-        raise _SourceError(f"the environment's proxy or certificates: {error}") from None
-    with client:
-        for wait in (*(BACKOFF * 2**n for n in range(TRIES - 1)), None):
-            try:
-                with client.stream("GET", url) as response:
-                    status = response.status_code
-                    if status == 200:
-                        _receive(response, file)
-                        return
-                reason, passing = f"HTTP {status}", status == 429 or status >= 500
-            except httpx.TransportError as error:  # a truncated body is one, too
-                reason, passing = _in_plain_words(error), True
-            except (httpx.HTTPError, httpx.InvalidURL) as error:
-                reason, passing = " ".join(str(error).split()), False
-            except UnicodeError:  # what the socket module says to a host like `example..org`
-                reason, passing = "malformed host name", False
-            if wait is None or not passing:
-                raise _SourceError(reason)
-            logger.info("%s: %s; trying again in %g s", url, reason, wait)
-            time.sleep(wait)
+    matches = [p for p in Path().glob(entry) if p.is_file()]
+    if not matches:
+        raise UserError(f"no file matches the pattern {entry}")
+    return sorted(matches)
 
 
-def _receive(response: httpx.Response, file: BinaryIO) -> None:
-    file.seek(0)
-    file.truncate()  # what a try before this one left
-    length = response.headers.get("Content-Length")
-    with tqdm(
-        desc=Path(response.url.path).name,
-        total=int(length) if length else None,
-        unit="B",
-        unit_scale=True,
-        disable=None,  # which is: unless stderr is a terminal
-    ) as progress:
-        for chunk in response.iter_bytes():
-            file.write(chunk)
-            progress.update(len(chunk))
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
 
 
-def _in_plain_words(error: httpx.TransportError) -> str:
-    if isinstance(error, httpx.TimeoutException):
-        return "timed out"
-    cause: BaseException | None = error
-    while cause and not isinstance(cause, OSError):
-        cause = cause.__context__
-    if isinstance(cause, socket.gaierror):
-        return f"no network: could not resolve host {error.request.url.host}"
-    if isinstance(cause, OSError) and cause.strerror:
-        return f"no connection: {cause.strerror}"
-    return " ".join(str(error).split())
+def read_text(path: Path, corpus: Corpus | None = None) -> str:
+    """All the text of a small file, such as a prompt's: its documents, one after the other.
 
-
-def _check(file: BinaryIO, aside: str, source: str, sha256: str | None) -> tuple[int, str]:
-    """Size, in bytes, and digest of what was written; kept `aside` if the digest is wrong."""
-    file.flush()
-    with open(file.fileno(), "rb", closefd=False) as written:
-        written.seek(0)
-        digest = hashlib.file_digest(written, "sha256").hexdigest()
-        if sha256 in (None, digest):
-            return written.tell(), digest
-        written.seek(0)
-        with atomic_write(aside) as kept:
-            shutil.copyfileobj(written, kept)
-    raise UserError(
-        f"{source}: wrong sha256: expected {sha256}, found {digest}; the file is kept as {aside}: "
-        "if it is the right one, correct `sha256:` in config.yaml, else try again or elsewhere"
-    )
-
-
-def read_text(path: Path, encoding: str = "auto") -> tuple[str, str]:
-    """Read and decode a text file: (text, encoding), as `decode` does.
-
-    Errors: UserError for a file that is absent, a directory, unreadable or not text.
+    Errors: those of `texts`.
     """
+    corpus = corpus or Corpus(files=[str(path)], encoding="utf-8")
+    return "".join(text for text, _ in texts(path, corpus, decide_encoding(path, corpus)))
+
+
+def texts(
+    path: Path, corpus: Corpus, encoding: str, progress: Progress | None = None
+) -> Iterator[tuple[str, bool]]:
+    """The documents of a file, in pieces: (text, whether a document ends with it).
+
+    A row of a .jsonl, .parquet or .csv file is a document, empty ones left out; any other file is
+    one. Only the last piece of a document can be empty. encoding: what `decide_encoding` said.
+
+    Errors: UserError for what cannot be read, bytes that do not fit, and where there is no text.
+    """
+    kind = _kind(path)
+    if kind not in TABLES:
+        yield from _whole(path, _decoded(path, corpus, encoding, progress))
+        return
+    if kind == ".parquet":
+        rows = _parquet_rows(path, corpus.text_column, progress)
+    else:
+        lines = _lines(_decoded(path, corpus, encoding, progress))
+        read_rows = _jsonl_rows if kind == ".jsonl" else _csv_rows
+        rows = read_rows(path, lines, corpus.text_column)
+    n_documents = 0
+    for where, row in rows:
+        text = row
+        if corpus.newlines == "lf":
+            text = text.replace("\r\n", "\n").replace("\r", "\n")
+        if text:
+            yield _without_surrogates(text, corpus.errors, where), True
+            n_documents += 1
+    if not n_documents:
+        raise UserError(f"{path}: no document in it; put texts there or take it out of the corpus")
+
+
+def _kind(path: Path) -> str:
+    """The suffix that tells a file's format, without that of its compression."""
+    name = path.name
+    for compression in COMPRESSIONS:
+        name = name.removesuffix(compression)
+    return Path(name).suffix.lower()
+
+
+def _whole(path: Path, pieces: Iterable[str]) -> Iterator[tuple[str, bool]]:
+    empty = True
+    for piece in pieces:
+        empty = False
+        yield piece, False
+    if empty:
+        raise UserError(f"{path}: empty; put a text there")
+    yield "", True
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[BinaryIO, BinaryIO]]:
+    """A file as it lies on the disk, and what it holds once unpacked."""
     try:
-        data = path.read_bytes()
+        with open(path, "rb") as raw:
+            if path.name.endswith(".gz"):
+                yield raw, cast(BinaryIO, gzip.GzipFile(fileobj=raw))
+            elif path.name.endswith(".xz"):
+                yield raw, cast(BinaryIO, lzma.LZMAFile(raw))  # noqa: SIM115
+            elif path.name.endswith(".zst"):
+                import pyarrow
+
+                yield raw, pyarrow.input_stream(raw, compression="zstd")
+            else:
+                yield raw, raw
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; put a text there or correct the path") from None
     except IsADirectoryError:
         raise UserError(f"{path}: a directory; name a text file in it") from None
     except PermissionError:
         raise UserError(f"{path}: no permission to read it; try `chmod a+r {path}`") from None
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; correct the path") from None
-    return decode(data, str(path), encoding)
+    except (EOFError, lzma.LZMAError, zlib.error, OSError) as error:
+        reason = " ".join(str(getattr(error, "strerror", None) or error).split())
+        raise UserError(
+            f"{path}: cannot be read to its end: {reason}; it may be cut short or damaged: "
+            "get it again"
+        ) from None
 
 
-def decode(data: bytes, name: str, encoding: str = "auto") -> tuple[str, str]:
-    """Decode a whole text strictly: (text, Python's name of the encoding). Newlines stay.
+def _decoded(path: Path, corpus: Corpus, encoding: str, progress: Progress | None) -> Iterator[str]:
+    """The text of a file in pieces, none empty."""
+    decoder = codecs.getincrementaldecoder(encoding)(corpus.errors)
+    line_feeds = io.IncrementalNewlineDecoder(None, translate=True)
+    offset = reported = 0
+    with _opened(path) as (raw, file):
+        while True:
+            data = file.read(PIECE)
+            offset += len(data)
+            if progress:
+                progress(raw.tell() - reported)
+                reported = raw.tell()
+            try:
+                text = decoder.decode(data, final=not data)
+            except UnicodeDecodeError as error:
+                # What the decoder was at ends where the data end.
+                start = offset - len(error.object) + error.start
+                byte = f"byte 0x{error.object[error.start]:02x} at offset {start}"
+                raise _misfit(path, encoding, f"{byte} does not fit ({error.reason})") from None
+            except UnicodeError as error:
+                raise _misfit(path, encoding, str(error)) from None
+            if "\0" in text:
+                raise _binary(path)
+            if corpus.newlines == "lf":
+                text = line_feeds.decode(text, final=not data)
+            if text:
+                yield _without_surrogates(text, corpus.errors, str(path))
+            if not data:
+                return
 
-    `auto` believes a byte order mark, then tries UTF-8, then guesses and logs the guess; UTF-8 with
-    a few bad bytes is an error, no reason to guess. Encodings of 7 bits (UTF-7, ISO-2022, HZ) pass
-    for ASCII. A named encoding is taken at its word: `utf-8-sig` drops a mark, `utf-8` leaves it as
-    U+FEFF. NUL makes any text binary. `name` is the file's, for messages.
 
-    Errors: UserError for an unknown encoding, a byte that does not fit, binary data, and no text.
+def _misfit(path: Path, encoding: str, flaw: str) -> UserError:
+    return UserError(
+        f"{path}: not {encoding}: {flaw}; convert the file to UTF-8, name the right encoding as "
+        "its corpus's `encoding:`, or say `errors: replace` there"
+    )
+
+
+def _binary(path: Path) -> UserError:
+    return UserError(
+        f"{path}: binary, not text; if it is text, convert it to UTF-8, or name its encoding "
+        "as its corpus's `encoding:` (as UTF-16 and UTF-32 without a byte order mark need)"
+    )
+
+
+def _without_surrogates(text: str, errors: str, where: str) -> str:
+    """A text that is one: JSON, UTF-7 and others let halves of a pair of UTF-16 pass."""
+    if text.isascii():
+        return text
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        if errors == "replace":
+            return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        raise UserError(
+            f"{where}: a lone surrogate, U+{ord(text[error.start]):04X}, which is no character; "
+            "mend the text or say `errors: replace` of its corpus"
+        ) from None
+    return text
+
+
+def _lines(pieces: Iterable[str]) -> Iterator[str]:
+    """Lines with their line feeds; no other character ends one."""
+    parts: list[str] = []
+    for piece in pieces:
+        *lines, rest = piece.split("\n")
+        for line in lines:
+            yield "".join([*parts, line, "\n"])
+            parts = []
+        parts.append(rest)
+    if any(parts):
+        yield "".join(parts)
+
+
+def _jsonl_rows(path: Path, lines: Iterable[str], column: str) -> Iterator[tuple[str, str]]:
+    for number, line in enumerate(lines, 1):
+        where = f"{path}: line {number}"
+        if line.isspace():
+            continue
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{where}: not JSON: {error}; mend the line or take it out") from None
+        if not isinstance(record, dict) or column not in record:
+            fields = ", ".join(f"`{field}`" for field in record) if isinstance(record, dict) else ""
+            raise UserError(
+                f"{where}: no field `{column}`; there is {fields or 'none'}; "
+                "name the one with the text as the corpus's `text_column:`"
+            )
+        yield where, _text_of(record[column], where, column)
+
+
+def _csv_rows(path: Path, lines: Iterable[str], column: str) -> Iterator[tuple[str, str]]:
+    csv.field_size_limit(2**31 - 1)
+    reader = csv.reader(lines, strict=True)
+    try:
+        columns = next(reader, [])
+        if column not in columns:
+            raise _no_column(path, column, columns)
+        index = columns.index(column)
+        for row in reader:
+            where = f"{path}: line {reader.line_num}"
+            if row and len(row) != len(columns):
+                raise UserError(f"{where}: {len(row)} fields where the header has {len(columns)}")
+            yield where, row[index] if row else ""
+    except csv.Error as error:
+        raise UserError(f"{path}: line {reader.line_num}: not CSV: {error}") from None
+
+
+def _parquet_rows(path: Path, column: str, progress: Progress | None) -> Iterator[tuple[str, str]]:
+    import pyarrow
+    from pyarrow import parquet
+
+    with _opened(path) as (raw, _):
+        try:
+            table = parquet.ParquetFile(raw, pre_buffer=False)
+            if column not in table.schema_arrow.names:
+                raise _no_column(path, column, table.schema_arrow.names)
+            number = 0
+            size, n_rows = os.fstat(raw.fileno()).st_size, max(1, table.metadata.num_rows)
+            for rows in table.iter_batches(256, columns=[column], use_threads=False):
+                for text in rows.column(0).to_pylist():
+                    number += 1
+                    where = f"{path}: row {number}"
+                    yield where, _text_of("" if text is None else text, where, column)
+                if progress:
+                    progress(size * rows.num_rows // n_rows)
+        except pyarrow.ArrowException as error:
+            reason = " ".join(str(error).split())
+            raise UserError(f"{path}: not a parquet file that can be read: {reason}") from None
+
+
+def _no_column(path: Path, column: str, columns: list[str]) -> UserError:
+    there = ", ".join(f"`{name}`" for name in columns) or "none"
+    return UserError(
+        f"{path}: no column `{column}`; there is {there}; "
+        "name the one with the text as the corpus's `text_column:`"
+    )
+
+
+def _text_of(value: Any, where: str, column: str) -> str:
+    if not isinstance(value, str):
+        raise UserError(f"{where}: `{column}` is no text but {type(value).__name__}")
+    return value
+
+
+def decide_encoding(path: Path, corpus: Corpus) -> str:
+    """Python's name of a file's encoding: the one that its corpus names, or the likeliest.
+
+    `auto` believes a byte order mark. Else it looks at a few places spread over the file: if they
+    are UTF-8, even in part, it is UTF-8, and reading ends at the first byte that does not fit;
+    otherwise it guesses, and logs the guess. Encodings of 7 bits (UTF-7, ISO-2022, HZ) pass for
+    ASCII. A named encoding is taken at its word: `utf-8-sig` drops a mark, `utf-8` leaves it as
+    U+FEFF. Parquet is UTF-8.
+
+    Errors: UserError for a file that cannot be read, is binary, or an unknown encoding.
     """
-    codec = _detect(data, name) if encoding == "auto" else _text_codec(encoding)
+    if _kind(path) == ".parquet":
+        return "utf-8"
+    if corpus.encoding != "auto":
+        return _named(path, corpus.encoding)
+    sample = _sample(path)
+    for mark, codec in BYTE_ORDER_MARKS:
+        if sample[0].startswith(mark):
+            return codec
+    if any(b"\0" in part for part in sample):
+        raise _binary(path)
+    # A file of one place is whole; parts of others begin and end anywhere.
+    parts = sample if len(sample) == 1 else list(map(_whole_characters, sample))
+    return _likeliest(b"\n".join(parts), path)
+
+
+def _named(path: Path, encoding: str) -> str:
+    codec = _text_codec(encoding)
     if codec is None:
         near = difflib.get_close_matches(encoding, {*aliases, *aliases.values()})
         known = next(filter(None, map(_text_codec, near)), None)
         hint = f"did you mean `{known}`?" if known else "there are utf-8, cp1252 and many more"
-        raise UserError(f"{name}: no encoding `{encoding}` of text; {hint}")
-    try:
-        text = data.decode(codec)
-        text.encode("utf-8")  # UTF-7 and unicode_escape let lone surrogates pass
-    except UnicodeError as error:
-        flaw = str(error)
-        if isinstance(error, UnicodeDecodeError):
-            # utf-8-sig counts from behind the mark.
-            offset = len(data) - len(error.object) + error.start
-            byte = error.object[error.start]
-            flaw = f"byte 0x{byte:02x} at offset {offset} does not fit ({error.reason})"
-        raise UserError(
-            f"{name}: not {codec}: {flaw}; convert the file to UTF-8, "
-            "or name the right encoding as its corpus's `encoding:`"
-        ) from None
-    if "\0" in text:
-        raise _binary(name)
-    if not text:
-        raise UserError(f"{name}: empty; put a text there")
-    return text, codec
+        raise UserError(f"{path}: no encoding `{encoding}` of text; {hint}")
+    return codec
 
 
 def _text_codec(name: str) -> str | None:
@@ -272,52 +389,63 @@ def _text_codec(name: str) -> str | None:
     return codec.name
 
 
-def _binary(name: str) -> UserError:
-    return UserError(
-        f"{name}: binary, not text; if it is text, convert it to UTF-8, or name its encoding "
-        "as its corpus's `encoding:` (as UTF-16 and UTF-32 without a byte order mark need)"
-    )
+def _sample(path: Path) -> list[bytes]:
+    """Bytes at places spread over a file; if they are all ASCII, then where it first is not."""
+    with _opened(path) as (raw, file):
+        size = os.fstat(raw.fileno()).st_size
+        if file is not raw:  # no going back in a compressed file
+            file = io.BytesIO(file.read(SCANNED))
+            size = len(file.getbuffer())
+        if size <= SAMPLES * SAMPLE:
+            return [file.read()]
+        parts = []
+        for number in range(SAMPLES):
+            file.seek(number * (size - SAMPLE) // (SAMPLES - 1))
+            parts.append(file.read(SAMPLE))
+        if not all(map(bytes.isascii, parts)):
+            return parts
+        file.seek(0)
+        while len(parts) < 2 * SAMPLES and (data := file.read(PIECE)):
+            if not data.isascii():
+                first = len(data) - len(data.lstrip(ASCII))
+                start = max(0, first - SAMPLE // 2)
+                parts.append(data[start : start + SAMPLE])
+        return parts
 
 
-def _detect(data: bytes, name: str) -> str:
-    for mark, codec in BYTE_ORDER_MARKS:
-        if data.startswith(mark):
-            return codec
-    if b"\0" in data:
-        raise _binary(name)
-    try:
-        data.decode("utf-8")
-    except UnicodeDecodeError:
-        return _guess(_sample(data), name)
-    return "utf-8"
+def _whole_characters(part: bytes) -> bytes:
+    found = WHOLE_CHARACTERS.search(part)
+    return found.group() if found else part
 
 
-def _sample(data: bytes) -> bytes:
-    """At most SAMPLE bytes from all over the data, where it is not ASCII."""
-    if len(data) <= SAMPLE:
-        return data
-    part = len(data) // PIECES + 1
-    found = (PIECE.search(data, start, start + part) for start in range(0, len(data), part))
-    return b"".join(piece.group() for piece in found if piece) or data[:SAMPLE]
+def _likeliest(sample: bytes, path: Path) -> str:
+    in_form = out_of_form = 0  # bytes that are not ASCII, of lines that are UTF-8 or not
+    for line in sample.split(b"\n"):
+        n_bytes = len(line.translate(None, ASCII))
+        # Bad bytes in UTF-8, where a guess would spoil all the good ones, are few. Other encodings
+        # have its form by accident, at most about half of a line (measured: Japanese in EUC-JP).
+        if sum(map(len, UTF8_SEQUENCE.findall(line))) > 0.75 * n_bytes:
+            in_form += n_bytes
+        else:
+            out_of_form += n_bytes
+    # A line of one or two letters can be UTF-8 by accident (Chinese in GBK: one pair in seven).
+    return "utf-8" if in_form >= 0.2 * out_of_form else _guess(sample, path)
 
 
-def _guess(sample: bytes, name: str) -> str:
-    # Bad bytes in UTF-8, where a guess would spoil all the good ones. Other encodings have the form
-    # of UTF-8 by accident, at most about half of their bytes (measured: Japanese in EUC-JP).
-    in_form = sum(map(len, UTF8_SEQUENCE.findall(sample)))
-    if in_form > 0.75 * len(sample.translate(None, bytes(range(0x80)))):
-        return "utf-8"
+def _guess(sample: bytes, path: Path) -> str:
+    import charset_normalizer
+
     matches = charset_normalizer.from_bytes(sample)
     best = matches.best()
     if best is None:
-        raise _binary(name)
+        raise _binary(path)
     # charset-normalizer lists ties by name, cp1250 before cp1252, which is by far the commoner.
     tied = [m for m in matches if (m.chaos, m.coherence) == (best.chaos, best.coherence)]
     western = any("cp1252" in match.could_be_from_charset for match in tied)
     codec = codecs.lookup("cp1252" if western else best.encoding).name
     logger.warning(
         "%s: not UTF-8; taken for %s, a guess: if letters are wrong, name its `encoding:`",
-        name,
+        path,
         codec,
     )
     return codec

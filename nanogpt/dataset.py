@@ -1,10 +1,10 @@
-"""Datasets: a text as token files that a model can train on, and the batches drawn from them.
+"""Datasets: token files read, and the batches drawn from them.
 
-`train.bin` and `val.bin` are raw little-endian token ids, nanoGPT's format. The batch of a step is
-a pure function of (tokens, seed, batch size, step), so a resumed training has nothing to restore.
+`train.bin` and `val.bin` are raw little-endian token ids, nanoGPT's format, as prepare.py writes
+them. The batch of a step is a pure function of (tokens, seed, batch size, step), so a resumed
+training has nothing to restore.
 """
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,13 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nanogpt import playwright
-from nanogpt.config import Corpus, Dataset, UserError
-from nanogpt.corpus import read_text
-from nanogpt.files import atomic_write, read_json, sha256_file, write_json
-from nanogpt.tokenizer import CharTokenizer, Tokens, char_tokenizer, load_tokenizer
+from nanogpt.config import UserError
+from nanogpt.files import read_json
+from nanogpt.tokenizer import Tokenizer, Tokens, load_tokenizer
 
-logger = logging.getLogger(__name__)
+BLOCK = 1 << 22  # bytes of a token file that are checked at once
 
 
 @dataclass(frozen=True)
@@ -29,58 +27,8 @@ class TokenFiles:
 
     train: Tokens
     val: Tokens
-    tokenizer: CharTokenizer
+    tokenizer: Tokenizer
     meta: Mapping[str, Any]
-
-
-def prepare(corpus_file: Path, corpus: Corpus, dataset: Dataset, directory: Path) -> None:
-    """Write train.bin, val.bin, tokenizer.json and meta.json of a text to `directory`.
-
-    The validation split is the text's tail, cut where nanoGPT cuts it. The vocabulary is that of
-    the whole text. Errors: UserError for a text that cannot be read or split.
-    """
-    text, encoding = read_text(corpus_file, corpus.encoding)
-    corpus_sha256 = sha256_file(corpus_file)
-    if corpus.sha256 not in (None, corpus_sha256):
-        raise UserError(
-            f"{corpus_file}: its sha256 is {corpus_sha256}, but config.yaml says {corpus.sha256}; "
-            "remove the file to download it again"
-        )
-    n_train = int(len(text) * (1 - dataset.val_ratio))
-    splits = {"train": text[:n_train], "val": text[n_train:]}
-    for name, part in splits.items():
-        if len(part) < 2:
-            raise UserError(
-                f"{corpus_file}: {len(text):,} characters are too few to split; the {name} split "
-                f"would have {len(part)}"
-            )
-    tokenizer = char_tokenizer(text)
-    tokenizer.save(directory / "tokenizer.json")
-    meta: dict[str, Any] = {
-        "tokenizer": dataset.tokenizer,
-        "vocab_size": tokenizer.vocab_size,
-        "dtype": tokenizer.encode("").dtype.name,
-        "encoding": encoding,
-        "corpus_sha256": corpus_sha256,
-        "tokenizer_sha256": sha256_file(directory / "tokenizer.json"),
-    }
-    for name, part in splits.items():
-        tokens = tokenizer.encode(part)
-        path = directory / f"{name}.bin"
-        with atomic_write(path) as file:
-            file.write(tokens.astype(tokens.dtype.newbyteorder("<")).tobytes())
-        meta[name] = {
-            "n_tokens": len(tokens),
-            "n_characters": len(part),
-            "n_bytes": len(part.encode("utf-8")),
-            "sha256": sha256_file(path),
-        }
-        logger.info("%s: %s tokens", name, f"{len(tokens):,}")
-    if corpus.builtin:
-        # Over what evaluation predicts: every character of the split but the first.
-        bits = playwright.surprisal(text)[n_train + 1 :].sum()
-        meta["source"] = {"val_bits_per_byte": float(bits) / (meta["val"]["n_bytes"] - 1)}
-    write_json(directory / "meta.json", meta)
 
 
 def load(directory: Path) -> TokenFiles:
@@ -113,13 +61,22 @@ def _open_tokens(path: Path, dtype: np.dtype[Any], n_tokens: int, vocab_size: in
             f"{path}: {size:,} bytes where meta.json promises {n_tokens:,} tokens of {dtype}; "
             "make the dataset again"
         )
-    tokens: Tokens = np.memmap(path, dtype=dtype, mode="r")
-    if int(tokens.max()) >= vocab_size:
+    largest = _largest_id(path, dtype)
+    if largest >= vocab_size:
         raise UserError(
-            f"{path}: token id {tokens.max()} is outside the vocabulary of {vocab_size}; "
+            f"{path}: token id {largest} is outside the vocabulary of {vocab_size}; "
             "make the dataset again"
         )
+    tokens: Tokens = np.memmap(path, dtype=dtype, mode="r")
     return tokens
+
+
+def _largest_id(path: Path, dtype: np.dtype[Any]) -> int:
+    """Read in blocks: through the map, all of a large file would come to stand in memory."""
+    with open(path, "rb") as file:
+        return max(
+            int(np.frombuffer(block, dtype).max()) for block in iter(lambda: file.read(BLOCK), b"")
+        )
 
 
 def check_block_size(files: TokenFiles, block_size: int, name: str) -> None:

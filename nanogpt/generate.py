@@ -3,6 +3,7 @@
 Which model and which prompt is left to others; so is where the text goes.
 """
 
+import codecs
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,7 +61,7 @@ def encode_prompt(checkpoint: Checkpoint, settings: SampleSettings) -> tuple[str
     """
     text = settings.start
     if text.startswith("FILE:"):
-        text, _ = read_text(Path(text.removeprefix("FILE:")), "utf-8")
+        text = read_text(Path(text.removeprefix("FILE:")))
     try:
         ids = checkpoint.tokenizer.encode(text, settings.unknown)
     except UserError as error:
@@ -88,12 +89,16 @@ def sample(run: str, model_directory: Path, settings: SampleSettings, path: Path
 
 
 def stream(checkpoint: Checkpoint, settings: SampleSettings) -> Iterator[str]:
-    """Pieces of text as they are drawn: the prompt, then token by token, sample after sample."""
+    """Pieces of text as they are drawn: the prompt, then token by token, sample after sample.
+
+    A token may end inside a character; what is whole comes at once, the rest with the next token.
+    """
     text, prompt = encode_prompt(checkpoint, settings)
     for number in range(settings.num_samples):
         yield text
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
         # Each sample has its own seed, as they are not drawn in one batch here.
         seeded = settings.model_copy(update={"seed": settings.seed + number, "num_samples": 1})
         for token in generate(checkpoint.model, prompt.to(settings.device), seeded):
-            yield checkpoint.tokenizer.decode(token.cpu())
-        yield "\n"
+            yield decoder.decode(checkpoint.tokenizer.to_bytes(token.cpu()))
+        yield decoder.decode(b"", final=True) + "\n"

@@ -47,20 +47,38 @@ class WorkflowJob(Protocol):
 
 
 @contextmanager
-def stage(job: WorkflowJob) -> Iterator[Job]:
+def logged(job: WorkflowJob) -> Iterator[None]:
+    """Run a stage whose outputs are temporary: with a log, and without a manifest.
+
+    A user's mistake ends the process with one line and exit code 1; anything else leaves its
+    traceback in the log as well.
+    """
+    try:
+        _log_to(Path(job.log[0]))
+        yield
+    except Exception as error:
+        message = _user_message(error)
+        if message is None:
+            logger.exception("stage %s failed", job.rule)
+            raise
+        logger.error(message)
+        sys.exit(f"error: {message}")
+
+
+@contextmanager
+def stage(job: WorkflowJob, inputs: Sequence[str] | None = None) -> Iterator[Job]:
     """Run a stage: the block makes the job's outputs, then the manifest among them is written.
 
     job.params: `settings`, groups of settings as JSON has them, and `code`, the stage's code
-    digest. A user's mistake ends the process with one line and exit code 1; anything else leaves
-    its traceback in the log as well.
+    digest. inputs: what the manifest names, if not all inputs: those that are not temporary. Errors
+    are treated as `logged` treats them.
     """
     start = time.monotonic()
-    try:
-        _log_to(Path(job.log[0]))
+    with logged(job):
         settings = _resolve(job.params.settings, job.threads)
         parameters = _without_device_index(settings)
-        inputs = manifest.digests(job.input)
-        version = manifest.version(job.rule, parameters, inputs, job.params.code)
+        digests = manifest.digests(job.input if inputs is None else inputs)
+        version = manifest.version(job.rule, parameters, digests, job.params.code)
         logger.info("stage %s, version %s", job.rule, version)
         yield Job(settings, version)
         manifest_path = next(path for path in job.output if path.endswith(".manifest.json"))
@@ -70,7 +88,7 @@ def stage(job: WorkflowJob) -> Iterator[Job]:
             {
                 "stage": job.rule,
                 "version": version,
-                "inputs": inputs,
+                "inputs": digests,
                 "parameters": parameters,
                 "code": job.params.code,
                 "outputs": made,
@@ -78,13 +96,6 @@ def stage(job: WorkflowJob) -> Iterator[Job]:
                 "wall_seconds": round(time.monotonic() - start, 3),
             },
         )
-    except Exception as error:
-        message = _user_message(error)
-        if message is None:
-            logger.exception("stage %s failed", job.rule)
-            raise
-        logger.error(message)
-        sys.exit(f"error: {message}")
 
 
 def _log_to(path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from nanogpt import playwright
 from nanogpt.config import Corpus, Dataset, ModelSettings
-from nanogpt.dataset import prepare
+from nanogpt.prepare import prepare
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -24,8 +24,8 @@ def write_dataset(tmp_path_factory):
     def write(text, *, builtin=False, val_ratio=0.1):
         root = tmp_path_factory.mktemp("corpus")
         (root / "input.txt").write_bytes(text.encode("utf-8"))
-        corpus = Corpus(builtin="playwright") if builtin else Corpus(files="input.txt")
-        prepare(root / "input.txt", corpus, Dataset(val_ratio=val_ratio), root / "dataset")
+        corpus = Corpus(builtin="playwright") if builtin else Corpus(files=["input.txt"])
+        prepare([root / "input.txt"], corpus, Dataset(val_ratio=val_ratio), root / "dataset")
         return root / "dataset"
 
     return write

@@ -2,6 +2,7 @@
 #
 # A helper turns wildcards into paths or settings. A user's mistake ends the workflow with one line,
 # before a job starts. Nothing here imports torch, so that a dry run stays light.
+import hashlib
 import json
 import os
 import re
@@ -18,6 +19,7 @@ if " " in sys.executable:
 sys.path.insert(0, str(PROJECT))
 
 from nanogpt import config as settings
+from nanogpt.corpus import find_files
 from nanogpt.manifest import code_digest
 
 
@@ -75,27 +77,87 @@ def corpora_with(source):
     }
 
 
+@cache
 @one_line_errors
-def corpus_file(wildcards):
-    """The file that a dataset is made of."""
-    settings.find(CONFIG.datasets, wildcards.dataset, "datasets", "dataset")
-    name = settings.corpus_of(CONFIG, wildcards.dataset)
-    corpus = CONFIG.corpora[name]
-    if not corpus.files:
-        return f"resources/corpora/{name}/{corpus.file_name}"
-    if not Path(corpus.files).is_file():
-        raise settings.UserError(
-            f"corpora.{name}.files: there is no file {corpus.files}"
-        )
-    return corpus.files
+def corpus_files(dataset):
+    """The files that a dataset is made of, in order."""
+    settings.find(CONFIG.datasets, dataset, "datasets", "dataset")
+    name = settings.corpus_of(CONFIG, dataset)
+    return find_files(name, CONFIG.corpora[name])
 
 
-def corpus_file_state(wildcards):
-    """Size and mtime of a local corpus file: one replaced by an older file is a changed one."""
-    path = Path(corpus_file(wildcards))
-    if path.parts[:2] == ("resources", "corpora"):
+def dataset_corpus(wildcards):
+    """An input function: all files of a dataset's corpus."""
+    return list(map(str, corpus_files(wildcards.dataset)))
+
+
+@cache
+def file_groups(dataset):
+    """The files of a dataset's corpus in groups that a job each counts and encodes.
+
+    A download is a group of its own: its size may not be known yet. Others share one up to 16 files
+    or 64 MiB, so that neither jobs nor the time of one become many.
+    """
+    corpus = CONFIG.corpora[settings.corpus_of(CONFIG, dataset)]
+    groups, size = [[]], 0
+    for file in corpus_files(dataset):
+        full = corpus.url or len(groups[-1]) == 16 or size >= 2**26
+        if full and groups[-1]:
+            groups.append([])
+            size = 0
+        groups[-1].append(str(file))
+        size += file.stat().st_size if corpus.files else 0
+    return groups
+
+
+def group_files(wildcards):
+    """An input function: the files of a group."""
+    return file_groups(wildcards.dataset)[int(wildcards.group)]
+
+
+def of_groups(name):
+    """An input function: this file of every group of a corpus of many files, else nothing."""
+
+    def files(wildcards):
+        if len(corpus_files(wildcards.dataset)) == 1:
+            return []
+        directory = f"results/datasets/{wildcards.dataset}/groups"
+        groups = range(len(file_groups(wildcards.dataset)))
+        return [f"{directory}/{group}/{name}" for group in groups]
+
+    return files
+
+
+def merged_groups(wildcards):
+    """An input function: plan and tokenizer of a corpus of many files, else nothing."""
+    if len(corpus_files(wildcards.dataset)) == 1:
+        return []
+    directory = f"results/datasets/{wildcards.dataset}/groups"
+    return [f"{directory}/plan.json", f"{directory}/tokenizer.json"]
+
+
+def given_tokenizer(wildcards):
+    """An input function: the tokenizer that a dataset takes from elsewhere, in a list, or none."""
+    tokenizer = CONFIG.datasets[wildcards.dataset].tokenizer
+    if tokenizer == "gpt2":
+        return ["resources/tokenizers/gpt2/tokenizer.json"]
+    made_here = tokenizer in settings.TOKENIZERS
+    return [] if made_here else [f"results/datasets/{tokenizer}/tokenizer.json"]
+
+
+def corpus_state(wildcards):
+    """Sizes and mtimes of local files: one replaced by an older file is a changed one."""
+    files = corpus_files(wildcards.dataset)
+    if not CONFIG.corpora[settings.corpus_of(CONFIG, wildcards.dataset)].files:
         return "made by the workflow"
-    return f"{path.stat().st_size} bytes, mtime {path.stat().st_mtime_ns}"
+    stats = [file.stat() for file in files]
+    states = [(str(f), s.st_size, s.st_mtime_ns) for f, s in zip(files, stats)]
+    return hashlib.sha256(repr(states).encode()).hexdigest()
+
+
+def url_of(wildcards):
+    """The URL of a file of a corpus."""
+    return CONFIG.corpora[wildcards.corpus].downloads[wildcards.file]
 
 
 def corpus_settings(*names):
@@ -126,8 +188,13 @@ def dataset_settings(wildcards):
     """The settings that decide what prepare writes."""
     dataset = CONFIG.datasets[wildcards.dataset]
     corpus = CONFIG.corpora[settings.corpus_of(CONFIG, wildcards.dataset)]
-    decisive = corpus.model_dump(include={"encoding", "builtin"})
-    return {"corpus": decisive, "dataset": dataset.model_dump()}
+    reading = corpus.model_dump(include=READING)
+    unused = set() if dataset.tokenizer == "bpe" else {"vocab_size"}
+    return {"corpus": reading, "dataset": dataset.model_dump(exclude=unused)}
+
+
+# How a corpus is read, wherever it lies.
+READING = {"builtin", "encoding", "errors", "newlines", "text_column"}
 
 
 def prompt_file(wildcards):

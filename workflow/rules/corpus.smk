@@ -1,7 +1,7 @@
-# Corpora: where raw text comes from.
+# Corpora: where raw text comes from, and GPT-2's tokenizer.
 #
 # reads   a URL or a mirror; nothing for a built-in corpus
-# writes  resources/corpora/<corpus>/<file>
+# writes  resources/corpora/<corpus>/<file>, resources/tokenizers/gpt2/
 
 
 rule download:
@@ -15,12 +15,12 @@ rule download:
         "resources/corpora/{corpus}/{file}.download.benchmark.tsv"
     wildcard_constraints:
         corpus=any_of(corpora_with("url")),
-        file=any_of(corpus.file_name for corpus in corpora_with("url").values()),
+        file=any_of(f for c in corpora_with("url").values() for f in c.downloads),
     conda:
         "../../envs/nanogpt.yaml"
     threads: 1
     params:
-        settings=corpus_settings("url"),
+        settings=lambda wildcards: {"url": url_of(wildcards)},
         wanted_digest=wanted_digest,
         code=lambda wildcards: stage_code("download"),
     script:
@@ -46,3 +46,23 @@ rule generate:
         code=lambda wildcards: stage_code("generate"),
     script:
         "../scripts/generate.py"
+
+
+rule download_gpt2:
+    """Fetch the merges of GPT-2's tokenizer, from a mirror if there is one."""
+    output:
+        merges="resources/tokenizers/gpt2/vocab.bpe",
+        tokenizer="resources/tokenizers/gpt2/tokenizer.json",
+        manifest="resources/tokenizers/gpt2/download_gpt2.manifest.json",
+    log:
+        "resources/tokenizers/gpt2/download_gpt2.log",
+    benchmark:
+        "resources/tokenizers/gpt2/download_gpt2.benchmark.tsv"
+    conda:
+        "../../envs/nanogpt.yaml"
+    threads: 1
+    params:
+        settings={},
+        code=lambda wildcards: stage_code("download_gpt2"),
+    script:
+        "../scripts/download_gpt2.py"

@@ -1,13 +1,86 @@
 # Datasets: text to token files.
 #
-# reads   a corpus file: resources/corpora/..., resources/texts/<name>.txt or a path of config.yaml
+# reads   corpus files: resources/corpora/..., resources/texts/<name>.txt or paths of config.yaml
 # writes  results/datasets/<dataset>/{train.bin,val.bin,tokenizer.json,meta.json}
+#
+# A corpus of one file is prepared by one job. One of many files is counted and encoded group by group,
+# each by a job of its own, in results/datasets/<dataset>/groups/; `prepare` then joins the groups. What
+# these jobs write is temporary, so it is `prepare` whose params say when a dataset is out of date.
+
+
+rule count:
+    """First pass over a group of files: their encodings, lengths and characters."""
+    input:
+        corpus=group_files,
+    output:
+        counts=temp("results/datasets/{dataset}/groups/{group}/counts.json"),
+    log:
+        "results/datasets/{dataset}/groups/{group}/count.log",
+    benchmark:
+        "results/datasets/{dataset}/groups/{group}/count.benchmark.tsv"
+    wildcard_constraints:
+        group=r"\d+",
+    conda:
+        "../../envs/nanogpt.yaml"
+    threads: 2
+    script:
+        "../scripts/count.py"
+
+
+rule merge:
+    """Decide on the split, and build the tokenizer."""
+    input:
+        counts=of_groups("counts.json"),
+        corpus=dataset_corpus,
+        tokenizer=given_tokenizer,
+    output:
+        plan=temp("results/datasets/{dataset}/groups/plan.json"),
+        tokenizer=temp("results/datasets/{dataset}/groups/tokenizer.json"),
+    log:
+        "results/datasets/{dataset}/groups/merge.log",
+    benchmark:
+        "results/datasets/{dataset}/groups/merge.benchmark.tsv"
+    conda:
+        "../../envs/nanogpt.yaml"
+    threads: 8
+    script:
+        "../scripts/merge.py"
+
+
+rule encode:
+    """Second pass over a group of files: their tokens."""
+    input:
+        corpus=group_files,
+        counts="results/datasets/{dataset}/groups/{group}/counts.json",
+        plan="results/datasets/{dataset}/groups/plan.json",
+        tokenizer="results/datasets/{dataset}/groups/tokenizer.json",
+    output:
+        train=temp("results/datasets/{dataset}/groups/{group}/train.bin"),
+        val=temp("results/datasets/{dataset}/groups/{group}/val.bin"),
+        totals=temp("results/datasets/{dataset}/groups/{group}/totals.json"),
+    log:
+        "results/datasets/{dataset}/groups/{group}/encode.log",
+    benchmark:
+        "results/datasets/{dataset}/groups/{group}/encode.benchmark.tsv"
+    wildcard_constraints:
+        group=r"\d+",
+    conda:
+        "../../envs/nanogpt.yaml"
+    threads: 2
+    script:
+        "../scripts/encode.py"
 
 
 rule prepare:
-    """Decode a corpus, build its tokenizer, and write the tokens of both splits."""
+    """Write a dataset: from a corpus of one file, or by joining the groups of many."""
     input:
-        corpus=corpus_file,
+        corpus=dataset_corpus,
+        tokenizer=given_tokenizer,
+        merged=merged_groups,
+        counts=of_groups("counts.json"),
+        totals=of_groups("totals.json"),
+        train=of_groups("train.bin"),
+        val=of_groups("val.bin"),
     output:
         train="results/datasets/{dataset}/train.bin",
         val="results/datasets/{dataset}/val.bin",
@@ -20,10 +93,10 @@ rule prepare:
         "results/datasets/{dataset}/prepare.benchmark.tsv"
     conda:
         "../../envs/nanogpt.yaml"
-    threads: 1
+    threads: 8
     params:
         settings=dataset_settings,
         code=lambda wildcards: stage_code("prepare"),
-        corpus_file_state=corpus_file_state,
+        corpus_state=corpus_state,
     script:
         "../scripts/prepare.py"

@@ -1,16 +1,17 @@
-"""Rule prepare: a text in, token files out."""
+"""Rule prepare: a corpus in, or what the jobs of its groups made of it, token files out."""
 
 from pathlib import Path
 
-from nanogpt.config import corpus_of, find_texts, load
-from nanogpt.dataset import prepare
+from nanogpt.config import find_dataset, find_texts, load
+from nanogpt.prepare import prepare
 from nanogpt.stage import stage
 
-with stage(snakemake):
-    config, name = load(snakemake.config, find_texts()), snakemake.wildcards.dataset
+with stage(snakemake, [*snakemake.input.corpus, *snakemake.input.tokenizer]):
     prepare(
-        Path(snakemake.input.corpus),
-        config.corpora[corpus_of(config, name)],
-        config.datasets[name],
+        list(map(Path, snakemake.input.corpus)),
+        *find_dataset(load(snakemake.config, find_texts()), snakemake.wildcards.dataset),
         Path(snakemake.output.meta).parent,
+        tokenizer_file=next(iter(snakemake.input.tokenizer), None),
+        plan_file=next(iter(snakemake.input.merged), None),
+        threads=snakemake.threads,
     )

@@ -1,0 +1,377 @@
+"""Preparation: the files of a corpus become token files, as a stream and in constant memory.
+
+Four steps: `count` a group of files, `merge` the counts into a plan and a tokenizer, `encode` a
+group, `gather` the groups. The workflow runs them as jobs of their own for a corpus of many files;
+for a single one, `prepare` takes them all. The bytes depend on no grouping or number of threads.
+Formats and encodings are left to corpus.py, the reading of token files to dataset.py.
+"""
+
+import hashlib
+import logging
+import shutil
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar, cast
+
+import numpy as np
+from tqdm import tqdm
+
+from nanogpt import playwright
+from nanogpt.config import Corpus, Dataset, UserError
+from nanogpt.corpus import Progress, decide_encoding, read_text, texts
+from nanogpt.files import atomic_write, read_json, sha256_file, write_json
+from nanogpt.tokenizer import (
+    ByteTokenizer,
+    Tokenizer,
+    Tokens,
+    char_tokenizer,
+    code_points,
+    load_tokenizer,
+    separated_at,
+    token_dtype,
+    train_byte_pairs,
+)
+
+logger = logging.getLogger(__name__)
+
+SPLITS = ("train", "val")
+COUNTED = ("n_tokens", "n_characters", "n_bytes", "n_documents")
+
+BATCH = 1 << 18  # characters that a thread takes at once
+# Characters without a place where byte pairs can be cut, which must be held and joined as one.
+LONGEST_UNCUT = 1 << 22
+MANY_DOCUMENTS = 100  # from here on `split: auto` goes by document
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Piece(NamedTuple):
+    """A part of a document, and the split that it belongs to."""
+
+    split: str
+    text: str
+    ends_document: bool
+
+
+def count(files: Sequence[Path], corpus: Corpus, threads: int = 1) -> dict[str, Any]:
+    """What the first pass over some files finds, as JSON has it.
+
+    files: each one's encoding, sha256, counts, and, where it is one document, a hash of its text;
+    characters: all that occur, sorted.
+
+    Errors: UserError for what cannot be read or is not text, and for a wrong sha256.
+    """
+    occurs = np.zeros(0x110000, dtype=np.bool_)
+    counted = []
+    with ThreadPoolExecutor(threads) as pool, _progress("count", files) as progress:
+        for path in files:
+            digest = pool.submit(sha256_file, path)
+            encoding = decide_encoding(path, corpus)
+            found = _count_file(path, corpus, encoding, occurs, pool, threads, progress.update)
+            counted.append({"path": str(path), "sha256": digest.result(), **found})
+            if corpus.sha256 not in (None, digest.result()):
+                raise UserError(
+                    f"{path}: its sha256 is {digest.result()}, but config.yaml says "
+                    f"{corpus.sha256}; remove the file to download it again"
+                )
+    return {"files": counted, "characters": "".join(map(chr, np.flatnonzero(occurs)))}
+
+
+def _count_file(
+    path: Path,
+    corpus: Corpus,
+    encoding: str,
+    occurs: Any,
+    pool: ThreadPoolExecutor,
+    threads: int,
+    progress: Progress,
+) -> dict[str, Any]:
+    n_documents = n_characters = n_bytes = 0
+    text_hash = hashlib.blake2b(digest_size=8)
+
+    def counted() -> Iterator[Piece]:
+        nonlocal n_documents, n_characters, n_bytes
+        for text, ends_document in texts(path, corpus, encoding, progress):
+            data = text.encode("utf-8")
+            text_hash.update(data)
+            n_documents += ends_document
+            n_characters += len(text)
+            n_bytes += len(data)
+            yield Piece("train", text, ends_document)
+
+    def mark(batch: Sequence[Piece]) -> None:
+        for piece in batch:
+            occurs[code_points(piece.text)] = True
+
+    for _ in _in_order(pool, threads, mark, _batches(counted())):
+        pass
+    return {
+        "encoding": encoding,
+        "n_documents": n_documents,
+        "n_characters": n_characters,
+        "n_bytes": n_bytes,
+        "hash": text_hash.hexdigest() if n_documents == 1 else None,
+    }
+
+
+def merge(
+    counts: Sequence[dict[str, Any]],
+    corpus: Corpus,
+    dataset: Dataset,
+    tokenizer_file: str | Path | None = None,
+    threads: int = 1,
+) -> tuple[dict[str, Any], Tokenizer]:
+    """The plan of a dataset, as JSON has it, and its tokenizer.
+
+    counts: of all groups of files, in order. tokenizer_file: of another dataset, or GPT-2's.
+    """
+    lengths = [sum(file["n_characters"] for file in group["files"]) for group in counts]
+    n_documents = sum(file["n_documents"] for group in counts for file in group["files"])
+    split = dataset.split
+    if split == "auto":
+        split = "document" if n_documents >= MANY_DOCUMENTS else "position"
+    plan = {
+        "split": split,
+        "n_documents": n_documents,
+        # Where nanoGPT cuts a text: this many characters are for training.
+        "n_train": int(sum(lengths) * (1 - dataset.val_ratio)),
+        # Of each group, how many characters stand before it.
+        "starts": [sum(lengths[:group]) for group in range(len(counts))],
+    }
+    if tokenizer_file:
+        return plan, load_tokenizer(tokenizer_file)
+    if dataset.tokenizer == "byte":
+        return plan, ByteTokenizer()
+    if dataset.tokenizer == "char":
+        separator = dataset.separator if n_documents > 1 else ""
+        return plan, char_tokenizer(separator.join(["", *(c["characters"] for c in counts)]))
+    files = [Path(file["path"]) for group in counts for file in group["files"]]
+    with _progress("train byte pairs", files) as progress:
+        pieces = (
+            piece
+            for number, group in enumerate(counts)
+            for piece in _pieces(group, plan, number, corpus, dataset, progress.update)
+            if piece.split == "train"
+        )
+        train = (piece.text for piece in _recut(pieces, separated_at))
+        tokenizer = train_byte_pairs(train, dataset.vocab_size, threads)
+    if tokenizer.vocab_size < dataset.vocab_size:
+        logger.warning(
+            "the text has byte pairs for %d tokens only, not for vocab_size %d",
+            tokenizer.vocab_size,
+            dataset.vocab_size,
+        )
+    return plan, tokenizer
+
+
+def encode(
+    counts: dict[str, Any],
+    plan: dict[str, Any],
+    group: int,
+    tokenizer: Tokenizer,
+    corpus: Corpus,
+    dataset: Dataset,
+    directory: Path,
+    threads: int = 1,
+) -> dict[str, Any]:
+    """Write train.bin and val.bin of a group of files; returns the counts of both for JSON.
+
+    counts: of this group, whose number in the plan is `group`.
+
+    Errors: UserError for what a given tokenizer lacks, and a text that cannot be cut.
+    """
+    several = plan["n_documents"] > 1
+    separator = tokenizer.end_of_document(dataset.separator if several else "")
+    separator = separator if several else separator[:0]
+
+    def encode_batch(batch: Sequence[Piece]) -> list[tuple[Piece, Tokens, int]]:
+        encoded = []
+        for piece in batch:
+            tokens = tokenizer.encode(piece.text)
+            if piece.ends_document and several:
+                tokens = cast(Tokens, np.concatenate([tokens, separator]))
+            encoded.append((piece, tokens, len(piece.text.encode("utf-8"))))
+        return encoded
+
+    totals = {split: dict.fromkeys(COUNTED, 0) for split in SPLITS}
+    paths = [Path(file["path"]) for file in counts["files"]]
+    with (
+        atomic_write(directory / "train.bin") as train,
+        atomic_write(directory / "val.bin") as val,
+        ThreadPoolExecutor(threads) as pool,
+        _progress("encode", paths) as progress,
+    ):
+        files = {"train": train, "val": val}
+        pieces = _pieces(counts, plan, group, corpus, dataset, progress.update)
+        batches = _batches(_recut(pieces, tokenizer.cut))
+        for batch in _in_order(pool, threads, encode_batch, batches):
+            for piece, tokens, n_bytes in batch:
+                files[piece.split].write(
+                    tokens.astype(tokens.dtype.newbyteorder("<"), copy=False).data
+                )
+                total = totals[piece.split]
+                total["n_tokens"] += len(tokens)
+                total["n_characters"] += len(piece.text)
+                total["n_bytes"] += n_bytes
+                total["n_documents"] += piece.ends_document
+    return totals
+
+
+def prepare(
+    files: Sequence[Path],
+    corpus: Corpus,
+    dataset: Dataset,
+    directory: Path,
+    *,
+    tokenizer_file: str | Path | None = None,
+    plan_file: str | Path | None = None,
+    threads: int = 1,
+) -> None:
+    """Write train.bin, val.bin, tokenizer.json and meta.json of a corpus to `directory`.
+
+    tokenizer_file: of another dataset, or GPT-2's. plan_file: plan.json as jobs left it, beside
+    tokenizer.json and the directories of all groups; without it, all is made here, as one group.
+
+    Errors: those of the four steps, and UserError for a split of less than two tokens.
+    """
+    if plan_file:
+        plan = read_json(plan_file)
+        jobs = Path(plan_file).parent
+        tokenizer = load_tokenizer(jobs / "tokenizer.json")
+        groups = [jobs / str(group) for group in range(len(plan["starts"]))]
+        counts = [read_json(group / "counts.json") for group in groups]
+        totals = [read_json(group / "totals.json") for group in groups]
+        gather(groups, directory)
+    else:
+        counts = [count(files, corpus, threads)]
+        plan, tokenizer = merge(counts, corpus, dataset, tokenizer_file, threads)
+        totals = [encode(counts[0], plan, 0, tokenizer, corpus, dataset, directory, threads)]
+    tokenizer.save(directory / "tokenizer.json")
+    meta: dict[str, Any] = {
+        "tokenizer": dataset.tokenizer,
+        "vocab_size": tokenizer.vocab_size,
+        "dtype": np.dtype(token_dtype(tokenizer.vocab_size)).name,
+        "split": plan["split"],
+        "tokenizer_sha256": sha256_file(directory / "tokenizer.json"),
+    }
+    for split in SPLITS:
+        total = {name: sum(group[split][name] for group in totals) for name in COUNTED}
+        if total["n_tokens"] < 2:
+            raise UserError(
+                f"{files[0]}: too short a text to split ({plan['split']}, val_ratio "
+                f"{dataset.val_ratio:g}): {split} would have {total['n_tokens']} tokens; add text"
+            )
+        meta[split] = {**total, "sha256": sha256_file(directory / f"{split}.bin")}
+        logger.info("%s: %s tokens", split, f"{total['n_tokens']:,}")
+    if corpus.builtin:
+        # Over what evaluation predicts: every character of the split but the first.
+        text = read_text(files[0], corpus)
+        bits = playwright.surprisal(text)[plan["n_train"] + 1 :].sum()
+        meta["source"] = {"val_bits_per_byte": float(bits) / (meta["val"]["n_bytes"] - 1)}
+    meta["files"] = [file for group in counts for file in group["files"]]
+    write_json(directory / "meta.json", meta)
+
+
+def gather(groups: Sequence[Path], directory: Path) -> None:
+    """Write train.bin and val.bin of a dataset: those of its groups, one after the other."""
+    for split in SPLITS:
+        with atomic_write(directory / f"{split}.bin") as whole:
+            for group in groups:
+                with open(group / f"{split}.bin", "rb") as part:
+                    shutil.copyfileobj(part, whole, BATCH)
+
+
+def _pieces(
+    counts: dict[str, Any],
+    plan: dict[str, Any],
+    group: int,
+    corpus: Corpus,
+    dataset: Dataset,
+    progress: Progress,
+) -> Iterator[Piece]:
+    """The documents of a group in pieces, each in its split."""
+    position = plan["starts"][group]
+    for file in counts["files"]:
+        for text, ends_document in texts(Path(file["path"]), corpus, file["encoding"], progress):
+            if plan["split"] == "document":
+                # A file of several documents gives each as one piece.
+                text_hash = file["hash"] or _hash(text)
+                yield Piece(_split_by(text_hash, dataset.val_ratio), text, ends_document)
+                continue
+            n_train = min(max(0, plan["n_train"] - position), len(text))
+            position += len(text)
+            if n_train == len(text) and position <= plan["n_train"]:
+                yield Piece("train", text, ends_document)
+                continue
+            if n_train:
+                yield Piece("train", text[:n_train], False)
+            yield Piece("val", text[n_train:], ends_document)
+
+
+def _hash(text: str) -> str:
+    return hashlib.blake2b(text.encode("utf-8"), digest_size=8).hexdigest()
+
+
+def _split_by(text_hash: str, val_ratio: float) -> str:
+    """The split of a document: by its text alone, so that other documents do not move it."""
+    return "val" if int(text_hash, 16) < val_ratio * 2**64 else "train"
+
+
+def _recut(pieces: Iterable[Piece], cut: Callable[[str], int]) -> Iterator[Piece]:
+    """The same text in pieces that can be encoded one by one: cut where `cut` says."""
+    rest = Piece("", "", True)  # what may still be joined to the next piece
+    for piece in pieces:
+        if piece.split != rest.split and rest.text:
+            yield rest
+            rest = rest._replace(text="")
+        text = rest.text + piece.text
+        end = len(text) if piece.ends_document else cut(text)
+        if end or piece.ends_document:
+            yield piece._replace(text=text[:end])
+        rest = Piece(piece.split, text[end:], False)
+        if len(rest.text) > LONGEST_UNCUT:
+            raise UserError(
+                f"{len(rest.text):,} characters without a blank, where byte pairs could be cut, "
+                f"from {rest.text[:20]!r} on; add line breaks, or take `tokenizer: char` or `byte`"
+            )
+    if rest.text:
+        yield rest
+
+
+def _batches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
+    """Pieces by the quarter million characters, so that small documents cost no thread each."""
+    batch: list[Piece] = []
+    size = 0
+    for piece in pieces:
+        batch.append(piece)
+        size += len(piece.text)
+        if size >= BATCH:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _in_order(
+    pool: ThreadPoolExecutor,
+    threads: int,
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+) -> Iterator[Result]:
+    """`map` by a pool that holds only a few items at a time."""
+    pending: deque[Future[Result]] = deque()
+    for item in items:
+        pending.append(pool.submit(function, item))
+        if len(pending) > 2 * threads:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()
+
+
+def _progress(task: str, files: Sequence[Path]) -> Any:
+    """A bar over the bytes of some files, as they lie on the disk, where there is a terminal."""
+    size = sum(path.stat().st_size for path in files if path.is_file())
+    return tqdm(desc=task, total=size, unit="B", unit_scale=True, disable=None)

@@ -1,0 +1,25 @@
+"""Rule encode: a group of a corpus' files in, their tokens out."""
+
+from pathlib import Path
+
+from nanogpt.config import find_dataset, find_texts, load
+from nanogpt.files import read_json, write_json
+from nanogpt.prepare import encode
+from nanogpt.stage import logged
+from nanogpt.tokenizer import load_tokenizer
+
+with logged(snakemake):
+    corpus, dataset = find_dataset(
+        load(snakemake.config, find_texts()), snakemake.wildcards.dataset
+    )
+    totals = encode(
+        read_json(snakemake.input.counts),
+        read_json(snakemake.input.plan),
+        int(snakemake.wildcards.group),
+        load_tokenizer(snakemake.input.tokenizer),
+        corpus,
+        dataset,
+        Path(snakemake.output.totals).parent,
+        snakemake.threads,
+    )
+    write_json(snakemake.output.totals, totals)

@@ -1,0 +1,16 @@
+"""Rule merge: the counts of all groups in, a plan and a tokenizer out."""
+
+from nanogpt.config import find_dataset, find_texts, load
+from nanogpt.files import read_json, write_json
+from nanogpt.prepare import merge
+from nanogpt.stage import logged
+
+with logged(snakemake):
+    corpus, dataset = find_dataset(
+        load(snakemake.config, find_texts()), snakemake.wildcards.dataset
+    )
+    counts = list(map(read_json, snakemake.input.counts))
+    given = next(iter(snakemake.input.tokenizer), None)
+    plan, tokenizer = merge(counts, corpus, dataset, given, snakemake.threads)
+    write_json(snakemake.output.plan, plan)
+    tokenizer.save(snakemake.output.tokenizer)
