@@ -302,7 +302,7 @@ class Dataset(Settings):
         "gpt2: GPT-2's; byte: 256 symbols; or the name of a dataset, whose tokenizer is taken",
     )
     vocab_size: int = Field(
-        1024, ge=257, description="tokens of `bpe`: 256 bytes, merges, and `<|endoftext|>`"
+        1024, ge=257, description="tokens of `bpe`: 256 bytes, joined pairs, and the end of a text"
     )
     val_ratio: float = Field(0.1, gt=0, lt=1, description="share held out for validation")
     split: Literal["auto", "position", "document"] = Field(
@@ -313,7 +313,7 @@ class Dataset(Settings):
     separator: str = Field(
         "\n",
         description="what stands after each of several documents, for `char` and `byte`; "
-        "others have `<|endoftext|>`",
+        "byte pairs have a token for it",
     )
 
 
@@ -367,8 +367,8 @@ class Run(Settings):
 
 
 def find_texts(directory: Path = TEXTS) -> list[str]:
-    """The names (without .txt) of the user's own texts, sorted."""
-    return sorted(p.stem for p in directory.glob("*.txt"))
+    """The names (without .txt) of the user's own texts, sorted; hidden files are none."""
+    return sorted(p.stem for p in directory.glob("[!.]*.txt"))
 
 
 def read(path: str | Path = "config.yaml") -> Config:

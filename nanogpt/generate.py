@@ -65,7 +65,8 @@ def encode_prompt(checkpoint: Checkpoint, settings: SampleSettings) -> tuple[str
     try:
         ids = checkpoint.tokenizer.encode(text, settings.unknown)
     except UserError as error:
-        raise UserError(f"sample.start: {error}") from None
+        remedy = "leave them out, or say `unknown: skip`"
+        raise UserError(f"sample.start: {error}; {remedy}") from None
     if not len(ids):
         raise UserError("sample.start: no character of it is in the vocabulary; give another start")
     return checkpoint.tokenizer.decode(ids), torch.from_numpy(ids.astype("int64"))[None]

@@ -1,15 +1,20 @@
-"""Weights of others: Hugging Face's GPT-2.
+"""Formats of others: weights of Hugging Face's GPT-2 in, datasets for nanoGPT out.
 
 Where such weights come from is left to the caller.
 """
 
+import pickle
+import shutil
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import ValidationError
 from torch import Tensor
 
+from nanogpt import dataset
 from nanogpt.config import ModelSettings, UserError, explain
+from nanogpt.files import atomic_write
 from nanogpt.model import NORM_EPSILON
 
 # transformers keeps these as Conv1D, whose weight is the transpose of a linear layer's.
@@ -76,3 +81,37 @@ def weights_from_hugging_face(weights: Mapping[str, Tensor]) -> dict[str, Tensor
         for name, tensor in renamed.items()
         if not name.endswith(NOT_WEIGHTS)
     }
+
+
+def export_dataset(directory: Path, destination: Path) -> None:
+    """Write a dataset as a directory data/<name>/ of nanoGPT: train.bin, val.bin, meta.pkl.
+
+    meta.pkl tells nanoGPT's train.py the size of the vocabulary, and its sample.py the text of each
+    token; it has none for GPT-2's tokens, which nanoGPT knows.
+
+    Errors: UserError for a directory that is no dataset, and for tokens that nanoGPT cannot read.
+    """
+    files = dataset.load(directory)
+    if files.train.dtype.itemsize > 2:
+        raise UserError(
+            f"{directory}: a vocabulary of {files.tokenizer.vocab_size:,} tokens is stored as "
+            f"uint32, and nanoGPT reads uint16 only; lower vocab_size to 65,535"
+        )
+    destination.mkdir(parents=True, exist_ok=True)
+    for name in ("train.bin", "val.bin"):
+        with open(directory / name, "rb") as source, atomic_write(destination / name) as copy:
+            shutil.copyfileobj(source, copy)
+    meta_file = destination / "meta.pkl"
+    if files.meta["tokenizer"] == "gpt2":
+        meta_file.unlink(missing_ok=True)  # another dataset's, from an earlier export
+        return
+    texts = [files.tokenizer.decode([token]) for token in range(files.tokenizer.vocab_size)]
+    with atomic_write(meta_file) as file:
+        pickle.dump(
+            {
+                "vocab_size": len(texts),
+                "itos": dict(enumerate(texts)),
+                "stoi": {text: token for token, text in enumerate(texts)},
+            },
+            file,
+        )

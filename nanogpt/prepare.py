@@ -190,7 +190,12 @@ def encode(
     def encode_batch(batch: Sequence[Piece]) -> list[tuple[Piece, Tokens, int]]:
         encoded = []
         for piece in batch:
-            tokens = tokenizer.encode(piece.text)
+            try:
+                tokens = tokenizer.encode(piece.text)
+            except UserError as error:
+                raise UserError(
+                    f"tokenizer of `{dataset.tokenizer}`: {error}; give the dataset one of its own"
+                ) from None
             if piece.ends_document and several:
                 tokens = cast(Tokens, np.concatenate([tokens, separator]))
             encoded.append((piece, tokens, len(piece.text.encode("utf-8"))))

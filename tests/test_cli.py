@@ -2,20 +2,23 @@
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
 from nanogpt import __version__, manifest
 from nanogpt.checkpoint import save_model
 from nanogpt.cli import main
-from nanogpt.config import ModelSettings, describe_run, load, read
+from nanogpt.config import Corpus, Dataset, ModelSettings, describe_run, load, read
 from nanogpt.files import write_json
 from nanogpt.model import GPT
-from nanogpt.tokenizer import char_tokenizer
+from nanogpt.prepare import prepare
+from nanogpt.tokenizer import BytePairTokenizer, ByteTokenizer, char_tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -35,6 +38,7 @@ def run_python(code, *arguments, **options):
         capture_output=True,
         text=True,
         encoding="utf-8",
+        errors="surrogateescape",
         **options,
     )
 
@@ -394,3 +398,80 @@ def test_a_reader_that_has_seen_enough_stops_the_samples_quietly(model):
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait() != 0
+
+
+# --- Tokens ---------------------------------------------------------------------------------
+
+
+def test_tokenize_shows_each_token_with_its_id(model, capsys):
+    main(["tokenize", str(model), "aba"])
+    assert capsys.readouterr().out == (
+        "     2  'a'\n     3  'b'\n     2  'a'\n3 tokens of 7, 3 characters, 1.00 bytes a token\n"
+    )
+
+
+def test_tokenize_shows_a_part_of_a_character_as_bytes(tmp_path, capsys):
+    ByteTokenizer().save(tmp_path / "tokenizer.json")
+    main(["tokenize", str(tmp_path / "tokenizer.json"), "é"])
+    assert capsys.readouterr().out.splitlines()[:2] == ["   195  b'\\xc3'", "   169  b'\\xa9'"]
+
+
+def test_tokenize_reads_standard_input_or_a_file(model, tmp_path, capsys):
+    (tmp_path / "prompt.txt").write_text("ab")
+    main(["tokenize", str(model), f"FILE:{tmp_path}/prompt.txt"])
+    assert nanogpt("tokenize", str(model), input="ab").stdout == capsys.readouterr().out
+
+
+def test_tokenize_names_what_the_vocabulary_lacks(model):
+    assert "'x' (U+0078)" in error_of(["tokenize", str(model), "axb"])
+
+
+def test_a_text_that_is_not_utf_8_is_told_in_one_line(model):
+    assert_one_line(nanogpt("tokenize", str(model), "a\udcff"), "not UTF-8")
+    assert_one_line(nanogpt("tokenize", str(model), input="\udcff"), "not UTF-8")
+
+
+@pytest.mark.parametrize("command", [["tokenize", "nowhere"], ["export", "dataset", "no", "there"]])
+def test_what_is_not_there_is_told(command, project):
+    assert "no" in error_of(command)
+    assert not (project / "there").exists()
+
+
+@pytest.mark.parametrize("tokenizer", ["char", "byte", "bpe"])
+def test_an_exported_dataset_is_what_nanogpt_reads(tokenizer, tmp_path):
+    (tmp_path / "text.txt").write_text("the cat sat on the mat. " * 90)
+    corpus, dataset = Corpus(files=["text.txt"]), Dataset(tokenizer=tokenizer, vocab_size=270)
+    prepare([tmp_path / "text.txt"], corpus, dataset, tmp_path / "ours")
+    main(["export", "dataset", str(tmp_path / "ours"), str(tmp_path / "theirs")])
+    meta = pickle.loads((tmp_path / "theirs/meta.pkl").read_bytes())
+    # As nanoGPT's train.py reads tokens, and its sample.py turns them into text.
+    tokens = np.memmap(tmp_path / "theirs/val.bin", dtype=np.uint16, mode="r")
+    assert tokens.max() < meta["vocab_size"] == len(meta["itos"])
+    assert (
+        "".join(meta["itos"][token] for token in tokens.tolist()) == "the cat sat on the mat. " * 9
+    )
+    assert [meta["itos"][meta["stoi"][c]] for c in "cat"] == ["c", "a", "t"]
+    assert (tmp_path / "theirs/train.bin").read_bytes() == (
+        tmp_path / "ours/train.bin"
+    ).read_bytes()
+
+
+def test_tokens_of_gpt2_are_exported_without_a_vocabulary_which_nanogpt_has(tmp_path):
+    (tmp_path / "text.txt").write_text("the cat sat on the mat. " * 90)
+    BytePairTokenizer(tuple(bytes([byte]) for byte in range(256))).save(tmp_path / "gpt2.json")
+    corpus, dataset = Corpus(files=["text.txt"]), Dataset(tokenizer="gpt2")
+    files = [tmp_path / "text.txt"]
+    prepare(files, corpus, dataset, tmp_path / "ours", tokenizer_file=tmp_path / "gpt2.json")
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs/meta.pkl").write_text("of an earlier export")
+    main(["export", "dataset", str(tmp_path / "ours"), str(tmp_path / "theirs")])
+    assert sorted(p.name for p in (tmp_path / "theirs").iterdir()) == ["train.bin", "val.bin"]
+
+
+def test_tokens_of_32_bits_are_not_exported_as_nanogpt_would_misread_them(tmp_path):
+    letters = "".join(map(chr, range(0x10000, 0x20001)))
+    (tmp_path / "text.txt").write_text(letters, encoding="utf-8")
+    prepare([tmp_path / "text.txt"], Corpus(files=["t"]), Dataset(), tmp_path / "ours")
+    message = error_of(["export", "dataset", str(tmp_path / "ours"), str(tmp_path / "theirs")])
+    assert "uint32" in message
+    assert not (tmp_path / "theirs").exists()

@@ -124,7 +124,20 @@ WRONG = {
     "dtype": ("train: {dtype: float16}", ["train.dtype", "'bfloat16'", "'float16'"]),
     "device": ("train: {device: gpu}", ["train.device", "cuda", "'gpu'"]),
     "activation": ("models: {m: {activation: relu}}", ["m.activation", "'gelu'", "'relu'"]),
-    "tokenizer": ("datasets: {d: {tokenizer: word}}", ["d.tokenizer", "'char'", "'word'"]),
+    "tokenizer": (
+        "datasets: {d: {corpus: text, tokenizer: word}}",
+        ["d.tokenizer: no tokenizer or dataset `word`", "`char`", "`gpt2`", "`d`"],
+    ),
+    "tokenizer of itself": (
+        "datasets: {d: {corpus: text, tokenizer: d}}",
+        ["d.tokenizer: a circle: d -> d", "char, bpe, gpt2 or byte"],
+    ),
+    "tokenizers in a circle": (
+        "datasets: {d: {corpus: text, tokenizer: e}, e: {corpus: text, tokenizer: d}}",
+        ["d.tokenizer: a circle: d -> e -> d"],
+    ),
+    "a vocabulary of bytes alone": ("datasets: {d: {vocab_size: 256}}", ["vocab_size", "257"]),
+    "split": ("datasets: {d: {split: random}}", ["d.split", "'document'", "'random'"]),
     "keep": ("train: {keep: all}", ["train.keep", "'best'", "'last'", "'all'"]),
     "built-in corpus": ("corpora: {c: {builtin: play}}", ["c.builtin", "'playwright'", "'play'"]),
     # Corpora.
@@ -137,9 +150,23 @@ WRONG = {
         "corpora: {c: {url: 'http://a/b', files: f, builtin: playwright}}",
         ["corpora.c", "exactly one"],
     ),
-    "unknown scheme": ("corpora: {c: {url: 'ftp://a/b'}}", ["corpora.c.url", "https?"]),
+    "unknown scheme": ("corpora: {c: {url: 'ftp://a/b'}}", ["corpora.c.url", "http(s)"]),
     "url without a file": ("corpora: {c: {url: 'http://a/'}}", ["corpora.c.url", "'http://a/'"]),
     "url that leaves the directory": ("corpora: {c: {url: 'http://a/b/..'}}", ["corpora.c.url"]),
+    "range from high to low": ("corpora: {c: {url: 'http://a/[2-1].txt'}}", ["c.url", "lowest"]),
+    "two files of one name": (
+        "corpora: {c: {url: ['http://a/x', 'http://b/x']}}",
+        ["corpora.c", "same name"],
+    ),
+    "a digest of several files": (
+        f"corpora: {{c: {{url: ['http://a/x', 'http://a/y'], sha256: {'a' * 64}}}}}",
+        ["corpora.c", "sha256", "several"],
+    ),
+    "number for files": ("corpora: {c: {files: 3}}", ["corpora.c.files", "list"]),
+    "empty path": ("corpora: {c: {files: ['']}}", ["corpora.c.files.0", "at least 1"]),
+    "no files": ("corpora: {c: {files: []}}", ["corpora.c", "exactly one"]),
+    "errors": ("corpora: {c: {files: f, errors: ignore}}", ["c.errors", "'replace'", "'ignore'"]),
+    "newlines": ("corpora: {c: {files: f, newlines: crlf}}", ["c.newlines", "'lf'", "'crlf'"]),
     "short sha256": ("corpora: {c: {files: f, sha256: abc}}", ["corpora.c.sha256", "'abc'"]),
     "unknown encoding": ("corpora: {c: {files: f, encoding: utf-9}}", ["encoding", "utf-9"]),
     # Names that name nothing.
@@ -423,7 +450,7 @@ def test_texts_are_found_by_their_names(project):
     texts = project / "resources" / "texts"
     for name in ["b.txt", "a.1.txt", "README.md", "two words.txt", ".hidden.txt", "-n.txt"]:
         (texts / name).write_text("text")
-    assert find_texts() == ["a.1", "b"]
+    assert find_texts() == ["-n", "a.1", "b", "two words"]
     assert find_texts(project / "nowhere") == []
 
 
@@ -510,10 +537,26 @@ def test_a_decay_longer_than_the_training_leaves_room_for_the_warm_up():
     assert resolve_run(config, "first").train.lr_decay_iters == 51
 
 
+@pytest.mark.parametrize("name", ["two words", "-n", "Käse", "红楼梦"])
+def test_a_text_whose_name_can_name_no_run_is_told(name):
+    with pytest.raises(UserError, match=f"{name}.txt: `{name}` is no name; .*; rename the text"):
+        load({}, [name])
+
+
 def test_the_file_of_a_download_has_the_name_in_its_url():
-    assert Corpus(url="https://example.org/a/b/book.txt").file_name == "book.txt"
-    assert Corpus(url="https://example.org/book.txt?version=a/b#c/d").file_name == "book.txt"
-    assert Corpus(builtin="playwright").file_name == "input.txt"
+    plain, version = "https://example.org/a/b/book.txt", "https://example.org/book.txt?v=a/b#c/d"
+    assert Corpus(url=plain).downloads == {"book.txt": plain}
+    assert Corpus(url=version).downloads == {"book.txt": version}
+    assert Corpus(builtin="playwright").downloads == {}
+
+
+def test_a_numbered_range_of_urls_is_written_out_as_curl_does_it():
+    corpus = Corpus(url=["https://example.org/[8-10]-part-[00-01].txt", "https://example.org/z"])
+    parts = ["8-part-00", "8-part-01", "9-part-00", "9-part-01", "10-part-00", "10-part-01"]
+    assert corpus.urls == [
+        *(f"https://example.org/{part}.txt" for part in parts),
+        "https://example.org/z",
+    ]
 
 
 # --- Generated pages, and the config that is shipped ----------------------------------------
