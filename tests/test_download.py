@@ -30,9 +30,9 @@ Answer = Callable[[BaseHTTPRequestHandler], None]
 
 @pytest.fixture(autouse=True)
 def _quick_and_direct(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    monkeypatch.setattr(corpus, "CONNECT_TIMEOUT", 0.2)
-    monkeypatch.setattr(corpus, "READ_TIMEOUT", 0.2)
-    monkeypatch.setattr(corpus, "BACKOFF", 0.001)
+    monkeypatch.setattr(download, "CONNECT_TIMEOUT", 0.2)
+    monkeypatch.setattr(download, "READ_TIMEOUT", 0.2)
+    monkeypatch.setattr(download, "BACKOFF", 0.001)
     for scheme in ("http", "https", "all"):
         monkeypatch.delenv(f"{scheme}_proxy", raising=False)
         monkeypatch.delenv(f"{scheme}_proxy".upper(), raising=False)

@@ -204,6 +204,15 @@ EDITS = {
         _setting("corpora", "play", "seed", value=2),
         {**dict.fromkeys(ALL_RULES, 2), "generate": 1, "prepare": 1, "bench_report": 1},
     ),
+    "how newlines are read": (
+        _setting("corpora", "play", "newlines", value="lf"),
+        {**dict.fromkeys(ALL_RULES, 2), "prepare": 1, "bench_report": 1},
+    ),
+    "a setting of another tokenizer": (_setting("datasets", "play", "vocab_size", value=300), {}),
+    "the tokenizer": (
+        _setting("datasets", "play", "tokenizer", value="byte"),
+        {**dict.fromkeys(ALL_RULES, 2), "prepare": 1, "bench_report": 1},
+    ),
     "the report's runs": (_setting("report", "runs", value=["one"]), {"bench_report": 1}),
     "a run that nobody asked for": (_setting("runs", "three", value={"dataset": "play"}), {}),
     "a comment in config.yaml": (_edit("config.yaml", "runs:", "# mine\nruns:"), {}),
@@ -213,6 +222,14 @@ EDITS = {
     "the model's code": (
         _edit("nanogpt/model.py", "INIT_STD = 0.02", "INIT_STD = 0.03"),
         {**dict.fromkeys(AFTER_TRAIN, 2), "bench_report": 1, "tensorboard": 2},
+    ),
+    "the code of batches": (
+        _edit("nanogpt/dataset.py", "def batch(", "assert True\n\n\ndef batch("),
+        {**dict.fromkeys(AFTER_TRAIN - {"sample"}, 2), "sample": 2, "bench_report": 1},
+    ),
+    "the code of downloads": (
+        _edit("nanogpt/download.py", "TRIES = 4", "TRIES = 5"),
+        {},
     ),
     "the report's code": (
         _edit("nanogpt/report.py", "import ", "assert True\nimport "),
@@ -250,6 +267,112 @@ def test_a_dropped_text_becomes_a_run_and_an_older_one_over_it_is_noticed(projec
     text.write_text("Call me whatever you like, but call me early for breakfast.\n" * 40)
     os.utime(text, (1_000_000_000, 1_000_000_000))
     assert planned(project, target) == {"prepare": 1, "train": 1, "sample": 1}
+
+
+ESSAYS = [f"The {word} essay is short, and ends here.\n" * 3 for word in ("first", "next", "last")]
+GROUP_JOBS = {"count": 3, "merge": 1, "encode": 3, "prepare": 1}
+
+
+@pytest.fixture
+def essays(project: Path) -> Path:
+    """A checkout with a corpus of 40 files in a directory, which make three groups."""
+    directory = project / "texts/my éssays"
+    directory.mkdir(parents=True)
+    for number in range(40):
+        (directory / f"{number:02} é.txt").write_text(ESSAYS[number % 3])
+    (directory / "notes.md").write_text("no essay")
+    edit_config(project, lambda c: c["corpora"].update(essays={"files": "texts/my éssays"}))
+    edit_config(project, lambda c: c["datasets"].update(essays={}))
+    return project
+
+
+def test_a_corpus_of_many_files_goes_through_jobs_of_groups(essays: Path) -> None:
+    target = "results/datasets/essays/meta.json"
+    assert planned(essays, target) == GROUP_JOBS
+    run = snakemake(essays, target)
+    assert run.returncode == 0, run.stderr
+    meta = json.loads((essays / target).read_text())
+    assert len(meta["files"]) == 40
+    assert meta["train"]["n_characters"] + meta["val"]["n_characters"] == sum(
+        len(ESSAYS[number % 3]) for number in range(40)
+    )
+    left = [path.name for path in (essays / "results/datasets/essays/groups").rglob("*.*")]
+    assert left
+    assert all(name.endswith((".log", ".benchmark.tsv")) for name in left), "parts are temporary"
+    assert planned(essays, target) == {}
+    verify = "from nanogpt.cli import main; main(['verify', 'results/datasets/essays'])"
+    verified = subprocess.run([sys.executable, "-c", verify], cwd=essays, capture_output=True)
+    assert verified.returncode == 0, verified.stdout
+    # An edit, a file more, one replaced by an older one.
+    (essays / "texts/my éssays/zz.txt").write_text(ESSAYS[0])
+    assert planned(essays, target) == GROUP_JOBS
+    (essays / "texts/my éssays/zz.txt").unlink()
+    assert planned(essays, target) == {}
+    first = essays / "texts/my éssays/00 é.txt"
+    first.write_text("An essay that is older than all the others.\n")
+    os.utime(first, (1_000_000_000, 1_000_000_000))
+    assert planned(essays, target) == GROUP_JOBS
+    edit_config(essays, lambda c: c["datasets"]["essays"].update(val_ratio=0.2))
+    assert planned(essays, target) == GROUP_JOBS
+
+
+@pytest.mark.slow
+def test_the_bytes_of_a_dataset_depend_on_no_number_of_cores(essays: Path) -> None:
+    edit_config(essays, lambda c: c["datasets"]["essays"].update(tokenizer="bpe", vocab_size=280))
+    made = []
+    for cores in ("1", "3"):
+        run = snakemake(essays, "--cores", cores, "results/datasets/essays/meta.json")
+        assert run.returncode == 0, run.stderr
+        made.append(
+            results(essays, "results/datasets/essays/*.bin", "results/datasets/essays/*.json")
+        )
+        shutil.rmtree(essays / "results/datasets/essays")
+    for files in made:
+        del files["results/datasets/essays/prepare.manifest.json"]
+    assert made[0] == made[1]
+
+
+def test_a_dataset_can_have_the_tokenizer_of_another(essays: Path) -> None:
+    other = {"corpus": "play", "tokenizer": "essays"}
+    edit_config(essays, lambda c: c["datasets"]["essays"].update(tokenizer="bpe", vocab_size=280))
+    edit_config(essays, lambda c: c["datasets"].update(other=other))
+    target = "results/datasets/other/tokenizer.json"
+    assert planned(essays, target) == {**GROUP_JOBS, "prepare": 2}
+    run = snakemake(essays, target)
+    assert run.returncode == 0, run.stderr
+    made = results(essays, "results/datasets/*/tokenizer.json")
+    assert made[target] == made["results/datasets/essays/tokenizer.json"]
+
+
+@pytest.mark.parametrize(
+    ("files", "named"),
+    [
+        ("texts/none", "corpora.essays.files: there is no file texts/none"),
+        ("workflow/rules", "there is no .jsonl"),
+        ("texts/*.text", "no file matches the pattern texts/*.text"),
+        ("../*.txt", "the pattern ../*.txt leads out of the project"),
+        ("/usr/share/doc/**/*.txt", "leads out of the project"),
+    ],
+)
+def test_a_corpus_without_files_is_told_before_any_job_starts(
+    essays: Path, files: str, named: str
+) -> None:
+    edit_config(essays, lambda c: c["corpora"]["essays"].update(files=files))
+    assert named in error_of(snakemake(essays, "results/datasets/essays/meta.json"))
+
+
+def test_a_bad_file_among_many_is_named_in_one_line(essays: Path) -> None:
+    (essays / "texts/my éssays/11 é.txt").write_bytes(b"caf\xc3\xa9 " * 99 + b"\xff")
+    error = error_of(snakemake(essays, "results/datasets/essays/meta.json"))
+    assert "texts/my éssays/11 é.txt" in error
+    assert "0xff at offset 594" in error
+
+
+def test_a_text_whose_name_can_name_no_run_is_told(project: Path) -> None:
+    (project / "resources/texts/my book.txt").write_text("It was a bright cold day.\n")
+    error = error_of(snakemake(project, "results/one/samples.txt"))
+    assert "my book.txt" in error
+    assert "rename the text" in error
 
 
 def test_a_changed_prompt_file_is_noticed(project: Path) -> None:
@@ -376,3 +499,16 @@ def test_tiny_shakespeare_comes_from_a_mirror_and_is_split_as_in_nanogpt(project
     meta = json.loads((project / target).read_text())
     assert meta["vocab_size"] == 65
     assert (meta["train"]["n_tokens"], meta["val"]["n_tokens"]) == (1_003_854, 111_540)
+
+
+@pytest.mark.mirror
+@pytest.mark.skipif(not MIRROR, reason="NANOGPT_MIRROR is not set: no GPT-2 vocabulary here")
+def test_gpt2_s_tokens_come_by_a_mirror_and_are_as_many_as_nanogpt_s(project: Path) -> None:
+    shutil.copy(PROJECT / "config.yaml", project)
+    target = "results/datasets/shakespeare/meta.json"
+    run = snakemake(project, target, NANOGPT_MIRROR=str(MIRROR))
+    assert run.returncode == 0, run.stderr
+    meta = json.loads((project / target).read_text())
+    assert meta["vocab_size"] == 50_257
+    assert (meta["train"]["n_tokens"], meta["val"]["n_tokens"]) == (301_966, 36_059)
+    assert planned(project, target) == {}
