@@ -42,7 +42,7 @@ watch: environment
 	$(BIN)/tensorboard --logdir results
 
 clean:
-	rm -rf .snakemake .nanogpt resources/corpora
+	rm -rf .snakemake .nanogpt resources/corpora resources/tokenizers
 	find results -mindepth 1 ! -name README.md -delete
 
 distclean: clean

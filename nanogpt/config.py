@@ -634,4 +634,6 @@ def _did_you_mean(name: str, names: Iterable[str], none: str = "; there is none"
     if near:
         return f"; did you mean `{near[0]}`?"
     few = len(names) <= MANY_NAMES
-    return f"; there is {', '.join(f'`{n}`' for n in names)}" if names and few else none
+    if names and few:
+        return f"; there is {', '.join(f'`{n}`' for n in names)}"
+    return "" if names else none

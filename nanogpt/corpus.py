@@ -11,11 +11,13 @@ import difflib
 import glob
 import gzip
 import io
+import itertools
 import json
 import logging
 import lzma
 import os
 import re
+import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -25,16 +27,24 @@ from typing import Any, BinaryIO, cast
 
 from nanogpt.config import Corpus, UserError
 
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
 logger = logging.getLogger(__name__)
 
 DOWNLOADS = Path("resources/corpora")
 
 PIECE = 1 << 18  # bytes of a file that are decoded at once
 
-TABLES = (".jsonl", ".parquet", ".csv")
+TABLES = (".jsonl", ".csv", ".parquet")
 COMPRESSIONS = (".gz", ".zst", ".xz")
 # What is taken from a directory. A file that is named may have any name, and be plain text.
-SUFFIXES = (*TABLES, *(f"{kind}{c}" for kind in (".txt", ".jsonl") for c in ("", *COMPRESSIONS)))
+SUFFIXES = (
+    *(f"{kind}{c}" for c in ("", *COMPRESSIONS) for kind in (".txt", ".jsonl", ".csv")),
+    ".parquet",
+)
 
 # UTF-32's little-endian mark begins with UTF-16's, so UTF-32 comes first.
 BYTE_ORDER_MARKS = (
@@ -48,11 +58,16 @@ SAMPLES = 16  # places of a file that its encoding is decided on
 SAMPLE = 16384  # bytes at each
 SCANNED = 1 << 24  # bytes of a compressed file that the places are spread over
 # Bytes below 0x30 are inside no character of any multi-byte encoding: a cut there splits none.
-WHOLE_CHARACTERS = re.compile(rb"[\x00-\x2f].*[\x00-\x2f]", re.DOTALL)
+INSIDE_CHARACTERS = bytes(range(0x30, 0x100))
 ASCII = bytes(range(0x80))
 # What has the form of UTF-8, surrogates included.
 UTF8_SEQUENCE = re.compile(
     rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}"
+)
+
+# What Western European languages write beside ASCII. In cp1250, Polish and Czech would have others.
+WESTERN = set(
+    "ÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕÖØÙÚÛÜŒßàáâãäåæçèéêëìíîïñòóôõöøùúûüœÿ¡¿«»‘’‚“”„–—…·•§©®™°ªº½²€£¢\xa0"  # noqa: RUF001
 )
 
 # Called with how many more bytes of a file were read.
@@ -75,7 +90,7 @@ def find_files(name: str, corpus: Corpus) -> list[Path]:
         try:
             files = _expand(entry)
         except OSError as error:
-            raise UserError(f"corpora.{name}.files: {entry}: {error.strerror}") from None
+            raise UserError(f"corpora.{name}.files: {error.filename}: {error.strerror}") from None
         except UserError as error:
             raise UserError(f"corpora.{name}.files: {error}") from None
         found.update(dict.fromkeys(files))
@@ -85,11 +100,10 @@ def find_files(name: str, corpus: Corpus) -> list[Path]:
 def _expand(entry: str) -> list[Path]:
     path = Path(entry)
     if path.is_dir():
-        files = [p for p in path.rglob("*") if p.name.endswith(SUFFIXES) and p.is_file()]
-        visible = [p for p in files if not _is_hidden(p.relative_to(path))]
-        if not visible:
+        files = sorted(_files_below(path))
+        if not files:
             raise UserError(f"there is no {', '.join(SUFFIXES)} in the directory {entry}")
-        return sorted(visible)
+        return files
     if path.is_file():
         return [path]
     if not glob.has_magic(entry):
@@ -99,14 +113,27 @@ def _expand(entry: str) -> list[Path]:
             f"the pattern {entry} leads out of the project, where a slip may search a whole disk; "
             "name a directory instead, or link the texts into resources/"
         )
-    matches = [p for p in Path().glob(entry) if p.is_file()]
+    # Not pathlib's, which takes hidden files and refuses some patterns.
+    paths = map(Path, glob.glob(entry, recursive=True))  # noqa: PTH207
+    matches = [path for path in paths if path.is_file()]
     if not matches:
         raise UserError(f"no file matches the pattern {entry}")
     return sorted(matches)
 
 
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+def _files_below(directory: Path) -> Iterator[Path]:
+    """What of a directory is a corpus' file, by its name; hidden ones are none."""
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    for root, directories, names in os.walk(directory, onerror=fail):
+        directories[:] = [name for name in directories if not name.startswith(".")]
+        for name in names:
+            path = Path(root, name)
+            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
+                path.stat()  # fails for a link to nothing
+                yield path
 
 
 def read_text(path: Path, corpus: Corpus | None = None) -> str:
@@ -114,7 +141,7 @@ def read_text(path: Path, corpus: Corpus | None = None) -> str:
 
     Errors: those of `texts`.
     """
-    corpus = corpus or Corpus(files=[str(path)], encoding="utf-8")
+    corpus = corpus or Corpus(files=[str(path)], encoding="utf-8-sig")
     return "".join(text for text, _ in texts(path, corpus, decide_encoding(path, corpus)))
 
 
@@ -152,10 +179,10 @@ def texts(
 
 def _kind(path: Path) -> str:
     """The suffix that tells a file's format, without that of its compression."""
-    name = path.name
+    name = path.name.lower()
     for compression in COMPRESSIONS:
         name = name.removesuffix(compression)
-    return Path(name).suffix.lower()
+    return Path(name).suffix
 
 
 def _whole(path: Path, pieces: Iterable[str]) -> Iterator[tuple[str, bool]]:
@@ -164,23 +191,22 @@ def _whole(path: Path, pieces: Iterable[str]) -> Iterator[tuple[str, bool]]:
         empty = False
         yield piece, False
     if empty:
-        raise UserError(f"{path}: empty; put a text there")
+        raise UserError(f"{path}: empty; put a text there, or take it out of the corpus")
     yield "", True
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[BinaryIO, BinaryIO]]:
     """A file as it lies on the disk, and what it holds once unpacked."""
+    suffix = path.suffix.lower()
     try:
         with open(path, "rb") as raw:
-            if path.name.endswith(".gz"):
+            if suffix == ".gz":
                 yield raw, cast(BinaryIO, gzip.GzipFile(fileobj=raw))
-            elif path.name.endswith(".xz"):
+            elif suffix == ".xz":
                 yield raw, cast(BinaryIO, lzma.LZMAFile(raw))  # noqa: SIM115
-            elif path.name.endswith(".zst"):
-                import pyarrow
-
-                yield raw, pyarrow.input_stream(raw, compression="zstd")
+            elif suffix == ".zst":
+                yield raw, cast(BinaryIO, zstd.ZstdFile(raw))
             else:
                 yield raw, raw
     except FileNotFoundError:
@@ -189,7 +215,7 @@ def _opened(path: Path) -> Iterator[tuple[BinaryIO, BinaryIO]]:
         raise UserError(f"{path}: a directory; name a text file in it") from None
     except PermissionError:
         raise UserError(f"{path}: no permission to read it; try `chmod a+r {path}`") from None
-    except (EOFError, lzma.LZMAError, zlib.error, OSError) as error:
+    except (EOFError, lzma.LZMAError, zlib.error, zstd.ZstdError, OSError) as error:
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())
         raise UserError(
             f"{path}: cannot be read to its end: {reason}; it may be cut short or damaged: "
@@ -216,8 +242,9 @@ def _decoded(path: Path, corpus: Corpus, encoding: str, progress: Progress | Non
                 start = offset - len(error.object) + error.start
                 byte = f"byte 0x{error.object[error.start]:02x} at offset {start}"
                 raise _misfit(path, encoding, f"{byte} does not fit ({error.reason})") from None
-            except UnicodeError as error:
-                raise _misfit(path, encoding, str(error)) from None
+            except UnicodeError as error:  # there is no byte order mark
+                flaw = f"{error}: name {encoding}-le or {encoding}-be"
+                raise _misfit(path, encoding, flaw) from None
             if "\0" in text:
                 raise _binary(path)
             if corpus.newlines == "lf":
@@ -279,13 +306,16 @@ def _jsonl_rows(path: Path, lines: Iterable[str], column: str) -> Iterator[tuple
         try:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise UserError(f"{where}: not JSON: {error}; mend the line or take it out") from None
-        if not isinstance(record, dict) or column not in record:
-            fields = ", ".join(f"`{field}`" for field in record) if isinstance(record, dict) else ""
-            raise UserError(
-                f"{where}: no field `{column}`; there is {fields or 'none'}; "
-                "name the one with the text as the corpus's `text_column:`"
+            flaw = (
+                f"{error.msg} at character {error.colno}"
+                if isinstance(error, json.JSONDecodeError)
+                else str(error)
             )
+            raise UserError(f"{where}: not JSON: {flaw}; mend the line or take it out") from None
+        if not isinstance(record, dict):
+            raise UserError(f"{where}: not a JSON object, such as {{{column!r}: 'a document'}}")
+        if column not in record:
+            raise _no_column(where, column, list(record))
         yield where, _text_of(record[column], where, column)
 
 
@@ -295,7 +325,7 @@ def _csv_rows(path: Path, lines: Iterable[str], column: str) -> Iterator[tuple[s
     try:
         columns = next(reader, [])
         if column not in columns:
-            raise _no_column(path, column, columns)
+            raise _no_column(str(path), column, columns)
         index = columns.index(column)
         for row in reader:
             where = f"{path}: line {reader.line_num}"
@@ -314,30 +344,35 @@ def _parquet_rows(path: Path, column: str, progress: Progress | None) -> Iterato
         try:
             table = parquet.ParquetFile(raw, pre_buffer=False)
             if column not in table.schema_arrow.names:
-                raise _no_column(path, column, table.schema_arrow.names)
-            number = 0
-            size, n_rows = os.fstat(raw.fileno()).st_size, max(1, table.metadata.num_rows)
+                raise _no_column(str(path), column, table.schema_arrow.names)
+            number = reported = 0
+            size, n_rows = os.fstat(raw.fileno()).st_size, table.metadata.num_rows
             for rows in table.iter_batches(256, columns=[column], use_threads=False):
-                for text in rows.column(0).to_pylist():
+                for text in rows.column(0):
                     number += 1
                     where = f"{path}: row {number}"
-                    yield where, _text_of("" if text is None else text, where, column)
+                    yield where, _text_of(text.as_py(), where, column)
                 if progress:
-                    progress(size * rows.num_rows // n_rows)
+                    progress(size * number // n_rows - reported)
+                    reported = size * number // n_rows
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path}: row {number}: `{column}` is not UTF-8: {error}") from None
         except pyarrow.ArrowException as error:
             reason = " ".join(str(error).split())
             raise UserError(f"{path}: not a parquet file that can be read: {reason}") from None
 
 
-def _no_column(path: Path, column: str, columns: list[str]) -> UserError:
+def _no_column(where: str, column: str, columns: list[str]) -> UserError:
     there = ", ".join(f"`{name}`" for name in columns) or "none"
     return UserError(
-        f"{path}: no column `{column}`; there is {there}; "
+        f"{where}: no column `{column}`; there is {there}; "
         "name the one with the text as the corpus's `text_column:`"
     )
 
 
 def _text_of(value: Any, where: str, column: str) -> str:
+    if value is None:
+        return ""
     if not isinstance(value, str):
         raise UserError(f"{where}: `{column}` is no text but {type(value).__name__}")
     return value
@@ -364,9 +399,7 @@ def decide_encoding(path: Path, corpus: Corpus) -> str:
             return codec
     if any(b"\0" in part for part in sample):
         raise _binary(path)
-    # A file of one place is whole; parts of others begin and end anywhere.
-    parts = sample if len(sample) == 1 else list(map(_whole_characters, sample))
-    return _likeliest(b"\n".join(parts), path)
+    return _likeliest(b"\n".join(sample), path)
 
 
 def _named(path: Path, encoding: str) -> str:
@@ -390,7 +423,7 @@ def _text_codec(name: str) -> str | None:
 
 
 def _sample(path: Path) -> list[bytes]:
-    """Bytes at places spread over a file; if they are all ASCII, then where it first is not."""
+    """Bytes at places spread over a file; if they are all ASCII, then where some are not."""
     with _opened(path) as (raw, file):
         size = os.fstat(raw.fileno()).st_size
         if file is not raw:  # no going back in a compressed file
@@ -398,54 +431,89 @@ def _sample(path: Path) -> list[bytes]:
             size = len(file.getbuffer())
         if size <= SAMPLES * SAMPLE:
             return [file.read()]
-        parts = []
-        for number in range(SAMPLES):
-            file.seek(number * (size - SAMPLE) // (SAMPLES - 1))
-            parts.append(file.read(SAMPLE))
-        if not all(map(bytes.isascii, parts)):
-            return parts
-        file.seek(0)
-        while len(parts) < 2 * SAMPLES and (data := file.read(PIECE)):
-            if not data.isascii():
-                first = len(data) - len(data.lstrip(ASCII))
-                start = max(0, first - SAMPLE // 2)
-                parts.append(data[start : start + SAMPLE])
+        places = [number * (size - SAMPLE) // (SAMPLES - 1) for number in range(SAMPLES)]
+        parts = [_part(file, place, size) for place in places]
+        if all(map(bytes.isascii, parts)):
+            not_ascii = itertools.islice(_first_not_ascii(file), SAMPLES)
+            parts += [_part(file, max(0, place - SAMPLE // 2), size) for place in not_ascii]
         return parts
 
 
-def _whole_characters(part: bytes) -> bytes:
-    found = WHOLE_CHARACTERS.search(part)
-    return found.group() if found else part
+def _first_not_ascii(file: BinaryIO) -> Iterator[int]:
+    """Where the first byte is that is not ASCII, in each piece of a file that has one."""
+    offset = 0
+    while True:
+        file.seek(offset)  # whoever takes what is yielded reads elsewhere
+        data = file.read(PIECE)
+        if not data:
+            return
+        if not data.isascii():
+            yield offset + len(data) - len(data.lstrip(ASCII))
+        offset += len(data)
+
+
+def _part(file: BinaryIO, place: int, size: int) -> bytes:
+    """SAMPLE bytes of a file, less what may be a part of a character at either end."""
+    file.seek(place)
+    part = file.read(SAMPLE)
+    whole = part if place == 0 else part.lstrip(INSIDE_CHARACTERS)
+    whole = whole if place + SAMPLE >= size else whole.rstrip(INSIDE_CHARACTERS)
+    return whole or part
 
 
 def _likeliest(sample: bytes, path: Path) -> str:
-    in_form = out_of_form = 0  # bytes that are not ASCII, of lines that are UTF-8 or not
+    # Bytes that are not ASCII, of lines that have the form of UTF-8 or not, or have it for certain.
+    in_form = out_of_form = certain = 0
     for line in sample.split(b"\n"):
         n_bytes = len(line.translate(None, ASCII))
+        sequences = UTF8_SEQUENCE.findall(line)
+        n_formed = sum(map(len, sequences))
         # Bad bytes in UTF-8, where a guess would spoil all the good ones, are few. Other encodings
         # have its form by accident, at most about half of a line (measured: Japanese in EUC-JP).
-        if sum(map(len, UTF8_SEQUENCE.findall(line))) > 0.75 * n_bytes:
+        if n_formed > 0.75 * n_bytes:
             in_form += n_bytes
         else:
             out_of_form += n_bytes
-    # A line of one or two letters can be UTF-8 by accident (Chinese in GBK: one pair in seven).
-    return "utf-8" if in_form >= 0.2 * out_of_form else _guess(sample, path)
+        if n_formed == n_bytes and len(sequences) > 3:
+            certain += n_bytes
+    # A line of a letter or two can be UTF-8 by accident (Chinese in GBK: one letter in seven).
+    is_utf8 = in_form >= 0.2 * out_of_form or certain > 0.02 * out_of_form
+    return "utf-8" if is_utf8 else _guess(sample, path)
 
 
 def _guess(sample: bytes, path: Path) -> str:
-    import charset_normalizer
-
-    matches = charset_normalizer.from_bytes(sample)
-    best = matches.best()
-    if best is None:
-        raise _binary(path)
-    # charset-normalizer lists ties by name, cp1250 before cp1252, which is by far the commoner.
-    tied = [m for m in matches if (m.chaos, m.coherence) == (best.chaos, best.coherence)]
-    western = any("cp1252" in match.could_be_from_charset for match in tied)
-    codec = codecs.lookup("cp1252" if western else best.encoding).name
+    codec = "cp1252" if _is_western(sample) else _resembling(sample, path)
     logger.warning(
         "%s: not UTF-8; taken for %s, a guess: if letters are wrong, name its `encoding:`",
         path,
         codec,
     )
     return codec
+
+
+def _is_western(sample: bytes) -> bool:
+    """Whether a text is, in cp1252, English or another Western language.
+
+    By far the commonest of old encodings; too few of its letters are not ASCII for the statistics
+    of `_resembling`, which take French for Baltic.
+    """
+    letters = sample.translate(None, ASCII)
+    try:
+        decoded = letters.decode("cp1252")
+    except UnicodeDecodeError:
+        return False
+    share = len(letters) / len(sample)
+    return share < 0.02 or (share < 0.15 and set(decoded) <= WESTERN)
+
+
+def _resembling(sample: bytes, path: Path) -> str:
+    import charset_normalizer
+
+    matches = charset_normalizer.from_bytes(sample)
+    best = matches.best()
+    if best is None:
+        raise _binary(path)
+    # Ties are listed by name, cp1250 before cp1252.
+    tied = [m for m in matches if (m.chaos, m.coherence) == (best.chaos, best.coherence)]
+    western = any("cp1252" in match.could_be_from_charset for match in tied)
+    return codecs.lookup("cp1252" if western else best.encoding).name

@@ -55,9 +55,9 @@ def fetch(
         parsed = httpx.URL(url)
     except httpx.InvalidURL as error:
         raise UserError(f"{url}: not a URL: {error}; correct `url:` in config.yaml") from None
-    relative = unquote((parsed.netloc + parsed.raw_path).decode())
+    relative = (parsed.netloc + parsed.raw_path).decode()
     reason = ""
-    for source in (*(_in_mirror(mirror, relative) for mirror in mirrors), url):
+    for source in (*(place for m in mirrors for place in _in_mirror(m, relative)), url):
         try:
             with atomic_write(destination) as file:
                 if isinstance(source, Path):
@@ -89,12 +89,15 @@ def fetch(
     )
 
 
-def _in_mirror(mirror: str, relative: str) -> Path | str:
+def _in_mirror(mirror: str, relative: str) -> list[Path | str]:
+    """Where a mirror may have the file. relative: <host>/<path>, as its URL has it."""
+    # `wget -x` writes %20 out, and leaves %2F as it is.
+    names = dict.fromkeys((unquote(relative), relative))
     if mirror.startswith(("http://", "https://")):
-        return f"{mirror.rstrip('/')}/{quote(relative)}"
+        return [f"{mirror.rstrip('/')}/{quote(name)}" for name in names]
     if mirror.startswith("file://"):
         mirror = url2pathname(urlsplit(mirror).path)
-    return Path(f"{mirror}/{relative}")
+    return [Path(f"{mirror}/{name}") for name in names]
 
 
 def _copy(source: Path, file: BinaryIO) -> None:

@@ -16,6 +16,7 @@ from nanogpt import dataset
 from nanogpt.config import ModelSettings, UserError, explain
 from nanogpt.files import atomic_write
 from nanogpt.model import NORM_EPSILON
+from nanogpt.tokenizer import GPT2_SHA256
 
 # transformers keeps these as Conv1D, whose weight is the transpose of a linear layer's.
 TRANSPOSED = (
@@ -102,7 +103,7 @@ def export_dataset(directory: Path, destination: Path) -> None:
         with open(directory / name, "rb") as source, atomic_write(destination / name) as copy:
             shutil.copyfileobj(source, copy)
     meta_file = destination / "meta.pkl"
-    if files.meta["tokenizer"] == "gpt2":
+    if files.meta["tokenizer_sha256"] == GPT2_SHA256:
         meta_file.unlink(missing_ok=True)  # another dataset's, from an earlier export
         return
     texts = [files.tokenizer.decode([token]) for token in range(files.tokenizer.vocab_size)]

@@ -49,11 +49,12 @@ Result = TypeVar("Result")
 
 
 class Piece(NamedTuple):
-    """A part of a document, and the split that it belongs to."""
+    """A part of a document, the split that it belongs to, and its file, for messages."""
 
     split: str
     text: str
     ends_document: bool
+    path: str
 
 
 def count(files: Sequence[Path], corpus: Corpus, threads: int = 1) -> dict[str, Any]:
@@ -69,14 +70,14 @@ def count(files: Sequence[Path], corpus: Corpus, threads: int = 1) -> dict[str, 
     with ThreadPoolExecutor(threads) as pool, _progress("count", files) as progress:
         for path in files:
             digest = pool.submit(sha256_file, path)
+            if corpus.sha256 and digest.result() != corpus.sha256:
+                raise UserError(
+                    f"{path}: its sha256 is {digest.result()}, but config.yaml says "
+                    f"{corpus.sha256}; remove the file to download it again, or correct the digest"
+                )
             encoding = decide_encoding(path, corpus)
             found = _count_file(path, corpus, encoding, occurs, pool, threads, progress.update)
             counted.append({"path": str(path), "sha256": digest.result(), **found})
-            if corpus.sha256 not in (None, digest.result()):
-                raise UserError(
-                    f"{path}: its sha256 is {digest.result()}, but config.yaml says "
-                    f"{corpus.sha256}; remove the file to download it again"
-                )
     return {"files": counted, "characters": "".join(map(chr, np.flatnonzero(occurs)))}
 
 
@@ -92,7 +93,7 @@ def _count_file(
     n_documents = n_characters = n_bytes = 0
     text_hash = hashlib.blake2b(digest_size=8)
 
-    def counted() -> Iterator[Piece]:
+    def counted() -> Iterator[str]:
         nonlocal n_documents, n_characters, n_bytes
         for text, ends_document in texts(path, corpus, encoding, progress):
             data = text.encode("utf-8")
@@ -100,13 +101,13 @@ def _count_file(
             n_documents += ends_document
             n_characters += len(text)
             n_bytes += len(data)
-            yield Piece("train", text, ends_document)
+            yield text
 
-    def mark(batch: Sequence[Piece]) -> None:
-        for piece in batch:
-            occurs[code_points(piece.text)] = True
+    def mark(batch: Sequence[str]) -> None:
+        for text in batch:
+            occurs[code_points(text)] = True
 
-    for _ in _in_order(pool, threads, mark, _batches(counted())):
+    for _ in _in_order(pool, threads, mark, _batches(counted(), len)):
         pass
     return {
         "encoding": encoding,
@@ -184,22 +185,22 @@ def encode(
     Errors: UserError for what a given tokenizer lacks, and a text that cannot be cut.
     """
     several = plan["n_documents"] > 1
-    separator = tokenizer.end_of_document(dataset.separator if several else "")
-    separator = separator if several else separator[:0]
+
+    def encode_piece(piece: Piece) -> tuple[Piece, Tokens, int]:
+        try:
+            tokens = tokenizer.encode(piece.text)
+            if piece.ends_document and several:
+                end = tokenizer.end_of_document(dataset.separator)
+                tokens = cast(Tokens, np.concatenate([tokens, end]))
+        except UserError as error:
+            raise UserError(
+                f"{piece.path}: with the tokenizer `{dataset.tokenizer}` and the separator "
+                f"{dataset.separator!r}: {error}; choose another"
+            ) from None
+        return piece, tokens, len(piece.text.encode("utf-8"))
 
     def encode_batch(batch: Sequence[Piece]) -> list[tuple[Piece, Tokens, int]]:
-        encoded = []
-        for piece in batch:
-            try:
-                tokens = tokenizer.encode(piece.text)
-            except UserError as error:
-                raise UserError(
-                    f"tokenizer of `{dataset.tokenizer}`: {error}; give the dataset one of its own"
-                ) from None
-            if piece.ends_document and several:
-                tokens = cast(Tokens, np.concatenate([tokens, separator]))
-            encoded.append((piece, tokens, len(piece.text.encode("utf-8"))))
-        return encoded
+        return list(map(encode_piece, batch))
 
     totals = {split: dict.fromkeys(COUNTED, 0) for split in SPLITS}
     paths = [Path(file["path"]) for file in counts["files"]]
@@ -211,7 +212,7 @@ def encode(
     ):
         files = {"train": train, "val": val}
         pieces = _pieces(counts, plan, group, corpus, dataset, progress.update)
-        batches = _batches(_recut(pieces, tokenizer.cut))
+        batches = _batches(_recut(pieces, tokenizer.cut), lambda piece: len(piece.text))
         for batch in _in_order(pool, threads, encode_batch, batches):
             for piece, tokens, n_bytes in batch:
                 files[piece.split].write(
@@ -222,6 +223,27 @@ def encode(
                 total["n_characters"] += len(piece.text)
                 total["n_bytes"] += n_bytes
                 total["n_documents"] += piece.ends_document
+        if len(plan["starts"]) == 1:
+            _add_up([totals], dataset, paths[0])  # before the files take their names
+    return totals
+
+
+def _add_up(
+    groups: Sequence[dict[str, Any]], dataset: Dataset, first: Path
+) -> dict[str, dict[str, int]]:
+    """The counts of both splits over all groups; UserError if one is too short to be a split."""
+    totals = {
+        split: {name: sum(group[split][name] for group in groups) for name in COUNTED}
+        for split in SPLITS
+    }
+    for split, total in totals.items():
+        if total["n_tokens"] < 2:
+            n_characters = sum(total["n_characters"] for total in totals.values())
+            raise UserError(
+                f"{first}: {n_characters:,} characters in all are too few to split by val_ratio "
+                f"{dataset.val_ratio:g}: the {split} split would have {total['n_tokens']} tokens; "
+                "add text, or change val_ratio or `split:` of the dataset"
+            )
     return totals
 
 
@@ -248,12 +270,12 @@ def prepare(
         tokenizer = load_tokenizer(jobs / "tokenizer.json")
         groups = [jobs / str(group) for group in range(len(plan["starts"]))]
         counts = [read_json(group / "counts.json") for group in groups]
-        totals = [read_json(group / "totals.json") for group in groups]
+        totals = _add_up([read_json(group / "totals.json") for group in groups], dataset, files[0])
         gather(groups, directory)
     else:
         counts = [count(files, corpus, threads)]
         plan, tokenizer = merge(counts, corpus, dataset, tokenizer_file, threads)
-        totals = [encode(counts[0], plan, 0, tokenizer, corpus, dataset, directory, threads)]
+        totals = encode(counts[0], plan, 0, tokenizer, corpus, dataset, directory, threads)
     tokenizer.save(directory / "tokenizer.json")
     meta: dict[str, Any] = {
         "tokenizer": dataset.tokenizer,
@@ -263,19 +285,14 @@ def prepare(
         "tokenizer_sha256": sha256_file(directory / "tokenizer.json"),
     }
     for split in SPLITS:
-        total = {name: sum(group[split][name] for group in totals) for name in COUNTED}
-        if total["n_tokens"] < 2:
-            raise UserError(
-                f"{files[0]}: too short a text to split ({plan['split']}, val_ratio "
-                f"{dataset.val_ratio:g}): {split} would have {total['n_tokens']} tokens; add text"
-            )
-        meta[split] = {**total, "sha256": sha256_file(directory / f"{split}.bin")}
-        logger.info("%s: %s tokens", split, f"{total['n_tokens']:,}")
+        meta[split] = {**totals[split], "sha256": sha256_file(directory / f"{split}.bin")}
+        logger.info("%s: %s tokens", split, f"{totals[split]['n_tokens']:,}")
     if corpus.builtin:
-        # Over what evaluation predicts: every character of the split but the first.
+        # Over what evaluation predicts: all of the split but its first token. A play is ASCII.
         text = read_text(files[0], corpus)
-        bits = playwright.surprisal(text)[plan["n_train"] + 1 :].sum()
-        meta["source"] = {"val_bits_per_byte": float(bits) / (meta["val"]["n_bytes"] - 1)}
+        first = len(tokenizer.decode(tokenizer.encode(text[plan["n_train"] :])[:1]))
+        bits = playwright.surprisal(text)[plan["n_train"] + first :].sum()
+        meta["source"] = {"val_bits_per_byte": float(bits) / (meta["val"]["n_bytes"] - first)}
     meta["files"] = [file for group in counts for file in group["files"]]
     write_json(directory / "meta.json", meta)
 
@@ -300,20 +317,21 @@ def _pieces(
     """The documents of a group in pieces, each in its split."""
     position = plan["starts"][group]
     for file in counts["files"]:
-        for text, ends_document in texts(Path(file["path"]), corpus, file["encoding"], progress):
+        path = file["path"]
+        for text, ends_document in texts(Path(path), corpus, file["encoding"], progress):
             if plan["split"] == "document":
                 # A file of several documents gives each as one piece.
                 text_hash = file["hash"] or _hash(text)
-                yield Piece(_split_by(text_hash, dataset.val_ratio), text, ends_document)
+                yield Piece(_split_by(text_hash, dataset.val_ratio), text, ends_document, path)
                 continue
             n_train = min(max(0, plan["n_train"] - position), len(text))
             position += len(text)
             if n_train == len(text) and position <= plan["n_train"]:
-                yield Piece("train", text, ends_document)
+                yield Piece("train", text, ends_document, path)
                 continue
             if n_train:
-                yield Piece("train", text[:n_train], False)
-            yield Piece("val", text[n_train:], ends_document)
+                yield Piece("train", text[:n_train], False, path)
+            yield Piece("val", text[n_train:], ends_document, path)
 
 
 def _hash(text: str) -> str:
@@ -327,7 +345,7 @@ def _split_by(text_hash: str, val_ratio: float) -> str:
 
 def _recut(pieces: Iterable[Piece], cut: Callable[[str], int]) -> Iterator[Piece]:
     """The same text in pieces that can be encoded one by one: cut where `cut` says."""
-    rest = Piece("", "", True)  # what may still be joined to the next piece
+    rest = Piece("", "", True, "")  # what may still be joined to the next piece
     for piece in pieces:
         if piece.split != rest.split and rest.text:
             yield rest
@@ -336,23 +354,24 @@ def _recut(pieces: Iterable[Piece], cut: Callable[[str], int]) -> Iterator[Piece
         end = len(text) if piece.ends_document else cut(text)
         if end or piece.ends_document:
             yield piece._replace(text=text[:end])
-        rest = Piece(piece.split, text[end:], False)
+        rest = piece._replace(text=text[end:], ends_document=False)
         if len(rest.text) > LONGEST_UNCUT:
             raise UserError(
-                f"{len(rest.text):,} characters without a blank, where byte pairs could be cut, "
-                f"from {rest.text[:20]!r} on; add line breaks, or take `tokenizer: char` or `byte`"
+                f"{piece.path}: {len(rest.text):,} characters without a blank, where byte pairs "
+                f"could be cut, from {rest.text[:20]!r} on; add line breaks, or take "
+                "`tokenizer: char` or `byte`"
             )
     if rest.text:
         yield rest
 
 
-def _batches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
-    """Pieces by the quarter million characters, so that small documents cost no thread each."""
-    batch: list[Piece] = []
+def _batches(items: Iterable[Item], length: Callable[[Item], int]) -> Iterator[list[Item]]:
+    """Items by the quarter million characters: a thread's task is not a small document."""
+    batch: list[Item] = []
     size = 0
-    for piece in pieces:
-        batch.append(piece)
-        size += len(piece.text)
+    for item in items:
+        batch.append(item)
+        size += length(item)
         if size >= BATCH:
             yield batch
             batch, size = [], 0

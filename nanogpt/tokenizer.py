@@ -31,6 +31,9 @@ END_OF_TEXT = "<|endoftext|>"
 GPT2_MERGES_URL = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/vocab.bpe"
 GPT2_MERGES_SHA256 = "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"
 
+# Of the tokenizer.json that they make.
+GPT2_SHA256 = "d05c6ba73cacc287984e43baae6ea468039bcf9097962e2c3aafcfa34f106ba4"
+
 # GPT-2's rule of what byte pairs may join: a word with the space before it, a number, ...
 # https://github.com/openai/gpt-2/blob/master/src/encoder.py, in the syntax of tiktoken's engine.
 PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
@@ -225,7 +228,10 @@ class BytePairTokenizer:
         few = len(text) // LONG_BLANKS_APART
         blanks = list(itertools.islice(LONG_BLANK.finditer(text), few + 1))
         if len(blanks) > few:
-            return cast(Tokens, _encode(self._engine, text).astype(dtype, copy=False))
+            try:
+                return cast(Tokens, _encode(self._engine, text).astype(dtype, copy=False))
+            except ValueError:  # its stack is full: there is a blank of a million characters
+                blanks = list(LONG_BLANK.finditer(text))
         for blank in blanks:
             parts.append(_encode(self._fast_engine, text[start : blank.start()]))
             parts.append(_encode(self._engine, blank.group()))
@@ -321,8 +327,10 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
     """
     try:
         saved = read_json(path)
-        if saved["type"] == "char" and isinstance(saved["vocabulary"], str):
-            return CharTokenizer(saved["vocabulary"])
+        if saved["type"] == "char":
+            vocabulary = saved["vocabulary"]
+            if isinstance(vocabulary, str) and len(set(vocabulary)) == len(vocabulary):
+                return CharTokenizer(vocabulary)
         if saved["type"] == "byte":
             return ByteTokenizer()
         if saved["type"] == "bpe":

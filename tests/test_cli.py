@@ -18,9 +18,15 @@ from nanogpt.config import Corpus, Dataset, ModelSettings, describe_run, load, r
 from nanogpt.files import write_json
 from nanogpt.model import GPT
 from nanogpt.prepare import prepare
-from nanogpt.tokenizer import BytePairTokenizer, ByteTokenizer, char_tokenizer
+from nanogpt.tokenizer import (
+    GPT2_MERGES_URL,
+    ByteTokenizer,
+    char_tokenizer,
+    gpt2_tokenizer,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
+MIRROR = os.environ.get("NANOGPT_MIRROR")
 
 CONFIG = """
 corpora: {text: {files: text.txt}}
@@ -456,10 +462,14 @@ def test_an_exported_dataset_is_what_nanogpt_reads(tokenizer, tmp_path):
     ).read_bytes()
 
 
-def test_tokens_of_gpt2_are_exported_without_a_vocabulary_which_nanogpt_has(tmp_path):
+@pytest.mark.mirror
+@pytest.mark.skipif(not MIRROR, reason="NANOGPT_MIRROR is not set: no GPT-2 vocabulary here")
+@pytest.mark.parametrize("name", ["gpt2", "a dataset that has it"])
+def test_tokens_of_gpt2_are_exported_without_a_vocabulary_which_nanogpt_has(name, tmp_path):
+    merges = GPT2_MERGES_URL.removeprefix("https://")
+    gpt2_tokenizer(Path(MIRROR) / merges).save(tmp_path / "gpt2.json")
     (tmp_path / "text.txt").write_text("the cat sat on the mat. " * 90)
-    BytePairTokenizer(tuple(bytes([byte]) for byte in range(256))).save(tmp_path / "gpt2.json")
-    corpus, dataset = Corpus(files=["text.txt"]), Dataset(tokenizer="gpt2")
+    corpus, dataset = Corpus(files=["text.txt"]), Dataset(tokenizer=name)
     files = [tmp_path / "text.txt"]
     prepare(files, corpus, dataset, tmp_path / "ours", tokenizer_file=tmp_path / "gpt2.json")
     (tmp_path / "theirs").mkdir()

@@ -1,27 +1,28 @@
-"""Token files are nanoGPT's, and the batch of a step is a pure function of the step."""
+"""Token files are opened only if they are whole; the batch of a step is a function of the step."""
 
-import hashlib
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nanogpt import playwright
-from nanogpt.config import Corpus, Dataset, UserError
-from nanogpt.config import load as load_config
-from nanogpt.corpus import fetch, mirrors
-from nanogpt.dataset import batch, check_block_size, load, prepare, windows
+from nanogpt.config import Corpus, Dataset, EvalSettings, ModelSettings, UserError
+from nanogpt.dataset import batch, check_block_size, load, windows
+from nanogpt.evaluate import windows_loss
+from nanogpt.files import write_json
+from nanogpt.model import GPT
+from nanogpt.prepare import prepare
+from nanogpt.tokenizer import ByteTokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
 
 TEXT = "Ein Märchen: »€ 5« 😀.\n" * 10
+MANY_SYMBOLS = "".join(map(chr, range(0x10000, 0x10000 + 70_000)))
 
 
 def prepare_text(directory, text, **dataset):
@@ -29,7 +30,7 @@ def prepare_text(directory, text, **dataset):
     corpus_file = directory / "text.txt"
     corpus_file.write_bytes(text.encode())
     made = directory / "dataset"
-    prepare(corpus_file, Corpus(files=str(corpus_file)), Dataset(**dataset), made)
+    prepare([corpus_file], Corpus(files=[str(corpus_file)]), Dataset(**dataset), made)
     return made
 
 
@@ -38,119 +39,10 @@ def dataset(tmp_path):
     return prepare_text(tmp_path, TEXT)
 
 
-# --- Files ----------------------------------------------------------------------------------
-
-
-def test_a_dataset_is_four_files(dataset):
-    names = {path.name for path in dataset.iterdir()}
-    assert names == {"train.bin", "val.bin", "tokenizer.json", "meta.json"}
-
-
-@pytest.mark.parametrize("val_ratio", [0.1, 0.2, 0.05, 0.5, 0.3])
-@pytest.mark.parametrize("n_characters", [100, 101, 109, 997])
-def test_the_tail_is_held_out_where_nanogpt_cuts(tmp_path, n_characters, val_ratio):
-    text = ("0123456789" * 100)[:n_characters]
-    files = load(prepare_text(tmp_path, text, val_ratio=val_ratio))
-    cut = int(n_characters * (1 - val_ratio))
-    assert files.tokenizer.decode(files.train) == text[:cut]
-    assert files.tokenizer.decode(files.val) == text[cut:]
-
-
-def test_token_files_are_little_endian_ids_that_numpy_maps_as_nanogpt_does(dataset):
-    ids = np.memmap(dataset / "train.bin", dtype=np.uint16, mode="r")
-    symbols = sorted(set(TEXT))
-    train = TEXT[: int(len(TEXT) * 0.9)]
-    assert ids.tolist() == [symbols.index(c) for c in train]
-    expected = b"".join(symbols.index(c).to_bytes(2, "little") for c in train)
-    assert (dataset / "train.bin").read_bytes() == expected
-
-
-def test_many_symbols_are_four_little_endian_bytes_each(tmp_path):
-    symbols = [chr(code) for code in range(0x10000, 0x10000 + 65_536)]
-    made = prepare_text(tmp_path, "".join(symbols), val_ratio=0.5)
-    assert json.loads((made / "meta.json").read_text())["dtype"] == "uint32"
-    assert (made / "val.bin").read_bytes()[:4] == (32_768).to_bytes(4, "little")
-    assert load(made).val[-1] == 65_535
-
-
-def test_the_vocabulary_is_that_of_the_whole_text(tmp_path):
-    made = prepare_text(tmp_path, "a" * 99 + "z")
-    assert load(made).tokenizer.vocabulary == "az"
-
-
-def test_meta_counts_characters_bytes_and_tokens_of_each_split(dataset):
-    meta = json.loads((dataset / "meta.json").read_text(encoding="utf-8"))
-    cut = int(len(TEXT) * 0.9)
-    for split, part in (("train", TEXT[:cut]), ("val", TEXT[cut:])):
-        assert meta[split]["n_characters"] == len(part)
-        assert meta[split]["n_tokens"] == len(part)
-        assert meta[split]["n_bytes"] == len(part.encode()) > len(part)
-    assert meta["vocab_size"] == len(set(TEXT))
-    assert meta["dtype"] == "uint16"
-    assert meta["tokenizer"] == "char"
-
-
-def test_meta_has_the_digests_of_the_files(dataset, tmp_path):
-    meta = json.loads((dataset / "meta.json").read_text(encoding="utf-8"))
-
-    def sha256(path):
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-
-    assert meta["corpus_sha256"] == sha256(tmp_path / "text.txt")
-    assert meta["tokenizer_sha256"] == sha256(dataset / "tokenizer.json")
-    assert meta["train"]["sha256"] == sha256(dataset / "train.bin")
-    assert meta["val"]["sha256"] == sha256(dataset / "val.bin")
-
-
-def test_meta_says_which_encoding_was_read(tmp_path):
-    (tmp_path / "text.txt").write_bytes("naïve café\n".encode("latin-1") * 20)
-    corpus = Corpus(files="text.txt", encoding="latin-1")
-    prepare(tmp_path / "text.txt", corpus, Dataset(), tmp_path / "made")
-    meta = load(tmp_path / "made").meta
-    assert meta["encoding"].lower().replace("_", "-") in ("latin-1", "iso8859-1", "iso-8859-1")
-    assert "ï" in load(tmp_path / "made").tokenizer.vocabulary
-
-
-def test_the_same_text_gives_the_same_bytes(tmp_path):
-    (tmp_path / "again").mkdir()
-    one, two = prepare_text(tmp_path, TEXT), prepare_text(tmp_path / "again", TEXT)
-    for path in one.iterdir():
-        assert path.read_bytes() == (two / path.name).read_bytes()
-
-
-def test_meta_says_the_entropy_of_what_evaluation_predicts_of_a_builtin_corpus(tmp_path):
-    corpus = Corpus(builtin="playwright", n_characters=5000, seed=7)
-    text = playwright.write(5000, 7)
-    (tmp_path / "input.txt").write_text(text)
-    prepare(tmp_path / "input.txt", corpus, Dataset(), tmp_path / "made")
-    # Bits of the whole text less those of what is known before the first prediction.
-    known = text[: int(5000 * 0.9) + 1]
-    bits = playwright.surprisal(text).sum() - playwright.surprisal(known).sum()
-    found = load(tmp_path / "made").meta["source"]["val_bits_per_byte"]
-    assert found == pytest.approx(bits / (5000 - len(known)), rel=1e-9)
-    assert 0.1 < found < 5
-
-
-def test_meta_claims_no_entropy_for_a_text_of_the_user(dataset):
-    assert "source" not in load(dataset).meta
-
-
-@pytest.mark.parametrize(
-    ("text", "val_ratio", "named"),
-    [("a", 0.1, "train"), ("ab" * 5, 0.1, "val"), ("ab" * 5, 0.9, "train"), ("abc", 0.5, "train")],
-)
-def test_a_text_too_short_to_split_is_named_and_nothing_is_written(
-    tmp_path, text, val_ratio, named
-):
-    with pytest.raises(UserError, match=rf"text\.txt: .*too few.*{named} split") as error:
-        prepare_text(tmp_path, text, val_ratio=val_ratio)
-    assert len(str(error.value).splitlines()) == 1
-    assert not list(tmp_path.glob("dataset/*"))
-
-
-def test_an_empty_text_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"text\.txt"):
-        prepare_text(tmp_path, "")
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """A dataset of more symbols than two bytes can tell apart."""
+    return prepare_text(tmp_path_factory.mktemp("large"), MANY_SYMBOLS, val_ratio=0.5)
 
 
 # --- Loading --------------------------------------------------------------------------------
@@ -188,6 +80,46 @@ def test_a_token_file_of_another_size_is_named(dataset, name, damage):
     with pytest.raises(UserError, match=rf"{name}: .*{len(whole) // 2} tokens.*again") as error:
         load(dataset)
     assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["train.bin", "val.bin"])
+def test_a_token_that_the_vocabulary_lacks_is_named(dataset, name):
+    n_symbols = len(set(TEXT))
+    tokens = np.fromfile(dataset / name, dtype="<u2")
+    tokens[-1] = n_symbols - 1
+    tokens.tofile(dataset / name)
+    load(dataset)
+    tokens[-1] = n_symbols
+    tokens.tofile(dataset / name)
+    with pytest.raises(
+        UserError, match=rf"{name}: token id {n_symbols} is outside the vocabulary of {n_symbols}"
+    ) as error:
+        load(dataset)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_more_than_65535_symbols_are_read_as_four_bytes_each(large):
+    files = load(large)
+    assert files.train.dtype == files.val.dtype == np.uint32
+    assert len(files.train) == len(files.val) == 35_000
+    assert files.tokenizer.decode(files.train[:3]) == MANY_SYMBOLS[:3]
+    assert files.val[-1] == 69_999
+
+
+@pytest.mark.parametrize("damage", ["one byte short", "two bytes short", "a token outside"])
+def test_four_byte_tokens_are_checked_like_two_byte_ones(tmp_path, large, damage):
+    for path in large.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    whole = (tmp_path / "val.bin").read_bytes()
+    damaged = {
+        "one byte short": whole[:-1],
+        "two bytes short": whole[:-2],
+        "a token outside": whole[:-4] + (70_000).to_bytes(4, "little"),
+    }[damage]
+    (tmp_path / "val.bin").write_bytes(damaged)
+    named = "token id 70000 " if damage == "a token outside" else "35,000 tokens of uint32"
+    with pytest.raises(UserError, match=rf"val\.bin: .*{named}.*again"):
+        load(tmp_path)
 
 
 def test_an_absent_tokenizer_is_named(dataset):
@@ -328,23 +260,54 @@ def test_windows_hold_the_token_after_them():
     assert rows.dtype == np.int64
 
 
-# --- The real text --------------------------------------------------------------------------
+def test_four_byte_tokens_give_batches_and_losses(large):
+    tokens = load(large).val
+    whole = np.fromfile(large / "val.bin", dtype="<u4").astype(np.int64)
+    assert whole.tolist() == list(range(35_000, 70_000))
+    drawn = batch(tokens, 8, 4, 1337, 2)
+    assert drawn.dtype == np.int64
+    assert drawn.tolist() == batch(whole, 8, 4, 1337, 2).tolist()
+
+    torch.manual_seed(0)
+    small = ModelSettings(n_layer=1, n_head=1, n_embd=4, block_size=8, dropout=0.0)
+    model = GPT(small, 70_000)
+    settings = EvalSettings(batch_size=2, device="cpu", dtype="float32")
+    starts = np.array([0, 30_600, 34_984])
+    loss = windows_loss(model, tokens, starts, settings)
+    assert loss == windows_loss(model, whole, starts, settings)
+    assert loss.n_tokens == 24
+    assert loss.mean == pytest.approx(np.log(70_000), rel=0.1)
 
 
-@pytest.mark.mirror
-@pytest.mark.skipif("NANOGPT_MIRROR" not in os.environ, reason="NANOGPT_MIRROR is not set")
-def test_tiny_shakespeare_has_nanogpts_token_files(tmp_path):
-    config = load_config(yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8")))
-    corpus, dataset = config.corpora["shakespeare"], config.datasets["shakespeare_char"]
-    corpus_file = tmp_path / corpus.file_name
-    fetch(corpus.url, corpus_file, sha256=corpus.sha256, mirrors=mirrors([]))
-    prepare(corpus_file, corpus, dataset, tmp_path / "made")
-    files = load(tmp_path / "made")
-    assert files.meta["vocab_size"] == files.tokenizer.vocab_size == 65
-    assert len(files.train) == files.meta["train"]["n_tokens"] == 1_003_854
-    assert len(files.val) == files.meta["val"]["n_tokens"] == 111_540
-    text = corpus_file.read_bytes().decode("ascii")
-    id_of = {symbol: number for number, symbol in enumerate(sorted(set(text)))}
-    ids = np.array([id_of[c] for c in text], dtype="<u2").tobytes()
-    assert (tmp_path / "made/train.bin").read_bytes() == ids[: 2 * 1_003_854]
-    assert (tmp_path / "made/val.bin").read_bytes() == ids[2 * 1_003_854 :]
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells anonymous memory apart")
+def test_batches_of_a_large_file_take_no_memory_of_the_process(tmp_path):
+    n_tokens = 1 << 27
+    for name, count in (("train", n_tokens), ("val", 1024)):
+        with open(tmp_path / f"{name}.bin", "wb") as file:
+            file.truncate(2 * count)  # zeros that take no space on the disk
+    ByteTokenizer().save(tmp_path / "tokenizer.json")
+    meta = {"dtype": "uint16", "train": {"n_tokens": n_tokens}, "val": {"n_tokens": 1024}}
+    write_json(tmp_path / "meta.json", meta)
+    # A process of its own, as memory freed by other tests would hide what is taken.
+    script = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from nanogpt.dataset import batch, load\n"
+        "def anonymous():\n"
+        "    lines = Path('/proc/self/status').read_text().splitlines()\n"
+        "    return next(int(line.split()[1]) for line in lines if line.startswith('RssAnon'))\n"
+        "before = anonymous()\n"
+        "tokens = load(Path(sys.argv[1])).train\n"
+        "for step in range(512):\n"
+        "    assert not batch(tokens, 1024, 256, 1337, step).any()\n"
+        "print(anonymous() - before)\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", script, tmp_path],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    # All 256 MiB of the file were read.
+    assert int(run.stdout) < 32 * 1024

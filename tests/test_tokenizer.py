@@ -55,7 +55,7 @@ FRAGMENTS = [
     "'", "'s", "'ll", "'re", "'S", "\u2019s", "''", "don't", "they've", "7", "2024", "\u0663", "½",
     "a", "B", "Zwölf", "e\u0301", "--", ",", ".", "?", "!", "第3章", "漢字", "ひらがな", "カタカナ",
     "한국어", "々", "。", "\uff0c", "、", "\uff01", "\uff1b", "😀", "🇩🇪", "👩\u200d👧", "\u200d",
-    "\ufeff", "\u180e", "\0", "<|endoftext|>",
+    "雨が降る", "風が吹く", "\ufeff", "\u180e", "\0", "<|endoftext|>",
 ]  # fmt: skip
 # What is hard to cut and join: blanks in runs, apostrophes, scripts without blanks, marks.
 HARD = st.lists(
@@ -162,9 +162,10 @@ def test_pieces_cut_anywhere_give_the_tokens_of_the_whole(of_kind, kind):
     def check(text, places):
         places = [0, *sorted(place % (len(text) + 1) for place in places), len(text)]
         pieces = [
-            Piece("train", text[start:end], False) for start, end in itertools.pairwise(places)
+            Piece("train", text[start:end], False, "a.txt")
+            for start, end in itertools.pairwise(places)
         ]
-        recut = list(prepare._recut([*pieces, Piece("train", "", True)], tokenizer.cut))
+        recut = list(prepare._recut([*pieces, Piece("train", "", True, "a.txt")], tokenizer.cut))
         assert "".join(piece.text for piece in recut) == text
         assert [piece.ends_document for piece in recut] == [False] * (len(recut) - 1) + [True]
         parts = [piece.text for piece in recut]
@@ -459,10 +460,10 @@ def test_training_is_the_same_wherever_the_text_is_cut_between_words(pairs):
     def check(places):
         places = [0, *sorted(places), len(SMALL_TEXT)]
         pieces = [
-            Piece("train", SMALL_TEXT[start:end], False)
+            Piece("train", SMALL_TEXT[start:end], False, "a.txt")
             for start, end in itertools.pairwise(places)
         ]
-        recut = prepare._recut([*pieces, Piece("train", "", True)], pairs.cut)
+        recut = prepare._recut([*pieces, Piece("train", "", True, "a.txt")], pairs.cut)
         assert train_byte_pairs((piece.text for piece in recut), 350, 1) == pairs
 
     check()

@@ -225,6 +225,11 @@ def stage_code(rule_name):
     return _stage_code(rule_name, workflow.get_rule(rule_name).shellcmd or "")
 
 
+def dataset_code(wildcards):
+    """The digest of the code that makes a dataset, by one job or by many."""
+    return " ".join(map(stage_code, ("count", "merge", "encode", "prepare")))
+
+
 @cache
 def _stage_code(rule_name, command):
     return code_digest(PROJECT / f"workflow/scripts/{rule_name}.py", command)

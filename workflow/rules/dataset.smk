@@ -96,7 +96,7 @@ rule prepare:
     threads: 8
     params:
         settings=dataset_settings,
-        code=lambda wildcards: stage_code("prepare"),
+        code=dataset_code,
         corpus_state=corpus_state,
     script:
         "../scripts/prepare.py"
