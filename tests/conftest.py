@@ -1,12 +1,17 @@
 """What the tests share: one thread, a small play as a dataset, and a small model."""
 
+import os
 import sys
+from pathlib import Path
 
 import pytest
 
 from nanogpt import playwright
 from nanogpt.config import Corpus, Dataset, ModelSettings
 from nanogpt.prepare import prepare
+
+# As OpenAI published it; possessive quantifiers, which tiktoken uses, change no match.
+GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -41,3 +46,24 @@ def play(write_dataset):
 def tiny():
     """Settings of a model that takes milliseconds a step."""
     return ModelSettings(n_layer=2, n_head=2, n_embd=32, block_size=16, dropout=0.0)
+
+
+@pytest.fixture(scope="session")
+def reference():
+    """GPT-2's tokenizer as tiktoken makes it, from both of GPT-2's files; needs the mirror."""
+    import tiktoken
+    from tiktoken.load import data_gym_to_mergeable_bpe_ranks
+
+    mirror = Path(os.environ["NANOGPT_MIRROR"])
+    files = mirror / "openaipublic.blob.core.windows.net/gpt-2/encodings/main"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TIKTOKEN_CACHE_DIR", "")  # read where they lie, no copy kept
+        ranks = data_gym_to_mergeable_bpe_ranks(
+            str(files / "vocab.bpe"), str(files / "encoder.json")
+        )
+    return tiktoken.Encoding(
+        "reference",
+        pat_str=GPT2_PATTERN,
+        mergeable_ranks=ranks,
+        special_tokens={"<|endoftext|>": 50256},
+    )

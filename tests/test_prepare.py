@@ -51,9 +51,6 @@ needs_play = pytest.mark.skipif(
 )
 gpt2_only = [pytest.mark.mirror, needs_gpt2]
 
-# What GPT-2 itself splits a text by.
-GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-
 TOKENIZERS = ["char", "byte", "bpe", pytest.param("gpt2", marks=gpt2_only)]
 
 TEXT = "Ein Märchen: »€ 5« 😀.\n" * 10
@@ -114,25 +111,6 @@ def given_file(tmp_path_factory):
         return path
 
     return given_to
-
-
-@pytest.fixture(scope="module")
-def reference():
-    """GPT-2's tokenizer as tiktoken makes it, from both of GPT-2's files."""
-    import tiktoken
-    from tiktoken.load import data_gym_to_mergeable_bpe_ranks
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TIKTOKEN_CACHE_DIR", "")  # read where they lie, no copy kept
-        ranks = data_gym_to_mergeable_bpe_ranks(
-            str(GPT2_FILES / "vocab.bpe"), str(GPT2_FILES / "encoder.json")
-        )
-    return tiktoken.Encoding(
-        "reference",
-        pat_str=GPT2_PATTERN,
-        mergeable_ranks=ranks,
-        special_tokens={"<|endoftext|>": 50256},
-    )
 
 
 def write_texts(directory, texts, encoding="utf-8"):

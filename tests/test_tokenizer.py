@@ -40,9 +40,6 @@ needs_gpt2 = pytest.mark.skipif(
 )
 gpt2_only = [pytest.mark.mirror, needs_gpt2]
 
-# What GPT-2 itself splits a text by.
-GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-
 # Every character that Python or Unicode counts among blanks, line ends and control characters.
 BLANKS = sorted(
     chr(code)
@@ -86,25 +83,6 @@ def pairs():
 @pytest.fixture(scope="module")
 def gpt2():
     return gpt2_tokenizer(GPT2_FILES / "vocab.bpe")
-
-
-@pytest.fixture(scope="module")
-def reference():
-    """GPT-2's tokenizer as tiktoken makes it, from both of GPT-2's files."""
-    import tiktoken
-    from tiktoken.load import data_gym_to_mergeable_bpe_ranks
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TIKTOKEN_CACHE_DIR", "")  # read where they lie, no copy kept
-        ranks = data_gym_to_mergeable_bpe_ranks(
-            str(GPT2_FILES / "vocab.bpe"), str(GPT2_FILES / "encoder.json")
-        )
-    return tiktoken.Encoding(
-        "reference",
-        pat_str=GPT2_PATTERN,
-        mergeable_ranks=ranks,
-        special_tokens={"<|endoftext|>": 50256},
-    )
 
 
 EVERY_CHARACTER = "".join(map(chr, [*range(0xD800), *range(0xE000, 0x110000)]))
