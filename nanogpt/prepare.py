@@ -91,7 +91,7 @@ def _count_file(
     progress: Progress,
 ) -> dict[str, Any]:
     n_documents = n_characters = n_bytes = 0
-    text_hash = hashlib.blake2b(digest_size=8)
+    text_hash = hashlib.sha256()
 
     def counted() -> Iterator[str]:
         nonlocal n_documents, n_characters, n_bytes
@@ -335,12 +335,12 @@ def _pieces(
 
 
 def _hash(text: str) -> str:
-    return hashlib.blake2b(text.encode("utf-8"), digest_size=8).hexdigest()
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
 def _split_by(text_hash: str, val_ratio: float) -> str:
     """The split of a document: by its text alone, so that other documents do not move it."""
-    return "val" if int(text_hash, 16) < val_ratio * 2**64 else "train"
+    return "val" if int(text_hash, 16) < val_ratio * 2**256 else "train"
 
 
 def _recut(pieces: Iterable[Piece], cut: Callable[[str], int]) -> Iterator[Piece]:

@@ -4,6 +4,7 @@
 # before a job starts. Nothing here imports torch, so that a dry run stays light.
 import hashlib
 import json
+import math
 import os
 import re
 import sys
@@ -95,14 +96,15 @@ def dataset_corpus(wildcards):
 def file_groups(dataset):
     """The files of a dataset's corpus in groups that a job each counts and encodes.
 
-    A download is a group of its own: its size may not be known yet. Others share one up to 16 files
-    or 64 MiB, so that neither jobs nor the time of one become many.
+    A download is a group of its own: its size may not be known yet. Of other files, a group has up
+    to 64 MiB, and 16 files or a 64th of all, so that small files make few jobs.
     """
     corpus = CONFIG.corpora[settings.corpus_of(CONFIG, dataset)]
+    files = corpus_files(dataset)
+    most = 1 if corpus.url else max(16, math.ceil(len(files) / 64))
     groups, size = [[]], 0
-    for file in corpus_files(dataset):
-        full = corpus.url or len(groups[-1]) == 16 or size >= 2**26
-        if full and groups[-1]:
+    for file in files:
+        if groups[-1] and (len(groups[-1]) == most or size >= 2**26):
             groups.append([])
             size = 0
         groups[-1].append(str(file))
