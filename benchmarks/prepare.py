@@ -25,7 +25,7 @@ from typing import NamedTuple
 PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT))
 
-from nanogpt.tokenizer import GPT2_MERGES_URL, gpt2_tokenizer  # noqa: E402
+from nanogpt.tokenizer import GPT2_MERGES_URL  # noqa: E402
 
 OURS = """
 import sys
@@ -77,9 +77,7 @@ def measure(command: list[str], environment: dict[str, str]) -> Measured:
     return Measured(seconds, usage.ru_maxrss * 1024 / MB)
 
 
-def preparations(
-    directory: Path, tokenizer_file: Path, args: argparse.Namespace
-) -> list[Preparation]:
+def preparations(directory: Path, args: argparse.Namespace) -> list[Preparation]:
     """All that is compared, ours first."""
     text = str(directory / "input.txt")
     threads = str(args.threads)
@@ -87,7 +85,7 @@ def preparations(
     found = [
         Preparation("characters, ours", [*ours, "char", "", threads], args.sizes[-1]),
         Preparation("characters, nanoGPT", _script(directory, "shakespeare_char"), args.peer_limit),
-        Preparation("GPT-2, ours", [*ours, "gpt2", str(tokenizer_file), threads], args.sizes[-1]),
+        Preparation("GPT-2, ours", [*ours, "gpt2", str(args.merges), threads], args.sizes[-1]),
         Preparation("GPT-2, nanoGPT", _script(directory, "shakespeare"), args.peer_limit),
         Preparation(
             "GPT-2, tiktoken",
@@ -124,7 +122,6 @@ def main() -> None:
     measured: dict[str, dict[float, list[Measured]]] = {}
     with tempfile.TemporaryDirectory() as scratch:
         directory = Path(scratch)
-        gpt2_tokenizer(args.merges).save(directory / "gpt2.json")
         # Where tiktoken looks before it downloads.
         cached = hashlib.sha1(GPT2_MERGES_URL.encode()).hexdigest()
         shutil.copy(args.merges, directory / cached)
@@ -134,12 +131,14 @@ def main() -> None:
             directory / hashlib.sha1(encoder.encode()).hexdigest(),
         )
         environment = {**os.environ, "PYTHONPATH": str(PROJECT), "TIKTOKEN_CACHE_DIR": scratch}
-        compared = preparations(directory, directory / "gpt2.json", args)
+        compared = preparations(directory, args)
         for size in args.sizes:
             _write_text(args.text.read_bytes(), int(size * MB), directory / "input.txt")
             for _ in range(args.rounds):
                 for name, command, limit in compared:
                     if size <= limit:
+                        for made in directory.rglob("*.bin"):
+                            made.unlink()  # to replace gigabytes takes time as well
                         result = measure(command, environment)
                         measured.setdefault(name, {}).setdefault(size, []).append(result)
                         print(f"{name}, {size:g} MB: {result}", flush=True)

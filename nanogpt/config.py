@@ -232,7 +232,7 @@ class Corpus(Settings):
     def _one_source(self) -> "Corpus":
         if sum(map(bool, (self.url, self.files, self.builtin))) != 1:
             raise ValueError("a corpus has exactly one of url, files and builtin")
-        if self.sha256 and len(self.urls) > 1:
+        if self.sha256 and len(self.urls) + len(self.files) > 1:
             raise ValueError("a sha256 is of one file, and these are several; leave it out")
         if len({_last_part(url) for url in self.urls}) < len(self.urls):
             raise ValueError("two of its URLs end in the same name of a file; one would be lost")
@@ -431,6 +431,8 @@ def _check_names(config: Config) -> None:
         if RESERVED_RUN_NAMES.fullmatch(name):
             raise UserError(f"`{name}` is a reserved name; call the run or dataset something else")
     for name, dataset in config.datasets.items():
+        if name in TOKENIZERS:
+            raise UserError(f"datasets: `{name}` is a tokenizer; call the dataset something else")
         find(config.corpora, dataset.corpus or name, f"datasets.{name}.corpus", "corpus")
         _check_tokenizer(config, name)
     for name, run in config.runs.items():

@@ -7,7 +7,6 @@ is left to download.py; what becomes of the text, to prepare.py.
 
 import codecs
 import csv
-import difflib
 import glob
 import gzip
 import io
@@ -21,7 +20,6 @@ import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from encodings.aliases import aliases
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -38,11 +36,11 @@ DOWNLOADS = Path("resources/corpora")
 
 PIECE = 1 << 18  # bytes of a file that are decoded at once
 
-TABLES = (".jsonl", ".csv", ".parquet")
+TABLES = (".jsonl", ".ndjson", ".csv", ".parquet")
 COMPRESSIONS = (".gz", ".zst", ".xz")
 # What is taken from a directory. A file that is named may have any name, and be plain text.
 SUFFIXES = (
-    *(f"{kind}{c}" for c in ("", *COMPRESSIONS) for kind in (".txt", ".jsonl", ".csv")),
+    *(f"{kind}{c}" for c in ("", *COMPRESSIONS) for kind in (".txt", ".jsonl", ".ndjson", ".csv")),
     ".parquet",
 )
 
@@ -127,7 +125,12 @@ def _files_below(directory: Path) -> Iterator[Path]:
     def fail(error: OSError) -> None:
         raise error
 
-    for root, directories, names in os.walk(directory, onerror=fail):
+    walked = set()  # links may lead in a circle
+    for root, directories, names in os.walk(directory, onerror=fail, followlinks=True):
+        if (place := os.path.realpath(root)) in walked:
+            directories.clear()
+            continue
+        walked.add(place)
         directories[:] = [name for name in directories if not name.startswith(".")]
         for name in names:
             path = Path(root, name)
@@ -163,7 +166,7 @@ def texts(
         rows = _parquet_rows(path, corpus.text_column, progress)
     else:
         lines = _lines(_decoded(path, corpus, encoding, progress))
-        read_rows = _jsonl_rows if kind == ".jsonl" else _csv_rows
+        read_rows = _csv_rows if kind == ".csv" else _jsonl_rows
         rows = read_rows(path, lines, corpus.text_column)
     n_documents = 0
     for where, row in rows:
@@ -179,10 +182,8 @@ def texts(
 
 def _kind(path: Path) -> str:
     """The suffix that tells a file's format, without that of its compression."""
-    name = path.name.lower()
-    for compression in COMPRESSIONS:
-        name = name.removesuffix(compression)
-    return Path(name).suffix
+    path = Path(path.name.lower())
+    return path.with_suffix("").suffix if path.suffix in COMPRESSIONS else path.suffix
 
 
 def _whole(path: Path, pieces: Iterable[str]) -> Iterator[tuple[str, bool]]:
@@ -245,8 +246,9 @@ def _decoded(path: Path, corpus: Corpus, encoding: str, progress: Progress | Non
             except UnicodeError as error:  # there is no byte order mark
                 flaw = f"{error}: name {encoding}-le or {encoding}-be"
                 raise _misfit(path, encoding, flaw) from None
-            if "\0" in text:
+            if "\0" in text and corpus.errors == "strict":
                 raise _binary(path)
+            text = text.replace("\0", "\ufffd")
             if corpus.newlines == "lf":
                 text = line_feeds.decode(text, final=not data)
             if text:
@@ -264,8 +266,9 @@ def _misfit(path: Path, encoding: str, flaw: str) -> UserError:
 
 def _binary(path: Path) -> UserError:
     return UserError(
-        f"{path}: binary, not text; if it is text, convert it to UTF-8, or name its encoding "
-        "as its corpus's `encoding:` (as UTF-16 and UTF-32 without a byte order mark need)"
+        f"{path}: binary, not text: it has zero bytes, or no encoding's form; if it is text, name "
+        "its corpus's `encoding:` (as UTF-16 without a byte order mark needs), and say "
+        "`errors: replace` to take zero bytes"
     )
 
 
@@ -387,12 +390,12 @@ def decide_encoding(path: Path, corpus: Corpus) -> str:
     ASCII. A named encoding is taken at its word: `utf-8-sig` drops a mark, `utf-8` leaves it as
     U+FEFF. Parquet is UTF-8.
 
-    Errors: UserError for a file that cannot be read, is binary, or an unknown encoding.
+    Errors: UserError for a file that cannot be read or is binary.
     """
     if _kind(path) == ".parquet":
         return "utf-8"
     if corpus.encoding != "auto":
-        return _named(path, corpus.encoding)
+        return codecs.lookup(corpus.encoding).name
     sample = _sample(path)
     for mark, codec in BYTE_ORDER_MARKS:
         if sample[0].startswith(mark):
@@ -400,26 +403,6 @@ def decide_encoding(path: Path, corpus: Corpus) -> str:
     if any(b"\0" in part for part in sample):
         raise _binary(path)
     return _likeliest(b"\n".join(sample), path)
-
-
-def _named(path: Path, encoding: str) -> str:
-    codec = _text_codec(encoding)
-    if codec is None:
-        near = difflib.get_close_matches(encoding, {*aliases, *aliases.values()})
-        known = next(filter(None, map(_text_codec, near)), None)
-        hint = f"did you mean `{known}`?" if known else "there are utf-8, cp1252 and many more"
-        raise UserError(f"{path}: no encoding `{encoding}` of text; {hint}")
-    return codec
-
-
-def _text_codec(name: str) -> str | None:
-    """Python's name of an encoding of text, or None."""
-    try:
-        codec = codecs.lookup(name)
-        "".encode(name)  # refuses rot13 and other codecs that are not of text
-    except (LookupError, ValueError):
-        return None
-    return codec.name
 
 
 def _sample(path: Path) -> list[bytes]:

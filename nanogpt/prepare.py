@@ -8,7 +8,6 @@ Formats and encodings are left to corpus.py, the reading of token files to datas
 
 import hashlib
 import logging
-import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -61,7 +60,7 @@ def count(files: Sequence[Path], corpus: Corpus, threads: int = 1) -> dict[str, 
     """What the first pass over some files finds, as JSON has it.
 
     files: each one's encoding, sha256, counts, and, where it is one document, a hash of its text;
-    characters: all that occur, sorted.
+    their sums; characters: all that occur, sorted.
 
     Errors: UserError for what cannot be read or is not text, and for a wrong sha256.
     """
@@ -73,12 +72,17 @@ def count(files: Sequence[Path], corpus: Corpus, threads: int = 1) -> dict[str, 
             if corpus.sha256 and digest.result() != corpus.sha256:
                 raise UserError(
                     f"{path}: its sha256 is {digest.result()}, but config.yaml says "
-                    f"{corpus.sha256}; remove the file to download it again, or correct the digest"
+                    f"{corpus.sha256}; correct it, or remove a download to make it again"
                 )
             encoding = decide_encoding(path, corpus)
             found = _count_file(path, corpus, encoding, occurs, pool, threads, progress.update)
             counted.append({"path": str(path), "sha256": digest.result(), **found})
-    return {"files": counted, "characters": "".join(map(chr, np.flatnonzero(occurs)))}
+    return {
+        "files": counted,
+        "n_documents": sum(file["n_documents"] for file in counted),
+        "n_characters": sum(file["n_characters"] for file in counted),
+        "characters": "".join(map(chr, np.flatnonzero(occurs))),
+    }
 
 
 def _count_file(
@@ -105,7 +109,11 @@ def _count_file(
 
     def mark(batch: Sequence[str]) -> None:
         for text in batch:
-            occurs[code_points(text)] = True
+            if text.isascii():  # six times as fast
+                known = np.flatnonzero(occurs[:128]).astype(np.uint8).tobytes()
+                occurs[list(text.encode("ascii").translate(None, known))] = True
+            else:
+                occurs[code_points(text)] = True
 
     for _ in _in_order(pool, threads, mark, _batches(counted(), len)):
         pass
@@ -127,10 +135,10 @@ def merge(
 ) -> tuple[dict[str, Any], Tokenizer]:
     """The plan of a dataset, as JSON has it, and its tokenizer.
 
-    counts: of all groups of files, in order. tokenizer_file: of another dataset, or GPT-2's.
+    counts: of all groups of files, in order. tokenizer_file: of another dataset, or GPT-2's merges.
     """
-    lengths = [sum(file["n_characters"] for file in group["files"]) for group in counts]
-    n_documents = sum(file["n_documents"] for group in counts for file in group["files"])
+    lengths = [group["n_characters"] for group in counts]
+    n_documents = sum(group["n_documents"] for group in counts)
     split = dataset.split
     if split == "auto":
         split = "document" if n_documents >= MANY_DOCUMENTS else "position"
@@ -178,7 +186,7 @@ def encode(
     directory: Path,
     threads: int = 1,
 ) -> dict[str, Any]:
-    """Write train.bin and val.bin of a group of files; returns the counts of both for JSON.
+    """Write train.bin and val.bin of a group of files; returns counts and sha256 of both for JSON.
 
     counts: of this group, whose number in the plan is `group`.
 
@@ -202,35 +210,44 @@ def encode(
     def encode_batch(batch: Sequence[Piece]) -> list[tuple[Piece, Tokens, int]]:
         return list(map(encode_piece, batch))
 
-    totals = {split: dict.fromkeys(COUNTED, 0) for split in SPLITS}
+    totals: dict[str, dict[str, Any]] = {split: dict.fromkeys(COUNTED, 0) for split in SPLITS}
+    digests = {split: hashlib.sha256() for split in SPLITS}
     paths = [Path(file["path"]) for file in counts["files"]]
     with (
         atomic_write(directory / "train.bin") as train,
         atomic_write(directory / "val.bin") as val,
         ThreadPoolExecutor(threads) as pool,
+        ThreadPoolExecutor(1) as hasher,
         _progress("encode", paths) as progress,
     ):
+        hashing = hasher.submit(digests["train"].update, b"")
         files = {"train": train, "val": val}
         pieces = _pieces(counts, plan, group, corpus, dataset, progress.update)
         batches = _batches(_recut(pieces, tokenizer.cut), lambda piece: len(piece.text))
         for batch in _in_order(pool, threads, encode_batch, batches):
             for piece, tokens, n_bytes in batch:
-                files[piece.split].write(
-                    tokens.astype(tokens.dtype.newbyteorder("<"), copy=False).data
-                )
+                data = tokens.astype(tokens.dtype.newbyteorder("<"), copy=False).data
+                files[piece.split].write(data)
+                hashing.result()  # no more than one piece waits for it
+                hashing = hasher.submit(digests[piece.split].update, data)
                 total = totals[piece.split]
                 total["n_tokens"] += len(tokens)
                 total["n_characters"] += len(piece.text)
                 total["n_bytes"] += n_bytes
                 total["n_documents"] += piece.ends_document
+        # What is wrong is told before the files take their names.
+        if sum(total["n_characters"] for total in totals.values()) != counts["n_characters"]:
+            raise UserError(f"{paths[0]}, or a file after it, changed while it was read; try again")
         if len(plan["starts"]) == 1:
-            _add_up([totals], dataset, paths[0])  # before the files take their names
+            _add_up([totals], dataset, paths[0])
+    for split, digest in digests.items():
+        totals[split]["sha256"] = digest.hexdigest()
     return totals
 
 
 def _add_up(
     groups: Sequence[dict[str, Any]], dataset: Dataset, first: Path
-) -> dict[str, dict[str, int]]:
+) -> dict[str, dict[str, Any]]:
     """The counts of both splits over all groups; UserError if one is too short to be a split."""
     totals = {
         split: {name: sum(group[split][name] for group in groups) for name in COUNTED}
@@ -259,8 +276,9 @@ def prepare(
 ) -> None:
     """Write train.bin, val.bin, tokenizer.json and meta.json of a corpus to `directory`.
 
-    tokenizer_file: of another dataset, or GPT-2's. plan_file: plan.json as jobs left it, beside
-    tokenizer.json and the directories of all groups; without it, all is made here, as one group.
+    tokenizer_file: of another dataset, or GPT-2's merges. plan_file: plan.json as jobs left it,
+    beside tokenizer.json and the directories of all groups; without it, all is made here, as one
+    group.
 
     Errors: those of the four steps, and UserError for a split of less than two tokens.
     """
@@ -271,11 +289,12 @@ def prepare(
         groups = [jobs / str(group) for group in range(len(plan["starts"]))]
         counts = [read_json(group / "counts.json") for group in groups]
         totals = _add_up([read_json(group / "totals.json") for group in groups], dataset, files[0])
-        gather(groups, directory)
+        digests = gather(groups, directory)
     else:
         counts = [count(files, corpus, threads)]
         plan, tokenizer = merge(counts, corpus, dataset, tokenizer_file, threads)
         totals = encode(counts[0], plan, 0, tokenizer, corpus, dataset, directory, threads)
+        digests = {split: totals[split]["sha256"] for split in SPLITS}
     tokenizer.save(directory / "tokenizer.json")
     meta: dict[str, Any] = {
         "tokenizer": dataset.tokenizer,
@@ -285,7 +304,7 @@ def prepare(
         "tokenizer_sha256": sha256_file(directory / "tokenizer.json"),
     }
     for split in SPLITS:
-        meta[split] = {**totals[split], "sha256": sha256_file(directory / f"{split}.bin")}
+        meta[split] = {**totals[split], "sha256": digests[split]}
         logger.info("%s: %s tokens", split, f"{totals[split]['n_tokens']:,}")
     if corpus.builtin:
         # Over what evaluation predicts: all of the split but its first token. A play is ASCII.
@@ -297,13 +316,20 @@ def prepare(
     write_json(directory / "meta.json", meta)
 
 
-def gather(groups: Sequence[Path], directory: Path) -> None:
-    """Write train.bin and val.bin of a dataset: those of its groups, one after the other."""
-    for split in SPLITS:
+def gather(groups: Sequence[Path], directory: Path) -> dict[str, str]:
+    """Write train.bin and val.bin of a dataset: those of its groups, one after the other.
+
+    Returns the sha256 of both.
+    """
+    digests = {split: hashlib.sha256() for split in SPLITS}
+    for split, digest in digests.items():
         with atomic_write(directory / f"{split}.bin") as whole:
             for group in groups:
                 with open(group / f"{split}.bin", "rb") as part:
-                    shutil.copyfileobj(part, whole, BATCH)
+                    while block := part.read(BATCH):
+                        whole.write(block)
+                        digest.update(block)
+    return {split: digest.hexdigest() for split, digest in digests.items()}
 
 
 def _pieces(

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nanogpt.config import UserError
-from nanogpt.files import read_json, write_json
+from nanogpt.files import read_json, sha256_file, write_json
 
 # Token ids as the token files hold them.
 Tokens = NDArray[np.uint16] | NDArray[np.uint32]
@@ -282,7 +282,9 @@ def char_tokenizer(text: str) -> CharTokenizer:
 
 
 def gpt2_tokenizer(merges: Path) -> BytePairTokenizer:
-    """GPT-2's tokenizer, from its file of merges."""
+    """GPT-2's tokenizer, from its file of merges; UserError for any other file."""
+    if sha256_file(merges) != GPT2_MERGES_SHA256:
+        raise UserError(f"{merges}: not GPT-2's merges, by its sha256; remove it, and try again")
     # Its first line is a version.
     pairs = [line.split(" ") for line in merges.read_text(encoding="utf-8").split("\n")[1:-1]]
     return BytePairTokenizer((*_single_bytes(), *(_unprintable("".join(pair)) for pair in pairs)))
@@ -321,10 +323,12 @@ def _unprintable(token: str) -> bytes:
 
 
 def load_tokenizer(path: str | Path) -> Tokenizer:
-    """Read a tokenizer that `save` wrote.
+    """Read a tokenizer that `save` wrote, or GPT-2's from its file of merges, vocab.bpe.
 
     Errors: UserError for a file that is absent or no tokenizer.
     """
+    if Path(path).suffix == ".bpe":
+        return gpt2_tokenizer(Path(path))
     try:
         saved = read_json(path)
         if saved["type"] == "char":

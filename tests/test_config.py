@@ -137,6 +137,14 @@ WRONG = {
         ["d.tokenizer: a circle: d -> e -> d"],
     ),
     "a vocabulary of bytes alone": ("datasets: {d: {vocab_size: 256}}", ["vocab_size", "257"]),
+    "a dataset called as a tokenizer": (
+        "datasets: {byte: {corpus: text}}",
+        ["datasets: `byte` is a tokenizer"],
+    ),
+    "a digest of several local files": (
+        f"corpora: {{c: {{files: [a, b], sha256: {'a' * 64}}}}}",
+        ["corpora.c", "sha256", "several"],
+    ),
     "split": ("datasets: {d: {split: random}}", ["d.split", "'document'", "'random'"]),
     "keep": ("train: {keep: all}", ["train.keep", "'best'", "'last'", "'all'"]),
     "built-in corpus": ("corpora: {c: {builtin: play}}", ["c.builtin", "'playwright'", "'play'"]),

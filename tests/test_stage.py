@@ -23,12 +23,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from nanogpt.config import UserError
-from nanogpt.stage import stage
+from nanogpt.stage import logged, stage
 
 asked = json.loads(sys.argv[1])
 job = SimpleNamespace(**{{**asked, "params": SimpleNamespace(**asked["params"])}})
 
-with stage(job) as asked_for:
+with {surround} as asked_for:
 {body}
 """
 WRITE = """
@@ -38,11 +38,14 @@ Path(job.output[1]).write_text(json.dumps([asked_for.version, dict(asked_for.set
 """
 
 
-def run_stage(directory, body, settings=None, threads=1):
+def run_stage(directory, body, settings=None, threads=1, surround="stage(job)"):
     """Run an adapter of this body in `directory`, as its own process."""
     (directory / "in.txt").write_text("text")
     (directory / "adapter.py").write_text(
-        ADAPTER.format(body="".join(f"    {line}\n" for line in body.strip().splitlines()))
+        ADAPTER.format(
+            surround=surround,
+            body="".join(f"    {line}\n" for line in body.strip().splitlines()),
+        )
     )
     job = {
         "rule": "shout",
@@ -209,3 +212,20 @@ def test_a_file_without_permission_is_named_in_one_line(tmp_path, mode):
 def test_out_of_memory_is_one_line_that_says_what_to_lower(tmp_path, body):
     ended = run_stage(tmp_path, body)
     assert_one_line(tmp_path, ended, "out of memory", "batch_size", "block_size")
+
+
+def test_a_manifest_names_the_inputs_that_it_is_told_to(tmp_path):
+    (tmp_path / "kept.txt").write_text("kept")
+    ended = run_stage(tmp_path, WRITE, surround='stage(job, ["kept.txt"])')
+    assert ended.returncode == 0, ended.stderr
+    made = json.loads((tmp_path / "shout.manifest.json").read_text())
+    assert made["inputs"] == {"kept.txt": sha256_file(tmp_path / "kept.txt")}
+
+
+def test_what_is_only_logged_leaves_a_log_and_no_manifest(tmp_path):
+    ended = run_stage(tmp_path, 'Path("out.txt").write_text("made")', surround="logged(job)")
+    assert ended.returncode == 0, ended.stderr
+    assert log_of(tmp_path) == ""
+    assert not list(tmp_path.glob("*.manifest.json"))
+    ended = run_stage(tmp_path, 'raise UserError("no text")', surround="logged(job)")
+    assert_one_line(tmp_path, ended, "no text")

@@ -316,6 +316,30 @@ def test_a_corpus_of_many_files_goes_through_jobs_of_groups(essays: Path) -> Non
     assert planned(essays, target) == GROUP_JOBS
 
 
+def test_what_an_aborted_call_left_is_made_again_when_settings_changed(essays: Path) -> None:
+    target = "results/datasets/essays/meta.json"
+    aborted = snakemake(essays, "--notemp", "--until", "merge", "--", target)
+    assert aborted.returncode == 0, aborted.stderr
+    assert planned(essays, target) == {"encode": 3, "prepare": 1}, "what is done stays"
+    edit_config(essays, lambda c: c["datasets"]["essays"].update(tokenizer="byte"))
+    assert planned(essays, target) == GROUP_JOBS
+    run = snakemake(essays, target)
+    assert run.returncode == 0, run.stderr
+    assert json.loads((essays / target).read_text())["vocab_size"] == 256
+    assert planned(essays, target) == {}
+
+
+def test_ten_thousand_small_files_make_few_jobs(project: Path) -> None:
+    directory = project / "texts"
+    directory.mkdir()
+    for number in range(10_000):
+        (directory / f"{number}.txt").write_text("a small text\n")
+    edit_config(project, lambda c: c["corpora"].update(many={"files": "texts"}))
+    edit_config(project, lambda c: c["datasets"].update(many={}))
+    jobs = planned(project, "results/datasets/many/meta.json")
+    assert jobs == {"count": 64, "merge": 1, "encode": 64, "prepare": 1}
+
+
 @pytest.mark.slow
 def test_the_bytes_of_a_dataset_depend_on_no_number_of_cores(essays: Path) -> None:
     edit_config(essays, lambda c: c["datasets"]["essays"].update(tokenizer="bpe", vocab_size=280))
@@ -359,6 +383,13 @@ def test_a_corpus_without_files_is_told_before_any_job_starts(
 ) -> None:
     edit_config(essays, lambda c: c["corpora"]["essays"].update(files=files))
     assert named in error_of(snakemake(essays, "results/datasets/essays/meta.json"))
+
+
+def test_braces_in_a_name_are_told_before_any_job_starts(essays: Path) -> None:
+    (essays / "texts/my éssays/{a}.txt").write_text(ESSAYS[0])
+    error = error_of(snakemake(essays, "results/datasets/essays/meta.json"))
+    assert "{a}.txt" in error
+    assert "rename the file" in error
 
 
 def test_a_bad_file_among_many_is_named_in_one_line(essays: Path) -> None:

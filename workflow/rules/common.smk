@@ -84,7 +84,14 @@ def corpus_files(dataset):
     """The files that a dataset is made of, in order."""
     settings.find(CONFIG.datasets, dataset, "datasets", "dataset")
     name = settings.corpus_of(CONFIG, dataset)
-    return find_files(name, CONFIG.corpora[name])
+    files = find_files(name, CONFIG.corpora[name])
+    for file in files:
+        if set("{}") & set(str(file)):
+            raise settings.UserError(
+                f"corpora.{name}.files: {file}: Snakemake takes braces in a name for wildcards; "
+                "rename the file"
+            )
+    return files
 
 
 def dataset_corpus(wildcards):
@@ -142,7 +149,7 @@ def given_tokenizer(wildcards):
     """An input function: the tokenizer that a dataset takes from elsewhere, in a list, or none."""
     tokenizer = CONFIG.datasets[wildcards.dataset].tokenizer
     if tokenizer == "gpt2":
-        return ["resources/tokenizers/gpt2/tokenizer.json"]
+        return ["resources/tokenizers/gpt2/vocab.bpe"]
     made_here = tokenizer in settings.TOKENIZERS
     return [] if made_here else [f"results/datasets/{tokenizer}/tokenizer.json"]
 

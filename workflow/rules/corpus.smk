@@ -1,7 +1,7 @@
-# Corpora: where raw text comes from, and GPT-2's tokenizer.
+# Corpora: where raw text comes from, and GPT-2's merges.
 #
 # reads   a URL or a mirror; nothing for a built-in corpus
-# writes  resources/corpora/<corpus>/<file>, resources/tokenizers/gpt2/
+# writes  resources/corpora/<corpus>/<file>, resources/tokenizers/gpt2/vocab.bpe
 
 
 rule download:
@@ -52,7 +52,6 @@ rule download_gpt2:
     """Fetch the merges of GPT-2's tokenizer, from a mirror if there is one."""
     output:
         merges="resources/tokenizers/gpt2/vocab.bpe",
-        tokenizer="resources/tokenizers/gpt2/tokenizer.json",
         manifest="resources/tokenizers/gpt2/download_gpt2.manifest.json",
     log:
         "resources/tokenizers/gpt2/download_gpt2.log",

@@ -5,7 +5,8 @@
 #
 # A corpus of one file is prepared by one job. One of many files is counted and encoded group by group,
 # each by a job of its own, in results/datasets/<dataset>/groups/; `prepare` then joins the groups. What
-# these jobs write is temporary, so it is `prepare` whose params say when a dataset is out of date.
+# these jobs write is temporary. So the params of `prepare` say when a dataset is out of date, and those
+# of the other rules, when what an aborted call left is.
 
 
 rule count:
@@ -23,6 +24,10 @@ rule count:
     conda:
         "../../envs/nanogpt.yaml"
     threads: 2
+    params:
+        settings=dataset_settings,
+        code=dataset_code,
+        corpus_state=corpus_state,
     script:
         "../scripts/count.py"
 
@@ -43,6 +48,10 @@ rule merge:
     conda:
         "../../envs/nanogpt.yaml"
     threads: 8
+    params:
+        settings=dataset_settings,
+        code=dataset_code,
+        corpus_state=corpus_state,
     script:
         "../scripts/merge.py"
 
@@ -67,6 +76,10 @@ rule encode:
     conda:
         "../../envs/nanogpt.yaml"
     threads: 2
+    params:
+        settings=dataset_settings,
+        code=dataset_code,
+        corpus_state=corpus_state,
     script:
         "../scripts/encode.py"
 
