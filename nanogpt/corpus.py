@@ -36,13 +36,10 @@ DOWNLOADS = Path("resources/corpora")
 
 PIECE = 1 << 18  # bytes of a file that are decoded at once
 
-TABLES = (".jsonl", ".ndjson", ".csv", ".parquet")
-COMPRESSIONS = (".gz", ".zst", ".xz")
 # What is taken from a directory. A file that is named may have any name, and be plain text.
-SUFFIXES = (
-    *(f"{kind}{c}" for c in ("", *COMPRESSIONS) for kind in (".txt", ".jsonl", ".ndjson", ".csv")),
-    ".parquet",
-)
+KINDS = (".txt", ".jsonl", ".ndjson", ".csv", ".parquet")
+TABLES = KINDS[1:]
+COMPRESSIONS = (".gz", ".zst", ".xz")
 
 # UTF-32's little-endian mark begins with UTF-16's, so UTF-32 comes first.
 BYTE_ORDER_MARKS = (
@@ -100,7 +97,7 @@ def _expand(entry: str) -> list[Path]:
     if path.is_dir():
         files = sorted(_files_below(path))
         if not files:
-            raise UserError(f"there is no {', '.join(SUFFIXES)} in the directory {entry}")
+            raise UserError(f"there is no {', '.join(KINDS)} file in the directory {entry}")
         return files
     if path.is_file():
         return [path]
@@ -134,7 +131,7 @@ def _files_below(directory: Path) -> Iterator[Path]:
         directories[:] = [name for name in directories if not name.startswith(".")]
         for name in names:
             path = Path(root, name)
-            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
+            if _kind(path) in KINDS and not name.startswith("."):
                 path.stat()  # fails for a link to nothing
                 yield path
 
@@ -310,7 +307,7 @@ def _jsonl_rows(path: Path, lines: Iterable[str], column: str) -> Iterator[tuple
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
             flaw = (
-                f"{error.msg} at character {error.colno}"
+                f"{error.msg} (character {error.colno})"
                 if isinstance(error, json.JSONDecodeError)
                 else str(error)
             )

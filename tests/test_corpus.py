@@ -1296,7 +1296,7 @@ def test_a_directory_without_texts_is_told_with_what_would_be_taken(project):
     (project / "texts/c.txt").mkdir()
     told = not_found("texts")
     assert "in the directory texts" in told
-    for suffix in (".txt", ".jsonl", ".parquet", ".csv", ".txt.gz", ".jsonl.zst"):
+    for suffix in (".txt", ".jsonl", ".ndjson", ".parquet", ".csv"):
         assert suffix in told
 
 

@@ -372,7 +372,7 @@ def test_a_dataset_can_have_the_tokenizer_of_another(essays: Path) -> None:
     ("files", "named"),
     [
         ("texts/none", "corpora.essays.files: there is no file texts/none"),
-        ("workflow/rules", "there is no .jsonl"),
+        ("workflow/rules", "there is no .txt, .jsonl"),
         ("texts/*.text", "no file matches the pattern texts/*.text"),
         ("../*.txt", "the pattern ../*.txt leads out of the project"),
         ("/usr/share/doc/**/*.txt", "leads out of the project"),
