@@ -327,7 +327,7 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
 
     Errors: UserError for a file that is absent or no tokenizer.
     """
-    if Path(path).suffix == ".bpe":
+    if Path(path).suffix == ".bpe" and Path(path).exists():
         return gpt2_tokenizer(Path(path))
     try:
         saved = read_json(path)

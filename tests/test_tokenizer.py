@@ -578,9 +578,16 @@ def test_bytes_that_are_no_utf_8_are_a_damaged_file(tmp_path):
         load_tokenizer(tmp_path / "tokenizer.json")
 
 
-def test_an_absent_file_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"tokenizer\.json: no such file"):
-        load_tokenizer(tmp_path / "tokenizer.json")
+@pytest.mark.parametrize("name", ["tokenizer.json", "vocab.bpe"])
+def test_an_absent_file_is_named(tmp_path, name):
+    with pytest.raises(UserError, match=f"{name}: no such file"):
+        load_tokenizer(tmp_path / name)
+
+
+def test_merges_that_are_not_gpt2_s_are_refused(tmp_path):
+    (tmp_path / "vocab.bpe").write_text("#version: 0.2\nt h\n")
+    with pytest.raises(UserError, match=r"vocab\.bpe: not GPT-2's merges"):
+        load_tokenizer(tmp_path / "vocab.bpe")
 
 
 def test_tokenizers_of_the_same_tokens_are_equal_and_others_are_not(pairs):

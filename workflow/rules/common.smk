@@ -124,25 +124,23 @@ def group_files(wildcards):
     return file_groups(wildcards.dataset)[int(wildcards.group)]
 
 
+def of_many_files(dataset, names):
+    """What jobs leave of a corpus of many files, by these names; nothing for one file."""
+    many = len(corpus_files(dataset)) > 1
+    return [f"results/datasets/{dataset}/groups/{name}" for name in names if many]
+
+
 def of_groups(name):
-    """An input function: this file of every group of a corpus of many files, else nothing."""
-
-    def files(wildcards):
-        if len(corpus_files(wildcards.dataset)) == 1:
-            return []
-        directory = f"results/datasets/{wildcards.dataset}/groups"
-        groups = range(len(file_groups(wildcards.dataset)))
-        return [f"{directory}/{group}/{name}" for group in groups]
-
-    return files
+    """An input function: this file of every group of a corpus of many files."""
+    return lambda wildcards: of_many_files(
+        wildcards.dataset,
+        [f"{group}/{name}" for group in range(len(file_groups(wildcards.dataset)))],
+    )
 
 
 def merged_groups(wildcards):
-    """An input function: plan and tokenizer of a corpus of many files, else nothing."""
-    if len(corpus_files(wildcards.dataset)) == 1:
-        return []
-    directory = f"results/datasets/{wildcards.dataset}/groups"
-    return [f"{directory}/plan.json", f"{directory}/tokenizer.json"]
+    """An input function: plan and tokenizer of a corpus of many files."""
+    return of_many_files(wildcards.dataset, ["plan.json", "tokenizer.json"])
 
 
 def given_tokenizer(wildcards):
