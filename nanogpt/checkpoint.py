@@ -1,20 +1,36 @@
-"""Model directories: model.safetensors, config.json, tokenizer.json.
+"""Model directories (model.safetensors, config.json, tokenizer.json) and states of trainings.
 
-Nothing in them is executed when they are read: weights are safetensors, the rest is JSON.
+Nothing in them is executed when they are read: weights and states are safetensors, the rest is
+JSON. When a state is saved is left to train.py.
 """
 
-from dataclasses import dataclass
+import json
+import logging
+import math
+import os
+import re
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import safetensors
+import torch
 from pydantic import ValidationError
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file, save, save_file
 from torch import Tensor
 
 from nanogpt.config import ModelSettings, UserError, check_model
-from nanogpt.files import atomic_write, read_json, write_json
+from nanogpt.files import atomic_write, fsync_directory, read_json, sha256_file, write_json
 from nanogpt.model import GPT
 from nanogpt.tokenizer import Tokenizer, load_tokenizer
+
+logger = logging.getLogger(__name__)
+
+MODEL_FILES = ("model.safetensors", "config.json", "tokenizer.json")
+
+# A damaged state is no loss while the one before it is there.
+STATES_KEPT = 2
 
 
 @dataclass(frozen=True)
@@ -87,3 +103,117 @@ def load_weights(model: GPT, path: Path) -> None:
         if found != expected:
             raise UserError(f"{path}: tensor {name} is {found}, but the model's is {expected}")
     model.load_state_dict(weights)
+
+
+@dataclass
+class Progress:
+    """How far a training is. With the weights and the optimizer's moments it is all there is to it:
+
+    batches and dropout are functions of the step, so no generator has a state between two steps.
+    """
+
+    step: int = 0  # optimizer steps that are done
+    line: dict[str, Any] = field(
+        default_factory=dict
+    )  # what metrics.jsonl will say of the last one
+    best_val_loss: float = math.inf
+    kept: dict[str, Tensor] = field(default_factory=dict)  # the weights to keep, as of now
+    metrics: bytearray = field(default_factory=bytearray)  # the lines of metrics.jsonl so far
+    seconds: float = 0.0  # of training
+    # Where it was computed (device.layout), each with its first_step.
+    layouts: list[dict[str, Any]] = field(default_factory=list)
+
+    NUMBERS = ("step", "line", "best_val_loss", "seconds", "layouts")
+
+
+def save_state(
+    directory: Path, progress: Progress, model: GPT, optimizer: torch.optim.Optimizer
+) -> None:
+    """Write the state of a training as one file, whose name has its step and its digest.
+
+    The states before the last two are removed.
+    """
+    tensors = {f"model.{name}": weight for name, weight in model.state_dict().items()}
+    tensors |= {f"kept.{name}": weight for name, weight in progress.kept.items()}
+    for name, parameter in model.named_parameters():
+        for key, moment in optimizer.state[parameter].items():
+            tensors[f"optimizer.{name}.{key}"] = moment
+    tensors["metrics"] = torch.frombuffer(progress.metrics + b"\n", dtype=torch.uint8)
+    on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    numbers = {name: getattr(progress, name) for name in Progress.NUMBERS}
+    temporary = directory / f".state.{os.getpid()}.tmp"
+    try:
+        save_file(on_cpu, temporary, metadata={"progress": json.dumps(numbers)})
+        digest = sha256_file(temporary)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, directory / f"step-{progress.step}.{digest[:16]}.safetensors")
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        found = re.search(r"os error (\d+)", str(error))
+        if isinstance(error, safetensors.SafetensorError) and found:
+            number = int(found[1])
+            raise OSError(number, os.strerror(number), str(directory)) from None
+        raise
+    fsync_directory(directory)
+    for path in find_states(directory)[STATES_KEPT:]:
+        path.unlink(missing_ok=True)
+
+
+def find_states(directory: Path) -> list[Path]:
+    """The files of the states in a directory, newest first."""
+
+    def age(path: Path) -> tuple[int, int]:
+        step = path.name.removeprefix("step-").partition(".")[0]
+        return int(step) if step.isdecimal() else -1, path.stat().st_mtime_ns
+
+    return sorted(directory.glob("step-*.safetensors"), key=age, reverse=True)
+
+
+def load_state(directory: Path, model: GPT, optimizer: torch.optim.Optimizer) -> Progress | None:
+    """Continue from the newest whole state of a directory; None if there is none.
+
+    A damaged state is told in the log and removed.
+
+    Errors: UserError for a state whose tensors are not the model's.
+    """
+    for path in find_states(directory):
+        if sha256_file(path)[:16] != path.name.split(".")[1]:
+            logger.warning("%s: damaged; the state before it is taken, if there is one", path)
+            path.unlink()
+            continue
+        with safetensors.safe_open(path, framework="pt") as file:
+            numbers = json.loads(file.metadata()["progress"])
+            names = file.keys()
+            tensors = {name: file.get_tensor(name) for name in names}
+        return _restore(Progress(**numbers), tensors, model, optimizer, path)
+    return None
+
+
+def _restore(
+    progress: Progress,
+    tensors: dict[str, Tensor],
+    model: GPT,
+    optimizer: torch.optim.Optimizer,
+    path: Path,
+) -> Progress:
+    def part(prefix: str) -> dict[str, Tensor]:
+        names = (name for name in tensors if name.startswith(prefix))
+        return {name.removeprefix(prefix): tensors[name] for name in names}
+
+    try:
+        model.load_state_dict(part("model."))
+    except RuntimeError as error:
+        raise UserError(
+            f"{path}: not a state of this model: {' '.join(str(error).split())}"
+        ) from None
+    for name, parameter in model.named_parameters():
+        moments = part(f"optimizer.{name}.")
+        if moments:
+            # A step's number is on the CPU or on the device, as the optimizer wants it.
+            optimizer.state[parameter] = {
+                key: moment.to(parameter.device) for key, moment in moments.items()
+            }
+    progress.kept = part("kept.")
+    progress.metrics = bytearray(np.asarray(tensors["metrics"]).tobytes()[:-1])
+    return progress

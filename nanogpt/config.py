@@ -150,6 +150,9 @@ class TrainSettings(Settings):
     keep: Literal["best", "last"] = Field(
         "best", description="weights that are kept: of the best validation loss, or the last"
     )
+    milestones: list[Annotated[int, Field(ge=1)]] = Field(
+        [], description="steps whose weights are kept too, in results/<run>/milestones/<step>/"
+    )
     seed: Seed = Field(1337, description="seed of the initial weights, batches and dropout")
     device: Device = Field("auto", description="auto, cpu, cuda, cuda:N or mps")
     dtype: Dtype = Field("auto", description="auto, float32 or bfloat16 (autocast)")
@@ -522,6 +525,12 @@ def resolve_run(config: Config, name: str) -> Run:
         raise UserError(
             f"runs.{name}.train: min_lr {train.min_lr:g} is above "
             f"learning_rate {train.learning_rate:g}; lower it"
+        )
+    late = [step for step in train.milestones if step > train.max_iters]
+    if late:
+        raise UserError(
+            f"runs.{name}.train: milestones: step {late[0]} comes after max_iters "
+            f"{train.max_iters}; leave it out, or raise max_iters"
         )
     if train.decay_lr and train.warmup_iters >= (train.lr_decay_iters or train.max_iters):
         raise UserError(

@@ -50,6 +50,18 @@ def resolve(settings: dict[str, Any]) -> dict[str, Any]:
     return {**settings, "device": device, "dtype": resolve_dtype(settings["dtype"], device)}
 
 
+def layout(device: str) -> dict[str, Any]:
+    """What touches the last bits of a result without being asked for."""
+    on_cuda = device.startswith("cuda")
+    return {
+        "device": device.partition(":")[0],
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "gpu": torch.cuda.get_device_name(device) if on_cuda else None,
+    }
+
+
 def autocast(device: str, dtype: str) -> contextlib.AbstractContextManager[Any]:
     """A context in which matrix products are computed in `dtype`."""
     if dtype == "float32":

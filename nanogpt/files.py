@@ -4,6 +4,7 @@ Every result goes through `atomic_write`; only logs and the metrics of a trainin
 in place. What stands in a file is left to the caller.
 """
 
+import glob
 import hashlib
 import json
 import os
@@ -41,7 +42,14 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
     except BaseException:
         os.unlink(temporary)
         raise
-    _fsync_directory(path.parent)
+    fsync_directory(path.parent)
+
+
+def remove_temporaries(path: str | Path) -> None:
+    """Remove what writers of `path` left that were killed in the middle of it."""
+    path = Path(path)
+    for temporary in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        temporary.unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -73,7 +81,8 @@ def _umask() -> int:
     return mask
 
 
-def _fsync_directory(directory: Path) -> None:
+def fsync_directory(directory: Path) -> None:
+    """Make the names in a directory last, as fsync does a file's bytes."""
     if os.name != "posix":
         return
     descriptor = os.open(directory, os.O_RDONLY)

@@ -22,7 +22,7 @@ PACKAGE = Path(__file__).parent
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 # Their effect on a stage arrives as its parameters.
-NOT_HASHED = {"config", "manifest", "cli", "stage"}
+NOT_HASHED = {"config", "manifest", "cli", "stage", "cache", "lock", "signals", "storage"}
 
 
 def code_digest(adapter: Path, command: str = "") -> str:

@@ -1,26 +1,34 @@
-"""What surrounds the one call that a stage of the workflow makes: log, errors, threads, manifest.
+"""What surrounds the one call that a stage of the workflow makes.
+
+Log, errors, threads, the cache, the lock of a training's state, and the manifest.
 
 What the call computes is left to the module that the adapter calls.
 """
 
+import argparse
 import errno
+import json
 import logging
+import os
 import re
+import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
-from nanogpt import manifest
+from nanogpt import cache, lock, manifest
 from nanogpt.config import UserError
-from nanogpt.files import write_json
+from nanogpt.files import read_json, remove_temporaries, write_json, write_text
+from nanogpt.signals import exiting
 
 logger = logging.getLogger(__name__)
 
 STATE = Path(".nanogpt/state")
+CLAIMS = Path(".nanogpt/runs")  # a file a run, with the version that is to be its result
 
 
 @dataclass(frozen=True)
@@ -29,10 +37,9 @@ class Job:
 
     settings: Mapping[str, Any]
     version: str
-
-    def state_directory(self, run: str) -> Path:
-        """Where an unfinished training keeps what it has; Snakemake knows nothing of it."""
-        return STATE / f"{self.version}.{run}"
+    # Of a training: where its unfinished state is, and what raises when another process has it now.
+    state_directory: Path | None = None
+    check_owner: Callable[[], None] = lambda: None
 
 
 class WorkflowJob(Protocol):
@@ -46,16 +53,30 @@ class WorkflowJob(Protocol):
     threads: int
 
 
+def shell_job(rule: str) -> WorkflowJob:
+    """The job that the command line of a `shell:` rule tells, as Snakemake gives it to a script."""
+    parser = argparse.ArgumentParser()
+    for name in ("input", "output", "log"):
+        parser.add_argument(f"--{name}", nargs="+")
+    parser.add_argument("--threads", type=int)
+    for name, kind in (("run", str), ("settings", json.loads), ("code", str)):
+        parser.add_argument(f"--{name}", type=kind)
+    job = parser.parse_args(namespace=argparse.Namespace(rule=rule))
+    job.params = argparse.Namespace(run=job.run, settings=job.settings, code=job.code)
+    return cast(WorkflowJob, job)
+
+
 @contextmanager
 def logged(job: WorkflowJob) -> Iterator[None]:
     """Run a stage whose outputs are temporary: with a log, and without a manifest.
 
-    A user's mistake ends the process with one line and exit code 1; anything else leaves its
-    traceback in the log as well.
+    A user's mistake ends the process with one line and exit code 1, a signal with 128 + n; anything
+    else leaves its traceback in the log as well.
     """
     try:
         _log_to(Path(job.log[0]))
-        yield
+        with exiting():
+            yield
     except Exception as error:
         message = _user_message(error)
         if message is None:
@@ -65,44 +86,125 @@ def logged(job: WorkflowJob) -> Iterator[None]:
         sys.exit(f"error: {message}")
 
 
-@contextmanager
-def stage(job: WorkflowJob, inputs: Sequence[str] | None = None) -> Iterator[Job]:
-    """Run a stage: the block makes the job's outputs, then the manifest among them is written.
+def stage(
+    job: WorkflowJob,
+    make: Callable[[Job], Mapping[str, Any] | None],
+    *,
+    inputs: Sequence[str] | None = None,
+    more_outputs: Sequence[str] = (),
+    cached: bool = True,
+    run: str | None = None,
+) -> None:
+    """Run a stage: restore the job's outputs from the cache, or make them; write their manifest.
 
     job.params: `settings`, groups of settings as JSON has them, and `code`, the stage's code
-    digest. inputs: what the manifest names, if not all inputs: those that are not temporary. Errors
-    are treated as `logged` treats them.
+    digest. make: makes the outputs, and may return what their manifest's environment gets as well.
+    inputs: what the manifest names, if not all inputs: those that are not temporary. more_outputs:
+    what is made beside the declared outputs. run: the run that is trained. It keeps a state, which
+    one process at a time may hold: another one waits for it, and then takes what that one made.
+
+    Errors are treated as `logged` treats them.
     """
     start = time.monotonic()
     with logged(job):
         settings = _resolve(job.params.settings, job.threads)
         parameters = _without_device_index(settings)
-        digests = manifest.digests(job.input if inputs is None else inputs)
-        version = manifest.version(job.rule, parameters, digests, job.params.code)
-        logger.info("stage %s, version %s", job.rule, version)
-        yield Job(settings, version)
         manifest_path = next(path for path in job.output if path.endswith(".manifest.json"))
-        made = manifest.digests(path for path in job.output if path != manifest_path)
-        write_json(
-            manifest_path,
-            {
-                "stage": job.rule,
-                "version": version,
-                "inputs": digests,
-                "parameters": parameters,
-                "code": job.params.code,
-                "outputs": made,
-                "environment": manifest.environment(job.threads),
+        outputs = [*(path for path in job.output if path != manifest_path), *more_outputs]
+        named = cache.names_in_entry(outputs, manifest_path)
+        for path in (*outputs, manifest_path):
+            remove_temporaries(path)
+        asked = {
+            "stage": job.rule,
+            "version": "",
+            "inputs": manifest.digests(job.input if inputs is None else inputs),
+            "parameters": parameters,
+            "code": job.params.code,
+        }
+        version = manifest.version(job.rule, parameters, asked["inputs"], job.params.code)
+        asked["version"] = version
+        logger.info("stage %s, version %s", job.rule, version)
+        with _state(run, asked, job.params.settings) as (state_directory, check_owner):
+            if run and _is_made(Path(manifest_path), version):
+                logger.info("made by the process that was waited for")
+                return
+            said = cache.restore(version, named) if cached else None
+            if said:
+                logger.info("restored from the cache")
+                made = {str(named[name]): digest for name, digest in said["outputs"].items()}
+                write_json(manifest_path, {**said, **asked, "outputs": made})
+                return
+            more = make(Job(settings, version, state_directory, check_owner)) or {}
+            said = {
+                **asked,
+                "outputs": manifest.digests(outputs),
+                "environment": {**manifest.environment(job.threads), **more},
                 "wall_seconds": round(time.monotonic() - start, 3),
-            },
-        )
+            }
+            check_owner()
+            write_json(manifest_path, said)
+            if cached:
+                cache.store(said, named)
+
+
+@contextmanager
+def _state(
+    run: str | None, asked: Mapping[str, Any], settings: Mapping[str, Any]
+) -> Iterator[tuple[Path | None, Callable[[], None]]]:
+    """Hold the state of a training, which is removed when the block ends without an error.
+
+    One that has saved nothing is removed in any case.
+    """
+    if run is None:
+        yield None, lambda: None
+        return
+    # A process that still trains the run with other settings finds its version gone, and stops.
+    claim = CLAIMS / run
+    write_text(claim, asked["version"])
+    directory = STATE / asked["version"]
+    with lock.hold(directory, f"which trains {run}") as held:
+
+        def check_owner() -> None:
+            held.check()
+            if not claim.exists() or claim.read_text() != asked["version"]:
+                raise UserError(
+                    f"{run}: another process trains this run with other settings or code now; "
+                    "this one stops"
+                )
+
+        write_json(directory / "run.json", {"run": run, **asked, "settings": settings})
+        finished = False
+        try:
+            yield directory, check_owner
+            finished = True
+        finally:
+            if finished or not any(directory.glob("step-*")):
+                # Gone at once for whoever waits for it.
+                gone = directory.with_name(f".{directory.name}.{os.getpid()}")
+                directory.rename(gone)
+                shutil.rmtree(gone, ignore_errors=True)
+
+
+def _is_made(manifest_path: Path, version: str) -> bool:
+    """Whether all of a version's outputs are in their places."""
+    return (
+        manifest_path.exists()
+        and not manifest.verify(manifest_path)
+        and read_json(manifest_path)["version"] == version
+    )
 
 
 def _log_to(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path, mode="w", encoding="utf-8")
+    path.write_text("")
+    # Appended to, as the process of an earlier call may still write there.
+    handler = logging.FileHandler(path, mode="a", encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logging.getLogger("nanogpt").addHandler(handler)
+    shown = logging.StreamHandler()
+    shown.addFilter(lambda record: record.levelno == logging.WARNING)
+    shown.setFormatter(logging.Formatter("warning: %(message)s"))
+    for added in (handler, shown):
+        logging.getLogger("nanogpt").addHandler(added)
     logging.getLogger("nanogpt").setLevel(logging.INFO)
 
 
@@ -136,7 +238,7 @@ def _user_message(error: Exception) -> str | None:
     """One line for what a user can mend, None for a fault of ours."""
     if isinstance(error, UserError):
         return str(error)
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return f"disk full while writing {error.filename or 'a result'}; free some space"
     if isinstance(error, PermissionError):
         return f"{error.filename}: permission denied; make it readable and writable"

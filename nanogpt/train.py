@@ -1,18 +1,21 @@
 """The training loop: tokens and settings in, a model directory and metrics.jsonl out.
 
-The batch and the dropout of a step depend on nothing but the seed and the step. What a batch is,
-what the model computes and how weights are stored is left to the modules that this one calls.
+The batch and the dropout of a step depend on nothing but the seed and the step, so a training that
+was stopped goes on to the same bytes. What a batch is, what the model computes and how weights and
+states are stored is left to the modules that this one calls; so is who may train.
 """
 
+import contextlib
 import json
 import logging
 import math
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -21,20 +24,40 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from nanogpt import dataset
-from nanogpt.checkpoint import save_model
+from nanogpt import dataset, device
+from nanogpt.checkpoint import MODEL_FILES, Progress, load_state, save_model, save_state
 from nanogpt.config import ModelSettings, TrainSettings, UserError
 from nanogpt.device import autocast
 from nanogpt.evaluate import window_starts, windows_loss
-from nanogpt.files import atomic_write, write_json
+from nanogpt.files import atomic_write
 from nanogpt.model import GPT
 from nanogpt.optimizer import configure_adamw, learning_rate_at
+from nanogpt.signals import Signals, Stopped, listening
 from nanogpt.tokenizer import Tokens
 
 logger = logging.getLogger(__name__)
 
 # Called with tokens (B, T), gives logits (B, T, V): the model, or what torch.compile made of it.
 Forward = Callable[[Tensor], Tensor]
+
+SAVE_INTERVAL = 60.0  # seconds between two states, at least
+SAVE_SHARE = 0.01  # of a training's time, that saving its state may take
+CHECK_INTERVAL = 5.0  # seconds between two looks whether this process may still write
+
+
+@dataclass(frozen=True)
+class _Training:
+    """What a training works with, from its first step to its last."""
+
+    run: str
+    model: GPT
+    forward: Forward
+    optimizer: torch.optim.Optimizer
+    files: dataset.TokenFiles
+    settings: TrainSettings
+    progress: Progress
+    state_directory: Path
+    check_owner: Callable[[], None]
 
 
 def train(
@@ -44,14 +67,21 @@ def train(
     settings: TrainSettings,
     state_directory: Path,
     results: Path,
-) -> None:
-    """Train a model on a dataset; writes model/ and metrics.jsonl in `results`.
+    check_owner: Callable[[], None] = lambda: None,
+) -> list[dict[str, Any]]:
+    """Train a model on a dataset; writes model/, metrics.jsonl and milestones/ in `results`.
 
-    settings: with device and dtype resolved. metrics.jsonl grows in `state_directory`, whose
-    run.json names the run, and moves to `results` when the training is done.
+    settings: with device and dtype resolved. state_directory: where the state of the training is
+    saved, and found by the next call, which goes on from there; metrics.jsonl grows in it. It is
+    left there at the end. check_owner: raises if this process may not write any more.
 
-    Errors: UserError for a dataset shorter than a window, a missing compiler, or a loss that is not
-    a number.
+    SIGTERM and SIGINT save the state and exit with 128 + n; SIGUSR1 saves it and goes on.
+
+    Returns the layouts it was computed on, each with its first step: one, or several if it went on
+    elsewhere.
+
+    Errors: UserError for a dataset shorter than a window, a missing compiler, a state that does not
+    fit, or a loss that is not a number.
     """
     files = dataset.load(dataset_directory)
     dataset.check_block_size(files, model_settings.block_size, dataset_directory.name)
@@ -67,74 +97,161 @@ def train(
         torch.get_num_threads(),
     )
     forward: Forward = _compiled(model) if settings.compile else model
-    shutil.rmtree(state_directory, ignore_errors=True)
-    write_json(state_directory / "run.json", {"run": run})
-    weights = _train_loop(model, forward, files, settings, state_directory / "metrics.jsonl")
-    save_model(results / "model", weights, model_settings, files.tokenizer)
-    with atomic_write(results / "metrics.jsonl") as file:
-        file.write((state_directory / "metrics.jsonl").read_bytes())
-    shutil.rmtree(state_directory)
-
-
-def _train_loop(
-    model: GPT,
-    forward: Forward,
-    files: dataset.TokenFiles,
-    settings: TrainSettings,
-    metrics_path: Path,
-) -> dict[str, Tensor]:
-    """Make all steps; returns the weights to keep."""
     optimizer = configure_adamw(model, settings)
+    progress = load_state(state_directory, model, optimizer) or Progress()
+    if progress.step:
+        logger.info("%s: going on from step %d", run, progress.step)
+    _note_layout(progress, settings)
+    training = _Training(
+        run, model, forward, optimizer, files, settings, progress, state_directory, check_owner
+    )
+    with listening() as signals:
+        try:
+            _train_loop(training, signals)
+        except Stopped:
+            _save(training)
+            assert signals.stop
+            logger.info("stopped by %s at step %d", signals.stop.name, progress.step)
+            raise SystemExit(128 + signals.stop) from None
+        _write_results(training, results)
+    return progress.layouts
+
+
+def milestone_files(results: Path, steps: Sequence[int]) -> list[str]:
+    """The files of the models that are kept of these steps, beside the last or best one."""
+    return [str(results / "milestones" / str(s) / name) for s in steps for name in MODEL_FILES]
+
+
+def _train_loop(training: _Training, signals: Signals) -> None:
+    """Make the steps that are left. `Stopped` is raised with all in order for a save."""
+    model, settings, progress = training.model, training.settings, training.progress
     rows_per_step = settings.batch_size * settings.gradient_accumulation_steps
     tokens_per_step = rows_per_step * model.settings.block_size
-    best_val_loss = math.inf
-    kept: dict[str, Tensor] = {}
-    start = time.monotonic()
+    start = time.monotonic() - progress.seconds
+    saved = checked = time.monotonic()
+    save_seconds = 0.0  # that the last save took
     step_seconds, timed_steps = 0.0, 0  # since the last line of metrics
     model.train()
+    training.state_directory.mkdir(parents=True, exist_ok=True)
     # disable=None: no bar where there is no terminal; the log has plain lines.
     with (
-        open(metrics_path, "w", encoding="utf-8") as metrics,
-        tqdm(total=settings.max_iters, unit="step", disable=None) as bar,
+        open(training.state_directory / "metrics.jsonl", "wb") as metrics,
+        tqdm(total=settings.max_iters, initial=progress.step, unit="step", disable=None) as bar,
     ):
-        for step in range(settings.max_iters + 1):
-            line: dict[str, Any] = {"step": step, "tokens": step * tokens_per_step}
+        metrics.write(progress.metrics)
+        while True:
+            # What a resume comes back to: a step is done, but not yet evaluated or written down.
+            step = progress.step
             last = step == settings.max_iters
-            if step > 0:
-                step_start = time.monotonic()
-                learning_rate = learning_rate_at(step - 1, settings)
-                windows = dataset.batch(
-                    files.train,
-                    model.settings.block_size,
-                    rows_per_step,
-                    settings.seed,
-                    step - 1,
-                )
-                loss, grad_norm = _optimizer_step(
-                    forward, optimizer, windows, learning_rate, settings, step - 1
-                )
-                if step % settings.log_interval == 0 or step % settings.eval_interval == 0 or last:
-                    # Reading a number waits for the device, so it belongs to the step's time.
-                    line |= {"loss": loss.item()}
-                    line |= {"learning_rate": learning_rate, "grad_norm": grad_norm.item()}
-                step_seconds += time.monotonic() - step_start
-                timed_steps += 1
-                bar.update()
+            now = time.monotonic()
+            progress.seconds = now - start
+            if signals.stop:
+                raise Stopped
+            if signals.save or now - saved > _save_interval(save_seconds):
+                signals.save = False
+                _save(training)
+                saved = time.monotonic()
+                save_seconds = saved - now
+            elif now - checked > CHECK_INTERVAL:
+                training.check_owner()
+                checked = now
+            if step in settings.milestones:
+                directory = training.state_directory / "milestones" / str(step)
+                save_model(directory, model.state_dict(), model.settings, training.files.tokenizer)
+            line = {"step": step, "tokens": step * tokens_per_step, **progress.line}
             if step % settings.eval_interval == 0 or last:
-                line |= _estimate(model, files, settings)
-                best = line["val_loss"] < best_val_loss
-                best_val_loss = min(best_val_loss, line["val_loss"])
+                with signals.interrupting():
+                    line |= _estimate(model, training.files, settings)
+                best = line["val_loss"] < progress.best_val_loss
+                progress.best_val_loss = min(progress.best_val_loss, line["val_loss"])
                 if last if settings.keep == "last" else best:
-                    kept = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
+                    weights = model.state_dict().items()
+                    progress.kept = {name: w.detach().cpu().clone() for name, w in weights}
             if len(line) > 2:
                 if timed_steps:
                     line["tokens_per_second"] = timed_steps * tokens_per_step / step_seconds
                     step_seconds, timed_steps = 0.0, 0
                 line["seconds"] = time.monotonic() - start
-                _write_line(metrics, line)
+                _write_line(metrics, progress, line)
                 bar.set_postfix_str(_summary(line), refresh=False)
                 _stop_if_diverged(line)
-    return kept
+            if last:
+                return
+            step_start = time.monotonic()
+            learning_rate = learning_rate_at(step, settings)
+            windows = dataset.batch(
+                training.files.train, model.settings.block_size, rows_per_step, settings.seed, step
+            )
+            loss, grad_norm = _optimizer_step(
+                training.forward, training.optimizer, windows, learning_rate, settings, step
+            )
+            progress.step = step + 1
+            progress.line = {}
+            if (
+                progress.step % settings.log_interval == 0
+                or progress.step % settings.eval_interval == 0
+                or progress.step == settings.max_iters
+            ):
+                # Reading a number waits for the device, so it belongs to the step's time.
+                progress.line |= {"loss": loss.item()}
+                progress.line |= {"learning_rate": learning_rate, "grad_norm": grad_norm.item()}
+            step_seconds += time.monotonic() - step_start
+            timed_steps += 1
+            bar.update()
+
+
+def _save(training: _Training) -> None:
+    training.check_owner()
+    save_state(training.state_directory, training.progress, training.model, training.optimizer)
+    logger.info("state saved at step %d", training.progress.step)
+
+
+def _save_interval(save_seconds: float) -> float:
+    """Seconds until the next save, when one takes `save_seconds`; NANOGPT_SAVE_INTERVAL if set."""
+    asked = os.environ.get("NANOGPT_SAVE_INTERVAL")
+    if asked is None:
+        return max(SAVE_INTERVAL, save_seconds / SAVE_SHARE)
+    with contextlib.suppress(ValueError):
+        interval = float(asked)
+        if interval >= 0:
+            return interval
+    raise UserError(
+        f"NANOGPT_SAVE_INTERVAL: `{asked}` is no number of seconds; say 60, for example"
+    )
+
+
+def _note_layout(progress: Progress, settings: TrainSettings) -> None:
+    """Add where the training goes on to its layouts; say so if that is not where it was before."""
+    here = device.layout(settings.device)
+    if progress.layouts:
+        before = progress.layouts[-1]
+        changes = [
+            f"{name} {before.get(name)} before, {value} now"
+            for name, value in here.items()
+            if before.get(name) != value
+        ]
+        if not changes:
+            return
+        logger.warning(
+            "the training goes on at step %d with %s: the last bits of the result will not be "
+            "those of one that was never stopped",
+            progress.step,
+            "; ".join(changes),
+        )
+    progress.layouts.append({"first_step": progress.step, **here})
+
+
+def _write_results(training: _Training, results: Path) -> None:
+    training.check_owner()
+    shutil.rmtree(results / "milestones", ignore_errors=True)
+    for path in milestone_files(results, training.settings.milestones):
+        kept = training.state_directory / Path(path).relative_to(results)
+        with atomic_write(path) as file:
+            file.write(kept.read_bytes())
+    progress, model = training.progress, training.model
+    save_model(results / "model", progress.kept, model.settings, training.files.tokenizer)
+    with atomic_write(results / "metrics.jsonl") as file:
+        file.write(progress.metrics)
 
 
 def _optimizer_step(
@@ -179,10 +296,12 @@ def _estimate(model: GPT, files: dataset.TokenFiles, settings: TrainSettings) ->
     return {"train_loss": loss(files.train), "val_loss": loss(files.val)}
 
 
-def _write_line(metrics: Any, line: dict[str, Any]) -> None:
+def _write_line(metrics: BinaryIO, progress: Progress, line: dict[str, Any]) -> None:
     """Append a line of metrics; JSON has no NaN or infinity, so they become null."""
     finite = {k: None if not math.isfinite(v) else v for k, v in line.items()}
-    metrics.write(json.dumps(finite) + "\n")
+    written = (json.dumps(finite) + "\n").encode()
+    progress.metrics += written
+    metrics.write(written)
     metrics.flush()
     logger.info("step %d: %s", line["step"], _summary(line))
 

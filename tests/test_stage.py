@@ -10,7 +10,6 @@ import pytest
 
 from nanogpt import manifest
 from nanogpt.files import sha256_file
-from nanogpt.stage import Job
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -28,8 +27,12 @@ from nanogpt.stage import logged, stage
 asked = json.loads(sys.argv[1])
 job = SimpleNamespace(**{{**asked, "params": SimpleNamespace(**asked["params"])}})
 
-with {surround} as asked_for:
+
+def make(asked_for):
 {body}
+
+
+{call}
 """
 WRITE = """
 logging.getLogger("nanogpt.mine").info("working")
@@ -38,12 +41,15 @@ Path(job.output[1]).write_text(json.dumps([asked_for.version, dict(asked_for.set
 """
 
 
-def run_stage(directory, body, settings=None, threads=1, surround="stage(job)"):
+LOGGED = "with logged(job):\n    make(None)"
+
+
+def run_stage(directory, body, settings=None, threads=1, call="stage(job, make)", **environment):
     """Run an adapter of this body in `directory`, as its own process."""
     (directory / "in.txt").write_text("text")
     (directory / "adapter.py").write_text(
         ADAPTER.format(
-            surround=surround,
+            call=call,
             body="".join(f"    {line}\n" for line in body.strip().splitlines()),
         )
     )
@@ -59,7 +65,7 @@ def run_stage(directory, body, settings=None, threads=1, surround="stage(job)"):
     return subprocess.run(
         [sys.executable, "adapter.py", json.dumps(job)],
         cwd=directory,
-        env={**os.environ, "PYTHONPATH": path},
+        env={**os.environ, "PYTHONPATH": path, "NANOGPT_CACHE": "off", **environment},
         capture_output=True,
         text=True,
     )
@@ -120,11 +126,6 @@ def test_the_log_is_begun_anew(tmp_path):
     run_stage(tmp_path, "raise UserError('first')")
     run_stage(tmp_path, WRITE)
     assert "first" not in log_of(tmp_path)
-
-
-def test_a_state_directory_is_named_after_version_and_run():
-    directory = Job({}, "0123456789ab").state_directory("demo")
-    assert directory == Path(".nanogpt/state/0123456789ab.demo")
 
 
 def test_devices_and_dtypes_are_resolved_before_the_version(tmp_path):
@@ -216,16 +217,16 @@ def test_out_of_memory_is_one_line_that_says_what_to_lower(tmp_path, body):
 
 def test_a_manifest_names_the_inputs_that_it_is_told_to(tmp_path):
     (tmp_path / "kept.txt").write_text("kept")
-    ended = run_stage(tmp_path, WRITE, surround='stage(job, ["kept.txt"])')
+    ended = run_stage(tmp_path, WRITE, call='stage(job, make, inputs=["kept.txt"])')
     assert ended.returncode == 0, ended.stderr
     made = json.loads((tmp_path / "shout.manifest.json").read_text())
     assert made["inputs"] == {"kept.txt": sha256_file(tmp_path / "kept.txt")}
 
 
 def test_what_is_only_logged_leaves_a_log_and_no_manifest(tmp_path):
-    ended = run_stage(tmp_path, 'Path("out.txt").write_text("made")', surround="logged(job)")
+    ended = run_stage(tmp_path, 'Path("out.txt").write_text("made")', call=LOGGED)
     assert ended.returncode == 0, ended.stderr
     assert log_of(tmp_path) == ""
     assert not list(tmp_path.glob("*.manifest.json"))
-    ended = run_stage(tmp_path, 'raise UserError("no text")', surround="logged(job)")
+    ended = run_stage(tmp_path, 'raise UserError("no text")', call=LOGGED)
     assert_one_line(tmp_path, ended, "no text")

@@ -3,7 +3,10 @@
 import json
 import logging
 import math
+import os
 import shutil
+import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +16,8 @@ from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from nanogpt import playwright
-from nanogpt.checkpoint import load_model
+from nanogpt import train as train_module
+from nanogpt.checkpoint import find_states, load_model
 from nanogpt.config import EvalSettings, TrainSettings, UserError
 from nanogpt.dataset import load
 from nanogpt.evaluate import evaluate
@@ -49,9 +53,12 @@ class Training:
         self.results = root / "results"
         self.model_directory = self.results / "model"
 
-    def run(self, dataset, model_settings, **changes):
+    def run(self, dataset, model_settings, check_owner=lambda: None, **changes):
         settings = TrainSettings.model_validate(BASE.model_dump() | changes)
-        train("tiny", dataset, model_settings, settings, self.state, self.results)
+        self.layouts = train(
+            "tiny", dataset, model_settings, settings, self.state, self.results, check_owner
+        )
+        shutil.rmtree(self.state)
         return self
 
     @property
@@ -332,51 +339,276 @@ def test_the_best_weights_can_be_from_the_middle_of_a_training(training, write_d
     assert split_loss(model, load(dataset).val) == pytest.approx(min(losses), abs=1e-4)
 
 
-# --- The state directory --------------------------------------------------------------------
+# --- Stopping and going on ------------------------------------------------------------------
+
+LONG = {"max_iters": 12, "log_interval": 3, "eval_interval": 4}
 
 
-class Watcher(logging.Handler):
-    """Looks into a state directory whenever the training logs a step."""
+class At(logging.Handler):
+    """Does something the first time that a training logs a step."""
 
-    def __init__(self, state, results):
+    def __init__(self, step, action):
         super().__init__()
-        self.state, self.results, self.seen = state, results, []
+        self.start, self.action = f"step {step}:", action
 
     def emit(self, record):
-        if record.getMessage().startswith("step "):
-            run = json.loads((self.state / "run.json").read_text())
-            lines = read_metrics(self.state / "metrics.jsonl")
-            self.seen.append((run, [line["step"] for line in lines], self.results.exists()))
+        if self.action and record.getMessage().startswith(self.start):
+            action, self.action = self.action, None
+            action()
 
 
 @pytest.fixture
-def watcher(training):
+def at():
+    """A function: what is to happen once a step is logged."""
     logger = logging.getLogger("nanogpt.train")
     level = logger.level
-    handler = Watcher(training.state, training.results)
-    logger.addHandler(handler)
+    handlers = []
+
+    def add(step, action):
+        handlers.append(At(step, action))
+        logger.addHandler(handlers[-1])
+
     logger.setLevel(logging.INFO)
-    yield handler
-    logger.removeHandler(handler)
+    yield add
+    for handler in handlers:
+        logger.removeHandler(handler)
     logger.setLevel(level)
 
 
-def test_the_state_names_its_run_and_grows_and_is_gone_afterwards(training, play, tiny, watcher):
+@pytest.fixture
+def uninterrupted(another_training, play, tiny):
+    """What a training comes to that nobody stops, with dropout and both kinds of `keep`."""
+
+    def run(**changes):
+        with_dropout = tiny.model_copy(update={"dropout": 0.2})
+        return another_training.run(play, with_dropout, **LONG, **changes)
+
+    return run
+
+
+def kill(number):
+    return lambda: os.kill(os.getpid(), number)
+
+
+def assert_same(training, wanted):
+    for path in sorted(wanted.results.rglob("*")):
+        mine = training.results / path.relative_to(wanted.results)
+        if path.name == "metrics.jsonl":
+            assert without_times(read_metrics(mine)) == without_times(read_metrics(path))
+        elif path.is_file():
+            assert mine.read_bytes() == path.read_bytes()
+    assert sorted(p.name for p in training.results.rglob("*")) == sorted(
+        p.name for p in wanted.results.rglob("*")
+    )
+
+
+def steps_of(path):
+    return [line["step"] for line in read_metrics(path)]
+
+
+def test_metrics_grow_in_the_state_directory_and_results_come_at_the_end(training, play, tiny, at):
+    seen = []
+
+    def look():
+        seen.append((steps_of(training.state / "metrics.jsonl"), training.results.exists()))
+
+    for step in (0, 3, 6):
+        at(step, look)
     training.run(play, tiny, max_iters=6, log_interval=3)
-    assert [steps for _, steps, _ in watcher.seen] == [[0], [0, 3], [0, 3, 6]]
-    assert all(run == {"run": "tiny"} for run, _, _ in watcher.seen)
-    assert not any(results_exist for _, _, results_exist in watcher.seen)
-    assert not training.state.exists()
+    assert seen == [([0], False), ([0, 3], False), ([0, 3, 6], False)]
+    assert steps_of(training.results / "metrics.jsonl") == [0, 3, 6]
 
 
-def test_an_old_state_does_not_disturb(training, another_training, play, tiny):
-    training.state.mkdir(parents=True)
-    (training.state / "metrics.jsonl").write_text('{"step": 77}\n')
-    (training.state / "run.json").write_text("{")
-    training.run(play, tiny, max_iters=2)
-    another_training.run(play, tiny, max_iters=2)
-    assert without_times(training.metrics) == without_times(another_training.metrics)
-    assert not training.state.exists()
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_a_training_that_is_stopped_goes_on_to_the_same_bytes(
+    training, uninterrupted, play, tiny, at, number, keep
+):
+    with_dropout = tiny.model_copy(update={"dropout": 0.2})
+    # Step 4 is logged after its evaluation, step 3 without one.
+    for step in (3, 4):
+        at(step, kill(number))
+        with pytest.raises(SystemExit) as stopped:
+            training.run(play, with_dropout, **LONG, keep=keep)
+        assert stopped.value.code == 128 + number
+        assert not training.results.exists()
+        assert len(find_states(training.state)) in (1, 2)
+    training.run(play, with_dropout, **LONG, keep=keep)
+    assert_same(training, uninterrupted(keep=keep))
+
+
+def test_a_stop_need_not_wait_for_an_evaluation(training, uninterrupted, play, tiny, monkeypatch):
+    """The signal comes between two batches of the evaluation at step 8."""
+    with_dropout = tiny.model_copy(update={"dropout": 0.2})
+    whole, calls = train_module.windows_loss, []
+
+    def interrupted(*arguments, **named):
+        calls.append(arguments)
+        if len(calls) == 6:  # of both splits, at steps 0, 4 and 8
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise AssertionError("the signal did not stop the evaluation")
+        return whole(*arguments, **named)
+
+    monkeypatch.setattr(train_module, "windows_loss", interrupted)
+    with pytest.raises(SystemExit):
+        training.run(play, with_dropout, **LONG)
+    assert steps_of(training.state / "metrics.jsonl")[-1] == 6
+    assert find_states(training.state)[0].name.startswith("step-8.")
+    training.run(play, with_dropout, **LONG)
+    assert_same(training, uninterrupted())
+
+
+def test_sigusr1_saves_and_goes_on(training, uninterrupted, play, tiny, at):
+    with_dropout = tiny.model_copy(update={"dropout": 0.2})
+    saved = []
+    at(3, kill(signal.SIGUSR1))
+    at(6, lambda: saved.extend(path.name.split(".")[0] for path in find_states(training.state)))
+    training.run(play, with_dropout, **LONG)
+    assert saved == ["step-4"]
+    assert_same(training, uninterrupted())
+
+
+def test_signals_mean_again_what_they_meant_before(training, play, tiny):
+    before = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)]
+    training.run(play, tiny, max_iters=1)
+    assert before == [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)]
+
+
+class Died(BaseException):
+    """Ends a training as a SIGKILL would: nothing of ours runs after it."""
+
+
+def die():
+    raise Died
+
+
+@pytest.fixture
+def saving_always(monkeypatch):
+    monkeypatch.setenv("NANOGPT_SAVE_INTERVAL", "0")
+
+
+@pytest.mark.usefixtures("saving_always")
+@pytest.mark.parametrize("step", [0, 3, 4, 9, 12])
+def test_a_training_that_dies_goes_on_from_its_last_state(
+    training, uninterrupted, play, tiny, at, step
+):
+    with_dropout = tiny.model_copy(update={"dropout": 0.2})
+    wanted = uninterrupted()
+    at(step, die)
+    with pytest.raises(Died):
+        training.run(play, with_dropout, **LONG)
+    training.run(play, with_dropout, **LONG)
+    assert_same(training, wanted)
+
+
+def damage(path, how):
+    data = bytearray(path.read_bytes())
+    if how == "truncated":
+        del data[len(data) // 2 :]
+    elif how == "zeroed":
+        data[:] = bytes(len(data))
+    elif how == "a flipped bit":
+        data[len(data) // 2] ^= 1
+    else:
+        data.clear()
+    path.write_bytes(data)
+
+
+@pytest.mark.usefixtures("saving_always")
+@pytest.mark.parametrize("how", ["truncated", "zeroed", "a flipped bit", "empty"])
+@pytest.mark.parametrize("n_damaged", [1, 2])
+def test_a_damaged_state_is_told_and_the_one_before_it_is_taken(
+    training, uninterrupted, play, tiny, at, caplog, how, n_damaged
+):
+    with_dropout = tiny.model_copy(update={"dropout": 0.2})
+    wanted = uninterrupted()
+    at(9, kill(signal.SIGTERM))
+    with pytest.raises(SystemExit):
+        training.run(play, with_dropout, **LONG)
+    states = find_states(training.state)
+    assert [path.name.split(".")[0] for path in states] == ["step-10", "step-9"]
+    for path in states[:n_damaged]:
+        damage(path, how)
+    caplog.clear()
+    training.run(play, with_dropout, **LONG)
+    assert_same(training, wanted)
+    warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert [str(path) in warning for path, warning in zip(states, warnings, strict=False)]
+    assert len(warnings) == n_damaged
+    assert ("going on from step 9" in caplog.text) == (n_damaged == 1)
+
+
+def test_a_state_of_another_model_is_refused(training, play, tiny, at):
+    at(3, kill(signal.SIGTERM))
+    with pytest.raises(SystemExit):
+        training.run(play, tiny, **LONG)
+    with pytest.raises(UserError, match="not a state of this model"):
+        training.run(play, tiny.model_copy(update={"n_embd": 16}), **LONG)
+
+
+def test_another_number_of_threads_is_told_and_noted(training, play, tiny, at, caplog):
+    at(3, kill(signal.SIGTERM))
+    with pytest.raises(SystemExit):
+        training.run(play, tiny, **LONG)
+    torch.set_num_threads(2)
+    try:
+        training.run(play, tiny, **LONG)
+    finally:
+        torch.set_num_threads(1)
+    assert "threads 1 before, 2 now" in caplog.text
+    assert [(at["first_step"], at["threads"]) for at in training.layouts] == [(0, 1), (4, 2)]
+
+
+def test_the_seconds_of_a_training_that_was_stopped_go_on(training, play, tiny, at):
+    at(3, lambda: time.sleep(0.3))
+    at(6, kill(signal.SIGTERM))
+    with pytest.raises(SystemExit):
+        training.run(play, tiny, **LONG)
+    training.run(play, tiny, **LONG)
+    seconds = [line["seconds"] for line in training.metrics]
+    assert seconds == sorted(seconds)
+    assert seconds[-1] > 0.3
+
+
+@pytest.mark.usefixtures("saving_always")
+def test_who_is_no_longer_the_owner_writes_nothing(training, play, tiny):
+    def check():
+        raise UserError("taken over")
+
+    with pytest.raises(UserError, match="taken over"):
+        training.run(play, tiny, **LONG, check_owner=check)
+    assert not find_states(training.state)
+    assert not training.results.exists()
+
+
+@pytest.mark.parametrize("interval", ["often", "-1", ""])
+def test_an_interval_that_is_no_number_of_seconds_is_told(
+    training, play, tiny, monkeypatch, interval
+):
+    monkeypatch.setenv("NANOGPT_SAVE_INTERVAL", interval)
+    with pytest.raises(UserError, match="NANOGPT_SAVE_INTERVAL"):
+        training.run(play, tiny, max_iters=1)
+
+
+def test_states_are_saved_rarely_if_saving_takes_long():
+    assert train_module._save_interval(0.1) == train_module.SAVE_INTERVAL
+    assert train_module._save_interval(10.0) == 10.0 / train_module.SAVE_SHARE
+
+
+def test_milestones_are_models_and_the_same_after_a_stop(training, uninterrupted, play, tiny, at):
+    with_dropout = tiny.model_copy(update={"dropout": 0.2})
+    wanted = uninterrupted(milestones=[2, 6], keep="last")
+    at(6, kill(signal.SIGTERM))
+    with pytest.raises(SystemExit):
+        training.run(play, with_dropout, **LONG, milestones=[2, 6], keep="last")
+    training.run(play, with_dropout, **LONG, milestones=[2, 6], keep="last")
+    assert_same(training, wanted)
+    kept = [training.results / "milestones" / step for step in ("2", "6")]
+    weights = [load_file(directory / "model.safetensors") for directory in kept]
+    assert not torch.equal(weights[0]["wte.weight"], weights[1]["wte.weight"])
+    assert load_model(kept[0]).model.settings == with_dropout
+    training.run(play, with_dropout, **LONG, keep="last")
+    assert not (training.results / "milestones").exists(), "none is asked for"
 
 
 # --- What goes wrong ------------------------------------------------------------------------

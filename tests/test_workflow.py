@@ -44,7 +44,7 @@ def snakemake(project: Path, *arguments: str, **environment: str) -> subprocess.
     return subprocess.run(
         [sys.executable, "-m", "snakemake", "--cores", "1", *arguments],
         cwd=project,
-        env={**own, **environment},
+        env={**own, "NANOGPT_CACHE": "off", **environment},
         capture_output=True,
         text=True,
     )
@@ -192,6 +192,38 @@ EDITS = {
         _setting("runs", "one", "train", "learning_rate", value=0.002),
         dict.fromkeys(AFTER_TRAIN, 1),
     ),
+    "how a training is looked at": (
+        _setting("runs", "one", "train", "log_interval", value=5),
+        dict.fromkeys(AFTER_TRAIN, 1),
+    ),
+    "milestones": (
+        _setting("runs", "one", "train", "milestones", value=[5]),
+        dict.fromkeys(AFTER_TRAIN, 1),
+    ),
+    "a model setting of one run": (
+        _setting("runs", "one", "model", value={"preset": "tiny", "dropout": 0.2}),
+        dict.fromkeys(AFTER_TRAIN, 1),
+    ),
+    "the dataset of one run": (
+        lambda project: (
+            _setting("datasets", "again", value={"corpus": "play"})(project),
+            _setting("runs", "one", "dataset", value="again")(project),
+        ),
+        {**dict.fromkeys(AFTER_TRAIN, 1), "prepare": 1},
+    ),
+    "a sampling setting of all runs": (
+        _setting("defaults", "sample", "seed", value=3),
+        {"sample": 2, "bench_report": 1},
+    ),
+    "a default said where it held already": (
+        _setting("runs", "one", "train", "beta1", value=0.9),
+        {},
+    ),
+    "a number written in another way": (
+        _setting("runs", "two", "train", "seed", value="2"),
+        {},
+    ),
+    "a mirror": (_setting("mirrors", value=["/somewhere"]), {}),
     "a model setting of all runs": (
         _setting("models", "tiny", "n_embd", value=32),
         {**dict.fromkeys(AFTER_TRAIN, 2), "bench_report": 1},
@@ -218,29 +250,61 @@ EDITS = {
     "a comment in config.yaml": (_edit("config.yaml", "runs:", "# mine\nruns:"), {}),
     "a comment in the model": (_edit("nanogpt/model.py", "class GPT(", "# A\nclass GPT("), {}),
     "a docstring of the model": (_edit("nanogpt/model.py", "Logits (B, T, V)", "The logits"), {}),
-    "a comment in an adapter": (_edit("workflow/scripts/eval.py", "with ", "# A\nwith "), {}),
-    "the model's code": (
-        _edit("nanogpt/model.py", "INIT_STD = 0.02", "INIT_STD = 0.03"),
-        {**dict.fromkeys(AFTER_TRAIN, 2), "bench_report": 1, "tensorboard": 2},
-    ),
-    "the code of batches": (
-        _edit("nanogpt/dataset.py", "def batch(", "assert True\n\n\ndef batch("),
-        {**dict.fromkeys(AFTER_TRAIN - {"sample"}, 2), "sample": 2, "bench_report": 1},
-    ),
-    "the code of downloads": (
-        _edit("nanogpt/download.py", "TRIES = 4", "TRIES = 5"),
-        {},
-    ),
-    "the report's code": (
-        _edit("nanogpt/report.py", "import ", "assert True\nimport "),
-        {"tensorboard": 2, "bench_report": 1},
-    ),
-    "the command line's code": (_edit("nanogpt/cli.py", "sys.exit(130)", "sys.exit(13)"), {}),
+    "a comment in an adapter": (_edit("workflow/scripts/eval.py", "stage(", "# A\nstage("), {}),
     "the command of rule train": (
         _edit("workflow/rules/run.smk", "python workflow", "python -u workflow"),
         {**dict.fromkeys(AFTER_TRAIN, 2), "bench_report": 1},
     ),
 }
+
+
+# What an edit of a module's code does again. A module that is not named here is an error.
+NOTHING: dict[str, int] = {}
+RETRAINING = {**dict.fromkeys(AFTER_TRAIN, 2), "bench_report": 1}
+RETOKENIZING = {**RETRAINING, "prepare": 1}
+MODULES = {
+    "__init__": NOTHING,
+    "cache": NOTHING,
+    "checkpoint": RETRAINING,
+    "cli": NOTHING,
+    "config": NOTHING,
+    "corpus": RETOKENIZING,
+    "dataset": RETRAINING,
+    "device": RETRAINING,
+    "download": NOTHING,  # of a built-in corpus
+    "evaluate": RETRAINING,
+    "files": {**RETOKENIZING, "generate": 1},
+    "generate": {"sample": 2, "bench_report": 1},
+    "interchange": NOTHING,
+    "lock": NOTHING,
+    "manifest": NOTHING,
+    "model": RETRAINING,
+    "optimizer": RETRAINING,
+    "playwright": {**RETOKENIZING, "generate": 1},
+    "prepare": RETOKENIZING,
+    "report": {"tensorboard": 2, "bench_report": 1},
+    "signals": NOTHING,
+    "stage": NOTHING,
+    "storage": NOTHING,
+    "tokenizer": RETOKENIZING,
+    "train": RETRAINING,
+}
+
+
+@pytest.mark.parametrize("module", sorted(p.stem for p in (PROJECT / "nanogpt").glob("*.py")))
+def test_an_edit_of_code_does_again_what_that_code_makes(project: Path, module: str) -> None:
+    with open(project / f"nanogpt/{module}.py", "a") as file:
+        file.write("\nassert True\n")
+    assert planned(project) == MODULES[module]
+
+
+def test_a_comment_in_every_file_of_code_does_nothing_again(project: Path) -> None:
+    edited = [*project.glob("nanogpt/*.py"), *project.glob("workflow/**/*.py")]
+    edited += [project / "Snakefile", *project.glob("workflow/rules/*.smk")]
+    assert len(edited) > 40
+    for path in edited:
+        path.write_text(f"# A comment.\n{path.read_text()}\n# And one at the end.\n")
+    assert planned(project) == {}
 
 
 @pytest.mark.parametrize("what", EDITS)
@@ -433,6 +497,39 @@ def test_writing_down_the_digest_of_a_download_does_nothing_again(project: Path)
     assert planned(project, target) == {}
     edit_config(project, lambda c: c["corpora"]["shakespeare"].update(sha256="0" * 64))
     assert planned(project, target) == {"download": 1, "prepare": 1}
+
+
+@pytest.mark.slow
+def test_going_back_to_an_earlier_config_trains_nothing(project: Path, tmp_path: Path) -> None:
+    """The artifacts of the earlier config come from the cache, and every byte is as it was."""
+    kept = ("results/one/model/*", "results/one/metrics.jsonl", "results/one/*.json*")
+    kept += ("results/one/samples.txt", "results/datasets/play/*.bin")
+    targets = ("results/one/samples.txt", "results/one/eval.json")
+    cached = {"NANOGPT_CACHE": str(tmp_path / "cache")}
+    shutil.rmtree(project / "results")
+    assert snakemake(project, *targets, **cached).returncode == 0
+    first = results(project, *kept)
+    rate = _setting("runs", "one", "train", "learning_rate", value=0.002)
+    rate(project)
+    assert snakemake(project, *targets, **cached).returncode == 0
+    second = results(project, *kept)
+    weights = "results/one/model/model.safetensors"
+    assert second[weights] != first[weights]
+    edit_config(project, lambda config: config["runs"]["one"].pop("train"))
+    assert snakemake(project, *targets, **cached).returncode == 0
+    assert results(project, *kept) == first, "manifests and times as well"
+    for stage in ("train", "eval", "sample"):
+        assert "restored from the cache" in _read(project, f"one/{stage}.log")
+    assert "step" not in _read(project, "one/train.log")
+    # A run of another name, but of the same settings, is trained by nobody either.
+    _setting("runs", "third", value={"dataset": "play"})(project)
+    assert snakemake(project, "results/third/eval.json", **cached).returncode == 0
+    assert "restored from the cache" in _read(project, "third/train.log")
+    evaluation = json.loads(_read(project, "third/eval.json"))
+    assert evaluation["run"] == "third"
+    verify = "from nanogpt.cli import main; main(['verify'])"
+    verified = subprocess.run([sys.executable, "-c", verify], cwd=project, capture_output=True)
+    assert verified.returncode == 0, verified.stdout
 
 
 def error_of(run: subprocess.CompletedProcess) -> str:

@@ -32,7 +32,8 @@ rule train:
         settings=lambda wildcards: json.dumps(run_settings("model", "train")(wildcards)),
         code=lambda wildcards: stage_code("train"),
     shell:
-        "{resources.mpi} python workflow/scripts/train.py --run {wildcards.run}"
+        # Until Python listens, SIGUSR1 would end it, and this shell at any time.
+        "trap '' USR1; {resources.mpi} python workflow/scripts/train.py --run {wildcards.run}"
         " --input {input} --output {output} --settings {params.settings:q}"
         " --code {params.code} --log {log} --threads {threads}"
 

@@ -3,8 +3,12 @@
 from pathlib import Path
 
 from nanogpt.report import write_report
-from nanogpt.stage import stage
+from nanogpt.stage import Job, stage
 
-with stage(snakemake):
+
+def make(_: Job) -> None:
     runs = [Path(metrics).parent for metrics in snakemake.input.metrics]
     write_report(runs, Path(snakemake.output.page).parent)
+
+
+stage(snakemake, make, cached=False)

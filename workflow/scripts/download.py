@@ -4,9 +4,10 @@ from pathlib import Path
 
 from nanogpt.config import load
 from nanogpt.download import fetch, mirrors
-from nanogpt.stage import stage
+from nanogpt.stage import Job, stage
 
-with stage(snakemake):
+
+def make(_: Job) -> None:
     config = load(snakemake.config)
     corpus = config.corpora[snakemake.wildcards.corpus]
     fetch(
@@ -15,3 +16,7 @@ with stage(snakemake):
         sha256=corpus.sha256,
         mirrors=mirrors(config.mirrors),
     )
+
+
+# Not cached: what a URL gives is not a matter of settings.
+stage(snakemake, make, cached=False)

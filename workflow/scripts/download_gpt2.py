@@ -4,13 +4,17 @@ from pathlib import Path
 
 from nanogpt.config import load
 from nanogpt.download import fetch, mirrors
-from nanogpt.stage import stage
+from nanogpt.stage import Job, stage
 from nanogpt.tokenizer import GPT2_MERGES_SHA256, GPT2_MERGES_URL
 
-with stage(snakemake):
+
+def make(_: Job) -> None:
     fetch(
         GPT2_MERGES_URL,
         Path(snakemake.output.merges),
         sha256=GPT2_MERGES_SHA256,
         mirrors=mirrors(load(snakemake.config).mirrors),
     )
+
+
+stage(snakemake, make, cached=False)

@@ -4,9 +4,10 @@ from pathlib import Path
 
 from nanogpt.config import EvalSettings
 from nanogpt.evaluate import evaluate
-from nanogpt.stage import stage
+from nanogpt.stage import Job, stage
 
-with stage(snakemake) as job:
+
+def make(job: Job) -> None:
     evaluate(
         job.settings["name"],
         Path(snakemake.input.meta).parent,
@@ -14,3 +15,6 @@ with stage(snakemake) as job:
         EvalSettings(**job.settings["eval"]),
         Path(snakemake.output.eval),
     )
+
+
+stage(snakemake, make)

@@ -2,7 +2,11 @@
 
 from nanogpt import playwright
 from nanogpt.files import write_text
-from nanogpt.stage import stage
+from nanogpt.stage import Job, stage
 
-with stage(snakemake) as job:
+
+def make(job: Job) -> None:
     write_text(snakemake.output.text, playwright.write(**job.settings["corpus"]))
+
+
+stage(snakemake, make)

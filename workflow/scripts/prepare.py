@@ -4,9 +4,10 @@ from pathlib import Path
 
 from nanogpt.config import find_dataset, find_texts, load
 from nanogpt.prepare import prepare
-from nanogpt.stage import stage
+from nanogpt.stage import Job, stage
 
-with stage(snakemake, [*snakemake.input.corpus, *snakemake.input.tokenizer]):
+
+def make(_: Job) -> None:
     prepare(
         list(map(Path, snakemake.input.corpus)),
         *find_dataset(load(snakemake.config, find_texts()), snakemake.wildcards.dataset),
@@ -15,3 +16,8 @@ with stage(snakemake, [*snakemake.input.corpus, *snakemake.input.tokenizer]):
         plan_file=next(iter(snakemake.input.merged), None),
         threads=snakemake.threads,
     )
+
+
+# The parts of many files are there already, and joining them is no more work than a restore.
+inputs = [*snakemake.input.corpus, *snakemake.input.tokenizer]
+stage(snakemake, make, inputs=inputs, cached=not snakemake.input.merged)

@@ -4,12 +4,16 @@ from pathlib import Path
 
 from nanogpt.config import SampleSettings
 from nanogpt.generate import sample
-from nanogpt.stage import stage
+from nanogpt.stage import Job, stage
 
-with stage(snakemake) as job:
+
+def make(job: Job) -> None:
     sample(
         job.settings["name"],
         Path(snakemake.input.weights).parent,
         SampleSettings(**job.settings["sample"]),
         Path(snakemake.output.samples),
     )
+
+
+stage(snakemake, make)

@@ -3,7 +3,11 @@
 from pathlib import Path
 
 from nanogpt.report import write_events
-from nanogpt.stage import stage
+from nanogpt.stage import Job, stage
 
-with stage(snakemake):
+
+def make(_: Job) -> None:
     write_events(Path(snakemake.input.metrics), Path(snakemake.output.events).parent)
+
+
+stage(snakemake, make, cached=False)

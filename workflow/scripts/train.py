@@ -1,25 +1,20 @@
 """Rule train: token files in, a model and its metrics out. Started by a shell, for launchers."""
 
-import argparse
-import json
 from pathlib import Path
 
 from nanogpt.config import ModelSettings, TrainSettings
-from nanogpt.stage import stage
-from nanogpt.train import train
+from nanogpt.stage import Job, shell_job, stage
+from nanogpt.train import milestone_files, train
 
-parser = argparse.ArgumentParser()
-parser.add_argument("--input", nargs="+")
-parser.add_argument("--output", nargs="+")
-parser.add_argument("--settings", type=json.loads)
-parser.add_argument("--log", nargs=1)
-parser.add_argument("--threads", type=int)
-for name in ("--run", "--code"):
-    parser.add_argument(name)
-arguments = parser.parse_args(namespace=argparse.Namespace(rule="train"))
-arguments.params = arguments
+asked = shell_job("train")
+dataset, results = Path(asked.input[0]).parent, Path(asked.output[-1]).parent
 
-with stage(arguments) as job:
+
+def make(job: Job) -> dict[str, object]:
     model, settings = ModelSettings(**job.settings["model"]), TrainSettings(**job.settings["train"])
-    dataset, results = Path(arguments.input[0]).parent, Path(arguments.output[-1]).parent
-    train(arguments.run, dataset, model, settings, job.state_directory(arguments.run), results)
+    state = (job.state_directory, results, job.check_owner)
+    return {"layouts": train(asked.params.run, dataset, model, settings, *state)}
+
+
+milestones = milestone_files(results, asked.params.settings["train"]["milestones"])
+stage(asked, make, more_outputs=milestones, run=asked.params.run)
