@@ -7,8 +7,9 @@ import json
 import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 from pydantic import ValidationError
@@ -16,6 +17,7 @@ from tyro.conf import Positional
 
 from nanogpt import __version__, config, manifest
 from nanogpt.config import SampleSettings, UserError
+from nanogpt.stage import user_message
 
 app = tyro.extras.SubcommandApp()
 
@@ -99,22 +101,88 @@ def export(
 
 
 @app.command
-def verify(paths: Positional[tuple[Path, ...]] = (Path("results"), Path("resources"))) -> None:
-    """Hold every manifest below some paths against the files; exit code 1 if one differs.
+def verify(
+    paths: Positional[tuple[Path, ...]] = (Path("results"), Path("resources")),
+    json: bool = False,
+) -> None:
+    """Hold manifests, and those of all they were made from, against the files.
+
+    Exit code 1 and a line for each file that differs.
 
     Args:
         paths: directories or manifests; the project's directory is where this must be called.
+        json: print JSON instead: the manifests that were read, and the problems.
     """
     for path in paths:
         if not path.exists():
-            raise UserError(f"{path}: no such file or directory")
+            raise UserError(f"{path}: no such file or directory; name results or a manifest")
     manifests = manifest.find_manifests(paths)
     if not manifests:
         raise UserError(f"{', '.join(map(str, paths))}: no manifest there; run the workflow first")
-    problems = sorted({problem for path in manifests for problem in manifest.verify(path)})
-    print("\n".join([*problems, f"{len(manifests)} manifests, {len(problems)} problems"]))
+    found = {problem: None for path in manifests for problem in manifest.verify(path)}
+    problems = sorted(found, key=str)
+    if json:
+        _print_json(
+            {"manifests": list(map(str, manifests)), "problems": list(map(asdict, problems))}
+        )
+    else:
+        for problem in problems:
+            print(problem)
+        print(f"{_count(len(manifests), 'manifest')}, {_count(len(problems), 'problem')}")
     if problems:
         sys.exit(1)
+
+
+@app.command(name="cache")
+def show_cache(
+    action: Positional[Literal["ls", "prune"]],
+    config_file: Path = Path("config.yaml"),
+    older_than: float | None = None,
+    max_size: float | None = None,
+    yes: bool = False,
+) -> None:
+    """List what takes space beside the runs of config.yaml, or remove what may go.
+
+    What may go: states and results of runs that no config names any more, damaged artifacts, and
+    what killed processes left; of the artifacts of the cache, those that the options choose.
+
+    Args:
+        action: ls lists; prune says what would be removed, and with --yes removes it.
+        config_file: the config file.
+        older_than: prune artifacts, too, that were not used for this many days.
+        max_size: prune artifacts, too, until all have this many megabytes; the last used stay.
+        yes: remove.
+    """
+    from nanogpt import storage
+
+    items = storage.find(config.read(config_file))
+    if action == "prune":
+        days = None if older_than is None else older_than * storage.DAY
+        n_bytes = None if max_size is None else max_size * 1e6
+        items = storage.to_prune(items, days, n_bytes)
+    for item in items:
+        unused = f" ({item.unused})" if item.unused else ""
+        print(f"{_size(item.size):>9} {_age(item.age):>9} {item.kind:<9} {item.what}{unused}")
+        if action == "prune" and yes:
+            storage.remove(item)
+    total = f"{_count(len(items), 'item')}, {_size(sum(item.size for item in items))}"
+    told = "" if action == "ls" else ", removed" if yes else "; to remove them, say --yes"
+    print(total + (told if items else ""))
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _size(n_bytes: int) -> str:
+    return f"{n_bytes / 1e6:,.1f} MB"
+
+
+def _age(seconds: float) -> str:
+    for unit, length in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
+        if seconds >= length:
+            return _count(int(seconds / length), unit)
+    return _count(int(seconds), "second")
 
 
 @app.command
@@ -126,7 +194,7 @@ def settings() -> None:
 @app.command
 def schema() -> None:
     """Print the JSON schema of config.yaml, for editors."""
-    print(json.dumps(config.json_schema(), indent=2))
+    _print_json(config.json_schema())
 
 
 @app.command
@@ -135,15 +203,23 @@ def version() -> None:
     print(__version__)
 
 
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2))
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; a user's mistake ends it with one line and exit code 1."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
         app.cli(prog="nanogpt", description=__doc__.partition("\n")[0], args=arguments)
-    except (UserError, ValidationError) as error:
-        message = str(error) if isinstance(error, UserError) else config.explain(error)
-        sys.exit(f"error: {message}")
+    except ValidationError as error:
+        sys.exit(f"error: {config.explain(error)}")
     except UnicodeError as error:  # in a text given on the command line or to standard input
         sys.exit(f"error: not UTF-8: {error}")
     except (KeyboardInterrupt, BrokenPipeError):
         sys.exit(130)
+    except Exception as error:
+        message = user_message(error)
+        if message is None:
+            raise
+        sys.exit(f"error: {message}")

@@ -6,6 +6,7 @@ What is guarded is a directory, which may lie on a disk that many machines share
 by mistake, and an owner that slept sees that it has a successor.
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -73,8 +74,9 @@ def hold(directory: Path, work: str) -> Iterator[Lock]:
     finally:
         done.set()
         heartbeat.join()
-        os.ftruncate(lock.descriptor, 0)
-        _write(lock.descriptor, {"released": True})
+        # On a full disk too, what was done counts: that this process has ended can be seen.
+        with contextlib.suppress(OSError):
+            _write(lock.descriptor, {"released": True})
         os.close(lock.descriptor)
 
 
@@ -132,13 +134,19 @@ def _create(directory: Path, number: int, work: str) -> Lock | None:
         "machine": _machine(),
         "work": work,
     }
-    _write(descriptor, me)
+    try:
+        _write(descriptor, me)
+    except OSError:
+        os.close(descriptor)
+        (directory / f"lock.{number}").unlink(missing_ok=True)
+        raise
     for earlier in range(1, number):
         (directory / f"lock.{earlier}").unlink(missing_ok=True)
     return Lock(directory, number, descriptor)
 
 
 def _write(descriptor: int, said: dict[str, Any]) -> None:
+    os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, json.dumps(said).encode(), 0)
     os.fsync(descriptor)
 

@@ -10,6 +10,7 @@ import json
 import platform
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ PACKAGE = Path(__file__).parent
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 # Their effect on a stage arrives as its parameters.
-NOT_HASHED = {"config", "manifest", "cli", "stage", "cache", "lock", "signals", "storage"}
+NOT_HASHED = {"config", "manifest", "cli", "stage", "cache", "lock", "signals", "state", "storage"}
 
 
 def code_digest(adapter: Path, command: str = "") -> str:
@@ -123,40 +124,85 @@ def _cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
+@dataclass(frozen=True)
+class Problem:
+    """A file that is not what a manifest says."""
+
+    path: str
+    problem: str
+    manifest: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.problem}"
+
+
 def find_manifests(paths: Sequence[Path]) -> list[Path]:
-    """All manifests at or below some paths."""
-    found: list[Path] = []
+    """The manifests at or below some paths, and those of their inputs, and so on."""
+    waiting: list[Path] = []
     for path in paths:
-        found += [path] if path.is_file() else sorted(path.rglob("*.manifest.json"))
-    return found
+        waiting += [path] if path.is_file() else sorted(path.rglob("*.manifest.json"))
+    found: dict[Path, None] = {}
+    while waiting:
+        path = waiting.pop(0)
+        if path in found:
+            continue
+        found[path] = None
+        said = _read(path)
+        if said:
+            waiting += [maker for made in said["inputs"] for maker in _makers(Path(made))]
+    return list(found)
 
 
-def verify(manifest: Path) -> list[str]:
-    """What is wrong with the files that a manifest names: a line each, none if all is well.
+def _makers(path: Path) -> list[Path]:
+    """The manifests that have a file among their outputs: beside it, or one directory up."""
+    near = [*path.parent.glob("*.manifest.json"), *path.parent.parent.glob("*.manifest.json")]
+    return [one for one in sorted(near) if str(path) in (_read(one) or {"outputs": {}})["outputs"]]
+
+
+def _read(manifest: Path) -> dict[str, Any] | None:
+    """What a manifest says, None if it is none."""
+    try:
+        said: dict[str, Any] = read_json(manifest)
+        version(said["stage"], said["parameters"], said["inputs"], said["code"])
+        texts = [said["version"]]
+        for kind in ("inputs", "outputs"):
+            texts += [*said[kind].keys(), *said[kind].values()]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    return said if all(isinstance(text, str) for text in texts) else None
+
+
+def verify(manifest: Path) -> list[Problem]:
+    """What is wrong with the files that a manifest names; nothing if all is well.
 
     Paths are relative to the working directory, which must be the project's.
     """
-    try:
-        said = read_json(manifest)
-        asked = version(said["stage"], said["parameters"], said["inputs"], said["code"])
-        files = [
-            (kind, path, digest)
-            for kind in ("input", "output")
-            for path, digest in said[f"{kind}s"].items()
-        ]
-        if asked != said["version"]:
-            return [f"{manifest}: version {said['version']}, but its contents give {asked}"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return [f"{manifest}: cannot be read as a manifest"]
+    said = _read(manifest)
+    if said is None:
+        return [Problem(str(manifest), "cannot be read as a manifest", str(manifest))]
+    asked = version(said["stage"], said["parameters"], said["inputs"], said["code"])
+    if asked != said["version"]:
+        wrong = f"version {said['version']}, but its contents give {asked}"
+        return [Problem(str(manifest), wrong, str(manifest))]
     problems = []
-    for kind, path, digest in files:
-        try:
-            found = sha256_file(path)
-        except FileNotFoundError:
-            problems.append(f"{path}: missing, {kind} of {manifest}")
-        except OSError as error:
-            problems.append(f"{path}: cannot be read ({error.strerror}), {kind} of {manifest}")
-        else:
-            if found != digest:
-                problems.append(f"{path}: sha256 {found[:12]}, not {digest[:12]} as in {manifest}")
+    for kind in ("input", "output"):
+        for path, digest in said[f"{kind}s"].items():
+            wrong = _compare(path, digest)
+            if wrong:
+                problems.append(Problem(path, f"{wrong}, {kind} of {manifest}", str(manifest)))
     return problems
+
+
+def _compare(path: str, digest: str) -> str:
+    """How a file differs from its digest, nothing if it does not."""
+    try:
+        if Path(path).exists() and not Path(path).is_file():
+            return "is no file"
+        found = sha256_file(path)
+    except FileNotFoundError:
+        return "missing"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    except ValueError:  # a name that no file can have
+        return "missing"
+    return "" if found == digest else f"sha256 {found[:12]}, not {digest[:12]}"

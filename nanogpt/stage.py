@@ -1,6 +1,6 @@
 """What surrounds the one call that a stage of the workflow makes.
 
-Log, errors, threads, the cache, the lock of a training's state, and the manifest.
+Log, errors, threads, the cache, a training's state, and the manifest.
 
 What the call computes is left to the module that the adapter calls.
 """
@@ -9,26 +9,21 @@ import argparse
 import errno
 import json
 import logging
-import os
 import re
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from nanogpt import cache, lock, manifest
+from nanogpt import cache, manifest, state
 from nanogpt.config import UserError
-from nanogpt.files import read_json, remove_temporaries, write_json, write_text
+from nanogpt.files import read_json, remove_temporaries, write_json
 from nanogpt.signals import exiting
 
 logger = logging.getLogger(__name__)
-
-STATE = Path(".nanogpt/state")
-CLAIMS = Path(".nanogpt/runs")  # a file a run, with the version that is to be its result
 
 
 @dataclass(frozen=True)
@@ -37,9 +32,7 @@ class Job:
 
     settings: Mapping[str, Any]
     version: str
-    # Of a training: where its unfinished state is, and what raises when another process has it now.
-    state_directory: Path | None = None
-    check_owner: Callable[[], None] = lambda: None
+    training: state.Held | None = None  # what is held of a training's state
 
 
 class WorkflowJob(Protocol):
@@ -78,7 +71,7 @@ def logged(job: WorkflowJob) -> Iterator[None]:
         with exiting():
             yield
     except Exception as error:
-        message = _user_message(error)
+        message = user_message(error)
         if message is None:
             logger.exception("stage %s failed", job.rule)
             raise
@@ -124,7 +117,8 @@ def stage(
         version = manifest.version(job.rule, parameters, asked["inputs"], job.params.code)
         asked["version"] = version
         logger.info("stage %s, version %s", job.rule, version)
-        with _state(run, asked, job.params.settings) as (state_directory, check_owner):
+        held = state.hold(run, asked, job.params.settings) if run else nullcontext()
+        with held as training:
             if run and _is_made(Path(manifest_path), version):
                 logger.info("made by the process that was waited for")
                 return
@@ -134,55 +128,20 @@ def stage(
                 made = {str(named[name]): digest for name, digest in said["outputs"].items()}
                 write_json(manifest_path, {**said, **asked, "outputs": made})
                 return
-            more = make(Job(settings, version, state_directory, check_owner)) or {}
+            more = make(Job(settings, version, training)) or {}
             said = {
                 **asked,
                 "outputs": manifest.digests(outputs),
                 "environment": {**manifest.environment(job.threads), **more},
                 "wall_seconds": round(time.monotonic() - start, 3),
             }
-            check_owner()
+            if training:
+                training.check_owner()
+                said["environment"] |= training.adopted
             write_json(manifest_path, said)
-            if cached:
+            # An adopted state is of other code than the version says.
+            if cached and not (training and training.adopted):
                 cache.store(said, named)
-
-
-@contextmanager
-def _state(
-    run: str | None, asked: Mapping[str, Any], settings: Mapping[str, Any]
-) -> Iterator[tuple[Path | None, Callable[[], None]]]:
-    """Hold the state of a training, which is removed when the block ends without an error.
-
-    One that has saved nothing is removed in any case.
-    """
-    if run is None:
-        yield None, lambda: None
-        return
-    # A process that still trains the run with other settings finds its version gone, and stops.
-    claim = CLAIMS / run
-    write_text(claim, asked["version"])
-    directory = STATE / asked["version"]
-    with lock.hold(directory, f"which trains {run}") as held:
-
-        def check_owner() -> None:
-            held.check()
-            if not claim.exists() or claim.read_text() != asked["version"]:
-                raise UserError(
-                    f"{run}: another process trains this run with other settings or code now; "
-                    "this one stops"
-                )
-
-        write_json(directory / "run.json", {"run": run, **asked, "settings": settings})
-        finished = False
-        try:
-            yield directory, check_owner
-            finished = True
-        finally:
-            if finished or not any(directory.glob("step-*")):
-                # Gone at once for whoever waits for it.
-                gone = directory.with_name(f".{directory.name}.{os.getpid()}")
-                directory.rename(gone)
-                shutil.rmtree(gone, ignore_errors=True)
 
 
 def _is_made(manifest_path: Path, version: str) -> bool:
@@ -234,7 +193,7 @@ def _without_device_index(settings: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _user_message(error: Exception) -> str | None:
+def user_message(error: Exception) -> str | None:
     """One line for what a user can mend, None for a fault of ours."""
     if isinstance(error, UserError):
         return str(error)
@@ -242,6 +201,10 @@ def _user_message(error: Exception) -> str | None:
         return f"disk full while writing {error.filename or 'a result'}; free some space"
     if isinstance(error, PermissionError):
         return f"{error.filename}: permission denied; make it readable and writable"
+    if isinstance(error, OSError) and error.errno == errno.EROFS:
+        return f"{error.filename}: the file system is read-only; work in another directory"
+    if isinstance(error, FileExistsError | NotADirectoryError | IsADirectoryError):
+        return f"{error.filename}: {error.strerror}; move away what is in its place"
     # torch says "out of memory" of a GPU, "can't allocate memory" of a CPU.
     if isinstance(error, MemoryError) or re.search(
         "out of memory|can't allocate memory", str(error), re.IGNORECASE

@@ -252,7 +252,7 @@ def made(project):
 def test_verify_is_content_with_files_as_they_were_made(made):
     assert made.exists()
     ended = nanogpt("verify", "results")
-    assert (ended.returncode, ended.stdout) == (0, "1 manifests, 0 problems\n")
+    assert (ended.returncode, ended.stdout) == (0, "1 manifest, 0 problems\n")
     assert ended.stderr == ""
 
 
@@ -260,7 +260,7 @@ def test_verify_looks_at_results_and_resources_by_itself(made, project, capsys):
     assert made.exists()
     (project / "resources").mkdir()
     main(["verify"])
-    assert capsys.readouterr().out == "1 manifests, 0 problems\n"
+    assert capsys.readouterr().out == "1 manifest, 0 problems\n"
 
 
 def test_verify_names_a_changed_file_and_fails(made):
@@ -268,7 +268,7 @@ def test_verify_names_a_changed_file_and_fails(made):
     ended = nanogpt("verify", "results")
     assert ended.returncode == 1
     assert ended.stdout.startswith("results/demo/eval.json: sha256 ")
-    assert ended.stdout.endswith("1 manifests, 1 problems\n")
+    assert ended.stdout.endswith("1 manifest, 1 problem\n")
     assert ended.stdout.count("\n") == 2
 
 

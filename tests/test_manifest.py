@@ -10,11 +10,17 @@ import pytest
 
 from nanogpt import manifest
 from nanogpt.files import write_json
-from nanogpt.manifest import code_digest, digests, environment, find_manifests, verify, version
+from nanogpt.manifest import code_digest, digests, environment, find_manifests, version
 
 ROOT = Path(__file__).resolve().parent.parent
 ADAPTERS = sorted((ROOT / "workflow" / "scripts").glob("*.py"))
 BEFORE_ANY_EDIT = {adapter.stem: code_digest(adapter) for adapter in ADAPTERS}
+
+
+def verify(path):
+    """What is wrong with a manifest's files, as the command line prints it."""
+    return list(map(str, manifest.verify(path)))
+
 
 # --- The code digest ------------------------------------------------------------------------
 
@@ -358,12 +364,14 @@ def test_files_as_they_were_made_have_no_problem(made):
     assert verify(made) == []
 
 
-@pytest.mark.parametrize("name", ["results/a/val.bin", "data/text.txt"])
-def test_a_changed_file_is_named_with_both_digests(made, name):
+@pytest.mark.parametrize(
+    ("name", "kind"), [("results/a/val.bin", "output"), ("data/text.txt", "input")]
+)
+def test_a_changed_file_is_named_with_both_digests(made, name, kind):
     before = hashlib.sha256(Path(name).read_bytes()).hexdigest()
     Path(name).write_text("changed")
     after = hashlib.sha256(b"changed").hexdigest()
-    assert verify(made) == [f"{name}: sha256 {after[:12]}, not {before[:12]} as in {made}"]
+    assert verify(made) == [f"{name}: sha256 {after[:12]}, not {before[:12]}, {kind} of {made}"]
 
 
 @pytest.mark.parametrize(

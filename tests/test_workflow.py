@@ -285,6 +285,7 @@ MODULES = {
     "report": {"tensorboard": 2, "bench_report": 1},
     "signals": NOTHING,
     "stage": NOTHING,
+    "state": NOTHING,
     "storage": NOTHING,
     "tokenizer": RETOKENIZING,
     "train": RETRAINING,

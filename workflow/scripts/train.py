@@ -12,8 +12,11 @@ dataset, results = Path(asked.input[0]).parent, Path(asked.output[-1]).parent
 
 def make(job: Job) -> dict[str, object]:
     model, settings = ModelSettings(**job.settings["model"]), TrainSettings(**job.settings["train"])
-    state = (job.state_directory, results, job.check_owner)
-    return {"layouts": train(asked.params.run, dataset, model, settings, *state)}
+    state = job.training
+    layouts = train(
+        asked.params.run, dataset, model, settings, state.directory, results, state.check_owner
+    )
+    return {"layouts": layouts}
 
 
 milestones = milestone_files(results, asked.params.settings["train"]["milestones"])

@@ -1,0 +1,131 @@
+"""The state of an unfinished training: who holds it, whose it is, and when it goes.
+
+It lies in `.nanogpt/state/<version>/`: run.json, which says what was asked for, the lock, the
+metrics so far and the saved states. What is in those, checkpoint.py knows.
+"""
+
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nanogpt import lock
+from nanogpt.config import UserError
+from nanogpt.files import read_json, write_json, write_text
+
+logger = logging.getLogger(__name__)
+
+STATE = Path(".nanogpt/state")
+CLAIMS = Path(".nanogpt/runs")  # a file a run, with the version that is to be its result
+
+
+@dataclass(frozen=True)
+class Held:
+    """A state that this process holds. adopted: what a manifest must say of it, or nothing."""
+
+    directory: Path
+    check_owner: Callable[[], None]  # raises UserError when this process may write no more
+    adopted: Mapping[str, str]
+
+
+@contextmanager
+def hold(run: str, asked: Mapping[str, Any], settings: Mapping[str, Any]) -> Iterator[Held]:
+    """Hold a version's state, once nobody else does; remove it when the block ends well.
+
+    asked: what a manifest says that was asked for. settings: the run's, as config.yaml gives them.
+    One that has saved nothing is removed in any case.
+    """
+    version = asked["version"]
+    directory = STATE / version
+    # A process that still trains this run with other settings finds its version gone, and stops.
+    claim = CLAIMS / run
+    write_text(claim, version)
+    with lock.hold(directory, f"which trains {run}") as held:
+
+        def check_owner() -> None:
+            held.check()
+            if not claim.exists() or claim.read_text() != version:
+                raise UserError(
+                    f"{run}: another process trains this run with other settings or code now; "
+                    "this one stops"
+                )
+
+        adopted = _adopt(directory, asked)
+        write_json(directory / "run.json", {"run": run, **asked, "settings": settings, **adopted})
+        finished = False
+        try:
+            yield Held(directory, check_owner, adopted)
+            finished = True
+        finally:
+            if finished or not saved_steps(directory):
+                # Gone at once for whoever waits for it.
+                gone = directory.with_name(f".{version}.{os.getpid()}")
+                directory.rename(gone)
+                shutil.rmtree(gone, ignore_errors=True)
+
+
+def saved_steps(directory: Path) -> list[int]:
+    """The steps at which the states in a directory were saved, in order."""
+    names = [path.name.removeprefix("step-") for path in directory.glob("step-*.safetensors")]
+    return sorted(int(name.partition(".")[0]) for name in names)
+
+
+def _adopt(directory: Path, asked: Mapping[str, Any]) -> dict[str, str]:
+    """Take the saved states of the same training by other code, if NANOGPT_ADOPT_STATE names it.
+
+    Returns what run.json and the manifest say of that, also when it was done by an earlier call.
+    """
+    if saved_steps(directory):
+        before = _read(directory)
+        return {"adopted": before["adopted"]} if "adopted" in before else {}
+    wanted = os.environ.get("NANOGPT_ADOPT_STATE")
+    for other in sorted(STATE.glob("[!.]*")):
+        steps = saved_steps(other)
+        if other == directory or not steps or not _differs_in_code_alone(_read(other), asked):
+            continue
+        if other.name != wanted:
+            logger.warning(
+                "%s holds this training at step %d, made by other code; to go on from there, set "
+                "NANOGPT_ADOPT_STATE=%s",
+                other,
+                steps[-1],
+                other.name,
+            )
+            continue
+        with lock.hold(other, "which adopts its state"):
+            write_json(directory / "run.json", {"adopted": other.name})
+            for path in other.iterdir():
+                if path.name.startswith(("step-", "milestones")):
+                    path.rename(directory / path.name)
+        shutil.rmtree(other)
+        logger.warning("adopted the state of %s at step %d", other, steps[-1])
+        return {"adopted": other.name}
+    if wanted:
+        logger.warning(
+            "NANOGPT_ADOPT_STATE=%s: no such state of this training; it starts anew", wanted
+        )
+    return {}
+
+
+def _read(directory: Path) -> dict[str, Any]:
+    try:
+        said = read_json(directory / "run.json")
+    except (OSError, ValueError):
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def _differs_in_code_alone(said: Mapping[str, Any], asked: Mapping[str, Any]) -> bool:
+    def inputs(of: Mapping[str, Any]) -> list[tuple[str, str]]:
+        return [(Path(path).name, digest) for path, digest in of["inputs"].items()]
+
+    return (
+        bool(said)
+        and said["code"] != asked["code"]
+        and said["parameters"] == asked["parameters"]
+        and inputs(said) == inputs(asked)
+    )

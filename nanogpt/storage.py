@@ -1,0 +1,143 @@
+"""What lies on the disk beside and after the runs of config.yaml, and what of it may go.
+
+Artifacts in the cache, states of unfinished trainings, and results of runs and datasets that no
+config names any more. Listing never changes anything; how an artifact or a state is read or written
+is left to cache.py and state.py.
+"""
+
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nanogpt import cache, lock
+from nanogpt.config import Config, resolve_run, run_names
+from nanogpt.files import read_json
+from nanogpt.state import CLAIMS, STATE, saved_steps
+
+DAY = 86_400.0  # seconds
+
+
+@dataclass(frozen=True)
+class Item:
+    """Something that takes space. unused: why it may go, or none."""
+
+    kind: str  # artifact, state, result or remains
+    path: Path
+    size: int  # bytes
+    age: float  # seconds since it was made, or last restored or saved
+    what: str
+    unused: str = ""
+
+
+def find(config: Config, results: Path = Path("results")) -> list[Item]:
+    """All artifacts, states and results that no config names, each kind oldest first."""
+    items = [*_artifacts(), *_states(config), *_results(config, results)]
+    order = ["artifact", "state", "result", "remains"]
+    return sorted(items, key=lambda item: (order.index(item.kind), -item.age))
+
+
+def to_prune(items: Sequence[Item], older_than: float | None, max_size: float | None) -> list[Item]:
+    """What of all this may go: what is unused, and of the artifacts those that are too much.
+
+    older_than: seconds. max_size: bytes that may stay; those go first that were not used for long.
+    """
+    chosen = [item for item in items if item.unused]
+    artifacts = [item for item in items if item.kind == "artifact" and not item.unused]
+    if older_than is not None:
+        chosen += [item for item in artifacts if item.age > older_than]
+    if max_size is not None:
+        kept = [item for item in artifacts if item not in chosen]
+        for item in sorted(kept, key=lambda item: -item.age):
+            if sum(item.size for item in kept) <= max_size:
+                break
+            kept.remove(item)
+            chosen.append(item)
+    return chosen
+
+
+def remove(item: Item) -> None:
+    """Remove what was found."""
+    if item.path.is_dir() and not item.path.is_symlink():
+        shutil.rmtree(item.path)
+    else:
+        item.path.unlink(missing_ok=True)
+
+
+def _artifacts() -> list[Item]:
+    directory = cache.directory()
+    if directory is None or not directory.is_dir():
+        return []
+    items = []
+    for entry in directory.iterdir():
+        size, age = _size(entry), _age(entry)
+        if entry.name.startswith("."):
+            # An entry that is just being written is younger.
+            unused = "left by a process that was killed" if age > DAY else ""
+            items.append(Item("remains", entry, size, age, "of the cache", unused))
+            continue
+        try:
+            said = read_json(entry / cache.MANIFEST)
+            made = Path(next(iter(said["outputs"])))
+            what = f"{said['stage']} {entry.name}, {made}"
+            items.append(Item("artifact", entry, size, age, what))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration):
+            items.append(Item("artifact", entry, size, age, entry.name, "damaged"))
+    return items
+
+
+def _states(config: Config) -> list[Item]:
+    items = []
+    for directory in STATE.glob("*"):
+        size, age = _size(directory), _age(directory)
+        if directory.name.startswith("."):
+            items.append(
+                Item("remains", directory, size, age, "of a state", "the training is done")
+            )
+            continue
+        try:
+            said = read_json(directory / "run.json")
+            run, settings = said["run"], said["settings"]
+        except (OSError, ValueError, KeyError, TypeError):
+            items.append(Item("state", directory, size, age, directory.name, "of no run"))
+            continue
+        what = f"{run}, step {max(saved_steps(directory), default=0)}"
+        if lock.owner(directory):
+            items.append(Item("state", directory, size, age, f"{what}, which is being trained"))
+            continue
+        unused = ""
+        if run not in run_names(config):
+            unused = "no such run in config.yaml"
+        elif settings != resolve_run(config, run).model_dump(include=set(settings)):
+            unused = "config.yaml has other settings for this run now"
+        items.append(Item("state", directory, size, age, what, unused))
+    for claim in CLAIMS.glob("*"):
+        if claim.name not in run_names(config):
+            size, age = _size(claim), _age(claim)
+            items.append(
+                Item("remains", claim, size, age, "of a run", "no such run in config.yaml")
+            )
+    return items
+
+
+def _results(config: Config, results: Path) -> list[Item]:
+    """The results of runs and datasets of other names; only what has a manifest of ours."""
+    runs, datasets = {*run_names(config), "datasets", "report"}, set(config.datasets)
+    found = [(path, runs, "run") for path in results.glob("*")]
+    found += [(path, datasets, "dataset") for path in (results / "datasets").glob("*")]
+    return [
+        Item("result", path, _size(path), _age(path), kind, f"no such {kind} in config.yaml")
+        for path, names, kind in found
+        if path.name not in names and any(path.glob("*.manifest.json"))
+    ]
+
+
+def _size(path: Path) -> int:
+    paths = [path, *path.rglob("*")]
+    return sum(p.lstat().st_size for p in paths if not p.is_dir())
+
+
+def _age(path: Path) -> float:
+    newest = [path, *path.rglob("step-*")]
+    return time.time() - max(p.lstat().st_mtime for p in newest)
