@@ -2,17 +2,19 @@
 #
 #   make demo      from nothing to results/demo/samples.txt, without a download of data
 #   make test      the whole test suite
+#   make test-faults   kills, full disks and damaged files, in full; SEED=2 for others
 #   make lint      style, types, workflow lint        make format    mend the style
 #   make report    the report over `report.runs`      make watch     curves in TensorBoard
 #   make clean     remove what was computed           make distclean and the environment
 
 PYTHON ?= python3
 CORES ?= all
+SEED ?= 1
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: demo test lint format report watch clean distclean environment
+.PHONY: demo test test-faults lint format report watch clean distclean environment
 
 demo: environment
 	$(BIN)/snakemake --cores $(CORES) results/demo/samples.txt results/demo/eval.json
@@ -20,6 +22,9 @@ demo: environment
 
 test: environment
 	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term
+
+test-faults: environment
+	NANOGPT_FAULTS=full NANOGPT_FAULT_SEED=$(SEED) $(BIN)/python -m pytest -n 2 --dist loadfile tests/faults
 
 lint: environment
 	$(BIN)/ruff check
@@ -34,6 +39,7 @@ format: environment
 	$(BIN)/snakefmt Snakefile workflow
 	$(BIN)/nanogpt schema > workflow/schemas/config.schema.json
 	$(BIN)/nanogpt settings > docs/SETTINGS.md
+	$(BIN)/python tests/errors.py > docs/ERRORS.md
 
 report: environment
 	$(BIN)/snakemake --cores $(CORES)

@@ -70,7 +70,7 @@ def _read_manifest(entry: Path, version: str) -> dict[str, Any]:
         with _open(entry / MANIFEST):  # that it is no link
             said: dict[str, Any] = read_json(entry / MANIFEST)
         asked = manifest.version(said["stage"], said["parameters"], said["inputs"], said["code"])
-        said["outputs"].items(), said["environment"], said["wall_seconds"]
+        said["outputs"].items(), said["environment"], said["wall_seconds"], said["made_in"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise _DamagedError(f"{MANIFEST} cannot be read") from None
     if asked != version:
@@ -127,7 +127,8 @@ def store(said: Mapping[str, Any], outputs: Mapping[str, Path]) -> None:
                 with open(path, "rb") as original, atomic_write(entry / name) as file:
                     clone_or_copy(original, file)
             digests = {name: said["outputs"][str(path)] for name, path in outputs.items()}
-            write_json(entry / MANIFEST, {**said, "outputs": digests})
+            made_in = next(str(path).removesuffix(f"/{name}") for name, path in outputs.items())
+            write_json(entry / MANIFEST, {**said, "outputs": digests, "made_in": made_in})
             # Fails if another process was first: that entry stays.
             entry.rename(cache / said["version"])
         fsync_directory(cache)

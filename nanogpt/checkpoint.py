@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file, save, save_file
 from torch import Tensor
 
-from nanogpt.config import ModelSettings, UserError, check_model
+from nanogpt.config import ModelSettings, UserError, check_model, counted, explain
 from nanogpt.files import atomic_write, fsync_directory, read_json, sha256_file, write_json
 from nanogpt.model import GPT
 from nanogpt.tokenizer import Tokenizer, load_tokenizer
@@ -69,40 +69,69 @@ def load_model(directory: Path, device: str = "cpu") -> Checkpoint:
         settings = ModelSettings.model_validate(config)
         check_model(settings)
     except FileNotFoundError:
-        raise UserError(f"{directory}: no model here; config.json is missing") from None
-    except (ValidationError, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-        if isinstance(error, UserError):
-            raise UserError(f"{config_file}: {error}") from None
-        raise UserError(f"{config_file}: not a model's config; train the run again") from None
+        raise UserError(
+            f"{directory}: no model here; config.json is missing: train the run, or name the "
+            "directory of a model"
+        ) from None
+    except (AttributeError, KeyError, TypeError, ValueError, OSError, RecursionError) as error:
+        flaw = _config_flaw(error)
+        raise UserError(f"{config_file}: {flaw}; train the run again") from None
     tokenizer = load_tokenizer(directory / "tokenizer.json")
     if tokenizer.vocab_size != vocab_size:
         raise UserError(
             f"{config_file}: vocab_size is {vocab_size}, but tokenizer.json has "
-            f"{tokenizer.vocab_size} tokens; they do not belong together"
+            f"{counted(tokenizer.vocab_size, 'token')}; they do not belong together: train the run "
+            "again"
         )
     model = GPT(settings, vocab_size)
     load_weights(model, directory / "model.safetensors")
     return Checkpoint(model.to(device), tokenizer)
 
 
+def _config_flaw(error: Exception) -> str:
+    if isinstance(error, UserError):
+        return str(error)
+    flaw = ""
+    if isinstance(error, ValidationError):
+        flaw = f" ({explain(error, ModelSettings)})"
+    elif isinstance(error, KeyError):
+        flaw = f" (`{error.args[0]}` is missing)"
+    return f"not a model's config{flaw}"
+
+
 def load_weights(model: GPT, path: Path) -> None:
     """Read a safetensors file into a model of the same architecture.
 
-    Errors: UserError for a file that is absent or damaged, or the first tensor that does not fit.
+    Errors: UserError for a file that is absent or damaged, or the first tensor that does not fit,
+    or is not finite.
     """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; train the run again")
     try:
         weights = load_file(path)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; train the run again") from None
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{path}: damaged ({error}); train the run again") from None
     wanted = model.state_dict()
     for name in sorted(wanted.keys() | weights.keys()):
-        found = tuple(weights[name].shape) if name in weights else "absent"
-        expected = tuple(wanted[name].shape) if name in wanted else "absent"
-        if found != expected:
-            raise UserError(f"{path}: tensor {name} is {found}, but the model's is {expected}")
+        flaw = _tensor_flaw(weights.get(name), wanted.get(name))
+        if flaw:
+            raise UserError(f"{path}: tensor {name} {flaw}; train the run again")
     model.load_state_dict(weights)
+
+
+def _tensor_flaw(found: Tensor | None, wanted: Tensor | None) -> str | None:
+    if found is None or wanted is None:
+        return "is missing" if found is None else "is not of this model"
+
+    def form(tensor: Tensor) -> str:
+        return f"{str(tensor.dtype).removeprefix('torch.')} of shape {tuple(tensor.shape)}"
+
+    if form(found) != form(wanted):
+        return f"is {form(found)}, but the model's is {form(wanted)}"
+    # Of the extremes, because they are found in a fortieth of the time of isfinite().all().
+    if not torch.stack(torch.aminmax(found)).isfinite().all():
+        return "has NaN or infinity"
+    return None
 
 
 @dataclass

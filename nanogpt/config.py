@@ -12,6 +12,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
+from datetime import date
 from encodings.aliases import aliases
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
@@ -33,6 +34,9 @@ TEXTS = Path("resources/texts")
 # More names than this are not listed where none is near.
 MANY_NAMES = 20
 
+# Characters of a wrong value that a message shows.
+LONGEST_SHOWN = 80
+
 # A name becomes a file name, so it must not be able to leave its directory.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 NAME_RULE = (
@@ -47,6 +51,11 @@ class UserError(ValueError):
     def __init__(self, message: str) -> None:
         # A name that is quoted in it may hold a line break.
         super().__init__(message.replace("\n", "\\n"))
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 token`, `2,000 tokens`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 NUMBERS = {int, float, int | None}
@@ -113,7 +122,12 @@ Model = Annotated[
     ModelChoice, BeforeValidator(_preset_by_name, json_schema_input_type=str | ModelChoice | None)
 ]
 
-Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
+DEVICE = r"^(auto|cpu|mps|cuda(:\d+)?)$"
+SHA256 = r"^[0-9a-f]{64}$"
+# What they match, in words.
+PATTERNS = {DEVICE: "auto, cpu, mps, cuda or cuda:N", SHA256: "64 hex digits in lower case"}
+
+Device = Annotated[str, Field(pattern=DEVICE)]
 # Below 2^63, so that seed + the number of a sample is a seed as well.
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Dtype = Literal["auto", "float32", "bfloat16"]
@@ -207,7 +221,7 @@ class Corpus(Settings):
     )
     sha256: str | None = Field(
         None,
-        pattern=r"^[0-9a-f]{64}$",
+        pattern=SHA256,
         description="digest of the download, of a single file; none: the first one's is recorded",
     )
     files: Annotated[list[Annotated[str, Field(min_length=1)]], OneOrMore] = Field(
@@ -379,17 +393,69 @@ def read(path: str | Path = "config.yaml") -> Config:
 
     Errors: UserError for a file that is absent, no YAML or wrong.
     """
+    return load(read_mapping(path), find_texts(Path(path).parent / TEXTS))
+
+
+def read_mapping(path: str | Path = "config.yaml") -> dict[Any, Any]:
+    """What a config file says, its settings unchecked.
+
+    Errors: UserError for a file that is absent, no YAML or no mapping, and for a key that a mapping
+    has twice, of which YAML's readers silently take the last.
+    """
     try:
-        mapping = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+        loader = yaml.SafeLoader(Path(path).read_text(encoding="utf-8"))
+        node = loader.get_single_node()
+        if node is None:
+            return {}
+        _check_keys(node, path)
+        mapping = loader.construct_document(node)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; run this in the project's directory") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        byte = f"byte 0x{error.object[error.start]:02x} at {error.start}"
+        raise UserError(f"{path}: not UTF-8 ({byte}); save it as UTF-8") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise UserError(f"{path}: {place}not YAML: {error.problem}") from None
+    except yaml.YAMLError as error:  # a character that YAML has not
         raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise UserError(f"{path}: not a config file: nested too deeply") from None
+    except ValueError as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{path}: no date that there is: {error}; put it in quotes") from None
     if not isinstance(mapping, dict):
         raise UserError(f"{path}: a mapping with `runs:` and the like is wanted at top level")
-    return load(mapping, find_texts(Path(path).parent / TEXTS))
+    return mapping
+
+
+def _check_keys(root: yaml.Node, path: str | Path) -> None:
+    waiting, seen = [root], set()
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen:  # an alias
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            waiting += node.value
+        if not isinstance(node, yaml.MappingNode):
+            continue
+        lines: dict[tuple[str, str], int] = {}
+        for key, value in node.value:
+            waiting.append(value)
+            if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
+                continue
+            line, name = key.start_mark.line + 1, (key.tag, key.value)
+            if name in lines:
+                raise UserError(
+                    f"{path}: line {line}: `{key.value}` stands in line {lines[name]} already; "
+                    "put both into one"
+                )
+            lines[name] = line
 
 
 def load(mapping: Mapping[str, Any], texts: Iterable[str] = ()) -> Config:
@@ -430,9 +496,11 @@ def _check_names(config: Config) -> None:
         for name in getattr(config, kind):
             if not NAME.fullmatch(name):
                 raise UserError(f"{kind}: `{name}` is no name; {NAME_RULE}")
-    for name in (*config.runs, *config.datasets):
-        if RESERVED_RUN_NAMES.fullmatch(name):
-            raise UserError(f"`{name}` is a reserved name; call the run or dataset something else")
+    for kind in ("runs", "datasets"):
+        for name in filter(RESERVED_RUN_NAMES.fullmatch, getattr(config, kind)):
+            raise UserError(
+                f"{kind}: `{name}` is a reserved name; call the {kind[:-1]} something else"
+            )
     for name, dataset in config.datasets.items():
         if name in TOKENIZERS:
             raise UserError(f"datasets: `{name}` is a tokenizer; call the dataset something else")
@@ -445,7 +513,7 @@ def _check_names(config: Config) -> None:
     for number, name in enumerate(config.report.runs):
         find(run_names(config), name, "report.runs", "run")
         if name in config.report.runs[:number]:
-            raise UserError(f"report.runs: `{name}` stands there twice")
+            raise UserError(f"report.runs: `{name}` stands there twice; name it once")
 
 
 def _check_tokenizer(config: Config, dataset: str) -> None:
@@ -520,7 +588,7 @@ def resolve_run(config: Config, name: str) -> Run:
     try:
         check_model(model)
     except UserError as error:
-        raise UserError(f"runs.{name}.model: {error}") from None
+        raise UserError(f"runs.{name}.model: {error}; change one of them") from None
     if train.decay_lr and train.min_lr > train.learning_rate:
         raise UserError(
             f"runs.{name}.train: min_lr {train.min_lr:g} is above "
@@ -606,26 +674,49 @@ def json_schema() -> dict[str, Any]:
     return Config.model_json_schema()
 
 
-def explain(error: ValidationError) -> str:
-    """The first mistake that a validation found, in one line."""
+def explain(error: ValidationError, model: type[BaseModel] = Config) -> str:
+    """The first mistake that a validation found, in one line. model: what was validated."""
     problems = error.errors(include_url=False)
     first = problems[0]
     where = ".".join(str(part) for part in first["loc"] if part != "[key]")
     if first["type"] == "extra_forbidden":
-        names = _settings_at(first["loc"][:-1])
+        names = _settings_at(first["loc"][:-1], model)
         message = f"unknown setting{_did_you_mean(str(first['loc'][-1]), names)}"
     else:
-        message = first["msg"].removeprefix("Value error, ")
-        message = message[0].lower() + message[1:]
-        if isinstance(first["input"], str | int | float):
-            message += f" (found {first['input']!r})"
+        message = _problem(first)
+        found = first["input"]
+        if isinstance(found, str | int | float | list | None) and f"`{found}`" not in message:
+            message += f" (found {_shown(found)})"
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     return f"{where or 'config'}: {message}{more}"
 
 
-def _settings_at(location: tuple[str | int, ...]) -> list[str]:
-    """The settings that may stand at a place of config.yaml."""
-    model: type[BaseModel] = Config
+def _problem(error: Mapping[str, Any]) -> str:
+    """What one of pydantic's errors says, in words of config.yaml."""
+    if error["type"] == "string_pattern_mismatch":
+        return f"should be {PATTERNS[error['ctx']['pattern']]}"
+    if error["type"] in ("dict_type", "model_type"):
+        return "should be a mapping of settings"
+    if error["type"] == "string_type" and isinstance(error["input"], int | float | date):
+        return "should be text; put it in quotes"
+    message: str = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    return message[0].lower() + message[1:]
+
+
+def _shown(value: Any) -> str:
+    """A value as config.yaml would have it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value is None:
+        return "nothing"
+    text = repr(value)
+    if isinstance(value, list):
+        text = yaml.safe_dump(value, default_flow_style=True, width=math.inf).strip()
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
+
+
+def _settings_at(location: tuple[str | int, ...], model: type[BaseModel]) -> list[str]:
+    """The settings that may stand at a place of what `model` describes."""
     parts = iter(location)
     for part in parts:
         annotation: Any = model.model_fields[str(part)].annotation

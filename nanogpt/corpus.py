@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from nanogpt.config import Corpus, UserError
+from nanogpt.config import Corpus, UserError, counted
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -97,12 +97,15 @@ def _expand(entry: str) -> list[Path]:
     if path.is_dir():
         files = sorted(_files_below(path))
         if not files:
-            raise UserError(f"there is no {', '.join(KINDS)} file in the directory {entry}")
+            raise UserError(
+                f"there is no {', '.join(KINDS)} file in the directory {entry}; put texts there, "
+                "or name a file of it, whatever its name"
+            )
         return files
     if path.is_file():
         return [path]
     if not glob.has_magic(entry):
-        raise UserError(f"there is no file {entry}")
+        raise UserError(f"there is no file {entry}; put it there or correct the path")
     if path.is_absolute() or ".." in path.parts:
         raise UserError(
             f"the pattern {entry} leads out of the project, where a slip may search a whole disk; "
@@ -112,7 +115,7 @@ def _expand(entry: str) -> list[Path]:
     paths = map(Path, glob.glob(entry, recursive=True))  # noqa: PTH207
     matches = [path for path in paths if path.is_file()]
     if not matches:
-        raise UserError(f"no file matches the pattern {entry}")
+        raise UserError(f"no file matches the pattern {entry}; put texts there or correct it")
     return sorted(matches)
 
 
@@ -132,17 +135,25 @@ def _files_below(directory: Path) -> Iterator[Path]:
         for name in names:
             path = Path(root, name)
             if _kind(path) in KINDS and not name.startswith("."):
-                path.stat()  # fails for a link to nothing
+                if not path.exists():
+                    raise UserError(f"{path}: a link to nothing; mend or remove it")
                 yield path
 
 
-def read_text(path: Path, corpus: Corpus | None = None) -> str:
-    """All the text of a small file, such as a prompt's: its documents, one after the other.
+def read_text(path: Path) -> str:
+    """The text of a small file of no corpus, such as a prompt's: UTF-8, with or without a mark.
 
-    Errors: those of `texts`.
+    Errors: UserError for what cannot be read, and for other encodings.
     """
-    corpus = corpus or Corpus(files=[str(path)], encoding="utf-8-sig")
-    return "".join(text for text, _ in texts(path, corpus, decide_encoding(path, corpus)))
+    with _opened(path) as (raw, _):
+        data = raw.read()
+    try:
+        return data.removeprefix(codecs.BOM_UTF8).decode("utf-8")
+    except UnicodeDecodeError as error:
+        start = error.start + data.startswith(codecs.BOM_UTF8) * len(codecs.BOM_UTF8)
+        raise UserError(
+            f"{path}: not UTF-8: byte 0x{data[start]:02x} at offset {start}; convert it"
+        ) from None
 
 
 def texts(
@@ -214,7 +225,11 @@ def _opened(path: Path) -> Iterator[tuple[BinaryIO, BinaryIO]]:
     except PermissionError:
         raise UserError(f"{path}: no permission to read it; try `chmod a+r {path}`") from None
     except (EOFError, lzma.LZMAError, zlib.error, zstd.ZstdError, OSError) as error:
-        reason = " ".join(str(getattr(error, "strerror", None) or error).split())
+        if isinstance(error, OSError) and error.strerror:  # the system's, not of what unpacks
+            raise UserError(
+                f"{path}: cannot be read: {error.strerror}; correct the path, or get it again"
+            ) from None
+        reason = " ".join(str(error).split())
         raise UserError(
             f"{path}: cannot be read to its end: {reason}; it may be cut short or damaged: "
             "get it again"
@@ -313,7 +328,10 @@ def _jsonl_rows(path: Path, lines: Iterable[str], column: str) -> Iterator[tuple
             )
             raise UserError(f"{where}: not JSON: {flaw}; mend the line or take it out") from None
         if not isinstance(record, dict):
-            raise UserError(f"{where}: not a JSON object, such as {{{column!r}: 'a document'}}")
+            example = json.dumps({column: "a document"}, ensure_ascii=False)
+            raise UserError(
+                f"{where}: not a JSON object, such as {example}; mend the line or take it out"
+            )
         if column not in record:
             raise _no_column(where, column, list(record))
         yield where, _text_of(record[column], where, column)
@@ -330,10 +348,16 @@ def _csv_rows(path: Path, lines: Iterable[str], column: str) -> Iterator[tuple[s
         for row in reader:
             where = f"{path}: line {reader.line_num}"
             if row and len(row) != len(columns):
-                raise UserError(f"{where}: {len(row)} fields where the header has {len(columns)}")
+                raise UserError(
+                    f"{where}: {counted(len(row), 'field')} where the header has {len(columns)}; "
+                    "mend the row: a field with a comma in it stands in double quotes"
+                )
             yield where, row[index] if row else ""
     except csv.Error as error:
-        raise UserError(f"{path}: line {reader.line_num}: not CSV: {error}") from None
+        raise UserError(
+            f"{path}: line {reader.line_num}: not CSV: {error}; mend the row, where a double "
+            "quote may be missing or not be doubled"
+        ) from None
 
 
 def _parquet_rows(path: Path, column: str, progress: Progress | None) -> Iterator[tuple[str, str]]:
@@ -356,10 +380,14 @@ def _parquet_rows(path: Path, column: str, progress: Progress | None) -> Iterato
                     progress(size * number // n_rows - reported)
                     reported = size * number // n_rows
         except UnicodeDecodeError as error:
-            raise UserError(f"{path}: row {number}: `{column}` is not UTF-8: {error}") from None
+            raise UserError(
+                f"{path}: row {number}: `{column}` is not UTF-8: {error}; write the file again"
+            ) from None
         except pyarrow.ArrowException as error:
             reason = " ".join(str(error).split())
-            raise UserError(f"{path}: not a parquet file that can be read: {reason}") from None
+            raise UserError(
+                f"{path}: not a parquet file that can be read: {reason.rstrip('.')}; get it again"
+            ) from None
 
 
 def _no_column(where: str, column: str, columns: list[str]) -> UserError:
@@ -374,7 +402,10 @@ def _text_of(value: Any, where: str, column: str) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise UserError(f"{where}: `{column}` is no text but {type(value).__name__}")
+        raise UserError(
+            f"{where}: `{column}` is no text but {type(value).__name__}; mend it, or name what "
+            "holds the text as the corpus's `text_column:`"
+        )
     return value
 
 

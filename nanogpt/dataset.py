@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nanogpt.config import UserError
+from nanogpt.config import UserError, counted
 from nanogpt.files import read_json
 from nanogpt.tokenizer import Tokenizer, Tokens, load_tokenizer
 
+DTYPES = ("uint16", "uint32")
 BLOCK = 1 << 22  # bytes of a token file that are checked at once
 
 
@@ -37,14 +38,24 @@ def load(directory: Path) -> TokenFiles:
     Errors: UserError for a file that is absent, of another size than meta.json says, or with a
     token id that the vocabulary lacks.
     """
+    meta_file = directory / "meta.json"
     try:
-        meta = read_json(directory / "meta.json")
-        dtype = np.dtype(meta["dtype"]).newbyteorder("<")
-        n_train, n_val = meta["train"]["n_tokens"], meta["val"]["n_tokens"]
+        meta = read_json(meta_file)
+        dtype = {name: np.dtype(name).newbyteorder("<") for name in DTYPES}[meta["dtype"]]
+        n_train, n_val = (meta[split]["n_tokens"] for split in ("train", "val"))
+        if not all(type(n_tokens) is int and n_tokens > 0 for n_tokens in (n_train, n_val)):
+            raise ValueError("no counts")
     except FileNotFoundError:
-        raise UserError(f"{directory}: no dataset here; meta.json is missing") from None
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{directory}/meta.json: damaged; make the dataset again") from None
+        raise UserError(
+            f"{directory}: no dataset here; meta.json is missing: make the dataset, or name the "
+            "directory of one"
+        ) from None
+    except OSError as error:
+        raise UserError(
+            f"{meta_file}: cannot be read: {error.strerror}; make the dataset again"
+        ) from None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise UserError(f"{meta_file}: damaged; make the dataset again") from None
     tokenizer = load_tokenizer(directory / "tokenizer.json")
     return TokenFiles(
         train=_open_tokens(directory / "train.bin", dtype, n_train, tokenizer.vocab_size),
@@ -55,11 +66,13 @@ def load(directory: Path) -> TokenFiles:
 
 
 def _open_tokens(path: Path, dtype: np.dtype[Any], n_tokens: int, vocab_size: int) -> Tokens:
-    size = path.stat().st_size if path.is_file() else 0
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; make the dataset again")
+    size = path.stat().st_size
     if size != n_tokens * dtype.itemsize:
         raise UserError(
-            f"{path}: {size:,} bytes where meta.json promises {n_tokens:,} tokens of {dtype}; "
-            "make the dataset again"
+            f"{path}: {counted(size, 'byte')} where meta.json promises "
+            f"{counted(n_tokens, 'token')} of {dtype}; make the dataset again"
         )
     largest = _largest_id(path, dtype)
     if largest >= vocab_size:
@@ -85,8 +98,9 @@ def check_block_size(files: TokenFiles, block_size: int, name: str) -> None:
         n_tokens = files.meta[split]["n_tokens"]
         if n_tokens <= block_size:
             raise UserError(
-                f"dataset {name}: the {split} split has {n_tokens:,} tokens, fewer than one window "
-                f"of block_size {block_size} and its last target; lower block_size or add text"
+                f"dataset {name}: the {split} split has {counted(n_tokens, 'token')}, fewer than "
+                f"one window of block_size {block_size} and its last target; lower block_size or "
+                "add text"
             )
 
 

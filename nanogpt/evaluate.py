@@ -143,7 +143,8 @@ def evaluate(
     model, tokenizer = checkpoint.model, checkpoint.tokenizer
     if tokenizer != files.tokenizer:
         raise UserError(
-            f"{model_directory}: trained on another vocabulary than {dataset_directory}"
+            f"{model_directory}: trained on another vocabulary than {dataset_directory}; train "
+            "the run again, or evaluate it on its own dataset"
         )
     block_size = model.settings.block_size
     dataset.check_block_size(files, block_size, dataset_directory.name)

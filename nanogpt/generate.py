@@ -61,12 +61,17 @@ def encode_prompt(checkpoint: Checkpoint, settings: SampleSettings) -> tuple[str
     """
     text = settings.start
     if text.startswith("FILE:"):
-        text = read_text(Path(text.removeprefix("FILE:")))
+        path = Path(text.removeprefix("FILE:"))
+        try:
+            text = read_text(path)
+        except UserError as error:
+            raise UserError(f"sample.start: {error}") from None
+        if not text:
+            raise UserError(f"sample.start: {path}: empty; put a prompt there")
     try:
         ids = checkpoint.tokenizer.encode(text, settings.unknown)
     except UserError as error:
-        remedy = "leave them out, or say `unknown: skip`"
-        raise UserError(f"sample.start: {error}; {remedy}") from None
+        raise UserError(f"sample.start: {error}, or say `unknown: skip`") from None
     if not len(ids):
         raise UserError("sample.start: no character of it is in the vocabulary; give another start")
     return checkpoint.tokenizer.decode(ids), torch.from_numpy(ids.astype("int64"))[None]

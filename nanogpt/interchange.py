@@ -14,7 +14,7 @@ from torch import Tensor
 
 from nanogpt import dataset
 from nanogpt.config import ModelSettings, UserError, explain
-from nanogpt.files import atomic_write
+from nanogpt.files import atomic_write, sha256_file
 from nanogpt.model import NORM_EPSILON
 from nanogpt.tokenizer import GPT2_SHA256
 
@@ -71,7 +71,7 @@ def settings_from_hugging_face(config: Mapping[str, Any]) -> tuple[ModelSettings
     except KeyError as error:
         raise UserError(f"{REFUSED}: {error} is absent or not one we know") from None
     except ValidationError as error:
-        raise UserError(f"{REFUSED}: {explain(error)}") from None
+        raise UserError(f"{REFUSED}: {explain(error, ModelSettings)}") from None
 
 
 def weights_from_hugging_face(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -98,12 +98,17 @@ def export_dataset(directory: Path, destination: Path) -> None:
             f"{directory}: a vocabulary of {files.tokenizer.vocab_size:,} tokens is stored as "
             f"uint32, and nanoGPT reads uint16 only; lower vocab_size to 65,535"
         )
-    destination.mkdir(parents=True, exist_ok=True)
+    try:
+        destination.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{destination}: no directory can be made there: {error.strerror}; name another"
+        ) from None
     for name in ("train.bin", "val.bin"):
         with open(directory / name, "rb") as source, atomic_write(destination / name) as copy:
             shutil.copyfileobj(source, copy)
     meta_file = destination / "meta.pkl"
-    if files.meta["tokenizer_sha256"] == GPT2_SHA256:
+    if sha256_file(directory / "tokenizer.json") == GPT2_SHA256:
         meta_file.unlink(missing_ok=True)  # another dataset's, from an earlier export
         return
     texts = [files.tokenizer.decode([token]) for token in range(files.tokenizer.vocab_size)]

@@ -18,8 +18,8 @@ import numpy as np
 from tqdm import tqdm
 
 from nanogpt import playwright
-from nanogpt.config import Corpus, Dataset, UserError
-from nanogpt.corpus import Progress, decide_encoding, read_text, texts
+from nanogpt.config import Corpus, Dataset, UserError, counted
+from nanogpt.corpus import Progress, decide_encoding, texts
 from nanogpt.files import atomic_write, read_json, sha256_file, write_json
 from nanogpt.tokenizer import (
     ByteTokenizer,
@@ -203,7 +203,7 @@ def encode(
         except UserError as error:
             raise UserError(
                 f"{piece.path}: with the tokenizer `{dataset.tokenizer}` and the separator "
-                f"{dataset.separator!r}: {error}; choose another"
+                f"{dataset.separator!r}: {error}, or choose another tokenizer or separator"
             ) from None
         return piece, tokens, len(piece.text.encode("utf-8"))
 
@@ -257,9 +257,10 @@ def _add_up(
         if total["n_tokens"] < 2:
             n_characters = sum(total["n_characters"] for total in totals.values())
             raise UserError(
-                f"{first}: {n_characters:,} characters in all are too few to split by val_ratio "
-                f"{dataset.val_ratio:g}: the {split} split would have {total['n_tokens']} tokens; "
-                "add text, or change val_ratio or `split:` of the dataset"
+                f"{first}: {counted(n_characters, 'character')} in all, too few to split by "
+                f"val_ratio {dataset.val_ratio:g}: the {split} split would have "
+                f"{counted(total['n_tokens'], 'token')}; add text, or change val_ratio or "
+                "`split:` of the dataset"
             )
     return totals
 
@@ -308,7 +309,8 @@ def prepare(
         logger.info("%s: %s tokens", split, f"{totals[split]['n_tokens']:,}")
     if corpus.builtin:
         # Over what evaluation predicts: all of the split but its first token. A play is ASCII.
-        text = read_text(files[0], corpus)
+        encoding = counts[0]["files"][0]["encoding"]
+        text = "".join(text for text, _ in texts(files[0], corpus, encoding))
         first = len(tokenizer.decode(tokenizer.encode(text[plan["n_train"] :])[:1]))
         bits = playwright.surprisal(text)[plan["n_train"] + first :].sum()
         meta["source"] = {"val_bits_per_byte": float(bits) / (meta["val"]["n_bytes"] - first)}

@@ -177,16 +177,24 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
     for number, text in enumerate(texts, 1):
         try:
             line = json.loads(text)
-        except json.JSONDecodeError:
+        except (json.JSONDecodeError, RecursionError):
             if number == len(texts):
                 break  # cut off while it was written
             line = None
-        if not isinstance(line, dict) or not {"step", "tokens"} <= line.keys():
+        if not _is_of_metrics(line):
             raise UserError(f"{path}: line {number} is no line of metrics; train the run again")
         lines.append(line)
     if not lines:
         raise UserError(f"{path}: no metrics in it; train the run first")
     return lines
+
+
+def _is_of_metrics(line: Any) -> bool:
+    return (
+        isinstance(line, dict)
+        and all(type(line.get(name)) is int for name in ("step", "tokens"))
+        and all(isinstance(line.get(name), int | float | None) for name in (*TAGS, "seconds"))
+    )
 
 
 def _summarize(run: Path, metrics: pd.DataFrame) -> dict[str, Any]:
@@ -215,8 +223,12 @@ def _summarize(run: Path, metrics: pd.DataFrame) -> dict[str, Any]:
         }
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; evaluate the run first") from None
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: no evaluation ({error!r}); evaluate the run again") from None
+    except KeyError as error:
+        raise UserError(
+            f"{path}: no evaluation: `{error.args[0]}` is missing; evaluate the run again"
+        ) from None
+    except (AttributeError, TypeError, ValueError, RecursionError):
+        raise UserError(f"{path}: damaged; evaluate the run again") from None
     # The weights that were kept may be older than the divergence, and eval.json sound. In metrics
     # a null is told from an absent key only before they become a table.
     losses = [row["val_loss_nats_per_token"], row["train_loss_nats_per_token"]]

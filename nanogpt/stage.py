@@ -126,6 +126,7 @@ def stage(
             if said:
                 logger.info("restored from the cache")
                 made = {str(named[name]): digest for name, digest in said["outputs"].items()}
+                del said["made_in"]
                 write_json(manifest_path, {**said, **asked, "outputs": made})
                 return
             more = make(Job(settings, version, training)) or {}

@@ -79,10 +79,9 @@ def _artifacts() -> list[Item]:
             continue
         try:
             said = read_json(entry / cache.MANIFEST)
-            made = Path(next(iter(said["outputs"])))
-            what = f"{said['stage']} {entry.name}, {made}"
+            what = f"{said['stage']} {entry.name}, first made in {said['made_in']}"
             items.append(Item("artifact", entry, size, age, what))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             items.append(Item("artifact", entry, size, age, entry.name, "damaged"))
     return items
 
@@ -127,7 +126,7 @@ def _results(config: Config, results: Path) -> list[Item]:
     found = [(path, runs, "run") for path in results.glob("*")]
     found += [(path, datasets, "dataset") for path in (results / "datasets").glob("*")]
     return [
-        Item("result", path, _size(path), _age(path), kind, f"no such {kind} in config.yaml")
+        Item("result", path, _size(path), _age(path), str(path), f"no such {kind} in config.yaml")
         for path, names, kind in found
         if path.name not in names and any(path.glob("*.manifest.json"))
     ]

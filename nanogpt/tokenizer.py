@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from nanogpt.config import UserError
+from nanogpt.config import UserError, counted
 from nanogpt.files import read_json, sha256_file, write_json
 
 # Token ids as the token files hold them.
@@ -26,6 +26,10 @@ Tokens = NDArray[np.uint16] | NDArray[np.uint32]
 NAMED_UNKNOWN = 5
 
 END_OF_TEXT = "<|endoftext|>"
+
+# Bytes of a word that training looks at as one: its time grows with the square of a word's length,
+# and there are texts without blanks.
+LONGEST_TRAINED = 1024
 
 # The merges of GPT-2, as OpenAI publishes them; all else of its vocabulary follows from them.
 GPT2_MERGES_URL = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/vocab.bpe"
@@ -152,7 +156,9 @@ class CharTokenizer:
         unknown = [c for c in dict.fromkeys(text) if c not in self.vocabulary]
         named = ", ".join(f"{c!r} (U+{ord(c):04X})" for c in unknown[:NAMED_UNKNOWN])
         more = f" and {len(unknown) - NAMED_UNKNOWN} more" if len(unknown) > NAMED_UNKNOWN else ""
-        return f"the vocabulary of {self.vocab_size} characters lacks {named}{more}"
+        size = counted(self.vocab_size, "character")
+        those = "it" if len(unknown) == 1 else "them"
+        return f"the tokenizer's vocabulary of {size} lacks {named}{more}; leave {those} out"
 
 
 @dataclass(frozen=True)
@@ -293,7 +299,9 @@ def gpt2_tokenizer(merges: Path) -> BytePairTokenizer:
 def train_byte_pairs(pieces: Iterable[str], vocab_size: int, threads: int) -> BytePairTokenizer:
     """Byte pairs that are frequent in a text, vocab_size tokens of them or as many as there are.
 
-    pieces: the text, cut where a byte-pair tokenizer's `cut` says.
+    pieces: the text, cut where a byte-pair tokenizer's `cut` says. A word of more than
+    LONGEST_TRAINED bytes counts as several, so no pair across their borders does; encoding joins
+    across them.
     """
     # Read when the library starts its threads, and never again.
     os.environ["RAYON_NUM_THREADS"] = str(threads)
@@ -302,7 +310,12 @@ def train_byte_pairs(pieces: Iterable[str], vocab_size: int, threads: int) -> By
     from tokenizers import models, pre_tokenizers, trainers
 
     trained = Trained(models.BPE())
-    trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trained.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+            pre_tokenizers.FixedLength(LONGEST_TRAINED),
+        ]
+    )
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size - 1,
         initial_alphabet=list(CHARACTER_OF_BYTE.values()),
@@ -333,7 +346,8 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
         saved = read_json(path)
         if saved["type"] == "char":
             vocabulary = saved["vocabulary"]
-            if isinstance(vocabulary, str) and len(set(vocabulary)) == len(vocabulary):
+            vocabulary.encode("utf-8")  # fails for half a pair of UTF-16, which is no character
+            if len(set(vocabulary)) == len(vocabulary):
                 return CharTokenizer(vocabulary)
         if saved["type"] == "byte":
             return ByteTokenizer()
@@ -343,7 +357,7 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
                 return BytePairTokenizer(tokens)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; make the dataset or model again") from None
-    except (ValueError, KeyError, TypeError, OSError):
+    except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError):
         pass
     raise UserError(f"{path}: not a tokenizer of ours; make the dataset or model again")
 

@@ -190,32 +190,51 @@ CONFIG_FILES = [
         "a bracket that is not closed",
         code("runs: {first: {}"),
         b"runs: {first: {}",
-        'config.yaml: not YAML: while parsing a flow mapping in "<unicode string>", '
-        "line 1, column 7: runs: {first: {} ^ expected ',' or '}', but got '<stream "
-        'end>\' in "<unicode string>", line 1, column 17: runs: {first: {} ^',
+        "config.yaml: line 1, column 17: not YAML: expected ',' or '}', but got '<stream end>'",
     ),
     config_file(
         "a tab in YAML",
         "`runs:` and, in the next line, a tab",
         b"runs:\n\tfirst: {}\n",
-        "config.yaml: not YAML: while scanning for the next token found character "
-        "'\\t' that cannot start any token in \"<unicode string>\", line 2, column 1: "
-        "first: {} ^",
+        "config.yaml: line 2, column 1: not YAML: found character '\\t' that cannot "
+        "start any token",
     ),
     config_file(
         "a config file in Latin-1",
         code("# für später") + " in Latin-1",
         "# für später".encode("latin-1"),
-        "config.yaml: not YAML: 'utf-8' codec can't decode byte 0xfc in position 3: "
-        "invalid start byte",
+        "config.yaml: not UTF-8 (byte 0xfc at 3); save it as UTF-8",
+    ),
+    config_file(
+        "a key given twice",
+        "`runs:` in line 1 and again in line 3",
+        b"runs: {first: {}}\ntrain: {seed: 1}\nruns: {second: {}}\n",
+        "config.yaml: line 3: `runs` stands in line 1 already; put both into one",
+    ),
+    config_file(
+        "a setting given twice",
+        code("train: {seed: 1, seed: 2}"),
+        b"train: {seed: 1, seed: 2}",
+        "config.yaml: line 1: `seed` stands in line 1 already; put both into one",
+    ),
+    config_file(
+        "a date that there is not",
+        code("runs: {2024-13-45: {}}"),
+        b"runs: {2024-13-45: {}}",
+        "config.yaml: no date that there is: month must be in 1..12; put it in quotes",
+    ),
+    config_file(
+        "brackets without end",
+        "5,000 of `[`",
+        b"[" * 5000,
+        "config.yaml: not a config file: nested too deeply",
     ),
     config_file(
         "code in YAML",
         code("runs: !!python/object/apply:os.mkdir [executed]"),
         b"runs: !!python/object/apply:os.mkdir [executed]",
-        "config.yaml: not YAML: could not determine a constructor for the tag "
-        "'tag:yaml.org,2002:python/object/apply:os.mkdir' in \"<unicode string>\", "
-        "line 1, column 7: runs: !!python/object/apply:os.mkdir [ ... ^",
+        "config.yaml: line 1, column 7: not YAML: could not determine a constructor "
+        "for the tag 'tag:yaml.org,2002:python/object/apply:os.mkdir'",
     ),
 ]
 
@@ -250,113 +269,113 @@ SETTINGS = [
     setting(
         "a word for a number",
         "models: {tiny: {n_layer: four}}",
-        "models.tiny.n_layer: input should be a valid integer, unable to parse "
-        "string as an integer (found 'four')",
+        "models.tiny.n_layer: should be a valid integer, unable to parse string as an"
+        " integer (found 'four')",
     ),
     setting(
         "a fraction for a count",
         "models: {tiny: {n_layer: 2.5}}",
-        "models.tiny.n_layer: input should be a valid integer, got a number with a "
+        "models.tiny.n_layer: should be a valid integer, got a number with a "
         "fractional part (found 2.5)",
     ),
     setting(
         "yes for a number",
         "models: {tiny: {n_layer: yes}}",
-        "models.tiny.n_layer: a number is wanted here, not yes or no (found True)",
+        "models.tiny.n_layer: a number is wanted here, not yes or no (found yes)",
     ),
     setting(
         "a number for yes or no",
         "models: {tiny: {bias: 2}}",
-        "models.tiny.bias: input should be a valid boolean, unable to interpret input (found 2)",
+        "models.tiny.bias: should be a valid boolean, unable to interpret input (found 2)",
     ),
     setting(
         "nothing for a number",
         "train: {max_iters: null}",
-        "train.max_iters: input should be a valid integer",
+        "train.max_iters: should be a valid integer (found nothing)",
     ),
     setting(
         "a list for a number",
         "train: {max_iters: [3]}",
-        "train.max_iters: input should be a valid integer",
+        "train.max_iters: should be a valid integer (found [3])",
     ),
     setting(
         "a number for a prompt",
         "sample: {start: 5}",
-        "sample.start: input should be a valid string (found 5)",
+        "sample.start: should be text; put it in quotes (found 5)",
     ),
     setting(
         "a word for a list",
         "report: {runs: first}",
-        "report.runs: input should be a valid list (found 'first')",
+        "report.runs: should be a valid list (found 'first')",
     ),
-    setting("a list of runs", "runs: [first]", "runs: input should be a valid dictionary"),
+    setting(
+        "a list of runs", "runs: [first]", "runs: should be a mapping of settings (found [first])"
+    ),
     setting(
         "a corpus with nothing in it",
         "corpora: {text: }",
-        "corpora.text: input should be a valid dictionary or instance of Corpus",
+        "corpora.text: should be a mapping of settings (found nothing)",
     ),
     setting(
         "a number for a name",
         "runs: {2024: {dataset: letters}}",
-        "runs.2024: input should be a valid string (found 2024)",
+        "runs.2024: should be text; put it in quotes (found 2024)",
     ),
     setting(
         "no layers",
         "models: {tiny: {n_layer: 0}}",
-        "models.tiny.n_layer: input should be greater than or equal to 1 (found 0)",
+        "models.tiny.n_layer: should be greater than or equal to 1 (found 0)",
     ),
     setting(
         "a dropout of one",
         "models: {tiny: {dropout: 1}}",
-        "models.tiny.dropout: input should be less than 1 (found 1)",
+        "models.tiny.dropout: should be less than 1 (found 1)",
     ),
     setting(
         "a learning rate of zero",
         "train: {learning_rate: 0}",
-        "train.learning_rate: input should be greater than 0 (found 0)",
+        "train.learning_rate: should be greater than 0 (found 0)",
     ),
     setting(
         "not a number",
         "train: {learning_rate: .nan}",
-        "train.learning_rate: input should be a finite number (found nan)",
+        "train.learning_rate: should be a finite number (found nan)",
     ),
     setting(
         "infinity",
         "train: {grad_clip: .inf}",
-        "train.grad_clip: input should be a finite number (found inf)",
+        "train.grad_clip: should be a finite number (found inf)",
     ),
-    setting(
-        "a beta of one", "train: {beta2: 1}", "train.beta2: input should be less than 1 (found 1)"
-    ),
+    setting("a beta of one", "train: {beta2: 1}", "train.beta2: should be less than 1 (found 1)"),
     setting(
         "a negative seed",
         "train: {seed: -1}",
-        "train.seed: input should be greater than or equal to 0 (found -1)",
+        "train.seed: should be greater than or equal to 0 (found -1)",
     ),
     setting(
         "a seed beyond 63 bits",
         "train: {seed: 9223372036854775808}",
-        "train.seed: input should be less than 9223372036854775808 (found 9223372036854775808)",
+        "train.seed: should be less than 9223372036854775808 (found 9223372036854775808)",
     ),
     setting(
         "everything held out",
         "datasets: {letters: {corpus: text, val_ratio: 1}}",
-        "datasets.letters.val_ratio: input should be less than 1 (found 1)",
+        "datasets.letters.val_ratio: should be less than 1 (found 1)",
     ),
     setting(
         "fewer tokens than bytes",
         "datasets: {text: {tokenizer: bpe, vocab_size: 256}}",
-        "datasets.text.vocab_size: input should be greater than or equal to 257 (found 256)",
+        "datasets.text.vocab_size: should be greater than or equal to 257 (found 256)",
     ),
     setting(
         "a temperature of zero",
         "sample: {temperature: 0}",
-        "sample.temperature: input should be greater than or equal to 0.000001 (found 0)",
+        "sample.temperature: should be greater than or equal to 0.000001 (found 0)",
     ),
     setting(
         "a negative top_k",
         "sample: {top_k: -1}",
-        "sample.top_k: input should be greater than or equal to 0 (found -1)",
+        "sample.top_k: should be greater than or equal to 0 (found -1)",
     ),
     setting(
         "an empty prompt",
@@ -366,27 +385,27 @@ SETTINGS = [
     setting(
         "an unknown dtype",
         "train: {dtype: float16}",
-        "train.dtype: input should be 'auto', 'float32' or 'bfloat16' (found 'float16')",
+        "train.dtype: should be 'auto', 'float32' or 'bfloat16' (found 'float16')",
     ),
     setting(
         "an unknown device",
         "train: {device: gpu}",
-        "train.device: string should match pattern '^(auto|cpu|mps|cuda(:\\d+)?)$' (found 'gpu')",
+        "train.device: should be auto, cpu, mps, cuda or cuda:N (found 'gpu')",
     ),
     setting(
         "an unknown activation",
         "models: {tiny: {activation: relu}}",
-        "models.tiny.activation: input should be 'gelu' or 'gelu_tanh' (found 'relu')",
+        "models.tiny.activation: should be 'gelu' or 'gelu_tanh' (found 'relu')",
     ),
     setting(
         "an unknown choice of weights",
         "train: {keep: all}",
-        "train.keep: input should be 'best' or 'last' (found 'all')",
+        "train.keep: should be 'best' or 'last' (found 'all')",
     ),
     setting(
         "an unknown split",
         "datasets: {text: {split: random}}",
-        "datasets.text.split: input should be 'auto', 'position' or 'document' (found 'random')",
+        "datasets.text.split: should be 'auto', 'position' or 'document' (found 'random')",
     ),
     setting(
         "an unknown tokenizer",
@@ -433,7 +452,7 @@ SETTINGS = [
     setting(
         "a run twice in the report",
         "report: {runs: [first, first]}",
-        "report.runs: `first` stands there twice",
+        "report.runs: `first` stands there twice; name it once",
     ),
     setting(
         "a run that leaves its directory",
@@ -456,7 +475,7 @@ SETTINGS = [
     setting(
         "a reserved name",
         "runs: {report: {dataset: letters}}",
-        "`report` is a reserved name; call the run or dataset something else",
+        "runs: `report` is a reserved name; call the run something else",
     ),
     setting(
         "a dataset called as a tokenizer",
@@ -466,12 +485,13 @@ SETTINGS = [
     setting(
         "heads that do not divide the width",
         "model: {n_head: 3, n_embd: 10}",
-        "runs.first.model: n_embd 10 is not divisible by n_head 3",
+        "runs.first.model: n_embd 10 is not divisible by n_head 3; change one of them",
     ),
     setting(
         "rotary positions of an odd width",
         "model: {position: rotary, n_head: 2, n_embd: 6}",
-        "runs.first.model: rotary positions turn pairs, but n_embd 6 / n_head 2 is odd",
+        "runs.first.model: rotary positions turn pairs, but n_embd 6 / n_head 2 is "
+        "odd; change one of them",
     ),
     setting(
         "a min_lr above the learning rate",
@@ -504,19 +524,18 @@ SETTINGS = [
         "a URL of FTP",
         "corpora: {text: {url: 'ftp://example.org/book.txt'}}",
         "corpora.text.url: `ftp://example.org/book.txt` is no URL of a file; "
-        "http(s)://host/path is wanted (found 'ftp://example.org/book.txt')",
+        "http(s)://host/path is wanted",
     ),
     setting(
         "a URL of no file",
         "corpora: {text: {url: 'https://example.org/'}}",
         "corpora.text.url: `https://example.org/` is no URL of a file; "
-        "http(s)://host/path is wanted (found 'https://example.org/')",
+        "http(s)://host/path is wanted",
     ),
     setting(
         "a range that falls",
         "corpora: {text: {url: 'https://example.org/[2-1].txt'}}",
-        "corpora.text.url: `https://example.org/[2-1].txt`: a range begins with its "
-        "lowest number (found 'https://example.org/[2-1].txt')",
+        "corpora.text.url: `https://example.org/[2-1].txt`: a range begins with its lowest number",
     ),
     setting(
         "two URLs of one name",
@@ -526,7 +545,29 @@ SETTINGS = [
     setting(
         "a short sha256",
         "corpora: {text: {files: text.txt, sha256: abc}}",
-        "corpora.text.sha256: string should match pattern '^[0-9a-f]{64}$' (found 'abc')",
+        "corpora.text.sha256: should be 64 hex digits in lower case (found 'abc')",
+    ),
+    setting(
+        "a sha256 of digits alone",
+        f"corpora: {{text: {{files: text.txt, sha256: {64 * '1'}}}}}",
+        "corpora.text.sha256: should be text; put it in quotes (found "
+        "1111111111111111111111111111111111111111111111111111111111111111)",
+    ),
+    setting(
+        "a name that YAML takes for no",
+        "runs: {first: {dataset: no}}",
+        "runs.first.dataset: should be text; put it in quotes (found no)",
+    ),
+    setting(
+        "a list of many things for a number",
+        f"train: {{max_iters: {list(range(100))}}}",
+        "train.max_iters: should be a valid integer (found [0, 1, 2, 3, 4, 5, 6, 7, "
+        "8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 2…)",
+    ),
+    setting(
+        "a dataset with a reserved name",
+        "datasets: {gpt2: {corpus: text}}",
+        "datasets: `gpt2` is a reserved name; call the dataset something else",
     ),
     setting(
         "a sha256 of several files",
@@ -536,13 +577,12 @@ SETTINGS = [
     setting(
         "an unknown encoding",
         "corpora: {text: {files: text.txt, encoding: utf-9}}",
-        "corpora.text.encoding: `utf-9` is no encoding that Python knows; did you "
-        "mean `utf_8`? (found 'utf-9')",
+        "corpora.text.encoding: `utf-9` is no encoding that Python knows; did you mean `utf_8`?",
     ),
     setting(
         "an unknown kind of newlines",
         "corpora: {text: {files: text.txt, newlines: crlf}}",
-        "corpora.text.newlines: input should be 'keep' or 'lf' (found 'crlf')",
+        "corpora.text.newlines: should be 'keep' or 'lf' (found 'crlf')",
     ),
     dropped_text(
         "a text called as a run",
@@ -645,11 +685,16 @@ def workflow(title: str, shown: str, target: str, message: str, *files: str) -> 
 
 
 TEXTS = [
-    absent("a text that is not there", "book.txt", "corpora.book.files: there is no file book.txt"),
+    absent(
+        "a text that is not there",
+        "book.txt",
+        "corpora.book.files: there is no file book.txt; put it there or correct the path",
+    ),
     absent(
         "a pattern that matches nothing",
         "texts/*.txt",
-        "corpora.book.files: no file matches the pattern texts/*.txt",
+        "corpora.book.files: no file matches the pattern texts/*.txt; put texts there"
+        " or correct it",
     ),
     absent(
         "a pattern that leads out of the project",
@@ -662,14 +707,15 @@ TEXTS = [
         "a directory without texts",
         "texts",
         "corpora.book.files: there is no .txt, .jsonl, .ndjson, .csv, .parquet file "
-        "in the directory texts",
+        "in the directory texts; put texts there, or name a file of it, whatever its "
+        "name",
         "texts/cover.jpg",
     ),
     Mistake(
         "a link to nothing",
         "`texts/b.txt`, a link to a file that is gone",
         link_to_nothing,
-        "corpora.book.files: texts/b.txt: No such file or directory",
+        "corpora.book.files: texts/b.txt: a link to nothing; mend or remove it",
     ),
     workflow(
         "braces in the name of a text",
@@ -689,9 +735,9 @@ TEXTS = [
         "a text too short to split",
         "`book.txt` of 4 characters",
         b"text",
-        "book.txt: 4 characters in all are too few to split by val_ratio 0.1: the "
-        "val split would have 1 tokens; add text, or change val_ratio or `split:` of "
-        "the dataset",
+        "book.txt: 4 characters in all, too few to split by val_ratio 0.1: the val "
+        "split would have 1 token; add text, or change val_ratio or `split:` of the "
+        "dataset",
     ),
     text(
         "a binary file",
@@ -776,7 +822,8 @@ TEXTS = [
         "a line that is no object",
         code('["text"]'),
         '["text"]',
-        "book.jsonl: line 1: not a JSON object, such as {'text': 'a document'}",
+        'book.jsonl: line 1: not a JSON object, such as {"text": "a document"}; mend '
+        "the line or take it out",
         name="book.jsonl",
     ),
     text(
@@ -791,7 +838,8 @@ TEXTS = [
         "a number for a text",
         code('{"text": 5}'),
         '{"text": 5}',
-        "book.jsonl: line 1: `text` is no text but int",
+        "book.jsonl: line 1: `text` is no text but int; mend it, or name what holds "
+        "the text as the corpus's `text_column:`",
         name="book.jsonl",
     ),
     text(
@@ -821,14 +869,16 @@ TEXTS = [
         "a row with a field too many",
         "`text,year`, then `one, two,1984`",
         "text,year\none, two,1984\n",
-        "book.csv: line 2: 3 fields where the header has 2",
+        "book.csv: line 2: 3 fields where the header has 2; mend the row: a field "
+        "with a comma in it stands in double quotes",
         name="book.csv",
     ),
     text(
         "a quote that is not closed",
         code("text") + ", then " + code('"one'),
         'text\n"one\n',
-        "book.csv: line 2: not CSV: unexpected end of data",
+        "book.csv: line 2: not CSV: unexpected end of data; mend the row, where a "
+        "double quote may be missing or not be doubled",
         name="book.csv",
     ),
     text(
@@ -836,7 +886,8 @@ TEXTS = [
         "`book.parquet`, in truth a text",
         TEXT,
         "book.parquet: not a parquet file that can be read: Parquet magic bytes not "
-        "found in footer. Either the file is corrupted or this is not a parquet file.",
+        "found in footer. Either the file is corrupted or this is not a parquet file;"
+        " get it again",
         name="book.parquet",
     ),
     text(
@@ -851,7 +902,8 @@ TEXTS = [
         "a parquet column of numbers",
         "`book.parquet` with numbers",
         parquet_bytes({"text": [5]}),
-        "book.parquet: row 1: `text` is no text but int",
+        "book.parquet: row 1: `text` is no text but int; mend it, or name what holds "
+        "the text as the corpus's `text_column:`",
         name="book.parquet",
     ),
     text(
@@ -926,6 +978,20 @@ TOKENIZERS = [
         "dataset or model again",
     ),
     given_tokenizer(
+        "half a character in a vocabulary",
+        "a vocabulary with U+D800",
+        characters("a\ud800"),
+        "results/datasets/other/tokenizer.json: not a tokenizer of ours; make the "
+        "dataset or model again",
+    ),
+    given_tokenizer(
+        "a tokenizer of brackets without end",
+        "100,000 of `[`",
+        100_000 * "[",
+        "results/datasets/other/tokenizer.json: not a tokenizer of ours; make the "
+        "dataset or model again",
+    ),
+    given_tokenizer(
         "byte pairs without all bytes",
         "`tokens` of two",
         '{"type": "bpe", "tokens": ["a", "b"]}',
@@ -951,15 +1017,17 @@ TOKENIZERS = [
         "a tokenizer that lacks a letter",
         "`tokenizer: other`, made of a text without some letters",
         characters("".join(sorted(set(TEXT) - set("IA")))),
-        "book.txt: with the tokenizer `other` and the separator '\\n': the vocabulary "
-        "of 22 characters lacks 'I' (U+0049), 'A' (U+0041); choose another",
+        "book.txt: with the tokenizer `other` and the separator '\\n': the tokenizer's"
+        " vocabulary of 22 characters lacks 'I' (U+0049), 'A' (U+0041); leave them "
+        "out, or choose another tokenizer or separator",
     ),
     Mistake(
         "a tokenizer that lacks the separator",
         "`tokenizer: other`, made of one line, for several texts",
         separate_documents,
-        "a.txt: with the tokenizer `other` and the separator '\\n': the vocabulary of "
-        "2 characters lacks '\\n' (U+000A); choose another",
+        "a.txt: with the tokenizer `other` and the separator '\\n': the tokenizer's "
+        "vocabulary of 2 characters lacks '\\n' (U+000A); leave it out, or choose "
+        "another tokenizer or separator",
     ),
 ]
 
@@ -1002,7 +1070,8 @@ DATASETS = [
         "a dataset that is not there",
         "training before `prepare`",
         train_first,
-        "results/datasets/book: no dataset here; meta.json is missing",
+        "results/datasets/book: no dataset here; meta.json is missing: make the "
+        "dataset, or name the directory of one",
     ),
     damaged_dataset(
         "half a meta.json",
@@ -1017,6 +1086,45 @@ DATASETS = [
         "results/datasets/book/meta.json: damaged; make the dataset again",
     ),
     damaged_dataset(
+        "a dtype that no token file has",
+        '`"dtype": "int16"` in `meta.json`',
+        lambda: edit_json(BOOK / "meta.json", dtype="int16"),
+        "results/datasets/book/meta.json: damaged; make the dataset again",
+    ),
+    damaged_dataset(
+        "a word for a number of tokens",
+        '`"n_tokens": "5"` in `meta.json`',
+        lambda: edit_json(BOOK / "meta.json", val={"n_tokens": "5"}),
+        "results/datasets/book/meta.json: damaged; make the dataset again",
+    ),
+    damaged_dataset(
+        "nothing for a number of tokens",
+        '`"n_tokens": null` in `meta.json`',
+        lambda: edit_json(BOOK / "meta.json", train={"n_tokens": None}),
+        "results/datasets/book/meta.json: damaged; make the dataset again",
+    ),
+    damaged_dataset(
+        "a split of no tokens",
+        '`"n_tokens": 0` and `val.bin` of 0 bytes',
+        in_turn(
+            lambda: edit_json(BOOK / "meta.json", val={"n_tokens": 0}),
+            lambda: (BOOK / "val.bin").write_bytes(b""),
+        ),
+        "results/datasets/book/meta.json: damaged; make the dataset again",
+    ),
+    damaged_dataset(
+        "a directory for a meta.json",
+        "`meta.json/`",
+        in_turn((BOOK / "meta.json").unlink, (BOOK / "meta.json").mkdir),
+        "results/datasets/book/meta.json: cannot be read: Is a directory; make the dataset again",
+    ),
+    Mistake(
+        "a file for a dataset",
+        "`results/datasets/book`, a file",
+        in_turn(lambda: write_files({str(BOOK): TEXT}), train_first),
+        "results/datasets/book/meta.json: cannot be read: Not a directory; make the dataset again",
+    ),
+    damaged_dataset(
         "a token file that was cut",
         "`train.bin` two bytes shorter",
         lambda: os.truncate(BOOK / "train.bin", 400),
@@ -1027,8 +1135,7 @@ DATASETS = [
         "a token file that is not there",
         "`val.bin` removed",
         lambda: (BOOK / "val.bin").unlink(),
-        "results/datasets/book/val.bin: 0 bytes where meta.json promises 30 tokens "
-        "of uint16; make the dataset again",
+        "results/datasets/book/val.bin: no such file; make the dataset again",
     ),
     damaged_dataset(
         "a token id out of range",
@@ -1126,13 +1233,15 @@ MODELS = [
     command(
         "a model that is not there",
         "sample results/demo/model",
-        "results/demo/model: no model here; config.json is missing",
+        "results/demo/model: no model here; config.json is missing: train the run, or"
+        " name the directory of a model",
     ),
     damaged_model(
         "a model without a config",
         "`config.json` removed",
         lambda: (MODEL / "config.json").unlink(),
-        "results/demo/model: no model here; config.json is missing",
+        "results/demo/model: no model here; config.json is missing: train the run, or"
+        " name the directory of a model",
     ),
     damaged_model(
         "a model without weights",
@@ -1156,32 +1265,49 @@ MODELS = [
         "a config of Hugging Face",
         '`{"model_type": "gpt2", "n_layer": 12}`',
         lambda: (MODEL / "config.json").write_text('{"model_type": "gpt2", "n_layer": 12}'),
-        "results/demo/model/config.json: not a model's config; train the run again",
+        "results/demo/model/config.json: not a model's config (`architecture` is "
+        "missing); train the run again",
     ),
     damaged_model(
         "another architecture",
         '`"architecture": "llama"`',
         lambda: edit_json(MODEL / "config.json", architecture="llama"),
-        "results/demo/model/config.json: an architecture that this version does not know",
+        "results/demo/model/config.json: an architecture that this version does not "
+        "know; train the run again",
     ),
     damaged_model(
         "a model of no layers",
         '`"n_layer": 0`',
         lambda: edit_json(MODEL / "config.json", n_layer=0),
+        "results/demo/model/config.json: not a model's config (n_layer: should be "
+        "greater than or equal to 1 (found 0)); train the run again",
+    ),
+    damaged_model(
+        "a setting that no model has",
+        '`"n_layers": 1`',
+        lambda: edit_json(MODEL / "config.json", n_layers=1),
+        "results/demo/model/config.json: not a model's config (n_layers: unknown "
+        "setting; did you mean `n_layer`?); train the run again",
+    ),
+    damaged_model(
+        "a model's config of brackets without end",
+        "`config.json` of 100,000 `[`",
+        lambda: (MODEL / "config.json").write_text(100_000 * "["),
         "results/demo/model/config.json: not a model's config; train the run again",
     ),
     damaged_model(
         "heads that do not divide a model's width",
         '`"n_head": 3`',
         lambda: edit_json(MODEL / "config.json", n_head=3),
-        "results/demo/model/config.json: n_embd 4 is not divisible by n_head 3",
+        "results/demo/model/config.json: n_embd 4 is not divisible by n_head 3; train"
+        " the run again",
     ),
     damaged_model(
         "a tokenizer of another model",
         "`tokenizer.json` of two characters",
         lambda: CharTokenizer("ab").save(MODEL / "tokenizer.json"),
         "results/demo/model/config.json: vocab_size is 5, but tokenizer.json has 2 "
-        "tokens; they do not belong together",
+        "tokens; they do not belong together: train the run again",
     ),
     damaged_model(
         "a tokenizer of a model that was cut",
@@ -1263,32 +1389,68 @@ MODELS = [
         "results/demo/model/model.safetensors: damaged (Error while deserializing "
         "header: invalid offset for tensor `tensor1`); train the run again",
     ),
+    damaged_model(
+        "a directory for weights",
+        "`model.safetensors/`",
+        in_turn(WEIGHTS.unlink, WEIGHTS.mkdir),
+        "results/demo/model/model.safetensors: no such file; train the run again",
+    ),
+    tensors(
+        "a weight that is not a number",
+        "NaN in `h.0.ln_1.weight`",
+        {"h.0.ln_1.weight": torch.tensor([1, torch.nan, 1, 1])},
+        "results/demo/model/model.safetensors: tensor h.0.ln_1.weight has NaN or "
+        "infinity; train the run again",
+    ),
+    tensors(
+        "an infinite weight",
+        "-inf in `h.0.ln_1.weight`",
+        {"h.0.ln_1.weight": torch.tensor([1, -torch.inf, 1, 1])},
+        "results/demo/model/model.safetensors: tensor h.0.ln_1.weight has NaN or "
+        "infinity; train the run again",
+    ),
+    tensors(
+        "weights of whole numbers",
+        "`h.0.ln_1.weight` as int64",
+        {"h.0.ln_1.weight": torch.ones(4, dtype=torch.int64)},
+        "results/demo/model/model.safetensors: tensor h.0.ln_1.weight is int64 of "
+        "shape (4,), but the model's is float32 of shape (4,); train the run again",
+    ),
+    tensors(
+        "weights of half the precision",
+        "`h.0.ln_1.weight` as float16",
+        {"h.0.ln_1.weight": torch.ones(4, dtype=torch.float16)},
+        "results/demo/model/model.safetensors: tensor h.0.ln_1.weight is float16 of "
+        "shape (4,), but the model's is float32 of shape (4,); train the run again",
+    ),
     tensors(
         "weights of another width",
         "`h.0.ln_1.weight` of 5 numbers",
         {"h.0.ln_1.weight": torch.ones(5)},
-        "results/demo/model/model.safetensors: tensor h.0.ln_1.weight is (5,), but "
-        "the model's is (4,)",
+        "results/demo/model/model.safetensors: tensor h.0.ln_1.weight is float32 of "
+        "shape (5,), but the model's is float32 of shape (4,); train the run again",
     ),
     tensors(
         "a tensor too few",
         "no `h.0.ln_2.weight`",
         {"h.0.ln_2.weight": None},
-        "results/demo/model/model.safetensors: tensor h.0.ln_2.weight is absent, but "
-        "the model's is (4,)",
+        "results/demo/model/model.safetensors: tensor h.0.ln_2.weight is missing; "
+        "train the run again",
     ),
     tensors(
         "a tensor too many",
         "`h.1.ln_1.weight` in a model of one layer",
         {"h.1.ln_1.weight": torch.ones(4)},
-        "results/demo/model/model.safetensors: tensor h.1.ln_1.weight is (4,), but "
-        "the model's is absent",
+        "results/demo/model/model.safetensors: tensor h.1.ln_1.weight is not of this "
+        "model; train the run again",
     ),
     Mistake(
         "a model of another dataset",
         "evaluated on a dataset of other letters",
         evaluate_another,
-        "results/demo/model: trained on another vocabulary than results/datasets/book",
+        "results/demo/model: trained on another vocabulary than "
+        "results/datasets/book; train the run again, or evaluate it on its own "
+        "dataset",
     ),
 ]
 
@@ -1311,8 +1473,8 @@ PROMPTS = [
     prompt(
         "a letter that the model does not know",
         "--start 'a cab, café'",
-        "sample.start: the vocabulary of 5 characters lacks ',' (U+002C), 'f' "
-        "(U+0066), 'é' (U+00E9); leave them out, or say `unknown: skip`",
+        "sample.start: the tokenizer's vocabulary of 5 characters lacks ',' (U+002C),"
+        " 'f' (U+0066), 'é' (U+00E9); leave them out, or say `unknown: skip`",
     ),
     prompt(
         "no letter that the model knows",
@@ -1323,66 +1485,70 @@ PROMPTS = [
     prompt(
         "a prompt file that is not there",
         "--start FILE:prompt.txt",
-        "prompt.txt: no such file; put a text there or correct the path",
+        "sample.start: prompt.txt: no such file; put a text there or correct the path",
     ),
     prompt(
         "a directory for a prompt",
         "--start FILE:prompts",
-        "prompts: a directory; name a text file in it",
+        "sample.start: prompts: a directory; name a text file in it",
         {"prompts/a.txt": "a"},
     ),
     prompt(
         "a binary prompt",
         "--start FILE:prompt.bin",
-        "prompt.bin: binary, not text: it has zero bytes, or no encoding's form; if "
-        "it is text, name its corpus's `encoding:` (as UTF-16 without a byte order "
-        "mark needs), and say `errors: replace` to take zero bytes",
+        "sample.start: the tokenizer's vocabulary of 5 characters lacks '\\x00' "
+        "(U+0000); leave it out, or say `unknown: skip`",
         {"prompt.bin": b"a\0b"},
     ),
     prompt(
         "a prompt file in Latin-1",
         "--start FILE:prompt.txt",
-        "prompt.txt: not utf-8-sig: byte 0xe9 at offset 3 does not fit (unexpected "
-        "end of data); convert the file to UTF-8, name the right encoding as its "
-        "corpus's `encoding:`, or say `errors: replace` there",
+        "sample.start: prompt.txt: not UTF-8: byte 0xe9 at offset 3; convert it",
         {"prompt.txt": b"caf\xe9"},
+    ),
+    prompt(
+        "a prompt file whose name is too long",
+        f"--start FILE:{300 * 'a'}",
+        "sample.start: "
+        "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa:"
+        " cannot be read: File name too long; correct the path, or get it again",
     ),
     prompt(
         "an empty prompt file",
         "--start FILE:prompt.txt",
-        "prompt.txt: empty; put a text there, or take it out of the corpus",
+        "sample.start: prompt.txt: empty; put a prompt there",
         {"prompt.txt": ""},
     ),
     prompt(
         "a prompt that is not UTF-8",
         f"--start {NO_UTF8}",
-        "start: input should be a valid string, unable to parse raw data as a "
-        "unicode string (found 'caf\\udce9')",
+        "start: should be a valid string, unable to parse raw data as a unicode "
+        "string (found 'caf\\udce9')",
     ),
     prompt(
         "sampling without a temperature",
         "--temperature 0",
-        "temperature: input should be greater than or equal to 0.000001 (found 0.0)",
+        "temperature: should be greater than or equal to 0.000001 (found 0.0)",
     ),
     prompt(
         "sampling among less than none",
         "--top-k -1",
-        "top_k: input should be greater than or equal to 0 (found -1)",
+        "top_k: should be greater than or equal to 0 (found -1)",
     ),
     prompt(
         "no samples",
         "--num-samples 0",
-        "num_samples: input should be greater than or equal to 1 (found 0)",
+        "num_samples: should be greater than or equal to 1 (found 0)",
     ),
     prompt(
         "samples of no tokens",
         "--max-new-tokens 0",
-        "max_new_tokens: input should be greater than or equal to 1 (found 0)",
+        "max_new_tokens: should be greater than or equal to 1 (found 0)",
     ),
     prompt(
         "a negative seed of samples",
         "--seed -1",
-        "seed: input should be greater than or equal to 0 (found -1)",
+        "seed: should be greater than or equal to 0 (found -1)",
     ),
 ]
 
@@ -1431,7 +1597,7 @@ TRAINING = [
     prompt(
         "a device that there is not",
         "--device gpu",
-        "device: string should match pattern '^(auto|cpu|mps|cuda(:\\d+)?)$' (found 'gpu')",
+        "device: should be auto, cpu, mps, cuda or cuda:N (found 'gpu')",
     ),
     Mistake(
         "a training that diverges",
@@ -1602,6 +1768,18 @@ REPORTS = [
         "results/demo/metrics.jsonl: line 1 is no line of metrics; train the run again",
     ),
     report_on(
+        "a word for a step",
+        '`{"step": "x", "tokens": 0}`',
+        {"metrics.jsonl": '{"step": "x", "tokens": 0}\n' + METRICS},
+        "results/demo/metrics.jsonl: line 1 is no line of metrics; train the run again",
+    ),
+    report_on(
+        "a word for a loss",
+        '`{"step": 0, "tokens": 0, "loss": "low"}`',
+        {"metrics.jsonl": '{"step": 0, "tokens": 0, "loss": "low"}\n' + METRICS},
+        "results/demo/metrics.jsonl: line 1 is no line of metrics; train the run again",
+    ),
+    report_on(
         "a run that was not evaluated",
         "no `eval.json`",
         {"metrics.jsonl": METRICS},
@@ -1611,14 +1789,13 @@ REPORTS = [
         "half an eval.json",
         "`eval.json` cut in half",
         {"metrics.jsonl": METRICS, "eval.json": '{"val": {"lo'},
-        "results/demo/eval.json: no evaluation (JSONDecodeError('Unterminated string "
-        "starting at: line 1 column 10 (char 9)')); evaluate the run again",
+        "results/demo/eval.json: damaged; evaluate the run again",
     ),
     report_on(
         "another's eval.json",
         "`eval.json` of another program",
         {"metrics.jsonl": METRICS, "eval.json": "{}"},
-        "results/demo/eval.json: no evaluation (KeyError('dataset')); evaluate the run again",
+        "results/demo/eval.json: no evaluation: `dataset` is missing; evaluate the run again",
     ),
 ]
 
@@ -1651,7 +1828,11 @@ def differs(title: str, shown: str, damage: Callable[[], object], message: str) 
 
 
 VERIFICATION = [
-    command("a path that is not there", "verify nowhere", "nowhere: no such file or directory"),
+    command(
+        "a path that is not there",
+        "verify nowhere",
+        "nowhere: no such file or directory; name results or a manifest",
+    ),
     command(
         "a path without manifests",
         "verify results",
@@ -1662,7 +1843,7 @@ VERIFICATION = [
         "a result that was changed",
         "`samples.txt` edited",
         lambda: write_files({"results/demo/samples.txt": "Better."}),
-        "results/demo/samples.txt: sha256 532070814ac9, not 30a2bfe5d426 as in "
+        "results/demo/samples.txt: sha256 532070814ac9, not 30a2bfe5d426, output of "
         "results/demo/sample.manifest.json",
     ),
     differs(
@@ -1715,7 +1896,7 @@ COMMANDS = [
     command(
         "tokens of an unknown letter",
         "tokenize results/demo/model abx",
-        "the vocabulary of 5 characters lacks 'x' (U+0078)",
+        "the tokenizer's vocabulary of 5 characters lacks 'x' (U+0078); leave it out",
         make_model,
     ),
     command(
@@ -1732,9 +1913,22 @@ COMMANDS = [
         make_model,
     ),
     command(
+        "an export to a file",
+        "export dataset results/datasets/book book.txt",
+        "book.txt: no directory can be made there: File exists; name another",
+        make_dataset,
+    ),
+    command(
+        "an export to below a file",
+        "export dataset results/datasets/book book.txt/data",
+        "book.txt/data: no directory can be made there: Not a directory; name another",
+        make_dataset,
+    ),
+    command(
         "an export of nothing",
         "export dataset results/datasets/book data/book",
-        "results/datasets/book: no dataset here; meta.json is missing",
+        "results/datasets/book: no dataset here; meta.json is missing: make the "
+        "dataset, or name the directory of one",
     ),
 ]
 

@@ -17,10 +17,12 @@ from nanogpt.config import (
     SampleSettings,
     TrainSettings,
     UserError,
+    counted,
     describe_run,
     find_texts,
     load,
     read,
+    read_mapping,
     resolve_run,
     run_names,
     settings_page,
@@ -94,13 +96,13 @@ WRONG = {
     "number for yes or no": ("models: {m: {bias: 2}}", ["models.m.bias", "boolean", "2"]),
     "none for a number": ("train: {max_iters: null}", ["train.max_iters", "integer"]),
     "list for a number": ("train: {max_iters: [1]}", ["train.max_iters", "integer"]),
-    "number for a prompt": ("sample: {start: 5}", ["sample.start", "string", "5"]),
+    "number for a prompt": ("sample: {start: 5}", ["sample.start", "text", "quotes", "5"]),
     "word for a list": ("report: {runs: first}", ["report.runs", "list", "'first'"]),
-    "list for runs": ("runs: [first]", ["runs", "dictionary"]),
+    "list for runs": ("runs: [first]", ["runs", "mapping", "[first]"]),
     "word for a run": ("runs: {r: letters}", ["runs.r", "'letters'"]),
     "number for a model": ("defaults: {model: 3}", ["defaults.model", "3"]),
     "nothing for a corpus": ("corpora: {c: }", ["corpora.c"]),
-    "number for a name": ("runs: {2024: {dataset: letters}}", ["runs.2024", "string"]),
+    "number for a name": ("runs: {2024: {dataset: letters}}", ["runs.2024", "text", "quotes"]),
     "number for a top-level name": ("2024: {}", ["2024"]),
     # Ranges.
     "no layers": ("models: {m: {n_layer: 0}}", ["m.n_layer", "1", "found 0"]),
@@ -159,7 +161,7 @@ WRONG = {
         ["corpora.c", "exactly one"],
     ),
     "unknown scheme": ("corpora: {c: {url: 'ftp://a/b'}}", ["corpora.c.url", "http(s)"]),
-    "url without a file": ("corpora: {c: {url: 'http://a/'}}", ["corpora.c.url", "'http://a/'"]),
+    "url without a file": ("corpora: {c: {url: 'http://a/'}}", ["corpora.c.url", "`http://a/`"]),
     "url that leaves the directory": ("corpora: {c: {url: 'http://a/b/..'}}", ["corpora.c.url"]),
     "range from high to low": ("corpora: {c: {url: 'http://a/[2-1].txt'}}", ["c.url", "lowest"]),
     "two files of one name": (
@@ -264,7 +266,13 @@ FILES = {
     "an open bracket": (b"runs: {", ["not YAML", "line 1"]),
     "two colons": (b"runs:\n  a: b: c\n", ["not YAML", "line 2"]),
     "a tab": (b"runs:\n\ta: {}\n", ["not YAML", "line 2"]),
-    "no UTF-8": (b"# \xff\nruns: {}\n", ["not YAML", "0xff"]),
+    "no UTF-8": (b"# \xff\nruns: {}\n", ["not UTF-8", "0xff at 2"]),
+    "a zero byte": (b"runs:\0", ["not YAML", "#x0000"]),
+    "a date that there is not": (b"runs: {2024-13-45: {}}", ["date", "month", "quotes"]),
+    "too many brackets": (b"[" * 5000, ["nested too deeply"]),
+    "a key twice": (b"runs: {}\ntrain: {}\nruns: {}\n", ["line 3: `runs`", "in line 1"]),
+    "a key twice in a line": (b"train: {seed: 1, seed: 2}\n", ["line 1: `seed`", "in line 1"]),
+    "a key twice in a list": (b"runs:\n- a: 1\n  a: 2\n", ["line 3: `a`", "in line 2"]),
     "an unknown alias": (b"runs: *base", ["not YAML", "base"]),
 }
 
@@ -295,6 +303,25 @@ def test_nothing_in_a_config_file_is_executed(project):
     with pytest.raises(UserError, match="not YAML"):
         read()
     assert not (project / "executed").exists()
+
+
+def test_a_key_of_an_anchor_may_be_given_again_where_the_anchor_is_merged(project):
+    (project / "config.yaml").write_text(
+        "models:\n"
+        "  small: &small {n_layer: 1, n_head: 1}\n"
+        "  wide: &wide {n_embd: 8}\n"
+        "  large: {<<: *small, <<: *wide, n_layer: 2}\n"
+    )
+    assert read_mapping()["models"]["large"] == {"n_layer": 2, "n_head": 1, "n_embd": 8}
+
+
+def test_numbers_take_the_plural_but_for_one():
+    assert [counted(number, "token") for number in (0, 1, 2, 2000)] == [
+        "0 tokens",
+        "1 token",
+        "2 tokens",
+        "2,000 tokens",
+    ]
 
 
 def test_an_empty_config_file_is_an_empty_config(project):

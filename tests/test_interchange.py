@@ -1,12 +1,19 @@
 """A GPT-2 of transformers is the same function here: the same logits from the same weights."""
 
+import json
+
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from nanogpt.config import UserError
-from nanogpt.interchange import settings_from_hugging_face, weights_from_hugging_face
+from nanogpt.config import Corpus, Dataset, UserError
+from nanogpt.interchange import (
+    export_dataset,
+    settings_from_hugging_face,
+    weights_from_hugging_face,
+)
 from nanogpt.model import GPT
+from nanogpt.prepare import prepare
 
 SMALL = {"n_layer": 2, "n_head": 2, "n_embd": 32, "n_positions": 24, "vocab_size": 61}
 CONFIG = {"model_type": "gpt2", "activation_function": "gelu_new", "resid_pdrop": 0.1, **SMALL}
@@ -159,3 +166,14 @@ def test_a_config_that_lacks_a_setting_is_refused(missing):
     config = {name: value for name, value in CONFIG.items() if name != missing}
     with pytest.raises(UserError):
         settings_from_hugging_face(config)
+
+
+def test_an_export_asks_nothing_of_meta_json_that_a_dataset_can_do_without(tmp_path):
+    text, dataset = tmp_path / "text.txt", tmp_path / "dataset"
+    text.write_text("once upon a time\n" * 8)
+    prepare([text], Corpus(files=[str(text)]), Dataset(), dataset)
+    meta = json.loads((dataset / "meta.json").read_text())
+    del meta["tokenizer_sha256"]
+    (dataset / "meta.json").write_text(json.dumps(meta))
+    export_dataset(dataset, tmp_path / "exported")
+    assert (tmp_path / "exported/meta.pkl").exists()

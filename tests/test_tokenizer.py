@@ -286,16 +286,18 @@ def test_unknown_characters_are_skipped_when_asked_for_and_named_otherwise(known
         assert len(str(error.value).splitlines()) == 1
 
 
-def test_the_message_names_each_unknown_character_once_and_leaves_the_remedy_to_the_caller():
+def test_the_message_names_each_unknown_character_once_with_what_to_do():
     with pytest.raises(UserError) as error:
         char_tokenizer("abc").encode("aéb😀é\n")
     assert str(error.value) == (
-        "the vocabulary of 3 characters lacks 'é' (U+00E9), '😀' (U+1F600), '\\n' (U+000A)"
+        "the tokenizer's vocabulary of 3 characters lacks 'é' (U+00E9), '😀' (U+1F600), "
+        "'\\n' (U+000A); leave them out"
     )
 
 
 def test_of_many_unknown_characters_five_are_named():
-    with pytest.raises(UserError, match=r"'0' .*'4' \(U\+0034\) and 5 more$") as error:
+    told = r"'0' .*'4' \(U\+0034\) and 5 more; leave them out$"
+    with pytest.raises(UserError, match=told) as error:
         char_tokenizer("abc").encode("0123456789")
     assert str(error.value).count("U+") == 5
 
@@ -432,6 +434,17 @@ def test_a_text_with_few_pairs_gives_fewer_tokens():
     assert train_byte_pairs([], 5000, 1).vocab_size == 257
 
 
+def test_training_takes_a_word_without_end_for_several_and_encoding_does_not():
+    longest = tokenizer_module.LONGEST_TRAINED
+    trained = train_byte_pairs(["a" * 8 * longest], 300, 1)
+    assert max(map(len, trained.tokens)) == longest
+    assert len(trained.encode("a" * 8 * longest)) == 8
+    assert trained.encode("b" + "a" * longest).tolist() == [
+        *trained.encode("b"),
+        *trained.encode("a" * longest),
+    ]
+
+
 def test_training_is_the_same_wherever_the_text_is_cut_between_words(pairs):
     @settings(deadline=None, max_examples=20)
     @given(st.lists(st.integers(0, len(SMALL_TEXT)), max_size=20))
@@ -535,6 +548,10 @@ DAMAGED = {
     "a list for a vocabulary": '{"type": "char", "vocabulary": ["a", "b"]}',
     "a character twice": '{"type": "char", "vocabulary": "aab"}',
     "another kind": '{"type": "another", "vocabulary": "ab"}',
+    "half a character": '{"type": "char", "vocabulary": "a\\ud800"}',
+    "a number for a vocabulary": '{"type": "char", "vocabulary": 3}',
+    "a list for a vocabulary": '{"type": "char", "vocabulary": ["a"]}',
+    "brackets without end": 100_000 * "[",
     "no tokens": '{"type": "bpe"}',
     "a number for tokens": '{"type": "bpe", "tokens": 3}',
     "no bytes": '{"type": "bpe", "tokens": []}',

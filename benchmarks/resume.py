@@ -1,0 +1,152 @@
+"""What it costs to be able to stop: saving states, restoring from the cache, planning many runs.
+
+    python benchmarks/resume.py [--rounds 5]
+
+Saves the state of models of several sizes, and says what share of a training's time that is at the
+default interval; restores a model of 100 MB from the cache; and plans 500 runs with `snakemake -n`,
+beside the same graph with constant parameters. Medians, lowest and highest of the rounds.
+"""
+
+import argparse
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import yaml
+
+PROJECT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(PROJECT))
+
+from nanogpt import cache, config, manifest, train  # noqa: E402
+from nanogpt.checkpoint import Progress, save_state  # noqa: E402
+from nanogpt.model import GPT  # noqa: E402
+from nanogpt.optimizer import configure_adamw  # noqa: E402
+
+GPT2 = {"n_layer": 12, "n_head": 12, "n_embd": 768, "block_size": 1024}
+N_RUNS = 500
+# The params of the rules, each a function of a run, that are made constants for comparison.
+CONSTANT = {
+    'lambda wildcards: json.dumps(run_settings("model", "train")(wildcards))': '"{}"',
+    'settings=run_settings("name", "dataset", "eval")': "settings={}",
+    'settings=run_settings("name", "sample")': "settings={}",
+    **{
+        f'code=lambda wildcards: stage_code("{rule}")': 'code=""'
+        for rule in ("train", "eval", "sample", "tensorboard", "bench_report", "generate")
+    },
+    "settings=dataset_settings": "settings={}",
+    "code=dataset_code": 'code=""',
+    "corpus_state=corpus_state": 'corpus_state=""',
+}
+
+
+def seconds(function: Callable[[], object]) -> float:
+    """How long a call takes."""
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def report(what: str, times: list[float], note: str = "") -> None:
+    """Print a line of the table."""
+    middle = statistics.median(times)
+    print(f"{what:<58} {middle:7.3f} s ({min(times):.3f} to {max(times):.3f}){note}", flush=True)
+
+
+def save_times(name: str, settings: config.ModelSettings, vocab_size: int, rounds: int) -> None:
+    """Save a model's state, with moments and kept weights, as a training would."""
+    model = GPT(settings, vocab_size)
+    optimizer = configure_adamw(model, config.TrainSettings())
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    kept = {key: weight.clone() for key, weight in model.state_dict().items()}
+    progress = Progress(step=1, kept=kept, metrics=bytearray(b"{}\n" * 1000))
+    with tempfile.TemporaryDirectory(dir=PROJECT) as directory:
+
+        def save() -> None:
+            progress.step += 1
+            save_state(Path(directory), progress, model, optimizer)
+
+        times = [seconds(save) for _ in range(rounds)]
+    middle = statistics.median(times)
+    share = middle / (middle + train._save_interval(middle))
+    millions = model.n_parameters() / 1e6
+    report(f"save the state of {name} ({millions:.1f} M)", times, f", {share:.2%} of the time")
+
+
+def restore_times(rounds: int) -> None:
+    """Restore an artifact of 100 MB from the cache."""
+    with tempfile.TemporaryDirectory(dir=PROJECT) as directory:
+        os.environ["NANOGPT_CACHE"] = f"{directory}/cache"
+        weights = Path(directory) / "model/model.safetensors"
+        weights.parent.mkdir()
+        weights.write_bytes(os.urandom(100_000_000))
+        outputs = {"model/model.safetensors": weights}
+        asked = {"stage": "train", "parameters": {}, "inputs": {}, "code": ""}
+        version = manifest.version("train", {}, {}, "")
+        said = {"version": version, "environment": {}, "wall_seconds": 0.0, **asked}
+        cache.store({**said, "outputs": manifest.digests([str(weights)])}, outputs)
+        times = []
+        for _ in range(rounds):
+            weights.unlink()
+            times.append(seconds(lambda: cache.restore(version, outputs)))
+            assert weights.exists()
+    report("restore 100 MB from the cache", times)
+
+
+def plan_times(rounds: int) -> None:
+    """`snakemake -n` of many runs, in turn with the same rules with constant params."""
+    runs = {f"run{number}": {"train": {"seed": number}} for number in range(N_RUNS)}
+    with tempfile.TemporaryDirectory() as directory:
+        checkouts = [Path(directory) / name for name in ("ours", "constant")]
+        for checkout in checkouts:
+            for name in ("nanogpt", "workflow", "profiles", "envs"):
+                shutil.copytree(PROJECT / name, checkout / name)
+            shutil.copy(PROJECT / "Snakefile", checkout)
+            settings = yaml.safe_load((PROJECT / "config.yaml").read_text())
+            settings["runs"] = {
+                name: {"dataset": "playwright", **run} for name, run in runs.items()
+            }
+            settings["report"] = {"runs": list(runs)}
+            (checkout / "config.yaml").write_text(yaml.safe_dump(settings))
+        for path in (checkouts[1] / "workflow/rules").glob("*.smk"):
+            text = path.read_text()
+            for params, constant in CONSTANT.items():
+                text = text.replace(params, constant)
+            path.write_text(text)
+        command = [sys.executable, "-m", "snakemake", "-n", "--quiet", "all", "--cores", "1"]
+        times: dict[str, list[float]] = {checkout.name: [] for checkout in checkouts}
+        for _ in range(rounds):
+            for checkout in checkouts:
+
+                def plan(directory: Path = checkout) -> None:
+                    subprocess.run(command, cwd=directory, check=True, capture_output=True)
+
+                times[checkout.name].append(seconds(plan))
+    for name, taken in times.items():
+        report(f"snakemake -n of {N_RUNS} runs, {name} params", taken)
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    rounds = parser.parse_args().rounds
+    models = config.read(PROJECT / "config.yaml").models
+    print(f"default interval {train.SAVE_INTERVAL:.0f} s")
+    save_times("small", models["small"], 65, rounds)
+    save_times("baby", models["baby"], 65, rounds)
+    save_times("GPT-2", config.ModelSettings(**GPT2), 50257, rounds)
+    restore_times(rounds)
+    plan_times(rounds)
+
+
+if __name__ == "__main__":
+    main()
