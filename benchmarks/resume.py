@@ -67,7 +67,7 @@ def save_times(name: str, settings: config.ModelSettings, vocab_size: int, round
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
     kept = {key: weight.clone() for key, weight in model.state_dict().items()}
-    progress = Progress(step=1, kept=kept, metrics=bytearray(b"{}\n" * 1000))
+    progress = Progress("v", step=1, kept=kept, metrics=bytearray(b"{}\n" * 1000))
     with tempfile.TemporaryDirectory(dir=PROJECT) as directory:
 
         def save() -> None:

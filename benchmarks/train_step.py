@@ -35,12 +35,13 @@ import json, sys
 from pathlib import Path
 import torch
 from nanogpt.config import ModelSettings, TrainSettings
+from nanogpt.state import Held
 from nanogpt.train import train
 job = json.loads(sys.argv[1])
 torch.set_num_threads(job["threads"])
 results = Path(job["results"])
 train("bench", Path(job["dataset"]), ModelSettings(**job["model"]), TrainSettings(**job["train"]),
-      results / "state", results)
+      Held(results / "state", "bench"), results)
 """
 
 

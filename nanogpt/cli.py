@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from tyro.conf import Positional
 
 from nanogpt import __version__, config, manifest
-from nanogpt.config import SampleSettings, UserError
+from nanogpt.config import SampleSettings, UserError, counted
 from nanogpt.stage import user_message
 
 app = tyro.extras.SubcommandApp()
@@ -79,7 +79,7 @@ def tokenize(tokenizer: Positional[Path], text: Positional[str] = "-") -> None:
         print(f"{token:>6}  {shown}")
     n_bytes = len(text.encode("utf-8"))
     ratio = f", {n_bytes / len(tokens):.2f} bytes a token" if len(tokens) else ""
-    print(f"{len(tokens)} tokens of {known.vocab_size}, {len(text)} characters{ratio}")
+    print(f"{counted(len(tokens), 'token')} of {known.vocab_size}, {len(text)} characters{ratio}")
 
 
 @app.command
@@ -128,7 +128,7 @@ def verify(
     else:
         for problem in problems:
             print(problem)
-        print(f"{_count(len(manifests), 'manifest')}, {_count(len(problems), 'problem')}")
+        print(f"{counted(len(manifests), 'manifest')}, {counted(len(problems), 'problem')}")
     if problems:
         sys.exit(1)
 
@@ -165,13 +165,9 @@ def show_cache(
         print(f"{_size(item.size):>9} {_age(item.age):>9} {item.kind:<9} {item.what}{unused}")
         if action == "prune" and yes:
             storage.remove(item)
-    total = f"{_count(len(items), 'item')}, {_size(sum(item.size for item in items))}"
+    total = f"{counted(len(items), 'item')}, {_size(sum(item.size for item in items))}"
     told = "" if action == "ls" else ", removed" if yes else "; to remove them, say --yes"
     print(total + (told if items else ""))
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _size(n_bytes: int) -> str:
@@ -181,8 +177,8 @@ def _size(n_bytes: int) -> str:
 def _age(seconds: float) -> str:
     for unit, length in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
         if seconds >= length:
-            return _count(int(seconds / length), unit)
-    return _count(int(seconds), "second")
+            return counted(int(seconds / length), unit)
+    return counted(int(seconds), "second")
 
 
 @app.command

@@ -36,12 +36,17 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
             yield cast(BinaryIO, file)
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp makes files that only the owner can read; results are for the group as well.
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
+        put_in_place(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def put_in_place(temporary: str | Path, path: Path) -> None:
+    """Give a file that is written and fsynced its name, in the same directory, for good."""
+    # mkstemp makes files that only the owner can read; results are for the group as well.
+    os.chmod(temporary, 0o666 & ~_umask())
+    os.replace(temporary, path)
     fsync_directory(path.parent)
 
 

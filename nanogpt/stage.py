@@ -105,23 +105,23 @@ def stage(
         manifest_path = next(path for path in job.output if path.endswith(".manifest.json"))
         outputs = [*(path for path in job.output if path != manifest_path), *more_outputs]
         named = cache.names_in_entry(outputs, manifest_path)
-        for path in (*outputs, manifest_path):
-            remove_temporaries(path)
+        digests = manifest.digests(job.input if inputs is None else inputs)
+        version = manifest.version(job.rule, parameters, digests, job.params.code)
         asked = {
             "stage": job.rule,
-            "version": "",
-            "inputs": manifest.digests(job.input if inputs is None else inputs),
+            "version": version,
+            "inputs": digests,
             "parameters": parameters,
             "code": job.params.code,
         }
-        version = manifest.version(job.rule, parameters, asked["inputs"], job.params.code)
-        asked["version"] = version
         logger.info("stage %s, version %s", job.rule, version)
         held = state.hold(run, asked, job.params.settings) if run else nullcontext()
         with held as training:
             if run and _is_made(Path(manifest_path), version):
                 logger.info("made by the process that was waited for")
                 return
+            for path in (*outputs, manifest_path):
+                remove_temporaries(path)
             said = cache.restore(version, named) if cached else None
             if said:
                 logger.info("restored from the cache")
@@ -138,7 +138,8 @@ def stage(
             }
             if training:
                 training.check_owner()
-                said["environment"] |= training.adopted
+                if training.adopted:
+                    said["environment"]["adopted"] = training.adopted
             write_json(manifest_path, said)
             # An adopted state is of other code than the version says.
             if cached and not (training and training.adopted):

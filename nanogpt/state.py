@@ -25,11 +25,12 @@ CLAIMS = Path(".nanogpt/runs")  # a file a run, with the version that is to be i
 
 @dataclass(frozen=True)
 class Held:
-    """A state that this process holds. adopted: what a manifest must say of it, or nothing."""
+    """The state of a version, which this process holds."""
 
     directory: Path
-    check_owner: Callable[[], None]  # raises UserError when this process may write no more
-    adopted: Mapping[str, str]
+    version: str
+    adopted: str | None = None  # the version of other code whose state was taken
+    check_owner: Callable[[], None] = lambda: None  # UserError if this process may not write
 
 
 @contextmanager
@@ -55,10 +56,11 @@ def hold(run: str, asked: Mapping[str, Any], settings: Mapping[str, Any]) -> Ite
                 )
 
         adopted = _adopt(directory, asked)
-        write_json(directory / "run.json", {"run": run, **asked, "settings": settings, **adopted})
+        said = {"run": run, **asked, "settings": settings, "adopted": adopted}
+        write_json(directory / "run.json", said)
         finished = False
         try:
-            yield Held(directory, check_owner, adopted)
+            yield Held(directory, version, adopted, check_owner)
             finished = True
         finally:
             if finished or not saved_steps(directory):
@@ -74,14 +76,14 @@ def saved_steps(directory: Path) -> list[int]:
     return sorted(int(name.partition(".")[0]) for name in names)
 
 
-def _adopt(directory: Path, asked: Mapping[str, Any]) -> dict[str, str]:
+def _adopt(directory: Path, asked: Mapping[str, Any]) -> str | None:
     """Take the saved states of the same training by other code, if NANOGPT_ADOPT_STATE names it.
 
-    Returns what run.json and the manifest say of that, also when it was done by an earlier call.
+    Returns the version of that code, also when its state was taken by an earlier call.
     """
     if saved_steps(directory):
-        before = _read(directory)
-        return {"adopted": before["adopted"]} if "adopted" in before else {}
+        adopted: str | None = _read(directory).get("adopted")
+        return adopted
     wanted = os.environ.get("NANOGPT_ADOPT_STATE")
     for other in sorted(STATE.glob("[!.]*")):
         steps = saved_steps(other)
@@ -103,12 +105,12 @@ def _adopt(directory: Path, asked: Mapping[str, Any]) -> dict[str, str]:
                     path.rename(directory / path.name)
         shutil.rmtree(other)
         logger.warning("adopted the state of %s at step %d", other, steps[-1])
-        return {"adopted": other.name}
+        return other.name
     if wanted:
         logger.warning(
             "NANOGPT_ADOPT_STATE=%s: no such state of this training; it starts anew", wanted
         )
-    return {}
+    return None
 
 
 def _read(directory: Path) -> dict[str, Any]:

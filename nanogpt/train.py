@@ -33,6 +33,7 @@ from nanogpt.files import atomic_write
 from nanogpt.model import GPT
 from nanogpt.optimizer import configure_adamw, learning_rate_at
 from nanogpt.signals import Signals, Stopped, listening
+from nanogpt.state import Held
 from nanogpt.tokenizer import Tokens
 
 logger = logging.getLogger(__name__)
@@ -56,8 +57,7 @@ class _Training:
     files: dataset.TokenFiles
     settings: TrainSettings
     progress: Progress
-    state_directory: Path
-    check_owner: Callable[[], None]
+    held: Held
 
 
 def train(
@@ -65,15 +65,13 @@ def train(
     dataset_directory: Path,
     model_settings: ModelSettings,
     settings: TrainSettings,
-    state_directory: Path,
+    held: Held,
     results: Path,
-    check_owner: Callable[[], None] = lambda: None,
 ) -> list[dict[str, Any]]:
     """Train a model on a dataset; writes model/, metrics.jsonl and milestones/ in `results`.
 
-    settings: with device and dtype resolved. state_directory: where the state of the training is
-    saved, and found by the next call, which goes on from there; metrics.jsonl grows in it. It is
-    left there at the end. check_owner: raises if this process may not write any more.
+    settings: with device and dtype resolved. held: where the state of the training is saved, and
+    found by the next call, which goes on from there. It is left there at the end.
 
     SIGTERM and SIGINT save the state and exit with 128 + n; SIGUSR1 saves it and goes on.
 
@@ -98,13 +96,14 @@ def train(
     )
     forward: Forward = _compiled(model) if settings.compile else model
     optimizer = configure_adamw(model, settings)
-    progress = load_state(state_directory, model, optimizer) or Progress()
+    versions = {held.version, held.adopted or held.version}
+    progress = load_state(held.directory, versions, model, optimizer)
+    progress = progress or Progress(held.version)
+    progress.version = held.version
     if progress.step:
         logger.info("%s: going on from step %d", run, progress.step)
     _note_layout(progress, settings)
-    training = _Training(
-        run, model, forward, optimizer, files, settings, progress, state_directory, check_owner
-    )
+    training = _Training(run, model, forward, optimizer, files, settings, progress, held)
     with listening() as signals:
         try:
             _train_loop(training, signals)
@@ -132,10 +131,10 @@ def _train_loop(training: _Training, signals: Signals) -> None:
     save_seconds = 0.0  # that the last save took
     step_seconds, timed_steps = 0.0, 0  # since the last line of metrics
     model.train()
-    training.state_directory.mkdir(parents=True, exist_ok=True)
+    training.held.directory.mkdir(parents=True, exist_ok=True)
     # disable=None: no bar where there is no terminal; the log has plain lines.
     with (
-        open(training.state_directory / "metrics.jsonl", "wb") as metrics,
+        open(training.held.directory / "metrics.jsonl", "wb") as metrics,
         tqdm(total=settings.max_iters, initial=progress.step, unit="step", disable=None) as bar,
     ):
         metrics.write(progress.metrics)
@@ -153,10 +152,10 @@ def _train_loop(training: _Training, signals: Signals) -> None:
                 saved = time.monotonic()
                 save_seconds = saved - now
             elif now - checked > CHECK_INTERVAL:
-                training.check_owner()
+                training.held.check_owner()
                 checked = now
             if step in settings.milestones:
-                directory = training.state_directory / "milestones" / str(step)
+                directory = training.held.directory / "milestones" / str(step)
                 save_model(directory, model.state_dict(), model.settings, training.files.tokenizer)
             line = {"step": step, "tokens": step * tokens_per_step, **progress.line}
             if step % settings.eval_interval == 0 or last:
@@ -201,8 +200,8 @@ def _train_loop(training: _Training, signals: Signals) -> None:
 
 
 def _save(training: _Training) -> None:
-    training.check_owner()
-    save_state(training.state_directory, training.progress, training.model, training.optimizer)
+    training.held.check_owner()
+    save_state(training.held.directory, training.progress, training.model, training.optimizer)
     logger.info("state saved at step %d", training.progress.step)
 
 
@@ -242,10 +241,9 @@ def _note_layout(progress: Progress, settings: TrainSettings) -> None:
 
 
 def _write_results(training: _Training, results: Path) -> None:
-    training.check_owner()
-    shutil.rmtree(results / "milestones", ignore_errors=True)
+    training.held.check_owner()
     for path in milestone_files(results, training.settings.milestones):
-        kept = training.state_directory / Path(path).relative_to(results)
+        kept = training.held.directory / Path(path).relative_to(results)
         with atomic_write(path) as file:
             file.write(kept.read_bytes())
     progress, model = training.progress, training.model

@@ -51,6 +51,7 @@ from nanogpt.manifest import digests, version
 from nanogpt.model import GPT
 from nanogpt.prepare import count, encode, merge, prepare
 from nanogpt.stage import logged
+from nanogpt.state import Held
 from nanogpt.tokenizer import CharTokenizer, char_tokenizer
 from nanogpt.train import train
 
@@ -1051,7 +1052,7 @@ def train_first(model: ModelSettings = TINY, **changes: object) -> None:
             **changes,
         }
     )
-    train("first", BOOK, model, settings, Path("state"), Path("results/first"))
+    train("first", BOOK, model, settings, Held(Path("state"), "v"), Path("results/first"))
 
 
 def damaged_dataset(title: str, shown: str, damage: Callable[[], object], message: str) -> Mistake:

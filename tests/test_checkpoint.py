@@ -151,7 +151,7 @@ def test_a_missing_tensor_is_named(directory, model):
     save_file(weights, path)
     message = refusal(directory)
     assert str(path) in message
-    assert "h.0.ln_2.weight is absent" in message
+    assert "h.0.ln_2.weight is missing" in message
 
 
 def test_a_tensor_too_many_is_named(directory, model):

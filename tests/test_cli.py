@@ -5,13 +5,14 @@ import os
 import pickle
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 
-from nanogpt import __version__, manifest
+from nanogpt import __version__, cache, manifest
 from nanogpt.checkpoint import save_model
 from nanogpt.cli import main
 from nanogpt.config import Corpus, Dataset, ModelSettings, describe_run, load, read
@@ -90,11 +91,13 @@ def test_help_names_every_command():
     ended = nanogpt("--help")
     assert ended.returncode == 0
     assert ended.stderr == ""
-    for command in ("config", "sample", "verify", "settings", "schema", "version"):
+    for command in ("config", "sample", "verify", "cache", "settings", "schema", "version"):
         assert f"• {command} " in ended.stdout
 
 
-@pytest.mark.parametrize("command", ["config", "sample", "verify", "settings", "schema", "version"])
+@pytest.mark.parametrize(
+    "command", ["config", "sample", "verify", "cache", "settings", "schema", "version"]
+)
 def test_every_command_has_help(command, capsys):
     with pytest.raises(SystemExit) as ended:
         main([command, "--help"])
@@ -118,6 +121,7 @@ LIGHT = {
     "help of sample": ("from nanogpt.cli import main; main()", "sample", "--help"),
     "config": ("from nanogpt.cli import main; main()", "config", "first"),
     "verify": ("from nanogpt.cli import main; main()", "verify", "results"),
+    "cache": ("from nanogpt.cli import main; main()", "cache", "ls"),
     "version": ("from nanogpt.cli import main; main()", "version"),
 }
 
@@ -284,6 +288,220 @@ def test_verify_of_nothing_is_an_error(project):
     assert "nowhere: no such file" in error_of(["verify", "nowhere"])
     (project / "results").mkdir()
     assert "results: no manifest there" in error_of(["verify", "results"])
+
+
+def write_manifest(path, stage, inputs, outputs):
+    """The manifest of a stage that made these files, with that content, from others."""
+    for output, content in outputs.items():
+        Path(output).parent.mkdir(parents=True, exist_ok=True)
+        Path(output).write_text(content)
+    read = manifest.digests(inputs)
+    write_json(
+        path,
+        {
+            "stage": stage,
+            "version": manifest.version(stage, {}, read, "c" * 64),
+            "inputs": read,
+            "parameters": {},
+            "code": "c" * 64,
+            "outputs": manifest.digests(outputs),
+        },
+    )
+
+
+CORPUS = "resources/corpora/play/input.txt"
+TOKENS = "results/datasets/play/train.bin"
+MODEL = "results/demo/model/model.safetensors"
+CHAIN = [
+    "results/demo/eval.manifest.json",
+    "results/demo/train.manifest.json",
+    "results/datasets/play/prepare.manifest.json",
+    "resources/corpora/play/generate.manifest.json",
+]
+
+
+@pytest.fixture
+def chain(project):
+    """A run's evaluation, and all that it was made from; and another run beside it."""
+    for path, stage, inputs, outputs in (
+        (CHAIN[3], "generate", [], {CORPUS: "corpus"}),
+        (CHAIN[2], "prepare", [CORPUS], {TOKENS: "tokens"}),
+        (CHAIN[1], "train", [TOKENS], {MODEL: "model"}),
+        (CHAIN[0], "eval", [MODEL, TOKENS], {"results/demo/eval.json": "eval"}),
+        ("results/other/eval.manifest.json", "eval", [], {"results/other/eval.json": "other"}),
+    ):
+        write_manifest(project / path, stage, inputs, outputs)
+    return project
+
+
+@pytest.mark.parametrize("named", ["results/demo", "results/demo/eval.manifest.json"])
+def test_verify_of_a_run_takes_in_all_that_it_was_made_from(chain, capsys, named):
+    (chain / "results/other/eval.json").write_text("changed, but not asked for")
+    main(["verify", named, "--json"])
+    said = json.loads(capsys.readouterr().out)
+    assert sorted(said["manifests"]) == sorted(CHAIN)
+    assert said["problems"] == []
+    main(["verify", named])
+    assert capsys.readouterr().out == "4 manifests, 0 problems\n"
+
+
+def test_verify_of_a_dataset_does_not_ask_for_the_runs_that_use_it(chain, capsys):
+    (chain / MODEL).unlink()
+    main(["verify", "results/datasets"])
+    assert capsys.readouterr().out == "2 manifests, 0 problems\n"
+
+
+def test_a_changed_corpus_is_named_when_only_a_run_is_verified(chain):
+    (chain / CORPUS).write_text("another")
+    ended = nanogpt("verify", "results/demo")
+    assert ended.returncode == 1
+    lines = ended.stdout.splitlines()
+    assert [line.partition(": sha256 ")[0] for line in lines[:-1]] == [CORPUS, CORPUS]
+    assert [line.rpartition(", ")[2] for line in lines[:-1]] == [
+        f"input of {CHAIN[2]}",
+        f"output of {CHAIN[3]}",
+    ]
+    assert lines[-1] == "4 manifests, 2 problems"
+
+
+def test_json_of_verify_has_the_path_of_each_problem_and_the_exit_code_is_1(chain, capsys):
+    (chain / MODEL).unlink()
+    (chain / CHAIN[3]).write_text("{")
+    with pytest.raises(SystemExit) as ended:
+        main(["verify", "results/demo", "resources", "--json"])
+    assert ended.value.code == 1
+    said = json.loads(capsys.readouterr().out)
+    assert sorted(said["manifests"]) == sorted(CHAIN)
+    assert [(p["path"], p["manifest"]) for p in said["problems"]] == [
+        (CHAIN[3], CHAIN[3]),
+        (MODEL, CHAIN[0]),
+        (MODEL, CHAIN[1]),
+    ]
+    assert said["problems"][0]["problem"] == "cannot be read as a manifest"
+    assert said["problems"][1]["problem"].startswith("missing")
+
+
+def test_manifests_in_a_circle_are_read_once(project, capsys):
+    (project / "results/demo").mkdir(parents=True)
+    files = ["results/demo/a.txt", "results/demo/b.txt"]
+    for path in files:
+        Path(path).write_text("text")
+    for path, other, stage in ((files[0], files[1], "a"), (files[1], files[0], "b")):
+        write_manifest(f"results/demo/{stage}.manifest.json", stage, [other], {path: "text"})
+    main(["verify", "results"])
+    assert capsys.readouterr().out == "2 manifests, 0 problems\n"
+
+
+# --- cache ----------------------------------------------------------------------------------
+
+DAY = 86_400
+
+
+@pytest.fixture
+def stored(project, monkeypatch):
+    """Two artifacts of a run, one used last five days ago, a damaged one, and a run of old."""
+    monkeypatch.delenv("NANOGPT_CACHE", raising=False)
+    for days, size in ((5, 1_500_000), (1, 500_000)):
+        path = f"results/first/{days}.manifest.json"
+        write_manifest(path, f"eval{days}", [], {"results/first/eval.json": "e" * size})
+        said = {**json.loads(Path(path).read_text()), "environment": {}, "wall_seconds": 1.0}
+        cache.store(said, {"eval.json": Path("results/first/eval.json")})
+        then = time.time() - days * DAY - 60
+        os.utime(project / ".nanogpt/cache" / said["version"], (then, then))
+    (project / ".nanogpt/cache/0123456789ab").mkdir()
+    write_manifest("results/gone/eval.manifest.json", "eval", [], {"results/gone/eval.json": "1"})
+    return project
+
+
+def files_below(directory):
+    return sorted(str(path) for path in directory.rglob("*"))
+
+
+def columns(printed):
+    """Size, age, kind and the end of each line, and the last line."""
+    *lines, total = printed.splitlines()
+    return [(" ".join(line.split()[:5]), line.rpartition(" (")[2]) for line in lines], total
+
+
+def test_cache_ls_lists_what_takes_space_and_why_it_may_go(stored, capsys):
+    before = files_below(stored)
+    main(["cache", "ls"])
+    lines, total = columns(capsys.readouterr().out)
+    assert [line for line, _ in lines] == [
+        "1.5 MB 5 days artifact",
+        "0.5 MB 1 day artifact",
+        "0.0 MB 0 seconds artifact",
+        "0.0 MB 0 seconds result",
+    ]
+    assert [why for _, why in lines[2:]] == ["damaged)", "no such run in config.yaml)"]
+    assert total == "4 items, 2.0 MB"
+    assert files_below(stored) == before
+
+
+GOES = {
+    "what is unused": ([], ["damaged", "gone"]),
+    "older than": (["--older-than", "3"], ["damaged", "gone", "5 days"]),
+    "older than all": (["--older-than", "30"], ["damaged", "gone"]),
+    "at most": (["--max-size", "1"], ["damaged", "gone", "5 days"]),
+    "nothing": (["--max-size", "0"], ["damaged", "gone", "5 days", "1 day"]),
+}
+
+
+@pytest.mark.parametrize(("options", "names"), GOES.values(), ids=GOES.keys())
+def test_cache_prune_says_what_would_go_and_with_yes_removes_exactly_that(
+    stored, capsys, options, names
+):
+    before = files_below(stored)
+    main(["cache", "prune", *options])
+    told = capsys.readouterr().out.splitlines()
+    assert len(told) == len(names) + 1
+    assert all(name in line for name, line in zip(names, told, strict=False))
+    assert told[-1].startswith(f"{len(names)} items, ")
+    assert told[-1].endswith(" MB; to remove them, say --yes")
+    assert files_below(stored) == before
+    main(["cache", "ls"])
+    listed = capsys.readouterr().out.splitlines()[:-1]
+    main(["cache", "prune", *options, "--yes"])
+    removed = capsys.readouterr().out.splitlines()
+    assert removed[:-1] == told[:-1]
+    assert removed[-1].endswith(" MB, removed")
+    main(["cache", "ls"])
+    stayed = capsys.readouterr().out.splitlines()[:-1]
+    assert sorted([*stayed, *removed[:-1]]) == sorted(listed)
+    assert (stored / "results/first/eval.json").exists(), "a run of config.yaml"
+
+
+def test_cache_prune_of_nothing_says_so(project, capsys):
+    main(["cache", "prune", "--yes"])
+    assert capsys.readouterr().out == "0 items, 0.0 MB\n"
+    assert [path.name for path in project.iterdir()] == ["config.yaml"]
+
+
+def test_cache_reads_the_config_file_that_it_is_told(stored, capsys):
+    config = (stored / "config.yaml").read_text()
+    (stored / "mine.yaml").write_text(config.replace("first", "gone"))
+    main(["cache", "prune", "--config-file", "mine.yaml"])
+    printed = capsys.readouterr().out
+    assert "results/first" in printed
+    assert "results/gone" not in printed
+
+
+@pytest.mark.parametrize("action", ["ls", "prune"])
+def test_cache_without_a_config_removes_nothing_and_is_told_in_one_line(stored, action):
+    (stored / "config.yaml").unlink()
+    before = files_below(stored)
+    options = ["--yes"] if action == "prune" else []
+    assert "config.yaml: no such file" in error_of(["cache", action, *options])
+    assert files_below(stored) == before
+
+
+@pytest.mark.parametrize("option", ["--older-than", "--max-size"])
+@pytest.mark.parametrize("value", ["-1", "nan"])
+def test_cache_prune_refuses_what_is_no_amount_and_removes_nothing(stored, option, value):
+    before = files_below(stored)
+    message = error_of(["cache", "prune", option, value, "--yes"])
+    assert option.removeprefix("--") in message.replace("_", "-")
+    assert files_below(stored) == before
 
 
 # --- sample ---------------------------------------------------------------------------------

@@ -116,6 +116,11 @@ WRONG = {
     "seed of more than 64 bits": ("train: {seed: 18446744073709551616}", ["train.seed"]),
     "everything held out": ("datasets: {d: {corpus: text, val_ratio: 1}}", ["d.val_ratio"]),
     "nothing held out": ("datasets: {d: {corpus: text, val_ratio: 0}}", ["d.val_ratio"]),
+    "milestone before the first step": ("train: {milestones: [0]}", ["milestones.0", "found 0"]),
+    "milestone that is no step": ("train: {milestones: [5, 2.5]}", ["milestones.1", "2.5"]),
+    "word for a milestone": ("train: {milestones: [all]}", ["milestones.0", "integer", "'all'"]),
+    "yes for a milestone": ("train: {milestones: [yes]}", ["milestones.0", "yes or no"]),
+    "number for milestones": ("train: {milestones: 500}", ["train.milestones", "list", "500"]),
     "no temperature": ("sample: {temperature: 0}", ["sample.temperature", "0.000001"]),
     "negative top_k": ("sample: {top_k: -1}", ["sample.top_k", "-1"]),
     "empty prompt": ("sample: {start: ''}", ["sample.start", "at least 1 character"]),
@@ -224,6 +229,15 @@ WRONG = {
     "heads that do not divide": (
         "runs: {r: {dataset: letters, model: {n_embd: 10, n_head: 3}}}",
         ["runs.r.model", "n_embd 10", "n_head 3"],
+    ),
+    "milestone after the last step": (
+        "runs: {r: {dataset: letters, train: {max_iters: 500, milestones: [500, 501]}}}",
+        ["runs.r.train: milestones: step 501", "max_iters 500"],
+    ),
+    "milestone of the defaults after a run's last step": (
+        "{defaults: {train: {milestones: [200]}}, "
+        "runs: {r: {dataset: letters, train: {max_iters: 150}}}}",
+        ["runs.r.train: milestones: step 200", "max_iters 150"],
     ),
     "heads of preset and run": (
         "runs: {r: {dataset: letters, model: {preset: tiny, n_head: 3}}}",
@@ -343,6 +357,12 @@ def test_whole_numbers_may_be_written_in_any_way(written):
     assert resolve_run(load_yaml(f"train: {{max_iters: {written}}}"), "first").train.max_iters == (
         2000
     )
+
+
+@pytest.mark.parametrize("written", ["[5, 10]", "['5', '10']", "['5', '1e1']", "[5.0, 1e1]"])
+def test_milestones_are_steps_written_in_any_way_up_to_the_last(written):
+    config = load_yaml(f"train: {{max_iters: 10, warmup_iters: 0, milestones: {written}}}")
+    assert resolve_run(config, "first").train.milestones == [5, 10]
 
 
 @pytest.mark.parametrize(

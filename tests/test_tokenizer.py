@@ -549,8 +549,6 @@ DAMAGED = {
     "a character twice": '{"type": "char", "vocabulary": "aab"}',
     "another kind": '{"type": "another", "vocabulary": "ab"}',
     "half a character": '{"type": "char", "vocabulary": "a\\ud800"}',
-    "a number for a vocabulary": '{"type": "char", "vocabulary": 3}',
-    "a list for a vocabulary": '{"type": "char", "vocabulary": ["a"]}',
     "brackets without end": 100_000 * "[",
     "no tokens": '{"type": "bpe"}',
     "a number for tokens": '{"type": "bpe", "tokens": 3}',

@@ -23,6 +23,7 @@ from nanogpt.dataset import load
 from nanogpt.evaluate import evaluate
 from nanogpt.model import GPT
 from nanogpt.optimizer import learning_rate_at
+from nanogpt.state import Held
 from nanogpt.train import _optimizer_step, train
 
 GOLDEN = Path(__file__).parent / "golden_loss.json"
@@ -53,11 +54,10 @@ class Training:
         self.results = root / "results"
         self.model_directory = self.results / "model"
 
-    def run(self, dataset, model_settings, check_owner=lambda: None, **changes):
+    def run(self, dataset, model_settings, *, version="v", check_owner=lambda: None, **changes):
         settings = TrainSettings.model_validate(BASE.model_dump() | changes)
-        self.layouts = train(
-            "tiny", dataset, model_settings, settings, self.state, self.results, check_owner
-        )
+        held = Held(self.state, version, check_owner=check_owner)
+        self.layouts = train("tiny", dataset, model_settings, settings, held, self.results)
         shutil.rmtree(self.state)
         return self
 
@@ -546,6 +546,18 @@ def test_a_state_of_another_model_is_refused(training, play, tiny, at):
         training.run(play, tiny.model_copy(update={"n_embd": 16}), **LONG)
 
 
+def test_a_state_of_another_version_is_told_and_not_taken(
+    training, uninterrupted, play, tiny, at, caplog
+):
+    with_dropout = tiny.model_copy(update={"dropout": 0.2})
+    at(3, kill(signal.SIGTERM))
+    with pytest.raises(SystemExit):
+        training.run(play, with_dropout, **LONG, version="other", learning_rate=0.1)
+    training.run(play, with_dropout, **LONG)
+    assert "of version other; it is not taken" in caplog.text
+    assert_same(training, uninterrupted())
+
+
 def test_another_number_of_threads_is_told_and_noted(training, play, tiny, at, caplog):
     at(3, kill(signal.SIGTERM))
     with pytest.raises(SystemExit):
@@ -607,8 +619,6 @@ def test_milestones_are_models_and_the_same_after_a_stop(training, uninterrupted
     weights = [load_file(directory / "model.safetensors") for directory in kept]
     assert not torch.equal(weights[0]["wte.weight"], weights[1]["wte.weight"])
     assert load_model(kept[0]).model.settings == with_dropout
-    training.run(play, with_dropout, **LONG, keep="last")
-    assert not (training.results / "milestones").exists(), "none is asked for"
 
 
 # --- What goes wrong ------------------------------------------------------------------------

@@ -583,6 +583,12 @@ def test_a_stage_that_cannot_go_on_says_why_in_one_line_and_leaves_nothing(
     assert not list(project.glob("results/**/*.tmp"))
 
 
+def test_a_run_that_stands_in_the_config_twice_is_told(project: Path) -> None:
+    with open(project / "config.yaml", "a") as file:
+        file.write("runs: {three: {dataset: play}}\n")
+    assert "`runs` stands in line" in error_of(snakemake(project, "results/one/samples.txt"))
+
+
 def test_a_missing_text_is_named(project: Path) -> None:
     edit_config(project, lambda c: c["corpora"].update(gone={"files": "nowhere/gone.txt"}))
     edit_config(project, lambda c: c["datasets"].update(gone={}))

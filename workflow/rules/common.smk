@@ -54,6 +54,11 @@ def one_line_errors(function):
     return checked
 
 
+# For keys that stand there twice, of which Snakemake takes the last without a word.
+for path in workflow.configfiles:
+    if str(path).endswith((".yaml", ".yml")):
+        one_line_errors(settings.read_mapping)(path)
+
 CONFIG = one_line_errors(settings.load)(config, settings.find_texts())
 
 

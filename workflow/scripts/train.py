@@ -12,10 +12,7 @@ dataset, results = Path(asked.input[0]).parent, Path(asked.output[-1]).parent
 
 def make(job: Job) -> dict[str, object]:
     model, settings = ModelSettings(**job.settings["model"]), TrainSettings(**job.settings["train"])
-    state = job.training
-    layouts = train(
-        asked.params.run, dataset, model, settings, state.directory, results, state.check_owner
-    )
+    layouts = train(asked.params.run, dataset, model, settings, job.training, results)
     return {"layouts": layouts}
 
 
