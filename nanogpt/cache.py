@@ -9,6 +9,7 @@ later touch. What a version is, says manifest.py; listing and pruning is left to
 import contextlib
 import fcntl
 import hashlib
+import json
 import logging
 import os
 import shutil
@@ -48,7 +49,7 @@ def restore(version: str, outputs: Mapping[str, Path]) -> dict[str, Any] | None:
     """
     cache = directory()
     entry = cache / version if cache else None
-    if entry is None or not entry.is_dir():
+    if entry is None or not os.path.lexists(entry):
         return None
     try:
         said = _read_manifest(entry, version)
@@ -66,11 +67,17 @@ def restore(version: str, outputs: Mapping[str, Path]) -> dict[str, Any] | None:
 
 
 def _read_manifest(entry: Path, version: str) -> dict[str, Any]:
+    if entry.is_symlink():
+        raise _DamagedError("is a link")
     try:
         with _open(entry / MANIFEST):  # that it is no link
             said: dict[str, Any] = read_json(entry / MANIFEST)
         asked = manifest.version(said["stage"], said["parameters"], said["inputs"], said["code"])
-        said["outputs"].items(), said["environment"], said["wall_seconds"], said["made_in"]
+        # All of it goes into a manifest again.
+        json.dumps(said, ensure_ascii=False, allow_nan=False).encode()
+        said["environment"], said["wall_seconds"], said["made_in"]
+        if not all(isinstance(digest, str) for digest in said["outputs"].values()):
+            raise TypeError
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise _DamagedError(f"{MANIFEST} cannot be read") from None
     if asked != version:
@@ -117,7 +124,7 @@ def store(said: Mapping[str, Any], outputs: Mapping[str, Path]) -> None:
     A cache that cannot be written to is told in the log, and no more.
     """
     cache = directory()
-    if cache is None or (cache / said["version"]).exists():
+    if cache is None or os.path.lexists(cache / said["version"]):
         return
     try:
         cache.mkdir(parents=True, exist_ok=True)
@@ -133,7 +140,7 @@ def store(said: Mapping[str, Any], outputs: Mapping[str, Path]) -> None:
             entry.rename(cache / said["version"])
         fsync_directory(cache)
     except OSError as error:
-        if not (cache / said["version"]).exists():
+        if not os.path.lexists(cache / said["version"]):
             logger.warning("%s: not stored in the cache: %s", cache, error.strerror or error)
 
 

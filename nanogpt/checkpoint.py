@@ -211,6 +211,8 @@ def load_state(
 
     Errors: UserError for a state whose tensors are not the model's.
     """
+    for half_written in directory.glob(".state.*.tmp"):  # by a process that was killed
+        half_written.unlink()
     for path in find_states(directory):
         if sha256_file(path)[:16] != path.name.split(".")[1]:
             logger.warning("%s: damaged; the state before it is taken, if there is one", path)

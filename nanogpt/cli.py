@@ -155,6 +155,9 @@ def show_cache(
     """
     from nanogpt import storage
 
+    for option, amount in (("--older-than", older_than), ("--max-size", max_size)):
+        if amount is not None and not amount >= 0:
+            raise UserError(f"{option}: should be 0 or more (found {amount:g})")
     items = storage.find(config.read(config_file))
     if action == "prune":
         days = None if older_than is None else older_than * storage.DAY

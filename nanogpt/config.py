@@ -61,6 +61,22 @@ def counted(number: int, noun: str) -> str:
 NUMBERS = {int, float, int | None}
 
 
+def _number(value: Any) -> Any:
+    if isinstance(value, bool):
+        # pydantic would read `n_layer: yes` as 1.
+        raise ValueError("a number is wanted here, not yes or no")
+    return value
+
+
+def _whole_number(value: Any) -> Any:
+    if isinstance(value, str):
+        # pydantic takes "2000" and 2e3, but not "2e3".
+        with contextlib.suppress(ValueError):
+            number = float(value)
+            return int(number) if "e" in value and number.is_integer() else value
+    return _number(value)
+
+
 class Settings(BaseModel):
     """What all groups of settings share: frozen, no unknown keys, numbers may stand in strings.
 
@@ -73,15 +89,9 @@ class Settings(BaseModel):
     @classmethod
     def _yes_is_no_number(cls, value: Any, info: Any) -> Any:
         annotation = cls.model_fields[info.field_name].annotation
-        if isinstance(value, bool) and annotation in NUMBERS:
-            # pydantic would read `n_layer: yes` as 1.
-            raise ValueError("a number is wanted here, not yes or no")
-        if isinstance(value, str) and annotation in NUMBERS - {float}:
-            # pydantic takes "2000" and 2e3, but not "2e3".
-            with contextlib.suppress(ValueError):
-                number = float(value)
-                return int(number) if "e" in value and number.is_integer() else value
-        return value
+        if annotation in NUMBERS - {float}:
+            return _whole_number(value)
+        return _number(value) if annotation is float else value
 
 
 class ModelSettings(Settings):
@@ -164,7 +174,7 @@ class TrainSettings(Settings):
     keep: Literal["best", "last"] = Field(
         "best", description="weights that are kept: of the best validation loss, or the last"
     )
-    milestones: list[Annotated[int, Field(ge=1)]] = Field(
+    milestones: list[Annotated[int, Field(ge=1), BeforeValidator(_whole_number)]] = Field(
         [], description="steps whose weights are kept too, in results/<run>/milestones/<step>/"
     )
     seed: Seed = Field(1337, description="seed of the initial weights, batches and dropout")

@@ -10,6 +10,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import socket
 import threading
 import time
@@ -23,10 +24,12 @@ from nanogpt.config import UserError
 logger = logging.getLogger(__name__)
 
 HEARTBEAT = 10.0  # seconds between touches
-# Seconds without a touch after which an owner on another machine counts as dead. Several
-# heartbeats, as a shared disk may show a touch late.
+# Seconds without a touch after which an owner counts as dead: several heartbeats, as a shared disk
+# may show a touch late.
 STALE = 90.0
 POLL = 1.0  # seconds
+NUMBERED = re.compile(r"lock\.([1-9][0-9]*)")
+LONG_SILENT = 3600.0  # seconds, by the clock, which another machine's may differ from
 
 
 class Lock:
@@ -39,13 +42,16 @@ class Lock:
 
     def check(self) -> None:
         """UserError if another process has taken over, as this one seemed dead."""
-        if (self.directory / f"lock.{self.number + 1}").exists() or not self._is_there():
+        if not self.is_mine():
             raise UserError(
                 f"{self.directory}: another process has taken over this work while this one "
                 "slept; it goes on there, and this one stops"
             )
 
-    def _is_there(self) -> bool:
+    def is_mine(self) -> bool:
+        """Whether no other process has taken over."""
+        if (self.directory / f"lock.{self.number + 1}").exists():
+            return False
         try:
             there = (self.directory / f"lock.{self.number}").stat()
         except FileNotFoundError:
@@ -57,15 +63,16 @@ class Lock:
 def hold(directory: Path, work: str) -> Iterator[Lock]:
     """Hold the lock of a directory, made if need be, once its present owner lets go or is dead.
 
-    work: what is done, for whoever waits. An owner on this machine is dead when its process is;
-    one on another, when it has not touched its lock for STALE seconds.
+    work: what is done, for whoever waits. An owner is dead when it has not touched its lock for
+    STALE seconds; one on this machine at once, when its process is.
     """
     lock = _acquire(directory, work)
     done = threading.Event()
 
     def touch() -> None:
         while not done.wait(HEARTBEAT):
-            os.utime(lock.descriptor)
+            with contextlib.suppress(OSError):  # a disk over the network that is away for a while
+                os.utime(lock.descriptor)
 
     heartbeat = threading.Thread(target=touch, daemon=True)
     heartbeat.start()
@@ -82,9 +89,13 @@ def hold(directory: Path, work: str) -> Iterator[Lock]:
 
 def owner(directory: Path) -> dict[str, Any] | None:
     """Who holds the lock of a directory, if anyone does who is not known to be dead."""
-    number = _newest(directory)
-    found = _read(directory / f"lock.{number}") if number else None
-    if found is None or _is_over(found):
+    try:
+        with _opened(directory) as opened:
+            _, found = _newest(opened)
+    except FileNotFoundError:
+        return None
+    # Of another machine, which may have been this one before it was booted anew.
+    if found is None or _is_over(found) or time.time() - found["touched"] / 1e9 > LONG_SILENT:
         return None
     return found
 
@@ -94,79 +105,103 @@ def _acquire(directory: Path, work: str) -> Lock:
     seen: tuple[int, int] | None = None  # number and time of touch of the lock that is waited for
     watched_since = time.monotonic()
     while True:
-        directory.mkdir(parents=True, exist_ok=True)
-        number = _newest(directory)
-        path = directory / f"lock.{number}"
-        found = _read(path) if number else None
-        if found is None or _is_over(found) or time.monotonic() - watched_since > STALE:
-            lock = _create(directory, number + 1, work)
-            if lock:
-                if found and not found.get("released"):
-                    logger.info("%s: taken over from %s", directory, _who(found))
-                return lock
-            continue
-        touched = (number, found["touched"])
-        if touched != seen:
-            seen, watched_since = touched, time.monotonic()
-        if _who(found) != told:
-            told = _who(found)
-            logger.info("%s: waiting for %s", directory, told)
-        time.sleep(POLL)
+        # An owner that has finished removes the directory: it may go, or be another one, any time.
+        with contextlib.suppress(FileNotFoundError, FileExistsError):
+            directory.mkdir(parents=True, exist_ok=True)
+            with _opened(directory) as opened:
+                number, found = _newest(opened)
+                # Before it is judged, as this process may have slept since it looked last.
+                touched = (number, found["touched"]) if found else None
+                if touched != seen:
+                    seen, watched_since = touched, time.monotonic()
+                silent = time.monotonic() - watched_since > STALE
+                if found is None or _is_over(found) or silent:
+                    lock = _create(directory, opened, number + 1, work)
+                    if lock and found and not found.get("released"):
+                        logger.info("%s: taken over from %s", directory, _who(found))
+                    if lock:
+                        return lock
+                    continue
+            if _who(found) != told:
+                told = _who(found)
+                logger.info("%s: waiting for %s", directory, told)
+            time.sleep(POLL)
 
 
-def _newest(directory: Path) -> int:
-    """The highest number of a lock, 0 if there is none."""
-    numbers = [path.suffix[1:] for path in directory.glob("lock.*")]
-    return max((int(number) for number in numbers if number.isdecimal()), default=0)
-
-
-def _create(directory: Path, number: int, work: str) -> Lock | None:
-    """Create a lock; None if another process was first, or the directory is just being removed."""
+@contextmanager
+def _opened(directory: Path) -> Iterator[int]:
+    """A descriptor of a directory, which means the same one when its name does not any more."""
+    descriptor = os.open(directory, os.O_RDONLY)
     try:
-        flags = os.O_CREAT | os.O_EXCL | os.O_RDWR
-        descriptor = os.open(directory / f"lock.{number}", flags, 0o666)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _newest(opened: int) -> tuple[int, dict[str, Any] | None]:
+    """The highest number of a lock, and what that lock says; 0 and None if there is none."""
+    matches = (NUMBERED.fullmatch(name) for name in os.listdir(opened))
+    number = max((int(match[1]) for match in matches if match), default=0)
+    return number, _read(opened, f"lock.{number}") if number else None
+
+
+def _create(directory: Path, opened: int, number: int, work: str) -> Lock | None:
+    """Create a lock; None if another process was first, or the directory has been removed."""
+    name = f"lock.{number}"
+    try:
+        descriptor = os.open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666, dir_fd=opened)
     except (FileExistsError, FileNotFoundError):
         return None
-    me = {
-        "pid": os.getpid(),
-        "started": _started(os.getpid()),
-        "host": socket.gethostname(),
-        "machine": _machine(),
-        "work": work,
-    }
+    won = False
     try:
-        _write(descriptor, me)
-    except OSError:
-        os.close(descriptor)
-        (directory / f"lock.{number}").unlink(missing_ok=True)
-        raise
-    for earlier in range(1, number):
-        (directory / f"lock.{earlier}").unlink(missing_ok=True)
+        _write(
+            descriptor,
+            {
+                "pid": os.getpid(),
+                "started": _started(os.getpid()),
+                "host": socket.gethostname(),
+                "machine": _machine(),
+                "work": work,
+            },
+        )
+        # This process may have slept since it looked: others may have taken this number and a
+        # higher one, and removed the lower, or have made the directory anew.
+        same = os.path.samestat(directory.stat(), os.fstat(opened))
+        won = same and _newest(opened)[0] == number
+    finally:
+        if not won:
+            os.close(descriptor)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=opened)
+    if not won:
+        return None
+    for earlier in os.listdir(opened):
+        match = NUMBERED.fullmatch(earlier)
+        if match and int(match[1]) < number:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(earlier, dir_fd=opened)
     return Lock(directory, number, descriptor)
 
 
 def _write(descriptor: int, said: dict[str, Any]) -> None:
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, json.dumps(said).encode(), 0)
+    text = json.dumps(said).encode()
+    os.pwrite(descriptor, text, 0)  # first, so that on a full disk what was said stays
+    os.ftruncate(descriptor, len(text))
     os.fsync(descriptor)
 
 
-def _read(path: Path) -> dict[str, Any] | None:
-    """What a lock says, and when it was touched; None if it has just gone.
+def _read(opened: int, name: str) -> dict[str, Any]:
+    """What a lock says, and when it was touched.
 
     One that says nothing is just being written, or its writer was killed in the middle of it.
     """
-    try:
-        # A file system over the network looks anew when a file is opened, not when asked for it.
-        with open(path, encoding="utf-8") as file:
-            touched = os.fstat(file.fileno()).st_mtime_ns
-            text = file.read()
-    except FileNotFoundError:
-        return None
-    try:
-        said = json.loads(text)
-    except ValueError:
-        said = {}
+    # A file system over the network looks anew when a file is opened, not when asked for it.
+    with open(os.open(name, os.O_RDONLY, dir_fd=opened), encoding="utf-8") as file:
+        touched = os.fstat(file.fileno()).st_mtime_ns
+        try:
+            said = json.load(file)
+        except (ValueError, RecursionError):
+            said = {}
     return {**(said if isinstance(said, dict) else {}), "touched": touched}
 
 

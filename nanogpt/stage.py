@@ -10,15 +10,16 @@ import errno
 import json
 import logging
 import re
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from nanogpt import cache, manifest, state
+from nanogpt import cache, lock, manifest, state
 from nanogpt.config import UserError
 from nanogpt.files import read_json, remove_temporaries, write_json
 from nanogpt.signals import exiting
@@ -115,7 +116,7 @@ def stage(
             "code": job.params.code,
         }
         logger.info("stage %s, version %s", job.rule, version)
-        held = state.hold(run, asked, job.params.settings) if run else nullcontext()
+        held = state.hold(run, asked, job.params.settings) if run else _alone(manifest_path)
         with held as training:
             if run and _is_made(Path(manifest_path), version):
                 logger.info("made by the process that was waited for")
@@ -146,6 +147,20 @@ def stage(
                 cache.store(said, named)
 
 
+@contextmanager
+def _alone(manifest_path: str) -> Iterator[None]:
+    """Wait for the orphan of a Snakemake that was killed, if one still makes the same outputs.
+
+    It may make them of other settings, and would write over the newer ones.
+    """
+    directory = Path(".nanogpt/jobs", manifest_path.removesuffix(".manifest.json"))
+    with lock.hold(directory, "a job of a Snakemake that was killed"):
+        try:
+            yield
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
 def _is_made(manifest_path: Path, version: str) -> bool:
     """Whether all of a version's outputs are in their places."""
     return (
@@ -156,6 +171,10 @@ def _is_made(manifest_path: Path, version: str) -> bool:
 
 
 def _log_to(path: Path) -> None:
+    log = logging.getLogger("nanogpt")
+    log.setLevel(logging.INFO)
+    log.addHandler(logging.NullHandler())  # until there is a log: no message is printed twice
+    logging.raiseExceptions = False  # a log on a full disk shall not stop what it tells of
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("")
     # Appended to, as the process of an earlier call may still write there.
@@ -164,9 +183,8 @@ def _log_to(path: Path) -> None:
     shown = logging.StreamHandler()
     shown.addFilter(lambda record: record.levelno == logging.WARNING)
     shown.setFormatter(logging.Formatter("warning: %(message)s"))
-    for added in (handler, shown):
-        logging.getLogger("nanogpt").addHandler(added)
-    logging.getLogger("nanogpt").setLevel(logging.INFO)
+    log.addHandler(handler)
+    log.addHandler(shown)
 
 
 def _resolve(settings: Mapping[str, Any], threads: int) -> dict[str, Any]:

@@ -7,7 +7,8 @@ metrics so far and the saved states. What is in those, checkpoint.py knows.
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ class Held:
 
     directory: Path
     version: str
-    adopted: str | None = None  # the version of other code whose state was taken
+    adopted: Sequence[str] = ()  # versions of other code whose states were taken
     check_owner: Callable[[], None] = lambda: None  # UserError if this process may not write
 
 
@@ -63,9 +64,10 @@ def hold(run: str, asked: Mapping[str, Any], settings: Mapping[str, Any]) -> Ite
             yield Held(directory, version, adopted, check_owner)
             finished = True
         finally:
-            if finished or not saved_steps(directory):
+            # What another process has taken over is that one's.
+            if held.is_mine() and (finished or not saved_steps(directory)):
                 # Gone at once for whoever waits for it.
-                gone = directory.with_name(f".{version}.{os.getpid()}")
+                gone = Path(tempfile.mkdtemp(dir=STATE, prefix=f".{version}."))
                 directory.rename(gone)
                 shutil.rmtree(gone, ignore_errors=True)
 
@@ -73,17 +75,17 @@ def hold(run: str, asked: Mapping[str, Any], settings: Mapping[str, Any]) -> Ite
 def saved_steps(directory: Path) -> list[int]:
     """The steps at which the states in a directory were saved, in order."""
     names = [path.name.removeprefix("step-") for path in directory.glob("step-*.safetensors")]
-    return sorted(int(name.partition(".")[0]) for name in names)
+    steps = [name.partition(".")[0] for name in names]
+    return sorted(int(step) for step in steps if step.isdecimal())
 
 
-def _adopt(directory: Path, asked: Mapping[str, Any]) -> str | None:
+def _adopt(directory: Path, asked: Mapping[str, Any]) -> list[str]:
     """Take the saved states of the same training by other code, if NANOGPT_ADOPT_STATE names it.
 
-    Returns the version of that code, also when its state was taken by an earlier call.
+    Returns the versions of that code, also when its states were taken by an earlier call.
     """
     if saved_steps(directory):
-        adopted: str | None = _read(directory).get("adopted")
-        return adopted
+        return _adopted(directory)
     wanted = os.environ.get("NANOGPT_ADOPT_STATE")
     for other in sorted(STATE.glob("[!.]*")):
         steps = saved_steps(other)
@@ -99,18 +101,25 @@ def _adopt(directory: Path, asked: Mapping[str, Any]) -> str | None:
             )
             continue
         with lock.hold(other, "which adopts its state"):
-            write_json(directory / "run.json", {"adopted": other.name})
+            if not saved_steps(other):  # its owner was waited for, and has finished
+                continue
+            adopted = [*_adopted(other), other.name]
+            write_json(directory / "run.json", {"adopted": adopted})
             for path in other.iterdir():
                 if path.name.startswith(("step-", "milestones")):
                     path.rename(directory / path.name)
-        shutil.rmtree(other)
+            shutil.rmtree(other)
         logger.warning("adopted the state of %s at step %d", other, steps[-1])
-        return other.name
+        return adopted
     if wanted:
         logger.warning(
             "NANOGPT_ADOPT_STATE=%s: no such state of this training; it starts anew", wanted
         )
-    return None
+    return []
+
+
+def _adopted(directory: Path) -> list[str]:
+    return list(_read(directory).get("adopted", []))
 
 
 def _read(directory: Path) -> dict[str, Any]:
@@ -126,8 +135,8 @@ def _differs_in_code_alone(said: Mapping[str, Any], asked: Mapping[str, Any]) ->
         return [(Path(path).name, digest) for path, digest in of["inputs"].items()]
 
     return (
-        bool(said)
-        and said["code"] != asked["code"]
-        and said["parameters"] == asked["parameters"]
+        isinstance(said.get("inputs"), dict)
+        and said.get("code", asked["code"]) != asked["code"]
+        and said.get("parameters") == asked["parameters"]
         and inputs(said) == inputs(asked)
     )

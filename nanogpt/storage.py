@@ -5,7 +5,10 @@ config names any more. Listing never changes anything; how an artifact or a stat
 is left to cache.py and state.py.
 """
 
+import contextlib
+import os
 import shutil
+import stat
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -71,7 +74,7 @@ def _artifacts() -> list[Item]:
         return []
     items = []
     for entry in directory.iterdir():
-        size, age = _size(entry), _age(entry)
+        size, age = _measure(entry)
         if entry.name.startswith("."):
             # An entry that is just being written is younger.
             unused = "left by a process that was killed" if age > DAY else ""
@@ -89,20 +92,22 @@ def _artifacts() -> list[Item]:
 def _states(config: Config) -> list[Item]:
     items = []
     for directory in STATE.glob("*"):
-        size, age = _size(directory), _age(directory)
+        size, age = _measure(directory)
         if directory.name.startswith("."):
             items.append(
                 Item("remains", directory, size, age, "of a state", "the training is done")
             )
             continue
+        held = lock.owner(directory)
         try:
             said = read_json(directory / "run.json")
-            run, settings = said["run"], said["settings"]
+            run, settings = said["run"], dict(said["settings"])
         except (OSError, ValueError, KeyError, TypeError):
-            items.append(Item("state", directory, size, age, directory.name, "of no run"))
+            unused = "" if held else "of no run"
+            items.append(Item("state", directory, size, age, directory.name, unused))
             continue
         what = f"{run}, step {max(saved_steps(directory), default=0)}"
-        if lock.owner(directory):
+        if held:
             items.append(Item("state", directory, size, age, f"{what}, which is being trained"))
             continue
         unused = ""
@@ -113,7 +118,7 @@ def _states(config: Config) -> list[Item]:
         items.append(Item("state", directory, size, age, what, unused))
     for claim in CLAIMS.glob("*"):
         if claim.name not in run_names(config):
-            size, age = _size(claim), _age(claim)
+            size, age = _measure(claim)
             items.append(
                 Item("remains", claim, size, age, "of a run", "no such run in config.yaml")
             )
@@ -126,17 +131,25 @@ def _results(config: Config, results: Path) -> list[Item]:
     found = [(path, runs, "run") for path in results.glob("*")]
     found += [(path, datasets, "dataset") for path in (results / "datasets").glob("*")]
     return [
-        Item("result", path, _size(path), _age(path), str(path), f"no such {kind} in config.yaml")
+        Item("result", path, *_measure(path), str(path), f"no such {kind} in config.yaml")
         for path, names, kind in found
         if path.name not in names and any(path.glob("*.manifest.json"))
     ]
 
 
-def _size(path: Path) -> int:
-    paths = [path, *path.rglob("*")]
-    return sum(p.lstat().st_size for p in paths if not p.is_dir())
+def _measure(path: Path) -> tuple[int, float]:
+    """Bytes, and seconds since it was made, or last restored or saved.
 
-
-def _age(path: Path) -> float:
-    newest = [path, *path.rglob("step-*")]
-    return time.time() - max(p.lstat().st_mtime for p in newest)
+    What goes while it is looked at is not counted: other processes work there.
+    """
+    size, newest = 0, []
+    # Not rglob, which fails where a directory goes.
+    below = [Path(directory) / name for directory, _, names in os.walk(path) for name in names]
+    for one in [path, *below]:
+        with contextlib.suppress(FileNotFoundError):
+            found = one.lstat()
+            size += 0 if stat.S_ISDIR(found.st_mode) else found.st_size
+            if one == path or one.name.startswith("step-"):
+                newest.append(found.st_mtime)
+    now = time.time()
+    return size, now - max(newest, default=now)

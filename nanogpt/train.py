@@ -96,7 +96,7 @@ def train(
     )
     forward: Forward = _compiled(model) if settings.compile else model
     optimizer = configure_adamw(model, settings)
-    versions = {held.version, held.adopted or held.version}
+    versions = {held.version, *held.adopted}
     progress = load_state(held.directory, versions, model, optimizer)
     progress = progress or Progress(held.version)
     progress.version = held.version

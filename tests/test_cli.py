@@ -394,22 +394,27 @@ def test_manifests_in_a_circle_are_read_once(project, capsys):
 
 # --- cache ----------------------------------------------------------------------------------
 
-DAY = 86_400
+
+def age(path, hours):
+    """Let a path be some hours and a minute old."""
+    then = time.time() - hours * 3600 - 60
+    os.utime(path, (then, then))
 
 
 @pytest.fixture
 def stored(project, monkeypatch):
-    """Two artifacts of a run, one used last five days ago, a damaged one, and a run of old."""
+    """Two artifacts of a run, a damaged one, and the results of a run that is named no more."""
     monkeypatch.delenv("NANOGPT_CACHE", raising=False)
     for days, size in ((5, 1_500_000), (1, 500_000)):
         path = f"results/first/{days}.manifest.json"
         write_manifest(path, f"eval{days}", [], {"results/first/eval.json": "e" * size})
         said = {**json.loads(Path(path).read_text()), "environment": {}, "wall_seconds": 1.0}
         cache.store(said, {"eval.json": Path("results/first/eval.json")})
-        then = time.time() - days * DAY - 60
-        os.utime(project / ".nanogpt/cache" / said["version"], (then, then))
+        age(project / ".nanogpt/cache" / said["version"], days * 24)
     (project / ".nanogpt/cache/0123456789ab").mkdir()
+    age(project / ".nanogpt/cache/0123456789ab", 4)
     write_manifest("results/gone/eval.manifest.json", "eval", [], {"results/gone/eval.json": "1"})
+    age(project / "results/gone", 3)
     return project
 
 
@@ -430,8 +435,8 @@ def test_cache_ls_lists_what_takes_space_and_why_it_may_go(stored, capsys):
     assert [line for line, _ in lines] == [
         "1.5 MB 5 days artifact",
         "0.5 MB 1 day artifact",
-        "0.0 MB 0 seconds artifact",
-        "0.0 MB 0 seconds result",
+        "0.0 MB 4 hours artifact",
+        "0.0 MB 3 hours result",
     ]
     assert [why for _, why in lines[2:]] == ["damaged)", "no such run in config.yaml)"]
     assert total == "4 items, 2.0 MB"

@@ -429,7 +429,7 @@ def test_a_stage_that_trains_goes_on_from_its_state_and_leaves_none(tmp_path):
     assert_one_line(tmp_path, stopped, "error: stopped\n")
     (version,) = states(tmp_path)
     assert run_stage(tmp_path, GO_ON, call=TRAINED).returncode == 0
-    assert asked_of(tmp_path) == [True, None]
+    assert asked_of(tmp_path) == [True, []]
     assert manifest_of(tmp_path)["version"] == version
     assert "adopted" not in manifest_of(tmp_path)["environment"]
     assert states(tmp_path) == []
@@ -465,8 +465,8 @@ def test_an_adopted_state_is_in_the_manifest_and_not_in_the_cache(tmp_path):
     ended = run_stage(project, GO_ON, call=TRAINED, NANOGPT_ADOPT_STATE=older, **CACHE)
     assert ended.returncode == 0
     assert ended.stderr == f"warning: adopted the state of .nanogpt/state/{older} at step 5\n"
-    assert asked_of(project) == [True, older]
-    assert manifest_of(project)["environment"]["adopted"] == older
+    assert asked_of(project) == [True, [older]]
+    assert manifest_of(project)["environment"]["adopted"] == [older]
     assert not (tmp_path / "cache").exists()
     assert states(project) == []
 

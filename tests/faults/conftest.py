@@ -1,0 +1,79 @@
+"""The run that is never touched, copies of it to attack, and the count of the attacks."""
+
+import fcntl
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults import attacks
+
+
+@pytest.fixture(scope="session")
+def done_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose run was made at one go; all workers of a test run share it."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    project = shared / "untouched"
+    with open(shared / "untouched.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not project.exists():
+            making = attacks.make_project(shared / "making")
+            attacks.run_workflow(making)
+            manifest = making / "results/one/train.manifest.json"
+            shutil.copy(manifest, making / "untouched.manifest.json")
+            making.rename(project)
+    return project
+
+
+@pytest.fixture(scope="session")
+def untouched(done_project: Path) -> dict[str, object]:
+    """What the untouched run made."""
+    made = attacks.made(done_project)
+    assert len(made) == 6
+    return made
+
+
+@pytest.fixture
+def done_copy(done_project: Path, tmp_path: Path) -> Iterator[Path]:
+    """A copy of the project in which all is made; no process of it outlives the test."""
+    project = tmp_path / "project"
+    shutil.copytree(done_project, project)
+    yield project
+    attacks.end_all(project)
+
+
+@pytest.fixture
+def project(done_copy: Path) -> Path:
+    """A copy of the project with its dataset, but without its run."""
+    attacks.forget(done_copy)
+    return done_copy
+
+
+@pytest.fixture
+def count(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """A function that counts an attack: a `kill` or a `fault`."""
+
+    def add(kind: str) -> None:
+        request.node.user_properties.append(("attack", kind))
+
+    return add
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many attacks there were, and how many tests found something lost."""
+    counts: Counter[str] = Counter()
+    for outcome in ("passed", "failed", "error"):
+        for report in terminalreporter.getreports(outcome):
+            if outcome != "passed" and "faults" in report.nodeid:
+                counts["loss"] += 1
+            if report.when == "call":
+                counts.update(kind for name, kind in report.user_properties if name == "attack")
+    if counts:
+        terminalreporter.line(
+            f"{counts['kill']} kills, {counts['fault']} faults, {counts['loss']} losses "
+            f"(seed {attacks.SEED})"
+        )

@@ -1,0 +1,318 @@
+"""A run that is killed at any moment, and started again, ends in the bytes of an untouched one."""
+
+import contextlib
+import random
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from nanogpt import manifest
+from nanogpt.files import read_json
+from tests.faults.attacks import (
+    FULL,
+    MANY_ITERS,
+    MAX_ITERS,
+    SEED,
+    TRAINED,
+    Call,
+    assert_is_whole,
+    forget,
+    jobs,
+    log_of,
+    made,
+    metrics_of,
+    only_in_full,
+    processes,
+    run_trainer,
+    run_workflow,
+    send,
+    start_trainer,
+    start_workflow,
+    states,
+    unlock,
+    wait_for_steps,
+    wait_until,
+    write_config,
+)
+
+TERM, INT, KILL = signal.SIGTERM, signal.SIGINT, signal.SIGKILL
+Kill = tuple[str, str, signal.Signals]  # when, whom, with what
+
+# A kill each, or a round of kills between nothing and a finished run; which one dies of what is
+# drawn by chance.
+ROUND = ("starting", "stepping", "saving", "stepping", "stepping", "finishing", "eval", "sample")
+WAYS = (("job", KILL), ("snakemake", KILL), ("all", KILL), ("all", TERM), ("all", INT))
+KILLS_IN_FULL = 30
+SHORT: list[Kill] = [
+    ("stepping", "snakemake", KILL),
+    ("saving", "job", KILL),
+    ("stepping", "all", TERM),
+    ("sample", "all", KILL),
+]
+
+
+def planned_kills(chance: random.Random) -> list[Kill]:
+    if not FULL:
+        return SHORT
+    moments = [ROUND[number % len(ROUND)] for number in range(KILLS_IN_FULL)]
+    # There is no job yet when Snakemake starts.
+    return [(m, *chance.choice(WAYS[1:] if m == "starting" else WAYS)) for m in moments]
+
+
+def has_come(project: Path, moment: str, began: int, litter: set[Path]) -> bool:
+    """Whether a moment has come of a call that began at `began` (ns)."""
+    if moment == "stepping":
+        metrics = metrics_of(project)
+        return metrics is not None and metrics.stat().st_mtime_ns > began
+    if moment == "saving":
+        return bool(set(project.glob(".nanogpt/state/[!.]*/.state.*.tmp")) - litter)
+    if moment == "finishing":
+        return any(project.glob("results/one/model/*")) or any(
+            project.glob("results/one/model/.*.tmp")
+        )
+    if moment == "starting":
+        return True
+    return bool(jobs(project, moment))
+
+
+def wait_for_moment(project: Path, call: Call, moment: str, chance: random.Random) -> bool:
+    """Wait for a moment, and a while more by chance; False if the call ended without it."""
+    began, litter = time.time_ns(), set(project.glob(".nanogpt/state/*/.state.*.tmp"))
+
+    def come_or_over() -> bool:
+        try:
+            return has_come(project, moment, began, litter) or call.process.poll() is not None
+        except FileNotFoundError:  # the state is just being removed
+            return False
+
+    wait_until(come_or_over, moment)
+    longest = {"starting": 3.0, "stepping": 1.5, "saving": 0.02, "finishing": 0.1}.get(moment, 2.5)
+    time.sleep(chance.uniform(0, longest))
+    return call.process.poll() is None
+
+
+def kill(project: Path, call: Call, whom: str, number: signal.Signals) -> bool:
+    """Kill, and wait until what was killed is dead; False if there was nobody to kill."""
+    pid = call.process.pid
+    if whom == "job":
+        struck = [send(job, number) for job in jobs(project)]
+        call.end()
+        return any(struck)
+    struck = send(pid, number, to_group=whom == "all")
+    call.end()
+    if whom == "all":
+        wait_until(lambda: not processes_of(project, pid), "the process group at its end")
+    return struck
+
+
+def processes_of(project: Path, group: int) -> list[int]:
+    """The processes of a process group that work in a project."""
+    found = []
+    for pid in processes(project):
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[2]) == group:
+            found.append(pid)
+    return found
+
+
+def test_a_run_that_is_killed_again_and_again_ends_in_the_bytes_of_an_untouched_one(
+    project: Path, untouched: dict[str, object], count: Callable[[str], None]
+) -> None:
+    if FULL:  # time for more kills
+        write_config(project, max_iters=MANY_ITERS)
+        run_workflow(project, NANOGPT_SAVE_INTERVAL="1000")
+        untouched = made(project)
+    chance = random.Random(SEED)
+    kills = planned_kills(chance)
+    while kills:
+        forget(project)
+        while kills:
+            moment, whom, number = kills[0]
+            call = start_workflow(project)
+            if not wait_for_moment(project, call, moment, chance):
+                break  # the run is over; the next one has that moment again
+            if kill(project, call, whom, number):
+                kills.pop(0)
+                count("kill")
+                print(f"{moment}: {whom} {number.name}", states(project)[-1:])
+            elif call.process.returncode == 0:
+                break  # there was nobody to kill any more
+            unlock(project)
+        else:
+            call = start_workflow(project)
+        # A job that was killed in the last moment fails the call; the command is given again.
+        assert call.end() == 0, call.printed()
+        assert_is_whole(project, untouched)
+        with contextlib.chdir(project):  # what manifests name is relative
+            for path in Path("results").rglob("*.manifest.json"):
+                assert manifest.verify(path) == []
+
+
+@pytest.mark.parametrize("number", [TERM, pytest.param(INT, marks=only_in_full)])
+def test_a_trainer_that_is_told_to_stop_saves_and_exits_with_128_and_the_signal(
+    project: Path,
+    untouched: dict[str, object],
+    count: Callable[[str], None],
+    number: signal.Signals,
+) -> None:
+    rare = {"NANOGPT_SAVE_INTERVAL": "1000"}
+    call = start_trainer(project, **rare)
+    wait_until(lambda: metrics_of(project), "training")
+    time.sleep(0.5)
+    assert send(call.process.pid, number)
+    count("kill")
+    assert call.end(timeout=10) == 128 + number
+    assert "Traceback" not in call.printed() + log_of(project)
+    (state,) = states(project)
+    step = state.name.split(".")[0].removeprefix("step-")
+    assert f"state saved at step {step}\n" in log_of(project)
+    assert f"stopped by {number.name} at step {step}\n" in log_of(project)
+    run_trainer(project, **rare)
+    assert f"going on from step {step}\n" in log_of(project)
+    assert_is_whole(project, untouched, later=())
+
+
+@only_in_full
+def test_a_trainer_that_is_asked_to_save_goes_on(
+    project: Path, untouched: dict[str, object], count: Callable[[str], None]
+) -> None:
+    call = start_trainer(project, NANOGPT_SAVE_INTERVAL="1000")
+    wait_until(lambda: metrics_of(project), "training")
+    assert send(call.process.pid, signal.SIGUSR1)
+    count("fault")
+    wait_until(lambda: states(project), "saved")
+    assert call.end() == 0, call.printed()
+    assert log_of(project).count("state saved") == 1
+    assert_is_whole(project, untouched, later=())
+
+
+@only_in_full
+def test_what_a_killed_trainer_left_of_a_state_is_removed_by_the_next_one(
+    project: Path, count: Callable[[str], None]
+) -> None:
+    """States may be large, and a training may be killed many times."""
+    call = start_trainer(project)
+    wait_for_steps(project, call)
+    assert send(call.process.pid, KILL)
+    count("kill")
+    call.end()
+    left = states(project)[0].parent / f".state.{call.process.pid}.tmp"
+    left.write_bytes(b"the beginning of a state")
+    again = start_trainer(project)
+    wait_for_steps(project, again)
+    assert not left.exists()
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def zero(path: Path) -> None:
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+def flip_a_bit(path: Path) -> None:
+    written = bytearray(path.read_bytes())
+    written[random.Random(SEED).randrange(len(written))] ^= 4
+    path.write_bytes(written)
+
+
+def stop_in_the_middle(project: Path, count: Callable[[str], None], n_lines: int = 6) -> list[Path]:
+    """Stop a training by SIGTERM to all of the workflow; the states that it leaves."""
+    call = start_workflow(project, *TRAINED)
+    wait_for_steps(project, call, n_lines)
+    assert kill(project, call, "all", TERM)
+    count("kill")
+    unlock(project)
+    return states(project)
+
+
+@only_in_full
+@pytest.mark.parametrize("of", ["newest", "all"])
+@pytest.mark.parametrize("damage", [flip_a_bit, truncate, zero])
+def test_a_damaged_state_is_told_and_costs_steps_but_no_bit(
+    project: Path,
+    untouched: dict[str, object],
+    count: Callable[[str], None],
+    damage: Callable[[Path], None],
+    of: str,
+) -> None:
+    found = stop_in_the_middle(project, count, n_lines=10)
+    assert len(found) == 2
+    damaged = found if of == "all" else found[-1:]
+    for path in damaged:
+        damage(path)
+        count("fault")
+    printed = run_workflow(project, *TRAINED)
+    assert printed.count("damaged; the state before it is taken") == len(damaged)
+    step = found[0].name.split(".")[0].removeprefix("step-")
+    assert (f"going on from step {step}\n" in log_of(project)) == (of == "newest")
+    assert_is_whole(project, untouched, later=())
+
+
+@only_in_full
+@pytest.mark.parametrize("left", ["nothing", "the older one", "no progress of metrics"])
+def test_a_state_of_which_files_are_gone_costs_steps_but_no_bit(
+    project: Path, untouched: dict[str, object], count: Callable[[str], None], left: str
+) -> None:
+    found = stop_in_the_middle(project, count)
+    if left == "nothing":
+        shutil.rmtree(found[0].parent)
+    elif left == "the older one":
+        found[-1].unlink()
+    else:
+        (found[0].parent / "metrics.jsonl").unlink()
+    count("fault")
+    run_workflow(project, *TRAINED)
+    assert_is_whole(project, untouched, later=())
+
+
+@only_in_full
+def test_a_state_that_is_removed_under_a_trainer_stops_it_and_costs_no_bit(
+    project: Path, untouched: dict[str, object], count: Callable[[str], None]
+) -> None:
+    call = start_trainer(project)
+    wait_for_steps(project, call)
+    shutil.rmtree(project / ".nanogpt/state", ignore_errors=True)
+    shutil.rmtree(project / ".nanogpt/state", ignore_errors=True)
+    count("fault")
+    assert call.end() == 1
+    assert "Traceback" not in call.printed()
+    run_trainer(project)
+    assert_is_whole(project, untouched, later=())
+
+
+def test_a_state_of_another_version_is_not_gone_on_from(
+    project: Path, untouched: dict[str, object], count: Callable[[str], None]
+) -> None:
+    write_config(project, learning_rate=3e-4, min_lr=1e-5)
+    (*_, other) = stop_in_the_middle(project, count)
+    version = read_json(project / "untouched.manifest.json")["version"]
+    assert other.parent.name != version
+    other.parent.rename(other.parent.with_name(version))
+    count("fault")
+    write_config(project)
+    run_workflow(project, *TRAINED)
+    assert_is_whole(project, untouched, later=())
+
+
+@only_in_full
+def test_a_training_that_goes_on_with_other_threads_says_so(
+    project: Path, count: Callable[[str], None]
+) -> None:
+    # Late, as two threads on busy cores wait for one another most of the time.
+    stop_in_the_middle(project, count, n_lines=MAX_ITERS // 5 - 4)
+    printed = run_workflow(project, "--cores", "2", *TRAINED)
+    count("fault")
+    for told in (printed, log_of(project)):
+        assert "threads 1 before, 2 now" in told
+    layouts = read_json(project / "results/one/train.manifest.json")["environment"]["layouts"]
+    assert [layout["threads"] for layout in layouts] == [1, 2]
+    assert layouts[1]["first_step"] > layouts[0]["first_step"] == 0

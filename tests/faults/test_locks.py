@@ -1,0 +1,402 @@
+"""One process trains; another one waits for it, or takes over when it is dead or asleep."""
+
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from nanogpt import lock
+from nanogpt.config import UserError
+from nanogpt.files import read_json
+from tests.faults.attacks import (
+    FULL,
+    PATIENCE,
+    SEED,
+    TRAINED,
+    Call,
+    assert_is_whole,
+    environment,
+    error_line,
+    jobs,
+    log_of,
+    only_in_full,
+    processes,
+    run_trainer,
+    send,
+    start_trainer,
+    start_workflow,
+    states,
+    unlock,
+    wait_for_steps,
+    wait_until,
+    write_config,
+)
+
+
+def lock_file(project: Path) -> Path:
+    (found,) = project.glob(".nanogpt/state/[!.]*/lock.*")
+    return found
+
+
+def kill_a_trainer(project: Path, count: Callable[[str], None]) -> None:
+    """Train some steps, and die."""
+    call = start_trainer(project)
+    wait_for_steps(project, call)
+    assert send(call.process.pid, signal.SIGKILL)
+    count("kill")
+    call.end()
+
+
+@only_in_full
+def test_a_dead_trainer_keeps_nobody_out(
+    project: Path, untouched: dict[str, object], count: Callable[[str], None]
+) -> None:
+    kill_a_trainer(project, count)
+    dead = read_json(lock_file(project))["pid"]
+    run_trainer(project)
+    assert f"taken over from process {dead}" in log_of(project)
+    assert "waiting" not in log_of(project)
+    assert "going on from step" in log_of(project)
+    assert_is_whole(project, untouched, later=())
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        # A process that lives, but is another one than that which wrote the lock.
+        {"pid": 1, "started": "another time"},
+        pytest.param({"pid": 2**22 + 1}, marks=only_in_full),
+        pytest.param({"pid": -1}, marks=only_in_full),
+        pytest.param({"pid": "none"}, marks=only_in_full),
+        pytest.param({"pid": None}, marks=only_in_full),
+    ],
+    ids=str,
+)
+def test_a_lock_whose_process_id_is_another_process_s_now_keeps_nobody_out(
+    project: Path, untouched: dict[str, object], count: Callable[[str], None], said: dict
+) -> None:
+    kill_a_trainer(project, count)
+    path = lock_file(project)
+    path.write_text(json.dumps({**read_json(path), **said}))
+    count("fault")
+    run_trainer(project)
+    assert "waiting" not in log_of(project)
+    assert_is_whole(project, untouched, later=())
+
+
+@pytest.mark.parametrize("cache", ["off", pytest.param(".nanogpt/cache", marks=only_in_full)])
+def test_of_two_trainers_one_trains_and_the_other_takes_what_that_one_made(
+    project: Path, untouched: dict[str, object], count: Callable[[str], None], cache: str
+) -> None:
+    calls = [start_trainer(project, NANOGPT_CACHE=cache) for _ in range(2)]
+    count("fault")
+    for call in calls:
+        assert call.end() == 0, call.printed()
+    log = log_of(project)
+    assert log.count("waiting for process") == 1
+    assert log.count("made by the process that was waited for") == 1
+    assert log.count("going on from step") == 0
+    assert_is_whole(project, untouched, later=())
+
+
+@only_in_full
+def test_a_trainer_that_waits_takes_over_when_the_one_that_trains_is_killed(
+    project: Path, untouched: dict[str, object], count: Callable[[str], None]
+) -> None:
+    first = start_trainer(project)
+    wait_for_steps(project, first)
+    send(first.process.pid, signal.SIGSTOP)  # so that it is not done before the next one looks
+    second = start_trainer(project)
+    wait_until(lambda: "waiting for process" in log_of(project), "waiting")
+    assert send(first.process.pid, signal.SIGKILL)
+    count("kill")
+    assert second.end() == 0
+    assert f"taken over from process {first.process.pid}" in log_of(project)
+    assert_is_whole(project, untouched, later=())
+
+
+@only_in_full
+@pytest.mark.parametrize("cache", ["off", ".nanogpt/cache"])
+def test_two_snakemakes_that_ignore_the_lock_of_the_directory_make_one_training(
+    project: Path, untouched: dict[str, object], count: Callable[[str], None], cache: str
+) -> None:
+    calls = [start_workflow(project, "--nolock", *TRAINED, NANOGPT_CACHE=cache) for _ in range(2)]
+    count("fault")
+    for call in calls:
+        assert call.end() == 0, call.printed()
+    assert "made by the process that was waited for" in log_of(project)
+    assert_is_whole(project, untouched, later=())
+
+
+def orphan_of(project: Path, call: Call, count: Callable[[str], None]) -> int:
+    """Kill a Snakemake that trains; the process id of the trainer, which lives on, but sleeps."""
+    (orphan,) = jobs(project, "train")
+    assert send(orphan, signal.SIGSTOP)
+    assert send(call.process.pid, signal.SIGKILL)
+    count("kill")
+    call.end()
+    unlock(project)
+    return orphan
+
+
+@only_in_full
+def test_an_orphan_is_waited_for_and_what_it_makes_is_taken(
+    project: Path, untouched: dict[str, object], count: Callable[[str], None]
+) -> None:
+    first = start_workflow(project, *TRAINED)
+    wait_for_steps(project, first)
+    orphan = orphan_of(project, first, count)
+    call = start_workflow(project, *TRAINED)
+    wait_until(lambda: f"waiting for process {orphan} " in log_of(project), "waiting")
+    send(orphan, signal.SIGCONT)
+    assert call.end() == 0, call.printed()
+    assert "made by the process that was waited for" in log_of(project)
+    assert_is_whole(project, untouched, later=())
+
+
+@pytest.mark.parametrize("interval", ["0.2", pytest.param("1000", marks=only_in_full)])
+def test_an_orphan_with_old_settings_stops_and_overwrites_nothing(
+    project: Path, untouched: dict[str, object], count: Callable[[str], None], interval: str
+) -> None:
+    """Whether it looks who may write when it saves its state, or saves none for long."""
+    write_config(project, max_iters=1_000_000)
+    first = start_workflow(project, *TRAINED, NANOGPT_SAVE_INTERVAL=interval)
+    wait_until(lambda: "step 10:" in log_of(project), "training")
+    orphan = orphan_of(project, first, count)
+    send(orphan, signal.SIGCONT)
+    write_config(project)
+    second = start_workflow(project, *TRAINED)
+    claim = project / ".nanogpt/runs/one"
+    version = read_json(project / "untouched.manifest.json")["version"]
+    wait_until(lambda: claim.read_text() == version, "claimed")
+    wait_until(lambda: orphan not in processes(project), "the orphan at its end", timeout=10)
+    assert second.end() == 0, second.printed()
+    stopped = error_line(first.printed())
+    assert "one: another process trains this run with other settings" in stopped
+    left = [path.parent for path in states(project)]
+    assert bool(left) == (interval == "0.2"), "its state stays, for a return to its settings"
+    shutil.rmtree(project / ".nanogpt/state")
+    assert_is_whole(project, untouched, later=())
+
+
+@only_in_full
+def test_an_orphan_that_samples_with_old_settings_overwrites_nothing(
+    done_copy: Path, untouched: dict[str, object], count: Callable[[str], None]
+) -> None:
+    config = done_copy / "config.yaml"
+    now = config.read_text()
+    config.write_text(now.replace("max_new_tokens: 200", "max_new_tokens: 6000"))
+    call = start_workflow(done_copy)
+    wait_until(lambda: jobs(done_copy, "sample"), "sampling")
+    wait_until(lambda: "stage sample" in log_of(done_copy, "sample"), "sampling")
+    assert send(call.process.pid, signal.SIGKILL)
+    count("kill")
+    call.end()
+    unlock(done_copy)
+    config.write_text(now)
+    again = start_workflow(done_copy)
+    assert again.end() == 0, again.printed()
+    assert_is_whole(done_copy, untouched)
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from nanogpt import lock
+lock.HEARTBEAT = float(sys.argv[2])
+with lock.hold(Path(sys.argv[1]), "which sleeps") as held:
+    print("held", flush=True)
+    sys.stdin.readline()
+    held.check()
+    print("checked", flush=True)
+"""
+
+
+def start_holder(directory: Path, heartbeat: float) -> subprocess.Popen:
+    """A process that holds a lock until it reads a line."""
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(directory), str(heartbeat)],
+        env=environment(PYTHONPATH=str(Path(lock.__file__).parents[1])),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert holder.stdout
+    assert holder.stdout.readline() == "held\n"
+    return holder
+
+
+def is_elsewhere(directory: Path) -> None:
+    """Let a lock say that its owner is on another machine."""
+    (path,) = directory.glob("lock.*")
+    path.write_text(json.dumps({**read_json(path), "machine": "another"}))
+
+
+@pytest.mark.parametrize("where", ["elsewhere", pytest.param("here", marks=only_in_full)])
+def test_an_owner_that_sleeps_is_taken_over_from_and_stops_when_it_wakes_up(
+    tmp_path: Path, count: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    monkeypatch.setattr(lock, "STALE", 1.5)
+    monkeypatch.setattr(lock, "POLL", 0.05)
+    holder = start_holder(tmp_path / "state", heartbeat=0.1)
+    try:
+        if where == "elsewhere":
+            is_elsewhere(tmp_path / "state")
+        send(holder.pid, signal.SIGSTOP)
+        count("fault")
+        began = time.monotonic()
+        with lock.hold(tmp_path / "state", "which is awake") as held:
+            assert time.monotonic() - began > 1.5
+            send(holder.pid, signal.SIGCONT)
+            printed, error = holder.communicate("check\n", timeout=PATIENCE)
+            assert "checked" not in printed
+            assert "UserError" in error
+            assert "another process has taken over this work while this one slept" in error
+            held.check()
+    finally:
+        holder.kill()
+        holder.wait(PATIENCE)
+
+
+@pytest.mark.parametrize("where", ["elsewhere", pytest.param("here", marks=only_in_full)])
+def test_an_owner_whose_heart_beats_is_waited_for(
+    tmp_path: Path, count: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    monkeypatch.setattr(lock, "STALE", 1.0)
+    monkeypatch.setattr(lock, "POLL", 0.05)
+    holder = start_holder(tmp_path / "state", heartbeat=0.1)
+    try:
+        if where == "elsewhere":
+            is_elsewhere(tmp_path / "state")
+        count("fault")
+        released = []
+
+        def let_go() -> None:
+            released.append(time.monotonic())
+            holder.communicate("check\n", timeout=PATIENCE)
+
+        timer = threading.Timer(3.0, let_go)
+        timer.start()
+        with lock.hold(tmp_path / "state", "which is patient"):
+            assert released
+        timer.join()
+        assert holder.returncode == 0
+    finally:
+        holder.kill()
+        holder.wait(PATIENCE)
+
+
+def test_a_lock_that_says_nothing_keeps_others_out_only_until_it_is_stale(
+    tmp_path: Path, count: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "STALE", 0.5)
+    monkeypatch.setattr(lock, "POLL", 0.05)
+    for said in ("", "{", "[1]", '"text"', "{}", "\0" * 200):
+        (tmp_path / "lock.7").write_text(said)
+        count("fault")
+        began = time.monotonic()
+        with lock.hold(tmp_path, "which comes next") as held:
+            held.check()
+            assert time.monotonic() - began > 0.5
+        (tmp_path / "lock.8").unlink()
+
+
+# Holds a lock again and again; a second lock, which dies with its owner, is the witness.
+RACER = """
+import fcntl, os, random, shutil, sys, time
+from pathlib import Path
+from nanogpt import lock
+from nanogpt.config import UserError
+lock.POLL = 0.002
+# A lock that was just being written when its owner was killed is waited for.
+lock.HEARTBEAT, lock.STALE = 0.5, 15
+root, seed = Path(sys.argv[1]), int(sys.argv[2])
+chance = random.Random(seed)
+for number in range(int(sys.argv[3])):
+    directory = root / "state"
+    with lock.hold(directory, "which races") as held:
+        with open(root / "witness", "w") as witness:
+            try:
+                fcntl.flock(witness, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                sys.exit("two at once")
+            time.sleep(chance.uniform(0, 0.004))
+            held.check()
+        with open(root / "turns", "a") as turns:
+            turns.write(f"{os.getpid()}\\n")
+        if chance.random() < 0.5:  # as a finished training does
+            gone = directory.with_name(f".state.{os.getpid()}.{number}")
+            directory.rename(gone)
+            shutil.rmtree(gone, ignore_errors=True)
+"""
+
+
+def test_of_many_processes_that_are_killed_now_and_then_never_two_hold_a_lock(
+    tmp_path: Path, count: Callable[[str], None]
+) -> None:
+    turns, n_processes = (200, 6) if FULL else (60, 4)
+    chance = random.Random(SEED)
+
+    def begin(seed: int) -> subprocess.Popen:
+        command = [sys.executable, "-c", RACER, str(tmp_path), str(seed), str(turns)]
+        path = str(Path(lock.__file__).parents[1])
+        return subprocess.Popen(
+            command, env=environment(PYTHONPATH=path), stderr=subprocess.PIPE, text=True
+        )
+
+    racers = [begin(seed) for seed in range(n_processes)]
+    try:
+        wait_until((tmp_path / "turns").exists, "racing")
+        for _ in range(n_processes // 2):
+            time.sleep(chance.uniform(0.05, 0.2))
+            victim = racers.pop(0)
+            if victim.poll() is None:
+                send(victim.pid, signal.SIGKILL)
+                count("kill")
+            victim.communicate(timeout=PATIENCE)
+            racers.append(begin(chance.randrange(10**6)))
+        for racer in racers:
+            _, error = racer.communicate(timeout=PATIENCE)
+            assert racer.returncode == 0, error
+    finally:
+        for racer in racers:
+            racer.kill()
+            racer.wait(PATIENCE)
+
+
+def test_a_lock_whose_directory_is_removed_is_lost(tmp_path: Path) -> None:
+    with lock.hold(tmp_path / "state", "which loses") as held:
+        held.check()
+        shutil.rmtree(tmp_path / "state")
+        with pytest.raises(UserError, match="another process has taken over"):
+            held.check()
+        with lock.hold(tmp_path / "state", "which gains") as successor:
+            successor.check()
+            with pytest.raises(UserError, match="another process has taken over"):
+                held.check()
+
+
+@only_in_full
+def test_trainers_that_are_killed_in_any_order_leave_one_that_finishes(
+    project: Path, untouched: dict[str, object], count: Callable[[str], None]
+) -> None:
+    """Three at once; whichever is killed, another one goes on."""
+    chance = random.Random(SEED)
+    calls = [start_trainer(project) for _ in range(3)]
+    while len(calls) > 1:
+        time.sleep(chance.uniform(2, 4))
+        victim = calls.pop(chance.randrange(len(calls)))
+        if victim.process.poll() is None and send(victim.process.pid, signal.SIGKILL):
+            count("kill")
+        victim.end()
+    assert calls[0].end() == 0, calls[0].printed()
+    assert_is_whole(project, untouched, later=())
