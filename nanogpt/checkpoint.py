@@ -242,9 +242,9 @@ def _restore(
 
     try:
         model.load_state_dict(part("model."))
-    except RuntimeError as error:
+    except RuntimeError:
         raise UserError(
-            f"{path}: not a state of this model: {' '.join(str(error).split())}"
+            f"{path}: not a state of this model; remove {path.parent} to train from the beginning"
         ) from None
     for name, parameter in model.named_parameters():
         moments = part(f"optimizer.{name}.")

@@ -32,8 +32,8 @@ import yaml
 from pyarrow import parquet
 from safetensors.torch import load_file, save_file
 
-from nanogpt import download, report
-from nanogpt.checkpoint import save_model
+from nanogpt import download, lock, report, state
+from nanogpt.checkpoint import Progress, save_model, save_state
 from nanogpt.cli import main
 from nanogpt.config import (
     Corpus,
@@ -41,6 +41,7 @@ from nanogpt.config import (
     EvalSettings,
     ModelSettings,
     TrainSettings,
+    UserError,
     load,
     read,
 )
@@ -1556,6 +1557,36 @@ PROMPTS = [
 # --- Devices, training ----------------------------------------------------------------------
 
 
+def save_often() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NANOGPT_SAVE_INTERVAL", "often")
+        train_first()
+
+
+def take_another_models_state() -> None:
+    model = GPT(TINY.model_copy(update={"n_embd": 8}), vocab_size=3)
+    Path("state").mkdir()
+    optimizer = torch.optim.AdamW(model.parameters())
+    save_state(Path("state"), Progress("v", step=1), model, optimizer)
+    try:
+        train_first()
+    except UserError as error:
+        raise UserError(re.sub(r"\.[0-9a-f]{16}\.", ".DIGEST.", str(error))) from None
+
+
+def be_taken_over() -> None:
+    with lock.hold(Path("state"), "which sleeps") as held:
+        Path("state/lock.2").write_text("{}")
+        held.check()
+
+
+def claim_a_trained_run() -> None:
+    asked = {"version": "0123456789ab", "inputs": {}, "parameters": {}, "code": ""}
+    with state.hold("first", asked, {}) as held:
+        Path(".nanogpt/runs/first").write_text("another version")
+        held.check_owner()
+
+
 def without_compiler() -> None:
     make_dataset()
     with pytest.MonkeyPatch.context() as patch:
@@ -1606,6 +1637,32 @@ TRAINING = [
         in_turn(make_dataset, lambda: train_first(learning_rate=1e30)),
         "training diverged: train_loss is nan at step 1; lower learning_rate, raise "
         "warmup_iters or set grad_clip",
+    ),
+    Mistake(
+        "seconds that are none",
+        code("NANOGPT_SAVE_INTERVAL=often snakemake ..."),
+        in_turn(make_dataset, save_often),
+        "NANOGPT_SAVE_INTERVAL: `often` is no number of seconds; say 60, for example",
+    ),
+    Mistake(
+        "a state of another model",
+        "a file of `.nanogpt/state/` copied from another training",
+        in_turn(make_dataset, take_another_models_state),
+        "state/step-1.DIGEST.safetensors: not a state of this model; remove state to train from "
+        "the beginning",
+    ),
+    Mistake(
+        "a trainer that slept, while another took over",
+        "a laptop is closed; on a shared disk, another machine goes on with the training",
+        be_taken_over,
+        "state: another process has taken over this work while this one slept; it goes on there, "
+        "and this one stops",
+    ),
+    Mistake(
+        "two trainers with other settings",
+        "`config.yaml` edited and the run started again, while an orphan still trains it",
+        claim_a_trained_run,
+        "first: another process trains this run with other settings or code now; this one stops",
     ),
     Mistake(
         "no compiler",
