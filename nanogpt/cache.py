@@ -7,6 +7,7 @@ later touch. What a version is, says manifest.py; listing and pruning is left to
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from nanogpt import manifest
-from nanogpt.files import atomic_write, fsync_directory, read_json, write_json
+from nanogpt.files import atomic_write, fsync_directory, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +34,10 @@ FICLONE = 0x40049409
 
 class _DamagedError(Exception):
     """An entry is not what was stored; says why."""
+
+
+class _UnreadableError(Exception):
+    """An entry may be good, but not for this process, or not now; says why."""
 
 
 def directory() -> Path | None:
@@ -59,7 +64,10 @@ def restore(version: str, outputs: Mapping[str, Path]) -> dict[str, Any] | None:
             _restore_file(entry / name, path, said["outputs"][name])
     except _DamagedError as error:
         logger.warning("%s: damaged: %s; it is removed, and made again", entry, error)
-        _remove(entry)
+        remove(entry)
+        return None
+    except _UnreadableError as error:
+        logger.warning("%s: cannot be read: %s; its stage is run again", entry, error)
         return None
     with contextlib.suppress(OSError):  # a cache that others own
         os.utime(entry)  # the time of its last use
@@ -70,27 +78,23 @@ def _read_manifest(entry: Path, version: str) -> dict[str, Any]:
     if entry.is_symlink():
         raise _DamagedError("is a link")
     try:
-        with _open(entry / MANIFEST):  # that it is no link
-            said: dict[str, Any] = read_json(entry / MANIFEST)
+        with _open(entry / MANIFEST) as file:
+            said: dict[str, Any] = json.loads(file.read().decode("utf-8"))
         asked = manifest.version(said["stage"], said["parameters"], said["inputs"], said["code"])
         # All of it goes into a manifest again.
         json.dumps(said, ensure_ascii=False, allow_nan=False).encode()
         said["environment"], said["wall_seconds"], said["made_in"]
         if not all(isinstance(digest, str) for digest in said["outputs"].values()):
             raise TypeError
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise _DamagedError(f"{MANIFEST} cannot be read") from None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise _DamagedError(f"{MANIFEST} is none") from None
     if asked != version:
         raise _DamagedError(f"its manifest is of version {asked}")
     return said
 
 
 def _restore_file(source: Path, destination: Path, digest: str) -> None:
-    try:
-        opened = _open(source)
-    except OSError as error:
-        raise _DamagedError(f"{source.name}: {error.strerror}") from None
-    with opened as original, atomic_write(destination) as file:
+    with _open(source) as original, atomic_write(destination) as file:
         clone_or_copy(original, file)
         file.flush()
         # Of the copy, so that a fault in copying is found as well.
@@ -102,11 +106,16 @@ def _restore_file(source: Path, destination: Path, digest: str) -> None:
 
 
 def _open(path: Path) -> BinaryIO:
-    """Open a file of an entry; OSError for a link, which could lead anywhere, and for no file."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    """Open a file of an entry, but no link, which could lead anywhere."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        of_the_entry = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)
+        kind = _DamagedError if error.errno in of_the_entry else _UnreadableError
+        raise kind(f"{path.name}: {error.strerror}") from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise OSError(0, "is no regular file")
+        raise _DamagedError(f"{path.name} is no regular file")
     return open(descriptor, "rb")
 
 
@@ -144,7 +153,7 @@ def store(said: Mapping[str, Any], outputs: Mapping[str, Path]) -> None:
             logger.warning("%s: not stored in the cache: %s", cache, error.strerror or error)
 
 
-def _remove(entry: Path) -> None:
+def remove(entry: Path) -> None:
     """Remove an entry; at once for whoever looks at the same time."""
     try:
         with tempfile.TemporaryDirectory(dir=entry.parent, prefix=f".{entry.name}.") as temporary:

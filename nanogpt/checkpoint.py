@@ -218,14 +218,21 @@ def load_state(
             logger.warning("%s: damaged; the state before it is taken, if there is one", path)
             path.unlink()
             continue
-        with safetensors.safe_open(path, framework="pt") as file:
-            progress = Progress(**json.loads(file.metadata()["progress"]))
-            if progress.version not in versions:
-                logger.warning("%s: of version %s; it is not taken", path, progress.version)
-                continue
-            names = file.keys()
-            tensors = {name: file.get_tensor(name) for name in names}
-        return _restore(progress, tensors, model, optimizer, path)
+        try:
+            with safetensors.safe_open(path, framework="pt") as file:
+                progress = Progress(**json.loads(file.metadata()["progress"]))
+                if progress.version not in versions:
+                    logger.warning("%s: of version %s; it is not taken", path, progress.version)
+                    continue
+                names = file.keys()
+                tensors = {name: file.get_tensor(name) for name in names}
+            _restore(progress, tensors, model, optimizer)
+        except (RuntimeError, KeyError, TypeError):
+            raise UserError(
+                f"{path}: not a state of this model, or of this version of nanogpt; remove "
+                f"{path.parent} to train from the beginning"
+            ) from None
+        return progress
     return None
 
 
@@ -234,25 +241,20 @@ def _restore(
     tensors: dict[str, Tensor],
     model: GPT,
     optimizer: torch.optim.Optimizer,
-    path: Path,
-) -> Progress:
+) -> None:
     def part(prefix: str) -> dict[str, Tensor]:
         names = (name for name in tensors if name.startswith(prefix))
         return {name.removeprefix(prefix): tensors[name] for name in names}
 
-    try:
-        model.load_state_dict(part("model."))
-    except RuntimeError:
-        raise UserError(
-            f"{path}: not a state of this model; remove {path.parent} to train from the beginning"
-        ) from None
+    model.load_state_dict(part("model."))
     for name, parameter in model.named_parameters():
         moments = part(f"optimizer.{name}.")
+        if progress.step and not moments:
+            raise KeyError(name)
         if moments:
-            # A step's number is on the CPU or on the device, as the optimizer wants it.
+            # All of them, as the fused optimizer wants the number of steps there, too.
             optimizer.state[parameter] = {
                 key: moment.to(parameter.device) for key, moment in moments.items()
             }
     progress.kept = part("kept.")
     progress.metrics = bytearray(np.asarray(tensors["metrics"]).tobytes()[:-1])
-    return progress

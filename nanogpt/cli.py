@@ -119,7 +119,8 @@ def verify(
     manifests = manifest.find_manifests(paths)
     if not manifests:
         raise UserError(f"{', '.join(map(str, paths))}: no manifest there; run the workflow first")
-    found = {problem: None for path in manifests for problem in manifest.verify(path)}
+    digests: dict[str, str] = {}
+    found = {problem: None for path in manifests for problem in manifest.verify(path, digests)}
     problems = sorted(found, key=str)
     if json:
         _print_json(
@@ -139,18 +140,20 @@ def show_cache(
     config_file: Path = Path("config.yaml"),
     older_than: float | None = None,
     max_size: float | None = None,
+    results: bool = False,
     yes: bool = False,
 ) -> None:
     """List what takes space beside the runs of config.yaml, or remove what may go.
 
-    What may go: states and results of runs that no config names any more, damaged artifacts, and
-    what killed processes left; of the artifacts of the cache, those that the options choose.
+    What may go: unfinished trainings that no config names any more, damaged artifacts, and what
+    killed processes left; of finished artifacts and results, those that the options choose.
 
     Args:
         action: ls lists; prune says what would be removed, and with --yes removes it.
         config_file: the config file.
         older_than: prune artifacts, too, that were not used for this many days.
         max_size: prune artifacts, too, until all have this many megabytes; the last used stay.
+        results: prune, too, the results of runs and datasets that config.yaml does not name.
         yes: remove.
     """
     from nanogpt import storage
@@ -162,12 +165,15 @@ def show_cache(
     if action == "prune":
         days = None if older_than is None else older_than * storage.DAY
         n_bytes = None if max_size is None else max_size * 1e6
-        items = storage.to_prune(items, days, n_bytes)
+        items = storage.to_prune(items, days, n_bytes, results)
     for item in items:
         unused = f" ({item.unused})" if item.unused else ""
         print(f"{_size(item.size):>9} {_age(item.age):>9} {item.kind:<9} {item.what}{unused}")
         if action == "prune" and yes:
-            storage.remove(item)
+            try:
+                storage.remove(item)
+            except OSError as error:
+                print(f"{item.path}: cannot be removed: {error.strerror}", file=sys.stderr)
     total = f"{counted(len(items), 'item')}, {_size(sum(item.size for item in items))}"
     told = "" if action == "ls" else ", removed" if yes else "; to remove them, say --yes"
     print(total + (told if items else ""))

@@ -7,6 +7,7 @@ by mistake, and an owner that slept sees that it has a successor.
 """
 
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -44,8 +45,8 @@ class Lock:
         """UserError if another process has taken over, as this one seemed dead."""
         if not self.is_mine():
             raise UserError(
-                f"{self.directory}: another process has taken over this work while this one "
-                "slept; it goes on there, and this one stops"
+                f"{self.directory}: another process has taken over this work while this one slept, "
+                "or the directory was removed; this one stops"
             )
 
     def is_mine(self) -> bool:
@@ -105,27 +106,35 @@ def _acquire(directory: Path, work: str) -> Lock:
     seen: tuple[int, int] | None = None  # number and time of touch of the lock that is waited for
     watched_since = time.monotonic()
     while True:
+        directory.mkdir(parents=True, exist_ok=True)
         # An owner that has finished removes the directory: it may go, or be another one, any time.
-        with contextlib.suppress(FileNotFoundError, FileExistsError):
-            directory.mkdir(parents=True, exist_ok=True)
-            with _opened(directory) as opened:
-                number, found = _newest(opened)
-                # Before it is judged, as this process may have slept since it looked last.
-                touched = (number, found["touched"]) if found else None
-                if touched != seen:
-                    seen, watched_since = touched, time.monotonic()
-                silent = time.monotonic() - watched_since > STALE
-                if found is None or _is_over(found) or silent:
-                    lock = _create(directory, opened, number + 1, work)
-                    if lock and found and not found.get("released"):
-                        logger.info("%s: taken over from %s", directory, _who(found))
-                    if lock:
-                        return lock
-                    continue
-            if _who(found) != told:
+        with _vanishing(), _opened(directory) as opened:
+            number, found = _newest(opened)
+            # Before it is judged, as this process may have slept since it looked last.
+            touched = (number, found["touched"]) if found else None
+            if touched != seen:
+                seen, watched_since = touched, time.monotonic()
+            silent = time.monotonic() - watched_since > STALE
+            if found is None or _is_over(found) or silent:
+                lock = _create(directory, opened, number + 1, work)
+                if lock and found and not found.get("released"):
+                    logger.info("%s: taken over from %s", directory, _who(found))
+                if lock:
+                    return lock
+            elif _who(found) != told:
                 told = _who(found)
-                logger.info("%s: waiting for %s", directory, told)
-            time.sleep(POLL)
+                logger.warning("%s: waiting for %s", directory, told)
+        time.sleep(POLL)
+
+
+@contextmanager
+def _vanishing() -> Iterator[None]:
+    """Let files vanish; on a disk over the network, their handles get stale."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ESTALE):
+            raise
 
 
 @contextmanager

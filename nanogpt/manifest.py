@@ -139,6 +139,7 @@ class Problem:
 def find_manifests(paths: Sequence[Path]) -> list[Path]:
     """The manifests at or below some paths, and those of their inputs, and so on."""
     waiting: list[Path] = []
+    makers: dict[Path, dict[str, list[Path]]] = {}  # by directory and output
     for path in paths:
         waiting += [path] if path.is_file() else sorted(path.rglob("*.manifest.json"))
     found: dict[Path, None] = {}
@@ -149,14 +150,22 @@ def find_manifests(paths: Sequence[Path]) -> list[Path]:
         found[path] = None
         said = _read(path)
         if said:
-            waiting += [maker for made in said["inputs"] for maker in _makers(Path(made))]
+            for made in said["inputs"]:
+                # A stage's manifest lies beside its outputs, or one directory up.
+                for directory in (Path(made).parent, Path(made).parent.parent):
+                    if directory not in makers:
+                        makers[directory] = _makers(directory)
+                    waiting += makers[directory].get(made, [])
     return list(found)
 
 
-def _makers(path: Path) -> list[Path]:
-    """The manifests that have a file among their outputs: beside it, or one directory up."""
-    near = [*path.parent.glob("*.manifest.json"), *path.parent.parent.glob("*.manifest.json")]
-    return [one for one in sorted(near) if str(path) in (_read(one) or {"outputs": {}})["outputs"]]
+def _makers(directory: Path) -> dict[str, list[Path]]:
+    """The manifests in a directory, by the outputs that they name."""
+    makers: dict[str, list[Path]] = {}
+    for path in sorted(directory.glob("*.manifest.json")):
+        for output in (_read(path) or {"outputs": {}})["outputs"]:
+            makers.setdefault(output, []).append(path)
+    return makers
 
 
 def _read(manifest: Path) -> dict[str, Any] | None:
@@ -172,10 +181,11 @@ def _read(manifest: Path) -> dict[str, Any] | None:
     return said if all(isinstance(text, str) for text in texts) else None
 
 
-def verify(manifest: Path) -> list[Problem]:
+def verify(manifest: Path, digests: dict[str, str] | None = None) -> list[Problem]:
     """What is wrong with the files that a manifest names; nothing if all is well.
 
-    Paths are relative to the working directory, which must be the project's.
+    digests: of files that were read already, by path; those that are read here are added. Paths
+    are relative to the working directory, which must be the project's.
     """
     said = _read(manifest)
     if said is None:
@@ -187,22 +197,24 @@ def verify(manifest: Path) -> list[Problem]:
     problems = []
     for kind in ("input", "output"):
         for path, digest in said[f"{kind}s"].items():
-            wrong = _compare(path, digest)
+            wrong = _compare(path, digest, {} if digests is None else digests)
             if wrong:
                 problems.append(Problem(path, f"{wrong}, {kind} of {manifest}", str(manifest)))
     return problems
 
 
-def _compare(path: str, digest: str) -> str:
+def _compare(path: str, digest: str, digests: dict[str, str]) -> str:
     """How a file differs from its digest, nothing if it does not."""
     try:
         if Path(path).exists() and not Path(path).is_file():
             return "is no file"
-        found = sha256_file(path)
+        if path not in digests:
+            digests[path] = sha256_file(path)
     except FileNotFoundError:
         return "missing"
     except OSError as error:
         return f"cannot be read ({error.strerror})"
     except ValueError:  # a name that no file can have
         return "missing"
+    found = digests[path]
     return "" if found == digest else f"sha256 {found[:12]}, not {digest[:12]}"

@@ -86,6 +86,7 @@ def stage(
     *,
     inputs: Sequence[str] | None = None,
     more_outputs: Sequence[str] = (),
+    more_directory: Path | None = None,
     cached: bool = True,
     run: str | None = None,
 ) -> None:
@@ -94,8 +95,9 @@ def stage(
     job.params: `settings`, groups of settings as JSON has them, and `code`, the stage's code
     digest. make: makes the outputs, and may return what their manifest's environment gets as well.
     inputs: what the manifest names, if not all inputs: those that are not temporary. more_outputs:
-    what is made beside the declared outputs. run: the run that is trained. It keeps a state, which
-    one process at a time may hold: another one waits for it, and then takes what that one made.
+    what is made beside the declared outputs, in more_directory, which is removed before. run: the
+    run that is trained. It keeps a state, which one process at a time may hold: another one waits
+    for it, and then takes what that one made.
 
     Errors are treated as `logged` treats them.
     """
@@ -123,6 +125,8 @@ def stage(
                 return
             for path in (*outputs, manifest_path):
                 remove_temporaries(path)
+            if more_directory:
+                shutil.rmtree(more_directory, ignore_errors=True)
             said = cache.restore(version, named) if cached else None
             if said:
                 logger.info("restored from the cache")
@@ -153,7 +157,7 @@ def _alone(manifest_path: str) -> Iterator[None]:
 
     It may make them of other settings, and would write over the newer ones.
     """
-    directory = Path(".nanogpt/jobs", manifest_path.removesuffix(".manifest.json"))
+    directory = Path(".nanogpt/jobs", manifest_path.replace("/", "."))
     with lock.hold(directory, "a job of a Snakemake that was killed"):
         try:
             yield

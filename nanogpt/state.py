@@ -24,6 +24,10 @@ STATE = Path(".nanogpt/state")
 CLAIMS = Path(".nanogpt/runs")  # a file a run, with the version that is to be its result
 
 
+class ClaimedError(UserError):
+    """The run's results are another process' to make."""
+
+
 @dataclass(frozen=True)
 class Held:
     """The state of a version, which this process holds."""
@@ -31,7 +35,10 @@ class Held:
     directory: Path
     version: str
     adopted: Sequence[str] = ()  # versions of other code whose states were taken
-    check_owner: Callable[[], None] = lambda: None  # UserError if this process may not write
+    # UserError if another process holds it now, and this one may not write a state any more.
+    check_lock: Callable[[], None] = lambda: None
+    # The same, or ClaimedError: this process may not write results.
+    check_owner: Callable[[], None] = lambda: None
 
 
 @contextmanager
@@ -50,18 +57,18 @@ def hold(run: str, asked: Mapping[str, Any], settings: Mapping[str, Any]) -> Ite
 
         def check_owner() -> None:
             held.check()
-            if not claim.exists() or claim.read_text() != version:
-                raise UserError(
+            if claim.exists() and claim.read_text() != version:
+                raise ClaimedError(
                     f"{run}: another process trains this run with other settings or code now; "
                     "this one stops"
                 )
 
-        adopted = _adopt(directory, asked)
+        adopted = _adopt(directory, run, asked)
         said = {"run": run, **asked, "settings": settings, "adopted": adopted}
         write_json(directory / "run.json", said)
         finished = False
         try:
-            yield Held(directory, version, adopted, check_owner)
+            yield Held(directory, version, adopted, held.check, check_owner)
             finished = True
         finally:
             # What another process has taken over is that one's.
@@ -79,8 +86,10 @@ def saved_steps(directory: Path) -> list[int]:
     return sorted(int(step) for step in steps if step.isdecimal())
 
 
-def _adopt(directory: Path, asked: Mapping[str, Any]) -> list[str]:
+def _adopt(directory: Path, run: str, asked: Mapping[str, Any]) -> list[str]:
     """Take the saved states of the same training by other code, if NANOGPT_ADOPT_STATE names it.
+
+    Where a state is left that one might have expected to go on from, the log says why.
 
     Returns the versions of that code, also when its states were taken by an earlier call.
     """
@@ -89,7 +98,12 @@ def _adopt(directory: Path, asked: Mapping[str, Any]) -> list[str]:
     wanted = os.environ.get("NANOGPT_ADOPT_STATE")
     for other in sorted(STATE.glob("[!.]*")):
         steps = saved_steps(other)
-        if other == directory or not steps or not _differs_in_code_alone(_read(other), asked):
+        if other == directory or not steps:
+            continue
+        said = _read(other)
+        if not _differs_in_code_alone(said, asked):
+            if said.get("run") == run:
+                _tell_differences(other, steps[-1], said, asked)
             continue
         if other.name != wanted:
             logger.warning(
@@ -112,10 +126,29 @@ def _adopt(directory: Path, asked: Mapping[str, Any]) -> list[str]:
         logger.warning("adopted the state of %s at step %d", other, steps[-1])
         return adopted
     if wanted:
-        logger.warning(
-            "NANOGPT_ADOPT_STATE=%s: no such state of this training; it starts anew", wanted
-        )
+        logger.warning("NANOGPT_ADOPT_STATE=%s: no state of %s; it is begun anew", wanted, run)
     return []
+
+
+def _tell_differences(
+    other: Path, step: int, said: Mapping[str, Any], asked: Mapping[str, Any]
+) -> None:
+    before, now = (
+        {
+            f"{group}.{name}": value
+            for group, settings in one.get("parameters", {}).items()
+            for name, value in settings.items()
+        }
+        for one in (said, asked)
+    )
+    differing = [name for name in now if before.get(name) != now[name]] or ["inputs"]
+    logger.warning(
+        "%s holds an unfinished training of this run at step %d, of another %s; this one is begun "
+        "anew, and that one kept",
+        other,
+        step,
+        ", ".join(differing),
+    )
 
 
 def _adopted(directory: Path) -> list[str]:

@@ -41,12 +41,15 @@ def find(config: Config, results: Path = Path("results")) -> list[Item]:
     return sorted(items, key=lambda item: (order.index(item.kind), -item.age))
 
 
-def to_prune(items: Sequence[Item], older_than: float | None, max_size: float | None) -> list[Item]:
+def to_prune(
+    items: Sequence[Item], older_than: float | None, max_size: float | None, results: bool
+) -> list[Item]:
     """What of all this may go: what is unused, and of the artifacts those that are too much.
 
-    older_than: seconds. max_size: bytes that may stay; those go first that were not used for long.
+    results: those of runs that no config names, too. older_than: seconds. max_size: bytes that may
+    stay; those go first that were not used for long.
     """
-    chosen = [item for item in items if item.unused]
+    chosen = [item for item in items if item.unused and (results or item.kind != "result")]
     artifacts = [item for item in items if item.kind == "artifact" and not item.unused]
     if older_than is not None:
         chosen += [item for item in artifacts if item.age > older_than]
@@ -61,11 +64,37 @@ def to_prune(items: Sequence[Item], older_than: float | None, max_size: float | 
 
 
 def remove(item: Item) -> None:
-    """Remove what was found."""
-    if item.path.is_dir() and not item.path.is_symlink():
+    """Remove what was found; of results, the files that rules made.
+
+    Errors: OSError for what belongs to others.
+    """
+    if item.path.is_symlink():
+        item.path.unlink()
+    elif item.kind == "artifact":
+        cache.remove(item.path)
+    elif item.kind == "result":
+        _remove_made(item.path)
+    elif item.path.is_dir():
         shutil.rmtree(item.path)
     else:
         item.path.unlink(missing_ok=True)
+
+
+def _remove_made(directory: Path) -> None:
+    for made in directory.glob("*.manifest.json"):
+        stage = made.name.removesuffix(".manifest.json")
+        with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+            outputs = [Path(path) for path in read_json(made)["outputs"]]
+            for path in outputs:
+                # A manifest of another place could name anything.
+                if path.resolve().is_relative_to(directory.resolve()):
+                    path.unlink(missing_ok=True)
+        for suffix in (".log", ".benchmark.tsv", ".manifest.json"):
+            (directory / f"{stage}{suffix}").unlink(missing_ok=True)
+    below = [Path(path) for path, _, _ in os.walk(directory, topdown=False)]
+    for path in below:
+        with contextlib.suppress(OSError):  # it holds something of the user's
+            path.rmdir()
 
 
 def _artifacts() -> list[Item]:
@@ -117,6 +146,9 @@ def _states(config: Config) -> list[Item]:
             unused = "config.yaml has other settings for this run now"
         items.append(Item("state", directory, size, age, what, unused))
     for claim in CLAIMS.glob("*"):
+        with contextlib.suppress(OSError):
+            if lock.owner(STATE / claim.read_text()):
+                continue
         if claim.name not in run_names(config):
             size, age = _measure(claim)
             items.append(

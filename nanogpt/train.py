@@ -33,7 +33,7 @@ from nanogpt.files import atomic_write
 from nanogpt.model import GPT
 from nanogpt.optimizer import configure_adamw, learning_rate_at
 from nanogpt.signals import Signals, Stopped, listening
-from nanogpt.state import Held
+from nanogpt.state import ClaimedError, Held
 from nanogpt.tokenizer import Tokens
 
 logger = logging.getLogger(__name__)
@@ -112,6 +112,9 @@ def train(
             assert signals.stop
             logger.info("stopped by %s at step %d", signals.stop.name, progress.step)
             raise SystemExit(128 + signals.stop) from None
+        except ClaimedError:
+            _save(training)  # for a return to these settings
+            raise
         _write_results(training, results)
     return progress.layouts
 
@@ -146,14 +149,17 @@ def _train_loop(training: _Training, signals: Signals) -> None:
             progress.seconds = now - start
             if signals.stop:
                 raise Stopped
-            if signals.save or now - saved > _save_interval(save_seconds):
+            # The last state, too, is worth a save: results are still to be written.
+            interval = CHECK_INTERVAL if last else _save_interval(save_seconds)
+            if signals.save or now - saved > interval:
                 signals.save = False
                 _save(training)
                 saved = time.monotonic()
                 save_seconds = saved - now
             elif now - checked > CHECK_INTERVAL:
-                training.held.check_owner()
                 checked = now
+                with contextlib.suppress(OSError):  # a disk over the network that is away a while
+                    training.held.check_owner()
             if step in settings.milestones:
                 directory = training.held.directory / "milestones" / str(step)
                 save_model(directory, model.state_dict(), model.settings, training.files.tokenizer)
@@ -200,7 +206,7 @@ def _train_loop(training: _Training, signals: Signals) -> None:
 
 
 def _save(training: _Training) -> None:
-    training.held.check_owner()
+    training.held.check_lock()
     save_state(training.held.directory, training.progress, training.model, training.optimizer)
     logger.info("state saved at step %d", training.progress.step)
 

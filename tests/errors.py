@@ -1648,15 +1648,15 @@ TRAINING = [
         "a state of another model",
         "a file of `.nanogpt/state/` copied from another training",
         in_turn(make_dataset, take_another_models_state),
-        "state/step-1.DIGEST.safetensors: not a state of this model; remove state to train from "
-        "the beginning",
+        "state/step-1.DIGEST.safetensors: not a state of this model, or of this version of "
+        "nanogpt; remove state to train from the beginning",
     ),
     Mistake(
         "a trainer that slept, while another took over",
         "a laptop is closed; on a shared disk, another machine goes on with the training",
         be_taken_over,
-        "state: another process has taken over this work while this one slept; it goes on there, "
-        "and this one stops",
+        "state: another process has taken over this work while this one slept, or the directory "
+        "was removed; this one stops",
     ),
     Mistake(
         "two trainers with other settings",

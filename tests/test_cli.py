@@ -457,6 +457,7 @@ def test_cache_prune_says_what_would_go_and_with_yes_removes_exactly_that(
     stored, capsys, options, names
 ):
     before = files_below(stored)
+    options = ["--results", *options]
     main(["cache", "prune", *options])
     told = capsys.readouterr().out.splitlines()
     assert len(told) == len(names) + 1
@@ -476,6 +477,12 @@ def test_cache_prune_says_what_would_go_and_with_yes_removes_exactly_that(
     assert (stored / "results/first/eval.json").exists(), "a run of config.yaml"
 
 
+def test_cache_prune_leaves_results_unless_it_is_told_to_take_them(stored, capsys):
+    main(["cache", "prune", "--yes"])
+    assert "results/gone" not in capsys.readouterr().out
+    assert (stored / "results/gone/eval.json").exists()
+
+
 def test_cache_prune_of_nothing_says_so(project, capsys):
     main(["cache", "prune", "--yes"])
     assert capsys.readouterr().out == "0 items, 0.0 MB\n"
@@ -485,7 +492,7 @@ def test_cache_prune_of_nothing_says_so(project, capsys):
 def test_cache_reads_the_config_file_that_it_is_told(stored, capsys):
     config = (stored / "config.yaml").read_text()
     (stored / "mine.yaml").write_text(config.replace("first", "gone"))
-    main(["cache", "prune", "--config-file", "mine.yaml"])
+    main(["cache", "prune", "--results", "--config-file", "mine.yaml"])
     printed = capsys.readouterr().out
     assert "results/first" in printed
     assert "results/gone" not in printed

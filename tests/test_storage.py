@@ -81,7 +81,8 @@ def make_state(config, run="first", steps=(5,), version="0123456789ab", **said):
 
 def make_result(path):
     write_json(Path(path) / "eval.json", {})
-    write_json(Path(path) / "eval.manifest.json", {})
+    outputs = {f"{path}/eval.json": "a digest"}
+    write_json(Path(path) / "eval.manifest.json", {"outputs": outputs})
     return Path(path)
 
 
@@ -342,8 +343,35 @@ CHOICES = {
 def test_what_goes_is_what_is_unused_and_the_artifacts_used_longest_ago(
     older_than, max_size, names
 ):
-    chosen = to_prune(ITEMS, older_than, max_size)
+    chosen = to_prune(ITEMS, older_than, max_size, True)
     assert [item.what for item in chosen] == names
+
+
+def test_results_go_only_when_that_is_asked_for():
+    chosen = [item.what for item in to_prune(ITEMS, None, None, False)]
+    assert chosen == ["damaged", "old state"]
+
+
+def test_a_file_of_the_users_beside_results_stays(config):
+    run = make_result("results/gone")
+    (run / "notes.txt").write_text("mine")
+    assert (run / "eval.json").exists()
+    (found,) = find(config)
+    remove(found)
+    assert [path.name for path in run.iterdir()] == ["notes.txt"]
+
+
+def test_a_manifest_that_names_files_elsewhere_lets_none_be_removed(config):
+    run = make_result("results/gone")
+    Path("precious.txt").write_text("mine")
+    write_json(run / "eval.manifest.json", {"outputs": {"precious.txt": "", "../x": ""}})
+    remove(find(config)[0])
+    assert Path("precious.txt").exists()
+
+
+def test_the_claim_of_a_run_that_is_trained_stays(config):
+    with state.hold("gone", {"version": "0" * 12}, {}):
+        assert not [found for found in find(config) if found.unused]
 
 
 def test_what_is_removed_is_gone_and_nothing_else(config):
@@ -352,7 +380,7 @@ def test_what_is_removed_is_gone_and_nothing_else(config):
     claim = state.CLAIMS / "gone"
     claim.parent.mkdir()
     claim.write_text("0" * 12)
-    for found in to_prune(find(config), None, None):
+    for found in to_prune(find(config), None, None, True):
         remove(found)
     assert not any(path.exists() for path in (run, old, claim))
     assert all(path.exists() for path in (kept / "eval.json", stays / "run.json"))

@@ -23,7 +23,7 @@ from nanogpt.dataset import load
 from nanogpt.evaluate import evaluate
 from nanogpt.model import GPT
 from nanogpt.optimizer import learning_rate_at
-from nanogpt.state import Held
+from nanogpt.state import ClaimedError, Held
 from nanogpt.train import _optimizer_step, train
 
 GOLDEN = Path(__file__).parent / "golden_loss.json"
@@ -54,9 +54,12 @@ class Training:
         self.results = root / "results"
         self.model_directory = self.results / "model"
 
-    def run(self, dataset, model_settings, *, version="v", check_owner=lambda: None, **changes):
+    def run(self, dataset, model_settings, *, version="v", **changes):
+        checks = {
+            name: changes.pop(name) for name in {"check_lock", "check_owner"} & changes.keys()
+        }
         settings = TrainSettings.model_validate(BASE.model_dump() | changes)
-        held = Held(self.state, version, check_owner=check_owner)
+        held = Held(self.state, version, **checks)
         self.layouts = train("tiny", dataset, model_settings, settings, held, self.results)
         shutil.rmtree(self.state)
         return self
@@ -588,9 +591,29 @@ def test_who_is_no_longer_the_owner_writes_nothing(training, play, tiny):
         raise UserError("taken over")
 
     with pytest.raises(UserError, match="taken over"):
-        training.run(play, tiny, **LONG, check_owner=check)
+        training.run(play, tiny, **LONG, check_lock=check)
     assert not find_states(training.state)
     assert not training.results.exists()
+
+
+def test_whose_run_was_claimed_saves_for_a_return_and_writes_no_results(
+    training, uninterrupted, play, tiny, monkeypatch
+):
+    with_dropout = tiny.model_copy(update={"dropout": 0.2})
+    monkeypatch.setattr(train_module, "CHECK_INTERVAL", 0.0)
+    calls = []
+
+    def check():
+        calls.append("check")
+        if len(calls) == 5:
+            raise ClaimedError("another process trains this run")
+
+    with pytest.raises(ClaimedError):
+        training.run(play, with_dropout, **LONG, check_owner=check)
+    assert len(find_states(training.state)) == 1
+    assert not training.results.exists()
+    training.run(play, with_dropout, **LONG)
+    assert_same(training, uninterrupted())
 
 
 @pytest.mark.parametrize("interval", ["often", "-1", ""])

@@ -181,8 +181,7 @@ def test_an_orphan_with_old_settings_stops_and_overwrites_nothing(
     assert second.end() == 0, second.printed()
     stopped = error_line(first.printed())
     assert "one: another process trains this run with other settings" in stopped
-    left = [path.parent for path in states(project)]
-    assert bool(left) == (interval == "0.2"), "its state stays, for a return to its settings"
+    assert states(project), "it was saved, for a return to its settings"
     shutil.rmtree(project / ".nanogpt/state")
     assert_is_whole(project, untouched, later=())
 

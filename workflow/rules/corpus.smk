@@ -22,7 +22,8 @@ rule download:
     params:
         settings=lambda wildcards: {"url": url_of(wildcards)},
         wanted_digest=wanted_digest,
-        code=lambda wildcards: stage_code("download"),
+        # What a URL gives is no matter of our code: an upgrade downloads nothing again.
+        code="",
     script:
         "../scripts/download.py"
 
@@ -62,6 +63,7 @@ rule download_gpt2:
     threads: 1
     params:
         settings={},
-        code=lambda wildcards: stage_code("download_gpt2"),
+        # What a URL gives is no matter of our code: an upgrade downloads nothing again.
+        code="",
     script:
         "../scripts/download_gpt2.py"

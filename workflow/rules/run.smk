@@ -26,16 +26,15 @@ rule train:
         "../../envs/nanogpt.yaml"
     threads: 8
     resources:
-        # A profile can set a launcher here, such as srun; of one process, until more can train.
-        mpi="",
+        # A profile can set a launcher here, such as srun; of one process, until more can train. Not
+        # called `mpi`: of a job with that resource, Slurm would signal no step before its limit.
+        launcher="",
     params:
         settings=lambda wildcards: json.dumps(run_settings("model", "train")(wildcards)),
         code=lambda wildcards: stage_code("train"),
     shell:
-        # What Snakemake does not know of, and so does not remove before the job.
-        "rm -rf results/{wildcards.run}/milestones;"
         # Until Python listens, SIGUSR1 would end it, and this shell at any time.
-        " trap '' USR1; {resources.mpi} python workflow/scripts/train.py --run {wildcards.run}"
+        "trap '' USR1; exec {resources.launcher} python workflow/scripts/train.py --run {wildcards.run}"
         " --input {input} --output {output} --settings {params.settings:q}"
         " --code {params.code} --log {log} --threads {threads}"
 

@@ -17,4 +17,5 @@ def make(job: Job) -> dict[str, object]:
 
 
 milestones = milestone_files(results, asked.params.settings["train"]["milestones"])
-stage(asked, make, more_outputs=milestones, run=asked.params.run)
+more = {"more_outputs": milestones, "more_directory": results / "milestones"}
+stage(asked, make, run=asked.params.run, **more)
