@@ -5,7 +5,8 @@
 #   make test-faults   kills, full disks and damaged files, in full; SEED=2 for others
 #   make lint      style, types, workflow lint        make format    mend the style
 #   make report    the report over `report.runs`      make watch     curves in TensorBoard
-#   make clean     remove what was computed, also the cache and unfinished trainings           make distclean and the environment
+#   make clean     remove what was computed, with the cache and unfinished trainings
+#   make distclean and the environment
 
 PYTHON ?= python3
 CORES ?= all

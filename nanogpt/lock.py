@@ -106,8 +106,9 @@ def _acquire(directory: Path, work: str) -> Lock:
     seen: tuple[int, int] | None = None  # number and time of touch of the lock that is waited for
     watched_since = time.monotonic()
     while True:
-        directory.mkdir(parents=True, exist_ok=True)
         # An owner that has finished removes the directory: it may go, or be another one, any time.
+        with _vanishing():
+            directory.mkdir(parents=True, exist_ok=True)
         with _vanishing(), _opened(directory) as opened:
             number, found = _newest(opened)
             # Before it is judged, as this process may have slept since it looked last.
@@ -132,6 +133,10 @@ def _vanishing() -> Iterator[None]:
     """Let files vanish; on a disk over the network, their handles get stale."""
     try:
         yield
+    except FileExistsError as error:
+        # It was there, and has gone since; but a file, or a link that leads nowhere, stays.
+        if Path(error.filename).is_symlink() or Path(error.filename).is_file():
+            raise
     except OSError as error:
         if error.errno not in (errno.ENOENT, errno.ESTALE):
             raise

@@ -391,3 +391,13 @@ def test_on_a_full_disk_the_block_ends_well_and_the_next_one_takes_over(start):
     assert process.communicate()[0] == "holds\nreleased\n"
     with lock.hold(WORK, "which goes on") as held:
         held.check()
+
+
+@pytest.mark.parametrize("what", ["a link that leads nowhere", "a file"])
+def test_what_stands_in_the_place_of_a_directory_is_told_and_not_waited_for(what):
+    if what == "a file":
+        Path("shelf").write_text("a file")
+    else:
+        Path("shelf").symlink_to("nowhere")
+    with pytest.raises(OSError, match="shelf"), lock.hold(Path("shelf/state"), "work"):
+        pass

@@ -281,7 +281,7 @@ for turn in range(int(sys.argv[2])):
         digests = {str(outputs[name]): said["outputs"][str(path)] for name, path in names.items()}
         cache.store({**said, "outputs": digests}, outputs)
     elif turn % 5 == 0:  # as a user who doubts it, or who has no room
-        cache._remove(cache.directory() / said["version"])
+        cache.remove(cache.directory() / said["version"])
     for name, path in names.items():
         made = (Path("source") / path.relative_to("results")).read_bytes()
         assert outputs[name].read_bytes() == made, name
