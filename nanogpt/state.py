@@ -63,6 +63,10 @@ def hold(run: str, asked: Mapping[str, Any], settings: Mapping[str, Any]) -> Ite
                     "this one stops"
                 )
 
+        for left in STATE.glob(
+            f".{version}.*"
+        ):  # by one that was killed while it removed its state
+            shutil.rmtree(left, ignore_errors=True)
         adopted = _adopt(directory, run, asked)
         said = {"run": run, **asked, "settings": settings, "adopted": adopted}
         write_json(directory / "run.json", said)

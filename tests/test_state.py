@@ -358,3 +358,10 @@ def test_a_state_that_was_adopted_in_part_when_its_process_was_killed_is_gone_on
     with hold() as held:
         assert held.adopted == [OLDER]
         assert 10 in state.saved_steps(held.directory)
+
+
+def test_what_a_process_left_that_was_killed_while_it_removed_its_state_is_removed():
+    left = state.STATE / f".{VERSION}.abcdef"
+    left.mkdir(parents=True)
+    with hold():
+        assert not left.exists()
