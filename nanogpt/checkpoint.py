@@ -24,6 +24,7 @@ from torch import Tensor
 from nanogpt.config import ModelSettings, UserError, check_model, counted, explain
 from nanogpt.files import atomic_write, put_in_place, read_json, sha256_file, write_json
 from nanogpt.model import GPT
+from nanogpt.state import find_states, state_name, step_of
 from nanogpt.tokenizer import Tokenizer, load_tokenizer
 
 logger = logging.getLogger(__name__)
@@ -144,9 +145,8 @@ class Progress:
 
     version: str  # of the training, as stage.py computes it
     step: int = 0  # optimizer steps that are done
-    line: dict[str, Any] = field(
-        default_factory=dict
-    )  # what metrics.jsonl will say of the last one
+    # What metrics.jsonl will say of the last one.
+    line: dict[str, Any] = field(default_factory=dict)
     best_val_loss: float = math.inf
     kept: dict[str, Tensor] = field(default_factory=dict)  # the weights to keep, as of now
     metrics: bytearray = field(default_factory=bytearray)  # the lines of metrics.jsonl so far
@@ -178,8 +178,7 @@ def save_state(
         digest = sha256_file(temporary)
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
-        name = f"step-{progress.step}.{digest[:16]}.safetensors"
-        put_in_place(temporary, directory / name)
+        put_in_place(temporary, directory / state_name(progress.step, digest))
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         found = re.search(r"os error (\d+)", str(error))
@@ -189,16 +188,6 @@ def save_state(
         raise
     for path in find_states(directory)[STATES_KEPT:]:
         path.unlink(missing_ok=True)
-
-
-def find_states(directory: Path) -> list[Path]:
-    """The files of the states in a directory, newest first."""
-
-    def age(path: Path) -> tuple[int, int]:
-        step = path.name.removeprefix("step-").partition(".")[0]
-        return int(step) if step.isdecimal() else -1, path.stat().st_mtime_ns
-
-    return sorted(directory.glob("step-*.safetensors"), key=age, reverse=True)
 
 
 def load_state(
@@ -214,7 +203,7 @@ def load_state(
     for half_written in directory.glob(".state.*.tmp"):  # by a process that was killed
         half_written.unlink()
     for path in find_states(directory):
-        if sha256_file(path)[:16] != path.name.split(".")[1]:
+        if path.name != state_name(step_of(path), sha256_file(path)):
             logger.warning("%s: damaged; the state before it is taken, if there is one", path)
             path.unlink()
             continue

@@ -6,6 +6,7 @@ metrics so far and the saved states. What is in those, checkpoint.py knows.
 
 import logging
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ from nanogpt.files import read_json, write_json, write_text
 logger = logging.getLogger(__name__)
 
 STATE = Path(".nanogpt/state")
+STATE_NAME = re.compile(r"step-[0-9]+\.")
 CLAIMS = Path(".nanogpt/runs")  # a file a run, with the version that is to be its result
 
 
@@ -63,9 +65,8 @@ def hold(run: str, asked: Mapping[str, Any], settings: Mapping[str, Any]) -> Ite
                     "this one stops"
                 )
 
-        for left in STATE.glob(
-            f".{version}.*"
-        ):  # by one that was killed while it removed its state
+        # By one that was killed while it removed its state.
+        for left in STATE.glob(f".{version}.*"):
             shutil.rmtree(left, ignore_errors=True)
         adopted = _adopt(directory, run, asked)
         said = {"run": run, **asked, "settings": settings, "adopted": adopted}
@@ -83,11 +84,29 @@ def hold(run: str, asked: Mapping[str, Any], settings: Mapping[str, Any]) -> Ite
                 shutil.rmtree(gone, ignore_errors=True)
 
 
+def state_name(step: int, digest: str) -> str:
+    """The name of a saved state's file."""
+    return f"step-{step}.{digest[:16]}.safetensors"
+
+
+def find_states(directory: Path) -> list[Path]:
+    """The files of the states in a directory, newest first."""
+    found = _state_files(directory)
+    return sorted(found, key=lambda path: (step_of(path), path.stat().st_mtime_ns), reverse=True)
+
+
 def saved_steps(directory: Path) -> list[int]:
     """The steps at which the states in a directory were saved, in order."""
-    names = [path.name.removeprefix("step-") for path in directory.glob("step-*.safetensors")]
-    steps = [name.partition(".")[0] for name in names]
-    return sorted(int(step) for step in steps if step.isdecimal())
+    return sorted(map(step_of, _state_files(directory)))
+
+
+def _state_files(directory: Path) -> list[Path]:
+    return [path for path in directory.glob("step-*.safetensors") if STATE_NAME.match(path.name)]
+
+
+def step_of(path: Path) -> int:
+    """The step at which a state was saved, by its file's name."""
+    return int(path.name.removeprefix("step-").partition(".")[0])
 
 
 def _adopt(directory: Path, run: str, asked: Mapping[str, Any]) -> list[str]:

@@ -17,13 +17,13 @@ from torch.nn import functional as F
 
 from nanogpt import playwright
 from nanogpt import train as train_module
-from nanogpt.checkpoint import find_states, load_model
+from nanogpt.checkpoint import load_model
 from nanogpt.config import EvalSettings, TrainSettings, UserError
 from nanogpt.dataset import load
 from nanogpt.evaluate import evaluate
 from nanogpt.model import GPT
 from nanogpt.optimizer import learning_rate_at
-from nanogpt.state import ClaimedError, Held
+from nanogpt.state import ClaimedError, Held, find_states
 from nanogpt.train import _optimizer_step, train
 
 GOLDEN = Path(__file__).parent / "golden_loss.json"
