@@ -4,7 +4,8 @@
 #   make test      the whole test suite
 #   make test-faults   kills, full disks and damaged files, in full; SEED=2 for others
 #   make lint      style, types, workflow lint        make format    mend the style
-#   make report    the report over `report.runs`      make watch     curves in TensorBoard
+#   make bench     how fast the models of `report.runs` train and sample here
+#   make report    all runs as they stand, also unfinished ones      make watch     their curves in TensorBoard
 #   make clean     remove what was computed, with the cache and unfinished trainings
 #   make distclean and the environment
 
@@ -43,10 +44,10 @@ format: environment
 	$(BIN)/python tests/errors.py > docs/ERRORS.md
 
 report: environment
-	$(BIN)/snakemake --cores $(CORES)
+	$(BIN)/nanogpt report
 
 watch: environment
-	$(BIN)/tensorboard --logdir results
+	$(BIN)/nanogpt watch
 
 clean:
 	rm -rf .snakemake .nanogpt resources/corpora resources/tokenizers

@@ -154,6 +154,10 @@ class Progress:
     # Where it was computed (device.layout), each with its first_step.
     layouts: list[dict[str, Any]] = field(default_factory=list)
 
+    def summary(self) -> str:
+        """What there is to say of a finished training."""
+        return f"best validation loss {self.best_val_loss:.4f}, {self.seconds:,.0f} s of training"
+
     NUMBERS = ("version", "step", "line", "best_val_loss", "seconds", "layouts")
 
 

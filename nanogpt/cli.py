@@ -5,7 +5,10 @@ A command calls one function of the package; torch is imported only by those tha
 
 import json
 import logging
+import subprocess
 import sys
+import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -132,6 +135,52 @@ def verify(
         print(f"{counted(len(manifests), 'manifest')}, {counted(len(problems), 'problem')}")
     if problems:
         sys.exit(1)
+
+
+@app.command
+def report(results: Path = Path("results"), output: Path = Path("results/report/now")) -> None:
+    """Compare all runs that lie there as they stand, unfinished and failed ones too.
+
+    The report of the workflow, results/report/index.html, is of the runs that config.yaml lists.
+
+    Args:
+        results: the directory of runs.
+        output: where the report goes.
+    """
+    from nanogpt.report import write_report
+    from nanogpt.results import find_runs
+
+    print(f"{write_report(find_runs(results), output)}: {output / 'index.html'}")
+
+
+@app.command
+def watch(
+    results: Path = Path("results"), host: str = "localhost", port: int = 6006, every: float = 5.0
+) -> None:
+    """Show the curves of all runs in TensorBoard, those of trainings that go on as they grow.
+
+    Args:
+        results: the directory of runs.
+        host: where TensorBoard listens.
+        port: likewise.
+        every: seconds between two looks for new metrics.
+    """
+    from nanogpt.events import append_events
+    from nanogpt.state import find_metrics
+
+    with tempfile.TemporaryDirectory() as directory:
+        written: dict[str, int] = {}
+        append_events(find_metrics(results), Path(directory), written)
+        address = ["--host", host, "--port", str(port)]
+        command = [sys.executable, "-m", "tensorboard.main", "--logdir", directory, *address]
+        with subprocess.Popen([*command, "--reload_interval", str(every)]) as tensorboard:
+            try:
+                while tensorboard.poll() is None:
+                    time.sleep(every)
+                    append_events(find_metrics(results), Path(directory), written)
+            finally:
+                tensorboard.terminate()
+        sys.exit(tensorboard.returncode)
 
 
 @app.command(name="cache")

@@ -2,16 +2,18 @@
 
 `load` turns the mapping of config.yaml into a checked, frozen `Config`; `resolve_run` says what a
 run comes to once built-in defaults, `defaults`, presets, the run's entry and the command line are
-laid over one another. Messages, the JSON schema and the table of settings come from the same
-models. What the settings do is left to the modules that read them.
+laid over one another. A run with a `sweep` stands for many, which `load` puts in its place.
+Messages, the JSON schema and the table of settings come from the same models. What the settings do
+is left to the modules that read them.
 """
 
 import contextlib
 import difflib
+import itertools
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from encodings.aliases import aliases
 from pathlib import Path
@@ -24,7 +26,9 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PrivateAttr,
     ValidationError,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
@@ -36,6 +40,12 @@ MANY_NAMES = 20
 
 # Characters of a wrong value that a message shows.
 LONGEST_SHOWN = 80
+
+# Runs of a sweep that a message shows.
+RUNS_SHOWN = 3
+
+# Bytes of the name of a sweep's run. File systems allow 255, of which temporary names need some.
+LONGEST_NAME = 200
 
 # A name becomes a file name, so it must not be able to leave its directory.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -212,6 +222,18 @@ class SampleSettings(Settings):
     dtype: Dtype = Field("float32", description="float32, bfloat16 (autocast) or auto")
 
 
+class BenchSettings(Settings):
+    """The benchmark of training and sampling. The defaults are those of nanoGPT's bench.py."""
+
+    batch_size: int | None = Field(None, ge=1, description="windows in a step; none: train's")
+    data: Literal["real", "random"] = Field(
+        "real", description="windows of the dataset, or random token ids"
+    )
+    burn_in: int = Field(10, ge=0, description="steps before timing starts")
+    steps: int = Field(20, ge=1, description="timed steps")
+    seed: Seed = Field(1337, description="seed of the initial weights, batches and dropout")
+
+
 def _one_makes_a_list(value: Any) -> Any:
     return [] if value is None else [value] if isinstance(value, str) else value
 
@@ -351,20 +373,56 @@ class RunDefaults(Settings):
     train: Annotated[TrainSettings, empty_allowed(TrainSettings)] = TrainSettings()
     eval: Annotated[EvalSettings, empty_allowed(EvalSettings)] = EvalSettings()
     sample: Annotated[SampleSettings, empty_allowed(SampleSettings)] = SampleSettings()
+    bench: Annotated[BenchSettings, empty_allowed(BenchSettings)] = BenchSettings()
 
-    GROUPS: ClassVar = ("model", "train", "eval", "sample")
+    GROUPS: ClassVar = ("model", "train", "eval", "sample", "bench")
+
+
+# What a sweep can name: (group, setting) by key; a dataset is in no group.
+SWEEPABLE = {
+    "dataset": ("", "dataset"),
+    "model": ("model", "preset"),
+    "seed": ("train", "seed"),
+    **{
+        f"{group}.{setting}": (group, setting)
+        for group, settings in RunDefaults()
+        for setting in type(settings).model_fields
+    },
+}
+
+
+def _something_swept(value: Any) -> Any:
+    if value is None or value == {}:
+        raise ValueError("nothing is swept; name settings and their values, or leave it out")
+    return value
+
+
+SweptValue = Annotated[Any, WithJsonSchema({"type": ["string", "number", "boolean", "null"]})]
 
 
 class RunEntry(RunDefaults):
     """A run as config.yaml writes it: only what differs from `defaults`."""
 
     dataset: str | None = Field(None, description="name of a dataset; none: the run's own name")
+    sweep: Annotated[
+        dict[str, Annotated[list[SweptValue], Field(json_schema_extra={"minItems": 1})]],
+        BeforeValidator(_something_swept),
+    ] = Field(
+        {},
+        description="settings and the values that each takes, as `{model: [tiny, small], "
+        "seed: [1, 2, 3], train.learning_rate: [1e-3, 2e-3]}`; the entry stands for a run of each "
+        "combination (docs/SWEEPS.md)",
+        json_schema_extra={"minProperties": 1, "propertyNames": {"enum": list(SWEEPABLE)}},
+    )
 
 
 class Report(Settings):
     """The report that `rule all` makes."""
 
-    runs: list[str] = Field(default_factory=list, description="runs that the report compares")
+    runs: list[str] = Field(
+        default_factory=list,
+        description="runs that the report compares; a sweep stands for all of its runs",
+    )
 
 
 class Config(RunDefaults):
@@ -381,6 +439,13 @@ class Config(RunDefaults):
         description="directories or URL prefixes that hold a file at <host>/<path>, tried first",
     )
 
+    _sweep_of: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    @property
+    def sweep_of(self) -> dict[str, str]:
+        """The entry of config.yaml that a sweep's run comes from, by the run's name."""
+        return self._sweep_of
+
 
 class Run(Settings):
     """What a run comes to: every setting has its value."""
@@ -391,6 +456,7 @@ class Run(Settings):
     train: TrainSettings
     eval: EvalSettings
     sample: SampleSettings
+    bench: BenchSettings
 
 
 def find_texts(directory: Path = TEXTS) -> list[str]:
@@ -471,6 +537,8 @@ def _check_keys(root: yaml.Node, path: str | Path) -> None:
 def load(mapping: Mapping[str, Any], texts: Iterable[str] = ()) -> Config:
     """Check the mapping of config.yaml; each name of `texts` becomes a corpus and a dataset.
 
+    The runs of a sweep stand in its place, in `runs` and in `report.runs`.
+
     Errors: UserError with one line that names the first thing that is wrong.
     """
     try:
@@ -498,7 +566,10 @@ def load(mapping: Mapping[str, Any], texts: Iterable[str] = ()) -> Config:
         }
     )
     _check_names(config)
-    return config
+    config = _with_runs_of_sweeps(config)
+    for name in run_names(config):
+        resolve_run(config, name)
+    return config.model_copy(update={"report": Report(runs=_report_runs(config))})
 
 
 def _check_names(config: Config) -> None:
@@ -517,13 +588,133 @@ def _check_names(config: Config) -> None:
         find(config.corpora, dataset.corpus or name, f"datasets.{name}.corpus", "corpus")
         _check_tokenizer(config, name)
     for name, run in config.runs.items():
-        find(config.datasets, run.dataset or name, f"runs.{name}.dataset", "dataset")
-    for name in run_names(config):
-        resolve_run(config, name)
-    for number, name in enumerate(config.report.runs):
-        find(run_names(config), name, "report.runs", "run")
-        if name in config.report.runs[:number]:
+        if "dataset" not in run.sweep:
+            find(config.datasets, run.dataset or name, f"runs.{name}.dataset", "dataset")
+
+
+def _report_runs(config: Config) -> list[str]:
+    """The runs of the report, each once."""
+    known = dict.fromkeys([*run_names(config), *config.sweep_of.values()])
+    seen: set[str] = set()
+    for name in config.report.runs:
+        find(known, name, "report.runs", "run")
+        if name in seen:
             raise UserError(f"report.runs: `{name}` stands there twice; name it once")
+        seen.add(name)
+    runs = expand(config, config.report.runs)
+    for run in runs:
+        sweep = config.sweep_of.get(run)
+        if run in seen and sweep in seen:
+            raise UserError(
+                f"report.runs: `{run}` stands there twice, as a run of `{sweep}` too; name it once"
+            )
+    return runs
+
+
+def _with_runs_of_sweeps(config: Config) -> Config:
+    """The config with the runs of each sweep in its place."""
+    runs: dict[str, RunEntry] = {}
+    sweep_of: dict[str, str] = {}
+    for name, entry in config.runs.items():
+        if not entry.sweep:
+            runs[name] = entry
+            continue
+        where = f"runs.{name}.sweep"
+        for run, swept in _runs_of_sweep(config, name, entry):
+            if sweep_of.get(run) == name:
+                raise UserError(
+                    f"{where}: two of its runs would be called `{run}`; put its keys in another "
+                    "order, or rename a value"
+                )
+            if run in runs or run in config.runs or run in config.datasets:
+                raise UserError(
+                    f"{where}: one of its runs would be called `{run}`, as another run, dataset or "
+                    "text is; rename one of them"
+                )
+            if len(run) > LONGEST_NAME:
+                raise UserError(
+                    f"{where}: the name of a run, `{run[:LONGEST_SHOWN]}…`, would have {len(run)} "
+                    f"characters, and {LONGEST_NAME} are the most; shorten the names in it, or "
+                    "sweep fewer settings"
+                )
+            runs[run] = swept
+            sweep_of[run] = name
+    expanded = config.model_copy(update={"runs": runs})
+    expanded._sweep_of = sweep_of
+    return expanded
+
+
+def _runs_of_sweep(config: Config, name: str, entry: RunEntry) -> Iterator[tuple[str, RunEntry]]:
+    """The name and the entry of each run of a sweep; the first key varies slowest."""
+    keys: dict[tuple[str, str], str] = {}
+    axes = []
+    for key, values in entry.sweep.items():
+        where = f"runs.{name}.sweep.{key}"
+        if key not in SWEEPABLE:
+            raise UserError(f"{where}: unknown setting{_meant_setting(key)}")
+        other = keys.setdefault(SWEEPABLE[key], key)
+        if other != key:
+            raise UserError(f"{where}: `{other}` is the same setting; leave one of them out")
+        axes.append(_swept_values(config, key, values, where))
+    for combination in itertools.product(*axes):
+        groups: dict[str, dict[str, Any]] = {"": {"dataset": entry.dataset or name, "sweep": {}}}
+        for (group, setting), (_, value) in zip(keys, combination, strict=True):
+            groups.setdefault(group, {})[setting] = value
+        laid_over = groups.pop("")
+        for group, settings in groups.items():
+            laid_over[group] = getattr(entry, group).model_copy(update=settings)
+        run = ".".join([name, *(part for part, _ in combination)])
+        yield run, entry.model_copy(update=laid_over)
+
+
+def _swept_values(config: Config, key: str, values: list[Any], where: str) -> list[tuple[str, Any]]:
+    """The values of a key, checked: (its part of the run's name, value)."""
+    group, setting = SWEEPABLE[key]
+    model: type[Settings] = type(getattr(config.defaults, group)) if group else RunEntry
+    names = {"preset": (config.models, "model"), "dataset": (config.datasets, "dataset")}
+    if not values:
+        raise UserError(f"{where}: no value; give it some, or leave it out")
+    texts: dict[Any, str] = {}
+    for given in values:
+        if isinstance(given, list | dict):
+            raise UserError(
+                f"{where}: a list or mapping cannot be swept (found {_shown(given)}); write such "
+                "runs one by one"
+            )
+        try:
+            value = getattr(model.model_validate({setting: given}), setting)
+        except ValidationError as error:
+            raise UserError(f"{where}: {_told(error.errors(include_url=False)[0])}") from None
+        text = _as_part_of_name(given)
+        if setting in names:
+            known, kind = names[setting]
+            find(known, text, where, kind)
+        if not NAME.fullmatch(f"{setting}-{text}"):
+            raise UserError(
+                f"{where}: `{text}` cannot stand in the name of a run, which has letters, digits, "
+                "dot, dash and underscore; write such runs one by one"
+            )
+        if value in texts:
+            also = "" if texts[value] == text else f", as `{texts[value]}` too"
+            raise UserError(f"{where}: `{text}` stands there twice{also}; name it once")
+        texts[value] = text
+    part = key.rpartition(".")[2]
+    return [(f"{part}-{text}", value) for value, text in texts.items()]
+
+
+def _as_part_of_name(value: Any) -> str:
+    """A value as config.yaml has it; what is no string, as YAML writes it."""
+    if value is None:
+        return "none"
+    return value if isinstance(value, str) else _yaml_scalar(value)
+
+
+def _meant_setting(key: str) -> str:
+    """What an unknown key of a sweep should perhaps be."""
+    in_groups = [f"`{known}`" for known in SWEEPABLE if known.endswith(f".{key}")]
+    if in_groups:
+        return f"; did you mean {' or '.join(in_groups)}?"
+    return _did_you_mean(key, SWEEPABLE) or "; a setting is named with its group: `train.max_iters`"
 
 
 def _check_tokenizer(config: Config, dataset: str) -> None:
@@ -542,7 +733,36 @@ def _check_tokenizer(config: Config, dataset: str) -> None:
 
 def run_names(config: Config) -> list[str]:
     """All names that can stand in results/<run>/: runs, and datasets that no run is named after."""
-    return [*config.runs, *(name for name in config.datasets if name not in config.runs)]
+    entries = {*config.runs, *config.sweep_of.values()}
+    return [*config.runs, *(name for name in config.datasets if name not in entries)]
+
+
+def expand(config: Config, names: Iterable[str]) -> list[str]:
+    """The names with those of sweeps replaced by their runs."""
+    runs: dict[str, list[str]] = {}
+    for run, sweep in config.sweep_of.items():
+        runs.setdefault(sweep, []).append(run)
+    return [run for name in names for run in runs.get(name, [name])]
+
+
+# What a benchmark takes from the settings of a training; the rest changes no speed.
+BENCHED = ("batch_size", "device", "dtype", "compile", "deterministic")
+
+
+def bench_runs(config: Config, runs: Sequence[str]) -> dict[str, str]:
+    """For each run, the first of them whose benchmark would be the same: one is enough for all."""
+    first: dict[Any, str] = {}
+    same = {}
+    for name in runs:
+        run = resolve_run(config, name)
+        train, bench = run.train, run.bench
+        benched = train.model_dump(include=set(BENCHED))
+        if bench.batch_size:
+            benched["batch_size"] = bench.batch_size
+        rest = bench.model_copy(update={"batch_size": None})
+        measured = (run.dataset, run.model, *benched.values(), rest)
+        same[name] = first.setdefault(measured, name)
+    return same
 
 
 def find(names: Any, name: str, where: str, kind: str) -> Any:
@@ -564,11 +784,17 @@ def find_dataset(config: Config, name: str) -> tuple[Corpus, Dataset]:
 
 def run_layers(config: Config, name: str) -> list[tuple[str, dict[str, dict[str, Any]]]]:
     """The settings of a run by source, weakest first: (source, {group: {setting: value}})."""
-    find(run_names(config), name, "runs", "run")
+    if name not in config.runs:
+        runs = expand(config, [name])
+        if runs != [name]:
+            shown = ", ".join(f"`{run}`" for run in runs[:RUNS_SHOWN])
+            more = f" and {len(runs) - RUNS_SHOWN:,} more" if len(runs) > RUNS_SHOWN else ""
+            raise UserError(f"runs: `{name}` is a sweep; its runs are {shown}{more}")
+        find(run_names(config), name, "runs", "run")
     layers: list[tuple[str, dict[str, dict[str, Any]]]] = []
     entries: list[tuple[str, RunDefaults]] = [("defaults", config.defaults)]
     if name in config.runs:
-        entries.append((f"runs.{name}", config.runs[name]))
+        entries.append((f"runs.{config.sweep_of.get(name, name)}", config.runs[name]))
     entries.append(("command line", config))
     for source, entry in entries:
         groups = {
@@ -665,9 +891,10 @@ def settings_page() -> str:
         ("train", TrainSettings, TrainSettings.model_fields),
         ("eval", EvalSettings, EvalSettings.model_fields),
         ("sample", SampleSettings, SampleSettings.model_fields),
+        ("bench", BenchSettings, BenchSettings.model_fields),
         ("corpora.<name>", Corpus, Corpus.model_fields),
         ("datasets.<name>", Dataset, Dataset.model_fields),
-        ("runs.<name>, beside the groups above", RunEntry, ["dataset"]),
+        ("runs.<name>, beside the groups above", RunEntry, ["dataset", "sweep"]),
         ("report", Report, ["runs"]),
         ("top level", Config, ["mirrors"]),
     ):
@@ -693,12 +920,18 @@ def explain(error: ValidationError, model: type[BaseModel] = Config) -> str:
         names = _settings_at(first["loc"][:-1], model)
         message = f"unknown setting{_did_you_mean(str(first['loc'][-1]), names)}"
     else:
-        message = _problem(first)
-        found = first["input"]
-        if isinstance(found, str | int | float | list | None) and f"`{found}`" not in message:
-            message += f" (found {_shown(found)})"
+        message = _told(first)
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     return f"{where or 'config'}: {message}{more}"
+
+
+def _told(error: Mapping[str, Any]) -> str:
+    """What one of pydantic's errors says, and of which value."""
+    message = _problem(error)
+    found = error["input"]
+    if isinstance(found, str | int | float | list | None) and f"`{found}`" not in message:
+        message += f" (found {_shown(found)})"
+    return message
 
 
 def _problem(error: Mapping[str, Any]) -> str:

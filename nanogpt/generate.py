@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nanogpt.checkpoint import Checkpoint, load_model
-from nanogpt.config import SampleSettings, UserError
+from nanogpt.config import SampleSettings, UserError, counted
 from nanogpt.corpus import read_text
 from nanogpt.device import autocast
 from nanogpt.files import write_text
@@ -77,10 +77,10 @@ def encode_prompt(checkpoint: Checkpoint, settings: SampleSettings) -> tuple[str
     return checkpoint.tokenizer.decode(ids), torch.from_numpy(ids.astype("int64"))[None]
 
 
-def sample(run: str, model_directory: Path, settings: SampleSettings, path: Path) -> None:
+def sample(run: str, model_directory: Path, settings: SampleSettings, path: Path) -> str:
     """Draw samples from a model directory and write them to `path`, headed by the settings.
 
-    settings: with device and dtype resolved.
+    settings: with device and dtype resolved. Returns what there is to say of it in one line.
     """
     checkpoint = load_model(model_directory, settings.device)
     text, prompt = encode_prompt(checkpoint, settings)
@@ -92,6 +92,7 @@ def sample(run: str, model_directory: Path, settings: SampleSettings, path: Path
         heading = f"--- sample {number} of {settings.num_samples} "
         lines += ["", heading.ljust(80, "-"), text + checkpoint.tokenizer.decode(row.cpu())]
     write_text(path, "\n".join(lines) + "\n")
+    return f"{counted(len(tokens), 'sample')} of {counted(tokens.shape[1], 'token')}"
 
 
 def stream(checkpoint: Checkpoint, settings: SampleSettings) -> Iterator[str]:

@@ -274,12 +274,14 @@ def prepare(
     tokenizer_file: str | Path | None = None,
     plan_file: str | Path | None = None,
     threads: int = 1,
-) -> None:
+) -> str:
     """Write train.bin, val.bin, tokenizer.json and meta.json of a corpus to `directory`.
 
     tokenizer_file: of another dataset, or GPT-2's merges. plan_file: plan.json as jobs left it,
     beside tokenizer.json and the directories of all groups; without it, all is made here, as one
     group.
+
+    Returns what there is to say of it in one line.
 
     Errors: those of the four steps, and UserError for a split of less than two tokens.
     """
@@ -306,7 +308,6 @@ def prepare(
     }
     for split in SPLITS:
         meta[split] = {**totals[split], "sha256": digests[split]}
-        logger.info("%s: %s tokens", split, f"{totals[split]['n_tokens']:,}")
     if corpus.builtin:
         # Over what evaluation predicts: all of the split but its first token. A play is ASCII.
         encoding = counts[0]["files"][0]["encoding"]
@@ -316,6 +317,8 @@ def prepare(
         meta["source"] = {"val_bits_per_byte": float(bits) / (meta["val"]["n_bytes"] - first)}
     meta["files"] = [file for group in counts for file in group["files"]]
     write_json(directory / "meta.json", meta)
+    n_train, n_val = (f"{meta[split]['n_tokens']:,}" for split in SPLITS)
+    return f"{n_train} tokens to train on, {n_val} to validate"
 
 
 def gather(groups: Sequence[Path], directory: Path) -> dict[str, str]:

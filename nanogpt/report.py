@@ -1,122 +1,229 @@
-"""Tables and plots over finished runs, and TensorBoard's view of one run.
+"""The report: a page that stands alone, the same as Markdown, and a table with its dictionary.
 
-Reads what training, evaluation and sampling left in results/<run>/ and measures nothing itself. The
-page's looks are in templates/report.html; which runs are compared is the caller's choice.
+What runs left is read by results.py and drawn by plots.py; which runs are compared is the caller's
+choice. The page's looks and its few lines of script are in templates/report.html.
 """
 
-import io
-import json
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import matplotlib
-import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, LogLocator
-from tensorboard.compat.proto.event_pb2 import Event
-from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.summary.writer.record_writer import RecordWriter
 
-from nanogpt.config import UserError
-from nanogpt.files import atomic_write, read_json, write_text
+from nanogpt import plots, results
+from nanogpt.config import UserError, counted
+from nanogpt.files import write_text
+from nanogpt.plots import LOSS_OVER, Look
+from nanogpt.results import COLUMNS, Run
 
-TAGS = {
-    "loss": "loss/batch",
-    "train_loss": "loss/train",
-    "val_loss": "loss/val",
-    "learning_rate": "learning_rate",
-    "grad_norm": "grad_norm",
-    "tokens_per_second": "tokens_per_second",
-}
+CHARTS = (*(f"loss_{name}" for name in LOSS_OVER), "scaling", "speed", "position", "calibration")
 
-# Okabe and Ito's colours, which the colour-blind tell apart, without yellow and black, which vanish
-# on white and on black. Past the sixth run the shape of the mark tells runs of one colour apart.
-COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"]
-MARKS = [("o", "●"), ("s", "■"), ("^", "▲"), ("D", "◆"), ("v", "▼")]
+MOST_SAMPLES = 24  # on the page
+SMALLEST_FILTERED = 15  # runs from which on the page has a field to choose among them
 
-INK = "#010203"  # stands for currentColor, which matplotlib does not know
-STYLE: dict[Any, Any] = {
-    "svg.hashsalt": "nanogpt",
-    "svg.fonttype": "none",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    **dict.fromkeys(
-        ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK
-    ),
-}
-LABEL_POINTS = 13  # from one label's baseline to the next
-SAMPLE_CHARACTERS = 600
-SAMPLE_HEADER = 4000  # characters that the settings above the samples may take
-
-_si = EngFormatter(sep="\N{NO-BREAK SPACE}")
+DASH = "\N{EN DASH}"
 
 
-def _three_digits(value: float) -> str:
-    return _si(float(f"{value:.3g}"))
+def write_report(runs: Sequence[Run], directory: Path) -> str:
+    """Compare runs: index.html, report.md, runs.csv, its dictionary columns.csv, and the charts.
 
+    The same runs give the same bytes. Returns what there is to say of it in one line.
 
-# Column of runs.csv -> heading on the page, and how the page rounds it.
-COLUMNS: dict[str, tuple[str, Any]] = {
-    "run": ("run", str),
-    "dataset": ("dataset", str),
-    "parameters": ("parameters", _three_digits),
-    "tokens_seen": ("tokens seen", _three_digits),
-    "steps": ("steps", "{:,}".format),
-    "val_loss_nats_per_token": ("val loss (nats/token)", "{:.4f}".format),
-    "val_perplexity_per_token": ("perplexity (per token)", "{:.2f}".format),
-    "val_bits_per_byte": ("bits per byte", "{:.4f}".format),
-    "train_loss_nats_per_token": ("train loss (nats/token)", "{:.4f}".format),
-    "excess_over_source_percent": ("above the source's entropy (%)", "{:.1f}".format),
-    "training_seconds": ("training time (s)", "{:,.0f}".format),
-    "tokens_per_second": ("speed (tokens/s)", "{:,.0f}".format),
-}
-
-
-def read_metrics(path: Path) -> pd.DataFrame:
-    """The metrics.jsonl of a run, one row a line; NaN where a line has null or lacks the key.
-
-    Columns: step, tokens (seen so far), loss, train_loss, val_loss (nats per token), learning_rate,
-    grad_norm, tokens_per_second, seconds (of training so far). A last line that was cut off is
-    left out. Errors: UserError for a file that is absent, empty or no metrics.
-    """
-    frame = pd.DataFrame(_read_lines(path)).reindex(columns=["step", "tokens", *TAGS, "seconds"])
-    return frame.astype(float).astype({"step": int, "tokens": int})
-
-
-def write_report(runs: Sequence[Path], directory: Path) -> None:
-    """Compare runs: index.html (self-contained), report.md, runs.csv and loss.svg in `directory`.
-
-    Each run is a directory with metrics.jsonl, eval.json and, if there are any, samples.txt; it is
-    called by the directory's name. The same files give the same bytes.
-    Errors: UserError for no runs, or a file of a run that is absent or damaged.
+    Errors: UserError for no runs.
     """
     if not runs:
-        raise UserError("report.runs: no runs to report on; name at least one")
-    curves = [read_metrics(run / "metrics.jsonl") for run in runs]
-    rows = [_summarize(run, metrics) for run, metrics in zip(runs, curves, strict=True)]
-    svg = _plot_losses(rows, curves)
+        raise UserError("no runs to report on; name at least one in report.runs, or train one")
+    rows = results.table(runs)
+    look = plots.looks(rows)
+    loss = plots.loss_plots(runs, look)
+    charts = {f"loss_{name}": chart for name, chart in loss.items()} | {
+        "scaling": plots.scaling_plot(runs, look),
+        "speed": plots.speed_plot(runs, look),
+        "position": plots.position_plot(runs, look),
+        "calibration": plots.calibration_plot(runs, look),
+    }
+    assert tuple(charts) == CHARTS
+    said = _say(runs, rows, look)
+    write_text(directory / "index.html", _page(said, charts))
+    write_text(directory / "report.md", _markdown(said))
+    write_text(directory / "runs.csv", rows.to_csv(index=False, lineterminator="\n"))
+    dictionary = pd.DataFrame(
+        [(column.name, column.unit, column.meaning) for column in COLUMNS],
+        columns=["column", "unit", "meaning"],
+    )
+    write_text(directory / "columns.csv", dictionary.to_csv(index=False, lineterminator="\n"))
+    # CanvasText is black or white as the reader's colour scheme has it; a program that does not
+    # know it draws black. On the page a chart has the colour of the text around it.
+    style = "<style>:root { color-scheme: light dark; color: CanvasText }</style>"
+    for name, svg in charts.items():
+        write_text(directory / f"{name}.svg", svg.replace("<defs>", style + "<defs>", 1))
+    best = (f"{one['bits_per_byte']} bits per byte on {one['dataset']}" for one in said["findings"])
+    return "; ".join([counted(len(runs), "run"), *best])
 
-    # The page and report.md show the same cells; the page adds marks and samples.
-    headings = [heading for heading, _ in COLUMNS.values()]
-    shown = []
-    for place, (run, row) in enumerate(zip(runs, rows, strict=True)):
-        cells = [
-            "\N{EN DASH}" if pd.isna(row[name]) else form(row[name])
-            for name, (_, form) in COLUMNS.items()
-        ]
-        shown.append(
+
+# --- What the page and report.md say --------------------------------------------------------
+
+
+def _say(runs: Sequence[Run], rows: pd.DataFrame, look: Mapping[str, Look]) -> dict[str, Any]:
+    differ, shared = results.settings_that_differ(runs)
+    shown = [run for run in _first_of_groups(runs) if run.sample is not None][:MOST_SAMPLES]
+    return {
+        "title": f"{counted(len(runs), 'run')} on {_listed(dict.fromkeys(rows['dataset']))}",
+        "findings": _findings(runs, rows),
+        "runs": _table(rows, look),
+        "seeds": _seeds_table(results.seeds_table(rows)),
+        "kinds": _kinds_table(runs),
+        "copying": _copying_table(runs),
+        "samples": [
+            {"run": run.name, "look": look[run.group], "text": run.sample} for run in shown
+        ],
+        "n_left_out": sum(run.sample is not None for run in runs) - len(shown),
+        "settings": {
+            "headings": ["run", *differ],
+            "rows": [[run.name, *(_value(run, name) for name in differ)] for run in runs],
+        },
+        "shared": {name: _written(value) for name, value in shared.items()},
+        "environments": [
+            ({name: _written(value) for name, value in said.items()}, _few(names))
+            for said, names in results.environments(runs)
+        ],
+        "notes": [(run.name, run.status, run.note) for run in runs if run.note],
+        "dictionary": [column for column in COLUMNS if column.meaning],
+        "filtered": len(runs) >= SMALLEST_FILTERED,
+    }
+
+
+def _listed(names: Sequence[str] | Mapping[str, Any]) -> str:
+    names = [name for name in names if name]
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names) or DASH
+
+
+def _few(names: Sequence[str]) -> str:
+    rest = f" and {len(names) - 4} more" if len(names) > 4 else ""
+    return ", ".join(names[:4]) + rest
+
+
+def _first_of_groups(runs: Sequence[Run]) -> list[Run]:
+    firsts: dict[str, Run] = {}
+    for run in runs:
+        if run.evaluation:
+            firsts.setdefault(run.group, run)
+    return list(firsts.values())
+
+
+def _findings(runs: Sequence[Run], rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """The best run of each dataset, and what its loss is held against, in bits per byte."""
+    found = []
+    evaluated = rows[rows["val_bits_per_byte"].notna()]
+    for dataset, members in evaluated.groupby("dataset", sort=False):
+        best = members.sort_values("val_bits_per_byte", kind="stable").iloc[0]
+        run = next(run for run in runs if run.name == best["run"])
+        found.append(
             {
-                "cells": cells,
-                "diverged": row["diverged"],
-                "colour": _colour(place),
-                "mark": _mark(place)[1],
-                "sample": _read_sample(run / "samples.txt"),
+                "dataset": dataset,
+                "run": run.name,
+                "bits_per_byte": f"{best['val_bits_per_byte']:.3f}",
+                "ngram": f"{best['ngram_bits_per_byte']:.3f}" if run.ngram else None,
+                "order": run.ngram_best.get("order"),
+                "source": f"{run.evaluation['source']['bits_per_byte']:.3f}"
+                if run.evaluation.get("source")
+                else None,
             }
         )
+    return found
+
+
+def _table(rows: pd.DataFrame, look: Mapping[str, Look]) -> dict[str, Any]:
+    """The columns that anything is known of, each cell with what it is sorted by."""
+    columns = [
+        column
+        for column in COLUMNS
+        if column.form
+        and (column.name in ("run", "dataset") or rows[column.name].notna().any())
+        and (column.name != "status" or (rows["status"] != "finished").any())
+    ]
+    lines = []
+    for _, row in rows.iterrows():
+        cells = []
+        for column in columns:
+            value = row[column.name]
+            known = not (pd.isna(value) or value == "")
+            assert column.form
+            cells.append(
+                {"text": column.form(value) if known else DASH, "value": value if known else ""}
+            )
+        lines.append({"cells": cells, "look": look[row["group"]], "status": row["status"]})
+    return {"columns": columns, "lines": lines}
+
+
+def _seeds_table(seeds: pd.DataFrame) -> dict[str, Any]:
+    lines = [
+        [
+            row["group"],
+            row["dataset"],
+            str(row["runs"]),
+            f"{row[loss]:.4f} ± {row[f'{loss}_half_width']:.4f}",
+            f"{row[bits]:.4f} ± {row[f'{bits}_half_width']:.4f}",
+            f"{row['training_seconds']:,.0f} ± {row['training_seconds_half_width']:,.0f}",
+        ]
+        for _, row in seeds.iterrows()
+        for loss, bits in [("val_loss_nats_per_token", "val_bits_per_byte")]
+    ]
+    headings = ["group", "dataset", "seeds", "val loss (nats/token)", "bits per byte"]
+    return {"headings": [*headings, "training time (s)"], "rows": lines}
+
+
+def _kinds_table(runs: Sequence[Run]) -> dict[str, Any]:
+    """Loss by kind of token, and how much of all loss it is; the first run of each group."""
+    having = [run for run in _first_of_groups(runs) if run.evaluation.get("by_kind")]
+    kinds = list(dict.fromkeys(kind for run in having for kind in run.evaluation["by_kind"]))
+
+    def cell(run: Run, kind: str) -> str:
+        said = run.evaluation["by_kind"].get(kind)
+        if said is None or said["loss"] is None:
+            return DASH
+        return f"{said['loss']:.3f} ({100 * said['share_of_loss']:.0f} %)"
+
+    rows = [[run.name, *(cell(run, kind) for kind in kinds)] for run in having]
+    return {"headings": ["run", *(kind.replace("_", " ") for kind in kinds)], "rows": rows}
+
+
+def _copying_table(runs: Sequence[Run]) -> dict[str, Any]:
+    """How much of a generated text stands in the training split, and of the validation split."""
+    lengths = ("8", "16", "32")
+    having = [run for run in _first_of_groups(runs) if run.evaluation.get("copying")]
+
+    def percent(share: float | None) -> str:
+        return DASH if share is None else f"{100 * share:.1f} %"
+
+    rows = []
+    for run in having:
+        copying = run.evaluation["copying"]
+        cells = [percent(copying[length]) for length in lengths]
+        cells += [percent(copying["reference"][length]) for length in lengths]
+        rows.append([run.name, *cells])
+    headings = [f"{length}-grams" for length in lengths]
+    headings += [f"validation text, {length}-grams" for length in lengths]
+    return {"headings": ["run", *headings], "rows": rows}
+
+
+def _value(run: Run, name: str) -> str:
+    return _written(run.settings[name]) if name in run.settings else DASH
+
+
+def _written(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return repr(value) if isinstance(value, str) and not value.strip() else str(value)
+
+
+# --- Files ----------------------------------------------------------------------------------
+
+
+def _page(said: Mapping[str, Any], charts: Mapping[str, str]) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -126,259 +233,43 @@ def write_report(runs: Sequence[Path], directory: Path) -> None:
         undefined=jinja2.StrictUndefined,
     )
     # Without the XML declaration and document type, which HTML does not allow in its middle.
-    page = environment.get_template("report.html").render(
-        headings=headings, runs=shown, plot=svg[svg.index("<svg") :]
+    drawn = {name: svg[svg.index("<svg") :] for name, svg in charts.items()}
+    loss = [(name, axis, drawn[f"loss_{name}"]) for name, (axis, _) in LOSS_OVER.items()]
+    return environment.get_template("report.html").render(**said, charts=drawn, loss_charts=loss)
+
+
+def _markdown(said: Mapping[str, Any]) -> str:
+    """The page's tables and charts as Markdown."""
+    columns, lines = said["runs"]["columns"], said["runs"]["lines"]
+    rows = []
+    for line in lines:
+        name, *cells = (cell["text"] for cell in line["cells"])
+        told = "" if line["status"] == "finished" else f" ({line['status']})"
+        rows.append([name + told, *cells])
+    parts = [f"# {said['title']}", _markdown_table([c.heading for c in columns], rows)]
+    parts.append(
+        "Losses are of whole splits. Compare them within a dataset only; bits per byte compare\n"
+        "across tokenizers. Unrounded figures: [runs.csv](runs.csv); its columns and their units:\n"
+        "[columns.csv](columns.csv)."
     )
-    write_text(directory / "index.html", page)
-    write_text(directory / "report.md", _markdown(headings, shown))
-    table = pd.DataFrame(rows, columns=[*COLUMNS, "diverged"])
-    write_text(directory / "runs.csv", table.to_csv(index=False, lineterminator="\n"))
-    # CanvasText is black or white as the reader's colour scheme has it; a program that does not
-    # know it draws black. On the page the SVG has the colour of the text around it.
-    style = "<style>:root { color-scheme: light dark; color: CanvasText }</style>"
-    write_text(directory / "loss.svg", svg.replace("<defs>", style + "<defs>", 1))
+    if said["notes"]:
+        notes = [f"- {run} ({status}): {note}" for run, status, note in said["notes"]]
+        parts.append("\n".join(notes))
+    for heading, name in (
+        ("Seeds: mean and 95 % interval", "seeds"),
+        ("Loss by kind of token (share of all loss)", "kinds"),
+        ("Copied from the training text", "copying"),
+        ("Settings that differ", "settings"),
+    ):
+        if said[name]["rows"] and len(said[name]["headings"]) > 1:
+            parts.append(f"## {heading}")
+            parts.append(_markdown_table(said[name]["headings"], said[name]["rows"]))
+    parts.append("## Charts")
+    parts += [f"![{name.replace('_', ' over ', 1)}]({name}.svg)" for name in CHARTS]
+    return "\n\n".join(parts) + "\n"
 
 
-def write_events(metrics: Path, directory: Path) -> None:
-    """Write a run's metrics.jsonl as a TensorBoard event file, in place of those in `directory`.
-
-    The wall time of an event is the metrics' `seconds`, so relative time is the training's own; a
-    null becomes NaN, which TensorBoard marks. Values are float32. The same metrics give the same
-    bytes. Errors: UserError as in `read_metrics`.
-    """
-    lines = _read_lines(metrics)
-    path = directory / "events.out.tfevents.metrics"
-    # Records rather than an EventFileWriter: that one puts the time of day into the file and its
-    # name, and imports TensorFlow where there is one.
-    with atomic_write(path) as file:
-        writer = RecordWriter(file)
-        writer.write(Event(file_version="brain.Event:2").SerializeToString())
-        for line in lines:
-            values = [
-                Summary.Value(tag=tag, simple_value=_number(line[key]))
-                for key, tag in TAGS.items()
-                if key in line
-            ]
-            event = Event(
-                wall_time=line.get("seconds"), step=line["step"], summary=Summary(value=values)
-            )
-            writer.write(event.SerializeToString())
-    for other in directory.glob("*tfevents*"):
-        if other != path:
-            other.unlink()
-
-
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    try:
-        texts = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; train the run first") from None
-    lines = []
-    for number, text in enumerate(texts, 1):
-        try:
-            line = json.loads(text)
-        except (json.JSONDecodeError, RecursionError):
-            if number == len(texts):
-                break  # cut off while it was written
-            line = None
-        if not _is_of_metrics(line):
-            raise UserError(f"{path}: line {number} is no line of metrics; train the run again")
-        lines.append(line)
-    if not lines:
-        raise UserError(f"{path}: no metrics in it; train the run first")
-    return lines
-
-
-def _is_of_metrics(line: Any) -> bool:
-    return (
-        isinstance(line, dict)
-        and all(type(line.get(name)) is int for name in ("step", "tokens"))
-        and all(isinstance(line.get(name), int | float | None) for name in (*TAGS, "seconds"))
-    )
-
-
-def _summarize(run: Path, metrics: pd.DataFrame) -> dict[str, Any]:
-    """A run's row of runs.csv, and its vocab_size.
-
-    Speed is the median over the lines of metrics.jsonl, which a slow first step does not move.
-    """
-    path = run / "eval.json"
-    try:
-        result = read_json(path)
-        source = result.get("source") or {}
-        row = {
-            "run": run.name,
-            "dataset": result["dataset"],
-            "parameters": result["model"]["n_parameters"],
-            "tokens_seen": metrics["tokens"].iloc[-1],
-            "steps": metrics["step"].iloc[-1],
-            "val_loss_nats_per_token": _number(result["val"]["loss"]),
-            "val_perplexity_per_token": _number(result["val"]["perplexity"]),
-            "val_bits_per_byte": _number(result["val"]["bits_per_byte"]),
-            "train_loss_nats_per_token": _number(result["train"]["loss"]),
-            "excess_over_source_percent": _number(source.get("excess_percent")),
-            "training_seconds": metrics["seconds"].iloc[-1],
-            "tokens_per_second": metrics["tokens_per_second"].median(),
-            "vocab_size": result["model"]["vocab_size"],
-        }
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; evaluate the run first") from None
-    except KeyError as error:
-        raise UserError(
-            f"{path}: no evaluation: `{error.args[0]}` is missing; evaluate the run again"
-        ) from None
-    except (AttributeError, TypeError, ValueError, RecursionError):
-        raise UserError(f"{path}: damaged; evaluate the run again") from None
-    # The weights that were kept may be older than the divergence, and eval.json sound. In metrics
-    # a null is told from an absent key only before they become a table.
-    losses = [row["val_loss_nats_per_token"], row["train_loss_nats_per_token"]]
-    for line in _read_lines(run / "metrics.jsonl"):
-        losses += [_number(line.get(key, 0)) for key in ("loss", "train_loss", "val_loss")]
-    row["diverged"] = not np.isfinite(losses).all()
-    return row
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else float(value)
-
-
-def _colour(place: int) -> str:
-    return COLOURS[place % len(COLOURS)]
-
-
-def _mark(place: int) -> tuple[str, str]:
-    """The mark of the run at a place of the list: matplotlib's name of it, and a character."""
-    return MARKS[place // len(COLOURS) % len(MARKS)]
-
-
-def _read_sample(path: Path) -> str | None:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            text = file.read(SAMPLE_HEADER + SAMPLE_CHARACTERS)
-    except FileNotFoundError:
-        return None
-    if text.startswith("# "):  # the settings, up to the first empty line
-        text = text.partition("\n\n")[2]
-    return text if len(text) <= SAMPLE_CHARACTERS else text[:SAMPLE_CHARACTERS] + "…"
-
-
-def _markdown(headings: list[str], shown: list[dict[str, Any]]) -> str:
-    lines = ["# Report", "", "| " + " | ".join(headings) + " |"]
-    lines.append("|---|---|" + "--:|" * (len(headings) - 2))
-    for run in shown:
-        name, *cells = run["cells"]
-        name += " (diverged)" if run["diverged"] else ""
-        lines.append("| " + " | ".join([name, *cells]) + " |")
-    lines += [
-        "",
-        "Losses are of whole splits. Compare them within a dataset only; bits per byte compare",
-        "across tokenizers. Unrounded figures: [runs.csv](runs.csv).",
-        "",
-        "![Loss against tokens seen](loss.svg)",
-        "",
-    ]
+def _markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(headings) + " |", "|---|" + "--:|" * (len(headings) - 1)]
+    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
     return "\n".join(lines)
-
-
-def _plot_losses(rows: list[dict[str, Any]], curves: list[pd.DataFrame]) -> str:
-    """Loss in nats per token against tokens seen, as SVG: a panel for each dataset."""
-    panels: dict[str, list[int]] = {}
-    for place, row in enumerate(rows):
-        panels.setdefault(row["dataset"], []).append(place)
-    # Step 0 has no place on a logarithmic axis, and its loss says nothing about a run.
-    curves = [metrics[metrics["tokens"] > 0] for metrics in curves]
-    tokens = pd.concat([curve["tokens"][curve["val_loss"].notna()] for curve in curves])
-    heights = [max(2.4, 0.6 + len(places) * LABEL_POINTS / 72) for places in panels.values()]
-
-    # From matplotlib's own defaults: a matplotlibrc of the reader's would change the bytes.
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(STYLE)
-        figure = Figure(figsize=(6.4, sum(heights) + 1), layout="constrained")
-        figure.suptitle("Loss: validation solid, training dashed", x=0.01, ha="left", fontsize=10)
-        all_axes = figure.subplots(
-            len(panels), squeeze=False, sharex=True, height_ratios=heights
-        ).ravel()
-        labels = [
-            _draw_panel(axes, dataset, [(p, rows[p], curves[p]) for p in places])
-            for axes, (dataset, places) in zip(all_axes, panels.items(), strict=True)
-        ]
-        axes = all_axes[-1]
-        axes.set_xlabel("tokens seen")
-        if len(tokens) and tokens.max() >= 10 * tokens.min():
-            axes.set_xscale("log")
-            subs = (1, 2, 5) if tokens.max() < 1000 * tokens.min() else (1,)
-            axes.xaxis.set_major_locator(LogLocator(subs=subs))
-            axes.xaxis.set_minor_formatter("")
-        axes.xaxis.set_major_formatter(_si)
-
-        figure.draw_without_rendering()  # the layout gives the axes their heights
-        for axes, group in zip(all_axes, labels, strict=True):
-            low, high = axes.get_ylim()
-            gap = LABEL_POINTS / 72 * figure.dpi * (high - low) / axes.get_window_extent().height
-            spread = _spread([label.xy[1] for label in group], gap, low, high)
-            for label, y in zip(group, spread, strict=True):
-                label.set_y(y)
-        buffer = io.StringIO()
-        metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(buffer, format="svg", transparent=True, metadata=metadata)
-    return buffer.getvalue().replace(INK, "currentColor")
-
-
-def _draw_panel(
-    axes: Any, dataset: str, runs: list[tuple[int, dict[str, Any], pd.DataFrame]]
-) -> list[Any]:
-    """Draw the curves of a dataset's runs (place, row, metrics); the labels, still unspread."""
-    axes.set_title(dataset, loc="left", fontsize=10, fontweight="bold")
-    axes.set_ylabel("nats per token")
-    axes.grid(axis="y", color=INK, alpha=0.12, linewidth=0.6)
-    ends = []
-    for place, row, metrics in runs:
-        colour = _colour(place)
-        train = metrics[metrics["train_loss"].notna()]
-        val = metrics[metrics["val_loss"].notna()]
-        axes.plot(train["tokens"], train["train_loss"], color=colour, lw=0.9, ls=(0, (3, 2)))
-        axes.plot(val["tokens"], val["val_loss"], color=colour, lw=1.8)
-        if len(val):
-            end = val["tokens"].iloc[-1], val["val_loss"].iloc[-1]
-            axes.plot(*end, color=colour, marker=_mark(place)[0], markersize=4)
-            ends.append((row["run"] + " (diverged)" * row["diverged"], end, colour))
-    pairs = [metrics[["train_loss", "val_loss"]].to_numpy() for _, _, metrics in runs]
-    losses = np.concatenate(pairs)
-    losses = losses[np.isfinite(losses)]
-    if not len(losses):
-        return []
-    # A run that blew up would press the others flat; a uniform guess has ln(vocab_size).
-    worst = 1.5 * math.log(max(row["vocab_size"] for _, row, _ in runs))
-    low, high = losses.min(), min(losses.max(), max(worst, losses.min()))
-    margin = 0.05 * (high - low) or 0.05
-    axes.set_ylim(low - margin, high + margin)
-    return [
-        axes.annotate(
-            name,
-            (x, min(y, high)),
-            (1.03, min(y, high)),
-            textcoords=axes.get_yaxis_transform(),
-            va="center",
-            arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.6, "relpos": (0, 0.5)},
-        )
-        for name, (x, y), colour in ends
-    ]
-
-
-def _spread(heights: list[float], gap: float, low: float, high: float) -> list[float]:
-    """The nearest heights (least squares) that lie at least `gap` apart, within low and high.
-
-    Pool adjacent violators: heights less their rank times the gap must not decrease.
-    """
-    order = np.argsort(heights, kind="stable")
-    steps = gap * np.arange(len(heights))
-    pools: list[list[float]] = []
-    for height in np.array(heights)[order] - steps:
-        pools.append([height])
-        while len(pools) > 1 and np.mean(pools[-2]) > np.mean(pools[-1]):
-            pools[-2:] = [pools[-2] + pools[-1]]
-    pooled = [np.mean(pool) for pool in pools for _ in pool]
-    spread = np.empty(len(heights))
-    spread[order] = np.clip(pooled, low, high - gap * (len(heights) - 1)) + steps
-    return list(spread)

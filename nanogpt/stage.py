@@ -93,7 +93,8 @@ def stage(
     """Run a stage: restore the job's outputs from the cache, or make them; write their manifest.
 
     job.params: `settings`, groups of settings as JSON has them, and `code`, the stage's code
-    digest. make: makes the outputs, and may return what their manifest's environment gets as well.
+    digest. make: makes the outputs, and may return what their manifest gets as well: `summary`, a
+    line for the terminal, and more of its `environment`.
     inputs: what the manifest names, if not all inputs: those that are not temporary. more_outputs:
     what is made beside the declared outputs, in more_directory, which is removed before. run: the
     run that is trained. It keeps a state, which one process at a time may hold: another one waits
@@ -133,12 +134,17 @@ def stage(
                 made = {str(named[name]): digest for name, digest in said["outputs"].items()}
                 del said["made_in"]
                 write_json(manifest_path, {**said, **asked, "outputs": made})
+                _summarize(job.rule, manifest_path, said.get("summary"), " (from the cache)")
                 return
             more = make(Job(settings, version, training)) or {}
             said = {
                 **asked,
+                "summary": more.get("summary", ""),
                 "outputs": manifest.digests(outputs),
-                "environment": {**manifest.environment(job.threads), **more},
+                "environment": {
+                    **manifest.environment(job.threads),
+                    **more.get("environment", {}),
+                },
                 "wall_seconds": round(time.monotonic() - start, 3),
             }
             if training:
@@ -149,6 +155,19 @@ def stage(
             # An adopted state is of other code than the version says.
             if cached and not (training and training.adopted):
                 cache.store(said, named)
+            _summarize(job.rule, manifest_path, said["summary"])
+
+
+def _summarize(rule: str, manifest_path: str, summary: str | None, source: str = "") -> None:
+    """Say in one line what was made, named by the directory that it is in."""
+    if summary:
+        say(f"{rule} {Path(manifest_path).parent.name}: {summary}{source}")
+
+
+def say(line: str) -> None:
+    """Tell the terminal and the log."""
+    logger.info(line)
+    print(line, file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -84,6 +84,22 @@ def hold(run: str, asked: Mapping[str, Any], settings: Mapping[str, Any]) -> Ite
                 shutil.rmtree(gone, ignore_errors=True)
 
 
+def find_trainings() -> dict[str, Path]:
+    """The state of each run's unfinished training; the last one, where there are several."""
+    found: dict[str, Path] = {}
+    for path in sorted(STATE.glob("[!.]*/run.json"), key=lambda path: path.stat().st_mtime):
+        run = _read(path.parent).get("run")
+        if isinstance(run, str):
+            found[run] = path.parent
+    return found
+
+
+def find_metrics(results: Path) -> dict[str, Path]:
+    """The metrics.jsonl of each run, by name; of trainings that go on, the one that grows."""
+    found = {path.parent.name: path for path in results.glob("*/metrics.jsonl")}
+    return found | {run: state / "metrics.jsonl" for run, state in find_trainings().items()}
+
+
 def state_name(step: int, digest: str) -> str:
     """The name of a saved state's file."""
     return f"step-{step}.{digest[:16]}.safetensors"

@@ -28,8 +28,8 @@ from nanogpt import dataset, device
 from nanogpt.checkpoint import MODEL_FILES, Progress, load_state, save_model, save_state
 from nanogpt.config import ModelSettings, TrainSettings, UserError
 from nanogpt.device import autocast
-from nanogpt.evaluate import window_starts, windows_loss
 from nanogpt.files import atomic_write
+from nanogpt.loss import window_starts, windows_loss
 from nanogpt.model import GPT
 from nanogpt.optimizer import configure_adamw, learning_rate_at
 from nanogpt.signals import Signals, Stopped, listening
@@ -67,7 +67,7 @@ def train(
     settings: TrainSettings,
     held: Held,
     results: Path,
-) -> list[dict[str, Any]]:
+) -> Progress:
     """Train a model on a dataset; writes model/, metrics.jsonl and milestones/ in `results`.
 
     settings: with device and dtype resolved. held: where the state of the training is saved, and
@@ -75,8 +75,8 @@ def train(
 
     SIGTERM and SIGINT save the state and exit with 128 + n; SIGUSR1 saves it and goes on.
 
-    Returns the layouts it was computed on, each with its first step: one, or several if it went on
-    elsewhere.
+    Returns how far it came: to its end, with the layouts it was computed on, of which there are
+    several if it went on elsewhere.
 
     Errors: UserError for a dataset shorter than a window, a missing compiler, a state that does not
     fit, or a loss that is not a number.
@@ -116,7 +116,7 @@ def train(
             _save(training)  # for a return to these settings
             raise
         _write_results(training, results)
-    return progress.layouts
+    return progress
 
 
 def milestone_files(results: Path, steps: Sequence[int]) -> list[str]:

@@ -1,217 +1,230 @@
-"""The report and the TensorBoard files say what the runs' files say, and nothing else."""
+"""The report says what the runs' files say, alone on its page, for one run as for five hundred."""
 
 import itertools
-import json
-import math
 import re
-from pathlib import Path
+import time
+from html.parser import HTMLParser
 
 import matplotlib
 import pandas as pd
 import pytest
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from nanogpt.config import UserError
-from nanogpt.report import read_metrics, write_events, write_report
+from nanogpt.plots import GREY, LOSS_OVER, MOST_NAMED, looks
+from nanogpt.report import CHARTS, write_report
+from nanogpt.results import Run, find_runs, read_runs, table
+from tests.made_runs import make_run, write_ngram
 
-STEP_TOKENS = 1000
-LAST_STEP = 400
-
-
-def make_run(root, name, dataset="play", val_loss=0.6, diverges_at=math.inf, sample="To be"):
-    """A made-up run of 400 steps, evaluated every 100, logged every 50."""
-    lines = []
-    for step in range(0, LAST_STEP + 1, 50):
-        loss = val_loss + math.exp(-step / 100) if step < diverges_at else None
-        line = {"step": step, "tokens": step * STEP_TOKENS}
-        if step:
-            line["loss"] = loss
-        if step % 100 == 0:
-            line |= {"train_loss": loss, "val_loss": loss}
-        line |= {"learning_rate": 1e-3, "grad_norm": 0.4}
-        line |= {"tokens_per_second": 1000.0 + step % 100, "seconds": step / 2}
-        lines.append(json.dumps(line))
-    split = {"loss": val_loss, "perplexity": math.exp(val_loss), "bits_per_byte": 0.88}
-    evaluation = {
-        "run": name,
-        "dataset": dataset,
-        "val": split,
-        "train": {**split, "loss": val_loss - 0.1},
-        "model": {"n_parameters": 803_000, "vocab_size": 65},
-    }
-    if dataset == "play":
-        evaluation["source"] = {"excess_percent": 3.5}
-    run = root / "results" / name
-    run.mkdir(parents=True)
-    (run / "metrics.jsonl").write_text("\n".join(lines) + "\n")
-    (run / "eval.json").write_text(json.dumps(evaluation))
-    if sample:
-        (run / "samples.txt").write_text(sample)
-    return run
+SHAPES = {"small": {"n_layer": 1}, "middle": {"n_layer": 2}, "large": {"n_layer": 4}}
 
 
 @pytest.fixture
 def runs(tmp_path):
+    write_ngram(tmp_path, "play", [1.2, 0.9])
     return [
-        make_run(tmp_path, "demo", val_loss=0.61237),
-        make_run(tmp_path, "small", "shakespeare", 1.71236, sample="<script>alert(1)</script>"),
-        make_run(tmp_path, "large", "shakespeare", 1.49876, sample=None),
+        make_run(tmp_path, "demo", val_loss=0.61237, bench=True),
+        make_run(tmp_path, "a|b", "shakespeare", 1.71236, sample="<script>alert(1)</script>"),
+        make_run(tmp_path, "large", "shakespeare", 1.49876, sample=None, model={"n_layer": 3}),
     ]
 
 
 @pytest.fixture
 def report(runs, tmp_path):
-    write_report(runs, tmp_path / "report")
+    write_report(read_runs(runs), tmp_path / "report")
     return tmp_path / "report"
 
 
-def test_runs_csv_has_the_unrounded_numbers_with_units_in_their_names(report):
-    table = pd.read_csv(report / "runs.csv").set_index("run")
-    assert list(table.index) == ["demo", "small", "large"]
-    demo = table.loc["demo"]
-    assert demo["dataset"] == "play"
-    assert demo["parameters"] == 803_000
-    assert demo["tokens_seen"] == LAST_STEP * STEP_TOKENS
-    assert demo["steps"] == LAST_STEP
-    assert demo["val_loss_nats_per_token"] == 0.61237
-    assert demo["val_perplexity_per_token"] == math.exp(0.61237)
-    assert demo["val_bits_per_byte"] == 0.88
-    assert demo["train_loss_nats_per_token"] == 0.61237 - 0.1
-    assert demo["excess_over_source_percent"] == 3.5
-    assert demo["training_seconds"] == LAST_STEP / 2
-    assert demo["tokens_per_second"] == 1000
-    assert not table["diverged"].any()
-    assert math.isnan(table.loc["small", "excess_over_source_percent"])
+@pytest.fixture
+def sizes(tmp_path):
+    """Three sizes of two seeds each."""
+    return [
+        make_run(
+            tmp_path,
+            f"s.model-{name}.seed-{seed}",
+            val_loss=0.9 / shape["n_layer"] ** 0.3 + seed / 100,
+            model=shape,
+            train={"seed": seed},
+            bench=seed == 1,
+        )
+        for name, shape in SHAPES.items()
+        for seed in (1, 2)
+    ]
+
+
+def write(directories, destination):
+    return write_report(read_runs(directories), destination)
+
+
+class Page(HTMLParser):
+    """What of a page a test asks for: attributes of each tag, and the texts of cells."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+
+def test_the_table_has_a_column_for_each_in_the_dictionary(report):
+    columns = pd.read_csv(report / "columns.csv")
+    assert list(columns["column"]) == list(pd.read_csv(report / "runs.csv").columns)
+    units = columns.set_index("column")["unit"]
+    assert units["val_loss_nats_per_token"] == "nats per token"
+    assert units["training_flops"] == "FLOPs"
 
 
 @pytest.mark.parametrize("name", ["report.md", "index.html"])
 def test_each_run_is_shown_with_its_val_loss(report, name):
-    text = (report / name).read_text()
-    for run, val_loss in [("demo", "0.6124"), ("small", "1.7124"), ("large", "1.4988")]:
+    text = (report / name).read_text().replace("\\|", "|")
+    for run, val_loss in [("demo", "0.6124"), ("a|b", "1.7124"), ("large", "1.4988")]:
         assert run in text
         assert val_loss in text
 
 
-@pytest.mark.parametrize("name", ["index.html", "loss.svg"])
-def test_nothing_is_loaded_from_the_network(report, name):
+@pytest.mark.parametrize("name", ["index.html", *(f"{chart}.svg" for chart in CHARTS)])
+def test_nothing_is_loaded_from_elsewhere(report, name):
     text = (report / name).read_text()
-    body = text[text.index("<svg") :] if name == "loss.svg" else text
+    body = text[text.index("<svg") :] if name.endswith(".svg") else text
     without_namespaces = re.sub(r'xmlns(:\w+)?="[^"]*"', "", body)
-    assert not re.search(r"(https?:)?//\w", without_namespaces)
+    assert not re.search(r"(https?:)?//\w", re.sub(r"\n\s*//.*", "", without_namespaces))
     assert "@import" not in text
+    for tag, attributes in Page(text).tags:
+        assert tag not in ("img", "iframe", "object", "video")
+        assert "src" not in attributes
+        assert attributes.get("href", "#").startswith(("#", "data:,")), tag
+
+
+def test_no_two_elements_of_the_page_have_the_same_id(report):
+    page = Page((report / "index.html").read_text())
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    # Matplotlib's own names of parts, such as axes_1, are referred to by nobody.
+    referred = re.findall(r"(?:url\(#|href=\"#)([\w-]+)", (report / "index.html").read_text())
+    assert referred
+    for name in set(referred):
+        assert ids.count(name) == 1, name
 
 
 def test_samples_are_escaped(report):
     page = (report / "index.html").read_text()
-    assert "<script" not in page
+    assert "<script>alert" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
 
 
-def test_long_samples_are_cut(tmp_path):
-    write_report([make_run(tmp_path, "demo", sample="word " * 1000)], tmp_path)
-    assert (tmp_path / "index.html").read_text().count("word ") == 120
+def test_samples_are_shown_without_their_settings_and_cut(tmp_path):
+    write([make_run(tmp_path, "demo", sample="word " * 1000)], tmp_path)
+    page = (tmp_path / "index.html").read_text()
+    assert page.count("word ") == 120
+    assert "--- sample" not in page
 
 
 def test_datasets_have_panels_of_their_own(report):
-    svg = (report / "loss.svg").read_text()
+    svg = (report / "loss_tokens.svg").read_text()
     assert len(re.findall(r'id="axes_\d+"', svg)) == 2
     assert ">play</text>" in svg
     assert ">shakespeare</text>" in svg
 
 
-def test_a_run_has_the_same_colour_on_the_page_and_in_the_plot(report):
-    page, svg = (report / "index.html").read_text(), (report / "loss.svg").read_text()
-    colours = re.findall(r'<th scope="row"><span style="color: (#\w{6})"', page)
-    assert len(set(colours)) == 3
-    for colour in colours:
-        assert f"stroke: {colour}" in svg
+def test_the_losses_are_held_against_the_entropy_and_the_n_grams(report):
+    svg = (report / "loss_tokens.svg").read_text()
+    assert ">entropy</text>" in svg
+    assert ">n-grams</text>" in svg
+
+
+def test_a_group_has_the_same_colour_everywhere(sizes, tmp_path):
+    write(sizes, tmp_path / "report")
+    page = (tmp_path / "report/index.html").read_text()
+    of_run = dict(
+        re.findall(r'data-value="(s\.[\w.-]+)"><span class="mark" style="color: (#\w{6})"', page)
+    )
+    assert len(of_run) == len(sizes)
+    assert len(set(of_run.values())) == len(SHAPES)
+    for name in SHAPES:
+        assert of_run[f"s.model-{name}.seed-1"] == of_run[f"s.model-{name}.seed-2"]
+    for chart in CHARTS:
+        svg = (tmp_path / f"report/{chart}.svg").read_text()
+        for colour in set(of_run.values()):
+            assert f"stroke: {colour}" in svg, chart
+
+
+def test_three_sizes_get_a_power_law_and_two_do_not(sizes, tmp_path):
+    for name, chosen, n_laws in (("three", sizes, 2), ("two", sizes[:4], 0)):
+        write(chosen, tmp_path / name)
+        svg = (tmp_path / name / "scaling.svg").read_text()
+        assert svg.count(r"\propto") == n_laws
+
+
+def test_seeds_are_shown_with_mean_and_interval(sizes, tmp_path):
+    write(sizes, tmp_path / "report")
+    for name in ("report.md", "index.html"):
+        # Two seeds one hundredth apart: 0.005 * 12.706.
+        assert "± 0.0635" in (tmp_path / "report" / name).read_text()
 
 
 def test_labels_of_equal_runs_do_not_overlap(tmp_path):
-    names = [f"run{i}" for i in range(20)]
-    write_report([make_run(tmp_path, name) for name in names], tmp_path)
-    svg = (tmp_path / "loss.svg").read_text()
+    names = [f"run{i}" for i in range(MOST_NAMED)]
+    seeds = [{"beta1": 0.8 + i / 100} for i in range(MOST_NAMED)]
+    pairs = zip(names, seeds, strict=True)
+    write([make_run(tmp_path, name, train=train) for name, train in pairs], tmp_path)
+    svg = (tmp_path / "loss_tokens.svg").read_text()
     found = re.findall(r'<text [^>]* y="([\d.]+)"[^>]*>run\d+</text>', svg)
     heights = sorted(float(y) for y in found)
-    assert len(heights) == 20
-    assert all(b - a > 10 for a, b in itertools.pairwise(heights))  # 10 pt letters
+    assert len(heights) == MOST_NAMED
+    assert all(b - a > 9 for a, b in itertools.pairwise(heights))  # 9 pt letters
 
 
 def test_the_same_runs_give_the_same_bytes(runs, report, tmp_path):
-    write_report(runs, tmp_path / "again")
+    write(runs, tmp_path / "again")
     names = {path.name for path in report.iterdir()}
-    assert names == {"index.html", "report.md", "runs.csv", "loss.svg"}
+    charts = {f"{chart}.svg" for chart in CHARTS}
+    assert names == {"index.html", "report.md", "runs.csv", "columns.csv", *charts}
     for name in names:
         assert (report / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
 
 
 def test_the_readers_matplotlib_settings_do_not_matter_and_are_kept(runs, report, tmp_path):
     with matplotlib.rc_context({"font.size": 20, "lines.linewidth": 5}):
-        write_report(runs, tmp_path / "again")
+        write(runs, tmp_path / "again")
         assert matplotlib.rcParams["font.size"] == 20
-    assert (report / "loss.svg").read_bytes() == (tmp_path / "again/loss.svg").read_bytes()
+    for chart in CHARTS:
+        name = f"{chart}.svg"
+        assert (report / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
 
 
 def test_one_run_is_a_report(tmp_path):
-    write_report([make_run(tmp_path, "alone", val_loss=0.5)], tmp_path)
+    said = write([make_run(tmp_path, "alone", val_loss=0.5)], tmp_path)
+    assert said == "1 run; 0.880 bits per byte on play"
     assert "0.5000" in (tmp_path / "report.md").read_text()
+    assert "No chart: no two sizes" in (tmp_path / "scaling.svg").read_text()
 
 
 @pytest.mark.parametrize("step", [0, 50, 300])
 def test_a_run_that_diverged_is_marked_beside_one_that_did_not(tmp_path, step):
     runs = [make_run(tmp_path, "good"), make_run(tmp_path, "bad", diverges_at=step)]
-    write_report(runs, tmp_path)
+    write(runs, tmp_path)
     assert "| bad (diverged) |" in (tmp_path / "report.md").read_text()
     assert "(diverged)</span>" in (tmp_path / "index.html").read_text()
     assert list(pd.read_csv(tmp_path / "runs.csv")["diverged"]) == [False, True]
 
 
-def test_an_evaluation_without_numbers_is_shown_as_diverged(tmp_path):
-    run = make_run(tmp_path, "bad", diverges_at=0)
-    evaluation = json.loads((run / "eval.json").read_text())
-    evaluation["val"] = evaluation["train"] = dict.fromkeys(evaluation["val"])
-    (run / "eval.json").write_text(json.dumps(evaluation))
+def test_nothing_but_failures_is_a_report_too(tmp_path):
+    run = Run("mine", status="failed", note="out of memory; lower batch_size", group="mine")
     write_report([run], tmp_path)
-    assert pd.isna(pd.read_csv(tmp_path / "runs.csv")["val_loss_nats_per_token"]).all()
-    assert "nan" not in (tmp_path / "report.md").read_text()
+    for name in ("report.md", "index.html"):
+        text = (tmp_path / name).read_text()
+        assert "(failed)" in text
+        assert "out of memory; lower batch_size" in text
+        assert "nan" not in text
 
 
-def test_a_last_line_that_was_cut_off_is_left_out(tmp_path):
-    path = make_run(tmp_path, "demo") / "metrics.jsonl"
-    whole = read_metrics(path)
-    path.write_text(path.read_text()[:-20])
-    pd.testing.assert_frame_equal(read_metrics(path), whole[:-1])
-
-
-def test_null_and_absent_metrics_are_nan(tmp_path):
-    metrics = read_metrics(make_run(tmp_path, "demo", diverges_at=400) / "metrics.jsonl")
-    assert metrics["step"].tolist() == list(range(0, 401, 50))
-    assert metrics["loss"].isna().tolist() == [True, *[False] * 7, True]
-    assert metrics["val_loss"].isna().tolist() == [False, True] * 4 + [True]
-
-
-@pytest.mark.parametrize("text", [None, "", '{"step": 0', '[1]\n{"step": 1}\n', "x\ny\n"])
-def test_metrics_that_are_none_are_named_in_one_line(tmp_path, text):
-    path = tmp_path / "metrics.jsonl"
-    if text is not None:
-        path.write_text(text)
-    for use in (read_metrics, lambda path: write_events(path, tmp_path / "events")):
-        with pytest.raises(UserError, match=re.escape(str(path))) as error:
-            use(path)
-        assert "\n" not in str(error.value)
-    assert not (tmp_path / "events").exists()
-
-
-@pytest.mark.parametrize("text", [None, "", "[]", '{"dataset": "play"}'])
-def test_an_evaluation_that_is_none_is_named_in_one_line(tmp_path, text):
-    run = make_run(tmp_path, "demo")
-    (run / "eval.json").unlink()
-    if text is not None:
-        (run / "eval.json").write_text(text)
-    with pytest.raises(UserError, match=r"demo.eval\.json") as error:
-        write_report([run], tmp_path / "report")
-    assert "\n" not in str(error.value)
-    assert not (tmp_path / "report").exists()
+def test_a_run_without_an_evaluation_is_marked(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (make_run(tmp_path, "early") / "eval.json").unlink()
+    make_run(tmp_path, "whole", model={"n_layer": 1})
+    write_report(find_runs(tmp_path / "results"), tmp_path)
+    assert "| early (not evaluated) |" in (tmp_path / "report.md").read_text()
+    assert ">early (not evaluated)</text>" in (tmp_path / "loss_tokens.svg").read_text()
 
 
 def test_no_runs_are_told(tmp_path):
@@ -219,39 +232,53 @@ def test_no_runs_are_told(tmp_path):
         write_report([], tmp_path)
 
 
-def read_events(directory: Path):
-    accumulator = EventAccumulator(str(directory), size_guidance={"scalars": 0})
-    return accumulator.Reload()
+def test_settings_that_differ_stand_in_a_table(sizes, tmp_path):
+    write(sizes, tmp_path / "report")
+    text = (tmp_path / "report/report.md").read_text()
+    assert "| run | model.n_layer | train.seed |" in text
+    assert "| s.model-large.seed-2 | 4 | 2 |" in text
 
 
-def test_tensorboard_reads_the_metrics_back(tmp_path):
-    path = make_run(tmp_path, "demo", diverges_at=400) / "metrics.jsonl"
-    write_events(path, tmp_path / "events")
-    events = read_events(tmp_path / "events")
-    metrics = read_metrics(path)
-    tags = {
-        "loss/batch": "loss",
-        "loss/train": "train_loss",
-        "loss/val": "val_loss",
-        "learning_rate": "learning_rate",
-        "grad_norm": "grad_norm",
-        "tokens_per_second": "tokens_per_second",
-    }
-    assert set(events.Tags()["scalars"]) == set(tags)
-    for tag, column in tags.items():
-        logged = metrics[metrics[column].notna() | (metrics["step"] == 400)]
-        found = events.Scalars(tag)
-        assert [event.step for event in found] == logged["step"].tolist()
-        assert [event.wall_time for event in found] == logged["seconds"].tolist()
-        values = [event.value for event in found]
-        assert values == pytest.approx(logged[column].tolist(), rel=1e-6, nan_ok=True)
+def test_copying_and_kinds_of_tokens_stand_in_tables(report):
+    text = (report / "report.md").read_text()
+    assert "| demo | 90.0 % | 25.0 % | 0.0 % | 80.0 % | 20.0 % | – |" in text  # noqa: RUF001
+    assert "| demo | 0.612 (70 %) | 0.612 (30 %) |" in text
 
 
-def test_writing_events_again_replaces_them(tmp_path):
-    path = make_run(tmp_path, "demo") / "metrics.jsonl"
-    directory = tmp_path / "events"
-    write_events(path, directory)
-    first = next(directory.iterdir()).read_bytes()
-    (directory / "events.out.tfevents.1700000000.host.1.0").write_bytes(first)
-    write_events(path, directory)
-    assert [file.read_bytes() for file in directory.iterdir()] == [first]
+def test_of_many_groups_the_best_of_each_dataset_have_colours(tmp_path):
+    runs = [
+        make_run(tmp_path, f"{dataset}{i}", dataset, 1 + i / 100, train={"beta1": i / 100})
+        for dataset in ("play", "prose")
+        for i in range(20)
+    ]
+    look = looks(table(read_runs(runs)))
+    named = [group for group, shown in look.items() if shown.named]
+    assert named == ["play0", "play1", "play2", "prose0", "prose1", "prose2"]
+    assert len({look[group].colour for group in named}) == len(named)
+    assert look["play9"].colour == GREY
+    write(runs, tmp_path / "report")
+    svg = (tmp_path / "report/loss_tokens.svg").read_text()
+    assert ">play0</text>" in svg
+    assert ">play9</text>" not in svg
+
+
+@pytest.mark.slow
+def test_five_hundred_runs_take_seconds_and_a_page_that_loads(tmp_path):
+    runs = [
+        make_run(tmp_path, f"s.model-{i}.seed-{seed}", train={"seed": seed, "beta1": i / 1000})
+        for i in range(100)
+        for seed in range(5)
+    ]
+    start = time.monotonic()
+    write(runs, tmp_path / "report")
+    assert time.monotonic() - start < 120, "a bound on the order of growth, not on speed"
+    assert (tmp_path / "report/index.html").stat().st_size < 8e6
+    page = Page((tmp_path / "report/index.html").read_text())
+    assert sum("data-filter" in attributes for _, attributes in page.tags) == 1
+    assert len(pd.read_csv(tmp_path / "report/runs.csv")) == 500
+
+
+def test_every_loss_chart_can_be_chosen_on_the_page(report):
+    page = Page((report / "index.html").read_text())
+    choices = [a["id"] for tag, a in page.tags if tag == "input" and a.get("name") == "over"]
+    assert choices == [f"over-{name}" for name in LOSS_OVER]

@@ -60,7 +60,8 @@ class Training:
         }
         settings = TrainSettings.model_validate(BASE.model_dump() | changes)
         held = Held(self.state, version, **checks)
-        self.layouts = train("tiny", dataset, model_settings, settings, held, self.results)
+        done = train("tiny", dataset, model_settings, settings, held, self.results)
+        self.layouts = done.layouts
         shutil.rmtree(self.state)
         return self
 

@@ -30,12 +30,17 @@ CONFIG = {
         },
         "eval": {"eval_iters": 2},
         "sample": {"num_samples": 2, "max_new_tokens": 40},
+        "bench": {"burn_in": 1, "steps": 2},
     },
     "runs": {"one": {"dataset": "play"}, "two": {"dataset": "play", "train": {"seed": 2}}},
     "report": {"runs": ["one", "two"]},
 }
-ALL_RULES = {"prepare", "train", "eval", "sample", "tensorboard", "bench_report"}
-AFTER_TRAIN = ALL_RULES - {"prepare"}
+AFTER_TRAIN = {"train", "eval", "sample", "tensorboard", "bench_report"}
+ALL_RULES = {"prepare", "ngram", "bench", *AFTER_TRAIN}
+# The runs share dataset and model, and so one count of n-grams and one benchmark.
+RETRAINING = {**dict.fromkeys(AFTER_TRAIN, 2), "bench_report": 1}
+REMODELLING = {**RETRAINING, "bench": 1}
+RETOKENIZING = {**REMODELLING, "prepare": 1, "ngram": 1}
 
 
 def snakemake(project: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
@@ -202,14 +207,18 @@ EDITS = {
     ),
     "a model setting of one run": (
         _setting("runs", "one", "model", value={"preset": "tiny", "dropout": 0.2}),
-        dict.fromkeys(AFTER_TRAIN, 1),
+        {**dict.fromkeys(AFTER_TRAIN, 1), "bench": 2},  # of two models now
     ),
     "the dataset of one run": (
         lambda project: (
             _setting("datasets", "again", value={"corpus": "play"})(project),
             _setting("runs", "one", "dataset", value="again")(project),
         ),
-        {**dict.fromkeys(AFTER_TRAIN, 1), "prepare": 1},
+        {**dict.fromkeys(AFTER_TRAIN, 1), "prepare": 1, "ngram": 1, "bench": 2},
+    ),
+    "a setting of the benchmark": (
+        _setting("defaults", "bench", "steps", value=3),
+        {"bench": 1, "bench_report": 1},
     ),
     "a sampling setting of all runs": (
         _setting("defaults", "sample", "seed", value=3),
@@ -226,25 +235,16 @@ EDITS = {
     "a mirror": (_setting("mirrors", value=["/somewhere"]), {}),
     "a model setting of all runs": (
         _setting("models", "tiny", "n_embd", value=32),
-        {**dict.fromkeys(AFTER_TRAIN, 2), "bench_report": 1},
+        REMODELLING,
     ),
-    "the split": (
-        _setting("datasets", "play", "val_ratio", value=0.2),
-        {**dict.fromkeys(ALL_RULES, 2), "prepare": 1, "bench_report": 1},
-    ),
+    "the split": (_setting("datasets", "play", "val_ratio", value=0.2), RETOKENIZING),
     "the corpus": (
         _setting("corpora", "play", "seed", value=2),
-        {**dict.fromkeys(ALL_RULES, 2), "generate": 1, "prepare": 1, "bench_report": 1},
+        {**RETOKENIZING, "generate": 1},
     ),
-    "how newlines are read": (
-        _setting("corpora", "play", "newlines", value="lf"),
-        {**dict.fromkeys(ALL_RULES, 2), "prepare": 1, "bench_report": 1},
-    ),
+    "how newlines are read": (_setting("corpora", "play", "newlines", value="lf"), RETOKENIZING),
     "a setting of another tokenizer": (_setting("datasets", "play", "vocab_size", value=300), {}),
-    "the tokenizer": (
-        _setting("datasets", "play", "tokenizer", value="byte"),
-        {**dict.fromkeys(ALL_RULES, 2), "prepare": 1, "bench_report": 1},
-    ),
+    "the tokenizer": (_setting("datasets", "play", "tokenizer", value="byte"), RETOKENIZING),
     "the report's runs": (_setting("report", "runs", value=["one"]), {"bench_report": 1}),
     "a run that nobody asked for": (_setting("runs", "three", value={"dataset": "play"}), {}),
     "a comment in config.yaml": (_edit("config.yaml", "runs:", "# mine\nruns:"), {}),
@@ -253,42 +253,48 @@ EDITS = {
     "a comment in an adapter": (_edit("workflow/scripts/eval.py", "stage(", "# A\nstage("), {}),
     "the command of rule train": (
         _edit("workflow/rules/run.smk", "python workflow", "python -u workflow"),
-        {**dict.fromkeys(AFTER_TRAIN, 2), "bench_report": 1},
+        RETRAINING,
     ),
 }
 
 
 # What an edit of a module's code does again. A module that is not named here is an error.
 NOTHING: dict[str, int] = {}
-RETRAINING = {**dict.fromkeys(AFTER_TRAIN, 2), "bench_report": 1}
-RETOKENIZING = {**RETRAINING, "prepare": 1}
 MODULES = {
     "__init__": NOTHING,
+    "bench": {"bench": 1, "bench_report": 1},
     "cache": NOTHING,
-    "checkpoint": RETRAINING,
+    "checkpoint": REMODELLING,
     "cli": NOTHING,
     "config": NOTHING,
     "corpus": RETOKENIZING,
-    "dataset": RETRAINING,
-    "device": RETRAINING,
+    "dataset": {**REMODELLING, "ngram": 1},
+    "device": REMODELLING,
     "download": NOTHING,  # of a built-in corpus
-    "evaluate": RETRAINING,
+    "evaluate": {"eval": 2, "bench_report": 1},
+    "events": {"tensorboard": 2, "bench_report": 1},
     "files": {**RETOKENIZING, "generate": 1},
-    "generate": {"sample": 2, "bench_report": 1},
+    "generate": {"eval": 2, "sample": 2, "bench": 1, "bench_report": 1},
     "interchange": NOTHING,
     "lock": NOTHING,
+    "loss": REMODELLING,
     "manifest": NOTHING,
-    "model": RETRAINING,
-    "optimizer": RETRAINING,
+    "metrics": {"tensorboard": 2, "bench_report": 1},
+    "model": REMODELLING,
+    "ngram": {"ngram": 1, "bench_report": 1},
+    "optimizer": REMODELLING,
     "playwright": {**RETOKENIZING, "generate": 1},
+    "plots": {"bench_report": 1},
     "prepare": RETOKENIZING,
-    "report": {"tensorboard": 2, "bench_report": 1},
+    "report": {"bench_report": 1},
+    "results": {"bench_report": 1},
     "signals": NOTHING,
+    "sizing": {"bench": 1, "bench_report": 1},
     "stage": NOTHING,
     "state": NOTHING,
     "storage": NOTHING,
     "tokenizer": RETOKENIZING,
-    "train": RETRAINING,
+    "train": REMODELLING,
 }
 
 
@@ -316,10 +322,7 @@ def test_only_what_changed_is_done_again(project: Path, what: str) -> None:
 
 
 def test_the_command_line_overrides_every_run(project: Path) -> None:
-    assert planned(project, "--config", "train={beta2: 0.95}") == {
-        **dict.fromkeys(AFTER_TRAIN, 2),
-        "bench_report": 1,
-    }
+    assert planned(project, "--config", "train={beta2: 0.95}") == RETRAINING
 
 
 def test_a_dropped_text_becomes_a_run_and_an_older_one_over_it_is_noticed(project: Path) -> None:

@@ -232,6 +232,13 @@ def run_settings(*groups):
     return params
 
 
+def bench_settings(wildcards):
+    """The settings that decide what is measured; those of training only as far as they do."""
+    asked = run_settings("name", "dataset", "model", "train", "bench")(wildcards)
+    train = {name: asked["train"][name] for name in settings.BENCHED}
+    return {**asked, "train": train}
+
+
 def stage_code(rule_name):
     """The digest of the code that a rule runs, for its params."""
     return _stage_code(rule_name, workflow.get_rule(rule_name).shellcmd or "")
@@ -250,3 +257,56 @@ def _stage_code(rule_name, command):
 def of_report_runs(path):
     """This file of every run that the report compares."""
     return expand(path, run=CONFIG.report.runs)
+
+
+def of_report_models(path):
+    """An input function: this file of one run of each distinct model that the report compares."""
+    return lambda wildcards: expand(path, run=sorted(set(report_benches().values())))
+
+
+@cache
+@one_line_errors
+def report_benches():
+    """For each run of the report, the run whose benchmark serves it as well."""
+    return settings.bench_runs(CONFIG, CONFIG.report.runs)
+
+
+def of_report_datasets(path):
+    """An input function: this file of every dataset that the report's runs are trained on."""
+    return lambda wildcards: expand(
+        path, dataset=sorted({find_run(run).dataset for run in CONFIG.report.runs})
+    )
+
+
+def train_threads(wildcards):
+    """The number of threads that training asks for, which a profile can set."""
+    return workflow.get_rule("train").resources["_cores"].value
+
+
+def shown(path, caption, what, of):
+    """An output that `snakemake --report` shows, in the category of its caption."""
+    return report(
+        path,
+        caption=f"../report/{caption}.rst",
+        category=CATEGORIES[caption],
+        labels={"what": what, "of": of},
+    )
+
+
+# In `snakemake --report`, by the name of a caption.
+CATEGORIES = {
+    "page": "Report",
+    "runs": "Report",
+    "columns": "Report",
+    "loss": "Charts",
+    "scaling": "Charts",
+    "speed": "Charts",
+    "position": "Charts",
+    "calibration": "Charts",
+    "metrics": "Runs",
+    "eval": "Runs",
+    "samples": "Runs",
+    "bench": "Runs",
+    "dataset": "Datasets",
+    "ngram": "Datasets",
+}

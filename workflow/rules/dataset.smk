@@ -98,7 +98,9 @@ rule prepare:
         train="results/datasets/{dataset}/train.bin",
         val="results/datasets/{dataset}/val.bin",
         tokenizer="results/datasets/{dataset}/tokenizer.json",
-        meta="results/datasets/{dataset}/meta.json",
+        meta=shown(
+            "results/datasets/{dataset}/meta.json", "dataset", "counts", "{dataset}"
+        ),
         manifest="results/datasets/{dataset}/prepare.manifest.json",
     log:
         "results/datasets/{dataset}/prepare.log",
@@ -113,3 +115,29 @@ rule prepare:
         corpus_state=corpus_state,
     script:
         "../scripts/prepare.py"
+
+
+rule ngram:
+    """Count n-grams and evaluate them on the validation split: what a GPT must beat."""
+    input:
+        train="results/datasets/{dataset}/train.bin",
+        val="results/datasets/{dataset}/val.bin",
+        tokenizer="results/datasets/{dataset}/tokenizer.json",
+        meta="results/datasets/{dataset}/meta.json",
+    output:
+        ngram=shown(
+            "results/datasets/{dataset}/ngram.json", "ngram", "n-grams", "{dataset}"
+        ),
+        manifest="results/datasets/{dataset}/ngram.manifest.json",
+    log:
+        "results/datasets/{dataset}/ngram.log",
+    benchmark:
+        "results/datasets/{dataset}/ngram.benchmark.tsv"
+    conda:
+        "../../envs/nanogpt.yaml"
+    threads: 1
+    params:
+        settings={},
+        code=lambda wildcards: stage_code("ngram"),
+    script:
+        "../scripts/ngram.py"

@@ -1,22 +1,52 @@
-# The report: tables and plots over the runs that `report.runs` lists.
+# The report: tables and charts over the runs that `report.runs` lists.
 #
-# reads   results/<run>/{metrics.jsonl,eval.json,samples.txt} of each
-# writes  results/report/{index.html,report.md,runs.csv,loss.svg}
+# reads   results/<run>/{metrics.jsonl,eval.json,samples.txt,bench.json,*.manifest.json} of each
+#         results/datasets/<dataset>/ngram.json of their datasets
+# writes  results/report/{index.html,report.md,runs.csv,columns.csv,*.svg}
 
 
 rule bench_report:
-    """Compare runs: a table, their loss curves, their samples."""
+    """Compare runs: tables, charts of loss, size and speed, samples side by side."""
     input:
         metrics=of_report_runs("results/{run}/metrics.jsonl"),
         evals=of_report_runs("results/{run}/eval.json"),
         samples=of_report_runs("results/{run}/samples.txt"),
         events=of_report_runs("results/{run}/tensorboard/events.out.tfevents.metrics"),
+        trained=of_report_runs("results/{run}/train.manifest.json"),
+        evaluated=of_report_runs("results/{run}/eval.manifest.json"),
+        sampled=of_report_runs("results/{run}/sample.manifest.json"),
+        benches=of_report_models("results/{run}/bench.json"),
+        ngrams=of_report_datasets("results/datasets/{dataset}/ngram.json"),
         template="nanogpt/templates/report.html",
     output:
-        page="results/report/index.html",
+        page=shown("results/report/index.html", "page", "page", "all runs"),
         markdown="results/report/report.md",
-        table="results/report/runs.csv",
-        plot="results/report/loss.svg",
+        table=shown("results/report/runs.csv", "runs", "table", "all runs"),
+        columns=shown(
+            "results/report/columns.csv", "columns", "its columns", "all runs"
+        ),
+        loss_tokens=shown(
+            "results/report/loss_tokens.svg", "loss", "loss over tokens", "all runs"
+        ),
+        loss_steps=shown(
+            "results/report/loss_steps.svg", "loss", "loss over steps", "all runs"
+        ),
+        loss_seconds=shown(
+            "results/report/loss_seconds.svg", "loss", "loss over seconds", "all runs"
+        ),
+        loss_flops=shown(
+            "results/report/loss_flops.svg", "loss", "loss over FLOPs", "all runs"
+        ),
+        scaling=shown(
+            "results/report/scaling.svg", "scaling", "loss over size", "all runs"
+        ),
+        speed=shown("results/report/speed.svg", "speed", "speed", "all runs"),
+        position=shown(
+            "results/report/position.svg", "position", "loss over context", "all runs"
+        ),
+        calibration=shown(
+            "results/report/calibration.svg", "calibration", "calibration", "all runs"
+        ),
         manifest="results/report/bench_report.manifest.json",
     log:
         "results/report/bench_report.log",

@@ -1,7 +1,7 @@
 # Runs: token files to a model, its evaluation, its samples and its curves.
 #
 # reads   results/datasets/<dataset>/
-# writes  results/<run>/{model/,metrics.jsonl,eval.json,samples.txt,tensorboard/}
+# writes  results/<run>/{model/,metrics.jsonl,eval.json,samples.txt,bench.json,tensorboard/}
 import json
 
 
@@ -16,7 +16,7 @@ rule train:
         weights="results/{run}/model/model.safetensors",
         config="results/{run}/model/config.json",
         tokenizer="results/{run}/model/tokenizer.json",
-        metrics="results/{run}/metrics.jsonl",
+        metrics=shown("results/{run}/metrics.jsonl", "metrics", "metrics", "{run}"),
         manifest="results/{run}/train.manifest.json",
     log:
         "results/{run}/train.log",
@@ -50,7 +50,7 @@ rule eval:
         config="results/{run}/model/config.json",
         model_tokenizer="results/{run}/model/tokenizer.json",
     output:
-        eval="results/{run}/eval.json",
+        eval=shown("results/{run}/eval.json", "eval", "evaluation", "{run}"),
         manifest="results/{run}/eval.manifest.json",
     log:
         "results/{run}/eval.log",
@@ -74,7 +74,7 @@ rule sample:
         tokenizer="results/{run}/model/tokenizer.json",
         prompt=prompt_file,
     output:
-        samples="results/{run}/samples.txt",
+        samples=shown("results/{run}/samples.txt", "samples", "samples", "{run}"),
         manifest="results/{run}/sample.manifest.json",
     log:
         "results/{run}/sample.log",
@@ -88,6 +88,32 @@ rule sample:
         code=lambda wildcards: stage_code("sample"),
     script:
         "../scripts/sample.py"
+
+
+rule bench:
+    """Measure a model's speed on this machine, alone: training, sampling, and matrix products."""
+    input:
+        train=dataset_file("train.bin"),
+        val=dataset_file("val.bin"),
+        tokenizer=dataset_file("tokenizer.json"),
+        meta=dataset_file("meta.json"),
+    output:
+        bench=shown("results/{run}/bench.json", "bench", "speed", "{run}"),
+        manifest="results/{run}/bench.manifest.json",
+    log:
+        "results/{run}/bench.log",
+    benchmark:
+        "results/{run}/bench.benchmark.tsv"
+    conda:
+        "../../envs/nanogpt.yaml"
+    # All that there are, so that nothing runs beside it; it computes with those of training.
+    threads: 1024
+    params:
+        settings=bench_settings,
+        code=lambda wildcards: stage_code("bench"),
+        train_threads=train_threads,
+    script:
+        "../scripts/bench.py"
 
 
 rule tensorboard:

@@ -1,14 +1,15 @@
-"""Rule bench_report: metrics, evaluations and samples of runs in, tables and plots out."""
+"""Rule bench_report: what runs left in, tables and charts out."""
 
 from pathlib import Path
 
 from nanogpt.report import write_report
+from nanogpt.results import read_runs
 from nanogpt.stage import Job, stage
 
 
-def make(_: Job) -> None:
-    runs = [Path(metrics).parent for metrics in snakemake.input.metrics]
-    write_report(runs, Path(snakemake.output.page).parent)
+def make(_: Job) -> dict[str, str]:
+    runs = read_runs([Path(metrics).parent for metrics in snakemake.input.metrics])
+    return {"summary": write_report(runs, Path(snakemake.output.page).parent)}
 
 
 stage(snakemake, make, cached=False)

@@ -5,9 +5,11 @@ from pathlib import Path
 from nanogpt.config import find_dataset, find_texts, load
 from nanogpt.files import write_json
 from nanogpt.prepare import count
-from nanogpt.stage import logged
+from nanogpt.stage import logged, say
 
 with logged(snakemake):
     corpus, _ = find_dataset(load(snakemake.config, find_texts()), snakemake.wildcards.dataset)
     counts = count(list(map(Path, snakemake.input.corpus)), corpus, snakemake.threads)
     write_json(snakemake.output.counts, counts)
+    n_files, n_characters = len(counts["files"]), counts["n_characters"]
+    say(f"count {snakemake.wildcards.dataset}: {n_files} files, {n_characters:,} characters")

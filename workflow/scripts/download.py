@@ -7,15 +7,17 @@ from nanogpt.download import fetch, mirrors
 from nanogpt.stage import Job, stage
 
 
-def make(_: Job) -> None:
+def make(_: Job) -> dict[str, str]:
     config = load(snakemake.config)
     corpus = config.corpora[snakemake.wildcards.corpus]
-    fetch(
+    sha256 = fetch(
         corpus.downloads[snakemake.wildcards.file],
         Path(snakemake.output.text),
         sha256=corpus.sha256,
         mirrors=mirrors(config.mirrors),
     )
+    n_bytes = Path(snakemake.output.text).stat().st_size
+    return {"summary": f"{n_bytes:,} bytes, sha256 {sha256}"}
 
 
 # Not cached: what a URL gives is not a matter of settings.

@@ -8,13 +8,15 @@ from nanogpt.stage import Job, stage
 from nanogpt.tokenizer import GPT2_MERGES_SHA256, GPT2_MERGES_URL
 
 
-def make(_: Job) -> None:
-    fetch(
+def make(_: Job) -> dict[str, str]:
+    sha256 = fetch(
         GPT2_MERGES_URL,
         Path(snakemake.output.merges),
         sha256=GPT2_MERGES_SHA256,
         mirrors=mirrors(load(snakemake.config).mirrors),
     )
+    n_bytes = Path(snakemake.output.merges).stat().st_size
+    return {"summary": f"{n_bytes:,} bytes, sha256 {sha256}"}
 
 
 stage(snakemake, make, cached=False)

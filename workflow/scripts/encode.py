@@ -5,13 +5,12 @@ from pathlib import Path
 from nanogpt.config import find_dataset, find_texts, load
 from nanogpt.files import read_json, write_json
 from nanogpt.prepare import encode
-from nanogpt.stage import logged
+from nanogpt.stage import logged, say
 from nanogpt.tokenizer import load_tokenizer
 
 with logged(snakemake):
-    corpus, dataset = find_dataset(
-        load(snakemake.config, find_texts()), snakemake.wildcards.dataset
-    )
+    name = snakemake.wildcards.dataset
+    corpus, dataset = find_dataset(load(snakemake.config, find_texts()), name)
     totals = encode(
         read_json(snakemake.input.counts),
         read_json(snakemake.input.plan),
@@ -23,3 +22,4 @@ with logged(snakemake):
         snakemake.threads,
     )
     write_json(snakemake.output.totals, totals)
+    say(f"encode {name}: " + ", ".join(f"{n['n_tokens']:,} of {s}" for s, n in totals.items()))

@@ -5,8 +5,10 @@ from nanogpt.files import write_text
 from nanogpt.stage import Job, stage
 
 
-def make(job: Job) -> None:
-    write_text(snakemake.output.text, playwright.write(**job.settings["corpus"]))
+def make(job: Job) -> dict[str, str]:
+    asked = job.settings["corpus"]
+    write_text(snakemake.output.text, playwright.write(**asked))
+    return {"summary": f"{asked['n_characters']:,} characters, seed {asked['seed']}"}
 
 
 stage(snakemake, make)

@@ -3,7 +3,7 @@
 from nanogpt.config import find_dataset, find_texts, load
 from nanogpt.files import read_json, write_json
 from nanogpt.prepare import merge
-from nanogpt.stage import logged
+from nanogpt.stage import logged, say
 
 with logged(snakemake):
     corpus, dataset = find_dataset(
@@ -14,3 +14,5 @@ with logged(snakemake):
     plan, tokenizer = merge(counts, corpus, dataset, given, snakemake.threads)
     write_json(snakemake.output.plan, plan)
     tokenizer.save(snakemake.output.tokenizer)
+    n_documents, n_tokens = plan["n_documents"], tokenizer.vocab_size
+    say(f"merge {snakemake.wildcards.dataset}: {n_documents:,} documents, {n_tokens:,} symbols")

@@ -7,8 +7,8 @@ from nanogpt.prepare import prepare
 from nanogpt.stage import Job, stage
 
 
-def make(_: Job) -> None:
-    prepare(
+def make(_: Job) -> dict[str, str]:
+    summary = prepare(
         list(map(Path, snakemake.input.corpus)),
         *find_dataset(load(snakemake.config, find_texts()), snakemake.wildcards.dataset),
         Path(snakemake.output.meta).parent,
@@ -16,6 +16,7 @@ def make(_: Job) -> None:
         plan_file=next(iter(snakemake.input.merged), None),
         threads=snakemake.threads,
     )
+    return {"summary": summary}
 
 
 # The parts of many files are there already, and joining them is no more work than a restore.

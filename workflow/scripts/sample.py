@@ -7,13 +7,14 @@ from nanogpt.generate import sample
 from nanogpt.stage import Job, stage
 
 
-def make(job: Job) -> None:
-    sample(
+def make(job: Job) -> dict[str, str]:
+    summary = sample(
         job.settings["name"],
         Path(snakemake.input.weights).parent,
         SampleSettings(**job.settings["sample"]),
         Path(snakemake.output.samples),
     )
+    return {"summary": summary}
 
 
 stage(snakemake, make)

@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
-from nanogpt.report import write_events
+from nanogpt.events import write_events
 from nanogpt.stage import Job, stage
 
 
-def make(_: Job) -> None:
-    write_events(Path(snakemake.input.metrics), Path(snakemake.output.events).parent)
+def make(_: Job) -> dict[str, str]:
+    events = Path(snakemake.output.events)
+    return {"summary": write_events(Path(snakemake.input.metrics), events.parent)}
 
 
 stage(snakemake, make, cached=False)

@@ -12,8 +12,8 @@ dataset, results = Path(asked.input[0]).parent, Path(asked.output[-1]).parent
 
 def make(job: Job) -> dict[str, object]:
     model, settings = ModelSettings(**job.settings["model"]), TrainSettings(**job.settings["train"])
-    layouts = train(asked.params.run, dataset, model, settings, job.training, results)
-    return {"layouts": layouts}
+    done = train(asked.params.run, dataset, model, settings, job.training, results)
+    return {"summary": done.summary(), "environment": {"layouts": done.layouts}}
 
 
 milestones = milestone_files(results, asked.params.settings["train"]["milestones"])

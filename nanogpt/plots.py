@@ -1,0 +1,527 @@
+"""Charts of runs as SVG, in the colour of the text around them, so that they suit any theme.
+
+Runs that differ in their seed only are one group, with one colour on the page and in every chart.
+What is drawn comes from results.py; where it stands on a page is left to report.py.
+"""
+
+import io
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from numpy.typing import NDArray
+
+from nanogpt.metrics import number
+from nanogpt.results import Run, fit_power_law, size_families, three_digits
+
+# Okabe and Ito's colours, which the colour-blind tell apart, without yellow and black, which vanish
+# on white and on black. Past the sixth group the shape of the mark tells those of one colour apart.
+COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"]
+MARKS = [("o", "●"), ("s", "■")]
+MOST_NAMED = len(COLOURS) * len(MARKS)
+GREY = "#8c8c8c"
+
+INK = "#010203"  # stands for currentColor, which matplotlib does not know
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 9.5,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    **dict.fromkeys(
+        ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK
+    ),
+}
+WIDTH = 7.2  # inches
+LABEL_POINTS = 13  # from one label's baseline to the next
+MOST_BENCHES = 24  # rows of the chart of speed
+# A run that blew up would press the others flat; a uniform guess has ln(vocab_size).
+WORST = 1.1
+
+# What a loss can be drawn over: file name -> (axis, a column of metrics, or FLOPs of it).
+LOSS_OVER: dict[str, tuple[str, Callable[[Run], "pd.Series[float]"]]] = {
+    "tokens": ("tokens seen", lambda run: run.metrics["tokens"]),
+    "steps": ("optimizer steps", lambda run: run.metrics["step"]),
+    "seconds": ("seconds of training", lambda run: run.metrics["seconds"]),
+    "flops": ("FLOPs of training", lambda run: run.metrics["tokens"] * run.flops_per_token),
+}
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a group of runs is shown; `mark` is matplotlib's name, `character` the page's."""
+
+    colour: str
+    mark: str
+    character: str
+    named: bool = True
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A line of a chart, in the panel of its dataset. label: what stands at its end, if anything.
+
+    group: whose look it has; none for a reference, such as an entropy.
+    """
+
+    dataset: str
+    group: str | None
+    x: NDArray[np.float64]
+    y: NDArray[np.float64]
+    label: str = ""
+    width: float = 1.8
+    alpha: float = 1.0
+    dashes: tuple[float, ...] | None = None
+
+
+def looks(rows: pd.DataFrame) -> dict[str, Look]:
+    """The look of each group; of more than MOST_NAMED, the best of each dataset, the others grey.
+
+    rows: results.table of the runs.
+    """
+    groups = list(dict.fromkeys(rows["group"]))
+    if len(groups) > MOST_NAMED:
+        best = rows.sort_values("val_loss_nats_per_token", kind="stable")
+        by_rank = best.drop_duplicates("group").groupby("dataset", sort=False).cumcount()
+        ranked = best.loc[by_rank.sort_values(kind="stable").index, "group"]
+        named = set(ranked[: len(COLOURS)])
+    else:
+        named = set(groups)
+    found = {}
+    for place, group in enumerate(group for group in groups if group in named):
+        mark, character = MARKS[place // len(COLOURS)]
+        found[group] = Look(COLOURS[place % len(COLOURS)], mark, character)
+    return {group: found.get(group, Look(GREY, "o", "·", named=False)) for group in groups}
+
+
+def loss_plots(runs: Sequence[Run], look: Mapping[str, Look]) -> dict[str, str]:
+    """Loss in training over each of LOSS_OVER, by its name: a panel for each dataset."""
+    sizes = {run.dataset: run.vocab_size for run in runs if run.vocab_size}
+    largest = {dataset: WORST * math.log(size) for dataset, size in sizes.items()}
+    return {
+        name: _lines(
+            f"loss_{name}",
+            _loss_curves(runs, look, over),
+            look,
+            xlabel=axis,
+            ylabel="loss (nats per token)",
+            largest=largest,
+        )
+        for name, (axis, over) in LOSS_OVER.items()
+    }
+
+
+def _loss_curves(
+    runs: Sequence[Run], look: Mapping[str, Look], over: Callable[[Run], "pd.Series[float]"]
+) -> list[Curve]:
+    """Each run's validation loss, the mean of its group where there are seeds, and references."""
+    curves: list[Curve] = []
+    few = len(look) <= MOST_NAMED
+    for group, members in _grouped(runs).items():
+        lines = []
+        for run in members:
+            if not len(run.metrics):
+                continue
+            frame = pd.DataFrame(
+                {"x": over(run), **run.metrics[["step", "train_loss", "val_loss"]]}
+            )
+            # The first step has no place on a logarithmic axis, and says nothing about a run.
+            lines.append(frame[(frame["step"] > 0) & frame["val_loss"].notna() & (frame["x"] > 0)])
+        lines = [line for line in lines if len(line)]
+        if not lines:
+            continue
+        dataset = members[0].dataset
+        mean = pd.concat(lines).groupby("step").mean()
+        seeds = len(lines) > 1
+        for line in lines if seeds else []:
+            curves.append(_curve(dataset, group, line, "val_loss", width=0.8, alpha=0.45))
+        if few and not seeds:
+            dashes = (3.0, 2.0)
+            curves.append(_curve(dataset, group, mean, "train_loss", width=0.9, dashes=dashes))
+        name = group + (f" ({len(lines)} seeds)" if seeds else _told(members[0]))
+        label = name if look[group].named else ""
+        curves.append(_curve(dataset, group, mean, "val_loss", label=label))
+    return curves + _references(runs, curves)
+
+
+def _curve(dataset: str, group: str, frame: pd.DataFrame, column: str, **style: Any) -> Curve:
+    x, y = frame["x"].to_numpy(dtype=float), frame[column].to_numpy(dtype=float)
+    return Curve(dataset, group, x, y, **style)
+
+
+def _told(run: Run) -> str:
+    return "" if run.status == "finished" else f" ({run.status})"
+
+
+def _grouped(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(run.group, []).append(run)
+    return groups
+
+
+def _references(runs: Sequence[Run], curves: Sequence[Curve]) -> list[Curve]:
+    """What a loss is held against: the n-grams', and the entropy of the source."""
+    found = []
+    for dataset in dict.fromkeys(curve.dataset for curve in curves):
+        x = np.concatenate([curve.x for curve in curves if curve.dataset == dataset])
+        ends = np.array([x.min(), x.max()])
+        of_dataset = [run for run in runs if run.dataset == dataset]
+        known = {
+            "entropy": [run.source_loss for run in of_dataset],
+            "n-grams": [run.ngram_best.get("loss", math.nan) for run in of_dataset],
+        }
+        for name, values in known.items():
+            values = [value for value in values if math.isfinite(value)]
+            if values:
+                flat = np.full(2, values[0])
+                found.append(Curve(dataset, None, ends, flat, name, width=1.0, dashes=(1.0, 2.0)))
+    return found
+
+
+def position_plot(runs: Sequence[Run], look: Mapping[str, Look]) -> str:
+    """Loss over the position in the window, of whole validation splits."""
+    curves = []
+    for group, members in _grouped(runs).items():
+        buckets = [run.evaluation["by_position"] for run in members if _has(run, "by_position")]
+        if not buckets:
+            continue
+        # A bucket of positions 4 to 7 stands at 1 + their mean, as there is no logarithm of zero.
+        x = np.array([1 + (bucket["first"] + bucket["last"]) / 2 for bucket in buckets[0]])
+        y = np.array([[number(bucket["loss"]) for bucket in one] for one in buckets]).mean(axis=0)
+        label = group if look[group].named else ""
+        curves.append(Curve(members[0].dataset, group, x, y, label))
+    return _lines(
+        "position",
+        curves,
+        look,
+        xlabel="tokens of context, the predicted one's place in the window",
+        ylabel="loss (nats per token)",
+        marked=True,
+    )
+
+
+def calibration_plot(runs: Sequence[Run], look: Mapping[str, Look]) -> str:
+    """How often the likeliest token was right, over the probability that it was given."""
+    curves = []
+    for group, members in _grouped(runs).items():
+        bins = [
+            run.evaluation["calibration"]["bins"] for run in members if _has(run, "calibration")
+        ]
+        if not bins:
+            continue
+        # Over the seeds, each bin weighted by its tokens.
+        columns = ("confidence", "accuracy", "n_tokens")
+        table = np.array([[[number(b[c]) for c in columns] for b in one] for one in bins])
+        weight = np.nan_to_num(table[:, :, 2])
+        seen = weight.sum(axis=0) > 0
+        mean = np.nan_to_num(table[:, :, :2]) * weight[:, :, None]
+        x, y = (mean.sum(axis=0)[seen] / weight.sum(axis=0)[seen, None]).T
+        label = group if look[group].named else ""
+        curves.append(Curve(members[0].dataset, group, x, y, label))
+    ends = np.array([0.0, 1.0])
+    for dataset in dict.fromkeys(curve.dataset for curve in curves):
+        curves.append(Curve(dataset, None, ends, ends, "as it should be", 1.0, 1.0, (1.0, 2.0)))
+    return _lines(
+        "calibration",
+        curves,
+        look,
+        xlabel="probability given to the likeliest token",
+        ylabel="how often it was right",
+        log_x=False,
+        marked=True,
+    )
+
+
+def _has(run: Run, part: str) -> bool:
+    return bool(run.evaluation.get(part))
+
+
+def scaling_plot(runs: Sequence[Run], look: Mapping[str, Look]) -> str:
+    """Loss over parameters and over compute, with a power law from three sizes up.
+
+    A row for each family of runs that differ in size and seed only. Where the entropy of the source
+    is known, the loss above it is drawn, which is what more size and compute can take away.
+    """
+    families = size_families(runs)
+    if not families:
+        return _nothing("scaling", "no two sizes of a model on one dataset")
+    with _style("scaling"):
+        figure = Figure(figsize=(WIDTH, 3.1 * len(families)), layout="constrained")
+        grid = figure.subplots(len(families), 2, squeeze=False, sharey="row")
+        for axes, family in zip(grid, families, strict=True):
+            source = family[0].source_loss
+            over = f"loss above the entropy, {source:.3f}" if source == source else "loss"
+            y = np.array([run.evaluation["val"]["loss"] for run in family], dtype=float)
+            y = y - (source if source == source else 0.0)
+            size = np.array(
+                [run.evaluation["model"]["n_parameters"] for run in family], dtype=float
+            )
+            tokens = np.array([run.metrics["tokens"].iloc[-1] for run in family], dtype=float)
+            compute = tokens * np.array([run.flops_per_token for run in family])
+            axes[0].set_title(family[0].dataset)
+            axes[0].set_ylabel(f"{over} (nats per token)")
+            for one, x, name, symbol in (
+                (axes[0], size, "parameters", "N"),
+                (axes[1], compute, "FLOPs of training", "C"),
+            ):
+                _draw_power_law(one, x, y, symbol)
+                for run, x_, y_ in zip(family, x, y, strict=True):
+                    shown = look[run.group]
+                    one.plot(x_, y_, color=shown.colour, marker=shown.mark, ms=6, ls="", alpha=0.85)
+                one.set_xlabel(name)
+                _logarithmic(one, "x", x)
+                _logarithmic(one, "y", y, "{:g}".format)
+        return _svg(figure)
+
+
+def _draw_power_law(axes: Axes, x: NDArray[np.float64], y: NDArray[np.float64], name: str) -> None:
+    law = fit_power_law(x, y)
+    if law is None:
+        return
+    ends = np.array([x.min() / 1.3, x.max() * 1.3])
+    axes.plot(ends, law(ends), color=INK, lw=1.0, ls=(0, (3, 2)), alpha=0.8)
+    half_width = (law.high - law.low) / 2
+    axes.text(
+        0.97,
+        0.95,
+        rf"$\propto {name}^{{{law.exponent:.2f} \pm {half_width:.2f}}}$",
+        transform=axes.transAxes,
+        ha="right",
+        va="top",
+        fontsize=12,
+    )
+
+
+def speed_plot(runs: Sequence[Run], look: Mapping[str, Look]) -> str:
+    """What bench measured, a row a model by size: training, share of the machine, sampling."""
+    benches: dict[str, Run] = {}
+    for run in runs:
+        if run.bench:
+            benches.setdefault(str(run.bench["run"]), run)
+    chosen = sorted(benches.values(), key=lambda run: int(run.bench["model"]["n_parameters"]))
+    if not chosen:
+        return _nothing("speed", "no benchmark was made")
+    if len(chosen) > MOST_BENCHES:  # spread over the sizes
+        places = np.linspace(0, len(chosen) - 1, MOST_BENCHES).round().astype(int)
+        chosen = [chosen[place] for place in places]
+    columns: list[tuple[str, Callable[[Any], float], Callable[[float], str], bool]] = [
+        ("training (tokens/s)", lambda bench: bench["tokens_per_second"], three_digits, True),
+        ("MFU (%)", lambda bench: 100 * bench["mfu"], "{:.0f}".format, False),
+        (
+            "sampling one text (tokens/s)",
+            lambda bench: bench["generation"]["tokens_per_second"],
+            three_digits,
+            True,
+        ),
+    ]
+    with _style("speed"):
+        figure = Figure(figsize=(WIDTH, 0.9 + 0.3 * len(chosen)), layout="constrained")
+        heights = np.arange(len(chosen))
+        names = [
+            f"{run.group}, {three_digits(run.bench['model']['n_parameters'])}" for run in chosen
+        ]
+        for axes, (title, value, form, log) in zip(
+            figure.subplots(1, len(columns), sharey=True), columns, strict=True
+        ):
+            values = np.array([value(run.bench) for run in chosen])
+            for height, x, run in zip(heights, values, chosen, strict=True):
+                shown = look[run.group]
+                axes.plot(x, height, color=shown.colour, marker=shown.mark, ms=6)
+                axes.annotate(
+                    form(x), (x, height), (7, 0), textcoords="offset points", va="center", size=9
+                )
+            axes.set_title(title, fontweight="normal")
+            axes.grid(axis="y", color=INK, alpha=0.12, linewidth=0.6)
+            axes.set_yticks(heights, names)
+            axes.set_ylim(len(chosen) - 0.5, -0.5)
+            axes.tick_params(axis="y", length=0)
+            axes.spines["left"].set_visible(False)
+            if log:
+                _logarithmic(axes, "x", values)
+                axes.set_xlim(values.min() / 1.4, values.max() * 2.2)
+            else:
+                axes.set_xlim(0, max(values.max() * 1.25, 1))
+        return _svg(figure)
+
+
+# --- How all charts are drawn ---------------------------------------------------------------
+
+
+def _lines(
+    name: str,
+    curves: Sequence[Curve],
+    look: Mapping[str, Look],
+    *,
+    xlabel: str,
+    ylabel: str,
+    log_x: bool = True,
+    marked: bool = False,
+    largest: Mapping[str, float] | None = None,
+) -> str:
+    """Curves in a panel for each dataset, with labels at their ends.
+
+    largest: of y, by dataset: what is above it does not stretch the panel.
+    """
+    panels: dict[str, list[Curve]] = {}
+    for curve in curves:
+        panels.setdefault(curve.dataset, []).append(curve)
+    if not panels:
+        return _nothing(name, "nothing was measured yet")
+    x = np.concatenate([curve.x for curve in curves])
+    heights = [
+        max(2.5, 0.7 + sum(bool(c.label) for c in panel) * LABEL_POINTS / 72)
+        for panel in panels.values()
+    ]
+    with _style(name):
+        figure = Figure(figsize=(WIDTH, sum(heights) + 0.5), layout="constrained")
+        all_axes = figure.subplots(
+            len(panels), squeeze=False, sharex=True, height_ratios=heights
+        ).ravel()
+        labels = []
+        for axes, (dataset, panel) in zip(all_axes, panels.items(), strict=True):
+            axes.set_title(dataset)
+            axes.set_ylabel(ylabel)
+            axes.grid(axis="y", color=INK, alpha=0.12, linewidth=0.6)
+            top = (largest or {}).get(dataset, math.inf)
+            labels.append(_draw_panel(axes, panel, look, marked=marked, top=top))
+        all_axes[-1].set_xlabel(xlabel)
+        if log_x:
+            _logarithmic(all_axes[-1], "x", x)
+        figure.draw_without_rendering()  # the layout gives the axes their heights
+        for axes, group in zip(all_axes, labels, strict=True):
+            low, high = axes.get_ylim()
+            gap = LABEL_POINTS / 72 * figure.dpi * (high - low) / axes.get_window_extent().height
+            spread = _spread([label.xy[1] for label in group], gap, low, high)
+            for label, y in zip(group, spread, strict=True):
+                label.set_y(y)
+        return _svg(figure)
+
+
+def _draw_panel(
+    axes: Axes, curves: Sequence[Curve], look: Mapping[str, Look], *, marked: bool, top: float
+) -> list[Any]:
+    """Draw curves; returns their labels, still unspread."""
+    losses = np.concatenate([curve.y for curve in curves])
+    losses = losses[np.isfinite(losses)]
+    if not len(losses):
+        return []
+    low, high = losses.min(), min(losses.max(), max(top, losses.min()))
+    margin = 0.05 * (high - low) or 0.05
+    axes.set_ylim(low - margin, high + margin)
+    labels = []
+    for curve in curves:
+        shown = look[curve.group] if curve.group else Look(INK, "", "")
+        end = _lastnumber(curve)
+        axes.plot(
+            curve.x,
+            curve.y,
+            color=shown.colour,
+            lw=curve.width,
+            alpha=curve.alpha * (1.0 if shown.named else 0.5),
+            ls=(0, curve.dashes) if curve.dashes else "-",
+            marker=shown.mark if marked and curve.group else "",
+            ms=4,
+            zorder=2 if shown.named else 1,
+        )
+        if not curve.label or end is None:
+            continue
+        if curve.group and not marked:
+            axes.plot(*end, color=shown.colour, marker=shown.mark, ms=4)
+        x, y = end[0], min(max(end[1], low), high)
+        labels.append(
+            axes.annotate(
+                curve.label,
+                (x, y),
+                (1.03, y),
+                textcoords=axes.get_yaxis_transform(),
+                va="center",
+                size=9,
+                arrowprops={
+                    "arrowstyle": "-",
+                    "color": shown.colour,
+                    "lw": 0.6,
+                    "relpos": (0, 0.5),
+                },
+            )
+        )
+    return labels
+
+
+def _lastnumber(curve: Curve) -> tuple[float, float] | None:
+    good = np.flatnonzero(np.isfinite(curve.x) & np.isfinite(curve.y))
+    return (float(curve.x[good[-1]]), float(curve.y[good[-1]])) if len(good) else None
+
+
+def _logarithmic(
+    axes: Axes,
+    which: str,
+    values: NDArray[np.float64],
+    form: Callable[[float], str] = three_digits,
+) -> None:
+    """Make the `x` or `y` axis logarithmic, with a few round numbers on it."""
+    good = values[np.isfinite(values) & (values > 0)]
+    if not len(good):
+        return
+    axes.set(**{f"{which}scale": "log"})
+    axis = {"x": axes.xaxis, "y": axes.yaxis}[which]
+    span = good.max() / good.min()
+    subs = (1, 1.5, 2, 3, 5, 7) if span < 4 else (1, 2, 5) if span < 1000 else (1,)
+    axis.set_major_locator(LogLocator(subs=subs))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: form(value)))
+
+
+def _nothing(name: str, why: str) -> str:
+    """A chart that says why there is none."""
+    with _style(name):
+        figure = Figure(figsize=(WIDTH, 0.6))
+        figure.text(0.01, 0.5, f"No chart: {why}.", va="center")
+        return _svg(figure)
+
+
+@contextmanager
+def _style(name: str) -> Iterator[None]:
+    """Draw from matplotlib's own defaults: the reader's matplotlibrc would change the bytes."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        # Of its own for each chart, as several stand in one page and must not share names.
+        matplotlib.rcParams.update({**STYLE, "svg.hashsalt": f"nanogpt {name}"})
+        yield
+
+
+def _svg(figure: Figure) -> str:
+    buffer = io.StringIO()
+    metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    figure.savefig(buffer, format="svg", transparent=True, metadata=metadata)
+    return buffer.getvalue().replace(INK, "currentColor")
+
+
+def _spread(heights: list[float], gap: float, low: float, high: float) -> list[float]:
+    """The nearest heights (least squares) that lie at least `gap` apart, within low and high.
+
+    Pool adjacent violators: heights less their rank times the gap must not decrease.
+    """
+    order = np.argsort(heights, kind="stable")
+    steps = gap * np.arange(len(heights))
+    pools: list[list[float]] = []
+    for height in np.array(heights)[order] - steps:
+        pools.append([height])
+        while len(pools) > 1 and np.mean(pools[-2]) > np.mean(pools[-1]):
+            pools[-2:] = [pools[-2] + pools[-1]]
+    pooled = [np.mean(pool) for pool in pools for _ in pool]
+    spread = np.empty(len(heights))
+    spread[order] = np.clip(pooled, low, high - gap * (len(heights) - 1)) + steps
+    return list(spread)

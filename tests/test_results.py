@@ -1,0 +1,354 @@
+"""What runs left is read as it is, in one row a run; unfinished and failed runs are told as such."""
+
+import json
+import math
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nanogpt import lock
+from nanogpt.config import UserError
+from nanogpt.results import (
+    COLUMNS,
+    environments,
+    find_runs,
+    fit_power_law,
+    read_metrics,
+    read_runs,
+    seeds_table,
+    settings_that_differ,
+    shared_name,
+    size_families,
+    table,
+)
+from tests.made_runs import LAST_STEP, STEP_TOKENS, make_run, metrics_text, write, write_ngram
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """The project's directory, in which states of trainings are looked for."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def rows_of(*directories):
+    return table(read_runs(directories)).set_index("run")
+
+
+def test_a_row_has_what_the_files_say(tmp_path):
+    write_ngram(tmp_path, "play", [1.2, 0.9, 1.0])
+    row = rows_of(make_run(tmp_path, "demo", val_loss=0.61237, bench=True)).loc["demo"]
+    assert row["status"] == "finished"
+    assert row["dataset"] == "play"
+    assert row["seed"] == 1337
+    assert row["tokens_seen"] == LAST_STEP * STEP_TOKENS
+    assert row["steps"] == LAST_STEP
+    assert row["val_loss_nats_per_token"] == 0.61237
+    assert (row["val_loss_low"], row["val_loss_high"]) == (0.61237 - 0.01, 0.61237 + 0.02)
+    assert row["val_perplexity_per_token"] == math.exp(0.61237)
+    assert row["val_bits_per_byte"] == 0.88
+    assert row["val_bits_per_character"] == 0.88
+    assert row["train_loss_nats_per_token"] == 0.61237 - 0.1
+    assert row["excess_over_source_percent"] == 3.5
+    assert row["ngram_bits_per_byte"] == 0.9 / math.log(2), "of the best order"
+    assert row["calibration_error_percent"] == 2
+    assert row["copied_16grams_percent"] == 25
+    assert row["training_seconds"] == LAST_STEP / 2
+    assert row["tokens_per_second"] == 1000
+    assert row["bench_tokens_per_second"] == 12_345
+    assert row["mfu_percent"] == 42
+    assert row["sampling_tokens_per_second"] == 678
+    assert row["peak_memory_bytes"] == 10**8
+    assert not row["diverged"]
+
+
+def test_training_flops_are_those_of_the_formula(tmp_path):
+    row = rows_of(make_run(tmp_path, "demo")).loc["demo"]
+    per_token = 6 * (12 * 2 * 32**2 + 65 * 32) + 12 * 2 * 32 * 16  # docs/FORMULAS.md
+    assert row["training_flops"] == LAST_STEP * STEP_TOKENS * per_token
+
+
+def test_an_older_evaluation_without_depth_has_gaps_only(tmp_path):
+    row = rows_of(make_run(tmp_path, "demo", deep=False)).loc["demo"]
+    assert row["val_bits_per_byte"] == 0.88
+    assert math.isnan(row["val_loss_low"])
+    assert math.isnan(row["copied_16grams_percent"])
+
+
+def test_every_column_has_a_meaning_and_every_quantity_a_unit():
+    quantities = re.compile(r"loss|bits|percent|seconds|second|bytes|flops|tokens|steps|parameters")
+    for column in COLUMNS:
+        assert column.meaning
+        assert column.unit or not quantities.search(column.name), column.name
+
+
+# --- Unfinished and failed runs ---------------------------------------------------------------
+
+
+def status(root, name):
+    return next(run for run in find_runs(root / "results") if run.name == name)
+
+
+def write_state(root, run, last_step=200):
+    state = root / ".nanogpt/state/0123456789ab"
+    parameters = {"model": {"n_layer": 1}, "train": {"seed": 3}}
+    inputs = {"results/datasets/play/train.bin": "0" * 64}
+    write(state / "run.json", {"run": run, "parameters": parameters, "inputs": inputs})
+    (state / "metrics.jsonl").write_text(metrics_text(0.6, last_step=last_step))
+    return state
+
+
+def test_a_training_that_goes_on_is_shown_with_what_it_has(here):
+    state = write_state(here, "mine")
+    with lock.hold(state, "a test"):
+        run = status(here, "mine")
+    assert (run.status, run.dataset, len(run.metrics)) == ("training", "play", 5)
+    assert run.settings["train.seed"] == 3
+
+
+def test_a_training_that_was_stopped_is_shown_as_such(here):
+    write_state(here, "mine")
+    run = status(here, "mine")
+    assert (run.status, run.note) == ("stopped", "")
+
+
+@pytest.mark.parametrize("with_state", [True, False])
+def test_a_run_that_failed_says_why(here, with_state):
+    if with_state:
+        write_state(here, "mine")
+    log = here / "results/mine/train.log"
+    log.parent.mkdir(parents=True)
+    log.write_text(
+        "2026-01-01 00:00:00,000 INFO step 1: loss 3.2\n"
+        "2026-01-01 00:00:01,000 ERROR training diverged: loss is nan at step 2; lower it\n"
+    )
+    run = status(here, "mine")
+    assert run.status == "failed"
+    assert run.note == "training diverged: loss is nan at step 2; lower it"
+
+
+def test_a_trained_run_without_evaluation_is_shown_with_its_curve(here):
+    (make_run(here, "mine") / "eval.json").unlink()
+    run = status(here, "mine")
+    assert (run.status, run.dataset, len(run.metrics)) == ("not evaluated", "play", 9)
+    assert math.isnan(table([run]).loc[0, "val_loss_nats_per_token"])
+
+
+@pytest.mark.parametrize("name", ["eval.json", "metrics.jsonl", "train.manifest.json"])
+def test_a_damaged_run_is_named_and_the_others_are_read(here, name):
+    (make_run(here, "bad") / name).write_text("[")
+    make_run(here, "good")
+    bad, good = find_runs(here / "results")
+    assert (bad.status, good.status) == ("damaged", "finished")
+    assert name in bad.note
+
+
+def test_what_is_no_run_is_left_out(here):
+    make_run(here, "mine")
+    for name in ("datasets/play", "report", "empty"):
+        (here / "results" / name).mkdir(parents=True)
+    (here / "results/README.md").write_text("")
+    assert [run.name for run in find_runs(here / "results")] == ["mine"]
+
+
+def test_run_10_comes_after_run_9(here):
+    for name in ("run-10", "run-9", "a"):
+        make_run(here, name)
+    assert [run.name for run in find_runs(here / "results")] == ["a", "run-9", "run-10"]
+
+
+def test_nothing_there_is_no_runs(here):
+    assert find_runs(here / "results") == []
+
+
+@pytest.mark.parametrize("step", [0, 50, 300])
+def test_a_run_that_diverged_is_told_from_one_that_did_not(tmp_path, step):
+    runs = [make_run(tmp_path, "good"), make_run(tmp_path, "bad", diverges_at=step)]
+    rows = rows_of(*runs)
+    assert list(rows["status"]) == ["finished", "diverged"]
+    assert list(rows["diverged"]) == [False, True]
+
+
+def test_an_evaluation_without_numbers_is_of_a_run_that_diverged(tmp_path):
+    run = make_run(tmp_path, "bad", deep=False)
+    evaluation = json.loads((run / "eval.json").read_text())
+    evaluation["val"] = evaluation["train"] = dict.fromkeys(evaluation["val"])
+    write(run / "eval.json", evaluation)
+    row = rows_of(run).loc["bad"]
+    assert row["status"] == "diverged"
+    assert math.isnan(row["val_loss_nats_per_token"])
+
+
+# --- Files ------------------------------------------------------------------------------------
+
+
+def test_a_last_line_that_was_cut_off_is_left_out(tmp_path):
+    path = make_run(tmp_path, "demo") / "metrics.jsonl"
+    whole = read_metrics(path)
+    path.write_text(path.read_text()[:-20])
+    pd.testing.assert_frame_equal(read_metrics(path), whole[:-1])
+
+
+def test_null_and_absent_metrics_are_nan(tmp_path):
+    metrics = read_metrics(make_run(tmp_path, "demo", diverges_at=400) / "metrics.jsonl")
+    assert metrics["step"].tolist() == list(range(0, 401, 50))
+    assert metrics["loss"].isna().tolist() == [True, *[False] * 7, True]
+    assert metrics["val_loss"].isna().tolist() == [False, True] * 4 + [True]
+
+
+@pytest.mark.parametrize("text", [None, "", '{"step": 0', '[1]\n{"step": 1}\n', "x\ny\n"])
+def test_metrics_that_are_none_are_named_in_one_line(tmp_path, text):
+    path = tmp_path / "metrics.jsonl"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UserError, match=re.escape(str(path))) as error:
+        read_metrics(path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", [None, "", "[]", '{"dataset": "play"}'])
+def test_an_evaluation_that_is_none_is_named_in_one_line(tmp_path, text):
+    run = make_run(tmp_path, "demo")
+    (run / "eval.json").unlink()
+    if text is not None:
+        (run / "eval.json").write_text(text)
+    with pytest.raises(UserError, match=r"demo.eval\.json") as error:
+        read_runs([run])
+    assert "\n" not in str(error.value)
+
+
+# --- Groups of seeds, and benchmarks -----------------------------------------------------------
+
+
+def test_runs_that_differ_in_their_seed_only_are_one_group(tmp_path):
+    runs = [
+        make_run(tmp_path, f"sizes.model-{model}.seed-{seed}", model=settings, train={"seed": seed})
+        for model, settings in [("tiny", {}), ("wide", {"dropout": 0.1})]
+        for seed in (1, 2)
+    ]
+    groups = [run.group for run in read_runs(runs)]
+    assert groups == ["sizes.model-tiny"] * 2 + ["sizes.model-wide"] * 2
+
+
+def test_other_data_are_another_group(tmp_path):
+    runs = [make_run(tmp_path, "a", "play"), make_run(tmp_path, "b", "other", train={"seed": 2})]
+    assert [run.group for run in read_runs(runs)] == ["a", "b"]
+
+
+def test_two_groups_never_share_a_name(tmp_path):
+    runs = [
+        make_run(tmp_path, f"{letter}.{number}", train={"seed": seed, "beta1": beta1})
+        for letter, number, seed, beta1 in [("a", 1, 1, 0.8), ("a", 2, 2, 0.8), ("a", 3, 1, 0.9)]
+    ]
+    runs.append(make_run(tmp_path, "a.4", train={"seed": 2, "beta1": 0.9}))
+    groups = [run.group for run in read_runs(runs)]
+    assert groups == ["a.1", "a.1", "a.3", "a.3"]
+
+
+@pytest.mark.parametrize(
+    ("names", "shared"),
+    [
+        (["demo"], "demo"),
+        (["s.seed-1", "s.seed-2"], "s"),
+        (["s.seed-1.model-a", "s.seed-2.model-a"], "s.model-a"),
+        (["s.learning_rate-0.001.seed-1", "s.learning_rate-0.001.seed-2"], "s.learning_rate-0.001"),
+        (["one", "two"], "one"),
+    ],
+)
+def test_a_group_is_called_what_its_runs_names_share(names, shared):
+    assert shared_name(names) == shared
+
+
+def test_a_benchmark_serves_all_runs_of_the_same_model(tmp_path):
+    runs = [
+        make_run(tmp_path, "a", bench=True),
+        make_run(tmp_path, "b", train={"seed": 2, "learning_rate": 0.1}),
+        make_run(tmp_path, "c", model={"dropout": 0.1}),
+        make_run(tmp_path, "d", train={"dtype": "bfloat16"}),
+    ]
+    assert [bool(run.bench) for run in read_runs(runs)] == [True, True, False, False]
+
+
+def test_seeds_give_a_mean_and_students_interval(tmp_path):
+    losses = [0.60, 0.62, 0.67]
+    runs = [
+        make_run(tmp_path, f"s.seed-{seed}", val_loss=loss, train={"seed": seed})
+        for seed, loss in enumerate(losses)
+    ]
+    runs.append(make_run(tmp_path, "alone", model={"dropout": 0.1}))
+    seeds = seeds_table(table(read_runs(runs)))
+    assert list(seeds["group"]) == ["s"]
+    assert seeds.loc[0, "runs"] == 3
+    assert seeds.loc[0, "val_loss_nats_per_token"] == pytest.approx(0.63)
+    # 4.303 is Student's t of 2 degrees of freedom, 97.5 %.
+    half_width = 4.303 * np.std(losses, ddof=1) / math.sqrt(3)
+    assert seeds.loc[0, "val_loss_nats_per_token_half_width"] == pytest.approx(half_width)
+
+
+def test_a_run_that_diverged_is_in_no_mean(tmp_path):
+    runs = [
+        make_run(tmp_path, f"s.seed-{seed}", train={"seed": seed}, diverges_at=step)
+        for seed, step in [(1, math.inf), (2, 100)]
+    ]
+    assert seeds_table(table(read_runs(runs))).empty
+
+
+# --- Power laws --------------------------------------------------------------------------------
+
+
+@given(
+    st.floats(0.1, 100),
+    st.floats(-2, -0.01),
+    st.lists(st.floats(1e2, 1e12), min_size=3, max_size=9, unique=True),
+)
+def test_a_power_law_is_found_again(coefficient, exponent, x):
+    x = np.array(x)
+    if np.ptp(np.log(x)) < 0.5 or len(np.unique(np.log(x))) < 3:
+        return
+    law = fit_power_law(x, coefficient * x**exponent)
+    assert law.exponent == pytest.approx(exponent, abs=1e-6)
+    assert law(x) == pytest.approx(coefficient * x**exponent, rel=1e-4)
+
+
+def test_the_interval_of_an_exponent_is_that_of_a_linear_regression():
+    x, y = np.exp([1.0, 2.0, 3.0, 4.0]), np.exp([2.0, 1.4, 1.1, 0.3])
+    law = fit_power_law(x, y)
+    assert law.exponent == pytest.approx(-0.54)
+    # Residuals -0.01, -0.07, 0.17, -0.09: their squares sum to 0.042; t of 2 degrees is 4.303.
+    half_width = 4.303 * math.sqrt(0.042 / 2 / 5)
+    assert (law.high - law.low) / 2 == pytest.approx(half_width)
+
+
+@pytest.mark.parametrize("x", [[1.0, 2.0], [1.0, 1.0, 2.0, 2.0], [1.0, 2.0, math.nan]])
+def test_fewer_than_three_sizes_give_no_law(x):
+    assert fit_power_law(np.array(x), np.ones(len(x))) is None
+
+
+def test_a_family_is_of_one_recipe_in_several_sizes(tmp_path):
+    runs = [make_run(tmp_path, f"s{n}", model={"n_layer": n}, train={"seed": n}) for n in (1, 2, 3)]
+    runs.append(make_run(tmp_path, "dropped", model={"n_layer": 4, "dropout": 0.5}))
+    runs.append(make_run(tmp_path, "other", "shakespeare", model={"n_layer": 5}))
+    (family,) = size_families(read_runs(runs))
+    assert [run.name for run in family] == ["s1", "s2", "s3"]
+
+
+# --- Settings and machines ---------------------------------------------------------------------
+
+
+def test_settings_that_differ_are_told_from_those_that_all_share(tmp_path):
+    runs = read_runs([make_run(tmp_path, "a"), make_run(tmp_path, "b", train={"beta1": 0.8})])
+    differ, shared = settings_that_differ(runs)
+    assert differ == ["train.beta1"]
+    assert shared["model.n_embd"] == 32
+    assert shared["sample.top_k"] == 200
+
+
+def test_equal_machines_are_told_once(tmp_path):
+    runs = read_runs([make_run(tmp_path, "a"), make_run(tmp_path, "b")])
+    ((said, names),) = environments(runs)
+    assert names == ["a", "b"]
+    assert said["torch"] == "2.13.0"
