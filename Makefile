@@ -3,6 +3,7 @@
 #   make demo      from nothing to results/demo/samples.txt, without a download of data
 #   make test      the whole test suite
 #   make test-faults   kills, full disks and damaged files, in full; SEED=2 for others
+#   make test-browser  the report in a headless Chromium, which must be installed
 #   make lint      style, types, workflow lint        make format    mend the style
 #   make bench     how fast the models of `report.runs` train and sample here
 #   make report    all runs as they stand, also unfinished ones      make watch     their curves in TensorBoard
@@ -16,17 +17,20 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: demo test test-faults lint format report watch clean distclean environment
+.PHONY: demo test test-faults test-browser lint format bench report watch clean distclean environment
 
 demo: environment
 	$(BIN)/snakemake --cores $(CORES) results/demo/samples.txt results/demo/eval.json
 	@echo && cat results/demo/samples.txt
 
 test: environment
-	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term --ignore tests/browser
 
 test-faults: environment
 	NANOGPT_FAULTS=full NANOGPT_FAULT_SEED=$(SEED) $(BIN)/python -m pytest -n 2 --dist loadfile tests/faults
+
+test-browser: environment
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/browser
 
 lint: environment
 	$(BIN)/ruff check
@@ -42,6 +46,9 @@ format: environment
 	$(BIN)/nanogpt schema > workflow/schemas/config.schema.json
 	$(BIN)/nanogpt settings > docs/SETTINGS.md
 	$(BIN)/python tests/errors.py > docs/ERRORS.md
+
+bench: environment
+	$(BIN)/snakemake --cores $(CORES) --forcerun bench -- benches
 
 report: environment
 	$(BIN)/nanogpt report

@@ -138,6 +138,27 @@ def verify(
 
 
 @app.command
+def bench(run: Positional[str], config_file: Path = Path("config.yaml")) -> None:
+    """Measure how fast this machine trains a run's model and samples from it, and print it as JSON.
+
+    The workflow keeps the same in results/<run>/bench.json, where the report finds it.
+
+    Args:
+        run: a run whose dataset was made.
+        config_file: the config file.
+    """
+    from nanogpt import device
+    from nanogpt.bench import bench as measure
+
+    asked = config.resolve_run(config.read(config_file), run)
+    train = asked.train.model_copy(update=device.resolve(asked.train.model_dump()))
+    made = Path("results/datasets") / asked.dataset
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "bench.json"
+        _print_json(measure(run, made, asked.model, train, asked.bench, path))
+
+
+@app.command
 def report(results: Path = Path("results"), output: Path = Path("results/report/now")) -> None:
     """Compare all runs that lie there as they stand, unfinished and failed ones too.
 

@@ -27,14 +27,12 @@ from nanogpt.generate import generate
 from nanogpt.loss import (
     n_full_windows,
     predictions,
-    token_characters,
     token_nats,
-    token_texts,
     window_starts,
     windows_loss,
 )
 from nanogpt.model import GPT
-from nanogpt.tokenizer import Tokenizer, Tokens
+from nanogpt.tokenizer import Tokenizer, Tokens, token_characters, token_texts
 
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""The loss over windows of a split, exactly; and what tokens are in text.
+"""The loss over windows of a split, exactly.
 
 What a training measures itself with, and evaluation builds on. Which windows of which split, and
 what follows from the loss, is left to train.py and evaluate.py.
@@ -17,7 +17,7 @@ from nanogpt import dataset
 from nanogpt.config import EvalSettings, TrainSettings
 from nanogpt.device import autocast
 from nanogpt.model import GPT
-from nanogpt.tokenizer import Tokenizer, Tokens
+from nanogpt.tokenizer import Tokens
 
 
 @dataclass(frozen=True)
@@ -91,20 +91,3 @@ def windows_loss(
         nats += token_nats(logits, targets).cpu().double().sum().item()
         n_tokens += targets.numel()
     return Loss(nats, n_tokens)
-
-
-def token_texts(tokenizer: Tokenizer) -> list[bytes]:
-    """The UTF-8 of each token, by id; nothing for the end of a text, which is no text."""
-    ids = np.flatnonzero(tokenizer.token_bytes)
-    joined = tokenizer.to_bytes(ids)
-    ends = tokenizer.token_bytes.cumsum().tolist()
-    return [joined[start:end] for start, end in zip([0, *ends], ends, strict=False)]
-
-
-def token_characters(tokenizer: Tokenizer) -> NDArray[np.int64]:
-    """How many characters each token begins, shape (vocab_size,): 0 for the end of a text.
-
-    Its bytes that continue no character of UTF-8, so that a text's tokens add up to its characters.
-    """
-    texts = token_texts(tokenizer)
-    return np.array([sum(byte & 0xC0 != 0x80 for byte in text) for text in texts], dtype=np.int64)

@@ -28,8 +28,7 @@ from numpy.typing import NDArray
 
 from nanogpt import dataset
 from nanogpt.files import write_json
-from nanogpt.loss import token_characters
-from nanogpt.tokenizer import Tokens
+from nanogpt.tokenizer import Tokens, token_characters
 
 logger = logging.getLogger(__name__)
 

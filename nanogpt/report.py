@@ -139,9 +139,7 @@ def _table(rows: pd.DataFrame, look: Mapping[str, Look]) -> dict[str, Any]:
     columns = [
         column
         for column in COLUMNS
-        if column.form
-        and (column.name in ("run", "dataset") or rows[column.name].notna().any())
-        and (column.name != "status" or (rows["status"] != "finished").any())
+        if column.form and (column.name in ("run", "dataset") or rows[column.name].notna().any())
     ]
     lines = []
     for _, row in rows.iterrows():

@@ -305,8 +305,10 @@ def _read_if_there(path: Path) -> dict[str, Any]:
         said = read_json(path)
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read: {error}; remove it, and make it again") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError:
+        said = None
     if not isinstance(said, dict):
         raise UserError(f"{path}: damaged; remove it, and make it again")
     return said
@@ -362,7 +364,7 @@ _whole = "{:,.0f}".format
 
 COLUMNS = (
     Column("run", "run", "", "name of the run", str),
-    Column("status", "status", "", "finished, diverged, or what hinders it", str),
+    Column("status", "status", "", "finished, diverged, or what hinders it"),
     Column("group", "group", "", "what runs are called together that differ in their seed only"),
     Column("seed", "seed", "", "train.seed"),
     Column("dataset", "dataset", "", "name of the dataset", str),
@@ -445,7 +447,7 @@ def _row(run: Run) -> dict[str, Any]:
             ),
             "calibration_error_percent": 100
             * number(run.evaluation.get("calibration", {}).get("expected_calibration_error")),
-            "copied_16grams_percent": 100 * number(run.evaluation.get("copying", {}).get("16")),
+            "copied_16grams_percent": 100 * number((run.evaluation.get("copying") or {}).get("16")),
         }
     if run.ngram:
         row["ngram_bits_per_byte"] = run.ngram_best["bits_per_byte"]

@@ -362,6 +362,23 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
     raise UserError(f"{path}: not a tokenizer of ours; make the dataset or model again")
 
 
+def token_texts(tokenizer: Tokenizer) -> list[bytes]:
+    """The UTF-8 of each token, by id; nothing for the end of a text, which is no text."""
+    ids = np.flatnonzero(tokenizer.token_bytes)
+    joined = tokenizer.to_bytes(ids)
+    ends = tokenizer.token_bytes.cumsum().tolist()
+    return [joined[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+
+
+def token_characters(tokenizer: Tokenizer) -> NDArray[np.int64]:
+    """How many characters each token begins, shape (vocab_size,): 0 for the end of a text.
+
+    Its bytes that continue no character of UTF-8, so that a text's tokens add up to its characters.
+    """
+    texts = token_texts(tokenizer)
+    return np.array([sum(byte & 0xC0 != 0x80 for byte in text) for text in texts], dtype=np.int64)
+
+
 def token_dtype(vocab_size: int) -> type[np.uint16] | type[np.uint32]:
     """The dtype of the token files: uint16 up to 65,535 symbols, else uint32."""
     return np.uint16 if vocab_size <= 0xFFFF else np.uint32

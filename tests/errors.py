@@ -32,7 +32,7 @@ import yaml
 from pyarrow import parquet
 from safetensors.torch import load_file, save_file
 
-from nanogpt import download, lock, report, state
+from nanogpt import download, lock, report, results, state
 from nanogpt.checkpoint import Progress, save_model, save_state
 from nanogpt.cli import main
 from nanogpt.config import (
@@ -1916,6 +1916,13 @@ DOWNLOADS = [
 # --- Reports --------------------------------------------------------------------------------
 
 METRICS = '{"step": 0, "tokens": 0, "val_loss": 4.2}\n'
+SPLIT = {"loss": 4.2, "perplexity": 66.7, "bits_per_byte": 6.1}
+EVALUATION = {
+    "dataset": "letters",
+    "val": SPLIT,
+    "train": SPLIT,
+    "model": {"n_parameters": 1, "vocab_size": 2},
+}
 
 
 def report_on(title: str, shown: str, files: Mapping[str, str], message: str) -> Mistake:
@@ -1923,7 +1930,7 @@ def report_on(title: str, shown: str, files: Mapping[str, str], message: str) ->
 
     def make() -> None:
         write_files({f"results/demo/{name}": content for name, content in files.items()})
-        report.write_report([Path("results/demo")], Path("results/report"))
+        report.write_report(results.read_runs([Path("results/demo")]), Path("results/report"))
 
     return Mistake(title, shown, make, message)
 
@@ -1933,7 +1940,7 @@ REPORTS = [
         "a report on nothing",
         "`report: {runs: []}`",
         lambda: report.write_report([], Path("results/report")),
-        "report.runs: no runs to report on; name at least one",
+        "no runs to report on; name at least one in report.runs, or train one",
     ),
     report_on(
         "a run that was not trained",
@@ -1981,7 +1988,23 @@ REPORTS = [
         "another's eval.json",
         "`eval.json` of another program",
         {"metrics.jsonl": METRICS, "eval.json": "{}"},
-        "results/demo/eval.json: no evaluation: `dataset` is missing; evaluate the run again",
+        "results/demo/eval.json: no evaluation: `val` is missing; evaluate the run again",
+    ),
+    report_on(
+        "half a manifest of a training",
+        "`train.manifest.json` cut in half",
+        {
+            "metrics.jsonl": METRICS,
+            "eval.json": json.dumps(EVALUATION),
+            "train.manifest.json": '{"parameters": {',
+        },
+        "results/demo/train.manifest.json: damaged; remove it, and make it again",
+    ),
+    report_on(
+        "a benchmark that is none",
+        "`bench.json` with a list",
+        {"metrics.jsonl": METRICS, "eval.json": json.dumps(EVALUATION), "bench.json": "[]"},
+        "results/demo/bench.json: damaged; remove it, and make it again",
     ),
 ]
 

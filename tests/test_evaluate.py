@@ -41,7 +41,6 @@ from nanogpt.model import GPT
 from nanogpt.tokenizer import ByteTokenizer, char_tokenizer
 from tests.test_loss import (
     BLOCK,
-    BYTE_PAIRS,
     MODEL,
     ROOT,
     SETTINGS,
@@ -51,6 +50,7 @@ from tests.test_loss import (
     slow_loss,
     slow_nats,
 )
+from tests.test_tokenizer import BYTE_PAIRS
 
 BYTES = np.array([1, 2, 3, 4, 1, 2, 3, 4, 1, 2, 3])
 CHARACTERS = np.array([1, 1, 1, 1, 0, 2, 1, 1, 1, 0, 1])

@@ -1,4 +1,4 @@
-"""The loss over windows is that of a slow loop by hand, and tokens add up to their text."""
+"""The loss over windows is that of a slow loop by hand."""
 
 import itertools
 import math
@@ -16,14 +16,11 @@ from nanogpt.config import EvalSettings, ModelSettings
 from nanogpt.loss import (
     n_full_windows,
     predictions,
-    token_characters,
     token_nats,
-    token_texts,
     window_starts,
     windows_loss,
 )
 from nanogpt.model import GPT
-from nanogpt.tokenizer import ByteTokenizer, char_tokenizer, train_byte_pairs
 
 ROOT = Path(__file__).resolve().parent.parent
 SETTINGS = EvalSettings(batch_size=4, eval_iters=3, seed=1337, device="cpu", dtype="float32")
@@ -153,41 +150,6 @@ def test_windows_are_spread_evenly_without_overlap(n_tokens, block_size, n_windo
         assert gaps.min() >= 1
         assert gaps.max() - gaps.min() <= 1
         assert starts[-1] == (full - 1) * block_size
-
-
-# --- What tokens are in text ----------------------------------------------------------------
-
-SEEN = "so foul and fair a day I have not seen. Ñandú, 日本語 🎭🎭 123 456\n" * 3
-BYTE_PAIRS = train_byte_pairs([SEEN], 300, threads=1)
-
-
-@given(text=st.text())
-def test_the_characters_of_a_texts_tokens_add_up_to_the_text(text):
-    for tokenizer in (ByteTokenizer(), BYTE_PAIRS, char_tokenizer(text)):
-        counts = token_characters(tokenizer)
-        assert counts.shape == (tokenizer.vocab_size,)
-        assert counts[tokenizer.encode(text)].sum() == len(text)
-
-
-def test_characters_are_counted_where_they_begin():
-    counts = token_characters(ByteTokenizer())
-    assert counts["é".encode()[0]] == 1
-    assert counts["é".encode()[1]] == 0
-    assert counts.tolist() == [1] * 0x80 + [0] * 0x40 + [1] * 0x40
-
-
-def test_the_end_of_a_text_has_neither_characters_nor_text():
-    end = BYTE_PAIRS.end_of_document("\n")[0]
-    assert token_characters(BYTE_PAIRS)[end] == 0
-    assert token_texts(BYTE_PAIRS)[end] == b""
-
-
-def test_the_texts_of_tokens_are_those_that_they_decode_to():
-    for tokenizer in (ByteTokenizer(), BYTE_PAIRS, char_tokenizer(SEEN)):
-        texts = token_texts(tokenizer)
-        assert b"".join(texts[id_] for id_ in tokenizer.encode(SEEN)) == SEEN.encode()
-        some = range(0, tokenizer.vocab_size - 1, 7)
-        assert [texts[id_] for id_ in some] == [tokenizer.to_bytes([id_]) for id_ in some]
 
 
 # --- Who depends on what --------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What runs left is read as it is, in one row a run; unfinished and failed runs are told as such."""
+"""What runs left is read as it is, a row a run; unfinished and failed ones are told as such."""
 
 import json
 import math

@@ -5,6 +5,12 @@
 # writes  results/report/{index.html,report.md,runs.csv,columns.csv,*.svg}
 
 
+rule benches:
+    """Measure the speed of each distinct model of the report, and nothing else."""
+    input:
+        of_report_models("results/{run}/bench.json"),
+
+
 rule bench_report:
     """Compare runs: tables, charts of loss, size and speed, samples side by side."""
     input:

@@ -1,0 +1,91 @@
+"""A headless Chromium, and a report to open in it."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from nanogpt.report import write_report
+from nanogpt.results import read_runs
+from tests.made_runs import make_run, write_ngram
+
+PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = next(filter(None, map(shutil.which, PROGRAMS)), None)
+
+DESKTOP = {"width": 1280, "height": 900}
+TELEPHONE = {"width": 390, "height": 844}
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    if CHROMIUM is None:
+        pytest.skip("no Chromium here; install the package chromium")
+    with sync_playwright() as playwright:
+        arguments = ["--no-sandbox", "--disable-gpu"]
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of a sweep of three sizes and three seeds, a text in tokens, a diverged run."""
+    root = tmp_path_factory.mktemp("runs")
+    write_ngram(root, "play", [1.2, 0.9])
+    runs = [
+        make_run(
+            root,
+            f"sizes.model-{name}.seed-{seed}",
+            val_loss=0.9 / n_layer**0.3 + seed / 100,
+            model={"n_layer": n_layer},
+            train={"seed": seed},
+            bench=seed == 1,
+        )
+        for name, n_layer in (("micro", 1), ("mini", 2), ("midi", 4))
+        for seed in (1, 2, 3)
+    ]
+    for i in (2, 10):
+        runs.append(make_run(root, f"run-{i}", "prose", 1.5 + i / 7, train={"beta1": i / 20}))
+    for i in range(4):
+        runs.append(make_run(root, f"old-{i}", "prose", 3.0 + i, train={"beta2": i / 20}))
+    runs.append(make_run(root, "bad", "prose", 9.0, diverges_at=200, model={"n_layer": 3}))
+    write_report(read_runs(runs), root / "report")
+    return root / "report"
+
+
+@pytest.fixture
+def open_page(browser: Browser, report: Path) -> Iterator[Callable[..., Page]]:
+    """A function that opens the report; in the end, no network was asked, nothing complained."""
+    contexts, requests, messages = [], [], []
+
+    def open_report(scheme: str = "light", viewport: dict[str, int] = DESKTOP) -> Page:
+        context = browser.new_context(viewport=viewport, color_scheme=scheme)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("request", lambda request: requests.append(request.url))
+        page.on("console", lambda message: messages.append(message.text))
+        page.on("pageerror", lambda error: messages.append(str(error)))
+        page.goto((report / "index.html").as_uri())
+        return page
+
+    yield open_report
+    for context in contexts:
+        context.close()
+    assert messages == []
+    others = [url for url in requests if not url.startswith(("data:", report.as_uri()))]
+    assert others == []
+
+
+@pytest.fixture
+def screenshot() -> Callable[[Page, str], None]:
+    """A function that keeps a picture of the page in the directory NANOGPT_SCREENSHOTS, if set."""
+
+    def keep(page: Page, name: str) -> None:
+        directory = os.environ.get("NANOGPT_SCREENSHOTS")
+        if directory:
+            page.screenshot(path=Path(directory) / f"{name}.png", full_page=True)
+
+    return keep
