@@ -187,9 +187,10 @@ def watch(
         every: seconds between two looks for new metrics.
     """
     from nanogpt.events import append_events
+    from nanogpt.signals import exiting
     from nanogpt.state import find_metrics
 
-    with tempfile.TemporaryDirectory() as directory:
+    with exiting(), tempfile.TemporaryDirectory() as directory:
         written: dict[str, int] = {}
         append_events(find_metrics(results), Path(directory), written)
         address = ["--host", host, "--port", str(port)]

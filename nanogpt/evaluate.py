@@ -7,7 +7,6 @@ docs/EVALUATION.md explains each number.
 """
 
 import itertools
-import logging
 import math
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -33,8 +32,6 @@ from nanogpt.loss import (
 )
 from nanogpt.model import GPT
 from nanogpt.tokenizer import Tokenizer, Tokens, token_characters, token_texts
-
-logger = logging.getLogger(__name__)
 
 MAX_EXPONENT = 709.0
 
@@ -444,7 +441,6 @@ def evaluate(
         }
     result = _finite(result)
     write_json(path, result)
-    logger.info("%s", summary(result))
     return result
 
 
@@ -462,4 +458,4 @@ def summary(result: dict[str, Any]) -> str:
     units = {"loss": "nats per token", "bits_per_byte": "bits per byte"}
     numbers = {units[name]: result["val"][name] for name in units}
     told = [f"{number:.4f} {unit}" for unit, number in numbers.items() if number is not None]
-    return f"{result['run']}: validation loss {', '.join(told) or 'is not a number'}"
+    return f"validation loss {', '.join(told) or 'is not a number'}"

@@ -17,7 +17,6 @@ Source: S. F. Chen and J. Goodman, "An empirical study of smoothing techniques f
 modeling", Computer Speech and Language 13 (1999), section 3.
 """
 
-import logging
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,8 +28,6 @@ from numpy.typing import NDArray
 from nanogpt import dataset
 from nanogpt.files import write_json
 from nanogpt.tokenizer import Tokens, token_characters
-
-logger = logging.getLogger(__name__)
 
 METHOD = "interpolated modified Kneser-Ney"
 MAX_ORDER = 5
@@ -166,7 +163,7 @@ def discounts(counts: NDArray[np.int64]) -> NDArray[np.float64]:
     return np.array([0.0, *FALLBACK_DISCOUNTS])
 
 
-def measure(dataset_directory: Path, path: Path) -> dict[str, Any]:
+def measure(dataset_directory: Path, path: str | Path) -> dict[str, Any]:
     """Measure the models of a dataset and write ngram.json; returns what stands in it.
 
     Errors: UserError for a dataset that is absent or damaged.
@@ -192,8 +189,9 @@ def measure(dataset_directory: Path, path: Path) -> dict[str, Any]:
                 "order": order,
                 "loss": nats / n_tokens,
                 "perplexity": math.exp(nats / n_tokens),
-                "bits_per_byte": nats / math.log(2) / n_bytes,
-                "bits_per_character": nats / math.log(2) / n_characters,
+                # A split of ends of texts alone has neither.
+                "bits_per_byte": nats / math.log(2) / n_bytes if n_bytes else None,
+                "bits_per_character": nats / math.log(2) / n_characters if n_characters else None,
                 "n_tokens": n_tokens,
                 "n_bytes": n_bytes,
                 "n_characters": n_characters,
@@ -202,10 +200,10 @@ def measure(dataset_directory: Path, path: Path) -> dict[str, Any]:
         ],
     }
     write_json(path, result)
-    logger.info(
-        "%s: validation losses of orders 1 to %d: %s nats per token",
-        dataset_directory.name,
-        MAX_ORDER,
-        ", ".join(f"{order['loss']:.4f}" for order in result["orders"]),
-    )
     return result
+
+
+def summary(result: dict[str, Any]) -> str:
+    """The model with the lowest loss, and that loss, in one line."""
+    best = min(result["orders"], key=lambda order: order["loss"])
+    return f"n-grams of order {best['order']}: {best['loss']:.4f} nats per token"

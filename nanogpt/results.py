@@ -450,7 +450,7 @@ def _row(run: Run) -> dict[str, Any]:
             "copied_16grams_percent": 100 * number((run.evaluation.get("copying") or {}).get("16")),
         }
     if run.ngram:
-        row["ngram_bits_per_byte"] = run.ngram_best["bits_per_byte"]
+        row["ngram_bits_per_byte"] = number(run.ngram_best["bits_per_byte"])
     if run.bench:
         row |= {
             "bench_tokens_per_second": run.bench["tokens_per_second"],

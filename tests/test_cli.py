@@ -1,13 +1,17 @@
 """The command line: what it prints, what it refuses in one line, and what it does not import."""
 
+import contextlib
 import json
 import os
 import pickle
+import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 import yaml
@@ -25,6 +29,7 @@ from nanogpt.tokenizer import (
     char_tokenizer,
     gpt2_tokenizer,
 )
+from tests.made_runs import make_run, metrics_text
 
 ROOT = Path(__file__).resolve().parent.parent
 MIRROR = os.environ.get("NANOGPT_MIRROR")
@@ -715,3 +720,89 @@ def test_tokens_of_32_bits_are_not_exported_as_nanogpt_would_misread_them(tmp_pa
     message = error_of(["export", "dataset", str(tmp_path / "ours"), str(tmp_path / "theirs")])
     assert "uint32" in message
     assert not (tmp_path / "theirs").exists()
+
+
+# --- Report, curves, speed ------------------------------------------------------------------
+
+
+def test_report_compares_what_lies_there_and_says_where(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    make_run(tmp_path, "whole")
+    (make_run(tmp_path, "early", model={"n_layer": 1}) / "eval.json").unlink()
+    main(["report"])
+    page = "results/report/now/index.html"
+    assert capsys.readouterr().out == f"2 runs; 0.880 bits per byte on play: {page}\n"
+    assert "(not evaluated)" in (tmp_path / page).read_text()
+
+
+def test_report_on_nothing_is_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "no runs to report on" in error_of(["report"])
+
+
+def test_bench_prints_what_it_measured_and_keeps_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.txt").write_text("All that glisters is not gold.\n" * 40)
+    shape = "{n_layer: 1, n_head: 1, n_embd: 8, block_size: 8}"
+    quick = f"first: {{dataset: letters, model: {shape}, bench: {{burn_in: 0, steps: 1}}}}"
+    (tmp_path / "config.yaml").write_text(CONFIG.partition("runs:")[0] + f"runs: {{{quick}}}")
+    made = tmp_path / "results/datasets/letters"
+    prepare([tmp_path / "text.txt"], Corpus(files=["text.txt"]), Dataset(), made)
+    main(["bench", "first"])
+    said = json.loads(capsys.readouterr().out)
+    assert said["model"]["n_embd"] == 8
+    assert said["tokens_per_second"] > 0
+    assert not (tmp_path / "results/first").exists()
+
+
+def test_bench_without_its_dataset_is_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.txt").write_text("text")
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    assert "no dataset here" in error_of(["bench", "first"])
+
+
+@pytest.mark.slow
+def test_watch_shows_finished_runs_and_those_that_grow(tmp_path):
+    make_run(tmp_path, "whole")
+    state = tmp_path / ".nanogpt/state/0123456789ab"
+    write_json(state / "run.json", {"run": "growing"})
+    (state / "metrics.jsonl").write_text(metrics_text(0.6, last_step=100))
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    command = "from nanogpt.cli import main; main()"
+    arguments = ["watch", "--port", str(port), "--every", "1"]
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    with subprocess.Popen(
+        [sys.executable, "-c", command, *arguments],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as watching:
+        try:
+
+            def steps(run):
+                """The steps of a run's validation loss, as TensorBoard's page asks for them."""
+                asked = {"run": run, "tag": "loss/val"}
+                url = f"http://localhost:{port}/data/plugin/scalars/scalars"
+                with contextlib.suppress(httpx.HTTPError, ValueError):
+                    return [step for _, step, _ in httpx.get(url, params=asked).json()]
+                return None
+
+            def wait_for(run, wanted):
+                end = time.monotonic() + 60
+                while (found := steps(run)) != wanted and time.monotonic() < end:
+                    time.sleep(0.5)
+                assert found == wanted
+
+            wait_for("whole", [0, 100, 200, 300, 400])
+            wait_for("growing", [0, 100])
+            (state / "metrics.jsonl").write_text(metrics_text(0.6, last_step=300))
+            wait_for("growing", [0, 100, 200, 300])
+        finally:
+            watching.terminate()
+        assert watching.wait(30) == 128 + signal.SIGTERM
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"http://localhost:{port}/")

@@ -662,7 +662,7 @@ def test_the_same_evaluation_gives_the_same_bytes(evaluated, scene, tmp_path):
 def test_the_summary_is_one_line_with_the_two_numbers_that_matter(evaluated):
     _, result, _ = evaluated
     loss, bits = result["val"]["loss"], result["val"]["bits_per_byte"]
-    expected = f"someone: validation loss {loss:.4f} nats per token, {bits:.4f} bits per byte"
+    expected = f"validation loss {loss:.4f} nats per token, {bits:.4f} bits per byte"
     assert summary(result) == expected
 
 
@@ -685,7 +685,7 @@ def test_a_model_whose_logits_overflow_gets_nulls_where_it_has_no_numbers(scene,
     assert result["copying"] is None
     assert result["by_position"][0]["loss"] is None
     assert result["source"]["excess_percent"] is None
-    assert summary(result) == "ruined: validation loss is not a number"
+    assert summary(result) == "validation loss is not a number"
 
 
 def test_a_loss_too_large_for_a_perplexity_is_told_without_one(scene, tmp_path):

@@ -112,6 +112,21 @@ def assert_one_line(directory, ended, *words):
     assert not (directory / "shout.manifest.json").exists()
 
 
+def test_a_stage_says_in_one_line_what_it_made(tmp_path):
+    output = ("results/mine/out.txt", "results/mine/more.txt", "results/mine/shout.manifest.json")
+    Path(tmp_path / "results/mine").mkdir(parents=True)
+    body = """
+for path in job.output[:2]:
+    Path(path).write_text("made")
+return {"summary": "two files"}
+"""
+    ended = run_stage(tmp_path, body, output=output)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "shout mine: two files\n")
+    assert "INFO shout mine: two files" in log_of(tmp_path)
+    said = json.loads((tmp_path / "results/mine/shout.manifest.json").read_text())
+    assert said["summary"] == "two files"
+
+
 def test_a_stage_writes_a_manifest_that_holds(tmp_path, monkeypatch):
     ended = run_stage(tmp_path, WRITE)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
@@ -265,7 +280,7 @@ Path(job.output[0]).write_text("TEXT")
 Path(job.output[1]).write_text("[]")
 Path("milestones/5").mkdir(parents=True)
 Path("milestones/5/model").write_text("kept")
-return {"maker": "the first"}
+return {"summary": "two files", "environment": {"maker": "the first"}}
 """
 CALL_MORE = 'stage(job, make, more_outputs=["milestones/5/model"])'
 
@@ -278,7 +293,8 @@ def test_a_stage_whose_version_is_in_the_cache_restores_it_and_makes_nothing(tmp
     first, second = tmp_path / "first", tmp_path / "second"
     assert run_stage(first, MORE, call=CALL_MORE, **CACHE).returncode == 0
     ended = run_stage(second, REFUSE, call=CALL_MORE, threads=2, **CACHE)
-    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+    assert (ended.returncode, ended.stdout) == (0, "")
+    assert ended.stderr == "shout : two files (from the cache)\n"
     assert "restored from the cache" in log_of(second)
     assert files_below(second) == files_below(first)
     for name in ("out.txt", "asked.json", "milestones/5/model"):

@@ -3,18 +3,19 @@
 from pathlib import Path
 
 from nanogpt.config import EvalSettings
-from nanogpt.evaluate import evaluate
+from nanogpt.evaluate import evaluate, summary
 from nanogpt.stage import Job, stage
 
 
-def make(job: Job) -> None:
-    evaluate(
+def make(job: Job) -> dict[str, str]:
+    result = evaluate(
         job.settings["name"],
         Path(snakemake.input.meta).parent,
         Path(snakemake.input.weights).parent,
         EvalSettings(**job.settings["eval"]),
         Path(snakemake.output.eval),
     )
+    return {"summary": summary(result)}
 
 
 stage(snakemake, make)
