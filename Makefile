@@ -17,7 +17,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: demo test test-faults test-browser lint format bench report watch clean distclean environment
+.PHONY: demo test test-faults test-browser lint format bench report watch picture clean distclean environment
 
 demo: environment
 	$(BIN)/snakemake --cores $(CORES) results/demo/samples.txt results/demo/eval.json
@@ -55,6 +55,9 @@ report: environment
 
 watch: environment
 	$(BIN)/nanogpt watch
+
+picture: environment
+	$(BIN)/python docs/picture.py
 
 clean:
 	rm -rf .snakemake .nanogpt resources/corpora resources/tokenizers
