@@ -2,10 +2,9 @@
 
 A step is a training's: the same batch, operations and loss. One micro-batch makes it, whatever
 gradient_accumulation_steps says. The speed is held against that of plain matrix products, measured
-by the same process, not against a data sheet. How many threads compute is left to the caller.
+by the same process, not against a data sheet.
 """
 
-import logging
 import math
 import resource
 import sys
@@ -17,19 +16,15 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn import functional as F
 
 from nanogpt import dataset
 from nanogpt.config import BenchSettings, ModelSettings, SampleSettings, TrainSettings
-from nanogpt.device import autocast
 from nanogpt.files import write_json
 from nanogpt.generate import generate
 from nanogpt.model import GPT, linear
 from nanogpt.optimizer import configure_adamw, learning_rate_at
 from nanogpt.sizing import flops_per_token
-from nanogpt.train import Forward, _compiled, _use_cuda_settings
-
-logger = logging.getLogger(__name__)
+from nanogpt.train import Forward, compiled, optimizer_step, use_cuda_settings
 
 PARTS = ("forward", "backward", "optimizer", "step")
 
@@ -48,18 +43,24 @@ def bench(
     model_settings: ModelSettings,
     train_settings: TrainSettings,
     bench_settings: BenchSettings,
+    sample_settings: SampleSettings,
     path: Path,
+    threads: int | None = None,
 ) -> dict[str, Any]:
     """Measure training and sampling of a new model; writes bench.json to `path` and returns it.
 
-    train_settings: with device and dtype resolved; sampling takes them as well. Times are in
+    train_settings, sample_settings: with device and dtype resolved. Times are in
     seconds, of steps one by one: median, 10th and 90th percentile. `step` is the whole, the drawing
     of its batch included; `forward` has the loss, `optimizer` the clipping. Memory is the
     process's peak until training ends (resident on a CPU, PyTorch's on a GPU), so a process should
     measure one run.
 
+    threads: that compute, as many as PyTorch likes if none is given.
+
     Errors: UserError for a dataset shorter than a window, or a missing compiler.
     """
+    if threads:
+        torch.set_num_threads(threads)
     settings = train_settings.model_copy(
         update={
             "batch_size": bench_settings.batch_size or train_settings.batch_size,
@@ -79,7 +80,7 @@ def bench(
             return dataset.batch(files.train, block_size, rows, seed, step)
         return np.random.default_rng([seed, step]).integers(vocab_size, size=(rows, block_size + 1))
 
-    _use_cuda_settings(settings)
+    use_cuda_settings(settings)
     torch.manual_seed(settings.seed)
     model = GPT(model_settings, vocab_size).to(settings.device)
     seconds, loss = _time_steps(model, draw, settings, bench_settings)
@@ -88,7 +89,7 @@ def bench(
     tokens_per_second = settings.batch_size * block_size / seconds["step"]["median"]
     flops = flops_per_token(model_settings, vocab_size)
     # Weights that diverged would have no probabilities to draw from.
-    untrained = GPT(model_settings, vocab_size).to(settings.device)
+    untrained = GPT(model_settings, vocab_size).to(sample_settings.device)
     result: dict[str, Any] = {
         "run": run,
         "dataset": dataset_directory.name,
@@ -113,18 +114,17 @@ def bench(
         "mfu": tokens_per_second * flops / gemm,
         "peak_memory_bytes": peak_memory,
         "loss": loss if math.isfinite(loss) else None,  # JSON has no NaN or infinity
-        "generation": _time_generation(untrained, 1, settings),
-        "batch_generation": _time_generation(untrained, GENERATED_BATCH, settings),
+        "generation": _time_generation(untrained, 1, sample_settings),
+        "batch_generation": _time_generation(untrained, GENERATED_BATCH, sample_settings),
     }
     write_json(path, result)
-    logger.info(summary(result))
     return result
 
 
 def summary(result: dict[str, Any]) -> str:
     """What bench.json says, in one line."""
     return (
-        f"{result['run']}: {result['tokens_per_second']:,.0f} tokens/s in training "
+        f"{result['tokens_per_second']:,.0f} tokens/s in training "
         f"(MFU {result['mfu']:.2f}), "
         f"{result['generation']['tokens_per_second']:,.0f} tokens/s sampling one stream"
     )
@@ -137,48 +137,29 @@ def _time_steps(
     bench_settings: BenchSettings,
 ) -> tuple[dict[str, dict[str, float]], float]:
     """Seconds of the parts of a step, and the last step's loss. draw: the windows of a step."""
-    forward: Forward = _compiled(model) if settings.compile else model
+    forward: Forward = compiled(model) if settings.compile else model
     optimizer = configure_adamw(model, settings)
     times = []
     model.train()
     for step in range(bench_settings.burn_in + bench_settings.steps):
-        start = _now(settings.device)
+        moments = {"start": _now(settings.device)}
         windows = draw(step)
-        parts, loss = _timed_step(forward, optimizer, windows, settings, step)
-        times.append([*parts, _now(settings.device) - start])
+        moments["drawn"] = _now(settings.device)
+
+        def done(part: str, moments: dict[str, float] = moments) -> None:
+            moments[part] = _now(settings.device)
+
+        rate = learning_rate_at(step, settings)
+        loss, _ = optimizer_step(forward, optimizer, windows, rate, settings, step, done)
+        loss.item()  # as training reads it
+        start, *ends = moments.values()
+        times.append([*np.diff(ends), _now(settings.device) - start])
     low, median, high = np.percentile(times[bench_settings.burn_in :], [10, 50, 90], axis=0)
     seconds = {
         part: {"median": float(median[i]), "p10": float(low[i]), "p90": float(high[i])}
         for i, part in enumerate(PARTS)
     }
-    return seconds, loss
-
-
-def _timed_step(
-    forward: Forward,
-    optimizer: torch.optim.Optimizer,
-    windows: NDArray[np.int64],
-    settings: TrainSettings,
-    step: int,
-) -> tuple[tuple[float, float, float], float]:
-    """The step that train.py makes of one micro-batch: seconds of its parts, and its loss."""
-    start = _now(settings.device)
-    torch.manual_seed(int(np.random.SeedSequence([settings.seed, step]).generate_state(1)[0]))
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate_at(step, settings)
-    rows = torch.from_numpy(windows).to(settings.device)
-    with autocast(settings.device, settings.dtype):
-        logits = forward(rows[:, :-1])
-    loss = F.cross_entropy(logits.float().flatten(0, 1), rows[:, 1:].flatten())
-    forward_done = _now(settings.device)
-    loss.backward()  # type: ignore[no-untyped-call]
-    backward_done = _now(settings.device)
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    torch.nn.utils.clip_grad_norm_(parameters, settings.grad_clip or math.inf)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    end = _now(settings.device)
-    return (forward_done - start, backward_done - forward_done, end - backward_done), loss.item()
+    return seconds, loss.item()
 
 
 def _now(device: str) -> float:
@@ -210,11 +191,9 @@ def gemm_flops_per_second(device: str, dtype: str) -> float:
     return best
 
 
-def _time_generation(model: GPT, batch_size: int, settings: TrainSettings) -> dict[str, Any]:
+def _time_generation(model: GPT, batch_size: int, settings: SampleSettings) -> dict[str, Any]:
     """Tokens a second that sampling draws, of all rows together, from a prompt of one token."""
-    asked = SampleSettings(
-        max_new_tokens=GENERATED_TOKENS + 1, device=settings.device, dtype=settings.dtype
-    )
+    asked = settings.model_copy(update={"max_new_tokens": GENERATED_TOKENS + 1})
     prompt = torch.zeros(batch_size, 1, dtype=torch.int64, device=settings.device)
     tokens = generate(model, prompt, asked)
     next(tokens)  # the first pays for allocations that later ones reuse
@@ -227,6 +206,7 @@ def _time_generation(model: GPT, batch_size: int, settings: TrainSettings) -> di
     seconds = _now(settings.device) - start
     return {
         "batch_size": batch_size,
+        "dtype": settings.dtype,
         "max_new_tokens": n_tokens,
         "tokens_per_second": batch_size * n_tokens / seconds,
     }

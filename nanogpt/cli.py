@@ -152,10 +152,11 @@ def bench(run: Positional[str], config_file: Path = Path("config.yaml")) -> None
 
     asked = config.resolve_run(config.read(config_file), run)
     train = asked.train.model_copy(update=device.resolve(asked.train.model_dump()))
+    sample = asked.sample.model_copy(update=device.resolve(asked.sample.model_dump()))
     made = Path("results/datasets") / asked.dataset
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "bench.json"
-        _print_json(measure(run, made, asked.model, train, asked.bench, path))
+        _print_json(measure(run, made, asked.model, train, asked.bench, sample, path))
 
 
 @app.command

@@ -745,8 +745,11 @@ def expand(config: Config, names: Iterable[str]) -> list[str]:
     return [run for name in names for run in runs.get(name, [name])]
 
 
-# What a benchmark takes from the settings of a training; the rest changes no speed.
-BENCHED = ("batch_size", "device", "dtype", "compile", "deterministic")
+# What a benchmark takes from the settings of other groups; the rest changes no speed.
+BENCHED = {
+    "train": ("batch_size", "device", "dtype", "compile", "deterministic"),
+    "sample": ("device", "dtype"),
+}
 
 
 def bench_runs(config: Config, runs: Sequence[str]) -> dict[str, str]:
@@ -755,12 +758,15 @@ def bench_runs(config: Config, runs: Sequence[str]) -> dict[str, str]:
     same = {}
     for name in runs:
         run = resolve_run(config, name)
-        train, bench = run.train, run.bench
-        benched = train.model_dump(include=set(BENCHED))
-        if bench.batch_size:
-            benched["batch_size"] = bench.batch_size
-        rest = bench.model_copy(update={"batch_size": None})
-        measured = (run.dataset, run.model, *benched.values(), rest)
+        taken = {
+            (group, setting): getattr(getattr(run, group), setting)
+            for group, settings in BENCHED.items()
+            for setting in settings
+        }
+        if run.bench.batch_size:
+            taken["train", "batch_size"] = run.bench.batch_size
+        rest = run.bench.model_copy(update={"batch_size": None})
+        measured = (run.dataset, run.model, *taken.values(), rest)
         same[name] = first.setdefault(measured, name)
     return same
 

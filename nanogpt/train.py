@@ -83,7 +83,7 @@ def train(
     """
     files = dataset.load(dataset_directory)
     dataset.check_block_size(files, model_settings.block_size, dataset_directory.name)
-    _use_cuda_settings(settings)
+    use_cuda_settings(settings)
     torch.manual_seed(settings.seed)
     model = GPT(model_settings, files.tokenizer.vocab_size).to(settings.device)
     logger.info(
@@ -94,7 +94,7 @@ def train(
         settings.dtype,
         torch.get_num_threads(),
     )
-    forward: Forward = _compiled(model) if settings.compile else model
+    forward: Forward = compiled(model) if settings.compile else model
     optimizer = configure_adamw(model, settings)
     versions = {held.version, *held.adopted}
     progress = load_state(held.directory, versions, model, optimizer)
@@ -187,7 +187,7 @@ def _train_loop(training: _Training, signals: Signals) -> None:
             windows = dataset.batch(
                 training.files.train, model.settings.block_size, rows_per_step, settings.seed, step
             )
-            loss, grad_norm = _optimizer_step(
+            loss, grad_norm = optimizer_step(
                 training.forward, training.optimizer, windows, learning_rate, settings, step
             )
             progress.step = step + 1
@@ -258,15 +258,19 @@ def _write_results(training: _Training, results: Path) -> None:
         file.write(progress.metrics)
 
 
-def _optimizer_step(
+def optimizer_step(
     forward: Forward,
     optimizer: torch.optim.Optimizer,
     windows: NDArray[np.int64],
     learning_rate: float,
     settings: TrainSettings,
     step: int,
+    done: Callable[[str], None] = lambda _: None,
 ) -> tuple[Tensor, Tensor]:
-    """One step on windows (rows, block_size + 1); returns mean loss and norm of the gradient."""
+    """One step on windows (rows, block_size + 1); returns mean loss and norm of the gradient.
+
+    done: told after each `forward`, each `backward` and the `optimizer`, for whoever times them.
+    """
     # Dropout is a function of the step, so that a resumed training need not restore a generator.
     torch.manual_seed(int(np.random.SeedSequence([settings.seed, step]).generate_state(1)[0]))
     for group in optimizer.param_groups:
@@ -279,13 +283,16 @@ def _optimizer_step(
             logits = forward(rows[:, :-1])
         loss = F.cross_entropy(logits.float().flatten(0, 1), rows[:, 1:].flatten())
         loss = loss / settings.gradient_accumulation_steps
+        done("forward")
         loss.backward()  # type: ignore[no-untyped-call]
+        done("backward")
         total += loss.detach()
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     largest_norm = settings.grad_clip or math.inf
     grad_norm = torch.nn.utils.clip_grad_norm_(parameters, largest_norm)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
+    done("optimizer")
     return total, grad_norm
 
 
@@ -327,7 +334,7 @@ def _stop_if_diverged(line: dict[str, Any]) -> None:
             )
 
 
-def _compiled(model: GPT) -> Forward:
+def compiled(model: GPT) -> Forward:
     on_cpu = next(model.parameters()).device.type == "cpu"
     compilers = [os.environ.get("CXX", "g++"), "g++", "clang++"]
     if on_cpu and not any(map(shutil.which, compilers)):
@@ -338,7 +345,7 @@ def _compiled(model: GPT) -> Forward:
     return torch.compile(model)
 
 
-def _use_cuda_settings(settings: TrainSettings) -> None:
+def use_cuda_settings(settings: TrainSettings) -> None:
     torch.backends.cuda.matmul.allow_tf32 = not settings.deterministic
     torch.use_deterministic_algorithms(settings.deterministic)
     if settings.deterministic:

@@ -24,7 +24,7 @@ from nanogpt.evaluate import evaluate
 from nanogpt.model import GPT
 from nanogpt.optimizer import learning_rate_at
 from nanogpt.state import ClaimedError, Held, find_states
-from nanogpt.train import _optimizer_step, train
+from nanogpt.train import optimizer_step, train
 
 GOLDEN = Path(__file__).parent / "golden_loss.json"
 TIMES = {"seconds", "tokens_per_second"}  # the keys that may differ between equal runs
@@ -251,7 +251,7 @@ def step(play, tiny):
         before = torch.cat([p.detach().flatten().clone() for p in model.parameters()])
         torch.rand(np.random.default_rng().integers(100))
         optimizer = torch.optim.SGD(model.parameters(), lr=123.0)
-        loss, norm = _optimizer_step(model, optimizer, windows, 1.0, settings, number)
+        loss, norm = optimizer_step(model, optimizer, windows, 1.0, settings, number)
         after = torch.cat([p.detach().flatten() for p in model.parameters()])
         assert all(p.grad is None for p in model.parameters())
         return loss.item(), norm.item(), before - after

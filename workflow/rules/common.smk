@@ -233,10 +233,11 @@ def run_settings(*groups):
 
 
 def bench_settings(wildcards):
-    """The settings that decide what is measured; those of training only as far as they do."""
-    asked = run_settings("name", "dataset", "model", "train", "bench")(wildcards)
-    train = {name: asked["train"][name] for name in settings.BENCHED}
-    return {**asked, "train": train}
+    """The settings that decide what is measured; those of other groups only as far as they do."""
+    asked = run_settings("name", "dataset", "model", "bench")(wildcards)
+    for group, names in settings.BENCHED.items():
+        asked[group] = getattr(find_run(wildcards.run), group).model_dump(include=set(names))
+    return asked
 
 
 def stage_code(rule_name):

@@ -2,23 +2,23 @@
 
 from pathlib import Path
 
-import torch
-
-from nanogpt.bench import bench
-from nanogpt.config import BenchSettings, ModelSettings, TrainSettings
+from nanogpt import config
+from nanogpt.bench import bench, summary
 from nanogpt.stage import Job, stage
 
 
-def make(job: Job) -> None:
-    torch.set_num_threads(snakemake.params.train_threads)
-    bench(
+def make(job: Job) -> dict[str, str]:
+    result = bench(
         job.settings["name"],
         Path(snakemake.input.meta).parent,
-        ModelSettings(**job.settings["model"]),
-        TrainSettings(**job.settings["train"]),
-        BenchSettings(**job.settings["bench"]),
+        config.ModelSettings(**job.settings["model"]),
+        config.TrainSettings(**job.settings["train"]),
+        config.BenchSettings(**job.settings["bench"]),
+        config.SampleSettings(**job.settings["sample"]),
         Path(snakemake.output.bench),
+        threads=min(snakemake.threads, snakemake.params.train_threads),
     )
+    return {"summary": summary(result)}
 
 
 stage(snakemake, make, cached=False)
