@@ -1,7 +1,7 @@
 """Charts of runs as SVG, in the colour of the text around them, so that they suit any theme.
 
 Runs that differ in their seed only are one group, with one colour on the page and in every chart.
-What is drawn comes from results.py; where it stands on a page is left to report.py.
+What is drawn comes from results.py and compare.py; where it stands on a page is left to report.py.
 """
 
 import io
@@ -19,8 +19,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from numpy.typing import NDArray
 
+from nanogpt.compare import fit_power_law, size_families, three_digits
 from nanogpt.metrics import number
-from nanogpt.results import Run, fit_power_law, size_families, three_digits
+from nanogpt.results import Run
 
 # Okabe and Ito's colours, which the colour-blind tell apart, without yellow and black, which vanish
 # on white and on black. Past the sixth group the shape of the mark tells those of one colour apart.
@@ -89,7 +90,7 @@ class Curve:
 def looks(rows: pd.DataFrame) -> dict[str, Look]:
     """The look of each group; of more than MOST_NAMED, the best of each dataset, the others grey.
 
-    rows: results.table of the runs.
+    rows: compare.table of the runs.
     """
     groups = list(dict.fromkeys(rows["group"]))
     if len(groups) > MOST_NAMED:

@@ -1,7 +1,8 @@
 """The report: a page that stands alone, the same as Markdown, and a table with its dictionary.
 
-What runs left is read by results.py and drawn by plots.py; which runs are compared is the caller's
-choice. The page's looks and its few lines of script are in templates/report.html.
+What runs left is read by results.py, put side by side by compare.py and drawn by plots.py; which
+runs are compared is the caller's choice. The page's looks and its few lines of script are in
+templates/report.html.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,11 +12,12 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from nanogpt import plots, results
+from nanogpt import compare, plots
+from nanogpt.compare import COLUMNS
 from nanogpt.config import UserError, counted
 from nanogpt.files import write_text
 from nanogpt.plots import LOSS_OVER, Look
-from nanogpt.results import COLUMNS, Run
+from nanogpt.results import Run
 
 CHARTS = (*(f"loss_{name}" for name in LOSS_OVER), "scaling", "speed", "position", "calibration")
 
@@ -34,7 +36,7 @@ def write_report(runs: Sequence[Run], directory: Path) -> str:
     """
     if not runs:
         raise UserError("no runs to report on; name at least one in report.runs, or train one")
-    rows = results.table(runs)
+    rows = compare.table(runs)
     look = plots.looks(rows)
     loss = plots.loss_plots(runs, look)
     charts = {f"loss_{name}": chart for name, chart in loss.items()} | {
@@ -66,13 +68,13 @@ def write_report(runs: Sequence[Run], directory: Path) -> str:
 
 
 def _say(runs: Sequence[Run], rows: pd.DataFrame, look: Mapping[str, Look]) -> dict[str, Any]:
-    differ, shared = results.settings_that_differ(runs)
+    differ, shared = compare.settings_that_differ(runs)
     shown = [run for run in _first_of_groups(runs) if run.sample is not None][:MOST_SAMPLES]
     return {
         "title": f"{counted(len(runs), 'run')} on {_listed(dict.fromkeys(rows['dataset']))}",
         "findings": _findings(runs, rows),
         "runs": _table(rows, look),
-        "seeds": _seeds_table(results.seeds_table(rows)),
+        "seeds": _seeds_table(compare.seeds_table(rows)),
         "kinds": _kinds_table(runs),
         "copying": _copying_table(runs),
         "samples": [
@@ -86,7 +88,7 @@ def _say(runs: Sequence[Run], rows: pd.DataFrame, look: Mapping[str, Look]) -> d
         "shared": {name: _written(value) for name, value in shared.items()},
         "environments": [
             ({name: _written(value) for name, value in said.items()}, _few(names))
-            for said, names in results.environments(runs)
+            for said, names in compare.environments(runs)
         ],
         "notes": [(run.name, run.status, run.note) for run in runs if run.note],
         "dictionary": [column for column in COLUMNS if column.meaning],

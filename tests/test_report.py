@@ -9,10 +9,11 @@ import matplotlib
 import pandas as pd
 import pytest
 
+from nanogpt.compare import table
 from nanogpt.config import UserError
 from nanogpt.plots import GREY, LOSS_OVER, MOST_NAMED, looks
 from nanogpt.report import CHARTS, write_report
-from nanogpt.results import Run, find_runs, read_runs, table
+from nanogpt.results import Run, find_runs, read_runs
 from tests.made_runs import make_run, write_ngram
 
 SHAPES = {"small": {"n_layer": 1}, "middle": {"n_layer": 2}, "large": {"n_layer": 4}}

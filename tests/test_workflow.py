@@ -266,6 +266,7 @@ MODULES = {
     "cache": NOTHING,
     "checkpoint": REMODELLING,
     "cli": NOTHING,
+    "compare": {"bench_report": 1},
     "config": NOTHING,
     "corpus": RETOKENIZING,
     "dataset": {**REMODELLING, "ngram": 1},
@@ -650,3 +651,47 @@ def test_gpt2_s_tokens_come_by_a_mirror_and_are_as_many_as_nanogpt_s(project: Pa
     assert meta["vocab_size"] == 50_257
     assert (meta["train"]["n_tokens"], meta["val"]["n_tokens"]) == (301_966, 36_059)
     assert planned(project, target) == {}
+
+
+def test_the_report_is_made_again_without_training(done_project: Path) -> None:
+    page = "results/report/index.html"
+    assert planned(done_project, "--forcerun", "bench_report", "--", page) == {"bench_report": 1}
+
+
+def test_a_rule_says_in_one_line_what_it_made(project: Path) -> None:
+    (project / "results/one/samples.txt").unlink()
+    run = snakemake(project, "results/one/samples.txt")
+    assert run.returncode == 0
+    assert "\nsample one: 2 samples of 40 tokens\n" in run.stderr
+
+
+def test_a_sweep_is_a_run_of_each_combination_and_one_benchmark_of_each_model(
+    project: Path,
+) -> None:
+    grid = {"dataset": "play", "sweep": {"seed": [1, 2, 3], "model.n_layer": [1, 2]}}
+    edit_config(
+        project,
+        lambda config: config.update(runs={"grid": grid}, report={"runs": ["grid"]}),
+    )
+    assert planned(project) == {**dict.fromkeys(AFTER_TRAIN, 6), "bench_report": 1, "bench": 2}
+    samples = "results/grid.seed-2.n_layer-1/samples.txt"
+    assert planned(project, samples) == {"train": 1, "sample": 1}
+    run = snakemake(project, "-n", "results/grid/samples.txt")
+    assert run.returncode == 1
+    assert "error: runs: `grid` is a sweep; its runs are `grid.seed-1.n_layer-1`" in run.stderr
+
+
+def test_all_benchmarks_of_the_report_can_be_asked_for(project: Path) -> None:
+    assert planned(project, "--forcerun", "bench", "--", "benches") == {"bench": 1, "benches": 1}
+
+
+@pytest.mark.slow
+def test_snakemakes_own_report_has_every_result_with_its_caption(project: Path) -> None:
+    run = snakemake(project, "--report", "results/report/workflow.html")
+    assert run.returncode == 0, run.stderr
+    page = (project / "results/report/workflow.html").read_text()
+    captions = sorted((PROJECT / "workflow/report").glob("*.rst"))
+    assert len(captions) == 15
+    for caption in captions:
+        words = re.sub(r"``|\{\{.*?\}\}", "\0", caption.read_text()).partition("\0")[0]
+        assert " ".join(words.split())[:40] in " ".join(page.split()), caption.name
