@@ -118,6 +118,7 @@ def loss_plots(runs: Sequence[Run], look: Mapping[str, Look]) -> dict[str, str]:
             look,
             xlabel=axis,
             ylabel="loss (nats per token)",
+            log_y=True,
             largest=largest,
         )
         for name, (axis, over) in LOSS_OVER.items()
@@ -180,15 +181,15 @@ def _references(runs: Sequence[Run], curves: Sequence[Curve]) -> list[Curve]:
         x = np.concatenate([curve.x for curve in curves if curve.dataset == dataset])
         ends = np.array([x.min(), x.max()])
         of_dataset = [run for run in runs if run.dataset == dataset]
-        known = {
-            "entropy": [run.source_loss for run in of_dataset],
-            "n-grams": [run.ngram_best.get("loss", math.nan) for run in of_dataset],
-        }
-        for name, values in known.items():
-            values = [value for value in values if math.isfinite(value)]
-            if values:
-                flat = np.full(2, values[0])
-                found.append(Curve(dataset, None, ends, flat, name, width=1.0, dashes=(1.0, 2.0)))
+        known = {}
+        for run in of_dataset:
+            if math.isfinite(run.source_loss):
+                known["entropy"] = run.source_loss
+            if run.ngram_best:
+                known[f"{run.ngram_best['order']}-grams"] = run.ngram_best["loss"]
+        for name, loss in known.items():
+            flat = np.full(2, loss)
+            found.append(Curve(dataset, None, ends, flat, name, width=1.0, dashes=(1.0, 2.0)))
     return found
 
 
@@ -208,7 +209,7 @@ def position_plot(runs: Sequence[Run], look: Mapping[str, Look]) -> str:
         "position",
         curves,
         look,
-        xlabel="tokens of context, the predicted one's place in the window",
+        xlabel="tokens read before the predicted one",
         ylabel="loss (nats per token)",
         marked=True,
     )
@@ -265,6 +266,8 @@ def scaling_plot(runs: Sequence[Run], look: Mapping[str, Look]) -> str:
         for axes, family in zip(grid, families, strict=True):
             source = family[0].source_loss
             over = f"loss above the entropy, {source:.3f}" if source == source else "loss"
+            axes[0].set_title(f"{family[0].dataset}: {over}")
+            axes[0].set_ylabel("nats per token")
             y = np.array([run.evaluation["val"]["loss"] for run in family], dtype=float)
             y = y - (source if source == source else 0.0)
             size = np.array(
@@ -272,8 +275,6 @@ def scaling_plot(runs: Sequence[Run], look: Mapping[str, Look]) -> str:
             )
             tokens = np.array([run.metrics["tokens"].iloc[-1] for run in family], dtype=float)
             compute = tokens * np.array([run.flops_per_token for run in family])
-            axes[0].set_title(family[0].dataset)
-            axes[0].set_ylabel(f"{over} (nats per token)")
             for one, x, name, symbol in (
                 (axes[0], size, "parameters", "N"),
                 (axes[1], compute, "FLOPs of training", "C"),
@@ -318,43 +319,36 @@ def speed_plot(runs: Sequence[Run], look: Mapping[str, Look]) -> str:
     if len(chosen) > MOST_BENCHES:  # spread over the sizes
         places = np.linspace(0, len(chosen) - 1, MOST_BENCHES).round().astype(int)
         chosen = [chosen[place] for place in places]
-    columns: list[tuple[str, Callable[[Any], float], Callable[[float], str], bool]] = [
-        ("training (tokens/s)", lambda bench: bench["tokens_per_second"], three_digits, True),
-        ("MFU (%)", lambda bench: 100 * bench["mfu"], "{:.0f}".format, False),
-        (
-            "sampling one text (tokens/s)",
-            lambda bench: bench["generation"]["tokens_per_second"],
-            three_digits,
-            True,
-        ),
+    columns: list[tuple[str, Callable[[Any], float], Callable[[float], str]]] = [
+        ("training (tokens/s)", lambda bench: bench["tokens_per_second"], three_digits),
+        ("MFU (%)", lambda bench: 100 * bench["mfu"], "{:.1f}".format),
+        ("sampling (tokens/s)", lambda b: b["generation"]["tokens_per_second"], three_digits),
     ]
     with _style("speed"):
-        figure = Figure(figsize=(WIDTH, 0.9 + 0.3 * len(chosen)), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 0.6 + 0.3 * len(chosen)), layout="constrained")
         heights = np.arange(len(chosen))
         names = [
             f"{run.group}, {three_digits(run.bench['model']['n_parameters'])}" for run in chosen
         ]
-        for axes, (title, value, form, log) in zip(
+        for axes, (title, value, form) in zip(
             figure.subplots(1, len(columns), sharey=True), columns, strict=True
         ):
-            values = np.array([value(run.bench) for run in chosen])
+            values = [value(run.bench) for run in chosen]
             for height, x, run in zip(heights, values, chosen, strict=True):
                 shown = look[run.group]
+                axes.plot([0, x], [height, height], color=shown.colour, lw=1.5)
                 axes.plot(x, height, color=shown.colour, marker=shown.mark, ms=6)
                 axes.annotate(
                     form(x), (x, height), (7, 0), textcoords="offset points", va="center", size=9
                 )
             axes.set_title(title, fontweight="normal")
-            axes.grid(axis="y", color=INK, alpha=0.12, linewidth=0.6)
             axes.set_yticks(heights, names)
             axes.set_ylim(len(chosen) - 0.5, -0.5)
             axes.tick_params(axis="y", length=0)
-            axes.spines["left"].set_visible(False)
-            if log:
-                _logarithmic(axes, "x", values)
-                axes.set_xlim(values.min() / 1.4, values.max() * 2.2)
-            else:
-                axes.set_xlim(0, max(values.max() * 1.25, 1))
+            # The numbers stand beside the marks.
+            axes.set_xlim(0, 1.4 * max(values))
+            axes.xaxis.set_visible(False)
+            axes.spines["bottom"].set_visible(False)
         return _svg(figure)
 
 
@@ -369,6 +363,7 @@ def _lines(
     xlabel: str,
     ylabel: str,
     log_x: bool = True,
+    log_y: bool = False,
     marked: bool = False,
     largest: Mapping[str, float] | None = None,
 ) -> str:
@@ -391,41 +386,42 @@ def _lines(
         all_axes = figure.subplots(
             len(panels), squeeze=False, sharex=True, height_ratios=heights
         ).ravel()
-        labels = []
         for axes, (dataset, panel) in zip(all_axes, panels.items(), strict=True):
             axes.set_title(dataset)
             axes.set_ylabel(ylabel)
             axes.grid(axis="y", color=INK, alpha=0.12, linewidth=0.6)
             top = (largest or {}).get(dataset, math.inf)
-            labels.append(_draw_panel(axes, panel, look, marked=marked, top=top))
+            _draw_panel(axes, panel, look, marked=marked, log_y=log_y, top=top)
         all_axes[-1].set_xlabel(xlabel)
         if log_x:
             _logarithmic(all_axes[-1], "x", x)
-        figure.draw_without_rendering()  # the layout gives the axes their heights
-        for axes, group in zip(all_axes, labels, strict=True):
-            low, high = axes.get_ylim()
-            gap = LABEL_POINTS / 72 * figure.dpi * (high - low) / axes.get_window_extent().height
-            spread = _spread([label.xy[1] for label in group], gap, low, high)
-            for label, y in zip(group, spread, strict=True):
-                label.set_y(y)
+        for axes, panel in zip(all_axes, panels.values(), strict=True):
+            _label_ends(axes, panel, look)
         return _svg(figure)
 
 
 def _draw_panel(
-    axes: Axes, curves: Sequence[Curve], look: Mapping[str, Look], *, marked: bool, top: float
-) -> list[Any]:
-    """Draw curves; returns their labels, still unspread."""
-    losses = np.concatenate([curve.y for curve in curves])
-    losses = losses[np.isfinite(losses)]
-    if not len(losses):
-        return []
-    low, high = losses.min(), min(losses.max(), max(top, losses.min()))
-    margin = 0.05 * (high - low) or 0.05
-    axes.set_ylim(low - margin, high + margin)
-    labels = []
+    axes: Axes,
+    curves: Sequence[Curve],
+    look: Mapping[str, Look],
+    *,
+    marked: bool,
+    log_y: bool,
+    top: float,
+) -> None:
+    y = np.concatenate([curve.y for curve in curves])
+    y = y[np.isfinite(y)]
+    if not len(y):
+        return
+    low, high = y.min(), min(y.max(), max(top, y.min()))
+    if log_y:
+        _logarithmic(axes, "y", np.array([low, high]), "{:g}".format)
+        axes.set_ylim(low / 1.03, high * 1.03)
+    else:
+        margin = 0.05 * (high - low) or 0.05
+        axes.set_ylim(low - margin, high + margin)
     for curve in curves:
-        shown = look[curve.group] if curve.group else Look(INK, "", "")
-        end = _lastnumber(curve)
+        shown = _look_of(curve, look)
         axes.plot(
             curve.x,
             curve.y,
@@ -437,31 +433,41 @@ def _draw_panel(
             ms=4,
             zorder=2 if shown.named else 1,
         )
-        if not curve.label or end is None:
-            continue
-        if curve.group and not marked:
+        end = _last_finite(curve)
+        if curve.label and curve.group and end and not marked:
             axes.plot(*end, color=shown.colour, marker=shown.mark, ms=4)
-        x, y = end[0], min(max(end[1], low), high)
-        labels.append(
-            axes.annotate(
-                curve.label,
-                (x, y),
-                (1.03, y),
-                textcoords=axes.get_yaxis_transform(),
-                va="center",
-                size=9,
-                arrowprops={
-                    "arrowstyle": "-",
-                    "color": shown.colour,
-                    "lw": 0.6,
-                    "relpos": (0, 0.5),
-                },
-            )
+
+
+def _look_of(curve: Curve, look: Mapping[str, Look]) -> Look:
+    return look[curve.group] if curve.group else Look(INK, "", "")
+
+
+def _label_ends(axes: Axes, curves: Sequence[Curve], look: Mapping[str, Look]) -> None:
+    """Write the labels of curves beside the panel, each as near to its end as there is room."""
+    labelled = [(curve, end) for curve in curves if curve.label and (end := _last_finite(curve))]
+    if not labelled:
+        return
+    figure = axes.get_figure()
+    assert isinstance(figure, Figure)
+    figure.draw_without_rendering()  # the layout gives the axes their heights
+    to_axes = axes.transData + axes.transAxes.inverted()
+    ends = np.clip(to_axes.transform([end for _, end in labelled]), 0, 1)
+    gap = LABEL_POINTS / 72 * figure.dpi / axes.get_window_extent().height
+    heights = _spread(list(ends[:, 1]), gap, 0.0, 1.0)
+    for (curve, _), end, height in zip(labelled, ends, heights, strict=True):
+        line = {"arrowstyle": "-", "color": _look_of(curve, look).colour, "lw": 0.6}
+        axes.annotate(
+            curve.label,
+            end,
+            (1.03, height),
+            xycoords="axes fraction",
+            va="center",
+            size=9,
+            arrowprops={**line, "relpos": (0, 0.5)},
         )
-    return labels
 
 
-def _lastnumber(curve: Curve) -> tuple[float, float] | None:
+def _last_finite(curve: Curve) -> tuple[float, float] | None:
     good = np.flatnonzero(np.isfinite(curve.x) & np.isfinite(curve.y))
     return (float(curve.x[good[-1]]), float(curve.y[good[-1]])) if len(good) else None
 
@@ -479,7 +485,7 @@ def _logarithmic(
     axes.set(**{f"{which}scale": "log"})
     axis = {"x": axes.xaxis, "y": axes.yaxis}[which]
     span = good.max() / good.min()
-    subs = (1, 1.5, 2, 3, 5, 7) if span < 4 else (1, 2, 5) if span < 1000 else (1,)
+    subs = (1, 1.5, 2, 3, 5, 7) if span < 8 else (1, 2, 5) if span < 1000 else (1,)
     axis.set_major_locator(LogLocator(subs=subs))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: form(value)))

@@ -305,8 +305,8 @@ def _read_sample(path: Path) -> str | None:
         return None
     if text.startswith("# "):  # the settings, up to the first empty line
         text = text.partition("\n\n")[2]
-    if text.startswith("--- sample "):  # a heading
-        text = text.partition("\n")[2]
+    if text.startswith("--- sample "):  # a heading; the next sample has another
+        text = text.partition("\n")[2].partition("\n\n--- sample ")[0].strip("\n")
     return text if len(text) <= SAMPLE_CHARACTERS else text[:SAMPLE_CHARACTERS] + "…"
 
 

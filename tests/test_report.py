@@ -130,7 +130,7 @@ def test_datasets_have_panels_of_their_own(report):
 def test_the_losses_are_held_against_the_entropy_and_the_n_grams(report):
     svg = (report / "loss_tokens.svg").read_text()
     assert ">entropy</text>" in svg
-    assert ">n-grams</text>" in svg
+    assert ">2-grams</text>" in svg
 
 
 def test_a_group_has_the_same_colour_everywhere(sizes, tmp_path):
