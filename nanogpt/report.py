@@ -55,9 +55,11 @@ def write_report(runs: Sequence[Run], directory: Path) -> str:
         columns=["column", "unit", "meaning"],
     )
     write_text(directory / "columns.csv", dictionary.to_csv(index=False, lineterminator="\n"))
-    # CanvasText is black or white as the reader's colour scheme has it; a program that does not
-    # know it draws black. On the page a chart has the colour of the text around it.
-    style = "<style>:root { color-scheme: light dark; color: CanvasText }</style>"
+    # Canvas and CanvasText are white and black, or the other way round, as the reader's scheme has
+    # it; both, since a page around it may know no dark. A program that does not know them draws
+    # black. On our page a chart has the colour of the text around it.
+    colours = "color-scheme: light dark; color: CanvasText; background: Canvas"
+    style = f"<style>:root {{ {colours} }}</style>"
     for name, svg in charts.items():
         write_text(directory / f"{name}.svg", svg.replace("<defs>", style + "<defs>", 1))
     best = (f"{one['bits_per_byte']} bits per byte on {one['dataset']}" for one in said["findings"])

@@ -236,7 +236,9 @@ def bench_settings(wildcards):
     """The settings that decide what is measured; those of other groups only as far as they do."""
     asked = run_settings("name", "dataset", "model", "bench")(wildcards)
     for group, names in settings.BENCHED.items():
-        asked[group] = getattr(find_run(wildcards.run), group).model_dump(include=set(names))
+        asked[group] = getattr(find_run(wildcards.run), group).model_dump(
+            include=set(names)
+        )
     return asked
 
 
