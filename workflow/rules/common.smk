@@ -234,11 +234,10 @@ def run_settings(*groups):
 
 def bench_settings(wildcards):
     """The settings that decide what is measured; those of other groups only as far as they do."""
-    asked = run_settings("name", "dataset", "model", "bench")(wildcards)
+    run = find_run(wildcards.run)
+    asked = run.model_dump(include={"name", "dataset", "model", "bench"})
     for group, names in settings.BENCHED.items():
-        asked[group] = getattr(find_run(wildcards.run), group).model_dump(
-            include=set(names)
-        )
+        asked[group] = getattr(run, group).model_dump(include=set(names))
     return asked
 
 
