@@ -141,7 +141,8 @@ def verify(
 def bench(run: Positional[str], config_file: Path = Path("config.yaml")) -> None:
     """Measure how fast this machine trains a run's model and samples from it, and print it as JSON.
 
-    The workflow keeps the same in results/<run>/bench.json, where the report finds it.
+    All cores compute. The workflow's rule `bench` keeps what it measures, with as many threads as
+    training has, in results/<run>/bench.json, where the report finds it.
 
     Args:
         run: a run whose dataset was made.
@@ -191,6 +192,8 @@ def watch(
     from nanogpt.signals import exiting
     from nanogpt.state import find_metrics
 
+    if not every > 0:
+        raise UserError(f"--every: should be more than 0 (found {every:g})")
     with exiting(), tempfile.TemporaryDirectory() as directory:
         written: dict[str, int] = {}
         append_events(find_metrics(results), Path(directory), written)

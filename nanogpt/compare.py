@@ -18,16 +18,10 @@ from nanogpt.metrics import number
 from nanogpt.results import Run, same_but
 from nanogpt.sizing import n_parameters
 
-# What a model's size is, as a sweep over sizes changes it; learning rates often go with it.
-SIZE_SETTINGS = {
-    "model.n_layer",
-    "model.n_head",
-    "model.n_embd",
-    "train.learning_rate",
-    "train.min_lr",
-}
+# What a model's size is, as a sweep over sizes changes it.
+SIZE_SETTINGS = {"model.n_layer", "model.n_head", "model.n_embd"}
 
-# Student's t, 97.5 %, for 1 to 30 degrees of freedom; above, the normal distribution's.
+# Student's t, 97.5 %, for 1 to 30 degrees of freedom, and the normal distribution's.
 _T = """12.706 4.303 3.182 2.776 2.571 2.447 2.365 2.306 2.262 2.228 2.201 2.179 2.160 2.145 2.131
     2.120 2.110 2.101 2.093 2.086 2.080 2.074 2.069 2.064 2.060 2.056 2.052 2.048 2.045 2.042"""
 T_975 = [float(value) for value in _T.split()]
@@ -129,7 +123,7 @@ def _row(run: Run) -> dict[str, Any]:
         row["parameters"] = n_parameters(run.model, run.vocab_size)
     if run.evaluation:
         val, train = run.evaluation["val"], run.evaluation["train"]
-        low, high = val.get("interval", {}).get("loss") or (None, None)
+        low, high = (val.get("interval") or {}).get("loss") or (None, None)
         row |= {
             "parameters": run.evaluation["model"]["n_parameters"],
             "val_loss_nats_per_token": number(val["loss"]),
@@ -140,11 +134,11 @@ def _row(run: Run) -> dict[str, Any]:
             "val_bits_per_character": number(val.get("bits_per_character")),
             "train_loss_nats_per_token": number(train["loss"]),
             "excess_over_source_percent": number(
-                (run.evaluation.get("source") or {}).get("excess_percent")
+                run.evaluation.get("source", {}).get("excess_percent")
             ),
             "calibration_error_percent": 100
             * number(run.evaluation.get("calibration", {}).get("expected_calibration_error")),
-            "copied_16grams_percent": 100 * number((run.evaluation.get("copying") or {}).get("16")),
+            "copied_16grams_percent": 100 * number(run.evaluation.get("copying", {}).get("16")),
         }
     if run.ngram:
         row["ngram_bits_per_byte"] = number(run.ngram_best["bits_per_byte"])
@@ -161,31 +155,33 @@ def _row(run: Run) -> dict[str, Any]:
 def seeds_table(rows: pd.DataFrame) -> pd.DataFrame:
     """Mean and half-width of its 95 % interval (Student's t) over the seeds of each group.
 
-    Only groups of two finished runs and more. Columns: group, dataset, runs, and of each measure
-    `<measure>` and `<measure>_half_width`.
+    Only groups of two finished runs and more. Columns: group, dataset, seeds, tried (those that
+    failed or diverged as well), and of each measure `<measure>` and `<measure>_half_width`.
     """
     measures = ["val_loss_nats_per_token", "val_bits_per_byte", "training_seconds"]
     found = []
-    for (group, dataset), members in rows[rows["status"] == "finished"].groupby(
-        ["group", "dataset"], sort=False
-    ):
+    for (group, dataset), tried in rows.groupby(["group", "dataset"], sort=False):
+        # Runs that differ in evaluation or sampling alone are one training.
+        tried = tried.drop_duplicates("seed")
+        members = tried[tried["status"] == "finished"]
         if len(members) < 2:
             continue
-        row: dict[str, Any] = {"group": group, "dataset": dataset, "runs": len(members)}
+        row: dict[str, Any] = {"group": group, "dataset": dataset}
+        row |= {"seeds": len(members), "tried": len(tried)}
         for measure in measures:
             values = members[measure].to_numpy(dtype=float)
             row[measure] = values.mean()
             error = values.std(ddof=1) / math.sqrt(len(values))
             row[f"{measure}_half_width"] = t_975(len(values) - 1) * error
         found.append(row)
-    columns = ["group", "dataset", "runs"]
+    columns = ["group", "dataset", "seeds", "tried"]
     columns += [name for measure in measures for name in (measure, f"{measure}_half_width")]
     return pd.DataFrame(found, columns=columns)
 
 
 def t_975(degrees: int) -> float:
-    """Student's t distribution, 97.5 %."""
-    return T_975[degrees - 1] if degrees <= len(T_975) else NORMAL_975
+    """Student's t distribution, 97.5 %; above the table to within 0.001."""
+    return T_975[degrees - 1] if degrees <= len(T_975) else NORMAL_975 + 2.4 / degrees
 
 
 # --- Power laws -----------------------------------------------------------------------------
@@ -193,12 +189,11 @@ def t_975(degrees: int) -> float:
 
 @dataclass(frozen=True)
 class PowerLaw:
-    """y = coefficient * x^exponent; low and high: of the exponent, 95 %."""
+    """y = coefficient * x^exponent. half_width: of the exponent's 95 % interval, if of any use."""
 
     coefficient: float
     exponent: float
-    low: float
-    high: float
+    half_width: float | None
 
     def __call__(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         result: NDArray[np.float64] = self.coefficient * x**self.exponent
@@ -206,22 +201,24 @@ class PowerLaw:
 
 
 def fit_power_law(x: NDArray[np.float64], y: NDArray[np.float64]) -> PowerLaw | None:
-    """Least squares in logarithms, from three different x up; None for fewer.
+    """Least squares in logarithms, of the mean of each x, from three of them up; None for fewer.
 
-    As Kaplan et al. 2020 (arXiv:2001.08361) draw their laws. y must be positive.
+    As Kaplan et al. 2020 (arXiv:2001.08361) draw their laws. The interval is that of the
+    regression, with as many degrees of freedom as there are x less two: several seeds of a size
+    tell nothing of whether the law holds. Three sizes leave one, and no interval worth telling.
     """
     good = np.isfinite(x) & np.isfinite(y) & (x > 0) & (y > 0)
-    log_x, log_y = np.log(x[good]), np.log(y[good])
-    if len(np.unique(log_x)) < 3:
+    sizes, place = np.unique(x[good], return_inverse=True)
+    if len(sizes) < 3:
         return None
+    log_x = np.log(sizes)
+    log_y = np.bincount(place, np.log(y[good])) / np.bincount(place)
     exponent, intercept = np.polyfit(log_x, log_y, 1)
     rest = log_y - (intercept + exponent * log_x)
-    degrees = len(log_x) - 2
+    degrees = len(sizes) - 2
     variance = (rest**2).sum() / degrees / ((log_x - log_x.mean()) ** 2).sum()
-    half_width = t_975(degrees) * math.sqrt(variance)
-    return PowerLaw(
-        math.exp(intercept), float(exponent), exponent - half_width, exponent + half_width
-    )
+    half_width = t_975(degrees) * math.sqrt(variance) if degrees > 1 else None
+    return PowerLaw(math.exp(intercept), float(exponent), half_width)
 
 
 def size_families(runs: Sequence[Run]) -> list[list[Run]]:
@@ -245,9 +242,10 @@ def settings_that_differ(runs: Sequence[Run]) -> tuple[list[str], dict[str, Any]
     names = list(dict.fromkeys(name for run in runs for name in run.settings))
     shared, differ = {}, []
     for name in names:
-        values = {
-            json.dumps(run.settings[name], default=str) for run in runs if name in run.settings
-        }
+        group = name.partition(".")[0]
+        # A run that was not evaluated has no settings of an evaluation, which is no difference.
+        having = [run for run in runs if any(n.startswith(f"{group}.") for n in run.settings)]
+        values = {json.dumps(run.settings.get(name)) for run in having}
         if len(values) > 1:
             differ.append(name)
         else:

@@ -8,7 +8,7 @@ import io
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import matplotlib
@@ -19,9 +19,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from numpy.typing import NDArray
 
-from nanogpt.compare import fit_power_law, size_families, three_digits
+from nanogpt.compare import (
+    SIZE_SETTINGS,
+    fit_power_law,
+    settings_that_differ,
+    size_families,
+    three_digits,
+)
 from nanogpt.metrics import number
-from nanogpt.results import Run
+from nanogpt.results import Run, by_number
 
 # Okabe and Ito's colours, which the colour-blind tell apart, without yellow and black, which vanish
 # on white and on black. Past the sixth group the shape of the mark tells those of one colour apart.
@@ -47,6 +53,7 @@ STYLE: dict[Any, Any] = {
 }
 WIDTH = 7.2  # inches
 LABEL_POINTS = 13  # from one label's baseline to the next
+LONGEST_LABEL = 36  # characters
 MOST_BENCHES = 24  # rows of the chart of speed
 # A run that blew up would press the others flat; a uniform guess has ln(vocab_size).
 WORST = 1.1
@@ -74,7 +81,7 @@ class Look:
 class Curve:
     """A line of a chart, in the panel of its dataset. label: what stands at its end, if anything.
 
-    group: whose look it has; none for a reference, such as an entropy.
+    group: whose look it has; none for a reference, such as an entropy. cross: marks its end.
     """
 
     dataset: str
@@ -85,26 +92,27 @@ class Curve:
     width: float = 1.8
     alpha: float = 1.0
     dashes: tuple[float, ...] | None = None
+    cross: bool = False
 
 
 def looks(rows: pd.DataFrame) -> dict[str, Look]:
     """The look of each group; of more than MOST_NAMED, the best of each dataset, the others grey.
 
-    rows: compare.table of the runs.
+    By name, so that a group has one colour in every report of the same runs. What was neither
+    evaluated nor has metrics is drawn nowhere, and grey. rows: compare.table of the runs.
     """
-    groups = list(dict.fromkeys(rows["group"]))
-    if len(groups) > MOST_NAMED:
-        best = rows.sort_values("val_loss_nats_per_token", kind="stable")
+    drawn = rows[rows["steps"].notna() | rows["val_loss_nats_per_token"].notna()]
+    named = sorted(set(drawn["group"]), key=by_number)
+    if len(named) > MOST_NAMED:
+        best = drawn.sort_values("val_loss_nats_per_token", kind="stable")
         by_rank = best.drop_duplicates("group").groupby("dataset", sort=False).cumcount()
         ranked = best.loc[by_rank.sort_values(kind="stable").index, "group"]
-        named = set(ranked[: len(COLOURS)])
-    else:
-        named = set(groups)
-    found = {}
-    for place, group in enumerate(group for group in groups if group in named):
+        named = sorted(ranked[: len(COLOURS)], key=by_number)
+    found = {group: Look(GREY, "o", "·", named=False) for group in rows["group"]}
+    for place, group in enumerate(named):
         mark, character = MARKS[place // len(COLOURS)]
         found[group] = Look(COLOURS[place % len(COLOURS)], mark, character)
-    return {group: found.get(group, Look(GREY, "o", "·", named=False)) for group in groups}
+    return found
 
 
 def loss_plots(runs: Sequence[Run], look: Mapping[str, Look]) -> dict[str, str]:
@@ -128,34 +136,58 @@ def loss_plots(runs: Sequence[Run], look: Mapping[str, Look]) -> dict[str, str]:
 def _loss_curves(
     runs: Sequence[Run], look: Mapping[str, Look], over: Callable[[Run], "pd.Series[float]"]
 ) -> list[Curve]:
-    """Each run's validation loss, the mean of its group where there are seeds, and references."""
+    """Each run's validation loss, the mean of its group where there are seeds, and references.
+
+    The mean is over the seeds that finished. A cross marks where a loss was no number any more.
+    """
     curves: list[Curve] = []
     few = len(look) <= MOST_NAMED
     for group, members in _grouped(runs).items():
-        lines = []
+        lines = {}
         for run in members:
-            if not len(run.metrics):
-                continue
-            frame = pd.DataFrame(
-                {"x": over(run), **run.metrics[["step", "train_loss", "val_loss"]]}
-            )
+            frame = run.metrics.assign(x=over(run)) if len(run.metrics) else run.metrics
             # The first step has no place on a logarithmic axis, and says nothing about a run.
-            lines.append(frame[(frame["step"] > 0) & frame["val_loss"].notna() & (frame["x"] > 0)])
-        lines = [line for line in lines if len(line)]
+            frame = frame[(frame["step"] > 0) & (frame["x"] > 0)] if len(frame) else frame
+            if len(frame) and frame["val_loss"].notna().any():
+                lines[run.name] = frame[frame["val_loss"].notna()]
         if not lines:
             continue
         dataset = members[0].dataset
-        mean = pd.concat(lines).groupby("step").mean()
-        seeds = len(lines) > 1
-        for line in lines if seeds else []:
-            curves.append(_curve(dataset, group, line, "val_loss", width=0.8, alpha=0.45))
-        if few and not seeds:
-            dashes = (3.0, 2.0)
-            curves.append(_curve(dataset, group, mean, "train_loss", width=0.9, dashes=dashes))
-        name = group + (f" ({len(lines)} seeds)" if seeds else _told(members[0]))
-        label = name if look[group].named else ""
+        whole = [lines[run.name] for run in members if run.name in lines and _is_whole(run)]
+        if len(lines) == 1 or not whole:
+            for run in members:
+                if run.name not in lines:
+                    continue
+                shown = {"label": _shown(run.name) + _told(run), "cross": run.status == "diverged"}
+                if few:
+                    train = {"width": 0.9, "dashes": (3.0, 2.0)}
+                    curves.append(_curve(dataset, group, lines[run.name], "train_loss", **train))
+                curves.append(_curve(dataset, group, lines[run.name], "val_loss", **shown))
+            continue
+        for run in members:
+            if run.name in lines:
+                thin = {"width": 0.8, "alpha": 0.45, "cross": run.status == "diverged"}
+                curves.append(_curve(dataset, group, lines[run.name], "val_loss", **thin))
+        mean = pd.concat(whole).groupby("step").mean()
+        of = f"{len(whole)}" if len(whole) == len(members) else f"{len(whole)} of {len(members)}"
+        label = f"{_shown(group)} ({of} seeds)"
         curves.append(_curve(dataset, group, mean, "val_loss", label=label))
+    curves = [curve if _is_named(curve, look) else replace(curve, label="") for curve in curves]
     return curves + _references(runs, curves)
+
+
+def _is_named(curve: Curve, look: Mapping[str, Look]) -> bool:
+    return curve.group is None or look[curve.group].named
+
+
+def _is_whole(run: Run) -> bool:
+    return run.status in ("finished", "not evaluated")
+
+
+def _shown(name: str) -> str:
+    """A name as a chart has room for it."""
+    most = LONGEST_LABEL
+    return name if len(name) <= most else f"{name[: most // 2 - 1]}…{name[-most // 2 :]}"
 
 
 def _curve(dataset: str, group: str, frame: pd.DataFrame, column: str, **style: Any) -> Curve:
@@ -197,13 +229,14 @@ def position_plot(runs: Sequence[Run], look: Mapping[str, Look]) -> str:
     """Loss over the position in the window, of whole validation splits."""
     curves = []
     for group, members in _grouped(runs).items():
-        buckets = [run.evaluation["by_position"] for run in members if _has(run, "by_position")]
+        having = [run for run in members if _has(run, "by_position")]
+        buckets = [run.evaluation["by_position"] for run in having]
         if not buckets:
             continue
         # A bucket of positions 4 to 7 stands at 1 + their mean, as there is no logarithm of zero.
         x = np.array([1 + (bucket["first"] + bucket["last"]) / 2 for bucket in buckets[0]])
         y = np.array([[number(bucket["loss"]) for bucket in one] for one in buckets]).mean(axis=0)
-        label = group if look[group].named else ""
+        label = _shown(group) if look[group].named else ""
         curves.append(Curve(members[0].dataset, group, x, y, label))
     return _lines(
         "position",
@@ -231,7 +264,7 @@ def calibration_plot(runs: Sequence[Run], look: Mapping[str, Look]) -> str:
         seen = weight.sum(axis=0) > 0
         mean = np.nan_to_num(table[:, :, :2]) * weight[:, :, None]
         x, y = (mean.sum(axis=0)[seen] / weight.sum(axis=0)[seen, None]).T
-        label = group if look[group].named else ""
+        label = _shown(group) if look[group].named else ""
         curves.append(Curve(members[0].dataset, group, x, y, label))
     ends = np.array([0.0, 1.0])
     for dataset in dict.fromkeys(curve.dataset for curve in curves):
@@ -248,7 +281,7 @@ def calibration_plot(runs: Sequence[Run], look: Mapping[str, Look]) -> str:
 
 
 def _has(run: Run, part: str) -> bool:
-    return bool(run.evaluation.get(part))
+    return run.status == "finished" and bool(run.evaluation.get(part))
 
 
 def scaling_plot(runs: Sequence[Run], look: Mapping[str, Look]) -> str:
@@ -263,10 +296,10 @@ def scaling_plot(runs: Sequence[Run], look: Mapping[str, Look]) -> str:
     with _style("scaling"):
         figure = Figure(figsize=(WIDTH, 3.1 * len(families)), layout="constrained")
         grid = figure.subplots(len(families), 2, squeeze=False, sharey="row")
-        for axes, family in zip(grid, families, strict=True):
+        for axes, family, apart in zip(grid, families, _what_differs(families), strict=True):
             source = family[0].source_loss
             over = f"loss above the entropy, {source:.3f}" if source == source else "loss"
-            axes[0].set_title(f"{family[0].dataset}: {over}")
+            axes[0].set_title(f"{family[0].dataset}{apart}: {over}")
             axes[0].set_ylabel("nats per token")
             y = np.array([run.evaluation["val"]["loss"] for run in family], dtype=float)
             y = y - (source if source == source else 0.0)
@@ -289,17 +322,32 @@ def scaling_plot(runs: Sequence[Run], look: Mapping[str, Look]) -> str:
         return _svg(figure)
 
 
+def _what_differs(families: Sequence[Sequence[Run]]) -> list[str]:
+    """What tells each family from the others of its dataset."""
+    told = []
+    for family in families:
+        same = [other[0] for other in families if other[0].dataset == family[0].dataset]
+        settings = [
+            name
+            for name in settings_that_differ(same)[0]
+            if name not in SIZE_SETTINGS | {"train.seed"} and name.startswith(("model.", "train."))
+        ]
+        values = [f", {name.partition('.')[2]} {family[0].settings.get(name)}" for name in settings]
+        told.append("".join(values))
+    return told
+
+
 def _draw_power_law(axes: Axes, x: NDArray[np.float64], y: NDArray[np.float64], name: str) -> None:
     law = fit_power_law(x, y)
     if law is None:
         return
     ends = np.array([x.min() / 1.3, x.max() * 1.3])
     axes.plot(ends, law(ends), color=INK, lw=1.0, ls=(0, (3, 2)), alpha=0.8)
-    half_width = (law.high - law.low) / 2
+    interval = "" if law.half_width is None else rf" \pm {law.half_width:.2f}"
     axes.text(
         0.97,
         0.95,
-        rf"$\propto {name}^{{{law.exponent:.2f} \pm {half_width:.2f}}}$",
+        rf"$\propto {name}^{{{law.exponent:.2f}{interval}}}$",
         transform=axes.transAxes,
         ha="right",
         va="top",
@@ -311,8 +359,9 @@ def speed_plot(runs: Sequence[Run], look: Mapping[str, Look]) -> str:
     """What bench measured, a row a model by size: training, share of the machine, sampling."""
     benches: dict[str, Run] = {}
     for run in runs:
-        if run.bench:
-            benches.setdefault(str(run.bench["run"]), run)
+        # The one that was measured, if it is among them, and not one that shares its benchmark.
+        if run.bench and (run.bench["run"] == run.name or run.bench["run"] not in benches):
+            benches[str(run.bench["run"])] = run
     chosen = sorted(benches.values(), key=lambda run: int(run.bench["model"]["n_parameters"]))
     if not chosen:
         return _nothing("speed", "no benchmark was made")
@@ -328,7 +377,8 @@ def speed_plot(runs: Sequence[Run], look: Mapping[str, Look]) -> str:
         figure = Figure(figsize=(WIDTH, 0.6 + 0.3 * len(chosen)), layout="constrained")
         heights = np.arange(len(chosen))
         names = [
-            f"{run.group}, {three_digits(run.bench['model']['n_parameters'])}" for run in chosen
+            f"{_shown(run.group)}, {three_digits(run.bench['model']['n_parameters'])}"
+            for run in chosen
         ]
         for axes, (title, value, form) in zip(
             figure.subplots(1, len(columns), sharey=True), columns, strict=True
@@ -434,8 +484,9 @@ def _draw_panel(
             zorder=2 if shown.named else 1,
         )
         end = _last_finite(curve)
-        if curve.label and curve.group and end and not marked:
-            axes.plot(*end, color=shown.colour, marker=shown.mark, ms=4)
+        if end and curve.group and not marked and (curve.label or curve.cross):
+            mark = "x" if curve.cross else shown.mark
+            axes.plot(*end, color=shown.colour, marker=mark, ms=7 if curve.cross else 4)
 
 
 def _look_of(curve: Curve, look: Mapping[str, Look]) -> Look:

@@ -71,7 +71,7 @@ def write_report(runs: Sequence[Run], directory: Path) -> str:
 
 def _say(runs: Sequence[Run], rows: pd.DataFrame, look: Mapping[str, Look]) -> dict[str, Any]:
     differ, shared = compare.settings_that_differ(runs)
-    shown = [run for run in _first_of_groups(runs) if run.sample is not None][:MOST_SAMPLES]
+    shown = _samples_to_show(runs)
     return {
         "title": f"{counted(len(runs), 'run')} on {_listed(dict.fromkeys(rows['dataset']))}",
         "findings": _findings(runs, rows),
@@ -83,6 +83,7 @@ def _say(runs: Sequence[Run], rows: pd.DataFrame, look: Mapping[str, Look]) -> d
             {"run": run.name, "look": look[run.group], "text": run.sample} for run in shown
         ],
         "n_left_out": sum(run.sample is not None for run in runs) - len(shown),
+        "key": [(look[group], group) for group in look if look[group].named],
         "settings": {
             "headings": ["run", *differ],
             "rows": [[run.name, *(_value(run, name) for name in differ)] for run in runs],
@@ -92,10 +93,29 @@ def _say(runs: Sequence[Run], rows: pd.DataFrame, look: Mapping[str, Look]) -> d
             ({name: _written(value) for name, value in said.items()}, _few(names))
             for said, names in compare.environments(runs)
         ],
-        "notes": [(run.name, run.status, run.note) for run in runs if run.note],
+        "notes": _notes(runs),
         "dictionary": [column for column in COLUMNS if column.meaning],
         "filtered": len(runs) >= SMALLEST_FILTERED,
     }
+
+
+def _samples_to_show(runs: Sequence[Run]) -> list[Run]:
+    """The first run of each group and settings of sampling."""
+    firsts: dict[str, Run] = {}
+    for run in runs:
+        if run.sample is not None:
+            settings = {n: v for n, v in run.settings.items() if n.startswith("sample.")}
+            firsts.setdefault(f"{run.group} {settings}", run)
+    return list(firsts.values())[:MOST_SAMPLES]
+
+
+def _notes(runs: Sequence[Run]) -> list[tuple[str, str, str]]:
+    """What hinders runs: names, status and reason; runs with the same reason together."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for run in runs:
+        if run.note:
+            found.setdefault((run.status, run.note), []).append(run.name)
+    return [(_few(names), status, note) for (status, note), names in found.items()]
 
 
 def _listed(names: Sequence[str] | Mapping[str, Any]) -> str:
@@ -119,7 +139,7 @@ def _first_of_groups(runs: Sequence[Run]) -> list[Run]:
 def _findings(runs: Sequence[Run], rows: pd.DataFrame) -> list[dict[str, Any]]:
     """The best run of each dataset, and what its loss is held against, in bits per byte."""
     found = []
-    evaluated = rows[rows["val_bits_per_byte"].notna()]
+    evaluated = rows[rows["val_bits_per_byte"].notna() & (rows["status"] == "finished")]
     for dataset, members in evaluated.groupby("dataset", sort=False):
         best = members.sort_values("val_bits_per_byte", kind="stable").iloc[0]
         run = next(run for run in runs if run.name == best["run"])
@@ -164,7 +184,9 @@ def _seeds_table(seeds: pd.DataFrame) -> dict[str, Any]:
         [
             row["group"],
             row["dataset"],
-            str(row["runs"]),
+            f"{row['seeds']} of {row['tried']}"
+            if row["seeds"] < row["tried"]
+            else str(row["seeds"]),
             f"{row[loss]:.4f} ± {row[f'{loss}_half_width']:.4f}",
             f"{row[bits]:.4f} ± {row[f'{bits}_half_width']:.4f}",
             f"{row['training_seconds']:,.0f} ± {row['training_seconds_half_width']:,.0f}",
@@ -183,7 +205,7 @@ def _kinds_table(runs: Sequence[Run]) -> dict[str, Any]:
 
     def cell(run: Run, kind: str) -> str:
         said = run.evaluation["by_kind"].get(kind)
-        if said is None or said["loss"] is None:
+        if said is None or said["loss"] is None or said["share_of_loss"] is None:
             return DASH
         return f"{said['loss']:.3f} ({100 * said['share_of_loss']:.0f} %)"
 
@@ -248,7 +270,15 @@ def _markdown(said: Mapping[str, Any]) -> str:
         name, *cells = (cell["text"] for cell in line["cells"])
         told = "" if line["status"] == "finished" else f" ({line['status']})"
         rows.append([name + told, *cells])
-    parts = [f"# {said['title']}", _markdown_table([c.heading for c in columns], rows)]
+    parts = [f"# {said['title']}"]
+    best = [
+        f"- {one['dataset']}: {one['bits_per_byte']} bits per byte, {one['run']}"
+        + (f"; {one['order']}-grams: {one['ngram']}" if one["ngram"] else "")
+        + (f"; the source's entropy: {one['source']}" if one["source"] else "")
+        for one in said["findings"]
+    ]
+    parts += ["\n".join(best)] if best else []
+    parts.append(_markdown_table([c.heading for c in columns], rows))
     parts.append(
         "Losses are of whole splits. Compare them within a dataset only; bits per byte compare\n"
         "across tokenizers. Unrounded figures: [runs.csv](runs.csv); its columns and their units:\n"
@@ -266,6 +296,19 @@ def _markdown(said: Mapping[str, Any]) -> str:
         if said[name]["rows"] and len(said[name]["headings"]) > 1:
             parts.append(f"## {heading}")
             parts.append(_markdown_table(said[name]["headings"], said[name]["rows"]))
+    if said["samples"]:
+        parts.append("## Samples")
+    for sample in said["samples"]:
+        # Longer than any fence in it.
+        fence = "`" * (3 + sample["text"].count("`"))
+        parts.append(f"### {sample['run']}\n\n{fence}text\n{sample['text']}\n{fence}")
+    if said["shared"]:
+        parts.append("## Settings that all share")
+        rows = [[name, value] for name, value in said["shared"].items()]
+        parts.append(_markdown_table(["setting", "value"], rows))
+    for machine, names in said["environments"]:
+        parts.append(f"## Trained on: {names}")
+        parts.append(_markdown_table(["", "value"], [[name, v] for name, v in machine.items()]))
     parts.append("## Charts")
     parts += [f"![{name.replace('_', ' over ', 1)}]({name}.svg)" for name in CHARTS]
     return "\n\n".join(parts) + "\n"
@@ -273,5 +316,9 @@ def _markdown(said: Mapping[str, Any]) -> str:
 
 def _markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = ["| " + " | ".join(headings) + " |", "|---|" + "--:|" * (len(headings) - 1)]
-    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    lines += ["| " + " | ".join(map(_cell, row)) + " |" for row in rows]
     return "\n".join(lines)
+
+
+def _cell(text: str) -> str:
+    return text.replace("\n", "\\n").replace("|", "\\|")

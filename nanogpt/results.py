@@ -8,7 +8,7 @@ import contextlib
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from nanogpt import lock
-from nanogpt.config import RESERVED_RUN_NAMES, ModelSettings, UserError
+from nanogpt.config import BENCHED, RESERVED_RUN_NAMES, ModelSettings, UserError
 from nanogpt.files import read_json
 from nanogpt.metrics import MEASURES, number, read_lines
 from nanogpt.sizing import flops_per_token
@@ -97,21 +97,24 @@ def read_runs(directories: Sequence[Path]) -> list[Run]:
 
 
 def find_runs(results: Path) -> list[Run]:
-    """All runs that lie there, finished or not, and the trainings that go on, by name.
+    """All runs that lie there, finished or not, by name; with the trainings that go on in results/.
 
-    A run whose files cannot be read has the status `damaged` and says why.
+    A run whose files cannot be read has the status `damaged` and says why. Benchmarks and n-grams
+    that cannot be read are left out with a note.
+    Errors: UserError for a directory that is absent.
     """
-    states = find_trainings()
+    states = find_trainings() if results.resolve() == Path("results").resolve() else {}
+    if not results.is_dir() and not states:
+        raise UserError(f"{results}: no such directory; name one that has runs")
     directories = {
         path.name: path
-        for path in sorted(results.glob("*"))
+        for path in results.glob("*")
         if path.is_dir() and not RESERVED_RUN_NAMES.fullmatch(path.name)
     }
     runs = []
-    for name in sorted({*directories, *states}, key=_by_number):
-        directory = directories.get(name, results / name)
+    for name in sorted({*directories, *states}, key=by_number):
         try:
-            run = _read_found(directory, states.get(name))
+            run = _read_found(results / name, states.get(name))
         except UserError as error:
             run = Run(name, status="damaged", note=str(error))
         if run:
@@ -119,79 +122,114 @@ def find_runs(results: Path) -> list[Run]:
     return _put_together(runs)
 
 
-def _by_number(name: str) -> list[Any]:
+def by_number(name: str) -> list[Any]:
     """A key that puts run-10 after run-9."""
     return [
         (int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)
     ]
 
 
-def _read_finished(directory: Path) -> Run:
-    metrics = directory / "metrics.jsonl"
-    lines = read_lines(metrics)
-    evaluation = _read_evaluation(directory / "eval.json")
+def _read_finished(directory: Path, notes: list[str] | None = None) -> Run:
+    """A run that was evaluated. notes: get what is wrong with parts that it can do without."""
+    lines = read_lines(directory / "metrics.jsonl")
+    evaluation = _read(directory / "eval.json", _check_evaluation)
+    if not evaluation:
+        raise UserError(f"{directory / 'eval.json'}: no such file; evaluate the run first")
     losses = [evaluation["val"]["loss"], evaluation["train"]["loss"]]
-    # The weights that were kept may be older than the divergence, and eval.json sound. In metrics
-    # a null is told from an absent key only before they become a table.
-    for line in lines:
-        losses += [line.get(key, 0) for key in ("loss", "train_loss", "val_loss")]
-    diverged = not np.isfinite([number(loss) for loss in losses]).all()
-    trained = _read_if_there(directory / "train.manifest.json")
-    settings = _flat(trained.get("parameters", {}))
+    diverged = _is_diverged(lines) or not np.isfinite([number(loss) for loss in losses]).all()
+    stages = {
+        stage: _read(directory / f"{stage}.manifest.json", _check_manifest)
+        for stage in ("train", "eval", "sample")
+    }
+    settings = _flat(stages["train"].get("parameters", {}))
     for stage in ("eval", "sample"):
-        parameters = _read_if_there(directory / f"{stage}.manifest.json").get("parameters", {})
-        settings |= _flat({stage: parameters.get(stage, {})})
+        settings |= _flat({stage: stages[stage].get("parameters", {}).get(stage, {})})
     dataset = evaluation["dataset"]
+
+    def part(path: Path, check: Callable[[Any], object]) -> dict[str, Any]:
+        try:
+            return _read(path, check)
+        except UserError as error:
+            if notes is None:
+                raise
+            notes.append(str(error))
+            return {}
+
     return Run(
         directory.name,
         dataset,
         "diverged" if diverged else "finished",
         metrics=_frame(lines),
         settings=settings,
-        environment=trained.get("environment", {}),
-        evaluation=evaluation,
+        environment=stages["train"].get("environment", {}),
+        evaluation={name: said for name, said in evaluation.items() if said is not None},
         vocab_size=evaluation["model"]["vocab_size"],
-        ngram=_read_if_there(directory.parent / "datasets" / dataset / "ngram.json"),
-        bench=_read_if_there(directory / "bench.json"),
-        sample=_read_sample(directory / "samples.txt"),
+        ngram=part(directory.parent / "datasets" / dataset / "ngram.json", _check_ngram),
+        bench=part(directory / "bench.json", _check_bench),
+        sample=_read_sample(directory / "samples.txt")
+        if _is_of(stages["sample"], stages["train"])
+        else None,
     )
 
 
 def _read_found(directory: Path, state: Path | None) -> Run | None:
     """A run as it stands; None for a directory that is no run's."""
-    if (directory / "eval.json").exists() and (directory / "metrics.jsonl").exists():
-        return _read_finished(directory)
     if (directory / "metrics.jsonl").exists():
-        trained = _read_if_there(directory / "train.manifest.json")
-        return _unfinished(directory.name, "not evaluated", directory / "metrics.jsonl", trained)
+        trained, evaluated = (
+            _read(directory / f"{stage}.manifest.json", _check_manifest)
+            for stage in ("train", "eval")
+        )
+        if (directory / "eval.json").exists() and _is_of(evaluated, trained):
+            notes: list[str] = []
+            return replace(_read_finished(directory, notes), note="; ".join(notes))
+        note = _last_error(directory / "eval.log")
+        metrics = directory / "metrics.jsonl"
+        return _unfinished(directory.name, "not evaluated", metrics, trained, note)
     note = _last_error(directory / "train.log")
     if state:
         status = "training" if lock.owner(state) else "failed" if note else "stopped"
-        said = _read_if_there(state / "run.json")
+        said = _read(state / "run.json", _check_manifest)
         return _unfinished(directory.name, status, state / "metrics.jsonl", said, note)
     return Run(directory.name, status="failed", note=note) if note else None
 
 
-def _unfinished(
-    name: str, status: str, metrics: Path, asked: Mapping[str, Any], note: str = ""
-) -> Run:
+def _unfinished(name: str, status: str, metrics: Path, asked: Mapping[str, Any], note: str) -> Run:
     try:
-        frame = _frame(read_lines(metrics))
+        lines = read_lines(metrics)
     except UserError:  # nothing of it was written yet
-        frame = _frame([])
+        lines = []
     inputs = list(asked.get("inputs", {}))
     dataset = Path(inputs[0]).parent if inputs else None
-    meta = _read_if_there(dataset / "meta.json") if dataset else {}
+    meta = _read(dataset / "meta.json", lambda meta: meta["vocab_size"] + 0) if dataset else {}
     return Run(
         name,
         dataset.name if dataset else "",
-        status,
+        "diverged" if _is_diverged(lines) else status,
         note,
-        frame,
+        _frame(lines),
         _flat(asked.get("parameters", {})),
         asked.get("environment", {}),
         vocab_size=meta.get("vocab_size"),
     )
+
+
+def _is_diverged(lines: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a loss on the way was not a number; the weights that were kept may be older.
+
+    A null is told from an absent key only before lines become a table.
+    """
+    names = ("loss", "train_loss", "val_loss", "grad_norm")
+    return any(line.get(name, 0) is None for line in lines for name in names)
+
+
+def _is_of(stage: Mapping[str, Any], trained: Mapping[str, Any]) -> bool:
+    """Whether a stage was made of these weights, as far as manifests tell."""
+
+    def digest(paths: Mapping[str, str]) -> str | None:
+        return next((d for path, d in paths.items() if path.endswith("model.safetensors")), None)
+
+    used, made = digest(stage.get("inputs", {})), digest(trained.get("outputs", {}))
+    return used is None or made is None or used == made
 
 
 def _last_error(log: Path) -> str:
@@ -206,10 +244,14 @@ def _put_together(runs: list[Run]) -> list[Run]:
     """Give runs what they share: a benchmark of the same model, and a name for a group of seeds."""
 
     def measured(run: Run) -> str:
-        """What a benchmark is of."""
-        computed = [run.settings.get(f"train.{name}") for name in ("device", "dtype", "compile")]
+        """What a benchmark is of, as config.bench_runs has it."""
+        taken = [
+            run.settings.get(f"{group}.{name}")
+            for group, names in BENCHED.items()
+            for name in names
+        ]
         model = run.model.model_dump() if run.model else run.name
-        return json.dumps([run.dataset, model, computed])
+        return json.dumps([run.dataset, model, taken])
 
     benches: dict[str, Mapping[str, Any]] = {}
     for run in runs:
@@ -265,36 +307,59 @@ def _frame(lines: list[dict[str, Any]]) -> pd.DataFrame:
     return frame.astype(float).astype({"step": int, "tokens": int})
 
 
-def _read_evaluation(path: Path) -> dict[str, Any]:
-    try:
-        result = read_json(path)
-        for split in ("val", "train"):
-            for name in ("loss", "perplexity", "bits_per_byte"):
-                number(result[split][name])
-        result["model"]["n_parameters"], result["model"]["vocab_size"], result["dataset"]
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; evaluate the run first") from None
-    except KeyError as error:
-        raise UserError(
-            f"{path}: no evaluation: `{error.args[0]}` is missing; evaluate the run again"
-        ) from None
-    except (AttributeError, TypeError, ValueError, RecursionError):
-        raise UserError(f"{path}: damaged; evaluate the run again") from None
-    return dict(result)
-
-
-def _read_if_there(path: Path) -> dict[str, Any]:
+def _read(path: Path, check: Callable[[Any], object]) -> dict[str, Any]:
+    """The mapping of a JSON file, empty if there is none. check: fails for another form."""
     try:
         said = read_json(path)
+        check(said)
     except FileNotFoundError:
         return {}
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-    except ValueError:
-        said = None
-    if not isinstance(said, dict):
-        raise UserError(f"{path}: damaged; remove it, and make it again")
-    return said
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(f"{path}: damaged, or of another version; make it again") from None
+    return dict(said)
+
+
+def _check_evaluation(said: Any) -> None:
+    for split in ("val", "train"):
+        for name in ("loss", "perplexity", "bits_per_byte"):
+            number(said[split][name])
+    said["model"]["n_parameters"] + said["model"]["vocab_size"]
+    Path(said["dataset"])
+    if said.get("source"):
+        number(said["source"]["bits_per_byte"]) + number(said["source"]["excess_percent"])
+        said["val"]["n_bytes"] / said["val"]["n_tokens"]
+    for bucket in said.get("by_position") or []:
+        bucket["first"] + bucket["last"] + number(bucket["loss"])
+    for kind in (said.get("by_kind") or {}).values():
+        number(kind["loss"]) + number(kind["share_of_loss"])
+    if said.get("calibration"):
+        number(said["calibration"]["expected_calibration_error"])
+        for one in said["calibration"]["bins"]:
+            number(one["confidence"]) + number(one["accuracy"]) + one["n_tokens"]
+    if said.get("copying"):
+        for text in (said["copying"], said["copying"]["reference"]):
+            number(text["8"]) + number(text["16"]) + number(text["32"])
+
+
+def _check_manifest(said: Any) -> None:
+    for name in ("inputs", "outputs", "parameters", "environment"):
+        said.get(name, {}).items()
+    for digested in ("inputs", "outputs"):
+        list(map(Path, said.get(digested, {})))
+    ModelSettings(**said.get("parameters", {}).get("model", {}))
+
+
+def _check_ngram(said: Any) -> None:
+    for order in said["orders"]:
+        order["order"] + order["loss"] + number(order["bits_per_byte"])
+
+
+def _check_bench(said: Any) -> None:
+    said["tokens_per_second"] + said["mfu"] + said["peak_memory_bytes"]
+    said["generation"]["tokens_per_second"] + said["model"]["n_parameters"]
+    str(said["run"])
 
 
 def _read_sample(path: Path) -> str | None:

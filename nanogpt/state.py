@@ -4,6 +4,7 @@ It lies in `.nanogpt/state/<version>/`: run.json, which says what was asked for,
 metrics so far and the saved states. What is in those, checkpoint.py knows.
 """
 
+import contextlib
 import logging
 import os
 import re
@@ -30,6 +31,10 @@ class ClaimedError(UserError):
     """The run's results are another process' to make."""
 
 
+class DivergedError(UserError):
+    """A loss is not a number. What was measured on the way there is kept, to be looked at."""
+
+
 @dataclass(frozen=True)
 class Held:
     """The state of a version, which this process holds."""
@@ -48,7 +53,7 @@ def hold(run: str, asked: Mapping[str, Any], settings: Mapping[str, Any]) -> Ite
     """Hold a version's state, once nobody else does; remove it when the block ends well.
 
     asked: what a manifest says that was asked for. settings: the run's, as config.yaml gives them.
-    One that has saved nothing is removed in any case.
+    One that has saved nothing is removed in any case, but for the metrics of one that diverged.
     """
     version = asked["version"]
     directory = STATE / version
@@ -71,13 +76,17 @@ def hold(run: str, asked: Mapping[str, Any], settings: Mapping[str, Any]) -> Ite
         adopted = _adopt(directory, run, asked)
         said = {"run": run, **asked, "settings": settings, "adopted": adopted}
         write_json(directory / "run.json", said)
-        finished = False
+        finished = diverged = False
         try:
             yield Held(directory, version, adopted, held.check, check_owner)
             finished = True
+        except DivergedError:
+            diverged = True
+            raise
         finally:
+            kept = diverged or saved_steps(directory)
             # What another process has taken over is that one's.
-            if held.is_mine() and (finished or not saved_steps(directory)):
+            if held.is_mine() and (finished or not kept):
                 # Gone at once for whoever waits for it.
                 gone = Path(tempfile.mkdtemp(dir=STATE, prefix=f".{version}."))
                 directory.rename(gone)
@@ -86,18 +95,21 @@ def hold(run: str, asked: Mapping[str, Any], settings: Mapping[str, Any]) -> Ite
 
 def find_trainings() -> dict[str, Path]:
     """The state of each run's unfinished training; the last one, where there are several."""
-    found: dict[str, Path] = {}
-    for path in sorted(STATE.glob("[!.]*/run.json"), key=lambda path: path.stat().st_mtime):
+    found: dict[str, tuple[float, Path]] = {}
+    for path in STATE.glob("[!.]*/run.json"):
         run = _read(path.parent).get("run")
-        if isinstance(run, str):
-            found[run] = path.parent
-    return found
+        with contextlib.suppress(FileNotFoundError):  # the training has ended
+            began = path.stat().st_mtime
+            if isinstance(run, str) and (run not in found or found[run][0] < began):
+                found[run] = (began, path.parent)
+    return {run: state for run, (_, state) in sorted(found.items())}
 
 
 def find_metrics(results: Path) -> dict[str, Path]:
-    """The metrics.jsonl of each run, by name; of trainings that go on, the one that grows."""
-    found = {path.parent.name: path for path in results.glob("*/metrics.jsonl")}
-    return found | {run: state / "metrics.jsonl" for run, state in find_trainings().items()}
+    """The metrics.jsonl of each run, by name; of a training that goes on, the one that grows."""
+    growing = {run: state / "metrics.jsonl" for run, state in find_trainings().items()}
+    # What is in results/ is removed when a training begins.
+    return growing | {path.parent.name: path for path in results.glob("*/metrics.jsonl")}
 
 
 def state_name(step: int, digest: str) -> str:

@@ -33,7 +33,7 @@ from nanogpt.loss import window_starts, windows_loss
 from nanogpt.model import GPT
 from nanogpt.optimizer import configure_adamw, learning_rate_at
 from nanogpt.signals import Signals, Stopped, listening
-from nanogpt.state import ClaimedError, Held
+from nanogpt.state import ClaimedError, DivergedError, Held
 from nanogpt.tokenizer import Tokens
 
 logger = logging.getLogger(__name__)
@@ -328,7 +328,7 @@ def _summary(line: dict[str, Any]) -> str:
 def _stop_if_diverged(line: dict[str, Any]) -> None:
     for name in ("loss", "grad_norm", "train_loss", "val_loss"):
         if not math.isfinite(line.get(name, 0.0)):
-            raise UserError(
+            raise DivergedError(
                 f"training diverged: {name} is {line[name]} at step {line['step']}; "
                 "lower learning_rate, raise warmup_iters or set grad_clip"
             )

@@ -84,11 +84,30 @@ def test_seeds_give_a_mean_and_students_interval(tmp_path):
     runs.append(make_run(tmp_path, "alone", model={"dropout": 0.1}))
     seeds = seeds_table(table(read_runs(runs)))
     assert list(seeds["group"]) == ["s"]
-    assert seeds.loc[0, "runs"] == 3
+    assert seeds.loc[0, "seeds"] == seeds.loc[0, "tried"] == 3
     assert seeds.loc[0, "val_loss_nats_per_token"] == pytest.approx(0.63)
     # 4.303 is Student's t of 2 degrees of freedom, 97.5 %.
     half_width = 4.303 * np.std(losses, ddof=1) / math.sqrt(3)
     assert seeds.loc[0, "val_loss_nats_per_token_half_width"] == pytest.approx(half_width)
+
+
+def test_a_run_that_was_only_sampled_otherwise_is_no_other_seed(tmp_path):
+    runs = [
+        make_run(tmp_path, f"s.seed-{seed}.{copy}", val_loss=0.5 + seed / 10, train={"seed": seed})
+        for seed in (1, 2)
+        for copy in ("cold", "hot")
+    ]
+    seeds = seeds_table(table(read_runs(runs)))
+    assert list(seeds["seeds"]) == [2]
+
+
+def test_seeds_that_diverged_are_counted_as_tried(tmp_path):
+    runs = [
+        make_run(tmp_path, f"s.seed-{seed}", train={"seed": seed}, diverges_at=step)
+        for seed, step in [(1, math.inf), (2, math.inf), (3, 100)]
+    ]
+    seeds = seeds_table(table(read_runs(runs)))
+    assert (seeds.loc[0, "seeds"], seeds.loc[0, "tried"]) == (2, 3)
 
 
 def test_a_run_that_diverged_is_in_no_mean(tmp_path):
@@ -122,7 +141,18 @@ def test_the_interval_of_an_exponent_is_that_of_a_linear_regression():
     assert law.exponent == pytest.approx(-0.54)
     # Residuals -0.01, -0.07, 0.17, -0.09: their squares sum to 0.042; t of 2 degrees is 4.303.
     half_width = 4.303 * math.sqrt(0.042 / 2 / 5)
-    assert (law.high - law.low) / 2 == pytest.approx(half_width)
+    assert law.half_width == pytest.approx(half_width)
+
+
+def test_seeds_of_a_size_tell_nothing_more_of_a_law():
+    x, y = np.exp([1.0, 2.0, 3.0, 4.0]), np.exp([2.0, 1.4, 1.1, 0.3])
+    one, many = fit_power_law(x, y), fit_power_law(np.repeat(x, 5), np.repeat(y, 5))
+    assert many.exponent == pytest.approx(one.exponent)
+    assert many.half_width == pytest.approx(one.half_width)
+
+
+def test_three_sizes_have_no_interval():
+    assert fit_power_law(np.array([1.0, 2.0, 4.0]), np.array([4.0, 2.1, 1.0])).half_width is None
 
 
 @pytest.mark.parametrize("x", [[1.0, 2.0], [1.0, 1.0, 2.0, 2.0], [1.0, 2.0, math.nan]])

@@ -1,6 +1,8 @@
 """The report says what the runs' files say, alone on its page, for one run as for five hundred."""
 
 import itertools
+import json
+import math
 import re
 import time
 from html.parser import HTMLParser
@@ -283,3 +285,75 @@ def test_every_loss_chart_can_be_chosen_on_the_page(report):
     page = Page((report / "index.html").read_text())
     choices = [a["id"] for tag, a in page.tags if tag == "input" and a.get("name") == "over"]
     assert choices == [f"over-{name}" for name in LOSS_OVER]
+
+
+def test_a_colour_does_not_depend_on_the_order_of_runs(sizes):
+    forth, back = (looks(table(read_runs(runs))) for runs in (sizes, sizes[::-1]))
+    assert forth == back
+
+
+def test_a_run_that_left_nothing_to_draw_takes_no_colour(tmp_path):
+    failed = [Run(f"a{i}", status="failed", note="no", group=f"a{i}") for i in range(20)]
+    look = looks(table([*failed, *read_runs([make_run(tmp_path, "z")])]))
+    assert [group for group, shown in look.items() if shown.named] == ["z"]
+
+
+def test_a_group_of_which_a_seed_diverged_says_so(tmp_path):
+    runs = [
+        make_run(tmp_path, f"s.seed-{seed}", train={"seed": seed}, diverges_at=step)
+        for seed, step in [(1, math.inf), (2, math.inf), (3, 250)]
+    ]
+    write(runs, tmp_path / "report")
+    assert ">s (2 of 3 seeds)</text>" in (tmp_path / "report/loss_tokens.svg").read_text()
+    assert "| s | play | 2 of 3 |" in (tmp_path / "report/report.md").read_text()
+
+
+def test_the_best_run_is_one_that_did_not_diverge(tmp_path):
+    runs = [make_run(tmp_path, "good", val_loss=0.7), make_run(tmp_path, "bad", diverges_at=300)]
+    write(runs, tmp_path / "report")
+    assert "bits per byte, good" in (tmp_path / "report/report.md").read_text()
+
+
+def test_long_names_leave_room_for_the_charts(tmp_path):
+    names = [
+        f"a_sweep_over_many.learning_rate-0.{i}01.weight_decay-0.05.batch_size-16" for i in (1, 2)
+    ]
+    runs = [
+        make_run(tmp_path, name, bench=True, model={"n_layer": i}, train={"beta1": i / 10})
+        for i, name in enumerate(names, 1)
+    ]
+    write(runs, tmp_path / "report")
+    for chart in ("loss_tokens", "speed", "position"):
+        svg = (tmp_path / f"report/{chart}.svg").read_text()
+        axes = re.findall(r'id="patch_2">\s*<path d="M ([\d.]+) [\d.]+ \nL ([\d.]+)', svg)
+        left, right = map(float, axes[0])
+        assert right - left > 80, chart  # points, of 518
+    assert names[0] in (tmp_path / "report/index.html").read_text()
+
+
+def test_runs_with_the_same_reason_are_told_together(tmp_path):
+    failed = [Run(f"r{i}", status="failed", note="out of memory", group=f"r{i}") for i in range(9)]
+    write_report(failed, tmp_path)
+    assert "- r0, r1, r2, r3 and 5 more (failed): out of memory" in (
+        (tmp_path / "report.md").read_text()
+    )
+
+
+def test_other_settings_of_sampling_are_shown_beside_one_another(tmp_path):
+    runs = [make_run(tmp_path, name, sample=f"text of {name}") for name in ("cold", "hot", "again")]
+    for run, top_k in zip(runs, (1, 2, 2), strict=True):
+        said = {"parameters": {"sample": {"top_k": top_k}}}
+        (run / "sample.manifest.json").write_text(json.dumps(said))
+    write(runs, tmp_path / "report")
+    text = (tmp_path / "report/report.md").read_text()
+    assert "text of cold" in text
+    assert "text of hot" in text
+    assert "text of again" not in text
+
+
+def test_report_md_keeps_its_tables_whole(tmp_path):
+    run = make_run(tmp_path, "a")
+    said = {"parameters": {"sample": {"start": "two\nlines | a bar"}}}
+    (run / "sample.manifest.json").write_text(json.dumps(said))
+    write([run, make_run(tmp_path, "b")], tmp_path / "report")
+    assert "two\\nlines \\| a bar" in (tmp_path / "report/report.md").read_text()

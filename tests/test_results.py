@@ -11,7 +11,7 @@ from nanogpt import lock
 from nanogpt.compare import table
 from nanogpt.config import UserError
 from nanogpt.results import find_runs, read_metrics, read_runs, shared_name
-from tests.made_runs import make_run, metrics_text, write
+from tests.made_runs import make_run, metrics_text, write, write_ngram
 
 
 @pytest.fixture
@@ -101,7 +101,94 @@ def test_run_10_comes_after_run_9(here):
 
 
 def test_nothing_there_is_no_runs(here):
+    (here / "results").mkdir()
     assert find_runs(here / "results") == []
+
+
+def test_an_absent_directory_is_named(here):
+    with pytest.raises(UserError, match="nowhere: no such directory"):
+        find_runs(here / "nowhere")
+
+
+def test_trainings_are_those_of_results_and_of_no_other_directory(here):
+    write_state(here, "mine")
+    make_run(here / "other", "theirs")
+    assert [run.name for run in find_runs(here / "other/results")] == ["theirs"]
+
+
+def test_an_evaluation_of_older_weights_is_not_that_of_the_run(here):
+    run = make_run(here, "mine")
+    for stage, digest in (("train", "1" * 64), ("eval", "2" * 64)):
+        path = run / f"{stage}.manifest.json"
+        files = {f"{run}/model/model.safetensors": digest}
+        said = json.loads(path.read_text())
+        write(path, said | ({"outputs": files} if stage == "train" else {"inputs": files}))
+    assert status(here, "mine").status == "not evaluated"
+
+
+def test_samples_of_older_weights_are_not_shown(here):
+    run = make_run(here, "mine")
+    for stage, kind, digest in (("train", "outputs", "1" * 64), ("sample", "inputs", "2" * 64)):
+        path = run / f"{stage}.manifest.json"
+        write(path, json.loads(path.read_text()) | {kind: {"x/model.safetensors": digest}})
+    assert status(here, "mine").sample is None
+
+
+def test_an_evaluation_that_failed_says_why(here):
+    run = make_run(here, "mine")
+    (run / "eval.json").unlink()
+    (run / "eval.log").write_text("2026-01-01 00:00:00,000 ERROR out of memory; lower it\n")
+    assert (status(here, "mine").status, status(here, "mine").note) == (
+        "not evaluated",
+        "out of memory; lower it",
+    )
+
+
+def test_a_training_that_diverged_is_shown_with_its_curve(here):
+    state = write_state(here, "mine")
+    (state / "metrics.jsonl").write_text(metrics_text(0.6, diverges_at=150))
+    run = status(here, "mine")
+    assert (run.status, len(run.metrics)) == ("diverged", 9)
+
+
+@pytest.mark.parametrize("name", ["bench.json", "../datasets/play/ngram.json"])
+def test_a_damaged_benchmark_or_count_is_left_out_with_a_note(here, name):
+    run = make_run(here, "mine", bench=True)
+    write_ngram(here, "play", [0.9])
+    for content in ("{", "[]", "{}", '{"orders": [{}], "model": null}'):
+        (run / name).write_text(content)
+        found = status(here, "mine")
+        assert found.status == "finished"
+        assert name.rpartition("/")[2] in found.note
+        table([found])
+
+
+NULLS = ["by_position", "by_kind", "calibration", "copying", "source"]
+
+
+@pytest.mark.parametrize("part", NULLS)
+def test_a_part_of_an_evaluation_that_is_null_is_left_out(here, part):
+    run = make_run(here, "mine")
+    evaluation = json.loads((run / "eval.json").read_text())
+    write(run / "eval.json", evaluation | {part: None})
+    assert status(here, "mine").status == "finished"
+    table([status(here, "mine")])
+
+
+@pytest.mark.parametrize("part", [*NULLS[:-1], "model", "val"])
+def test_a_part_of_an_evaluation_that_is_another_thing_is_damage(here, part):
+    run = make_run(here, "mine")
+    evaluation = json.loads((run / "eval.json").read_text())
+    write(run / "eval.json", evaluation | {part: {"unknown": [1]}})
+    assert status(here, "mine").status == "damaged"
+
+
+def test_settings_of_another_version_are_damage(here):
+    run = make_run(here, "mine")
+    said = json.loads((run / "train.manifest.json").read_text())
+    said["parameters"]["model"]["n_experts"] = 8
+    write(run / "train.manifest.json", said)
+    assert status(here, "mine").status == "damaged"
 
 
 @pytest.mark.parametrize("step", [0, 50, 300])
@@ -115,7 +202,8 @@ def test_a_run_that_diverged_is_told_from_one_that_did_not(tmp_path, step):
 def test_an_evaluation_without_numbers_is_of_a_run_that_diverged(tmp_path):
     run = make_run(tmp_path, "bad", deep=False)
     evaluation = json.loads((run / "eval.json").read_text())
-    evaluation["val"] = evaluation["train"] = dict.fromkeys(evaluation["val"])
+    for name in ("loss", "perplexity", "bits_per_byte"):
+        evaluation["val"][name] = evaluation["train"][name] = None
     write(run / "eval.json", evaluation)
     row = rows_of(run).loc["bad"]
     assert row["status"] == "diverged"
@@ -208,5 +296,6 @@ def test_a_benchmark_serves_all_runs_of_the_same_model(tmp_path):
         make_run(tmp_path, "b", train={"seed": 2, "learning_rate": 0.1}),
         make_run(tmp_path, "c", model={"dropout": 0.1}),
         make_run(tmp_path, "d", train={"dtype": "bfloat16"}),
+        make_run(tmp_path, "e", train={"batch_size": 3}),
     ]
-    assert [bool(run.bench) for run in read_runs(runs)] == [True, True, False, False]
+    assert [bool(run.bench) for run in read_runs(runs)] == [True, True, False, False, False]
