@@ -41,6 +41,7 @@ UNITS = ("loss", "bits_per_byte", "bits_per_character")
 # The interval: constants, so that all runs' compare.
 LEVEL = 0.95
 RESAMPLES = 1000
+FEWEST_RUNS = 10  # of windows; of fewer, resamples are too much alike
 RESAMPLED_AT_ONCE = 1 << 18  # runs of windows, of 32 bytes each
 
 KINDS = ("letters", "digits", "punctuation", "blank", "end_of_text", "other")
@@ -206,14 +207,17 @@ def interval(windows: NDArray[np.float64]) -> dict[str, Any]:
 
     Runs of neighbouring windows, of (n_windows, 4), are drawn again with replacement, and the sums
     of what was drawn divided: Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapters
-    8 and 13. Neighbours stay together because they resemble each other; a run has the third root of
-    n_windows of them (Künsch 1989, Annals of Statistics 17).
+    8 and 13. Neighbours stay together because they resemble each other: blocks that do not overlap
+    (Carlstein 1986, Annals of Statistics 14), each of the third root of n_windows.
 
-    It covers the sample of text: what as much other text of this source would give. It does not
-    cover the seeds of training, nor that the best weights were chosen by this split.
+    It is of the loss on endless text of this source. It does not cover the seeds of training, nor
+    that the best weights were chosen by this split. NaN for fewer than FEWEST_RUNS.
     """
     length = round(len(windows) ** (1 / 3))
     runs = np.add.reduceat(windows, np.arange(0, len(windows), length), axis=0)
+    if len(runs) < FEWEST_RUNS:
+        none = [math.nan, math.nan]
+        return {"level": LEVEL, "n_resamples": 0, **dict.fromkeys(UNITS, none)}
     random = np.random.default_rng(SEED)
     at_once = max(1, RESAMPLED_AT_ONCE // len(runs))
     sums = [

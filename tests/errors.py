@@ -1976,19 +1976,19 @@ REPORTS = [
         "a run that was not evaluated",
         "no `eval.json`",
         {"metrics.jsonl": METRICS},
-        "results/demo/eval.json: No such file or directory; evaluate the run first",
+        "results/demo/eval.json: no such file; evaluate the run first",
     ),
     report_on(
         "half an eval.json",
         "`eval.json` cut in half",
         {"metrics.jsonl": METRICS, "eval.json": '{"val": {"lo'},
-        "results/demo/eval.json: damaged; evaluate the run again",
+        "results/demo/eval.json: damaged, or of another version; make it again",
     ),
     report_on(
         "another's eval.json",
         "`eval.json` of another program",
         {"metrics.jsonl": METRICS, "eval.json": "{}"},
-        "results/demo/eval.json: no evaluation: `val` is missing; evaluate the run again",
+        "results/demo/eval.json: damaged, or of another version; make it again",
     ),
     report_on(
         "half a manifest of a training",
@@ -1998,13 +1998,13 @@ REPORTS = [
             "eval.json": json.dumps(EVALUATION),
             "train.manifest.json": '{"parameters": {',
         },
-        "results/demo/train.manifest.json: damaged; remove it, and make it again",
+        "results/demo/train.manifest.json: damaged, or of another version; make it again",
     ),
     report_on(
         "a benchmark that is none",
         "`bench.json` with a list",
         {"metrics.jsonl": METRICS, "eval.json": json.dumps(EVALUATION), "bench.json": "[]"},
-        "results/demo/bench.json: damaged; remove it, and make it again",
+        "results/demo/bench.json: damaged, or of another version; make it again",
     ),
 ]
 

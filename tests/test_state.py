@@ -96,6 +96,17 @@ def test_a_state_that_has_saved_nothing_goes_after_an_error():
     assert states() == []
 
 
+def test_what_a_training_that_diverged_measured_stays_until_the_next_one():
+    with contextlib.suppress(state.DivergedError), hold() as held:
+        (held.directory / "metrics.jsonl").write_text("{}")
+        raise state.DivergedError("training diverged")
+    assert states() == [VERSION]
+    assert state.find_metrics(Path("results")) == {"demo": held.directory / "metrics.jsonl"}
+    with hold():
+        pass
+    assert states() == []
+
+
 def test_a_signal_that_ends_the_program_keeps_the_state_as_well():
     with contextlib.suppress(SystemExit), hold() as held:
         save(held, 5)

@@ -587,6 +587,18 @@ def test_a_stage_that_cannot_go_on_says_why_in_one_line_and_leaves_nothing(
     assert not list(project.glob("results/**/*.tmp"))
 
 
+@pytest.mark.slow
+def test_a_training_that_diverged_is_shown_as_such_with_its_curve(project: Path) -> None:
+    overrides = {"learning_rate": 1e30, "min_lr": 1}
+    edit_config(project, lambda config: config["runs"]["one"].update(train=overrides))
+    assert "diverged" in error_of(snakemake(project, "results/one/samples.txt"))
+    code = "from nanogpt.cli import main; main(['report'])"
+    subprocess.run([sys.executable, "-c", code], cwd=project, check=True)
+    report = (project / "results/report/now/report.md").read_text()
+    assert "| one (diverged) |" in report
+    assert "- one (diverged): training diverged: " in report
+
+
 def test_a_run_that_stands_in_the_config_twice_is_told(project: Path) -> None:
     with open(project / "config.yaml", "a") as file:
         file.write("runs: {three: {dataset: play}}\n")
