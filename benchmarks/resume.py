@@ -38,8 +38,18 @@ CONSTANT = {
     'settings=run_settings("name", "sample")': "settings={}",
     **{
         f'code=lambda wildcards: stage_code("{rule}")': 'code=""'
-        for rule in ("train", "eval", "sample", "tensorboard", "bench_report", "generate")
+        for rule in (
+            "train",
+            "eval",
+            "sample",
+            "tensorboard",
+            "bench",
+            "ngram",
+            "bench_report",
+            "generate",
+        )
     },
+    "settings=bench_settings": "settings={}",
     "settings=dataset_settings": "settings={}",
     "code=dataset_code": 'code=""',
     "corpus_state=corpus_state": 'corpus_state=""',
