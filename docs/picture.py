@@ -11,7 +11,7 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-WIDTH, HEIGHT = 1280, 1830  # points
+WIDTH, HEIGHT = 1280, 2010  # points
 
 
 def main(page_file: str = "results/report/index.html", picture: str = "docs/report.png") -> None:
