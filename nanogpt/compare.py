@@ -25,7 +25,7 @@ SIZE_SETTINGS = {"model.n_layer", "model.n_head", "model.n_embd"}
 _T = """12.706 4.303 3.182 2.776 2.571 2.447 2.365 2.306 2.262 2.228 2.201 2.179 2.160 2.145 2.131
     2.120 2.110 2.101 2.093 2.086 2.080 2.074 2.069 2.064 2.060 2.056 2.052 2.048 2.045 2.042"""
 T_975 = [float(value) for value in _T.split()]
-NORMAL_975 = 1.960
+NORMAL_975 = 1.95996
 
 
 # --- Tables ---------------------------------------------------------------------------------
@@ -162,7 +162,8 @@ def seeds_table(rows: pd.DataFrame) -> pd.DataFrame:
     found = []
     for (group, dataset), tried in rows.groupby(["group", "dataset"], sort=False):
         # Runs that differ in evaluation or sampling alone are one training.
-        tried = tried.drop_duplicates("seed")
+        finished_first = tried.sort_values("status", key=lambda s: s != "finished", kind="stable")
+        tried = finished_first.drop_duplicates("seed")
         members = tried[tried["status"] == "finished"]
         if len(members) < 2:
             continue
@@ -179,9 +180,20 @@ def seeds_table(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(found, columns=columns)
 
 
+def one_of_each_seed(group: Sequence[Run]) -> list[Run]:
+    """The runs of a group without those that differ in evaluation or sampling alone."""
+    seeds: dict[Any, Run] = {}
+    for run in sorted(group, key=lambda run: run.status != "finished"):
+        seeds.setdefault(run.settings.get("train.seed", run.name), run)
+    chosen = {run.name for run in seeds.values()}
+    return [run for run in group if run.name in chosen]
+
+
 def t_975(degrees: int) -> float:
-    """Student's t distribution, 97.5 %; above the table to within 0.001."""
-    return T_975[degrees - 1] if degrees <= len(T_975) else NORMAL_975 + 2.4 / degrees
+    """Student's t distribution, 97.5 %; above the table to within 0.0001."""
+    if degrees <= len(T_975):
+        return T_975[degrees - 1]
+    return NORMAL_975 + 2.3722 / degrees + 2.8225 / degrees**2
 
 
 # --- Power laws -----------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from nanogpt.compare import (
     SIZE_SETTINGS,
     fit_power_law,
+    one_of_each_seed,
     settings_that_differ,
     size_families,
     three_digits,
@@ -138,42 +139,50 @@ def _loss_curves(
 ) -> list[Curve]:
     """Each run's validation loss, the mean of its group where there are seeds, and references.
 
-    The mean is over the seeds that finished. A cross marks where a loss was no number any more.
+    The mean is over the seeds that finished. A cross ends the curve of a run that diverged.
     """
     curves: list[Curve] = []
     few = len(look) <= MOST_NAMED
     for group, members in _grouped(runs).items():
-        lines = {}
-        for run in members:
-            frame = run.metrics.assign(x=over(run)) if len(run.metrics) else run.metrics
-            # The first step has no place on a logarithmic axis, and says nothing about a run.
-            frame = frame[(frame["step"] > 0) & (frame["x"] > 0)] if len(frame) else frame
-            if len(frame) and frame["val_loss"].notna().any():
-                lines[run.name] = frame[frame["val_loss"].notna()]
-        if not lines:
-            continue
-        dataset = members[0].dataset
-        whole = [lines[run.name] for run in members if run.name in lines and _is_whole(run)]
-        if len(lines) == 1 or not whole:
-            for run in members:
-                if run.name not in lines:
-                    continue
-                shown = {"label": _shown(run.name) + _told(run), "cross": run.status == "diverged"}
-                if few:
-                    train = {"width": 0.9, "dashes": (3.0, 2.0)}
-                    curves.append(_curve(dataset, group, lines[run.name], "train_loss", **train))
-                curves.append(_curve(dataset, group, lines[run.name], "val_loss", **shown))
-            continue
-        for run in members:
-            if run.name in lines:
-                thin = {"width": 0.8, "alpha": 0.45, "cross": run.status == "diverged"}
-                curves.append(_curve(dataset, group, lines[run.name], "val_loss", **thin))
-        mean = pd.concat(whole).groupby("step").mean()
-        of = f"{len(whole)}" if len(whole) == len(members) else f"{len(whole)} of {len(members)}"
-        label = f"{_shown(group)} ({of} seeds)"
-        curves.append(_curve(dataset, group, mean, "val_loss", label=label))
+        seeds = one_of_each_seed(members)
+        lines = {run.name: line for run in seeds if (line := _line(run, over)) is not None}
+        drawn = [run for run in seeds if run.name in lines]
+        whole = [lines[run.name] for run in drawn if _is_whole(run)]
+        alone = len(seeds) == 1 or len(drawn) == 1 or not whole
+        for run in drawn:
+            line, cross = lines[run.name], run.status == "diverged"
+            if not alone:
+                thin = {"width": 0.8, "alpha": 0.45, "cross": cross}
+                curves.append(_curve(run.dataset, group, line, "y", **thin))
+                continue
+            if few:
+                train = {"width": 0.9, "dashes": (3.0, 2.0)}
+                curves.append(_curve(run.dataset, group, line, "train_loss", **train))
+            label = _shown(run.name if len(seeds) > 1 else group) + _told(run)
+            curves.append(_curve(run.dataset, group, line, "y", label=label, cross=cross))
+        if not alone:
+            mean = pd.concat(whole).groupby("step").mean()
+            of = f"{len(whole)}" if len(whole) == len(seeds) else f"{len(whole)} of {len(seeds)}"
+            label = f"{_shown(group)} ({of} seeds)"
+            curves.append(_curve(members[0].dataset, group, mean, "y", label=label))
     curves = [curve if _is_named(curve, look) else replace(curve, label="") for curve in curves]
     return curves + _references(runs, curves)
+
+
+def _line(run: Run, over: Callable[[Run], "pd.Series[float]"]) -> pd.DataFrame | None:
+    """The points of a run's curve: x and y, with step and train_loss; None if there are none.
+
+    y is the validation loss; of a run that has none yet, or diverged before it had, a batch's.
+    """
+    if not len(run.metrics):
+        return None
+    frame = run.metrics.assign(x=over(run), y=run.metrics["val_loss"])
+    # Step 0 has no place on a logarithmic axis, and says nothing about a run.
+    frame = frame[(frame["step"] > 0) & (frame["x"] > 0)]
+    if frame["y"].isna().all():
+        frame = frame.assign(y=frame["loss"])
+    frame = frame[frame["y"].notna()][["step", "x", "y", "train_loss"]]
+    return frame if len(frame) else None
 
 
 def _is_named(curve: Curve, look: Mapping[str, Look]) -> bool:
@@ -229,7 +238,7 @@ def position_plot(runs: Sequence[Run], look: Mapping[str, Look]) -> str:
     """Loss over the position in the window, of whole validation splits."""
     curves = []
     for group, members in _grouped(runs).items():
-        having = [run for run in members if _has(run, "by_position")]
+        having = [run for run in one_of_each_seed(members) if _has(run, "by_position")]
         buckets = [run.evaluation["by_position"] for run in having]
         if not buckets:
             continue
@@ -292,7 +301,7 @@ def scaling_plot(runs: Sequence[Run], look: Mapping[str, Look]) -> str:
     """
     families = size_families(runs)
     if not families:
-        return _nothing("scaling", "no two sizes of a model on one dataset")
+        return _nothing("scaling", "no two sizes of one recipe, all else equal but the seed")
     with _style("scaling"):
         figure = Figure(figsize=(WIDTH, 3.1 * len(families)), layout="constrained")
         grid = figure.subplots(len(families), 2, squeeze=False, sharey="row")

@@ -316,7 +316,7 @@ def _read(path: Path, check: Callable[[Any], object]) -> dict[str, Any]:
         return {}
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ArithmeticError, ValueError, KeyError, TypeError, AttributeError):
         raise UserError(f"{path}: damaged, or of another version; make it again") from None
     return dict(said)
 
@@ -368,6 +368,8 @@ def _read_sample(path: Path) -> str | None:
             text = file.read(SAMPLE_HEADER + SAMPLE_CHARACTERS)
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     if text.startswith("# "):  # the settings, up to the first empty line
         text = text.partition("\n\n")[2]
     if text.startswith("--- sample "):  # a heading; the next sample has another

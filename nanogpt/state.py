@@ -82,6 +82,9 @@ def hold(run: str, asked: Mapping[str, Any], settings: Mapping[str, Any]) -> Ite
             finished = True
         except DivergedError:
             diverged = True
+            if held.is_mine():
+                for path in _state_files(directory):  # they lead there again
+                    path.unlink(missing_ok=True)
             raise
         finally:
             kept = diverged or saved_steps(directory)

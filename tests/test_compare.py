@@ -2,6 +2,7 @@
 
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from nanogpt.compare import (
     seeds_table,
     settings_that_differ,
     size_families,
+    t_975,
     table,
 )
 from nanogpt.results import read_runs
@@ -99,6 +101,20 @@ def test_a_run_that_was_only_sampled_otherwise_is_no_other_seed(tmp_path):
     ]
     seeds = seeds_table(table(read_runs(runs)))
     assert list(seeds["seeds"]) == [2]
+
+
+def test_of_one_seed_the_run_that_finished_counts(tmp_path):
+    runs = [
+        make_run(tmp_path, f"s.{n}", train={"seed": s}) for n, s in (("a", 1), ("b", 1), ("c", 2))
+    ]
+    early, *rest = read_runs(runs)
+    rows = table([replace(early, status="not evaluated"), *rest])
+    assert list(seeds_table(rows)["seeds"]) == [2]
+
+
+@pytest.mark.parametrize(("degrees", "t"), [(1, 12.706), (30, 2.042), (31, 2.0395), (60, 2.0003)])
+def test_students_t_is_that_of_the_tables(degrees, t):
+    assert t_975(degrees) == pytest.approx(t, abs=1e-4)
 
 
 def test_seeds_that_diverged_are_counted_as_tried(tmp_path):

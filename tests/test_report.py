@@ -357,3 +357,20 @@ def test_report_md_keeps_its_tables_whole(tmp_path):
     (run / "sample.manifest.json").write_text(json.dumps(said))
     write([run, make_run(tmp_path, "b")], tmp_path / "report")
     assert "two\\nlines \\| a bar" in (tmp_path / "report/report.md").read_text()
+
+
+@pytest.mark.parametrize("step", [100, 150])
+def test_a_cross_ends_the_curve_of_a_run_that_diverged(tmp_path, step):
+    """Also where it diverged before its first evaluation."""
+    found = []
+    for name, when in (("good", math.inf), ("bad", step)):
+        write([make_run(tmp_path, name, diverges_at=when)], tmp_path / f"of {name}")
+        svg = (tmp_path / f"of {name}/loss_tokens.svg").read_text()
+        found.append(len(re.findall(r"M -3.5 3.5 \nL 3.5 -3.5", svg)))
+    assert found == [0, 1]
+
+
+def test_runs_of_one_seed_are_not_told_as_seeds(tmp_path):
+    runs = [make_run(tmp_path, name) for name in ("s.cold", "s.hot")]
+    write(runs, tmp_path / "report")
+    assert "seeds)" not in (tmp_path / "report/loss_tokens.svg").read_text()

@@ -98,9 +98,11 @@ def test_a_state_that_has_saved_nothing_goes_after_an_error():
 
 def test_what_a_training_that_diverged_measured_stays_until_the_next_one():
     with contextlib.suppress(state.DivergedError), hold() as held:
+        save(held, 5)
         (held.directory / "metrics.jsonl").write_text("{}")
         raise state.DivergedError("training diverged")
     assert states() == [VERSION]
+    assert state.saved_steps(held.directory) == [], "they would lead there again"
     assert state.find_metrics(Path("results")) == {"demo": held.directory / "metrics.jsonl"}
     with hold():
         pass
