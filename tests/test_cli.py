@@ -737,6 +737,8 @@ def test_report_compares_what_lies_there_and_says_where(tmp_path, monkeypatch, c
 
 def test_report_on_nothing_is_told(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    assert "results: no such directory" in error_of(["report"])
+    (tmp_path / "results").mkdir()
     assert "no runs to report on" in error_of(["report"])
 
 
