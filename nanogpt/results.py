@@ -27,9 +27,6 @@ from nanogpt.state import find_trainings
 SAMPLE_CHARACTERS = 600
 SAMPLE_HEADER = 4000  # characters that the settings above the samples may take
 
-# Of a run that is not finished, what manifests would say otherwise.
-UNFINISHED = ("training", "stopped", "failed", "damaged", "not evaluated")
-
 
 @dataclass(frozen=True)
 class Run:
@@ -37,7 +34,8 @@ class Run:
 
     name: str
     dataset: str = ""
-    status: str = "finished"  # or diverged, or one of UNFINISHED
+    # finished, diverged, training, stopped, failed, not evaluated or damaged: docs/REPORT.md
+    status: str = "finished"
     note: str = ""  # why it is not finished
     metrics: pd.DataFrame = field(default_factory=pd.DataFrame)
     settings: Mapping[str, Any] = field(default_factory=dict)  # `group.name`: value
