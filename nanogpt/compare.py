@@ -152,7 +152,7 @@ def _row(run: Run) -> dict[str, Any]:
     return row
 
 
-def seeds_table(rows: pd.DataFrame) -> pd.DataFrame:
+def seeds_table(runs: Sequence[Run]) -> pd.DataFrame:
     """Mean and half-width of its 95 % interval (Student's t) over the seeds of each group.
 
     Only groups of two finished runs and more. Columns: group, dataset, seeds, tried (those that
@@ -160,17 +160,15 @@ def seeds_table(rows: pd.DataFrame) -> pd.DataFrame:
     """
     measures = ["val_loss_nats_per_token", "val_bits_per_byte", "training_seconds"]
     found = []
-    for (group, dataset), tried in rows.groupby(["group", "dataset"], sort=False):
-        # Runs that differ in evaluation or sampling alone are one training.
-        finished_first = tried.sort_values("status", key=lambda s: s != "finished", kind="stable")
-        tried = finished_first.drop_duplicates("seed")
-        members = tried[tried["status"] == "finished"]
-        if len(members) < 2:
+    for group, members in grouped(runs).items():
+        tried = one_of_each_seed(members)
+        finished = table([run for run in tried if run.status == "finished"])
+        if len(finished) < 2:
             continue
-        row: dict[str, Any] = {"group": group, "dataset": dataset}
-        row |= {"seeds": len(members), "tried": len(tried)}
+        row: dict[str, Any] = {"group": group, "dataset": members[0].dataset}
+        row |= {"seeds": len(finished), "tried": len(tried)}
         for measure in measures:
-            values = members[measure].to_numpy(dtype=float)
+            values = finished[measure].to_numpy(dtype=float)
             row[measure] = values.mean()
             error = values.std(ddof=1) / math.sqrt(len(values))
             row[f"{measure}_half_width"] = t_975(len(values) - 1) * error
@@ -178,6 +176,14 @@ def seeds_table(rows: pd.DataFrame) -> pd.DataFrame:
     columns = ["group", "dataset", "seeds", "tried"]
     columns += [name for measure in measures for name in (measure, f"{measure}_half_width")]
     return pd.DataFrame(found, columns=columns)
+
+
+def grouped(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """The runs of each group, in their order."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(run.group, []).append(run)
+    return groups
 
 
 def one_of_each_seed(group: Sequence[Run]) -> list[Run]:

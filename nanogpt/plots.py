@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from nanogpt.compare import (
     SIZE_SETTINGS,
     fit_power_law,
+    grouped,
     one_of_each_seed,
     settings_that_differ,
     size_families,
@@ -143,7 +144,7 @@ def _loss_curves(
     """
     curves: list[Curve] = []
     few = len(look) <= MOST_NAMED
-    for group, members in _grouped(runs).items():
+    for group, members in grouped(runs).items():
         seeds = one_of_each_seed(members)
         lines = {run.name: line for run in seeds if (line := _line(run, over)) is not None}
         drawn = [run for run in seeds if run.name in lines]
@@ -208,13 +209,6 @@ def _told(run: Run) -> str:
     return "" if run.status == "finished" else f" ({run.status})"
 
 
-def _grouped(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    groups: dict[str, list[Run]] = {}
-    for run in runs:
-        groups.setdefault(run.group, []).append(run)
-    return groups
-
-
 def _references(runs: Sequence[Run], curves: Sequence[Curve]) -> list[Curve]:
     """What a loss is held against: the n-grams', and the entropy of the source."""
     found = []
@@ -237,7 +231,7 @@ def _references(runs: Sequence[Run], curves: Sequence[Curve]) -> list[Curve]:
 def position_plot(runs: Sequence[Run], look: Mapping[str, Look]) -> str:
     """Loss over the position in the window, of whole validation splits."""
     curves = []
-    for group, members in _grouped(runs).items():
+    for group, members in grouped(runs).items():
         having = [run for run in one_of_each_seed(members) if _has(run, "by_position")]
         buckets = [run.evaluation["by_position"] for run in having]
         if not buckets:
@@ -260,7 +254,7 @@ def position_plot(runs: Sequence[Run], look: Mapping[str, Look]) -> str:
 def calibration_plot(runs: Sequence[Run], look: Mapping[str, Look]) -> str:
     """How often the likeliest token was right, over the probability that it was given."""
     curves = []
-    for group, members in _grouped(runs).items():
+    for group, members in grouped(runs).items():
         bins = [
             run.evaluation["calibration"]["bins"] for run in members if _has(run, "calibration")
         ]

@@ -76,7 +76,7 @@ def _say(runs: Sequence[Run], rows: pd.DataFrame, look: Mapping[str, Look]) -> d
         "title": f"{counted(len(runs), 'run')} on {_listed(dict.fromkeys(rows['dataset']))}",
         "findings": _findings(runs, rows),
         "runs": _table(rows, look),
-        "seeds": _seeds_table(compare.seeds_table(rows)),
+        "seeds": _seeds_table(compare.seeds_table(runs)),
         "kinds": _kinds_table(runs),
         "copying": _copying_table(runs),
         "samples": [

@@ -84,7 +84,7 @@ def test_seeds_give_a_mean_and_students_interval(tmp_path):
         for seed, loss in enumerate(losses)
     ]
     runs.append(make_run(tmp_path, "alone", model={"dropout": 0.1}))
-    seeds = seeds_table(table(read_runs(runs)))
+    seeds = seeds_table(read_runs(runs))
     assert list(seeds["group"]) == ["s"]
     assert seeds.loc[0, "seeds"] == seeds.loc[0, "tried"] == 3
     assert seeds.loc[0, "val_loss_nats_per_token"] == pytest.approx(0.63)
@@ -99,7 +99,7 @@ def test_a_run_that_was_only_sampled_otherwise_is_no_other_seed(tmp_path):
         for seed in (1, 2)
         for copy in ("cold", "hot")
     ]
-    seeds = seeds_table(table(read_runs(runs)))
+    seeds = seeds_table(read_runs(runs))
     assert list(seeds["seeds"]) == [2]
 
 
@@ -108,8 +108,8 @@ def test_of_one_seed_the_run_that_finished_counts(tmp_path):
         make_run(tmp_path, f"s.{n}", train={"seed": s}) for n, s in (("a", 1), ("b", 1), ("c", 2))
     ]
     early, *rest = read_runs(runs)
-    rows = table([replace(early, status="not evaluated"), *rest])
-    assert list(seeds_table(rows)["seeds"]) == [2]
+    found = seeds_table([replace(early, status="not evaluated"), *rest])
+    assert list(found["seeds"]) == [2]
 
 
 @pytest.mark.parametrize(("degrees", "t"), [(1, 12.706), (30, 2.042), (31, 2.0395), (60, 2.0003)])
@@ -122,7 +122,7 @@ def test_seeds_that_diverged_are_counted_as_tried(tmp_path):
         make_run(tmp_path, f"s.seed-{seed}", train={"seed": seed}, diverges_at=step)
         for seed, step in [(1, math.inf), (2, math.inf), (3, 100)]
     ]
-    seeds = seeds_table(table(read_runs(runs)))
+    seeds = seeds_table(read_runs(runs))
     assert (seeds.loc[0, "seeds"], seeds.loc[0, "tried"]) == (2, 3)
 
 
@@ -131,7 +131,7 @@ def test_a_run_that_diverged_is_in_no_mean(tmp_path):
         make_run(tmp_path, f"s.seed-{seed}", train={"seed": seed}, diverges_at=step)
         for seed, step in [(1, math.inf), (2, 100)]
     ]
-    assert seeds_table(table(read_runs(runs))).empty
+    assert seeds_table(read_runs(runs)).empty
 
 
 # --- Power laws --------------------------------------------------------------------------------
