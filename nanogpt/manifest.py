@@ -4,81 +4,17 @@
 and what the stage does, is left to others.
 """
 
-import ast
 import hashlib
 import json
 import platform
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from nanogpt import __version__
 from nanogpt.files import read_json, sha256_file
-
-PACKAGE = Path(__file__).parent
-
-DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-
-# Their effect on a stage arrives as its parameters.
-NOT_HASHED = {"config", "manifest", "cli", "stage", "cache", "lock", "signals", "state", "storage"}
-
-
-def code_digest(adapter: Path, command: str = "") -> str:
-    """The digest, 64 hex digits, of the code that a stage runs.
-
-    It covers the adapter, the command of its rule and the modules of this package that they import,
-    directly or not. Comments, formatting and docstrings do not count.
-    """
-    parts = [command]
-    seen: set[str] = set()
-    waiting = [adapter]
-    while waiting:
-        dump, imported = _parse(waiting.pop().read_text(encoding="utf-8"))
-        parts.append(dump)
-        for name in sorted(_our_modules(imported) - seen):
-            seen.add(name)
-            waiting.append(PACKAGE / f"{name}.py")
-    return hashlib.sha256("\n".join(sorted(parts)).encode()).hexdigest()
-
-
-# A dry run asks for the digests of many stages, which share most of their modules.
-@cache
-def _parse(source: str) -> tuple[str, frozenset[str]]:
-    """A module's syntax tree as text, and the dotted names that it imports anywhere."""
-    tree = ast.parse(source)
-    names: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module == PACKAGE.name:
-            names |= {f"{PACKAGE.name}.{alias.name}" for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names.add(node.module)
-        elif isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
-            node.body = node.body[1:]
-    return _dump(tree), frozenset(names)
-
-
-def _our_modules(imported: frozenset[str]) -> set[str]:
-    modules = {name.split(".")[1] for name in imported if name.startswith(f"{PACKAGE.name}.")}
-    return {name for name in modules - NOT_HASHED if (PACKAGE / f"{name}.py").exists()}
-
-
-def _dump(node: Any) -> str:
-    """A syntax tree as text, the same on every Python version (ast.dump is not)."""
-    if isinstance(node, ast.AST):
-        fields = [(name, value) for name, value in ast.iter_fields(node) if value not in (None, [])]
-        if isinstance(node, ast.JoinedStr):
-            # Python 3.12 puts an empty string after a nested field of a format.
-            values = [part for part in node.values if getattr(part, "value", None) != ""]
-            fields = [("values", values)]
-        return f"{type(node).__name__}({','.join(f'{n}={_dump(v)}' for n, v in fields)})"
-    if isinstance(node, list):
-        return f"[{','.join(map(_dump, node))}]"
-    return repr(node)
 
 
 def version(stage: str, parameters: Mapping[str, Any], inputs: Mapping[str, str], code: str) -> str:

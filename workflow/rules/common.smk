@@ -20,8 +20,8 @@ if " " in sys.executable:
 sys.path.insert(0, str(PROJECT))
 
 from nanogpt import config as settings
+from nanogpt.code_digest import code_digest
 from nanogpt.corpus import find_files
-from nanogpt.manifest import code_digest
 
 
 def search_first(variable, directory):
@@ -252,6 +252,7 @@ def dataset_code(wildcards):
 
 
 @cache
+@one_line_errors
 def _stage_code(rule_name, command):
     return code_digest(PROJECT / f"workflow/scripts/{rule_name}.py", command)
 
