@@ -25,13 +25,13 @@ from typing import NamedTuple
 PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT))
 
-from nanogpt.tokenizer import GPT2_MERGES_URL  # noqa: E402
+from nanogpt.data.tokenizers import GPT2_MERGES_URL  # noqa: E402
 
 OURS = """
 import sys
 from pathlib import Path
-from nanogpt.config import Corpus, Dataset
-from nanogpt.prepare import prepare
+from nanogpt.config.schema import Corpus, Dataset  # noqa: E402
+from nanogpt.data.preparing import prepare  # noqa: E402
 text, directory, tokenizer, tokenizer_file, threads = sys.argv[1:]
 dataset = Dataset(tokenizer=tokenizer)
 prepare([Path(text)], Corpus(files=[text]), dataset, Path(directory),

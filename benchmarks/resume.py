@@ -24,10 +24,13 @@ import yaml
 PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT))
 
-from nanogpt import cache, config, manifest, train  # noqa: E402
-from nanogpt.checkpoint import Progress, save_state  # noqa: E402
-from nanogpt.model import GPT  # noqa: E402
-from nanogpt.optimizer import configure_adamw  # noqa: E402
+from nanogpt.artifacts import cache  # noqa: E402
+from nanogpt.artifacts import manifests as manifest  # noqa: E402
+from nanogpt.config import schema as config  # noqa: E402
+from nanogpt.model.gpt import GPT  # noqa: E402
+from nanogpt.training import loop as train  # noqa: E402
+from nanogpt.training.optimizers import configure_adamw  # noqa: E402
+from nanogpt.training.saved_state import Progress, save_state  # noqa: E402
 
 GPT2 = {"n_layer": 12, "n_head": 12, "n_embd": 768, "block_size": 1024}
 N_RUNS = 500

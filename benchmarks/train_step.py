@@ -23,7 +23,8 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT))
 
-from nanogpt import config, dataset  # noqa: E402
+from nanogpt.config import schema as config  # noqa: E402
+from nanogpt.data import batches as dataset  # noqa: E402
 
 DATASET = PROJECT / "results/datasets/shakespeare_char"
 RUN = config.resolve_run(config.read(PROJECT / "config.yaml"), "shakespeare_char_quickstart")
@@ -34,9 +35,9 @@ OURS = """
 import json, sys
 from pathlib import Path
 import torch
-from nanogpt.config import ModelSettings, TrainSettings
-from nanogpt.state import Held
-from nanogpt.train import train
+from nanogpt.config.schema import ModelSettings, TrainSettings  # noqa: E402
+from nanogpt.artifacts.states import Held  # noqa: E402
+from nanogpt.training.loop import train  # noqa: E402
 job = json.loads(sys.argv[1])
 torch.set_num_threads(job["threads"])
 results = Path(job["results"])

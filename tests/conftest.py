@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from nanogpt import playwright
-from nanogpt.config import Corpus, Dataset, ModelSettings
-from nanogpt.prepare import prepare
+from nanogpt.config.schema import Corpus, Dataset, ModelSettings
+from nanogpt.data import play as playwright
+from nanogpt.data.preparing import prepare
 
 # As OpenAI published it; possessive quantifiers, which tiktoken uses, change no match.
 GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"

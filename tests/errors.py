@@ -32,10 +32,12 @@ import yaml
 from pyarrow import parquet
 from safetensors.torch import load_file, save_file
 
-from nanogpt import download, lock, report, results, state
-from nanogpt.checkpoint import Progress, save_model, save_state
-from nanogpt.cli import main
-from nanogpt.config import (
+from nanogpt.artifacts import states as state
+from nanogpt.artifacts.manifests import digests, version
+from nanogpt.artifacts.stages import logged
+from nanogpt.artifacts.states import Held
+from nanogpt.cli.main import main
+from nanogpt.config.schema import (
     Corpus,
     Dataset,
     EvalSettings,
@@ -45,16 +47,18 @@ from nanogpt.config import (
     load,
     read,
 )
-from nanogpt.corpus import find_files
-from nanogpt.download import fetch
-from nanogpt.evaluate import evaluate
-from nanogpt.manifest import digests, version
-from nanogpt.model import GPT
-from nanogpt.prepare import count, encode, merge, prepare
-from nanogpt.stage import logged
-from nanogpt.state import Held
-from nanogpt.tokenizer import CharTokenizer, char_tokenizer
-from nanogpt.train import train
+from nanogpt.data.preparing import count, encode, merge, prepare
+from nanogpt.data.sources import find_files
+from nanogpt.data.tokenizers import CharTokenizer, char_tokenizer
+from nanogpt.evaluation.evaluate import evaluate
+from nanogpt.files import downloads as download
+from nanogpt.files import locks as lock
+from nanogpt.files.downloads import fetch
+from nanogpt.model.gpt import GPT
+from nanogpt.report import page as report
+from nanogpt.report import runs as results
+from nanogpt.training.loop import train
+from nanogpt.training.saved_state import Progress, save_model, save_state
 
 ROOT = Path(__file__).resolve().parent.parent
 

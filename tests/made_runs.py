@@ -4,8 +4,8 @@ import json
 import math
 from pathlib import Path
 
-from nanogpt.config import ModelSettings, TrainSettings
-from nanogpt.sizing import n_parameters
+from nanogpt.config.schema import ModelSettings, TrainSettings
+from nanogpt.model.sizing import n_parameters
 
 STEP_TOKENS = 1000
 LAST_STEP = 400

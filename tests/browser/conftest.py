@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from nanogpt.report import write_report
-from nanogpt.results import read_runs
+from nanogpt.report.page import write_report
+from nanogpt.report.runs import read_runs
 from tests.made_runs import make_run, write_ngram
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")

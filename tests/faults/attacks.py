@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from nanogpt.files import read_json
+from nanogpt.files.atomic import read_json
 
 ROOT = Path(__file__).resolve().parents[2]
 FULL = os.environ.get("NANOGPT_FAULTS") == "full"

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from nanogpt import cache
-from nanogpt.files import read_json, sha256_file
+from nanogpt.artifacts import cache
+from nanogpt.files.atomic import read_json, sha256_file
 from tests.faults.attacks import (
     FULL,
     PATIENCE,
@@ -266,7 +266,7 @@ def test_a_cache_that_is_a_file_is_a_warning(
 USER = """
 import json, logging, sys
 from pathlib import Path
-from nanogpt import cache
+from nanogpt.artifacts import cache
 logging.basicConfig(level=logging.WARNING)
 said = json.loads(Path("untouched.manifest.json").read_text())
 mine = Path(f"mine.{sys.argv[1]}")

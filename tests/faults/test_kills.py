@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from nanogpt import manifest
-from nanogpt.files import read_json
+from nanogpt.artifacts import manifests as manifest
+from nanogpt.files.atomic import read_json
 from tests.faults.attacks import (
     FULL,
     MANY_ITERS,

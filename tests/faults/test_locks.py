@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from nanogpt import lock
-from nanogpt.config import UserError
-from nanogpt.files import read_json
+from nanogpt.config.schema import UserError
+from nanogpt.files import locks as lock
+from nanogpt.files.atomic import read_json
 from tests.faults.attacks import (
     FULL,
     PATIENCE,
@@ -209,7 +209,7 @@ def test_an_orphan_that_samples_with_old_settings_overwrites_nothing(
 HOLDER = """
 import sys, time
 from pathlib import Path
-from nanogpt import lock
+from nanogpt.files import locks as lock
 lock.HEARTBEAT = float(sys.argv[2])
 with lock.hold(Path(sys.argv[1]), "which sleeps") as held:
     print("held", flush=True)
@@ -313,8 +313,8 @@ def test_a_lock_that_says_nothing_keeps_others_out_only_until_it_is_stale(
 RACER = """
 import fcntl, os, random, shutil, sys, time
 from pathlib import Path
-from nanogpt import lock
-from nanogpt.config import UserError
+from nanogpt.files import locks as lock
+from nanogpt.config.schema import UserError
 lock.POLL = 0.002
 # A lock that was just being written when its owner was killed is waited for.
 lock.HEARTBEAT, lock.STALE = 0.5, 15

@@ -19,9 +19,9 @@ if " " in sys.executable:
     )
 sys.path.insert(0, str(PROJECT))
 
-from nanogpt import config as settings
-from nanogpt.code_digest import code_digest
-from nanogpt.corpus import find_files
+from nanogpt.config import schema as settings
+from nanogpt.artifacts.code_digest import code_digest
+from nanogpt.data.sources import find_files
 
 
 def search_first(variable, directory):

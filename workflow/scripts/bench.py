@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from nanogpt import config
-from nanogpt.bench import bench, summary
-from nanogpt.stage import Job, stage
+from nanogpt.artifacts.stages import Job, stage
+from nanogpt.config import schema as config
+from nanogpt.evaluation.benchmark import bench, summary
 
 
 def make(job: Job) -> dict[str, str]:

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from nanogpt.report import write_report
-from nanogpt.results import read_runs
-from nanogpt.stage import Job, stage
+from nanogpt.artifacts.stages import Job, stage
+from nanogpt.report.page import write_report
+from nanogpt.report.runs import read_runs
 
 
 def make(_: Job) -> dict[str, str]:

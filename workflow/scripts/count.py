@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from nanogpt.config import find_dataset, find_texts, load
-from nanogpt.files import write_json
-from nanogpt.prepare import count
-from nanogpt.stage import logged, say
+from nanogpt.artifacts.stages import logged, say
+from nanogpt.config.schema import find_dataset, find_texts, load
+from nanogpt.data.preparing import count
+from nanogpt.files.atomic import write_json
 
 with logged(snakemake):
     corpus, _ = find_dataset(load(snakemake.config, find_texts()), snakemake.wildcards.dataset)

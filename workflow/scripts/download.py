@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from nanogpt.config import load
-from nanogpt.download import fetch, mirrors
-from nanogpt.stage import Job, stage
+from nanogpt.artifacts.stages import Job, stage
+from nanogpt.config.schema import load
+from nanogpt.files.downloads import fetch, mirrors
 
 
 def make(_: Job) -> dict[str, str]:

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from nanogpt.config import load
-from nanogpt.download import fetch, mirrors
-from nanogpt.stage import Job, stage
-from nanogpt.tokenizer import GPT2_MERGES_SHA256, GPT2_MERGES_URL
+from nanogpt.artifacts.stages import Job, stage
+from nanogpt.config.schema import load
+from nanogpt.data.tokenizers import GPT2_MERGES_SHA256, GPT2_MERGES_URL
+from nanogpt.files.downloads import fetch, mirrors
 
 
 def make(_: Job) -> dict[str, str]:

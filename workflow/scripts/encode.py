@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from nanogpt.config import find_dataset, find_texts, load
-from nanogpt.files import read_json, write_json
-from nanogpt.prepare import encode
-from nanogpt.stage import logged, say
-from nanogpt.tokenizer import load_tokenizer
+from nanogpt.artifacts.stages import logged, say
+from nanogpt.config.schema import find_dataset, find_texts, load
+from nanogpt.data.preparing import encode
+from nanogpt.data.tokenizers import load_tokenizer
+from nanogpt.files.atomic import read_json, write_json
 
 with logged(snakemake):
     name = snakemake.wildcards.dataset

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from nanogpt.config import EvalSettings
-from nanogpt.evaluate import evaluate, summary
-from nanogpt.stage import Job, stage
+from nanogpt.artifacts.stages import Job, stage
+from nanogpt.config.schema import EvalSettings
+from nanogpt.evaluation.evaluate import evaluate, summary
 
 
 def make(job: Job) -> dict[str, str]:

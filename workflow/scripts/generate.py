@@ -1,8 +1,8 @@
 """Rule generate: a length and a seed in, a play out."""
 
-from nanogpt import playwright
-from nanogpt.files import write_text
-from nanogpt.stage import Job, stage
+from nanogpt.artifacts.stages import Job, stage
+from nanogpt.data import play as playwright
+from nanogpt.files.atomic import write_text
 
 
 def make(job: Job) -> dict[str, str]:

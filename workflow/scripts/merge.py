@@ -1,9 +1,9 @@
 """Rule merge: the counts of all groups in, a plan and a tokenizer out."""
 
-from nanogpt.config import find_dataset, find_texts, load
-from nanogpt.files import read_json, write_json
-from nanogpt.prepare import merge
-from nanogpt.stage import logged, say
+from nanogpt.artifacts.stages import logged, say
+from nanogpt.config.schema import find_dataset, find_texts, load
+from nanogpt.data.preparing import merge
+from nanogpt.files.atomic import read_json, write_json
 
 with logged(snakemake):
     corpus, dataset = find_dataset(

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from nanogpt.ngram import measure, summary
-from nanogpt.stage import Job, stage
+from nanogpt.artifacts.stages import Job, stage
+from nanogpt.ngram.counting import measure, summary
 
 
 def make(_: Job) -> dict[str, str]:

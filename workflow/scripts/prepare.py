@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from nanogpt.config import find_dataset, find_texts, load
-from nanogpt.prepare import prepare
-from nanogpt.stage import Job, stage
+from nanogpt.artifacts.stages import Job, stage
+from nanogpt.config.schema import find_dataset, find_texts, load
+from nanogpt.data.preparing import prepare
 
 
 def make(_: Job) -> dict[str, str]:

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from nanogpt.config import SampleSettings
-from nanogpt.generate import sample
-from nanogpt.stage import Job, stage
+from nanogpt.artifacts.stages import Job, stage
+from nanogpt.config.schema import SampleSettings
+from nanogpt.inference.sampling import sample
 
 
 def make(job: Job) -> dict[str, str]:

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from nanogpt.events import write_events
-from nanogpt.stage import Job, stage
+from nanogpt.artifacts.stages import Job, stage
+from nanogpt.report.tensorboard import write_events
 
 
 def make(_: Job) -> dict[str, str]:

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from nanogpt.config import ModelSettings, TrainSettings
-from nanogpt.stage import Job, shell_job, stage
-from nanogpt.train import milestone_files, train
+from nanogpt.artifacts.stages import Job, shell_job, stage
+from nanogpt.config.schema import ModelSettings, TrainSettings
+from nanogpt.training.loop import milestone_files, train
 
 asked = shell_job("train")
 dataset, results = Path(asked.input[0]).parent, Path(asked.output[-1]).parent

@@ -1,0 +1,276 @@
+"""The digest of the code that a stage runs: a change that can change a result changes it.
+
+It covers the stage's adapter, the command of its rule, and every module of this package that they
+import, directly or not. Comments, formatting, docstrings and blocks under `if TYPE_CHECKING:` don't
+count. An import from this package counts as (digest of the module, imported name, bound name), so a
+moved module re-runs nothing, but pointing an import at another module does.
+"""
+
+import ast
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from nanogpt.config.schema import UserError
+
+PACKAGE = Path(__file__).parents[1]
+
+# Modules whose effect on a result is hashed as parameters, or that have none, each with the reason.
+# Named one by one: a new module counts until somebody has thought about it.
+NEUTRAL = {
+    "nanogpt": "holds the version, which manifests record",
+    "nanogpt.config.schema": "settings arrive as parameters; the rest is checks and messages",
+    "nanogpt.artifacts.manifests": "describes a result, and doesn't change it",
+    "nanogpt.artifacts.code_digest": "computes this digest",
+    "nanogpt.artifacts.stages": "surrounds the call whose code is hashed",
+    "nanogpt.artifacts.cache": "copies results byte for byte",
+    "nanogpt.files.locks": "decides when a stage runs, not what it computes",
+    "nanogpt.artifacts.signals": "decides when a training stops, not what it gives",
+    "nanogpt.artifacts.states": "decides where a training's state lies and who owns it",
+    "nanogpt.cli.pruning": "lists and removes what lies on the disk",
+    "nanogpt.cli.main": "hands settings to functions whose code is hashed",
+}
+
+DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+@dataclass(frozen=True)
+class _Import:
+    """One imported name. module: dotted, with leading dots if relative. name: none for `import x`.
+
+    bound: the name that it gets, which the code that follows uses.
+    """
+
+    module: str
+    name: str
+    bound: str
+    line: int
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A parsed source: its syntax tree as text, cut where groups of its own imports stand.
+
+    uses_files: whether it mentions `__file__`, by which a module finds the files beside it.
+    """
+
+    texts: tuple[str, ...]
+    imports: tuple[tuple[_Import, ...], ...]
+    uses_files: bool
+
+
+def code_digest(adapter: Path, command: str = "", package: Path | None = None) -> str:
+    """The digest, 64 hex digits, of the code that a stage runs.
+
+    package: the directory of this package, or of a copy of it.
+
+    Errors: UserError for an import from this package that can't be resolved or is computed, and for
+    modules that import each other in a circle.
+    """
+    modules = _Modules(package or PACKAGE)
+    return _sha256(command, modules.digest_source(adapter, ""))
+
+
+def closure(adapter: Path, package: Path | None = None) -> set[str]:
+    """The dotted names of the modules that a digest covers, packages and neutral ones included."""
+    modules = _Modules(package or PACKAGE)
+    modules.digest_source(adapter, "")
+    return modules.seen
+
+
+class _Modules:
+    """The modules of a package, with the digests of those that were needed so far."""
+
+    def __init__(self, package: Path) -> None:
+        self.package = package
+        self.root = package.name
+        self.seen: set[str] = set()
+        self._digests: dict[str, str] = {}
+        self._under_way: list[str] = []
+
+    def digest_source(self, path: Path, module: str) -> str:
+        """The digest of a source file. module: its dotted name; empty for an adapter."""
+        source = _parse(path.read_text(encoding="utf-8"), self.root, str(path))
+        parts = [source.texts[0]]
+        for imports, text in zip(source.imports, source.texts[1:], strict=True):
+            # Sorted, because a formatter orders imports by their paths.
+            parts += [*sorted(self._describe(one, path, module) for one in imports), text]
+        if source.uses_files:
+            for file in sorted(path.parent.rglob("*")):
+                if file.is_file() and file.suffix not in (".py", ".pyc"):
+                    name = file.relative_to(path.parent).as_posix()
+                    parts.append(_sha256(name, file.read_bytes()))
+        return _sha256(*parts)
+
+    def _describe(self, imported: _Import, path: Path, module: str) -> str:
+        where = f"{path}: line {imported.line}"
+        target = self._absolute(imported.module, path, module, where)
+        name = imported.name
+        if name and self._file(f"{target}.{name}"):
+            self.seen.add(target)
+            target, name = f"{target}.{name}", ""
+        digest = self._digest(target, where)
+        return f"import({digest},{name},{imported.bound})"
+
+    def _absolute(self, module: str, path: Path, importer: str, where: str) -> str:
+        level = len(module) - len(module.lstrip("."))
+        if not level:
+            return module
+        # `.` is the package that a module is in; a package's __init__ is in itself.
+        parts = importer.split(".")[: None if path.name == "__init__.py" else -1]
+        if not importer or level > len(parts):
+            raise UserError(f"{where}: a relative import that leads out of {self.root}; correct it")
+        rest = [module[level:]] if module[level:] else []
+        return ".".join([*parts[: len(parts) - level + 1], *rest])
+
+    def _file(self, module: str) -> Path | None:
+        """The source of a module, or of a package's __init__."""
+        below = self.package.joinpath(*module.split(".")[1:])
+        for path in (below / "__init__.py", below.with_name(f"{below.name}.py")):
+            if path.is_file():
+                return path
+        return None
+
+    def _digest(self, module: str, where: str) -> str:
+        """The digest of a module and of the packages that it is in, as importing it runs them."""
+        path = self._file(module)
+        if path is None:
+            raise UserError(f"{where}: no module {module} in {self.package}; correct the import")
+        if module in self._under_way:
+            circle = " -> ".join([*self._under_way[self._under_way.index(module) :], module])
+            raise UserError(f"{where}: modules import each other: {circle}; break the circle")
+        self.seen.add(module)
+        parent = module.rpartition(".")[0]
+        # Packages hold only their docstring: then they add nothing, wherever a module is moved.
+        around = self._digest(parent, where) if parent else ""
+        if module in NEUTRAL:
+            return "neutral"
+        if module not in self._digests:
+            self._under_way.append(module)
+            self._digests[module] = self.digest_source(path, module)
+            self._under_way.pop()
+        own = self._digests[module]
+        if own == EMPTY:
+            return around
+        return own if around in ("", "neutral", EMPTY) else _sha256(own, around)
+
+
+@cache  # a dry run asks for the digests of many stages, which share most of their modules
+def _parse(source: str, root: str, path: str) -> _Source:
+    tree = ast.parse(source)
+    _normalize(tree)
+    for node in ast.walk(tree):
+        _check_computed_import(node, path)
+    uses_files = any(isinstance(n, ast.Name) and n.id == "__file__" for n in ast.walk(tree))
+    groups: list[tuple[_Import, ...]] = []
+    text = _dump(tree, root, groups)
+    return _Source(tuple(text.split(_MARK)), tuple(groups), uses_files)
+
+
+def _normalize(tree: ast.Module) -> None:
+    """Drop docstrings and blocks for type checkers; one name for each `import`."""
+    for node in ast.walk(tree):
+        if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:]
+        for name in ("body", "orelse", "finalbody"):
+            statements = getattr(node, name, None)
+            if isinstance(statements, list):
+                setattr(node, name, list(_statements_that_run(statements)))
+
+
+def _statements_that_run(statements: list[ast.stmt]) -> Iterator[ast.stmt]:
+    for statement in statements:
+        if isinstance(statement, ast.Import):
+            for alias in statement.names:
+                yield ast.copy_location(ast.Import([alias]), statement)
+            continue
+        test = statement.test if isinstance(statement, ast.If) else None
+        name = test.attr if isinstance(test, ast.Attribute) else getattr(test, "id", None)
+        if isinstance(statement, ast.If) and name == "TYPE_CHECKING":
+            yield from _statements_that_run(statement.orelse)
+        else:
+            yield statement
+
+
+def _check_computed_import(node: ast.AST, path: str) -> None:
+    """UserError for an import that only a run could resolve."""
+    names = [getattr(node, "id", None), getattr(node, "attr", None)]
+    if isinstance(node, ast.ImportFrom):
+        names = [alias.name for alias in node.names]
+    if not {"import_module", "__import__"} & set(names):
+        return
+    line = getattr(node, "lineno", 0)
+    raise UserError(
+        f"{path}: line {line}: a computed import, which the code digest can't resolve; "
+        "write an import statement, inside a function if it must be late"
+    )
+
+
+# Stands for a group of imports in a dump. No source can hold it: repr() escapes it in strings.
+_MARK = "\0"
+
+
+def _dump(node: object, root: str, groups: list[tuple[_Import, ...]]) -> str:
+    """A syntax tree as text, the same on every Python version (ast.dump isn't).
+
+    groups: gets the imports from package `root`, in the order of their marks.
+    """
+    if isinstance(node, ast.AST):
+        fields = [(name, value) for name, value in ast.iter_fields(node) if value not in (None, [])]
+        if isinstance(node, ast.JoinedStr):
+            # Python 3.12 puts an empty string after a nested field of a format.
+            values = [part for part in node.values if getattr(part, "value", None) != ""]
+            fields = [("values", values)]
+        inner = ",".join(f"{name}={_dump(value, root, groups)}" for name, value in fields)
+        return f"{type(node).__name__}({inner})"
+    if isinstance(node, list):
+        return f"[{','.join(_dump_items(node, root, groups))}]"
+    return repr(node)
+
+
+def _dump_items(nodes: list[object], root: str, groups: list[tuple[_Import, ...]]) -> Iterator[str]:
+    """The dumps of a list, with one mark for imports of ours that follow each other."""
+    group: list[_Import] = []
+    for node in nodes:
+        imports = _own_imports(node, root)
+        if imports is not None:
+            group += imports
+            continue
+        if group:
+            groups.append(tuple(group))
+            group = []
+            yield _MARK
+        yield _dump(node, root, groups)
+    if group:
+        groups.append(tuple(group))
+        yield _MARK
+
+
+def _own_imports(node: object, root: str) -> list[_Import] | None:
+    """The names that a statement imports from package `root`; None for any other node."""
+    if isinstance(node, ast.ImportFrom):
+        module = "." * node.level + (node.module or "")
+        if node.level or module.split(".")[0] == root:
+            return [
+                _Import(module, alias.name, alias.asname or alias.name, node.lineno)
+                for alias in node.names
+            ]
+    if isinstance(node, ast.Import):
+        (alias,) = node.names
+        if alias.name.split(".")[0] == root:
+            return [_Import(alias.name, "", alias.asname or alias.name, node.lineno)]
+    return None
+
+
+def _sha256(*parts: str | bytes) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part.encode() if isinstance(part, str) else part
+        digest.update(f"{len(data)}:".encode() + data)
+    return digest.hexdigest()
+
+
+# The digest of a source without any statement.
+EMPTY = _sha256("Module()")

@@ -1,0 +1,1 @@
+"""Settings: their schema, and how config.yaml becomes the settings of a run."""

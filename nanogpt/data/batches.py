@@ -1,0 +1,137 @@
+"""Datasets: token files read, and the batches drawn from them.
+
+`train.bin` and `val.bin` are raw little-endian token ids, nanoGPT's format, as prepare.py writes
+them. The batch of a step is a pure function of (tokens, seed, batch size, step), so a resumed
+training has nothing to restore.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nanogpt.config.schema import UserError, counted
+from nanogpt.data.tokenizers import Tokenizer, Tokens, load_tokenizer
+from nanogpt.files.atomic import read_json
+
+DTYPES = ("uint16", "uint32")
+BLOCK = 1 << 22  # bytes of a token file that are checked at once
+
+
+@dataclass(frozen=True)
+class TokenFiles:
+    """A dataset on disk: its tokens, its tokenizer, and what meta.json says of it."""
+
+    train: Tokens
+    val: Tokens
+    tokenizer: Tokenizer
+    meta: Mapping[str, Any]
+
+
+def load(directory: Path) -> TokenFiles:
+    """Open a dataset by memory map.
+
+    Errors: UserError for a file that is absent, of another size than meta.json says, or with a
+    token id that the vocabulary lacks.
+    """
+    meta_file = directory / "meta.json"
+    try:
+        meta = read_json(meta_file)
+        dtype = {name: np.dtype(name).newbyteorder("<") for name in DTYPES}[meta["dtype"]]
+        n_train, n_val = (meta[split]["n_tokens"] for split in ("train", "val"))
+        if not all(type(n_tokens) is int and n_tokens > 0 for n_tokens in (n_train, n_val)):
+            raise ValueError("no counts")
+    except FileNotFoundError:
+        raise UserError(
+            f"{directory}: no dataset here; meta.json is missing: make the dataset, or name the "
+            "directory of one"
+        ) from None
+    except OSError as error:
+        raise UserError(
+            f"{meta_file}: cannot be read: {error.strerror}; make the dataset again"
+        ) from None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise UserError(f"{meta_file}: damaged; make the dataset again") from None
+    tokenizer = load_tokenizer(directory / "tokenizer.json")
+    return TokenFiles(
+        train=_open_tokens(directory / "train.bin", dtype, n_train, tokenizer.vocab_size),
+        val=_open_tokens(directory / "val.bin", dtype, n_val, tokenizer.vocab_size),
+        tokenizer=tokenizer,
+        meta=meta,
+    )
+
+
+def _open_tokens(path: Path, dtype: np.dtype[Any], n_tokens: int, vocab_size: int) -> Tokens:
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; make the dataset again")
+    size = path.stat().st_size
+    if size != n_tokens * dtype.itemsize:
+        raise UserError(
+            f"{path}: {counted(size, 'byte')} where meta.json promises "
+            f"{counted(n_tokens, 'token')} of {dtype}; make the dataset again"
+        )
+    largest = _largest_id(path, dtype)
+    if largest >= vocab_size:
+        raise UserError(
+            f"{path}: token id {largest} is outside the vocabulary of {vocab_size}; "
+            "make the dataset again"
+        )
+    tokens: Tokens = np.memmap(path, dtype=dtype, mode="r")
+    return tokens
+
+
+def _largest_id(path: Path, dtype: np.dtype[Any]) -> int:
+    """Read in blocks: through the map, all of a large file would come to stand in memory."""
+    with open(path, "rb") as file:
+        return max(
+            int(np.frombuffer(block, dtype).max()) for block in iter(lambda: file.read(BLOCK), b"")
+        )
+
+
+def check_block_size(files: TokenFiles, block_size: int, name: str) -> None:
+    """UserError if a split of dataset `name` does not hold one window and the token after it."""
+    for split in ("train", "val"):
+        n_tokens = files.meta[split]["n_tokens"]
+        if n_tokens <= block_size:
+            raise UserError(
+                f"dataset {name}: the {split} split has {counted(n_tokens, 'token')}, fewer than "
+                f"one window of block_size {block_size} and its last target; lower block_size or "
+                "add text"
+            )
+
+
+def windows(tokens: Tokens, starts: NDArray[np.int64], block_size: int) -> NDArray[np.int64]:
+    """The windows that begin at `starts`, each with the token after it: (B, block_size + 1)."""
+    rows: NDArray[np.int64] = tokens[starts[:, None] + np.arange(block_size + 1)].astype(np.int64)
+    return rows
+
+
+def batch(tokens: Tokens, block_size: int, n_rows: int, seed: int, step: int) -> NDArray[np.int64]:
+    """The windows of one optimizer step, (n_rows, block_size + 1): inputs and, one on, targets.
+
+    An epoch cuts the tokens into windows from a random offset and takes each once, in random
+    order. What fills no window is left to another epoch's offset.
+    """
+    n_windows = max(1, (len(tokens) - block_size) // block_size)
+    index = np.arange(step * n_rows, (step + 1) * n_rows)  # of a window, counted over all epochs
+    starts = np.empty(n_rows, dtype=np.int64)
+    for epoch in np.unique(index // n_windows).tolist():
+        rows = index // n_windows == epoch
+        offset, order = _epoch(len(tokens), n_windows, block_size, seed, epoch)
+        starts[rows] = offset + block_size * order[index[rows] % n_windows]
+    return windows(tokens, starts, block_size)
+
+
+# Two, because a batch can stand astride two epochs.
+@lru_cache(maxsize=2)
+def _epoch(
+    n_tokens: int, n_windows: int, block_size: int, seed: int, epoch: int
+) -> tuple[int, NDArray[np.int64]]:
+    random = np.random.default_rng([seed, epoch])
+    # Up to where the last target is the last token, so that every token gets its turn.
+    offset = int(random.integers(n_tokens - n_windows * block_size))
+    return offset, random.permutation(n_windows)

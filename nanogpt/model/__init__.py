@@ -1,0 +1,1 @@
+"""The GPT, its loss, its size and its directory."""

@@ -1,0 +1,1 @@
+"""N-gram models: a baseline beside a GPT."""

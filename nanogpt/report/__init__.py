@@ -1,0 +1,1 @@
+"""Runs side by side: tables, charts, a page, TensorBoard's files."""

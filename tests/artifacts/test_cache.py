@@ -1,0 +1,480 @@
+"""What the cache gives back is what was stored, or nothing; and it never stops a stage."""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from nanogpt.artifacts import cache
+from nanogpt.artifacts import manifests as manifest
+from nanogpt.files.atomic import read_json, sha256_file, write_json
+
+ROOT = Path(__file__).resolve().parents[2]
+CACHE = Path(".nanogpt/cache")
+MANIFEST = "results/demo/train.manifest.json"
+CONTENTS = {
+    "results/demo/metrics.jsonl": b'{"step": 0}\n',
+    "results/demo/model/model.safetensors": bytes(range(256)) * 5000,
+}
+OUTPUTS = cache.names_in_entry(CONTENTS, MANIFEST)
+WEIGHTS = "model/model.safetensors"
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path, monkeypatch):
+    """An empty project, with the cache at its default place, as the working directory."""
+    monkeypatch.delenv("NANOGPT_CACHE", raising=False)
+    project = tmp_path / "project"
+    project.mkdir()
+    monkeypatch.chdir(project)
+    return project
+
+
+def make(contents=CONTENTS, seed=1):
+    """Write outputs, and return what their manifest says."""
+    for path, content in contents.items():
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_bytes(content)
+    asked = ("train", {"train": {"seed": seed}}, {"results/datasets/d/train.bin": "a" * 64}, "c")
+    return {
+        "stage": asked[0],
+        "version": manifest.version(*asked),
+        "inputs": asked[2],
+        "parameters": asked[1],
+        "code": asked[3],
+        "outputs": manifest.digests(contents),
+        "environment": {"threads": 1},
+        "wall_seconds": 1.5,
+    }
+
+
+def store(**options):
+    """Make an artifact, store it, remove its outputs; returns its entry."""
+    said = make(**options)
+    cache.store(said, OUTPUTS)
+    for path in CONTENTS:
+        Path(path).unlink()
+    return CACHE / said["version"]
+
+
+def restored(entry):
+    return cache.restore(entry.name, OUTPUTS)
+
+
+def files_below(directory):
+    return sorted(str(path) for path in Path(directory).rglob("*") if not path.is_dir())
+
+
+def assert_restored(said):
+    assert said["environment"] == {"threads": 1}
+    assert {path: Path(path).read_bytes() for path in CONTENTS} == CONTENTS
+    assert files_below("results") == sorted(CONTENTS)
+
+
+# --- Where it is ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("named", "wanted"),
+    [(None, CACHE), ("", CACHE), ("off", None), ("/group/cache", Path("/group/cache"))],
+    ids=["unset", "empty", "off", "a path"],
+)
+def test_the_cache_is_where_the_environment_says(monkeypatch, named, wanted):
+    if named is not None:
+        monkeypatch.setenv("NANOGPT_CACHE", named)
+    assert cache.directory() == wanted
+
+
+def test_a_cache_that_is_off_stores_and_restores_nothing(monkeypatch):
+    entry = store()
+    assert entry.is_dir()
+    monkeypatch.setenv("NANOGPT_CACHE", "off")
+    assert restored(entry) is None
+    store(seed=2)
+    assert [path.name for path in CACHE.iterdir()] == [entry.name]
+
+
+def test_outputs_have_the_names_in_an_entry_that_they_have_beside_their_manifest():
+    assert {
+        "metrics.jsonl": Path("results/demo/metrics.jsonl"),
+        WEIGHTS: Path("results/demo/model/model.safetensors"),
+    } == OUTPUTS
+
+
+# --- What was stored is what is restored ----------------------------------------------------
+
+
+def test_an_artifact_is_restored_as_it_was_stored():
+    entry = store()
+    assert files_below(CACHE) == sorted(str(entry / n) for n in (*OUTPUTS, "manifest.json"))
+    said = restored(entry)
+    assert_restored(said)
+    assert said["outputs"] == {n: sha256_file(path) for n, path in OUTPUTS.items()}
+
+
+def test_an_artifact_can_be_restored_for_another_run():
+    entry = store()
+    other = cache.names_in_entry([p.replace("demo", "other") for p in CONTENTS], "results/other/m")
+    assert cache.restore(entry.name, other)
+    assert Path("results/other/model/model.safetensors").read_bytes() in CONTENTS.values()
+    assert not Path("results/demo/model/model.safetensors").exists()
+
+
+def test_a_restored_file_is_new_and_a_copy_with_the_mode_that_any_file_gets():
+    entry = store()
+    for name in OUTPUTS:
+        os.utime(entry / name, (0, 0))
+        (entry / name).chmod(0o400)
+    before = os.umask(0o027)
+    try:
+        began = time.time() - 1  # a file system's clock may lag a little
+        restored(entry)
+    finally:
+        os.umask(before)
+    for name, path in OUTPUTS.items():
+        assert path.stat().st_mtime > began
+        assert path.stat().st_mode & 0o777 == 0o640
+        assert path.stat().st_nlink == 1
+        assert not path.is_symlink()
+        path.write_bytes(b"changed")
+        assert (entry / name).read_bytes() in CONTENTS.values(), "the entry stays as it is"
+
+
+def test_the_files_of_an_entry_can_be_read_by_whom_the_umask_lets():
+    before = os.umask(0o022)
+    try:
+        entry = store()
+    finally:
+        os.umask(before)
+    assert entry.stat().st_mode & 0o777 == 0o755
+    for path in entry.rglob("*"):
+        assert path.stat().st_mode & 0o777 == (0o755 if path.is_dir() else 0o644)
+
+
+def test_a_restored_file_replaces_what_is_in_its_place_and_not_what_a_link_leads_to(project):
+    entry = store()
+    (project / "mine.txt").write_text("mine")
+    Path("results/demo/metrics.jsonl").symlink_to(project / "mine.txt")
+    assert_restored(restored(entry))
+    assert (project / "mine.txt").read_text() == "mine"
+
+
+def test_the_first_entry_of_a_version_stays():
+    entry = store()
+    store(contents=dict.fromkeys(CONTENTS, b"other bytes"))
+    assert_restored(restored(entry))
+    assert [path.name for path in CACHE.iterdir()] == [entry.name]
+
+
+def test_a_second_store_changes_nothing():
+    entry = store()
+    before = {path: path.stat() for path in [entry, *entry.rglob("*")]}
+    store()
+    assert {path: path.stat() for path in [entry, *entry.rglob("*")]} == before
+
+
+def test_a_version_that_is_not_there_is_none(caplog):
+    store()
+    assert cache.restore("0123456789ab", OUTPUTS) is None
+    assert caplog.messages == []
+    assert files_below("results") == []
+
+
+def test_a_restore_is_a_use_of_the_entry():
+    entry = store()
+    os.utime(entry, (0, 0))
+    restored(entry)
+    assert time.time() - entry.stat().st_mtime < 60
+
+
+def test_where_blocks_cannot_be_shared_bytes_are_copied(tmp_path):
+    # The kernel's memory can share no blocks with a disk.
+    if not Path("/dev/shm").is_dir():
+        pytest.skip("there is no /dev/shm here")
+    (tmp_path / "source").write_bytes(bytes(range(256)) * 10_000)
+    copy = Path("/dev/shm") / f"nanogpt-test-{os.getpid()}"
+    try:
+        with open(tmp_path / "source", "rb") as source, open(copy, "wb") as destination:
+            cache.clone_or_copy(source, destination)
+        assert copy.read_bytes() == (tmp_path / "source").read_bytes()
+    finally:
+        copy.unlink()
+
+
+# --- Damage ---------------------------------------------------------------------------------
+
+
+def flip_a_bit(entry):
+    data = bytearray((entry / WEIGHTS).read_bytes())
+    data[-1] ^= 1
+    (entry / WEIGHTS).write_bytes(data)
+
+
+def truncate(entry):
+    os.truncate(entry / WEIGHTS, 1000)
+
+
+def replace(entry, make_instead, name=WEIGHTS):
+    (entry / name).unlink()
+    make_instead(entry / name)
+
+
+def link(entry, name):
+    (entry / name).rename(entry.parent.parent / "elsewhere")
+    (entry / name).symlink_to((entry.parent.parent / "elsewhere").absolute())
+
+
+def change(entry, **said):
+    write_json(entry / "manifest.json", {**read_json(entry / "manifest.json"), **said})
+
+
+def change_outputs(entry, **outputs):
+    change(entry, outputs={**read_json(entry / "manifest.json")["outputs"], **outputs})
+
+
+def rename_output(entry, name):
+    outputs = read_json(entry / "manifest.json")["outputs"]
+    outputs[name] = outputs.pop(WEIGHTS)
+    change(entry, outputs=outputs)
+
+
+def drop(entry, key):
+    said = read_json(entry / "manifest.json")
+    del said[key]
+    write_json(entry / "manifest.json", said)
+
+
+def write_manifest(entry, content):
+    (entry / "manifest.json").write_bytes(content)
+
+
+def become_a_file(entry):
+    entry.rename(entry.with_name("old"))
+    (entry.with_name("old") / WEIGHTS).rename(entry)
+    for path in sorted(entry.with_name("old").rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    entry.with_name("old").rmdir()
+
+
+DAMAGE = {
+    "a flipped bit": flip_a_bit,
+    "a truncated file": truncate,
+    "a missing file": lambda entry: (entry / WEIGHTS).unlink(),
+    "a directory for a file": lambda entry: replace(entry, Path.mkdir),
+    "a link for a file": lambda entry: link(entry, WEIGHTS),
+    "a pipe for a file": lambda entry: replace(entry, os.mkfifo),
+    "no manifest": lambda entry: (entry / "manifest.json").unlink(),
+    "a link for the manifest": lambda entry: link(entry, "manifest.json"),
+    "a pipe for the manifest": lambda entry: replace(entry, os.mkfifo, "manifest.json"),
+    "an empty manifest": lambda entry: write_manifest(entry, b""),
+    "a manifest of no text": lambda entry: write_manifest(entry, b"\xff\xfe"),
+    "a manifest of another kind": lambda entry: write_manifest(entry, b"[1, 2]"),
+    "a deep manifest": lambda entry: write_manifest(entry, b"[" * 100_000),
+    "a manifest without environment": lambda entry: drop(entry, "environment"),
+    "inputs of another kind": lambda entry: change(entry, inputs=5),
+    "outputs of another kind": lambda entry: change(entry, outputs=["metrics.jsonl", WEIGHTS]),
+    "a digest of another kind": lambda entry: change_outputs(entry, **{WEIGHTS: 5}),
+    "a number that is none": lambda entry: write_manifest(
+        entry, (entry / "manifest.json").read_bytes().replace(b"1.5", b"NaN")
+    ),
+    "half a character": lambda entry: write_manifest(
+        entry, (entry / "manifest.json").read_bytes().replace(b'"threads"', b'"\\ud800"')
+    ),
+    "a manifest of another version": lambda entry: change(entry, code="d"),
+    "an output too many": lambda entry: change_outputs(entry, more="a" * 64),
+    "an output of another name": lambda entry: rename_output(entry, "model/weights.bin"),
+    "an output outside": lambda entry: rename_output(entry, "../../../escaped"),
+    "an absolute output": lambda entry: rename_output(entry, str(Path("escaped").absolute())),
+    "a file for the entry": become_a_file,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
+def test_a_damaged_entry_is_told_removed_and_made_again(damage, caplog, project):
+    entry = store()
+    damage(entry)
+    assert restored(entry) is None
+    (message,) = caplog.messages
+    assert message.startswith(f"{entry}: damaged: ")
+    assert message.endswith("; it is removed, and made again")
+    assert files_below(entry) == []
+    assert not os.path.lexists(entry)
+    assert list(CACHE.iterdir()) == [], "nothing is left beside it"
+    # What was restored before the damage was found is whole.
+    for path in files_below("results"):
+        assert Path(path).read_bytes() == CONTENTS[path]
+    assert {path.name for path in project.iterdir()} == {"results", ".nanogpt"}
+    assert {path.name for path in project.parent.iterdir()} == {"project"}
+    store()
+    assert_restored(restored(entry))
+
+
+def test_an_entry_for_another_set_of_outputs_is_not_restored():
+    entry = store()
+    assert cache.restore(entry.name, {"metrics.jsonl": Path("results/demo/metrics.jsonl")}) is None
+    assert files_below("results") == []
+
+
+def test_a_restore_that_fails_half_way_leaves_the_file_that_was_there():
+    entry = store()
+    flip_a_bit(entry)
+    make(dict.fromkeys(CONTENTS, b"earlier"))
+    assert restored(entry) is None
+    assert Path("results/demo/model/model.safetensors").read_bytes() == b"earlier"
+    assert files_below("results") == sorted(CONTENTS)
+
+
+# --- Caches that cannot be used -------------------------------------------------------------
+
+AS_ANOTHER = """
+import json, logging, os, sys
+from pathlib import Path
+from nanogpt.artifacts import cache
+logging.basicConfig(format="%(message)s")
+if os.getuid() == 0:
+    os.seteuid(65534)  # permissions hold for another user than root only
+said, outputs = json.loads(sys.argv[1]), {n: Path(p) for n, p in json.loads(sys.argv[2]).items()}
+print("restored" if cache.restore(said["version"], outputs) else "not restored")
+cache.store(said, outputs)
+"""
+
+
+def run_as_another(said):
+    """Restore and store as a user who owns nothing; returns what was printed, and what was told."""
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    outputs = json.dumps({name: str(path) for name, path in OUTPUTS.items()})
+    # Another user may not write the coverage of this one's tests.
+    own = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
+    ended = subprocess.run(
+        [sys.executable, "-c", AS_ANOTHER, json.dumps(said), outputs],
+        env={**own, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout.strip(), ended.stderr
+
+
+@pytest.fixture
+def open_project(monkeypatch):
+    """A project where others may write, outside pytest's directories, where they may not go."""
+    with tempfile.TemporaryDirectory() as project:
+        monkeypatch.chdir(project)
+        for directory in (Path("results/demo/model"), CACHE):
+            directory.mkdir(parents=True)
+        for directory in [Path(), *Path().rglob("*")]:
+            directory.chmod(0o777)
+        yield Path(project)
+        CACHE.chmod(0o777)
+
+
+@pytest.mark.skipif(not hasattr(os, "seteuid"), reason="there are no users here")
+@pytest.mark.parametrize("mode", [0o555, 0o444, 0o000], ids=["no writing", "no entry", "nothing"])
+@pytest.mark.usefixtures("open_project")
+def test_a_cache_that_cannot_be_written_to_is_told_and_no_more(mode):
+    said = make()
+    CACHE.chmod(mode)
+    printed, told = run_as_another(said)
+    assert printed == "not restored"
+    assert told == f"{CACHE}: not stored in the cache: Permission denied\n"
+    CACHE.chmod(0o777)
+    assert list(CACHE.iterdir()) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "seteuid"), reason="there are no users here")
+@pytest.mark.usefixtures("open_project")
+def test_a_cache_that_others_own_can_be_restored_from():
+    said = make()
+    cache.store(said, OUTPUTS)
+    entry = CACHE / said["version"]
+    for path in CONTENTS:
+        Path(path).unlink()
+    CACHE.chmod(0o555)
+    assert run_as_another(said) == ("restored", "")
+    assert_restored(read_json(entry / "manifest.json"))
+
+
+@pytest.mark.skipif(not hasattr(os, "seteuid"), reason="there are no users here")
+@pytest.mark.usefixtures("open_project")
+def test_a_damaged_entry_that_others_own_is_told_and_passed_over():
+    said = make()
+    cache.store(said, OUTPUTS)
+    flip_a_bit(CACHE / said["version"])
+    CACHE.chmod(0o555)
+    printed, told = run_as_another(said)
+    assert printed == "not restored"
+    assert "damaged: model.safetensors has sha256 " in told
+    assert f"{CACHE / said['version']}: cannot be removed: Permission denied" in told
+    assert (CACHE / said["version"] / "manifest.json").exists()
+
+
+@pytest.mark.parametrize("content", [b"a file", None], ids=["a file", "below a file"])
+def test_a_file_in_the_caches_place_is_told_and_no_more(content, caplog, monkeypatch):
+    Path("file").write_bytes(b"a file")
+    monkeypatch.setenv("NANOGPT_CACHE", "file" if content else "file/cache")
+    said = make()
+    assert cache.restore(said["version"], OUTPUTS) is None
+    cache.store(said, OUTPUTS)
+    (message,) = caplog.messages
+    assert "not stored in the cache: " in message
+    assert Path("file").read_bytes() == b"a file"
+
+
+def test_an_output_that_has_gone_is_told_and_leaves_nothing_in_the_cache(caplog):
+    said = make()
+    Path("results/demo/model/model.safetensors").unlink()
+    cache.store(said, OUTPUTS)
+    assert caplog.messages == [f"{CACHE}: not stored in the cache: No such file or directory"]
+    assert list(CACHE.iterdir()) == []
+
+
+# --- Many at the same time ------------------------------------------------------------------
+
+MANY = """
+import json, logging, os, sys
+from pathlib import Path
+from nanogpt.artifacts import cache
+logging.basicConfig(format="%(message)s")
+said, outputs = json.loads(sys.argv[1]), json.loads(sys.argv[2])
+for number in range(8):
+    if os.fork() == 0:
+        places = {n: Path(f"copy{number}") / n for n in outputs}
+        for _ in range(10):
+            cache.store(said, {n: Path(p) for n, p in outputs.items()})
+            if not cache.restore(said["version"], places):
+                os._exit(1)
+        os._exit(0)
+print(sum(os.waitpid(-1, 0)[1] for number in range(8)))
+"""
+
+
+def test_many_processes_can_store_and_restore_one_version_at_the_same_time():
+    said = make()
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    outputs = json.dumps({name: str(path) for name, path in OUTPUTS.items()})
+    ended = subprocess.run(
+        [sys.executable, "-c", MANY, json.dumps(said), outputs],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert (ended.stdout, ended.stderr) == ("0\n", "")
+    for number in range(8):
+        for name, original in OUTPUTS.items():
+            assert (Path(f"copy{number}") / name).read_bytes() == original.read_bytes()
+    assert [path.name for path in CACHE.iterdir()] == [said["version"]]
+
+
+def test_what_a_killed_process_left_is_no_entry(caplog):
+    left = CACHE / ".0123456789ab.x7f3" / "entry"
+    left.mkdir(parents=True)
+    (left / "manifest.json").write_text("{")
+    with caplog.at_level(logging.INFO):
+        assert_restored(restored(store()))
+    assert caplog.messages == []

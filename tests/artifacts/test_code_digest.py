@@ -1,0 +1,327 @@
+"""The digest of code changes with what can change a result, and with nothing else."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from nanogpt.artifacts.code_digest import NEUTRAL, closure, code_digest
+from nanogpt.config.schema import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "nanogpt"
+ADAPTERS = sorted((ROOT / "workflow" / "scripts").glob("*.py"))
+
+SOURCES = {
+    "adapter": """
+        from nanogpt.first import run
+        from nanogpt.artifacts.stages import stage
+
+        def later():
+            from nanogpt import lazy
+            return lazy.NUMBER
+
+        run("text")
+        """,
+    "nanogpt/__init__": '"""The package."""',
+    "nanogpt/first": '''
+        """First."""
+        from typing import TYPE_CHECKING
+
+        from nanogpt.maths.second import double
+        from nanogpt.maths.limits import LIMIT
+
+        if TYPE_CHECKING:
+            from nanogpt.unused import NUMBER
+
+        MORE = 10
+
+
+        def run(text: str) -> int:
+            """Run."""
+            return min(double(len(text)), LIMIT) + MORE
+        ''',
+    "nanogpt/maths/__init__": '"""Numbers."""',
+    "nanogpt/maths/second": """
+        from .limits import TWO
+        from .. import third
+
+
+        def double(n):
+            return TWO * n + third.NOTHING
+        """,
+    "nanogpt/maths/limits": """
+        LIMIT = 10
+        TWO = 2
+        """,
+    "nanogpt/third": """
+        from nanogpt.artifacts.stages import SETTING
+
+        NOTHING = 0
+        """,
+    "nanogpt/lazy": "NUMBER = 1\n",
+    "nanogpt/unused": "NUMBER = 3\n",
+    "nanogpt/stage": "SETTING = 1\n",
+}
+
+
+def dedent(source):
+    lines = source.strip("\n").splitlines()
+    margin = len(lines[0]) - len(lines[0].lstrip())
+    return "".join(line[margin:] + "\n" for line in lines)
+
+
+class Code:
+    """A small package, and an adapter that imports it."""
+
+    def __init__(self, directory):
+        self.directory = directory
+        for name, source in SOURCES.items():
+            path = self.path(name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(dedent(source))
+
+    def path(self, name):
+        return self.directory / f"{name}.py"
+
+    def edit(self, name, old, new):
+        source = self.path(name).read_text()
+        assert old in source
+        self.path(name).write_text(source.replace(old, new))
+
+    def digest(self, command=""):
+        return code_digest(self.path("adapter"), command, self.directory / "nanogpt")
+
+    def closure(self):
+        return closure(self.path("adapter"), self.directory / "nanogpt")
+
+
+@pytest.fixture
+def code(tmp_path):
+    return Code(tmp_path)
+
+
+INVISIBLE = {
+    "a comment": ("first", "MORE = 10", "MORE = 10  # at most\n# another line"),
+    "a module's docstring": ("first", '"""First."""', '"""Another."""'),
+    "a new module docstring": ("third", "from nanogpt", '"""New."""\nfrom nanogpt'),
+    "a function's docstring": ("first", '"""Run."""', '"""Run it."""'),
+    "no docstring": ("first", '    """Run."""\n', ""),
+    "a package's docstring": ("maths/__init__", "Numbers", "Numbers and more"),
+    "blank lines": ("first", "\n\n\n", "\n"),
+    "spaces": ("maths/second", "TWO * n", "TWO*n"),
+    "a broken line": ("maths/second", "TWO * n + ", "(\n        TWO\n * n) + "),
+    "another way to write a number": ("first", "MORE = 10", "MORE = 0xA"),
+    "the adapter's comment": ("../adapter", 'run("text")', 'run("text")  # now'),
+    "other quotes": ("../adapter", '"text"', "'text'"),
+    "the order of imports": (
+        "first",
+        "from nanogpt.maths.second import double\nfrom nanogpt.maths.limits import LIMIT",
+        "from nanogpt.maths.limits import LIMIT\nfrom nanogpt.maths.second import double",
+    ),
+    "an absolute import instead of a relative one": (
+        "maths/second",
+        "from .limits import TWO",
+        "from nanogpt.maths.limits import TWO",
+    ),
+    "a name bound to itself": ("maths/second", "import TWO", "import TWO as TWO"),
+    "imports for type checkers": ("first", "import NUMBER", "import NUMBER as OTHER"),
+    "what only type checkers import": ("unused", "NUMBER = 3", "NUMBER = 2"),
+    "a neutral module": ("stage", "SETTING = 1", "SETTING = 2\nimport nanogpt.unused"),
+}
+
+
+@pytest.mark.parametrize(("name", "old", "new"), INVISIBLE.values(), ids=INVISIBLE.keys())
+def test_what_no_run_can_see_is_not_in_the_digest(code, name, old, new):
+    before = code.digest()
+    code.edit(f"nanogpt/{name}", old, new)
+    assert code.digest() == before
+
+
+VISIBLE = {
+    "a constant": ("first", "MORE = 10", "MORE = 11"),
+    "a constant's type": ("first", "MORE = 10", "MORE = 10.0"),
+    "an operator": ("maths/second", "TWO * n", "TWO - n"),
+    "a module in a package, two imports away": ("maths/limits", "TWO = 2", "TWO = 3"),
+    "a module imported by a relative path": ("third", "NOTHING = 0", "NOTHING = 1"),
+    "a module imported in a function": ("lazy", "NUMBER = 1", "NUMBER = 2"),
+    "a new import": ("third", "NOTHING = 0", "import nanogpt.unused\nNOTHING = 0"),
+    "code in a package's __init__": ("maths/__init__", "Numbers", 'Numbers"""\nX = """'),
+    "code in the package's __init__": ("maths/limits", "TWO", "from nanogpt.lazy import X\nTWO"),
+    "another module's name": ("../adapter", "import lazy", "import unused as lazy"),
+    "another name": ("maths/second", "import TWO", "import LIMIT as TWO"),
+    "another bound name": ("maths/second", "import TWO", "import TWO as LIMIT"),
+    "what runs where no type checker is": (
+        "first",
+        "import NUMBER\n",
+        "import NUMBER\nelse:\n    NUMBER = 2\n",
+    ),
+    "the adapter": ("../adapter", '"text"', '"texts"'),
+    "a string that is no docstring": ("third", "NOTHING = 0", "NOTHING = 0\n'a statement'"),
+    "a default": ("maths/second", "double(n)", "double(n=None)"),
+    "a keyword-only argument": ("maths/second", "double(n)", "double(*, n)"),
+    "a return of nothing": ("first", "return min", "return None\n    min"),
+}
+
+
+@pytest.mark.parametrize(("name", "old", "new"), VISIBLE.values(), ids=VISIBLE.keys())
+def test_what_changes_the_code_changes_the_digest(code, name, old, new):
+    before = code.digest()
+    code.edit(f"nanogpt/{name}", old, new)
+    assert code.digest() != before
+
+
+def test_a_changed_command_changes_the_digest(code):
+    assert len({code.digest(), code.digest("python train.py"), code.digest("srun train.py")}) == 3
+
+
+def test_a_module_that_nobody_imports_is_not_in_the_digest(code):
+    before = code.digest()
+    code.edit("nanogpt/unused", "3", "2")
+    assert code.digest() == before
+
+
+def test_a_moved_module_keeps_the_digest(code):
+    before = code.digest()
+    package = code.directory / "nanogpt/deep/deeper"
+    package.mkdir(parents=True)
+    for directory in (package, package.parent):
+        (directory / "__init__.py").write_text('"""A package."""\n')
+    code.path("nanogpt/maths/limits").rename(package / "bounds.py")
+    code.edit("nanogpt/first", "nanogpt.maths.limits", "nanogpt.deep.deeper.bounds")
+    code.edit("nanogpt/maths/second", ".limits", "nanogpt.deep.deeper.bounds")
+    assert code.digest() == before
+
+
+def test_an_import_of_the_same_name_from_another_module_changes_the_digest(code):
+    before = code.digest()
+    code.path("nanogpt/other").write_text("TWO = 2\n")
+    code.edit("nanogpt/maths/second", "from .limits import", "from nanogpt.other import")
+    assert code.digest() != before
+
+
+def test_files_that_a_module_finds_beside_it_are_in_the_digest(code):
+    code.edit("nanogpt/maths/second", "def double", "HERE = __file__\n\n\ndef double")
+    before = code.digest()
+    template = code.directory / "nanogpt/maths/templates/page.html"
+    template.parent.mkdir()
+    template.write_text("a page")
+    with_template = code.digest()
+    assert with_template != before
+    template.write_text("another page")
+    assert code.digest() != with_template
+
+
+def test_where_the_code_lies_is_not_in_the_digest(code, tmp_path):
+    shutil.copytree(tmp_path, tmp_path / "elsewhere", ignore=shutil.ignore_patterns("elsewhere"))
+    assert Code(tmp_path / "elsewhere").digest() == code.digest()
+
+
+def test_the_closure_has_packages_and_neutral_modules(code):
+    assert code.closure() == {
+        "nanogpt",
+        "nanogpt.first",
+        "nanogpt.lazy",
+        "nanogpt.maths",
+        "nanogpt.maths.limits",
+        "nanogpt.maths.second",
+        "nanogpt.stage",
+        "nanogpt.third",
+    }
+
+
+UNRESOLVABLE = {
+    "a module that isn't there": ("import nanogpt.nowhere", "no module nanogpt.nowhere in"),
+    "a module of a package": ("from nanogpt.maths.none import X", "no module nanogpt.maths.none"),
+    "too many dots": ("from ...far import X", "a relative import that leads out of nanogpt"),
+    "a computed import": ("import importlib as i\ni.import_module('x')", "a computed import"),
+    "an imported function that imports": (
+        "from importlib import import_module as load",
+        "a computed import",
+    ),
+    "Python's own function": ("X = __import__", "a computed import"),
+    "a circle": ("from nanogpt.first import MORE", "nanogpt.third -> nanogpt.first"),
+}
+
+
+@pytest.mark.parametrize(("statement", "named"), UNRESOLVABLE.values(), ids=UNRESOLVABLE.keys())
+def test_an_import_that_cannot_be_resolved_is_an_error(code, statement, named):
+    code.edit("nanogpt/third", "NOTHING = 0", f"NOTHING = 0\n{statement}")
+    with pytest.raises(UserError, match=re.escape(named)) as error:
+        code.digest()
+    assert re.search(r"\.py: line \d+: ", str(error.value))
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_relative_import_in_an_adapter_is_an_error(code):
+    code.edit("adapter", 'run("text")', "from . import helpers")
+    with pytest.raises(UserError, match="leads out of nanogpt"):
+        code.digest()
+
+
+# --- This package ---------------------------------------------------------------------------
+
+
+def test_every_import_of_this_project_can_be_resolved():
+    assert len({code_digest(adapter) for adapter in ADAPTERS}) == len(ADAPTERS)
+
+
+def test_every_neutral_module_is_there_and_says_why():
+    for module, reason in NEUTRAL.items():
+        below = PACKAGE.joinpath(*module.split(".")[1:])
+        assert below.with_name(f"{below.name}.py").exists() or (below / "__init__.py").exists()
+        assert reason
+
+
+# What differs between the syntax trees of Python 3.11, 3.12 and 3.13: type parameters, empty lists,
+# fields that are left out; and what a parser may read in two ways: f-strings.
+SAME_EVERYWHERE = '''
+from __future__ import annotations
+import dataclasses as d
+from collections.abc import Callable
+
+
+@d.dataclass(frozen=True)
+class Point(tuple, metaclass=type):
+    """A point."""
+
+    x: int = 0
+    y: "float | None" = None
+
+
+def f(a, /, b: int = 1, *args: str, c=None, d: list[int] | None = None, **more) -> dict[str, int]:
+    """Docstring."""
+    text = f"{a!r:>{b}} and {c=} {{x}} {a:.2f}" "tail" f'{more["x"]}'
+    if (n := len(args)) > 1 and not d:
+        return {**more, "n": n}
+    match more:
+        case {"x": 1 | 2, **rest} if rest:
+            pass
+        case [1, *_, None] | Point(x=0):
+            return None
+        case _:
+            return
+    try:
+        del text[1:2, ::3], text[:]
+    except* (ValueError, OSError) as error:
+        raise KeyError from error
+    with open(a) as file, open(b):
+        print(*file, sep="")
+    return [x async for x in a] if n else (lambda x=None, *, y=2: x + y)(1)
+
+
+async def g():
+    async with f as h:
+        yield await h, 1_000, 1e-3, 2j, b"bytes", "é\\n", ..., True, -1
+
+
+def empty(): ...
+'''
+SAME_EVERYWHERE_DIGEST = "fcfc8f1306b4253f3d460aa3a320cd15e8535ebdbfcd2d54c39af2baca810cf3"
+
+
+def test_the_digest_of_a_source_is_the_same_on_every_python(code):
+    (code.directory / "source.py").write_text(SAME_EVERYWHERE, encoding="utf-8")
+    digest = code_digest(code.directory / "source.py", "command", code.directory / "nanogpt")
+    assert digest == SAME_EVERYWHERE_DIGEST

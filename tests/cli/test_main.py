@@ -1,0 +1,812 @@
+"""The command line: what it prints, what it refuses in one line, and what it does not import."""
+
+import contextlib
+import json
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import yaml
+
+from nanogpt import __version__
+from nanogpt.artifacts import cache
+from nanogpt.artifacts import manifests as manifest
+from nanogpt.cli.main import main
+from nanogpt.config.schema import Corpus, Dataset, ModelSettings, describe_run, load, read
+from nanogpt.data.preparing import prepare
+from nanogpt.data.tokenizers import (
+    GPT2_MERGES_URL,
+    ByteTokenizer,
+    char_tokenizer,
+    gpt2_tokenizer,
+)
+from nanogpt.files.atomic import write_json
+from nanogpt.model.gpt import GPT
+from nanogpt.training.saved_state import save_model
+from tests.made_runs import make_run, metrics_text
+
+ROOT = Path(__file__).resolve().parents[2]
+MIRROR = os.environ.get("NANOGPT_MIRROR")
+
+CONFIG = """
+corpora: {text: {files: text.txt}}
+datasets: {letters: {corpus: text}}
+runs: {first: {dataset: letters, train: {max_iters: 300}}}
+"""
+
+
+def run_python(code, *arguments, **options):
+    """Run Python code with this package importable, as its own process."""
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        errors="surrogateescape",
+        **options,
+    )
+
+
+def nanogpt(*arguments, **options):
+    """Run the `nanogpt` command as its own process."""
+    return run_python("from nanogpt.cli.main import main; main()", *arguments, **options)
+
+
+def error_of(arguments):
+    """The line with which a command ends that a user's mistake stops."""
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    message = ended.value.code
+    assert isinstance(message, str), "a message makes exit code 1"
+    assert message.startswith("error: ")
+    assert len(message.splitlines()) == 1
+    return message
+
+
+def assert_one_line(ended, *words):
+    """A process ended with exit code 1 and one line that has these words."""
+    assert ended.returncode == 1
+    assert ended.stdout == ""
+    assert ended.stderr.startswith("error: ")
+    assert ended.stderr.count("\n") == 1
+    for word in words:
+        assert word in ended.stderr
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A directory with a config file, as the working directory."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    return tmp_path
+
+
+# --- Help, and what is not imported ---------------------------------------------------------
+
+
+def test_help_names_every_command():
+    ended = nanogpt("--help")
+    assert ended.returncode == 0
+    assert ended.stderr == ""
+    for command in ("config", "sample", "verify", "cache", "settings", "schema", "version"):
+        assert f"• {command} " in ended.stdout
+
+
+@pytest.mark.parametrize(
+    "command", ["config", "sample", "verify", "cache", "settings", "schema", "version"]
+)
+def test_every_command_has_help(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    assert ended.value.code == 0
+    assert f"usage: nanogpt {command}" in capsys.readouterr().out
+
+
+def test_help_of_sample_has_every_setting_with_its_meaning_and_default(capsys):
+    with pytest.raises(SystemExit):
+        main(["sample", "--help"])
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "--temperature FLOAT below 1 more cautious, above more random (default: 0.8)" in text
+    assert "--max-new-tokens" in text
+    assert "--unknown {error,skip}" in text
+
+
+LIGHT = {
+    "import": ("import nanogpt",),
+    "modules of the workflow": ("from nanogpt import config, manifest, stage, files",),
+    "help": ("from nanogpt.cli.main import main; main()", "--help"),
+    "help of sample": ("from nanogpt.cli.main import main; main()", "sample", "--help"),
+    "config": ("from nanogpt.cli.main import main; main()", "config", "first"),
+    "verify": ("from nanogpt.cli.main import main; main()", "verify", "results"),
+    "cache": ("from nanogpt.cli.main import main; main()", "cache", "ls"),
+    "version": ("from nanogpt.cli.main import main; main()", "version"),
+}
+
+
+@pytest.mark.parametrize(("code", "arguments"), [(c, a) for c, *a in LIGHT.values()], ids=LIGHT)
+def test_torch_is_not_imported_where_nothing_is_computed(project, code, arguments):
+    write_json(project / "results/a.manifest.json", {})
+    watch = (
+        "import atexit, sys\n"
+        "heavy = ('torch', 'matplotlib', 'pandas', 'snakemake')\n"
+        "atexit.register(lambda: print('imported', [m for m in heavy if m in sys.modules]))\n"
+    )
+    ended = run_python(watch + code, *arguments, cwd=project)
+    assert ended.stdout.endswith("imported []\n")
+    assert "Traceback" not in ended.stderr
+
+
+def test_no_module_of_the_package_imports_snakemake():
+    code = (
+        "import importlib, pkgutil, sys, nanogpt\n"
+        "for module in pkgutil.iter_modules(nanogpt.__path__):\n"
+        "    importlib.import_module(f'nanogpt.{module.name}')\n"
+        "assert 'snakemake' not in sys.modules\n"
+    )
+    assert run_python(code).returncode == 0
+
+
+# --- config, settings, schema, version ------------------------------------------------------
+
+
+def test_config_prints_what_a_run_resolves_to(project, capsys):
+    main(["config", "first"])
+    printed = capsys.readouterr().out
+    assert printed == describe_run(read(project / "config.yaml"), "first")
+    assert "max_iters: 300" in printed
+    assert "# runs.first" in printed
+
+
+def test_config_reads_the_file_that_it_is_told(project, capsys):
+    (project / "config.yaml").rename(project / "mine.yaml")
+    main(["config", "letters", "--config-file", "mine.yaml"])
+    assert capsys.readouterr().out.startswith("dataset: letters\n")
+
+
+def test_config_knows_a_dropped_text(project, capsys):
+    (project / "resources/texts").mkdir(parents=True)
+    (project / "resources/texts/mybook.txt").write_text("text")
+    main(["config", "mybook"])
+    assert capsys.readouterr().out.startswith("dataset: mybook\n")
+
+
+def test_an_unknown_run_is_one_line_with_the_nearest_name(project):
+    assert_one_line(nanogpt("config", "fist", cwd=project), "no run `fist`", "mean `first`")
+
+
+def test_a_missing_config_file_is_one_line(tmp_path):
+    assert_one_line(nanogpt("config", "first", cwd=tmp_path), "config.yaml: no such file")
+
+
+def test_a_wrong_config_is_one_line(project):
+    (project / "config.yaml").write_text("runs: {first: {trian: {}}}")
+    assert_one_line(nanogpt("config", "first", cwd=project), "runs.first.trian", "mean `train`")
+
+
+@pytest.mark.parametrize(
+    ("command", "file"),
+    [("settings", "docs/SETTINGS.md"), ("schema", "workflow/schemas/config.schema.json")],
+)
+def test_a_generated_file_is_what_its_command_prints(capsys, command, file):
+    main([command])
+    hint = f"run `nanogpt {command} > {file}`"
+    assert capsys.readouterr().out == (ROOT / file).read_text(encoding="utf-8"), hint
+
+
+def test_the_shipped_config_is_what_the_schema_describes():
+    jsonschema = pytest.importorskip("jsonschema")
+    schema = json.loads((ROOT / "workflow/schemas/config.schema.json").read_text())
+    jsonschema.Draft202012Validator.check_schema(schema)
+    shipped = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
+    check = jsonschema.Draft202012Validator(schema)
+    # Editors read YAML 1.2, where 1e-3 is a number.
+    for run in [shipped["defaults"], *shipped["runs"].values()]:
+        for setting in ("learning_rate", "min_lr"):
+            if setting in run.get("train", {}):
+                run["train"][setting] = float(run["train"][setting])
+    assert [error.message for error in check.iter_errors(shipped)] == []
+    shipped["runs"]["demo"]["trian"] = {}
+    assert not check.is_valid(shipped)
+
+
+def test_an_empty_entry_is_right_for_the_schema_as_it_is_for_the_workflow(capsys):
+    jsonschema = pytest.importorskip("jsonschema")
+    config = {"corpora": {"a": {"files": "a.txt"}}, "datasets": {"a": None}, "runs": {"a": None}}
+    load(config)
+    main(["schema"])
+    check = jsonschema.Draft202012Validator(json.loads(capsys.readouterr().out))
+    assert [error.message for error in check.iter_errors(config)] == []
+
+
+def test_version_is_the_packages(capsys):
+    main(["version"])
+    assert capsys.readouterr().out == f"{__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["sampel"], ["sample"], ["config"], ["sample", "m", "--temprature", "1"]]
+)
+def test_what_cannot_be_understood_is_refused(arguments):
+    ended = nanogpt(*arguments)
+    assert ended.returncode == 2
+    assert ended.stdout == ""
+    assert "Traceback" not in ended.stderr
+    assert "--help" in ended.stderr
+
+
+# --- verify ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def made(project):
+    """A result with its manifest."""
+    result = project / "results/demo/eval.json"
+    write_json(result, {"loss": 1.5})
+    outputs = manifest.digests(["results/demo/eval.json"])
+    asked = {"stage": "eval", "parameters": {}, "inputs": {}, "code": "c" * 64}
+    version = manifest.version("eval", {}, {}, "c" * 64)
+    path = project / "results/demo/eval.manifest.json"
+    write_json(path, {**asked, "version": version, "outputs": outputs})
+    return result
+
+
+def test_verify_is_content_with_files_as_they_were_made(made):
+    assert made.exists()
+    ended = nanogpt("verify", "results")
+    assert (ended.returncode, ended.stdout) == (0, "1 manifest, 0 problems\n")
+    assert ended.stderr == ""
+
+
+def test_verify_looks_at_results_and_resources_by_itself(made, project, capsys):
+    assert made.exists()
+    (project / "resources").mkdir()
+    main(["verify"])
+    assert capsys.readouterr().out == "1 manifest, 0 problems\n"
+
+
+def test_verify_names_a_changed_file_and_fails(made):
+    made.write_text("{}")
+    ended = nanogpt("verify", "results")
+    assert ended.returncode == 1
+    assert ended.stdout.startswith("results/demo/eval.json: sha256 ")
+    assert ended.stdout.endswith("1 manifest, 1 problem\n")
+    assert ended.stdout.count("\n") == 2
+
+
+def test_verify_names_a_missing_file_and_fails(made, capsys):
+    made.unlink()
+    with pytest.raises(SystemExit) as ended:
+        main(["verify", "results/demo/eval.manifest.json"])
+    assert ended.value.code == 1
+    assert capsys.readouterr().out.startswith("results/demo/eval.json: missing")
+
+
+def test_verify_of_nothing_is_an_error(project):
+    assert "nowhere: no such file" in error_of(["verify", "nowhere"])
+    (project / "results").mkdir()
+    assert "results: no manifest there" in error_of(["verify", "results"])
+
+
+def write_manifest(path, stage, inputs, outputs):
+    """The manifest of a stage that made these files, with that content, from others."""
+    for output, content in outputs.items():
+        Path(output).parent.mkdir(parents=True, exist_ok=True)
+        Path(output).write_text(content)
+    read = manifest.digests(inputs)
+    write_json(
+        path,
+        {
+            "stage": stage,
+            "version": manifest.version(stage, {}, read, "c" * 64),
+            "inputs": read,
+            "parameters": {},
+            "code": "c" * 64,
+            "outputs": manifest.digests(outputs),
+        },
+    )
+
+
+CORPUS = "resources/corpora/play/input.txt"
+TOKENS = "results/datasets/play/train.bin"
+MODEL = "results/demo/model/model.safetensors"
+CHAIN = [
+    "results/demo/eval.manifest.json",
+    "results/demo/train.manifest.json",
+    "results/datasets/play/prepare.manifest.json",
+    "resources/corpora/play/generate.manifest.json",
+]
+
+
+@pytest.fixture
+def chain(project):
+    """A run's evaluation, and all that it was made from; and another run beside it."""
+    for path, stage, inputs, outputs in (
+        (CHAIN[3], "generate", [], {CORPUS: "corpus"}),
+        (CHAIN[2], "prepare", [CORPUS], {TOKENS: "tokens"}),
+        (CHAIN[1], "train", [TOKENS], {MODEL: "model"}),
+        (CHAIN[0], "eval", [MODEL, TOKENS], {"results/demo/eval.json": "eval"}),
+        ("results/other/eval.manifest.json", "eval", [], {"results/other/eval.json": "other"}),
+    ):
+        write_manifest(project / path, stage, inputs, outputs)
+    return project
+
+
+@pytest.mark.parametrize("named", ["results/demo", "results/demo/eval.manifest.json"])
+def test_verify_of_a_run_takes_in_all_that_it_was_made_from(chain, capsys, named):
+    (chain / "results/other/eval.json").write_text("changed, but not asked for")
+    main(["verify", named, "--json"])
+    said = json.loads(capsys.readouterr().out)
+    assert sorted(said["manifests"]) == sorted(CHAIN)
+    assert said["problems"] == []
+    main(["verify", named])
+    assert capsys.readouterr().out == "4 manifests, 0 problems\n"
+
+
+def test_verify_of_a_dataset_does_not_ask_for_the_runs_that_use_it(chain, capsys):
+    (chain / MODEL).unlink()
+    main(["verify", "results/datasets"])
+    assert capsys.readouterr().out == "2 manifests, 0 problems\n"
+
+
+def test_a_changed_corpus_is_named_when_only_a_run_is_verified(chain):
+    (chain / CORPUS).write_text("another")
+    ended = nanogpt("verify", "results/demo")
+    assert ended.returncode == 1
+    lines = ended.stdout.splitlines()
+    assert [line.partition(": sha256 ")[0] for line in lines[:-1]] == [CORPUS, CORPUS]
+    assert [line.rpartition(", ")[2] for line in lines[:-1]] == [
+        f"input of {CHAIN[2]}",
+        f"output of {CHAIN[3]}",
+    ]
+    assert lines[-1] == "4 manifests, 2 problems"
+
+
+def test_json_of_verify_has_the_path_of_each_problem_and_the_exit_code_is_1(chain, capsys):
+    (chain / MODEL).unlink()
+    (chain / CHAIN[3]).write_text("{")
+    with pytest.raises(SystemExit) as ended:
+        main(["verify", "results/demo", "resources", "--json"])
+    assert ended.value.code == 1
+    said = json.loads(capsys.readouterr().out)
+    assert sorted(said["manifests"]) == sorted(CHAIN)
+    assert [(p["path"], p["manifest"]) for p in said["problems"]] == [
+        (CHAIN[3], CHAIN[3]),
+        (MODEL, CHAIN[0]),
+        (MODEL, CHAIN[1]),
+    ]
+    assert said["problems"][0]["problem"] == "cannot be read as a manifest"
+    assert said["problems"][1]["problem"].startswith("missing")
+
+
+def test_manifests_in_a_circle_are_read_once(project, capsys):
+    (project / "results/demo").mkdir(parents=True)
+    files = ["results/demo/a.txt", "results/demo/b.txt"]
+    for path in files:
+        Path(path).write_text("text")
+    for path, other, stage in ((files[0], files[1], "a"), (files[1], files[0], "b")):
+        write_manifest(f"results/demo/{stage}.manifest.json", stage, [other], {path: "text"})
+    main(["verify", "results"])
+    assert capsys.readouterr().out == "2 manifests, 0 problems\n"
+
+
+# --- cache ----------------------------------------------------------------------------------
+
+
+def age(path, hours):
+    """Let a path be some hours and a minute old."""
+    then = time.time() - hours * 3600 - 60
+    os.utime(path, (then, then))
+
+
+@pytest.fixture
+def stored(project, monkeypatch):
+    """Two artifacts of a run, a damaged one, and the results of a run that is named no more."""
+    monkeypatch.delenv("NANOGPT_CACHE", raising=False)
+    for days, size in ((5, 1_500_000), (1, 500_000)):
+        path = f"results/first/{days}.manifest.json"
+        write_manifest(path, f"eval{days}", [], {"results/first/eval.json": "e" * size})
+        said = {**json.loads(Path(path).read_text()), "environment": {}, "wall_seconds": 1.0}
+        cache.store(said, {"eval.json": Path("results/first/eval.json")})
+        age(project / ".nanogpt/cache" / said["version"], days * 24)
+    (project / ".nanogpt/cache/0123456789ab").mkdir()
+    age(project / ".nanogpt/cache/0123456789ab", 4)
+    write_manifest("results/gone/eval.manifest.json", "eval", [], {"results/gone/eval.json": "1"})
+    age(project / "results/gone", 3)
+    return project
+
+
+def files_below(directory):
+    return sorted(str(path) for path in directory.rglob("*"))
+
+
+def columns(printed):
+    """Size, age, kind and the end of each line, and the last line."""
+    *lines, total = printed.splitlines()
+    return [(" ".join(line.split()[:5]), line.rpartition(" (")[2]) for line in lines], total
+
+
+def test_cache_ls_lists_what_takes_space_and_why_it_may_go(stored, capsys):
+    before = files_below(stored)
+    main(["cache", "ls"])
+    lines, total = columns(capsys.readouterr().out)
+    assert [line for line, _ in lines] == [
+        "1.5 MB 5 days artifact",
+        "0.5 MB 1 day artifact",
+        "0.0 MB 4 hours artifact",
+        "0.0 MB 3 hours result",
+    ]
+    assert [why for _, why in lines[2:]] == ["damaged)", "no such run in config.yaml)"]
+    assert total == "4 items, 2.0 MB"
+    assert files_below(stored) == before
+
+
+GOES = {
+    "what is unused": ([], ["damaged", "gone"]),
+    "older than": (["--older-than", "3"], ["damaged", "gone", "5 days"]),
+    "older than all": (["--older-than", "30"], ["damaged", "gone"]),
+    "at most": (["--max-size", "1"], ["damaged", "gone", "5 days"]),
+    "nothing": (["--max-size", "0"], ["damaged", "gone", "5 days", "1 day"]),
+}
+
+
+@pytest.mark.parametrize(("options", "names"), GOES.values(), ids=GOES.keys())
+def test_cache_prune_says_what_would_go_and_with_yes_removes_exactly_that(
+    stored, capsys, options, names
+):
+    before = files_below(stored)
+    options = ["--results", *options]
+    main(["cache", "prune", *options])
+    told = capsys.readouterr().out.splitlines()
+    assert len(told) == len(names) + 1
+    assert all(name in line for name, line in zip(names, told, strict=False))
+    assert told[-1].startswith(f"{len(names)} items, ")
+    assert told[-1].endswith(" MB; to remove them, say --yes")
+    assert files_below(stored) == before
+    main(["cache", "ls"])
+    listed = capsys.readouterr().out.splitlines()[:-1]
+    main(["cache", "prune", *options, "--yes"])
+    removed = capsys.readouterr().out.splitlines()
+    assert removed[:-1] == told[:-1]
+    assert removed[-1].endswith(" MB, removed")
+    main(["cache", "ls"])
+    stayed = capsys.readouterr().out.splitlines()[:-1]
+    assert sorted([*stayed, *removed[:-1]]) == sorted(listed)
+    assert (stored / "results/first/eval.json").exists(), "a run of config.yaml"
+
+
+def test_cache_prune_leaves_results_unless_it_is_told_to_take_them(stored, capsys):
+    main(["cache", "prune", "--yes"])
+    assert "results/gone" not in capsys.readouterr().out
+    assert (stored / "results/gone/eval.json").exists()
+
+
+def test_cache_prune_of_nothing_says_so(project, capsys):
+    main(["cache", "prune", "--yes"])
+    assert capsys.readouterr().out == "0 items, 0.0 MB\n"
+    assert [path.name for path in project.iterdir()] == ["config.yaml"]
+
+
+def test_cache_reads_the_config_file_that_it_is_told(stored, capsys):
+    config = (stored / "config.yaml").read_text()
+    (stored / "mine.yaml").write_text(config.replace("first", "gone"))
+    main(["cache", "prune", "--results", "--config-file", "mine.yaml"])
+    printed = capsys.readouterr().out
+    assert "results/first" in printed
+    assert "results/gone" not in printed
+
+
+@pytest.mark.parametrize("action", ["ls", "prune"])
+def test_cache_without_a_config_removes_nothing_and_is_told_in_one_line(stored, action):
+    (stored / "config.yaml").unlink()
+    before = files_below(stored)
+    options = ["--yes"] if action == "prune" else []
+    assert "config.yaml: no such file" in error_of(["cache", action, *options])
+    assert files_below(stored) == before
+
+
+@pytest.mark.parametrize("option", ["--older-than", "--max-size"])
+@pytest.mark.parametrize("value", ["-1", "nan"])
+def test_cache_prune_refuses_what_is_no_amount_and_removes_nothing(stored, option, value):
+    before = files_below(stored)
+    message = error_of(["cache", "prune", option, value, "--yes"])
+    assert option.removeprefix("--") in message.replace("_", "-")
+    assert files_below(stored) == before
+
+
+# --- sample ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """The directory of a tiny untrained model."""
+    directory = tmp_path_factory.mktemp("run") / "model"
+    settings = ModelSettings(n_layer=1, n_head=1, n_embd=4, block_size=8, dropout=0)
+    tokenizer = char_tokenizer("abcdé \n")
+    weights = GPT(settings, tokenizer.vocab_size).state_dict()
+    save_model(directory, weights, settings, tokenizer)
+    return directory
+
+
+def sample(model, *arguments):
+    main(["sample", str(model), "--device", "cpu", *arguments])
+
+
+def test_sample_prints_the_prompt_and_as_many_tokens_as_asked_for(model, capsys):
+    sample(model, "--start", "abé", "--num-samples", "1", "--max-new-tokens", "20")
+    printed = capsys.readouterr().out
+    assert printed.startswith("abé")
+    assert printed.endswith("\n")
+    assert len(printed) == 3 + 20 + 1
+    assert set(printed) <= set("abcdé \n")
+
+
+def test_each_sample_begins_with_the_prompt_and_is_another(model, capsys):
+    sample(model, "--start", "abcd", "--num-samples", "3", "--max-new-tokens", "20")
+    printed = capsys.readouterr().out
+    size = 4 + 20 + 1
+    drawn = [printed[i : i + size] for i in range(0, len(printed), size)]
+    assert len(set(drawn)) == 3
+    assert all(text.startswith("abcd") for text in drawn)
+
+
+def test_the_same_seed_draws_the_same_sample(model, capsys):
+    printed = []
+    for seed in ("1", "1", "2"):
+        sample(model, "--start", "a", "--seed", seed, "--max-new-tokens", "30")
+        printed.append(capsys.readouterr().out)
+    assert printed[0] == printed[1] != printed[2]
+
+
+def test_a_prompt_may_come_from_a_file(model, tmp_path, capsys):
+    (tmp_path / "prompt.txt").write_text("dcba", encoding="utf-8")
+    sample(model, "--start", f"FILE:{tmp_path}/prompt.txt", "--num-samples", "1")
+    assert capsys.readouterr().out.startswith("dcba")
+
+
+def test_an_absent_prompt_file_is_named(model, tmp_path):
+    assert "no.txt: no such file" in error_of(["sample", str(model), "--start", "FILE:no.txt"])
+    assert str(tmp_path) in error_of(["sample", str(model), "--start", f"FILE:{tmp_path}"])
+
+
+def test_a_character_that_the_vocabulary_lacks_is_named_in_one_line(model):
+    ended = nanogpt("sample", str(model), "--start", "axb")
+    assert_one_line(ended, "sample.start", "'x' (U+0078)", "skip")
+
+
+def test_unknown_characters_are_skipped_when_asked_for(model, capsys):
+    sample(model, "--start", "axb", "--unknown", "skip", "--num-samples", "1")
+    assert capsys.readouterr().out.startswith("ab")
+
+
+def test_a_prompt_of_unknown_characters_only_is_refused(model):
+    assert "no character" in error_of(["sample", str(model), "--start", "xyz", "--unknown", "skip"])
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "word"),
+    [
+        ("--temperature", "-1", "0.000001"),
+        ("--temperature", "nan", "finite"),
+        ("--num-samples", "0", "found 0"),
+        ("--max-new-tokens", "0", "found 0"),
+        ("--top-k", "-1", "found -1"),
+        ("--device", "gpu", "'gpu'"),
+        ("--start", "", "at least 1 character"),
+    ],
+)
+def test_a_flag_out_of_range_is_named_in_one_line(model, flag, value, word):
+    message = error_of(["sample", str(model), flag, value])
+    assert flag.removeprefix("--").replace("-", "_") in message
+    assert word in message
+
+
+def test_a_wrong_flag_ends_the_process_with_one_line(model):
+    ended = nanogpt("sample", str(model), "--temperature", "-1")
+    assert_one_line(ended, "temperature", "0.000001", "-1")
+
+
+def test_an_absent_device_is_one_line(model):
+    message = error_of(["sample", str(model), "--device", "cuda:99"])
+    assert "device cuda:99" in message
+
+
+def test_an_absent_or_damaged_model_is_one_line(model, tmp_path):
+    assert "nowhere: no model here" in error_of(["sample", "nowhere"])
+    for path in model.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "model.safetensors").write_bytes(b"damaged")
+    assert "model.safetensors: damaged" in error_of(["sample", str(tmp_path)])
+
+
+def test_a_reader_that_has_seen_enough_stops_the_samples_quietly(model):
+    code = "from nanogpt.cli.main import main; main()"
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    with subprocess.Popen(
+        [sys.executable, "-c", code, "sample", str(model), "--max-new-tokens", "100000"],
+        env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout.read(1)
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() != 0
+
+
+# --- Tokens ---------------------------------------------------------------------------------
+
+
+def test_tokenize_shows_each_token_with_its_id(model, capsys):
+    main(["tokenize", str(model), "aba"])
+    assert capsys.readouterr().out == (
+        "     2  'a'\n     3  'b'\n     2  'a'\n3 tokens of 7, 3 characters, 1.00 bytes a token\n"
+    )
+
+
+def test_tokenize_shows_a_part_of_a_character_as_bytes(tmp_path, capsys):
+    ByteTokenizer().save(tmp_path / "tokenizer.json")
+    main(["tokenize", str(tmp_path / "tokenizer.json"), "é"])
+    assert capsys.readouterr().out.splitlines()[:2] == ["   195  b'\\xc3'", "   169  b'\\xa9'"]
+
+
+def test_tokenize_reads_standard_input_or_a_file(model, tmp_path, capsys):
+    (tmp_path / "prompt.txt").write_text("ab")
+    main(["tokenize", str(model), f"FILE:{tmp_path}/prompt.txt"])
+    assert nanogpt("tokenize", str(model), input="ab").stdout == capsys.readouterr().out
+
+
+def test_tokenize_names_what_the_vocabulary_lacks(model):
+    assert "'x' (U+0078)" in error_of(["tokenize", str(model), "axb"])
+
+
+def test_a_text_that_is_not_utf_8_is_told_in_one_line(model):
+    assert_one_line(nanogpt("tokenize", str(model), "a\udcff"), "not UTF-8")
+    assert_one_line(nanogpt("tokenize", str(model), input="\udcff"), "not UTF-8")
+
+
+@pytest.mark.parametrize("command", [["tokenize", "nowhere"], ["export", "dataset", "no", "there"]])
+def test_what_is_not_there_is_told(command, project):
+    assert "no" in error_of(command)
+    assert not (project / "there").exists()
+
+
+@pytest.mark.parametrize("tokenizer", ["char", "byte", "bpe"])
+def test_an_exported_dataset_is_what_nanogpt_reads(tokenizer, tmp_path):
+    (tmp_path / "text.txt").write_text("the cat sat on the mat. " * 90)
+    corpus, dataset = Corpus(files=["text.txt"]), Dataset(tokenizer=tokenizer, vocab_size=270)
+    prepare([tmp_path / "text.txt"], corpus, dataset, tmp_path / "ours")
+    main(["export", "dataset", str(tmp_path / "ours"), str(tmp_path / "theirs")])
+    meta = pickle.loads((tmp_path / "theirs/meta.pkl").read_bytes())
+    # As nanoGPT's train.py reads tokens, and its sample.py turns them into text.
+    tokens = np.memmap(tmp_path / "theirs/val.bin", dtype=np.uint16, mode="r")
+    assert tokens.max() < meta["vocab_size"] == len(meta["itos"])
+    assert (
+        "".join(meta["itos"][token] for token in tokens.tolist()) == "the cat sat on the mat. " * 9
+    )
+    assert [meta["itos"][meta["stoi"][c]] for c in "cat"] == ["c", "a", "t"]
+    assert (tmp_path / "theirs/train.bin").read_bytes() == (
+        tmp_path / "ours/train.bin"
+    ).read_bytes()
+
+
+@pytest.mark.mirror
+@pytest.mark.skipif(not MIRROR, reason="NANOGPT_MIRROR is not set: no GPT-2 vocabulary here")
+@pytest.mark.parametrize("name", ["gpt2", "a dataset that has it"])
+def test_tokens_of_gpt2_are_exported_without_a_vocabulary_which_nanogpt_has(name, tmp_path):
+    merges = GPT2_MERGES_URL.removeprefix("https://")
+    gpt2_tokenizer(Path(MIRROR) / merges).save(tmp_path / "gpt2.json")
+    (tmp_path / "text.txt").write_text("the cat sat on the mat. " * 90)
+    corpus, dataset = Corpus(files=["text.txt"]), Dataset(tokenizer=name)
+    files = [tmp_path / "text.txt"]
+    prepare(files, corpus, dataset, tmp_path / "ours", tokenizer_file=tmp_path / "gpt2.json")
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs/meta.pkl").write_text("of an earlier export")
+    main(["export", "dataset", str(tmp_path / "ours"), str(tmp_path / "theirs")])
+    assert sorted(p.name for p in (tmp_path / "theirs").iterdir()) == ["train.bin", "val.bin"]
+
+
+def test_tokens_of_32_bits_are_not_exported_as_nanogpt_would_misread_them(tmp_path):
+    letters = "".join(map(chr, range(0x10000, 0x20001)))
+    (tmp_path / "text.txt").write_text(letters, encoding="utf-8")
+    prepare([tmp_path / "text.txt"], Corpus(files=["t"]), Dataset(), tmp_path / "ours")
+    message = error_of(["export", "dataset", str(tmp_path / "ours"), str(tmp_path / "theirs")])
+    assert "uint32" in message
+    assert not (tmp_path / "theirs").exists()
+
+
+# --- Report, curves, speed ------------------------------------------------------------------
+
+
+def test_report_compares_what_lies_there_and_says_where(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    make_run(tmp_path, "whole")
+    (make_run(tmp_path, "early", model={"n_layer": 1}) / "eval.json").unlink()
+    main(["report"])
+    page = "results/report/now/index.html"
+    assert capsys.readouterr().out == f"2 runs; 0.880 bits per byte on play: {page}\n"
+    assert "(not evaluated)" in (tmp_path / page).read_text()
+
+
+def test_report_on_nothing_is_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "results: no such directory" in error_of(["report"])
+    (tmp_path / "results").mkdir()
+    assert "no runs to report on" in error_of(["report"])
+
+
+def test_bench_prints_what_it_measured_and_keeps_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.txt").write_text("All that glisters is not gold.\n" * 40)
+    shape = "{n_layer: 1, n_head: 1, n_embd: 8, block_size: 8}"
+    quick = f"first: {{dataset: letters, model: {shape}, bench: {{burn_in: 0, steps: 1}}}}"
+    (tmp_path / "config.yaml").write_text(CONFIG.partition("runs:")[0] + f"runs: {{{quick}}}")
+    made = tmp_path / "results/datasets/letters"
+    prepare([tmp_path / "text.txt"], Corpus(files=["text.txt"]), Dataset(), made)
+    main(["bench", "first"])
+    said = json.loads(capsys.readouterr().out)
+    assert said["model"]["n_embd"] == 8
+    assert said["tokens_per_second"] > 0
+    assert not (tmp_path / "results/first").exists()
+
+
+def test_bench_without_its_dataset_is_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.txt").write_text("text")
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    assert "no dataset here" in error_of(["bench", "first"])
+
+
+@pytest.mark.slow
+def test_watch_shows_finished_runs_and_those_that_grow(tmp_path):
+    make_run(tmp_path, "whole")
+    state = tmp_path / ".nanogpt/state/0123456789ab"
+    write_json(state / "run.json", {"run": "growing"})
+    (state / "metrics.jsonl").write_text(metrics_text(0.6, last_step=100))
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    command = "from nanogpt.cli.main import main; main()"
+    arguments = ["watch", "--port", str(port), "--every", "1"]
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    with subprocess.Popen(
+        [sys.executable, "-c", command, *arguments],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as watching:
+        try:
+
+            def steps(run):
+                """The steps of a run's validation loss, as TensorBoard's page asks for them."""
+                asked = {"run": run, "tag": "loss/val"}
+                url = f"http://localhost:{port}/data/plugin/scalars/scalars"
+                with contextlib.suppress(httpx.HTTPError, ValueError):
+                    return [step for _, step, _ in httpx.get(url, params=asked).json()]
+                return None
+
+            def wait_for(run, wanted):
+                end = time.monotonic() + 60
+                while (found := steps(run)) != wanted and time.monotonic() < end:
+                    time.sleep(0.5)
+                assert found == wanted
+
+            wait_for("whole", [0, 100, 200, 300, 400])
+            wait_for("growing", [0, 100])
+            (state / "metrics.jsonl").write_text(metrics_text(0.6, last_step=300))
+            wait_for("growing", [0, 100, 200, 300])
+        finally:
+            watching.terminate()
+        assert watching.wait(30) == 128 + signal.SIGTERM
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"http://localhost:{port}/")

@@ -1,0 +1,302 @@
+"""Samples are what the model's probabilities say, token by token, whatever the cache does."""
+
+import re
+
+import pytest
+import torch
+
+from nanogpt.config.schema import ModelSettings, SampleSettings, UserError
+from nanogpt.data.tokenizers import char_tokenizer
+from nanogpt.inference.sampling import encode_prompt, generate, sample, stream
+from nanogpt.model.gpt import GPT
+from nanogpt.training.saved_state import load_model, save_model
+
+TOKENIZER = char_tokenizer("abcdefghijklmnopqrstuvwxyz .,\nÉ日🎭")
+VOCAB = TOKENIZER.vocab_size
+BASE = SampleSettings(
+    start="once",
+    num_samples=1,
+    max_new_tokens=12,
+    temperature=1.0,
+    top_k=0,
+    seed=1337,
+    device="cpu",
+    dtype="float32",
+)
+
+
+def with_settings(**changes):
+    return SampleSettings.model_validate(BASE.model_dump() | changes)
+
+
+def make_model(block_size=16, scale=5.0):
+    """A model whose choices depend on all that it has read."""
+    torch.manual_seed(0)
+    small = {"n_layer": 2, "n_head": 2, "n_embd": 32, "dropout": 0.0}
+    model = GPT(ModelSettings(block_size=block_size, **small), VOCAB)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() >= 2:
+                parameter.mul_(scale)
+    return model
+
+
+def draw(model, prompt, settings):
+    """All tokens that are drawn, (B, T)."""
+    return torch.stack(list(generate(model, prompt, settings)), dim=1)
+
+
+@torch.no_grad()
+def likeliest(model, prompt, n_tokens):
+    """The likeliest continuation of a row, all of the context read anew for every token.
+
+    A context longer than block_size is cut to half of block_size, and grows again.
+    """
+    block_size = model.settings.block_size
+    context, drawn = prompt[-block_size:].tolist(), []
+    for _ in range(n_tokens):
+        if len(context) > block_size:
+            context = context[-max(1, block_size // 2) :]
+        drawn.append(model.eval()(torch.tensor([context]))[0, -1].argmax().item())
+        context.append(drawn[-1])
+    return drawn
+
+
+def random_prompts(n_rows, length):
+    return torch.randint(VOCAB, (n_rows, length), generator=torch.Generator().manual_seed(5))
+
+
+@pytest.mark.parametrize("length", [1, 4, 15])
+def test_with_a_cache_come_the_same_tokens_as_without(length):
+    model = make_model()
+    prompts = random_prompts(4, length)
+    n_tokens = 16 - length
+    drawn = draw(model, prompts, with_settings(top_k=1, max_new_tokens=n_tokens))
+    assert drawn.shape == (4, n_tokens)
+    assert drawn.tolist() == [likeliest(model, prompt, n_tokens) for prompt in prompts]
+
+
+@pytest.mark.parametrize("block_size", [1, 2, 3, 8, 16])
+@pytest.mark.parametrize("length", [1, 7, 16])
+def test_beyond_block_size_the_last_half_is_the_new_context(block_size, length):
+    model = make_model(block_size)
+    prompts = random_prompts(3, length)
+    drawn = draw(model, prompts, with_settings(top_k=1, max_new_tokens=60))
+    assert drawn.tolist() == [likeliest(model, prompt, 60) for prompt in prompts]
+
+
+@pytest.mark.parametrize("length", [16, 17, 24, 100])
+def test_of_a_prompt_longer_than_block_size_the_end_is_read(length):
+    model = make_model()
+    prompts = random_prompts(3, length)
+    drawn = draw(model, prompts, with_settings(top_k=1))
+    assert drawn.tolist() == [likeliest(model, prompt, 12) for prompt in prompts]
+    assert drawn.tolist() == draw(model, prompts[:, -16:], with_settings(top_k=1)).tolist()
+
+
+def test_the_tokens_of_bfloat16_are_tokens():
+    drawn = draw(make_model(), random_prompts(3, 4), with_settings(dtype="bfloat16"))
+    assert drawn.shape == (3, 12)
+    assert ((drawn >= 0) & (drawn < VOCAB)).all()
+
+
+def test_the_same_seed_gives_the_same_tokens_and_another_seed_others():
+    model, prompts = make_model(), random_prompts(3, 4)
+    first = draw(model, prompts, BASE)
+    torch.manual_seed(99)
+    assert torch.equal(draw(model, prompts, BASE), first)
+    assert not torch.equal(draw(model, prompts, with_settings(seed=1)), first)
+
+
+def test_equal_prompts_get_samples_of_their_own():
+    drawn = draw(make_model(), random_prompts(1, 4).expand(8, -1), BASE)
+    assert len({tuple(row) for row in drawn.tolist()}) == 8
+
+
+def test_sampling_is_without_dropout():
+    model = make_model()
+    dropping = GPT(model.settings.model_copy(update={"dropout": 0.9}), VOCAB)
+    dropping.load_state_dict(model.state_dict())
+    prompts = random_prompts(3, 4)
+    assert torch.equal(draw(dropping.train(), prompts, BASE), draw(model, prompts, BASE))
+
+
+N_ROWS = 5_000
+
+
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 2.5])
+@torch.no_grad()
+def test_tokens_are_drawn_with_the_models_probabilities_at_that_temperature(temperature):
+    model, prompt = make_model(scale=4.0), random_prompts(1, 4)
+    settings = with_settings(temperature=temperature, max_new_tokens=1)
+    drawn = draw(model, prompt.expand(N_ROWS, -1), settings)[:, 0]
+    share = torch.bincount(drawn, minlength=VOCAB) / N_ROWS
+    expected = torch.softmax(model(prompt)[0, -1] / temperature, -1)
+    error = (expected * (1 - expected) / N_ROWS).sqrt()
+    assert ((share - expected).abs() < 5 * error + 1 / N_ROWS).all()
+
+
+@pytest.mark.parametrize("top_k", [1, 3, VOCAB - 1])
+@torch.no_grad()
+def test_top_k_leaves_the_likeliest_tokens_and_their_proportions(top_k):
+    model, prompt = make_model(scale=2.0), random_prompts(1, 4)
+    settings = with_settings(top_k=top_k, max_new_tokens=1, temperature=2.0)
+    drawn = draw(model, prompt.expand(N_ROWS, -1), settings)[:, 0]
+    logits = model(prompt)[0, -1] / 2.0
+    kept = logits.sort(descending=True).indices[:top_k]
+    assert set(drawn.tolist()) == set(kept.tolist())
+    share = torch.bincount(drawn, minlength=VOCAB)[kept] / N_ROWS
+    expected = torch.softmax(logits[kept], -1)
+    assert ((share - expected).abs() < 5 * (expected * (1 - expected) / N_ROWS).sqrt() + 1e-6).all()
+
+
+@pytest.mark.parametrize("top_k", [0, VOCAB, 10 * VOCAB])
+def test_top_k_of_none_or_all_leaves_every_token(top_k):
+    model, prompts = make_model(), random_prompts(3, 4)
+    assert torch.equal(draw(model, prompts, with_settings(top_k=top_k)), draw(model, prompts, BASE))
+
+
+def test_a_very_low_temperature_chooses_the_likeliest():
+    model, prompts = make_model(), random_prompts(3, 4)
+    drawn = draw(model, prompts, with_settings(temperature=1e-6))
+    assert drawn.tolist() == [likeliest(model, prompt, 12) for prompt in prompts]
+
+
+def test_the_lowest_temperature_chooses_the_likeliest():
+    model, prompts = make_model(), random_prompts(3, 4)
+    drawn = draw(model, prompts, with_settings(temperature=1e-6))
+    assert drawn.tolist() == [likeliest(model, prompt, 12) for prompt in prompts]
+
+
+# --- Prompts --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    model = make_model()
+    path = tmp_path_factory.mktemp("sampled") / "model"
+    save_model(path, model.state_dict(), model.settings, TOKENIZER)
+    return path
+
+
+@pytest.fixture
+def checkpoint(directory):
+    return load_model(directory)
+
+
+def test_a_prompt_becomes_its_tokens(checkpoint):
+    text, tokens = encode_prompt(checkpoint, with_settings(start="a 日b"))
+    assert text == "a 日b"
+    assert tokens.tolist() == [TOKENIZER.encode("a 日b").tolist()]
+
+
+def test_a_prompt_can_stand_in_a_file(checkpoint, tmp_path):
+    path = tmp_path / "prompt.txt"
+    path.write_bytes("É 日\n".encode())
+    assert encode_prompt(checkpoint, with_settings(start=f"FILE:{path}"))[0] == "É 日\n"
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\xff\xfe\xfa"])
+def test_a_prompt_file_that_cannot_be_read_is_named(checkpoint, tmp_path, content):
+    path = tmp_path / "prompt.txt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError) as error:
+        encode_prompt(checkpoint, with_settings(start=f"FILE:{path}"))
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_unknown_characters_of_a_prompt_are_named(checkpoint):
+    with pytest.raises(UserError) as error:
+        encode_prompt(checkpoint, with_settings(start="a Zebra!"))
+    message = str(error.value)
+    for part in ("sample.start", "'Z' (U+005A)", "'!' (U+0021)", "unknown: skip"):
+        assert part in message
+    assert "\n" not in message
+
+
+def test_unknown_characters_can_be_skipped(checkpoint):
+    text, tokens = encode_prompt(checkpoint, with_settings(start="a Zebra!", unknown="skip"))
+    assert text == "a ebra"
+    assert tokens.tolist() == [TOKENIZER.encode("a ebra").tolist()]
+
+
+def test_a_prompt_of_which_nothing_is_left_is_refused(checkpoint):
+    with pytest.raises(UserError, match=r"sample\.start: no character"):
+        encode_prompt(checkpoint, with_settings(start="ZZ!", unknown="skip"))
+
+
+# --- samples.txt and the stream -------------------------------------------------------------
+
+
+def write_samples(directory, path, **changes):
+    sample("fable", directory, with_settings(**changes), path)
+    return path.read_text(encoding="utf-8")
+
+
+def split_samples(text):
+    """What stands below each heading, without the line end that closes it."""
+    parts = re.split(r"\n--- sample (\d+) of (\d+) -+\n", text)
+    assert parts[1::3] == [str(n + 1) for n in range(len(parts) // 3)]
+    assert set(parts[2::3]) == {str(len(parts) // 3)}
+    bodies = parts[3::3]
+    assert all(body.endswith("\n") for body in bodies)
+    return parts[0], [body[:-1] for body in bodies]
+
+
+def test_samples_are_headed_by_the_run_and_its_settings(directory, tmp_path):
+    text = write_samples(directory, tmp_path / "samples.txt", num_samples=2, start="a\nb")
+    head, _ = split_samples(text)
+    lines = head.splitlines()
+    assert lines[0] == "# 2 samples of fable"
+    settings = with_settings(num_samples=2, start="a\nb").model_dump()
+    assert lines[1:] == [f"# {name}: {value!r}" for name, value in settings.items()]
+    assert "# start: 'a\\nb'" in lines
+    assert "# temperature: 1.0" in lines
+
+
+def test_samples_are_the_prompt_and_the_tokens_that_were_drawn(directory, checkpoint, tmp_path):
+    text = write_samples(directory, tmp_path / "samples.txt", num_samples=3, max_new_tokens=40)
+    _, samples = split_samples(text)
+    prompts = torch.from_numpy(TOKENIZER.encode("once").astype("int64")).expand(3, -1)
+    drawn = draw(checkpoint.model, prompts, with_settings(max_new_tokens=40))
+    assert samples == ["once" + TOKENIZER.decode(row) for row in drawn]
+    assert len(set(samples)) == 3
+    assert all(len(one) == 4 + 40 for one in samples)
+
+
+def test_the_same_settings_give_the_same_bytes(directory, tmp_path):
+    for name in ("first.txt", "second.txt"):
+        torch.rand(3)
+        write_samples(directory, tmp_path / name, num_samples=3)
+    assert (tmp_path / "first.txt").read_bytes() == (tmp_path / "second.txt").read_bytes()
+    other = write_samples(directory, tmp_path / "other.txt", num_samples=3, seed=1)
+    assert split_samples(other)[1] != split_samples((tmp_path / "first.txt").read_text())[1]
+
+
+def test_samples_that_cannot_be_drawn_leave_no_file(directory, tmp_path):
+    with pytest.raises(UserError):
+        write_samples(directory, tmp_path / "samples.txt", start="Z")
+    assert not (tmp_path / "samples.txt").exists()
+
+
+def test_a_stream_yields_the_text_that_a_samples_tokens_decode_to(directory, checkpoint, tmp_path):
+    for number in range(3):
+        changes = {"seed": 1337 + number, "max_new_tokens": 30}
+        text = write_samples(directory, tmp_path / "samples.txt", **changes)
+        _, (one,) = split_samples(text)
+        assert "".join(stream(checkpoint, with_settings(**changes))) == one + "\n"
+
+
+def test_a_stream_of_many_has_one_seed_after_another(checkpoint):
+    together = "".join(stream(checkpoint, with_settings(num_samples=3)))
+    alone = ["".join(stream(checkpoint, with_settings(seed=seed))) for seed in (1337, 1338, 1339)]
+    assert together == "".join(alone)
+    assert len(set(alone)) == 3
+
+
+def test_a_stream_comes_token_by_token(checkpoint):
+    pieces = stream(checkpoint, BASE)
+    assert next(pieces) == "once"
+    assert [len(piece) for piece in pieces] == [1] * 12 + [1]

@@ -1,0 +1,350 @@
+"""The model is GPT-2: shapes, initial weights, causality; and a cache changes nothing."""
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from nanogpt.config.schema import ModelSettings
+from nanogpt.model.gpt import (
+    GPT,
+    MATMUL_ATTENTION_MAX_TOKENS,
+    attend,
+    linear,
+    rotary_angles,
+    rotate,
+)
+
+VOCAB = 65
+
+
+def make_model(settings, vocab_size=VOCAB, seed=0, scale=5.0):
+    """A model in evaluation mode whose weights are large enough for attention to attend."""
+    torch.manual_seed(seed)
+    model = GPT(settings, vocab_size).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() >= 2:
+                parameter.mul_(scale)
+    return model
+
+
+@pytest.fixture(params=["learned", "rotary"])
+def model(tiny, request):
+    return make_model(tiny.model_copy(update={"position": request.param}))
+
+
+@pytest.fixture
+def tokens(tiny):
+    generator = torch.Generator().manual_seed(1)
+    return torch.randint(VOCAB, (3, tiny.block_size), generator=generator)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.no_grad()
+def test_a_token_never_sees_what_comes_after_it(model, tokens, dtype):
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        before = model(tokens)
+        for t in range(tokens.shape[1]):
+            changed = tokens.clone()
+            changed[:, t] = (changed[:, t] + 1) % VOCAB
+            after = model(changed)
+            assert torch.equal(before[:, :t], after[:, :t])
+            assert not torch.allclose(before[:, t], after[:, t])
+
+
+@torch.no_grad()
+def test_a_token_sees_everything_before_it(model, tokens):
+    before = model(tokens)
+    for t in range(tokens.shape[1]):
+        changed = tokens.clone()
+        changed[:, t] = (changed[:, t] + 1) % VOCAB
+        moved = (model(changed) - before).abs().amax(-1)[:, t:]  # (B, T - t)
+        assert (moved > 1e-4).all()
+
+
+@torch.no_grad()
+def test_a_tokens_place_matters(model):
+    logits = model(torch.tensor([[1, 2, 3], [2, 1, 3]]))[:, -1]
+    assert not torch.allclose(logits[0], logits[1], atol=1e-3)
+
+
+@torch.no_grad()
+def test_sequences_of_a_batch_do_not_see_one_another(model, tokens):
+    together = model(tokens)
+    for row in range(len(tokens)):
+        torch.testing.assert_close(model(tokens[[row]])[0], together[row])
+
+
+@torch.no_grad()
+def test_logits_have_one_row_of_the_vocabulary_for_each_token(model):
+    assert model(torch.zeros(2, 7, dtype=torch.long)).shape == (2, 7, VOCAB)
+    assert model.hidden(torch.zeros(2, 7, dtype=torch.long)).shape == (2, 7, 32)
+
+
+def count(settings, vocab_size):
+    """The arithmetic of GPT-2's shapes, from its paper's description and not from its layers."""
+    C = settings.n_embd
+    matrices = settings.n_layer * 12 * C**2 + (vocab_size + settings.block_size) * C
+    norms = (2 * settings.n_layer + 1) * C
+    biases = settings.n_layer * (3 + 1 + 4 + 1) * C + norms
+    return matrices + norms + (biases if settings.bias else 0)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("n_layer", "n_head", "n_embd"), [(1, 1, 8), (2, 2, 32), (3, 4, 24)])
+def test_the_number_of_parameters_is_gpt2s(n_layer, n_head, n_embd, bias):
+    settings = ModelSettings(
+        n_layer=n_layer, n_head=n_head, n_embd=n_embd, block_size=16, bias=bias
+    )
+    assert GPT(settings, VOCAB).n_parameters() == count(settings, VOCAB)
+
+
+def test_gpt2_has_its_124_million_parameters():
+    settings = ModelSettings(n_layer=12, n_head=12, n_embd=768, block_size=1024, bias=True)
+    with torch.device("meta"):
+        assert GPT(settings, 50257).n_parameters() == 124_439_808
+
+
+def test_nanogpts_character_model_has_its_10_65_million_parameters():
+    settings = ModelSettings(n_layer=6, n_head=6, n_embd=384, block_size=256)
+    with torch.device("meta"):
+        model = GPT(settings, VOCAB)
+    # nanoGPT leaves the position embeddings out when it counts.
+    assert model.n_parameters() - model.wpe.weight.numel() == 10_646_784
+
+
+def test_initial_weights_are_gpt2s():
+    settings = ModelSettings(n_layer=8, n_head=2, n_embd=128, block_size=64, bias=True)
+    torch.manual_seed(0)
+    model = GPT(settings, VOCAB)
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            assert (parameter == 0).all(), name
+        elif "ln_" in name:
+            assert (parameter == 1).all(), name
+        else:
+            into_the_stream = name.endswith("c_proj.weight")
+            std = 0.02 / math.sqrt(2 * 8) if into_the_stream else 0.02
+            standard_error = std / math.sqrt(2 * parameter.numel())
+            assert abs(parameter.std().item() - std) < 5 * standard_error, name
+            assert abs(parameter.mean().item()) < 5 * std / math.sqrt(parameter.numel()), name
+
+
+@pytest.mark.parametrize("vocab_size", [10, 65, 1000])
+@torch.no_grad()
+def test_an_untrained_model_is_about_as_good_as_guessing(tiny, vocab_size):
+    torch.manual_seed(0)
+    model = GPT(tiny, vocab_size)
+    rows = torch.randint(vocab_size, (64, 17))
+    loss = F.cross_entropy(model(rows[:, :-1]).flatten(0, 1), rows[:, 1:].flatten())
+    assert loss.item() == pytest.approx(math.log(vocab_size), abs=0.05)
+
+
+@torch.no_grad()
+def test_the_output_layer_is_the_token_embedding(model, tokens):
+    assert [name for name, p in model.named_parameters() if VOCAB in p.shape] == ["wte.weight"]
+    assert [name for name, t in model.state_dict().items() if VOCAB in t.shape] == ["wte.weight"]
+    expected = model.hidden(tokens) @ model.wte.weight.T
+    torch.testing.assert_close(model(tokens), expected)
+
+
+def test_without_bias_there_is_none(tiny):
+    names = [name for name, _ in GPT(tiny, VOCAB).named_parameters()]
+    assert not [name for name in names if "bias" in name]
+    with_bias = GPT(tiny.model_copy(update={"bias": True}), VOCAB)
+    biases = [name for name, _ in with_bias.named_parameters() if name.endswith("bias")]
+    assert len(biases) == 2 * 6 + 1  # of each block's four layers and two norms, and of ln_f
+
+
+def test_parameters_bear_gpt2s_names(tiny):
+    block = {"ln_1", "attn.c_attn", "attn.c_proj", "ln_2", "mlp.c_fc", "mlp.c_proj"}
+    names = {f"h.{layer}.{name}.weight" for layer in range(2) for name in block}
+    names |= {"wte.weight", "wpe.weight", "ln_f.weight"}
+    assert GPT(tiny, VOCAB).state_dict().keys() == names
+
+
+@pytest.mark.parametrize("S", [1, 7, 64, 128])
+@pytest.mark.parametrize("one_new_token", [False, True])
+def test_bfloat16_attention_on_a_cpu_equals_the_fused_one(S, one_new_token):
+    generator = torch.Generator().manual_seed(S)
+    q, k, v = torch.randn(3, 2, 3, S, 16, generator=generator)
+    q = 2 * q  # so that some tokens are attended to far more than others
+    if one_new_token:
+        q = q[:, :, -1:]
+    q, k, v = q.bfloat16(), k.bfloat16(), v.bfloat16()
+    ours = attend(q, k, v, dropout=0.0)
+    fused = F.scaled_dot_product_attention(q, k, v, is_causal=not one_new_token)
+    exact = F.scaled_dot_product_attention(
+        q.double(), k.double(), v.double(), is_causal=not one_new_token
+    )
+    assert ours.dtype == torch.bfloat16
+    # bfloat16 has 8 bits, values go to about 3: an error of 2**-9 each, some of them summed.
+    torch.testing.assert_close(ours.double(), exact, atol=0.03, rtol=0.02)
+    torch.testing.assert_close(ours, fused, atol=0.03, rtol=0.02)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("S", [40, MATMUL_ATTENTION_MAX_TOKENS + 1])
+def test_attention_is_a_softmax_over_what_came_before(dtype, S):
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = torch.randn(3, 1, 2, S, 8, generator=generator).to(dtype)
+    expected = torch.empty(1, 2, S, 8)
+    for t in range(S):
+        scores = torch.einsum("bhd,bhsd->bhs", q[:, :, t].float(), k[:, :, : t + 1].float())
+        weights = (scores / math.sqrt(8)).softmax(-1)
+        expected[:, :, t] = torch.einsum("bhs,bhsd->bhd", weights, v[:, :, : t + 1].float())
+    tolerance = 1e-5 if dtype == torch.float32 else 0.03
+    torch.testing.assert_close(attend(q, k, v, 0.0).float(), expected, atol=tolerance, rtol=0.02)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_attention_drops_weights_and_keeps_their_sum_on_average(dtype):
+    torch.manual_seed(0)
+    q = torch.zeros(1, 1, 200, 4, dtype=dtype)
+    ones = torch.ones(1, 1, 200, 4, dtype=dtype)
+    out = attend(q, q, ones, dropout=0.5)[0, 0, -100:, 0].float()  # all weights are alike
+    assert out.std() > 0.02
+    assert out.mean().item() == pytest.approx(1, abs=0.05)
+    assert torch.equal(attend(q, q, ones, 0.0), attend(q, q, ones, 0.0))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.no_grad()
+def test_dropout_is_only_while_training(tiny, tokens, dtype):
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        model = make_model(tiny.model_copy(update={"dropout": 0.5}))
+        without = make_model(tiny)
+        assert torch.equal(model(tokens), without(tokens))
+        model.train()
+        assert not torch.allclose(model(tokens), model(tokens))
+        assert torch.equal(without.train()(tokens), without.eval()(tokens))
+
+
+@torch.no_grad()
+def test_dropout_is_on_embeddings_attention_weights_and_what_joins_the_stream(tiny, tokens):
+    model = make_model(tiny.model_copy(update={"dropout": 1 - 1e-9})).train()
+    reached = {}
+
+    def record(name):
+        return lambda _, inputs: reached.update({name: inputs[0]})
+
+    model.h[0].register_forward_pre_hook(record("first block"))
+    model.ln_f.register_forward_pre_hook(record("last norm"))
+    model(tokens)
+    assert not reached["first block"].any()
+    assert not reached["last norm"].any()
+    attention = model.h[0].attn
+    attention.c_proj.register_forward_pre_hook(record("projection"))
+    attention(torch.randn(2, 16, 32), None, None, 0)
+    assert not reached["projection"].any()
+
+
+@pytest.mark.parametrize("prompt_length", [1, 5, 15, 16])
+@torch.no_grad()
+def test_with_a_cache_the_logits_are_those_of_one_forward_pass(model, tokens, prompt_length):
+    cache = model.new_cache(len(tokens), torch.float32)
+    pieces = [model(tokens[:, :prompt_length], cache)]
+    for t in range(prompt_length, tokens.shape[1]):
+        assert cache.length == t
+        pieces.append(model(tokens[:, t : t + 1], cache))
+    torch.testing.assert_close(torch.cat(pieces, dim=1), model(tokens), atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_a_bfloat16_cache_gives_the_logits_of_one_forward_pass_in_bfloat16(model, tokens):
+    with torch.autocast("cpu", torch.bfloat16):
+        cache = model.new_cache(len(tokens), torch.bfloat16)
+        pieces = [model(tokens[:, :5], cache)]
+        pieces += [model(tokens[:, [t]], cache) for t in range(5, tokens.shape[1])]
+        whole = model(tokens)
+    torch.testing.assert_close(torch.cat(pieces, dim=1), whole, atol=0.1, rtol=0.05)
+
+
+@pytest.mark.parametrize(("activation", "approximate"), [("gelu", "none"), ("gelu_tanh", "tanh")])
+@torch.no_grad()
+def test_the_activation_is_the_one_that_is_set(tiny, activation, approximate):
+    mlp = make_model(tiny.model_copy(update={"activation": activation})).h[0].mlp
+    x = torch.randn(50, 32, generator=torch.Generator().manual_seed(0))
+    u = x.double() @ mlp.c_fc.weight.double().T
+    if approximate == "none":
+        u = u * 0.5 * (1 + torch.erf(u / math.sqrt(2)))
+    else:
+        u = 0.5 * u * (1 + torch.tanh(math.sqrt(2 / math.pi) * (u + 0.044715 * u**3)))
+    # The two differ by 5e-4 at most, so float32's rounding does not confuse them.
+    torch.testing.assert_close(
+        mlp(x), (u @ mlp.c_proj.weight.double().T).float(), atol=1e-5, rtol=0
+    )
+
+
+def test_the_two_activations_differ(tiny):
+    tokens = torch.arange(16)[None]
+    exact, tanh = (
+        make_model(tiny.model_copy(update={"activation": a}))(tokens) for a in ("gelu", "gelu_tanh")
+    )
+    assert not torch.equal(exact, tanh)
+    torch.testing.assert_close(exact, tanh, atol=0.05, rtol=0)
+
+
+def test_the_same_seed_gives_the_same_initial_weights(tiny):
+    first, second, other = (make_model(tiny, seed=s).state_dict() for s in (0, 0, 1))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not torch.equal(first["wte.weight"], other["wte.weight"])
+
+
+# --- Rotary positions -----------------------------------------------------------------------
+
+
+def test_a_rotated_pair_is_a_complex_number_times_a_turn():
+    """RoPE's formula, written with complex numbers: x_m -> x_m exp(i m 10000^(-2j/D))."""
+    x = torch.randn(2, 3, 7, 8, generator=torch.Generator().manual_seed(0))
+    turned = rotate(x, rotary_angles(7, 8))
+    pairs = torch.complex(x[..., :4].double(), x[..., 4:].double())
+    places = torch.arange(7, dtype=torch.float64)[:, None]
+    speeds = 10_000.0 ** (-2 * torch.arange(4, dtype=torch.float64) / 8)
+    expected = pairs * torch.exp(1j * places * speeds)
+    torch.testing.assert_close(turned[..., :4].double(), expected.real, atol=1e-5, rtol=0)
+    torch.testing.assert_close(turned[..., 4:].double(), expected.imag, atol=1e-5, rtol=0)
+
+
+def test_rotated_scores_depend_on_distance_and_not_on_place():
+    q, k = torch.randn(2, 1, 1, 1, 8, generator=torch.Generator().manual_seed(0))
+    angles = rotary_angles(20, 8)
+    scores = [(rotate(q, angles[[n + 3]]) * rotate(k, angles[[n]])).sum().item() for n in range(17)]
+    assert scores == pytest.approx([scores[0]] * 17, abs=1e-5)
+    farther = (rotate(q, angles[[5]]) * rotate(k, angles[[0]])).sum().item()
+    assert abs(farther - scores[0]) > 1e-3
+
+
+def test_rotary_positions_are_not_learned_and_not_stored(tiny):
+    model = GPT(tiny.model_copy(update={"position": "rotary"}), VOCAB)
+    assert "wpe.weight" not in model.state_dict()
+    assert not [name for name in model.state_dict() if "angles" in name]
+
+
+# --- Linear layers --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 8), (5, 8)])
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_a_linear_layer_and_its_gradients_are_torchs(shape, with_bias):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(shape, generator=generator)
+    weight = torch.randn(6, 8, generator=generator)
+    bias = torch.randn(6, generator=generator) if with_bias else None
+    outcomes = []
+    for layer in (linear, F.linear):
+        given = [None if t is None else t.clone().requires_grad_() for t in (x, weight, bias)]
+        y = layer(*given)
+        y.square().sum().backward()
+        outcomes.append([y, *(t.grad for t in given if t is not None)])
+    for ours, theirs in zip(*outcomes, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-5)
+
+
+def test_a_linear_layer_follows_autocast():
+    x, weight = torch.randn(2, 4, 8), torch.randn(6, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert linear(x, weight).dtype == torch.bfloat16
+    assert linear(x, weight).dtype == torch.float32

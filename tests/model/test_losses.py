@@ -1,0 +1,184 @@
+"""The loss over windows is that of a slow loop by hand."""
+
+import itertools
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nanogpt.artifacts import manifests as manifest
+from nanogpt.config.schema import EvalSettings, ModelSettings
+from nanogpt.model.gpt import GPT
+from nanogpt.model.losses import (
+    n_full_windows,
+    predictions,
+    token_nats,
+    window_starts,
+    windows_loss,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+SETTINGS = EvalSettings(batch_size=4, eval_iters=3, seed=1337, device="cpu", dtype="float32")
+BLOCK = 16
+
+
+def make_model(vocab_size, seed=0, scale=5.0, **changes):
+    """A model of block size 16 that is sure of itself, so that each token's loss is its own."""
+    small = {"n_layer": 2, "n_head": 2, "n_embd": 32, "block_size": BLOCK, "dropout": 0.0}
+    torch.manual_seed(seed)
+    model = GPT(ModelSettings(**small | changes), vocab_size)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() >= 2:
+                parameter.mul_(scale)
+    return model
+
+
+def make_tokens(n_tokens, vocab_size, seed=0):
+    return np.random.default_rng(seed).integers(vocab_size, size=n_tokens).astype(np.uint16)
+
+
+@torch.no_grad()
+def log_probabilities(model, context):
+    """What a model gives each token, (V,), after the ids of a context."""
+    logits = model.eval()(torch.tensor([[int(id_) for id_ in context]]))[0, -1]
+    return logits.double().log_softmax(-1).numpy()
+
+
+def slow_nats(model, tokens):
+    """The nats of all tokens but the first, each after what its window holds before it."""
+    return [
+        -log_probabilities(model, tokens[(i - 1) // BLOCK * BLOCK : i])[int(tokens[i])]
+        for i in range(1, len(tokens))
+    ]
+
+
+def slow_loss(model, tokens):
+    return sum(slow_nats(model, tokens))
+
+
+MODEL = make_model(11)
+
+
+# --- The loss over windows ------------------------------------------------------------------
+
+
+def test_the_loss_over_some_windows_is_theirs_alone():
+    tokens = make_tokens(200, 11)
+    starts = np.array([16, 96, 176])
+    loss = windows_loss(MODEL, tokens, starts, SETTINGS)
+    expected = sum(slow_loss(MODEL, tokens[start : start + BLOCK + 1]) for start in starts)
+    assert loss.nats == pytest.approx(expected, rel=1e-5)
+    assert loss.n_tokens == 3 * BLOCK
+    assert loss.mean == pytest.approx(expected / 48, rel=1e-5)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 7, 1000])
+def test_the_batch_size_does_not_change_the_loss(batch_size):
+    tokens = make_tokens(501, 11)
+    starts = np.arange(0, 480, 7)
+    expected = windows_loss(MODEL, tokens, starts, SETTINGS)
+    other = SETTINGS.model_copy(update={"batch_size": batch_size})
+    found = windows_loss(MODEL, tokens, starts, other)
+    assert found.mean == pytest.approx(expected.mean, abs=1e-6)
+    assert found.n_tokens == expected.n_tokens
+
+
+def test_the_loss_is_without_dropout_and_leaves_the_model_as_it_was():
+    model = make_model(11, dropout=0.5)
+    tokens = make_tokens(100, 11)
+    starts = np.array([0, 30, 60])
+    expected = windows_loss(MODEL, tokens, starts, SETTINGS)
+    for training in (True, False):
+        model.train(training)
+        assert windows_loss(model, tokens, starts, SETTINGS) == expected
+        assert model.training is training
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_bfloat16_is_near_float32_and_not_the_same():
+    tokens = make_tokens(300, 11)
+    starts = np.arange(0, 280, BLOCK)
+    exact = windows_loss(MODEL, tokens, starts, SETTINGS).mean
+    rounded = SETTINGS.model_copy(update={"dtype": "bfloat16"})
+    loss = windows_loss(MODEL, tokens, starts, rounded).mean
+    assert loss != exact
+    assert loss == pytest.approx(exact, rel=0.02)
+
+
+def test_the_nats_are_added_in_float64():
+    tokens = make_tokens(5000, 11)
+    starts = np.arange(0, 4900, 3)
+    batches = predictions(MODEL, tokens, starts, SETTINGS)
+    nats = [token_nats(logits, targets).flatten().tolist() for targets, logits in batches]
+    expected = math.fsum(itertools.chain(*nats))
+    assert windows_loss(MODEL, tokens, starts, SETTINGS).nats == pytest.approx(expected, rel=1e-13)
+
+
+def test_predictions_are_those_of_the_asked_windows_and_length():
+    tokens = make_tokens(100, 11)
+    (first, second) = predictions(MODEL, tokens, np.array([0, 7, 9, 11, 90]), SETTINGS, 5)
+    targets, logits = second
+    assert targets.tolist() == [tokens[91:96].tolist()]
+    assert first[0].shape == (4, 5)
+    assert first[1].shape == (4, 5, 11)
+    expected = log_probabilities(MODEL, tokens[90:93])
+    assert logits[0, 2].log_softmax(-1).numpy() == pytest.approx(expected, abs=1e-4)
+
+
+# --- Windows spread over a split ------------------------------------------------------------
+
+
+@given(n_tokens=st.integers(2, 5000), block_size=st.integers(1, 64), n_windows=st.integers(1, 400))
+def test_windows_are_spread_evenly_without_overlap(n_tokens, block_size, n_windows):
+    starts = window_starts(n_tokens, block_size, n_windows)
+    full = n_full_windows(n_tokens, block_size)
+    assert full * block_size < n_tokens <= (full + 1) * block_size + 1
+    assert len(starts) == min(n_windows, full)
+    if not len(starts):
+        return
+    assert (starts % block_size == 0).all()
+    assert starts[0] == 0
+    assert starts[-1] + block_size < n_tokens  # the last target exists
+    gaps = np.diff(starts) // block_size
+    if len(gaps):
+        assert gaps.min() >= 1
+        assert gaps.max() - gaps.min() <= 1
+        assert starts[-1] == (full - 1) * block_size
+
+
+# --- Who depends on what --------------------------------------------------------------------
+
+
+@pytest.fixture
+def digests_after(tmp_path, monkeypatch):
+    """A function: which stages' digests an edit of a module's code changes."""
+    package = tmp_path / "nanogpt"
+    shutil.copytree(ROOT / "nanogpt", package, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(manifest, "PACKAGE", package)
+    scripts = ROOT / "workflow" / "scripts"
+
+    def digests():
+        names = ("prepare", "train", "eval", "sample")
+        return {name: manifest.code_digest(scripts / f"{name}.py") for name in names}
+
+    def changed(module):
+        before = digests()
+        with open(package / f"{module}.py", "a") as file:
+            file.write("\nassert True\n")
+        return {name for name, digest in digests().items() if digest != before[name]}
+
+    return changed
+
+
+def test_an_edit_of_evaluation_trains_nothing_again(digests_after):
+    assert digests_after("evaluate") == {"eval"}
+
+
+def test_an_edit_of_the_loss_trains_again_and_samples_only_what_that_changes(digests_after):
+    assert digests_after("loss") == {"train", "eval"}

@@ -1,0 +1,770 @@
+"""Training is a function of its settings: the same bytes again, and numbers that can be checked."""
+
+import json
+import logging
+import math
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.nn import functional as F
+
+from nanogpt.artifacts.states import ClaimedError, Held, find_states
+from nanogpt.config.schema import EvalSettings, TrainSettings, UserError
+from nanogpt.data import play as playwright
+from nanogpt.data.batches import load
+from nanogpt.evaluation.evaluate import evaluate
+from nanogpt.model.gpt import GPT
+from nanogpt.training import loop as train_module
+from nanogpt.training.loop import optimizer_step, train
+from nanogpt.training.optimizers import learning_rate_at
+from nanogpt.training.saved_state import load_model
+
+GOLDEN = Path(__file__).parent / "golden_loss.json"
+TIMES = {"seconds", "tokens_per_second"}  # the keys that may differ between equal runs
+
+BASE = TrainSettings(
+    max_iters=60,
+    batch_size=8,
+    learning_rate=3e-3,
+    min_lr=3e-4,
+    warmup_iters=5,
+    eval_interval=20,
+    eval_iters=5,
+    log_interval=10,
+    seed=1337,
+    device="cpu",
+    dtype="float32",
+)
+CONSTANT = {"decay_lr": False, "warmup_iters": 0}
+DIVERGES = {**CONSTANT, "learning_rate": 1e6, "max_iters": 10, "log_interval": 1}
+
+
+class Training:
+    """A directory in which a model is trained."""
+
+    def __init__(self, root):
+        self.state = root / "state"
+        self.results = root / "results"
+        self.model_directory = self.results / "model"
+
+    def run(self, dataset, model_settings, *, version="v", **changes):
+        checks = {
+            name: changes.pop(name) for name in {"check_lock", "check_owner"} & changes.keys()
+        }
+        settings = TrainSettings.model_validate(BASE.model_dump() | changes)
+        held = Held(self.state, version, **checks)
+        done = train("tiny", dataset, model_settings, settings, held, self.results)
+        self.layouts = done.layouts
+        shutil.rmtree(self.state)
+        return self
+
+    @property
+    def metrics(self):
+        return read_metrics(self.results / "metrics.jsonl")
+
+    @property
+    def weights(self):
+        return load_file(self.model_directory / "model.safetensors")
+
+    @property
+    def weight_bytes(self):
+        return (self.model_directory / "model.safetensors").read_bytes()
+
+
+def read_metrics(path):
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
+
+    lines = path.read_text().splitlines()
+    return [json.loads(line, parse_constant=refuse) for line in lines]
+
+
+def without_times(metrics):
+    return [{k: v for k, v in line.items() if k not in TIMES} for line in metrics]
+
+
+@torch.no_grad()
+def split_loss(model, tokens):
+    """The mean loss over all whole windows of a split, computed in one go."""
+    T = model.settings.block_size
+    n = (len(tokens) - 1) // T
+    ids = torch.from_numpy(np.array(tokens, dtype=np.int64))
+    logits = model.eval()(ids[: n * T].view(n, T))
+    return F.cross_entropy(logits.double().flatten(0, 1), ids[1 : n * T + 1]).item()
+
+
+@pytest.fixture
+def training(tmp_path):
+    return Training(tmp_path)
+
+
+@pytest.fixture
+def another_training(tmp_path):
+    return Training(tmp_path / "another")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, play, tiny):
+    return Training(tmp_path_factory.mktemp("trained")).run(play, tiny)
+
+
+# --- What is written ------------------------------------------------------------------------
+
+
+def test_the_loss_falls(trained):
+    first, last = trained.metrics[0], trained.metrics[-1]
+    assert last["loss"] < first["val_loss"] - 0.5
+    assert last["val_loss"] < first["val_loss"] - 0.5
+    assert last["train_loss"] < first["train_loss"] - 0.5
+
+
+def test_steps_are_logged_at_their_intervals_with_the_documented_keys(trained):
+    lines = {line["step"]: line for line in trained.metrics}
+    assert list(lines) == [0, 10, 20, 30, 40, 50, 60]
+    step = {"loss", "learning_rate", "grad_norm", "tokens_per_second"}
+    evaluation = {"train_loss", "val_loss"}
+    for number, line in lines.items():
+        expected = {"step", "tokens", "seconds"}
+        expected |= step if number > 0 else set()
+        expected |= evaluation if number % 20 == 0 else set()
+        assert line.keys() == expected
+        assert line["tokens"] == number * 8 * 16
+        assert all(math.isfinite(value) for value in line.values())
+
+
+def test_the_last_step_is_logged_and_evaluated_whatever_the_intervals(training, play, tiny):
+    training.run(play, tiny, max_iters=7, log_interval=3, eval_interval=5)
+    assert [line["step"] for line in training.metrics] == [0, 3, 5, 6, 7]
+    assert ["val_loss" in line for line in training.metrics] == [True, False, True, False, True]
+    assert all("loss" in line for line in training.metrics[1:])
+
+
+def test_seconds_never_go_back(trained):
+    seconds = [line["seconds"] for line in trained.metrics]
+    assert seconds == sorted(seconds)
+    assert seconds[0] > 0
+
+
+def test_the_logged_learning_rate_is_that_of_the_step_that_was_made(trained):
+    for line in trained.metrics[1:]:
+        assert line["learning_rate"] == learning_rate_at(line["step"] - 1, BASE)
+
+
+def test_a_model_directory_holds_the_model_and_the_tokenizer_of_the_dataset(trained, play, tiny):
+    checkpoint = load_model(trained.model_directory)
+    assert checkpoint.model.settings == tiny
+    assert checkpoint.tokenizer == load(play).tokenizer
+    names = {path.name for path in trained.results.iterdir()}
+    assert names == {"model", "metrics.jsonl"}
+
+
+def test_the_loss_of_the_first_step_is_that_of_the_initial_model_on_its_batch(training, play, tiny):
+    training.run(play, tiny, max_iters=1, log_interval=1)
+    torch.manual_seed(BASE.seed)
+    model = GPT(tiny, load(play).tokenizer.vocab_size)
+    assert training.metrics[1]["loss"] == pytest.approx(split_loss(model, load(play).val), abs=0.05)
+
+
+# --- The same again -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_same_seed_gives_the_same_bytes(training, another_training, play, tiny, dtype):
+    settings = {"max_iters": 12, "log_interval": 4, "eval_interval": 6, "dtype": dtype}
+    with_dropout = tiny.model_copy(update={"dropout": 0.2})
+    training.run(play, with_dropout, **settings)
+    torch.manual_seed(99)  # what was drawn before must not matter
+    torch.rand(7)
+    np.random.default_rng().random()
+    another_training.run(play, with_dropout, **settings)
+    for path in training.model_directory.iterdir():
+        assert path.read_bytes() == (another_training.model_directory / path.name).read_bytes()
+    assert without_times(training.metrics) == without_times(another_training.metrics)
+
+
+def test_another_seed_gives_another_model(training, another_training, play, tiny):
+    training.run(play, tiny, max_iters=2)
+    another_training.run(play, tiny, max_iters=2, seed=1338)
+    assert training.weight_bytes != another_training.weight_bytes
+    assert training.metrics[0]["val_loss"] != another_training.metrics[0]["val_loss"]
+
+
+def test_how_often_one_looks_does_not_change_the_model(training, another_training, play, tiny):
+    with_dropout = tiny.model_copy(update={"dropout": 0.2})
+    settings = {"max_iters": 12, "keep": "last"}
+    training.run(play, with_dropout, **settings)
+    another_training.run(
+        play, with_dropout, **settings, eval_interval=1, eval_iters=1, log_interval=1
+    )
+    assert training.weight_bytes == another_training.weight_bytes
+
+
+def test_losses_are_those_of_the_golden_curve(trained, play):
+    """Losses of 60 steps in float32 on one thread, to 1e-3.
+
+    They move when the model, the batches, the initial weights or the optimizer do. Where that was
+    meant, golden_loss.json is to hold this run's `metrics` again, without times.
+    """
+    stored = json.loads(GOLDEN.read_text())
+    assert load(play).meta["files"][0]["sha256"] == stored["text_sha256"], "the play is another one"
+    golden = stored["metrics"]
+    metrics = without_times(trained.metrics)
+    assert [line.keys() for line in metrics] == [line.keys() for line in golden]
+    for line, expected in zip(metrics, golden, strict=True):
+        assert line == pytest.approx(expected, abs=1e-3)
+
+
+# --- Steps ----------------------------------------------------------------------------------
+
+
+def test_accumulated_micro_batches_are_one_large_batch(training, another_training, play, tiny):
+    settings = {"max_iters": 10, "log_interval": 1, "keep": "last"}
+    training.run(play, tiny, **settings, batch_size=8, eval_iters=5)
+    another_training.run(
+        play, tiny, **settings, batch_size=4, gradient_accumulation_steps=2, eval_iters=10
+    )
+    whole, parts = without_times(training.metrics), without_times(another_training.metrics)
+    for line, expected in zip(parts, whole, strict=True):
+        assert line == pytest.approx(expected, abs=1e-5)
+    for name, weight in training.weights.items():
+        torch.testing.assert_close(another_training.weights[name], weight, atol=1e-5, rtol=0)
+
+
+@pytest.fixture
+def step(play, tiny):
+    """A function: settings, number of the step and dropout in; loss, norm and change out.
+
+    The optimizer is plain gradient descent at rate 1, so the change is the clipped gradient.
+    """
+    windows = np.arange(8 * 17, dtype=np.int64).reshape(8, 17) % 50
+
+    def take(settings, number=0, dropout=0.0):
+        torch.manual_seed(0)
+        model = GPT(tiny.model_copy(update={"dropout": dropout}), load(play).tokenizer.vocab_size)
+        before = torch.cat([p.detach().flatten().clone() for p in model.parameters()])
+        torch.rand(np.random.default_rng().integers(100))
+        optimizer = torch.optim.SGD(model.parameters(), lr=123.0)
+        loss, norm = optimizer_step(model, optimizer, windows, 1.0, settings, number)
+        after = torch.cat([p.detach().flatten() for p in model.parameters()])
+        assert all(p.grad is None for p in model.parameters())
+        return loss.item(), norm.item(), before - after
+
+    return take
+
+
+def test_the_dropout_of_a_step_depends_on_the_seed_and_the_step_alone(step):
+    first, again = (step(BASE, 3, dropout=0.5) for _ in range(2))
+    assert first[0] == again[0]
+    assert torch.equal(first[2], again[2])
+    assert step(BASE, 4, dropout=0.5)[0] != first[0]
+    assert step(BASE.model_copy(update={"seed": 1}), 3, dropout=0.5)[0] != first[0]
+
+
+def test_gradients_are_clipped_to_grad_clip(step):
+    _, norm, change = step(BASE.model_copy(update={"grad_clip": 0.25}))
+    assert norm > 0.5
+    assert change.norm().item() == pytest.approx(0.25, rel=1e-3)
+
+
+@pytest.mark.parametrize("grad_clip", [0.0, 1e6])
+def test_gradients_below_grad_clip_or_without_it_are_left_alone(step, grad_clip):
+    _, norm, change = step(BASE.model_copy(update={"grad_clip": grad_clip}))
+    assert change.norm().item() == pytest.approx(norm, rel=1e-3)
+
+
+# --- Evaluation while training --------------------------------------------------------------
+
+
+def test_the_first_val_loss_is_that_of_the_initial_model_on_the_whole_split(training, play, tiny):
+    training.run(play, tiny, max_iters=1, eval_iters=10_000)
+    files = load(play)
+    torch.manual_seed(BASE.seed)
+    model = GPT(tiny, files.tokenizer.vocab_size)
+    first = training.metrics[0]
+    assert first["val_loss"] == pytest.approx(split_loss(model, files.val), abs=1e-6)
+    assert first["train_loss"] == pytest.approx(split_loss(model, files.train), abs=1e-6)
+
+
+def test_evaluations_read_the_same_windows_every_time(training, play, tiny):
+    """With steps too small for float32 to notice, so that only other windows could differ."""
+    training.run(
+        play, tiny, **CONSTANT, learning_rate=1e-30, max_iters=6, eval_interval=2, eval_iters=2
+    )
+    evaluated = [line for line in training.metrics if "val_loss" in line]
+    assert len(evaluated) == 4
+    assert len({line["val_loss"] for line in evaluated}) == 1
+    assert len({line["train_loss"] for line in evaluated}) == 1
+
+
+def test_evaluations_are_without_dropout(training, another_training, play, tiny):
+    training.run(play, tiny, max_iters=1)
+    another_training.run(play, tiny.model_copy(update={"dropout": 0.9}), max_iters=1)
+    assert training.metrics[0]["val_loss"] == another_training.metrics[0]["val_loss"]
+    assert training.metrics[1]["loss"] != another_training.metrics[1]["loss"]
+
+
+# --- Which weights are kept -----------------------------------------------------------------
+
+# At this rate the first steps ruin the model, and later ones mend a part of it.
+RISES = {
+    **CONSTANT,
+    "learning_rate": 1.0,
+    "max_iters": 9,
+    "eval_interval": 3,
+    "eval_iters": 40,  # the whole validation split
+}
+
+
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_the_kept_weights_are_the_best_or_the_last(training, play, tiny, keep):
+    training.run(play, tiny, **RISES, keep=keep)
+    losses = [line["val_loss"] for line in training.metrics if "val_loss" in line]
+    assert len(losses) == 4
+    assert losses[-1] > min(losses) + 0.1
+    model = load_model(training.model_directory).model
+    wanted = min(losses) if keep == "best" else losses[-1]
+    assert split_loss(model, load(play).val) == pytest.approx(wanted, abs=1e-4)
+
+
+def test_the_best_weights_can_be_from_the_middle_of_a_training(training, write_dataset, tiny):
+    """A model that learns a short text by heart gets better at the rest of it, then worse."""
+    dataset = write_dataset(playwright.write(400, seed=3), val_ratio=0.5)
+    training.run(dataset, tiny, **CONSTANT, learning_rate=0.01, max_iters=80, eval_interval=10)
+    losses = [line["val_loss"] for line in training.metrics if "val_loss" in line]
+    assert 0 < losses.index(min(losses)) < len(losses) - 1
+    model = load_model(training.model_directory).model
+    assert split_loss(model, load(dataset).val) == pytest.approx(min(losses), abs=1e-4)
+
+
+# --- Stopping and going on ------------------------------------------------------------------
+
+LONG = {"max_iters": 12, "log_interval": 3, "eval_interval": 4}
+
+
+class At(logging.Handler):
+    """Does something the first time that a training logs a step."""
+
+    def __init__(self, step, action):
+        super().__init__()
+        self.start, self.action = f"step {step}:", action
+
+    def emit(self, record):
+        if self.action and record.getMessage().startswith(self.start):
+            action, self.action = self.action, None
+            action()
+
+
+@pytest.fixture
+def at():
+    """A function: what is to happen once a step is logged."""
+    logger = logging.getLogger("nanogpt.train")
+    level = logger.level
+    handlers = []
+
+    def add(step, action):
+        handlers.append(At(step, action))
+        logger.addHandler(handlers[-1])
+
+    logger.setLevel(logging.INFO)
+    yield add
+    for handler in handlers:
+        logger.removeHandler(handler)
+    logger.setLevel(level)
+
+
+@pytest.fixture
+def uninterrupted(another_training, play, tiny):
+    """What a training comes to that nobody stops, with dropout and both kinds of `keep`."""
+
+    def run(**changes):
+        with_dropout = tiny.model_copy(update={"dropout": 0.2})
+        return another_training.run(play, with_dropout, **LONG, **changes)
+
+    return run
+
+
+def kill(number):
+    return lambda: os.kill(os.getpid(), number)
+
+
+def assert_same(training, wanted):
+    for path in sorted(wanted.results.rglob("*")):
+        mine = training.results / path.relative_to(wanted.results)
+        if path.name == "metrics.jsonl":
+            assert without_times(read_metrics(mine)) == without_times(read_metrics(path))
+        elif path.is_file():
+            assert mine.read_bytes() == path.read_bytes()
+    assert sorted(p.name for p in training.results.rglob("*")) == sorted(
+        p.name for p in wanted.results.rglob("*")
+    )
+
+
+def steps_of(path):
+    return [line["step"] for line in read_metrics(path)]
+
+
+def test_metrics_grow_in_the_state_directory_and_results_come_at_the_end(training, play, tiny, at):
+    seen = []
+
+    def look():
+        seen.append((steps_of(training.state / "metrics.jsonl"), training.results.exists()))
+
+    for step in (0, 3, 6):
+        at(step, look)
+    training.run(play, tiny, max_iters=6, log_interval=3)
+    assert seen == [([0], False), ([0, 3], False), ([0, 3, 6], False)]
+    assert steps_of(training.results / "metrics.jsonl") == [0, 3, 6]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_a_training_that_is_stopped_goes_on_to_the_same_bytes(
+    training, uninterrupted, play, tiny, at, number, keep
+):
+    with_dropout = tiny.model_copy(update={"dropout": 0.2})
+    # Step 4 is logged after its evaluation, step 3 without one.
+    for step in (3, 4):
+        at(step, kill(number))
+        with pytest.raises(SystemExit) as stopped:
+            training.run(play, with_dropout, **LONG, keep=keep)
+        assert stopped.value.code == 128 + number
+        assert not training.results.exists()
+        assert len(find_states(training.state)) in (1, 2)
+    training.run(play, with_dropout, **LONG, keep=keep)
+    assert_same(training, uninterrupted(keep=keep))
+
+
+def test_a_stop_need_not_wait_for_an_evaluation(training, uninterrupted, play, tiny, monkeypatch):
+    """The signal comes between two batches of the evaluation at step 8."""
+    with_dropout = tiny.model_copy(update={"dropout": 0.2})
+    whole, calls = train_module.windows_loss, []
+
+    def interrupted(*arguments, **named):
+        calls.append(arguments)
+        if len(calls) == 6:  # of both splits, at steps 0, 4 and 8
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise AssertionError("the signal did not stop the evaluation")
+        return whole(*arguments, **named)
+
+    monkeypatch.setattr(train_module, "windows_loss", interrupted)
+    with pytest.raises(SystemExit):
+        training.run(play, with_dropout, **LONG)
+    assert steps_of(training.state / "metrics.jsonl")[-1] == 6
+    assert find_states(training.state)[0].name.startswith("step-8.")
+    training.run(play, with_dropout, **LONG)
+    assert_same(training, uninterrupted())
+
+
+def test_sigusr1_saves_and_goes_on(training, uninterrupted, play, tiny, at):
+    with_dropout = tiny.model_copy(update={"dropout": 0.2})
+    saved = []
+    at(3, kill(signal.SIGUSR1))
+    at(6, lambda: saved.extend(path.name.split(".")[0] for path in find_states(training.state)))
+    training.run(play, with_dropout, **LONG)
+    assert saved == ["step-4"]
+    assert_same(training, uninterrupted())
+
+
+def test_signals_mean_again_what_they_meant_before(training, play, tiny):
+    before = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)]
+    training.run(play, tiny, max_iters=1)
+    assert before == [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)]
+
+
+class Died(BaseException):
+    """Ends a training as a SIGKILL would: nothing of ours runs after it."""
+
+
+def die():
+    raise Died
+
+
+@pytest.fixture
+def saving_always(monkeypatch):
+    monkeypatch.setenv("NANOGPT_SAVE_INTERVAL", "0")
+
+
+@pytest.mark.usefixtures("saving_always")
+@pytest.mark.parametrize("step", [0, 3, 4, 9, 12])
+def test_a_training_that_dies_goes_on_from_its_last_state(
+    training, uninterrupted, play, tiny, at, step
+):
+    with_dropout = tiny.model_copy(update={"dropout": 0.2})
+    wanted = uninterrupted()
+    at(step, die)
+    with pytest.raises(Died):
+        training.run(play, with_dropout, **LONG)
+    training.run(play, with_dropout, **LONG)
+    assert_same(training, wanted)
+
+
+def damage(path, how):
+    data = bytearray(path.read_bytes())
+    if how == "truncated":
+        del data[len(data) // 2 :]
+    elif how == "zeroed":
+        data[:] = bytes(len(data))
+    elif how == "a flipped bit":
+        data[len(data) // 2] ^= 1
+    else:
+        data.clear()
+    path.write_bytes(data)
+
+
+@pytest.mark.usefixtures("saving_always")
+@pytest.mark.parametrize("how", ["truncated", "zeroed", "a flipped bit", "empty"])
+@pytest.mark.parametrize("n_damaged", [1, 2])
+def test_a_damaged_state_is_told_and_the_one_before_it_is_taken(
+    training, uninterrupted, play, tiny, at, caplog, how, n_damaged
+):
+    with_dropout = tiny.model_copy(update={"dropout": 0.2})
+    wanted = uninterrupted()
+    at(9, kill(signal.SIGTERM))
+    with pytest.raises(SystemExit):
+        training.run(play, with_dropout, **LONG)
+    states = find_states(training.state)
+    assert [path.name.split(".")[0] for path in states] == ["step-10", "step-9"]
+    for path in states[:n_damaged]:
+        damage(path, how)
+    caplog.clear()
+    training.run(play, with_dropout, **LONG)
+    assert_same(training, wanted)
+    warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert [str(path) in warning for path, warning in zip(states, warnings, strict=False)]
+    assert len(warnings) == n_damaged
+    assert ("going on from step 9" in caplog.text) == (n_damaged == 1)
+
+
+def test_a_state_of_another_model_is_refused(training, play, tiny, at):
+    at(3, kill(signal.SIGTERM))
+    with pytest.raises(SystemExit):
+        training.run(play, tiny, **LONG)
+    with pytest.raises(UserError, match="not a state of this model"):
+        training.run(play, tiny.model_copy(update={"n_embd": 16}), **LONG)
+
+
+def test_a_state_of_another_version_is_told_and_not_taken(
+    training, uninterrupted, play, tiny, at, caplog
+):
+    with_dropout = tiny.model_copy(update={"dropout": 0.2})
+    at(3, kill(signal.SIGTERM))
+    with pytest.raises(SystemExit):
+        training.run(play, with_dropout, **LONG, version="other", learning_rate=0.1)
+    training.run(play, with_dropout, **LONG)
+    assert "of version other; it is not taken" in caplog.text
+    assert_same(training, uninterrupted())
+
+
+def test_another_number_of_threads_is_told_and_noted(training, play, tiny, at, caplog):
+    at(3, kill(signal.SIGTERM))
+    with pytest.raises(SystemExit):
+        training.run(play, tiny, **LONG)
+    torch.set_num_threads(2)
+    try:
+        training.run(play, tiny, **LONG)
+    finally:
+        torch.set_num_threads(1)
+    assert "threads 1 before, 2 now" in caplog.text
+    assert [(at["first_step"], at["threads"]) for at in training.layouts] == [(0, 1), (4, 2)]
+
+
+def test_the_seconds_of_a_training_that_was_stopped_go_on(training, play, tiny, at):
+    at(3, lambda: time.sleep(0.3))
+    at(6, kill(signal.SIGTERM))
+    with pytest.raises(SystemExit):
+        training.run(play, tiny, **LONG)
+    training.run(play, tiny, **LONG)
+    seconds = [line["seconds"] for line in training.metrics]
+    assert seconds == sorted(seconds)
+    assert seconds[-1] > 0.3
+
+
+@pytest.mark.usefixtures("saving_always")
+def test_who_is_no_longer_the_owner_writes_nothing(training, play, tiny):
+    def check():
+        raise UserError("taken over")
+
+    with pytest.raises(UserError, match="taken over"):
+        training.run(play, tiny, **LONG, check_lock=check)
+    assert not find_states(training.state)
+    assert not training.results.exists()
+
+
+def test_whose_run_was_claimed_saves_for_a_return_and_writes_no_results(
+    training, uninterrupted, play, tiny, monkeypatch
+):
+    with_dropout = tiny.model_copy(update={"dropout": 0.2})
+    monkeypatch.setattr(train_module, "CHECK_INTERVAL", 0.0)
+    calls = []
+
+    def check():
+        calls.append("check")
+        if len(calls) == 5:
+            raise ClaimedError("another process trains this run")
+
+    with pytest.raises(ClaimedError):
+        training.run(play, with_dropout, **LONG, check_owner=check)
+    assert len(find_states(training.state)) == 1
+    assert not training.results.exists()
+    training.run(play, with_dropout, **LONG)
+    assert_same(training, uninterrupted())
+
+
+@pytest.mark.parametrize("interval", ["often", "-1", ""])
+def test_an_interval_that_is_no_number_of_seconds_is_told(
+    training, play, tiny, monkeypatch, interval
+):
+    monkeypatch.setenv("NANOGPT_SAVE_INTERVAL", interval)
+    with pytest.raises(UserError, match="NANOGPT_SAVE_INTERVAL"):
+        training.run(play, tiny, max_iters=1)
+
+
+def test_states_are_saved_rarely_if_saving_takes_long():
+    assert train_module._save_interval(0.1) == train_module.SAVE_INTERVAL
+    assert train_module._save_interval(10.0) == 10.0 / train_module.SAVE_SHARE
+
+
+def test_milestones_are_models_and_the_same_after_a_stop(training, uninterrupted, play, tiny, at):
+    with_dropout = tiny.model_copy(update={"dropout": 0.2})
+    wanted = uninterrupted(milestones=[2, 6], keep="last")
+    at(6, kill(signal.SIGTERM))
+    with pytest.raises(SystemExit):
+        training.run(play, with_dropout, **LONG, milestones=[2, 6], keep="last")
+    training.run(play, with_dropout, **LONG, milestones=[2, 6], keep="last")
+    assert_same(training, wanted)
+    kept = [training.results / "milestones" / step for step in ("2", "6")]
+    weights = [load_file(directory / "model.safetensors") for directory in kept]
+    assert not torch.equal(weights[0]["wte.weight"], weights[1]["wte.weight"])
+    assert load_model(kept[0]).model.settings == with_dropout
+
+
+# --- What goes wrong ------------------------------------------------------------------------
+
+
+def test_a_loss_that_is_no_number_ends_the_training_and_names_the_step(training, play, tiny):
+    with pytest.raises(UserError) as error:
+        training.run(play, tiny, **DIVERGES)
+    lines = read_metrics(training.state / "metrics.jsonl")  # JSON, which has no NaN
+    last = lines[-1]
+    assert 0 < last["step"] < 10
+    nulls = [name for name, value in last.items() if value is None]
+    assert nulls[0] in ("loss", "grad_norm")
+    assert not any(None in line.values() for line in lines[:-1])
+    message = str(error.value)
+    assert "\n" not in message
+    assert message.startswith(f"training diverged: {nulls[0]} is ")
+    assert f"at step {last['step']}; lower learning_rate" in message
+    assert not training.results.exists()
+
+
+def test_a_val_loss_that_is_no_number_ends_the_training(training, play, tiny):
+    """Where no step is logged before the evaluation finds out."""
+    settings = DIVERGES | {"log_interval": 100, "eval_interval": 5}
+    with pytest.raises(UserError, match=r"training diverged: .* at step 5;"):
+        training.run(play, tiny, **settings)
+    last = read_metrics(training.state / "metrics.jsonl")[-1]
+    assert last["val_loss"] is None
+    assert last["train_loss"] is None
+
+
+def test_a_training_that_fails_leaves_the_earlier_model(training, play, tiny):
+    training.run(play, tiny, max_iters=2)
+    before = {p: p.read_bytes() for p in training.results.rglob("*") if p.is_file()}
+    with pytest.raises(UserError, match="diverged"):
+        training.run(play, tiny, **DIVERGES)
+    assert {p: p.read_bytes() for p in training.results.rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.parametrize(("val_ratio", "split"), [(0.1, "val"), (0.9, "train")])
+def test_a_split_shorter_than_a_window_is_refused_before_anything_is_written(
+    training, write_dataset, tiny, val_ratio, split
+):
+    dataset = write_dataset("to be or not to be, that " * 8, val_ratio=val_ratio)
+    n_tokens = load(dataset).meta[split]["n_tokens"]
+    assert 18 < n_tokens < 22
+    with pytest.raises(UserError) as error:
+        training.run(dataset, tiny.model_copy(update={"block_size": n_tokens}))
+    message = str(error.value)
+    assert "\n" not in message
+    for part in (f"dataset {dataset.name}", f"the {split} split", f"block_size {n_tokens}"):
+        assert part in message
+    assert not training.state.exists()
+    assert not training.results.exists()
+
+
+def test_a_split_of_one_window_and_its_last_target_is_enough(training, write_dataset, tiny):
+    dataset = write_dataset("to be or not to be, that " * 8)
+    n_tokens = load(dataset).meta["val"]["n_tokens"]
+    training.run(dataset, tiny.model_copy(update={"block_size": n_tokens - 1}), max_iters=2)
+    assert training.metrics[-1]["step"] == 2
+
+
+def test_a_missing_dataset_is_named(training, tiny, tmp_path):
+    with pytest.raises(UserError, match="no dataset here"):
+        training.run(tmp_path / "nowhere", tiny)
+    assert not training.state.exists()
+
+
+def test_a_seed_beyond_64_bits_is_refused_in_one_line(training, play, tiny):
+    with pytest.raises(ValueError, match=r"\bseed\b"):
+        training.run(play, tiny, max_iters=1, seed=2**64)
+
+
+# --- torch.compile --------------------------------------------------------------------------
+
+
+def test_compile_without_a_compiler_is_refused_with_advice(
+    training, play, tiny, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(UserError) as error:
+        training.run(play, tiny, compile=True)
+    assert "C++ compiler" in str(error.value)
+    assert "set compile: false" in str(error.value)
+    assert not training.results.exists()
+
+
+def test_compile_without_a_compiler_is_refused_before_anything_is_written(
+    training, play, tiny, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    with pytest.raises(UserError):
+        training.run(play, tiny, compile=True)
+    assert not training.state.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs g++, which is not here")
+def test_a_compiled_model_learns_the_same(
+    training, another_training, play, tiny, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("TORCHINDUCTOR_COMPILE_THREADS", "1")
+    settings = {"max_iters": 10, "log_interval": 1, "keep": "last"}
+    training.run(play, tiny, **settings)
+    another_training.run(play, tiny, **settings, compile=True)
+    assert any((tmp_path / "cache").iterdir())
+    plain, compiled = without_times(training.metrics), without_times(another_training.metrics)
+    for line, expected in zip(compiled, plain, strict=True):
+        assert line == pytest.approx(expected, abs=1e-3)
+    assert load_model(another_training.model_directory).model.settings == tiny
+
+
+# --- Numbers that are large but finite ------------------------------------------------------
+
+
+def test_a_ruined_model_can_still_be_evaluated(training, play, tiny, tmp_path):
+    training.run(play, tiny, **CONSTANT, learning_rate=1e3, max_iters=1, keep="last")
+    assert training.metrics[-1]["val_loss"] > 710
+    settings = EvalSettings(eval_iters=2, device="cpu")
+    result = evaluate("tiny", play, training.model_directory, settings, tmp_path / "eval.json")
+    assert result["val"]["loss"] > 710
