@@ -26,7 +26,8 @@ sys.path.insert(0, str(PROJECT))
 
 from nanogpt.artifacts import cache  # noqa: E402
 from nanogpt.artifacts import manifests as manifest  # noqa: E402
-from nanogpt.config import schema as config  # noqa: E402
+from nanogpt.config.loading import read  # noqa: E402
+from nanogpt.config.schema import ModelSettings, TrainSettings  # noqa: E402
 from nanogpt.model.gpt import GPT  # noqa: E402
 from nanogpt.training import loop as train  # noqa: E402
 from nanogpt.training.optimizers import configure_adamw  # noqa: E402
@@ -72,10 +73,10 @@ def report(what: str, times: list[float], note: str = "") -> None:
     print(f"{what:<58} {middle:7.3f} s ({min(times):.3f} to {max(times):.3f}){note}", flush=True)
 
 
-def save_times(name: str, settings: config.ModelSettings, vocab_size: int, rounds: int) -> None:
+def save_times(name: str, settings: ModelSettings, vocab_size: int, rounds: int) -> None:
     """Save a model's state, with moments and kept weights, as a training would."""
     model = GPT(settings, vocab_size)
-    optimizer = configure_adamw(model, config.TrainSettings())
+    optimizer = configure_adamw(model, TrainSettings())
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
@@ -152,11 +153,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
-    models = config.read(PROJECT / "config.yaml").models
+    models = read(PROJECT / "config.yaml").models
     print(f"default interval {train.SAVE_INTERVAL:.0f} s")
     save_times("small", models["small"], 65, rounds)
     save_times("baby", models["baby"], 65, rounds)
-    save_times("GPT-2", config.ModelSettings(**GPT2), 50257, rounds)
+    save_times("GPT-2", ModelSettings(**GPT2), 50257, rounds)
     restore_times(rounds)
     plan_times(rounds)
 

@@ -23,11 +23,12 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT))
 
-from nanogpt.config import schema as config  # noqa: E402
+from nanogpt.config.loading import read  # noqa: E402
+from nanogpt.config.resolving import resolve_run  # noqa: E402
 from nanogpt.data import batches as dataset  # noqa: E402
 
 DATASET = PROJECT / "results/datasets/shakespeare_char"
-RUN = config.resolve_run(config.read(PROJECT / "config.yaml"), "shakespeare_char_quickstart")
+RUN = resolve_run(read(PROJECT / "config.yaml"), "shakespeare_char_quickstart")
 # The first steps pay for allocations that later ones reuse.
 WARM_UP_STEPS = 10
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from nanogpt.config.schema import UserError, counted
+from nanogpt.errors import UserError, plural
 
 
 def resolve_device(device: str) -> str:
@@ -25,7 +25,7 @@ def resolve_device(device: str) -> str:
     if device.startswith("cuda"):
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if int(device.partition(":")[2] or 0) >= count:
-            found = counted(count, "CUDA device") if count else "no CUDA device"
+            found = plural(count, "CUDA device") if count else "no CUDA device"
             raise UserError(f"device {device}: {found} here; set device to auto or cpu")
     return device
 

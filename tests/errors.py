@@ -37,28 +37,22 @@ from nanogpt.artifacts.manifests import digests, version
 from nanogpt.artifacts.stages import logged
 from nanogpt.artifacts.states import Held
 from nanogpt.cli.main import main
-from nanogpt.config.schema import (
-    Corpus,
-    Dataset,
-    EvalSettings,
-    ModelSettings,
-    TrainSettings,
-    UserError,
-    load,
-    read,
-)
+from nanogpt.config.loading import load, read
+from nanogpt.config.schema import Corpus, Dataset, EvalSettings, ModelSettings, TrainSettings
 from nanogpt.data.preparing import count, encode, merge, prepare
 from nanogpt.data.sources import find_files
 from nanogpt.data.tokenizers import CharTokenizer, char_tokenizer
+from nanogpt.errors import UserError
 from nanogpt.evaluation.evaluate import evaluate
 from nanogpt.files import downloads as download
 from nanogpt.files import locks as lock
 from nanogpt.files.downloads import fetch
+from nanogpt.model.directories import save_model
 from nanogpt.model.gpt import GPT
 from nanogpt.report import page as report
 from nanogpt.report import runs as results
 from nanogpt.training.loop import train
-from nanogpt.training.saved_state import Progress, save_model, save_state
+from nanogpt.training.saved_state import Progress, save_state
 
 ROOT = Path(__file__).resolve().parent.parent
 

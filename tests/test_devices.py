@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from nanogpt.config.schema import UserError
 from nanogpt.devices import autocast, resolve, resolve_device, resolve_dtype
+from nanogpt.errors import UserError
 
 CUDA = torch.cuda.is_available()
 MPS = torch.backends.mps.is_available()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nanogpt.config.schema import UserError
+from nanogpt.errors import UserError
 from tests.errors import EXECUTED, KINDS, Bomb, Mistake, page
 
 ROOT = Path(__file__).resolve().parent.parent

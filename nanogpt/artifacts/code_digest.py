@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from nanogpt.config.schema import UserError
+from nanogpt.errors import UserError
 
 PACKAGE = Path(__file__).parents[1]
 
@@ -21,7 +21,14 @@ PACKAGE = Path(__file__).parents[1]
 # Named one by one: a new module counts until somebody has thought about it.
 NEUTRAL = {
     "nanogpt": "holds the version, which manifests record",
-    "nanogpt.config.schema": "settings arrive as parameters; the rest is checks and messages",
+    "nanogpt.errors": "words of messages",
+    "nanogpt.config.schema": "settings arrive as parameters",
+    "nanogpt.config.patterns": "checks names and values",
+    "nanogpt.config.messages": "words of messages",
+    "nanogpt.config.loading": "settings arrive as parameters",
+    "nanogpt.config.sweeps": "settings arrive as parameters",
+    "nanogpt.config.resolving": "settings arrive as parameters",
+    "nanogpt.config.reference": "pages for readers",
     "nanogpt.artifacts.manifests": "describes a result, and doesn't change it",
     "nanogpt.artifacts.code_digest": "computes this digest",
     "nanogpt.artifacts.stages": "surrounds the call whose code is hashed",

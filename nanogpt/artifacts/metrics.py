@@ -8,7 +8,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from nanogpt.config.schema import UserError
+from nanogpt.errors import UserError
 
 MEASURES = ("loss", "train_loss", "val_loss", "learning_rate", "grad_norm", "tokens_per_second")
 

@@ -6,10 +6,8 @@ What the call computes is left to the module that the adapter calls.
 """
 
 import argparse
-import errno
 import json
 import logging
-import re
 import shutil
 import sys
 import time
@@ -23,7 +21,7 @@ from nanogpt.artifacts import cache
 from nanogpt.artifacts import manifests as manifest
 from nanogpt.artifacts import states as state
 from nanogpt.artifacts.signals import exiting
-from nanogpt.config.schema import UserError
+from nanogpt.errors import user_message
 from nanogpt.files import locks as lock
 from nanogpt.files.atomic import read_json, remove_temporaries, write_json
 
@@ -237,26 +235,3 @@ def _without_device_index(settings: Mapping[str, Any]) -> dict[str, Any]:
         else group
         for name, group in settings.items()
     }
-
-
-def user_message(error: Exception) -> str | None:
-    """One line for what a user can mend, None for a fault of ours."""
-    if isinstance(error, UserError):
-        return str(error)
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return f"disk full while writing {error.filename or 'a result'}; free some space"
-    if isinstance(error, PermissionError):
-        return f"{error.filename}: permission denied; make it readable and writable"
-    if isinstance(error, OSError) and error.errno == errno.EROFS:
-        return f"{error.filename}: the file system is read-only; work in another directory"
-    if isinstance(error, FileExistsError | NotADirectoryError | IsADirectoryError):
-        return f"{error.filename}: {error.strerror}; move away what is in its place"
-    # torch says "out of memory" of a GPU, "can't allocate memory" of a CPU.
-    if isinstance(error, MemoryError) or re.search(
-        "out of memory|can't allocate memory", str(error), re.IGNORECASE
-    ):
-        return (
-            "out of memory; lower batch_size (and raise gradient_accumulation_steps to match), "
-            "block_size or the model's size"
-        )
-    return None

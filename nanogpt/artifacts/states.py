@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nanogpt.config.schema import UserError
+from nanogpt.errors import ClaimedError, DivergedError
 from nanogpt.files import locks as lock
 from nanogpt.files.atomic import read_json, write_json, write_text
 
@@ -25,14 +25,6 @@ logger = logging.getLogger(__name__)
 STATE = Path(".nanogpt/state")
 STATE_NAME = re.compile(r"step-[0-9]+\.")
 CLAIMS = Path(".nanogpt/runs")  # a file a run, with the version that is to be its result
-
-
-class ClaimedError(UserError):
-    """The run's results are another process' to make."""
-
-
-class DivergedError(UserError):
-    """A loss is not a number. What was measured on the way there is kept, to be looked at."""
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,10 @@ from tyro.conf import Positional
 
 from nanogpt import __version__
 from nanogpt.artifacts import manifests as manifest
-from nanogpt.artifacts.stages import user_message
-from nanogpt.config import schema as config
-from nanogpt.config.schema import SampleSettings, UserError, counted
+from nanogpt.config import loading, reference, resolving
+from nanogpt.config.messages import explain
+from nanogpt.config.schema import Config, SampleSettings
+from nanogpt.errors import UserError, plural, user_message
 
 app = tyro.extras.SubcommandApp()
 
@@ -35,7 +36,7 @@ def show_config(run: Positional[str], config_file: Path = Path("config.yaml")) -
         run: name of a run, or of a dataset, or of a text in resources/texts/.
         config_file: the config file.
     """
-    print(config.describe_run(config.read(config_file), run), end="")
+    print(reference.describe_run(loading.read(config_file), run), end="")
 
 
 @app.command
@@ -51,7 +52,7 @@ def sample(
     """
     from nanogpt import devices as device
     from nanogpt.inference.sampling import stream
-    from nanogpt.training.saved_state import load_model
+    from nanogpt.model.directories import load_model
 
     resolved = SampleSettings(**device.resolve(settings.model_dump()))
     for piece in stream(load_model(model, resolved.device), resolved):
@@ -84,7 +85,7 @@ def tokenize(tokenizer: Positional[Path], text: Positional[str] = "-") -> None:
         print(f"{token:>6}  {shown}")
     n_bytes = len(text.encode("utf-8"))
     ratio = f", {n_bytes / len(tokens):.2f} bytes a token" if len(tokens) else ""
-    print(f"{counted(len(tokens), 'token')} of {known.vocab_size}, {len(text)} characters{ratio}")
+    print(f"{plural(len(tokens), 'token')} of {known.vocab_size}, {len(text)} characters{ratio}")
 
 
 @app.command
@@ -100,7 +101,7 @@ def export(
         source: a dataset, such as results/datasets/shakespeare_char.
         destination: a directory of nanoGPT's, such as nanoGPT/data/mine.
     """
-    from nanogpt.interchange.hugging_face import export_dataset
+    from nanogpt.interchange.nanogpt_data import export_dataset
 
     export_dataset(source, destination)
 
@@ -134,7 +135,7 @@ def verify(
     else:
         for problem in problems:
             print(problem)
-        print(f"{counted(len(manifests), 'manifest')}, {counted(len(problems), 'problem')}")
+        print(f"{plural(len(manifests), 'manifest')}, {plural(len(problems), 'problem')}")
     if problems:
         sys.exit(1)
 
@@ -153,7 +154,7 @@ def bench(run: Positional[str], config_file: Path = Path("config.yaml")) -> None
     from nanogpt import devices as device
     from nanogpt.evaluation.benchmark import bench as measure
 
-    asked = config.resolve_run(config.read(config_file), run)
+    asked = resolving.resolve_run(loading.read(config_file), run)
     train = asked.train.model_copy(update=device.resolve(asked.train.model_dump()))
     sample = asked.sample.model_copy(update=device.resolve(asked.sample.model_dump()))
     made = Path("results/datasets") / asked.dataset
@@ -238,7 +239,7 @@ def show_cache(
     for option, amount in (("--older-than", older_than), ("--max-size", max_size)):
         if amount is not None and not amount >= 0:
             raise UserError(f"{option}: should be 0 or more (found {amount:g})")
-    items = storage.find(config.read(config_file))
+    items = storage.find_items(loading.read(config_file))
     if action == "prune":
         days = None if older_than is None else older_than * storage.DAY
         n_bytes = None if max_size is None else max_size * 1e6
@@ -251,7 +252,7 @@ def show_cache(
                 storage.remove(item)
             except OSError as error:
                 print(f"{item.path}: cannot be removed: {error.strerror}", file=sys.stderr)
-    total = f"{counted(len(items), 'item')}, {_size(sum(item.size for item in items))}"
+    total = f"{plural(len(items), 'item')}, {_size(sum(item.size for item in items))}"
     told = "" if action == "ls" else ", removed" if yes else "; to remove them, say --yes"
     print(total + (told if items else ""))
 
@@ -263,20 +264,20 @@ def _size(n_bytes: int) -> str:
 def _age(seconds: float) -> str:
     for unit, length in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
         if seconds >= length:
-            return counted(int(seconds / length), unit)
-    return counted(int(seconds), "second")
+            return plural(int(seconds / length), unit)
+    return plural(int(seconds), "second")
 
 
 @app.command
 def settings() -> None:
     """Print docs/SETTINGS.md: every setting with its default and meaning."""
-    print(config.settings_page(), end="")
+    print(reference.settings_page(), end="")
 
 
 @app.command
 def schema() -> None:
     """Print the JSON schema of config.yaml, for editors."""
-    _print_json(config.json_schema())
+    _print_json(reference.json_schema())
 
 
 @app.command
@@ -295,7 +296,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         app.cli(prog="nanogpt", description=__doc__.partition("\n")[0], args=arguments)
     except ValidationError as error:
-        sys.exit(f"error: {config.explain(error)}")
+        sys.exit(f"error: {explain(error, Config)}")
     except UnicodeError as error:  # in a text given on the command line or to standard input
         sys.exit(f"error: not UTF-8: {error}")
     except (KeyboardInterrupt, BrokenPipeError):

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from nanogpt.artifacts import cache
 from nanogpt.artifacts.states import CLAIMS, STATE, saved_steps
-from nanogpt.config.schema import Config, resolve_run, run_names
+from nanogpt.config.resolving import resolve_run, run_names
+from nanogpt.config.schema import Config
 from nanogpt.files import locks as lock
 from nanogpt.files.atomic import read_json
 
@@ -35,7 +36,7 @@ class Item:
     unused: str = ""
 
 
-def find(config: Config, results: Path = Path("results")) -> list[Item]:
+def find_items(config: Config, results: Path = Path("results")) -> list[Item]:
     """All artifacts, states and results that no config names, each kind oldest first."""
     items = [*_artifacts(), *_states(config), *_results(config, results)]
     order = ["artifact", "state", "result", "remains"]

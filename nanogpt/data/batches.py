@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nanogpt.config.schema import UserError, counted
 from nanogpt.data.tokenizers import Tokenizer, Tokens, load_tokenizer
+from nanogpt.errors import UserError, plural
 from nanogpt.files.atomic import read_json
 
 DTYPES = ("uint16", "uint32")
@@ -71,8 +71,8 @@ def _open_tokens(path: Path, dtype: np.dtype[Any], n_tokens: int, vocab_size: in
     size = path.stat().st_size
     if size != n_tokens * dtype.itemsize:
         raise UserError(
-            f"{path}: {counted(size, 'byte')} where meta.json promises "
-            f"{counted(n_tokens, 'token')} of {dtype}; make the dataset again"
+            f"{path}: {plural(size, 'byte')} where meta.json promises "
+            f"{plural(n_tokens, 'token')} of {dtype}; make the dataset again"
         )
     largest = _largest_id(path, dtype)
     if largest >= vocab_size:
@@ -98,7 +98,7 @@ def check_block_size(files: TokenFiles, block_size: int, name: str) -> None:
         n_tokens = files.meta[split]["n_tokens"]
         if n_tokens <= block_size:
             raise UserError(
-                f"dataset {name}: the {split} split has {counted(n_tokens, 'token')}, fewer than "
+                f"dataset {name}: the {split} split has {plural(n_tokens, 'token')}, fewer than "
                 f"one window of block_size {block_size} and its last target; lower block_size or "
                 "add text"
             )

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 import numpy as np
 from tqdm import tqdm
 
-from nanogpt.config.schema import Corpus, Dataset, UserError, counted
+from nanogpt.config.schema import Corpus, Dataset
 from nanogpt.data import play as playwright
 from nanogpt.data.sources import Progress, decide_encoding, texts
 from nanogpt.data.tokenizers import (
@@ -31,6 +31,7 @@ from nanogpt.data.tokenizers import (
     token_dtype,
     train_byte_pairs,
 )
+from nanogpt.errors import UserError, plural
 from nanogpt.files.atomic import atomic_write, read_json, sha256_file, write_json
 
 logger = logging.getLogger(__name__)
@@ -257,9 +258,9 @@ def _add_up(
         if total["n_tokens"] < 2:
             n_characters = sum(total["n_characters"] for total in totals.values())
             raise UserError(
-                f"{first}: {counted(n_characters, 'character')} in all, too few to split by "
+                f"{first}: {plural(n_characters, 'character')} in all, too few to split by "
                 f"val_ratio {dataset.val_ratio:g}: the {split} split would have "
-                f"{counted(total['n_tokens'], 'token')}; add text, or change val_ratio or "
+                f"{plural(total['n_tokens'], 'token')}; add text, or change val_ratio or "
                 "`split:` of the dataset"
             )
     return totals

@@ -23,7 +23,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from nanogpt.config.schema import Corpus, UserError, counted
+from nanogpt.config.schema import Corpus
+from nanogpt.errors import UserError, plural
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -349,7 +350,7 @@ def _csv_rows(path: Path, lines: Iterable[str], column: str) -> Iterator[tuple[s
             where = f"{path}: line {reader.line_num}"
             if row and len(row) != len(columns):
                 raise UserError(
-                    f"{where}: {counted(len(row), 'field')} where the header has {len(columns)}; "
+                    f"{where}: {plural(len(row), 'field')} where the header has {len(columns)}; "
                     "mend the row: a field with a comma in it stands in double quotes"
                 )
             yield where, row[index] if row else ""

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Literal, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from nanogpt.config.schema import UserError, counted
+from nanogpt.errors import UserError, plural
 from nanogpt.files.atomic import read_json, sha256_file, write_json
 
 # Token ids as the token files hold them.
@@ -156,7 +156,7 @@ class CharTokenizer:
         unknown = [c for c in dict.fromkeys(text) if c not in self.vocabulary]
         named = ", ".join(f"{c!r} (U+{ord(c):04X})" for c in unknown[:NAMED_UNKNOWN])
         more = f" and {len(unknown) - NAMED_UNKNOWN} more" if len(unknown) > NAMED_UNKNOWN else ""
-        size = counted(self.vocab_size, "character")
+        size = plural(self.vocab_size, "character")
         those = "it" if len(unknown) == 1 else "them"
         return f"the tokenizer's vocabulary of {size} lacks {named}{more}; leave {those} out"
 

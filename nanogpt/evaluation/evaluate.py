@@ -18,11 +18,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from nanogpt.config.schema import EvalSettings, SampleSettings, UserError
+from nanogpt.config.schema import EvalSettings, SampleSettings
 from nanogpt.data import batches as dataset
 from nanogpt.data.tokenizers import Tokenizer, Tokens, token_characters, token_texts
+from nanogpt.errors import UserError
 from nanogpt.files.atomic import write_json
 from nanogpt.inference.sampling import generate
+from nanogpt.model.directories import load_model
 from nanogpt.model.gpt import GPT
 from nanogpt.model.losses import (
     n_full_windows,
@@ -31,7 +33,6 @@ from nanogpt.model.losses import (
     window_starts,
     windows_loss,
 )
-from nanogpt.training.saved_state import load_model
 
 MAX_EXPONENT = 709.0
 

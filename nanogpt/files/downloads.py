@@ -25,7 +25,7 @@ import httpx
 from pydantic import BaseModel, ConfigDict, NonNegativeInt
 from tqdm import tqdm
 
-from nanogpt.config.schema import UserError
+from nanogpt.errors import UserError
 from nanogpt.files.atomic import fsync_directory, write_json
 from nanogpt.files.locks import Lock, hold
 

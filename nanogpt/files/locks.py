@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from nanogpt.config.schema import UserError
+from nanogpt.errors import UserError
 
 logger = logging.getLogger(__name__)
 

@@ -10,12 +10,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nanogpt.config.schema import SampleSettings, UserError, counted
+from nanogpt.config.schema import SampleSettings
 from nanogpt.data.sources import read_text
 from nanogpt.devices import autocast
+from nanogpt.errors import UserError, plural
 from nanogpt.files.atomic import write_text
+from nanogpt.model.directories import Checkpoint, load_model
 from nanogpt.model.gpt import GPT
-from nanogpt.training.saved_state import Checkpoint, load_model
 
 
 @torch.no_grad()
@@ -92,7 +93,7 @@ def sample(run: str, model_directory: Path, settings: SampleSettings, path: Path
         heading = f"--- sample {number} of {settings.num_samples} "
         lines += ["", heading.ljust(80, "-"), text + checkpoint.tokenizer.decode(row.cpu())]
     write_text(path, "\n".join(lines) + "\n")
-    return f"{counted(len(tokens), 'sample')} of {counted(tokens.shape[1], 'token')}"
+    return f"{plural(len(tokens), 'sample')} of {plural(tokens.shape[1], 'token')}"
 
 
 def stream(checkpoint: Checkpoint, settings: SampleSettings) -> Iterator[str]:

@@ -12,7 +12,7 @@ from typing import Any
 import jinja2
 import pandas as pd
 
-from nanogpt.config.schema import UserError, counted
+from nanogpt.errors import UserError, plural
 from nanogpt.files.atomic import write_text
 from nanogpt.report import compare, plots
 from nanogpt.report.compare import COLUMNS
@@ -63,7 +63,7 @@ def write_report(runs: Sequence[Run], directory: Path) -> str:
     for name, svg in charts.items():
         write_text(directory / f"{name}.svg", svg.replace("<defs>", style + "<defs>", 1))
     best = (f"{one['bits_per_byte']} bits per byte on {one['dataset']}" for one in said["findings"])
-    return "; ".join([counted(len(runs), "run"), *best])
+    return "; ".join([plural(len(runs), "run"), *best])
 
 
 # --- What the page and report.md say --------------------------------------------------------
@@ -73,7 +73,7 @@ def _say(runs: Sequence[Run], rows: pd.DataFrame, look: Mapping[str, Look]) -> d
     differ, shared = compare.settings_that_differ(runs)
     shown = _samples_to_show(runs)
     return {
-        "title": f"{counted(len(runs), 'run')} on {_listed(dict.fromkeys(rows['dataset']))}",
+        "title": f"{plural(len(runs), 'run')} on {_listed(dict.fromkeys(rows['dataset']))}",
         "findings": _findings(runs, rows),
         "runs": _table(rows, look),
         "seeds": _seeds_table(compare.seeds_table(runs)),

@@ -19,7 +19,10 @@ import pandas as pd
 
 from nanogpt.artifacts.metrics import MEASURES, number, read_lines
 from nanogpt.artifacts.states import find_trainings
-from nanogpt.config.schema import BENCHED, RESERVED_RUN_NAMES, ModelSettings, UserError
+from nanogpt.config.patterns import RESERVED_RUN_NAMES
+from nanogpt.config.resolving import BENCHED
+from nanogpt.config.schema import ModelSettings
+from nanogpt.errors import UserError
 from nanogpt.files import locks as lock
 from nanogpt.files.atomic import read_json
 from nanogpt.model.sizing import flops_per_token

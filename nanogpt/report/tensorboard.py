@@ -12,11 +12,11 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from nanogpt.artifacts.metrics import number, read_lines
-from nanogpt.config.schema import UserError, counted
+from nanogpt.errors import UserError, plural
 from nanogpt.files.atomic import atomic_write
 
 # Of the event file in a directory, which is a run to TensorBoard.
-NAME = "events.out.tfevents.metrics"
+EVENTS_FILE = "events.out.tfevents.metrics"
 
 
 TAGS = {
@@ -39,14 +39,14 @@ def write_events(metrics: Path, directory: Path) -> str:
     Errors: UserError as in `read_lines`.
     """
     lines = read_lines(metrics)
-    path = directory / NAME
+    path = directory / EVENTS_FILE
     with atomic_write(path) as file:
         _write(RecordWriter(file), [_version(), *map(_event, lines)])
     for other in directory.glob("*tfevents*"):
         if other != path:
             other.unlink()
     n_curves = len({tag for line in lines for tag in TAGS if tag in line})
-    return f"{n_curves} curves, {counted(len(lines), 'line')} of metrics"
+    return f"{n_curves} curves, {plural(len(lines), 'line')} of metrics"
 
 
 def append_events(metrics: Mapping[str, Path], directory: Path, written: dict[str, int]) -> None:
@@ -71,7 +71,7 @@ def append_events(metrics: Mapping[str, Path], directory: Path, written: dict[st
             restart = Event(step=0, session_log=SessionLog(status=SessionLog.START))
             events = [restart, *map(_event, lines)]
         (directory / run).mkdir(parents=True, exist_ok=True)
-        with open(directory / run / NAME, "ab" if known else "wb") as file:
+        with open(directory / run / EVENTS_FILE, "ab" if known else "wb") as file:
             _write(RecordWriter(file), events)
         written[run] = len(lines)
 

@@ -26,16 +26,18 @@ from tqdm import tqdm
 
 from nanogpt import devices as device
 from nanogpt.artifacts.signals import Signals, Stopped, listening
-from nanogpt.artifacts.states import ClaimedError, DivergedError, Held
-from nanogpt.config.schema import ModelSettings, TrainSettings, UserError
+from nanogpt.artifacts.states import Held
+from nanogpt.config.schema import ModelSettings, TrainSettings
 from nanogpt.data import batches as dataset
 from nanogpt.data.tokenizers import Tokens
 from nanogpt.devices import autocast
+from nanogpt.errors import ClaimedError, DivergedError, UserError
 from nanogpt.files.atomic import atomic_write
+from nanogpt.model.directories import MODEL_FILES, save_model
 from nanogpt.model.gpt import GPT
 from nanogpt.model.losses import window_starts, windows_loss
 from nanogpt.training.optimizers import configure_adamw, learning_rate_at
-from nanogpt.training.saved_state import MODEL_FILES, Progress, load_state, save_model, save_state
+from nanogpt.training.saved_state import Progress, load_state, save_state
 
 logger = logging.getLogger(__name__)
 

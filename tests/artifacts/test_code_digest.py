@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from nanogpt.artifacts.code_digest import NEUTRAL, closure, code_digest
-from nanogpt.config.schema import UserError
+from nanogpt.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "nanogpt"

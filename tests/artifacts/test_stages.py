@@ -23,7 +23,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-from nanogpt.config.schema import UserError
+from nanogpt.errors import UserError
 from nanogpt.artifacts.stages import logged, stage
 
 asked = json.loads(sys.argv[1])

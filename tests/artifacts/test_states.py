@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from nanogpt.artifacts import states as state
-from nanogpt.config.schema import UserError
+from nanogpt.errors import DivergedError, UserError
 from nanogpt.files import locks as lock
 from nanogpt.files.atomic import read_json, write_json
 
@@ -98,10 +98,10 @@ def test_a_state_that_has_saved_nothing_goes_after_an_error():
 
 
 def test_what_a_training_that_diverged_measured_stays_until_the_next_one():
-    with contextlib.suppress(state.DivergedError), hold() as held:
+    with contextlib.suppress(DivergedError), hold() as held:
         save(held, 5)
         (held.directory / "metrics.jsonl").write_text("{}")
-        raise state.DivergedError("training diverged")
+        raise DivergedError("training diverged")
     assert states() == [VERSION]
     assert state.saved_steps(held.directory) == [], "they would lead there again"
     assert state.find_metrics(Path("results")) == {"demo": held.directory / "metrics.jsonl"}

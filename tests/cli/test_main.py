@@ -20,7 +20,9 @@ from nanogpt import __version__
 from nanogpt.artifacts import cache
 from nanogpt.artifacts import manifests as manifest
 from nanogpt.cli.main import main
-from nanogpt.config.schema import Corpus, Dataset, ModelSettings, describe_run, load, read
+from nanogpt.config.loading import load, read
+from nanogpt.config.reference import describe_run
+from nanogpt.config.schema import Corpus, Dataset, ModelSettings
 from nanogpt.data.preparing import prepare
 from nanogpt.data.tokenizers import (
     GPT2_MERGES_URL,
@@ -29,8 +31,8 @@ from nanogpt.data.tokenizers import (
     gpt2_tokenizer,
 )
 from nanogpt.files.atomic import write_json
+from nanogpt.model.directories import save_model
 from nanogpt.model.gpt import GPT
-from nanogpt.training.saved_state import save_model
 from tests.made_runs import make_run, metrics_text
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,8 +13,9 @@ import yaml
 from nanogpt.artifacts import cache
 from nanogpt.artifacts import manifests as manifest
 from nanogpt.artifacts import states as state
-from nanogpt.cli.pruning import DAY, Item, find, remove, to_prune
-from nanogpt.config.schema import load, resolve_run
+from nanogpt.cli.pruning import DAY, Item, find_items, remove, to_prune
+from nanogpt.config.loading import load
+from nanogpt.config.resolving import resolve_run
 from nanogpt.files import locks as lock
 from nanogpt.files.atomic import write_json
 
@@ -101,25 +102,25 @@ def everything():
 
 
 def test_in_an_empty_project_there_is_nothing(config):
-    assert find(config) == []
+    assert find_items(config) == []
     assert everything() == []
 
 
 def test_an_artifact_is_listed_with_its_stage_size_and_the_time_of_its_last_use(config):
     entry = make_artifact(1, size=5000, days=3)
-    (item,) = find(config)
+    (item,) = find_items(config)
     assert (item.kind, item.path, item.unused) == ("artifact", entry, "")
     assert item.what == f"eval {entry.name}, first made in results/demo"
     assert item.size == 5000 + (entry / "manifest.json").stat().st_size
     assert item.age == pytest.approx(3 * DAY, abs=60)
     cache.restore(entry.name, {"eval.json": Path("results/demo/eval.json")})
-    assert find(config)[0].age < 60
+    assert find_items(config)[0].age < 60
 
 
 def test_a_cache_that_is_off_is_not_looked_at(config, monkeypatch):
     make_artifact(1)
     monkeypatch.setenv("NANOGPT_CACHE", "off")
-    assert find(config) == []
+    assert find_items(config) == []
 
 
 @pytest.mark.parametrize(
@@ -132,7 +133,7 @@ def test_an_artifact_whose_manifest_cannot_be_read_is_damaged(config, content):
     (entry / "manifest.json").unlink()
     if content is not None:
         (entry / "manifest.json").write_bytes(content)
-    assert unused(find(config)) == {entry: "damaged"}
+    assert unused(find_items(config)) == {entry: "damaged"}
 
 
 @pytest.mark.parametrize(("days", "why"), [(0.5, ""), (2, "left by a process that was killed")])
@@ -140,13 +141,13 @@ def test_what_is_just_being_stored_is_left_alone_for_a_day(config, days, why):
     left = CACHE / ".0123456789ab.x7f3"
     left.mkdir(parents=True)
     age(left, days)
-    (item,) = find(config)
+    (item,) = find_items(config)
     assert (item.kind, item.path, item.unused) == ("remains", left, why)
 
 
 def test_a_state_is_listed_with_its_run_and_step(config):
     directory = make_state(config, steps=(5, 10))
-    (item,) = find(config)
+    (item,) = find_items(config)
     assert (item.kind, item.path, item.unused) == ("state", directory, "")
     assert item.what == "first, step 10"
     assert item.size >= 200
@@ -157,7 +158,7 @@ def test_the_age_of_a_state_is_that_of_what_it_saved_last(config):
     age(directory, 30)
     age(next(directory.glob("step-5.*")), 20)
     age(next(directory.glob("step-10.*")), 2)
-    assert find(config)[0].age == pytest.approx(2 * DAY, abs=60)
+    assert find_items(config)[0].age == pytest.approx(2 * DAY, abs=60)
 
 
 STATES = {
@@ -173,13 +174,13 @@ STATES = {
 @pytest.mark.parametrize(("said", "why"), STATES.values(), ids=STATES.keys())
 def test_a_state_that_no_config_names_may_go(config, said, why):
     directory = make_state(config, **said)
-    assert unused(find(config)) == {directory: why}
+    assert unused(find_items(config)) == {directory: why}
 
 
 def test_a_setting_that_trains_nothing_leaves_a_state_in_use(config):
     make_state(config)
     other = yaml.safe_load(CONFIG.replace("train:", "sample: {seed: 5}, train:"))
-    assert unused(find(load(other))) == {}
+    assert unused(find_items(load(other))) == {}
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\xff", b"[1]", b"{}", b"[" * 100_000])
@@ -188,23 +189,23 @@ def test_a_state_that_does_not_say_what_it_is_of_may_go(config, content):
     (directory / "run.json").unlink()
     if content is not None:
         (directory / "run.json").write_bytes(content)
-    assert unused(find(config)) == {directory: "of no run"}
+    assert unused(find_items(config)) == {directory: "of no run"}
 
 
 @pytest.mark.parametrize("run", ["first", "gone"])
 def test_a_state_that_is_being_trained_is_in_use_whatever_the_config_says(config, run):
     directory = make_state(config, run)
     with lock.hold(directory, "which trains"):
-        (item,) = find(config)
+        (item,) = find_items(config)
         assert (item.what, item.unused) == (f"{run}, step 5, which is being trained", "")
-    assert find(config)[0].what == f"{run}, step 5"
+    assert find_items(config)[0].what == f"{run}, step 5"
 
 
 def test_a_state_that_was_just_made_is_in_use(config):
     # Its process has the lock, and waits for another one whose state it adopts.
     directory = state.STATE / "0123456789ab"
     with lock.hold(directory, "which trains first"):
-        assert unused(find(config)) == {}
+        assert unused(find_items(config)) == {}
 
 
 @pytest.mark.parametrize(("days", "trained"), [(0, True), (10, False)])
@@ -214,28 +215,28 @@ def test_a_state_of_another_machine_is_in_use_while_its_owner_may_live(config, d
     owner = {"pid": 1, "started": "1", "machine": "elsewhere"}
     (directory / "lock.1").write_text(json.dumps(owner))
     age(directory / "lock.1", days)
-    assert bool(unused(find(config))) == (not trained)
+    assert bool(unused(find_items(config))) == (not trained)
 
 
 def test_what_is_left_of_a_state_whose_training_is_done_may_go(config):
     left = state.STATE / ".0123456789ab.77"
     left.mkdir(parents=True)
-    assert unused(find(config)) == {left: "the training is done"}
+    assert unused(find_items(config)) == {left: "the training is done"}
 
 
 def test_the_claim_of_a_run_that_no_config_names_may_go(config):
     state.CLAIMS.mkdir(parents=True)
     for run in ("first", "letters", "gone"):
         (state.CLAIMS / run).write_text("0123456789ab")
-    assert unused(find(config)) == {state.CLAIMS / "gone": "no such run in config.yaml"}
-    assert len(find(config)) == 1, "the others are too small to tell"
+    assert unused(find_items(config)) == {state.CLAIMS / "gone": "no such run in config.yaml"}
+    assert len(find_items(config)) == 1, "the others are too small to tell"
 
 
 def test_results_of_runs_and_datasets_that_no_config_names_may_go(config):
     for known in ("first", "letters", "report", "datasets/letters"):
         make_result(f"results/{known}")
     run, dataset = make_result("results/gone"), make_result("results/datasets/first")
-    found = find(config)
+    found = find_items(config)
     assert unused(found) == {
         run: "no such run in config.yaml",
         dataset: "no such dataset in config.yaml",
@@ -250,7 +251,7 @@ def test_what_others_put_among_the_results_is_not_ours(config):
     for path in ("results/mine/notes.txt", "results/datasets/mine/train.bin", "results/README.md"):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).write_text("mine")
-    assert find(config) == []
+    assert find_items(config) == []
 
 
 def test_kinds_come_one_after_another_and_each_oldest_first(config):
@@ -263,7 +264,7 @@ def test_kinds_come_one_after_another_and_each_oldest_first(config):
         age(path, 3)
     left = state.STATE / ".0123456789ab.77"
     left.mkdir()
-    assert [item.path for item in find(config)] == [
+    assert [item.path for item in find_items(config)] == [
         old,
         new,
         earlier,
@@ -278,7 +279,7 @@ def test_listing_changes_nothing(config):
     make_state(config, "gone")
     make_result("results/gone")
     before = {path: path.stat() for path in everything()}
-    find(config)
+    find_items(config)
     assert {path: path.stat().st_mtime for path in everything()} == {
         path: was.st_mtime for path, was in before.items()
     }
@@ -303,7 +304,7 @@ def test_files_may_go_while_they_are_listed(config):
     thread.start()
     try:
         for _ in range(100):
-            find(config)
+            find_items(config)
     finally:
         done.set()
         thread.join()
@@ -359,7 +360,7 @@ def test_a_file_of_the_users_beside_results_stays(config):
     run = make_result("results/gone")
     (run / "notes.txt").write_text("mine")
     assert (run / "eval.json").exists()
-    (found,) = find(config)
+    (found,) = find_items(config)
     remove(found)
     assert [path.name for path in run.iterdir()] == ["notes.txt"]
 
@@ -368,13 +369,13 @@ def test_a_manifest_that_names_files_elsewhere_lets_none_be_removed(config):
     run = make_result("results/gone")
     Path("precious.txt").write_text("mine")
     write_json(run / "eval.manifest.json", {"outputs": {"precious.txt": "", "../x": ""}})
-    remove(find(config)[0])
+    remove(find_items(config)[0])
     assert Path("precious.txt").exists()
 
 
 def test_the_claim_of_a_run_that_is_trained_stays(config):
     with state.hold("gone", {"version": "0" * 12}, {}):
-        assert not [found for found in find(config) if found.unused]
+        assert not [found for found in find_items(config) if found.unused]
 
 
 def test_what_is_removed_is_gone_and_nothing_else(config):
@@ -383,7 +384,7 @@ def test_what_is_removed_is_gone_and_nothing_else(config):
     claim = state.CLAIMS / "gone"
     claim.parent.mkdir()
     claim.write_text("0" * 12)
-    for found in to_prune(find(config), None, None, True):
+    for found in to_prune(find_items(config), None, None, True):
         remove(found)
     assert not any(path.exists() for path in (run, old, claim))
     assert all(path.exists() for path in (kept / "eval.json", stays / "run.json"))
@@ -393,7 +394,7 @@ def test_a_link_is_removed_and_not_what_it_leads_to(config):
     elsewhere = make_result("elsewhere")
     Path("results").mkdir()
     Path("results/gone").symlink_to(elsewhere.absolute())
-    (found,) = find(config)
+    (found,) = find_items(config)
     assert found.path == Path("results/gone")
     remove(found)
     assert not os.path.lexists("results/gone")

@@ -11,29 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from nanogpt.config import schema as config_module
+from nanogpt.config.loading import find_texts, load, read, read_mapping
+from nanogpt.config.patterns import NAME
+from nanogpt.config.reference import describe_run, json_schema, settings_page
+from nanogpt.config.resolving import bench_runs, corpus_of, expand, resolve_run, run_names
 from nanogpt.config.schema import (
-    NAME,
     Config,
     Corpus,
     EvalSettings,
     ModelSettings,
     SampleSettings,
     TrainSettings,
-    UserError,
-    bench_runs,
-    counted,
-    describe_run,
-    expand,
-    find_texts,
-    json_schema,
-    load,
-    read,
-    read_mapping,
-    resolve_run,
-    run_names,
-    settings_page,
 )
+from nanogpt.errors import UserError, plural
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -337,7 +327,7 @@ def test_a_key_of_an_anchor_may_be_given_again_where_the_anchor_is_merged(projec
 
 
 def test_numbers_take_the_plural_but_for_one():
-    assert [counted(number, "token") for number in (0, 1, 2, 2000)] == [
+    assert [plural(number, "token") for number in (0, 1, 2, 2000)] == [
         "0 tokens",
         "1 token",
         "2 tokens",
@@ -478,7 +468,7 @@ def test_a_run_that_names_no_dataset_has_that_of_its_name():
 def test_an_empty_entry_is_a_run_or_dataset_with_the_defaults():
     config = load_yaml("{datasets: {text: }, runs: {text: }}")
     assert resolve_run(config, "text").dataset == "text"
-    assert config_module.corpus_of(config, "text") == "text"
+    assert corpus_of(config, "text") == "text"
 
 
 def test_a_dropped_text_is_a_corpus_a_character_dataset_and_a_run():
@@ -1142,7 +1132,7 @@ def test_the_examples_of_the_page_on_sweeps_work_with_the_shipped_config():
 
 def test_the_shipped_demo_needs_no_download(shipped):
     dataset = resolve_run(shipped, "demo").dataset
-    assert shipped.corpora[config_module.corpus_of(shipped, dataset)].builtin == "playwright"
+    assert shipped.corpora[corpus_of(shipped, dataset)].builtin == "playwright"
 
 
 def test_the_shipped_downloads_of_one_file_have_checksums(shipped):

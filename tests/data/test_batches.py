@@ -11,10 +11,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nanogpt.config.schema import Corpus, Dataset, EvalSettings, ModelSettings, UserError
+from nanogpt.config.schema import Corpus, Dataset, EvalSettings, ModelSettings
 from nanogpt.data.batches import batch, check_block_size, load, windows
 from nanogpt.data.preparing import prepare
 from nanogpt.data.tokenizers import ByteTokenizer
+from nanogpt.errors import UserError
 from nanogpt.evaluation.evaluate import windows_loss
 from nanogpt.files.atomic import write_json
 from nanogpt.model.gpt import GPT

@@ -18,8 +18,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nanogpt.config.schema import Corpus, Dataset, UserError
-from nanogpt.config.schema import load as load_config
+from nanogpt.config.loading import load as load_config
+from nanogpt.config.schema import Corpus, Dataset
 from nanogpt.data import play as playwright
 from nanogpt.data import preparing as prepare_module
 from nanogpt.data import sources as corpus_module
@@ -32,6 +32,7 @@ from nanogpt.data.tokenizers import (
     load_tokenizer,
     train_byte_pairs,
 )
+from nanogpt.errors import UserError
 from nanogpt.files.atomic import read_json, write_json
 
 ROOT = Path(__file__).resolve().parents[2]

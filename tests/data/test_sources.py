@@ -17,9 +17,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from nanogpt.config.schema import Corpus, UserError
+from nanogpt.config.schema import Corpus
 from nanogpt.data import sources as corpus
 from nanogpt.data.sources import decide_encoding, find_files, read_text, texts
+from nanogpt.errors import UserError
 
 ENGLISH = """The lighthouse keeper’s daughter counted ships. “Eleven,” she wrote, “and one of them
 is lost.” Nobody had asked her to; the ledger lay in the drawer, beside the fuses and the string,

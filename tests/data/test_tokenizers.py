@@ -13,7 +13,6 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from nanogpt.config.schema import UserError
 from nanogpt.data import preparing as prepare
 from nanogpt.data import tokenizers as tokenizer_module
 from nanogpt.data.preparing import Piece
@@ -29,6 +28,7 @@ from nanogpt.data.tokenizers import (
     token_texts,
     train_byte_pairs,
 )
+from nanogpt.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -5,13 +5,8 @@ import json
 import pytest
 
 from nanogpt.artifacts.states import Held
-from nanogpt.config.schema import (
-    BenchSettings,
-    ModelSettings,
-    SampleSettings,
-    TrainSettings,
-    UserError,
-)
+from nanogpt.config.schema import BenchSettings, ModelSettings, SampleSettings, TrainSettings
+from nanogpt.errors import UserError
 from nanogpt.evaluation import benchmark as bench_module
 from nanogpt.evaluation.benchmark import bench, gemm_flops_per_second, summary
 from nanogpt.files.atomic import read_json, sha256_file

@@ -10,10 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nanogpt.config.schema import ModelSettings, UserError
+from nanogpt.config.schema import ModelSettings
 from nanogpt.data import play as playwright
 from nanogpt.data.batches import load
 from nanogpt.data.tokenizers import ByteTokenizer, char_tokenizer
+from nanogpt.errors import UserError
 from nanogpt.evaluation import evaluate as evaluate_module
 from nanogpt.evaluation.evaluate import (
     COPYING,
@@ -36,9 +37,9 @@ from nanogpt.evaluation.evaluate import (
     symbols,
 )
 from nanogpt.inference.sampling import generate
+from nanogpt.model.directories import save_model
 from nanogpt.model.gpt import GPT
 from nanogpt.model.losses import window_starts, windows_loss
-from nanogpt.training.saved_state import save_model
 from tests.data.test_tokenizers import BYTE_PAIRS
 from tests.model.test_losses import (
     BLOCK,

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from nanogpt.config.schema import UserError
+from nanogpt.errors import UserError
 from nanogpt.files import locks as lock
 from nanogpt.files.atomic import read_json
 from tests.faults.attacks import (
@@ -314,7 +314,7 @@ RACER = """
 import fcntl, os, random, shutil, sys, time
 from pathlib import Path
 from nanogpt.files import locks as lock
-from nanogpt.config.schema import UserError
+from nanogpt.errors import UserError
 lock.POLL = 0.002
 # A lock that was just being written when its owner was killed is waited for.
 lock.HEARTBEAT, lock.STALE = 0.5, 15

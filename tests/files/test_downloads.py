@@ -22,7 +22,7 @@ from pathlib import Path
 
 import pytest
 
-from nanogpt.config.schema import UserError
+from nanogpt.errors import UserError
 from nanogpt.files import downloads as download
 from nanogpt.files import locks as lock
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from nanogpt.config.schema import UserError
+from nanogpt.errors import UserError
 from nanogpt.files import locks as lock
 
 ROOT = Path(__file__).resolve().parents[2]

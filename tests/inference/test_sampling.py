@@ -5,11 +5,12 @@ import re
 import pytest
 import torch
 
-from nanogpt.config.schema import ModelSettings, SampleSettings, UserError
+from nanogpt.config.schema import ModelSettings, SampleSettings
 from nanogpt.data.tokenizers import char_tokenizer
+from nanogpt.errors import UserError
 from nanogpt.inference.sampling import encode_prompt, generate, sample, stream
+from nanogpt.model.directories import load_model, save_model
 from nanogpt.model.gpt import GPT
-from nanogpt.training.saved_state import load_model, save_model
 
 TOKENIZER = char_tokenizer("abcdefghijklmnopqrstuvwxyz .,\nÉ日🎭")
 VOCAB = TOKENIZER.vocab_size

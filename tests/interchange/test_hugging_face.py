@@ -6,13 +6,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from nanogpt.config.schema import Corpus, Dataset, UserError
+from nanogpt.config.schema import Corpus, Dataset
 from nanogpt.data.preparing import prepare
-from nanogpt.interchange.hugging_face import (
-    export_dataset,
-    settings_from_hugging_face,
-    weights_from_hugging_face,
-)
+from nanogpt.errors import UserError
+from nanogpt.interchange.hugging_face import settings_from_hugging_face, weights_from_hugging_face
+from nanogpt.interchange.nanogpt_data import export_dataset
 from nanogpt.model.gpt import GPT
 
 SMALL = {"n_layer": 2, "n_head": 2, "n_embd": 32, "n_positions": 24, "vocab_size": 61}

@@ -11,7 +11,7 @@ import matplotlib
 import pandas as pd
 import pytest
 
-from nanogpt.config.schema import UserError
+from nanogpt.errors import UserError
 from nanogpt.report.compare import table
 from nanogpt.report.page import CHARTS, write_report
 from nanogpt.report.plots import GREY, LOSS_OVER, MOST_NAMED, looks

@@ -7,7 +7,7 @@ import re
 import pandas as pd
 import pytest
 
-from nanogpt.config.schema import UserError
+from nanogpt.errors import UserError
 from nanogpt.files import locks as lock
 from nanogpt.report.compare import table
 from nanogpt.report.runs import find_runs, read_metrics, read_runs, shared_name

@@ -6,9 +6,9 @@ import re
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from nanogpt.config.schema import UserError
+from nanogpt.errors import UserError
 from nanogpt.report.runs import read_metrics
-from nanogpt.report.tensorboard import NAME, TAGS, append_events, write_events
+from nanogpt.report.tensorboard import EVENTS_FILE, TAGS, append_events, write_events
 from tests.made_runs import make_run, metrics_text
 
 
@@ -69,7 +69,7 @@ def test_metrics_that_grow_are_followed(tmp_path):
     assert steps(out / "mine") == [0, 100, 200, 300, 400]
     once = tmp_path / "once"
     write_events(path, once)
-    assert (out / "mine" / NAME).read_bytes() == (once / NAME).read_bytes()
+    assert (out / "mine" / EVENTS_FILE).read_bytes() == (once / EVENTS_FILE).read_bytes()
 
 
 def test_a_training_that_goes_on_from_an_earlier_state_shows_no_step_twice(tmp_path):

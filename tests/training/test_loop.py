@@ -15,16 +15,17 @@ import torch
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
-from nanogpt.artifacts.states import ClaimedError, Held, find_states
-from nanogpt.config.schema import EvalSettings, TrainSettings, UserError
+from nanogpt.artifacts.states import Held, find_states
+from nanogpt.config.schema import EvalSettings, TrainSettings
 from nanogpt.data import play as playwright
 from nanogpt.data.batches import load
+from nanogpt.errors import ClaimedError, UserError
 from nanogpt.evaluation.evaluate import evaluate
+from nanogpt.model.directories import load_model
 from nanogpt.model.gpt import GPT
 from nanogpt.training import loop as train_module
 from nanogpt.training.loop import optimizer_step, train
 from nanogpt.training.optimizers import learning_rate_at
-from nanogpt.training.saved_state import load_model
 
 GOLDEN = Path(__file__).parent / "golden_loss.json"
 TIMES = {"seconds", "tokens_per_second"}  # the keys that may differ between equal runs

@@ -11,10 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from nanogpt.config.schema import UserError
 from nanogpt.data.tokenizers import CharTokenizer, char_tokenizer
+from nanogpt.errors import UserError
+from nanogpt.model.directories import load_model, load_weights, save_model
 from nanogpt.model.gpt import GPT
-from nanogpt.training.saved_state import load_model, load_weights, save_model
 
 TOKENIZER = char_tokenizer("the quick brown fox, où est-il?\n")
 

@@ -19,7 +19,12 @@ if " " in sys.executable:
     )
 sys.path.insert(0, str(PROJECT))
 
-from nanogpt.config import schema as settings
+from nanogpt.config.loading import find_texts, load, read_mapping
+from nanogpt.config.messages import look_up
+from nanogpt.config.patterns import NAME
+from nanogpt.config.resolving import BENCHED, bench_runs, corpus_of, resolve_run
+from nanogpt.config.schema import TOKENIZERS
+from nanogpt.errors import UserError
 from nanogpt.artifacts.code_digest import code_digest
 from nanogpt.data.sources import find_files
 
@@ -36,9 +41,9 @@ search_first("PATH", Path(sys.executable).parent)
 
 
 wildcard_constraints:
-    corpus=settings.NAME.pattern,
-    dataset=settings.NAME.pattern,
-    run=settings.NAME.pattern,
+    corpus=NAME.pattern,
+    dataset=NAME.pattern,
+    run=NAME.pattern,
 
 
 def one_line_errors(function):
@@ -48,7 +53,7 @@ def one_line_errors(function):
     def checked(*arguments):
         try:
             return function(*arguments)
-        except settings.UserError as error:
+        except UserError as error:
             sys.exit(f"error: {error}")
 
     return checked
@@ -57,16 +62,16 @@ def one_line_errors(function):
 # For keys that stand there twice, of which Snakemake takes the last without a word.
 for path in workflow.configfiles:
     if str(path).endswith((".yaml", ".yml")):
-        one_line_errors(settings.read_mapping)(path)
+        one_line_errors(read_mapping)(path)
 
-CONFIG = one_line_errors(settings.load)(config, settings.find_texts())
+CONFIG = one_line_errors(load)(config, find_texts())
 
 
 @cache
 @one_line_errors
 def find_run(name):
     """What the run of this name resolves to."""
-    return settings.resolve_run(CONFIG, name)
+    return resolve_run(CONFIG, name)
 
 
 def any_of(names):
@@ -87,12 +92,12 @@ def corpora_with(source):
 @one_line_errors
 def corpus_files(dataset):
     """The files that a dataset is made of, in order."""
-    settings.find(CONFIG.datasets, dataset, "datasets", "dataset")
-    name = settings.corpus_of(CONFIG, dataset)
+    look_up(CONFIG.datasets, dataset, "datasets", "dataset")
+    name = corpus_of(CONFIG, dataset)
     files = find_files(name, CONFIG.corpora[name])
     for file in files:
         if set("{}") & set(str(file)):
-            raise settings.UserError(
+            raise UserError(
                 f"corpora.{name}.files: {file}: Snakemake takes braces in a name for wildcards; "
                 "rename the file"
             )
@@ -111,7 +116,7 @@ def file_groups(dataset):
     A download is a group of its own: its size may not be known yet. Of other files, a group has up
     to 64 MiB, and 16 files or a 64th of all, so that small files make few jobs.
     """
-    corpus = CONFIG.corpora[settings.corpus_of(CONFIG, dataset)]
+    corpus = CONFIG.corpora[corpus_of(CONFIG, dataset)]
     files = corpus_files(dataset)
     most = 1 if corpus.url else max(16, math.ceil(len(files) / 64))
     groups, size = [[]], 0
@@ -153,14 +158,14 @@ def given_tokenizer(wildcards):
     tokenizer = CONFIG.datasets[wildcards.dataset].tokenizer
     if tokenizer == "gpt2":
         return ["resources/tokenizers/gpt2/vocab.bpe"]
-    made_here = tokenizer in settings.TOKENIZERS
+    made_here = tokenizer in TOKENIZERS
     return [] if made_here else [f"results/datasets/{tokenizer}/tokenizer.json"]
 
 
 def corpus_state(wildcards):
     """Sizes and mtimes of local files: one replaced by an older file is a changed one."""
     files = corpus_files(wildcards.dataset)
-    if not CONFIG.corpora[settings.corpus_of(CONFIG, wildcards.dataset)].files:
+    if not CONFIG.corpora[corpus_of(CONFIG, wildcards.dataset)].files:
         return "made by the workflow"
     stats = [file.stat() for file in files]
     states = [(str(f), s.st_size, s.st_mtime_ns) for f, s in zip(files, stats)]
@@ -199,7 +204,7 @@ def wanted_digest(wildcards):
 def dataset_settings(wildcards):
     """The settings that decide what prepare writes."""
     dataset = CONFIG.datasets[wildcards.dataset]
-    corpus = CONFIG.corpora[settings.corpus_of(CONFIG, wildcards.dataset)]
+    corpus = CONFIG.corpora[corpus_of(CONFIG, wildcards.dataset)]
     reading = corpus.model_dump(include=READING)
     unused = set() if dataset.tokenizer == "bpe" else {"vocab_size"}
     return {"corpus": reading, "dataset": dataset.model_dump(exclude=unused)}
@@ -236,7 +241,7 @@ def bench_settings(wildcards):
     """The settings that decide what is measured; those of other groups only as far as they do."""
     run = find_run(wildcards.run)
     asked = run.model_dump(include={"name", "dataset", "model", "bench"})
-    for group, names in settings.BENCHED.items():
+    for group, names in BENCHED.items():
         asked[group] = getattr(run, group).model_dump(include=set(names))
     return asked
 
@@ -271,7 +276,7 @@ def of_report_models(path):
 @one_line_errors
 def report_benches():
     """For each run of the report, the run whose benchmark serves it as well."""
-    return settings.bench_runs(CONFIG, CONFIG.report.runs)
+    return bench_runs(CONFIG, CONFIG.report.runs)
 
 
 def of_report_datasets(path):

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+from nanogpt.schema import BenchSettings, ModelSettings, SampleSettings, TrainSettings
+
 from nanogpt.artifacts.stages import Job, stage
-from nanogpt.config import schema as config
 from nanogpt.evaluation.benchmark import bench, summary
 
 
@@ -11,10 +12,10 @@ def make(job: Job) -> dict[str, str]:
     result = bench(
         job.settings["name"],
         Path(snakemake.input.meta).parent,
-        config.ModelSettings(**job.settings["model"]),
-        config.TrainSettings(**job.settings["train"]),
-        config.BenchSettings(**job.settings["bench"]),
-        config.SampleSettings(**job.settings["sample"]),
+        ModelSettings(**job.settings["model"]),
+        TrainSettings(**job.settings["train"]),
+        BenchSettings(**job.settings["bench"]),
+        SampleSettings(**job.settings["sample"]),
         Path(snakemake.output.bench),
         threads=min(snakemake.threads, snakemake.params.train_threads),
     )

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from nanogpt.artifacts.stages import Job, stage
-from nanogpt.config.schema import load
+from nanogpt.config.loading import load
 from nanogpt.files.downloads import fetch, mirrors
 
 

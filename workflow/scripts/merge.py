@@ -1,7 +1,8 @@
 """Rule merge: the counts of all groups in, a plan and a tokenizer out."""
 
 from nanogpt.artifacts.stages import logged, say
-from nanogpt.config.schema import find_dataset, find_texts, load
+from nanogpt.config.loading import find_texts, load
+from nanogpt.config.resolving import find_dataset
 from nanogpt.data.preparing import merge
 from nanogpt.files.atomic import read_json, write_json
 

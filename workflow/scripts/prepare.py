@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from nanogpt.artifacts.stages import Job, stage
-from nanogpt.config.schema import find_dataset, find_texts, load
+from nanogpt.config.loading import find_texts, load
+from nanogpt.config.resolving import find_dataset
 from nanogpt.data.preparing import prepare
 
 

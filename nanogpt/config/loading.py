@@ -1,0 +1,185 @@
+"""From config.yaml to a checked `Config`: YAML, the user's own texts, names, sweeps."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import (
+    ValidationError,
+)
+
+from nanogpt.config.messages import explain, look_up
+from nanogpt.config.patterns import NAME, NAME_RULE, RESERVED_RUN_NAMES
+from nanogpt.config.resolving import expand, resolve_run, run_names
+from nanogpt.config.schema import TOKENIZERS, Config, Corpus, Dataset, Report
+from nanogpt.config.sweeps import expand_sweeps
+from nanogpt.errors import UserError
+
+TEXTS = Path("resources/texts")
+
+
+def find_texts(directory: Path = TEXTS) -> list[str]:
+    """The names (without .txt) of the user's own texts, sorted; hidden files are none."""
+    return sorted(p.stem for p in directory.glob("[!.]*.txt"))
+
+
+def read(path: str | Path = "config.yaml") -> Config:
+    """Read and check a config file, with the texts of resources/texts/.
+
+    Errors: UserError for a file that is absent, no YAML or wrong.
+    """
+    return load(read_mapping(path), find_texts(Path(path).parent / TEXTS))
+
+
+def read_mapping(path: str | Path = "config.yaml") -> dict[Any, Any]:
+    """What a config file says, its settings unchecked.
+
+    Errors: UserError for a file that is absent, no YAML or no mapping, and for a key that a mapping
+    has twice, of which YAML's readers silently take the last.
+    """
+    try:
+        loader = yaml.SafeLoader(Path(path).read_text(encoding="utf-8"))
+        node = loader.get_single_node()
+        if node is None:
+            return {}
+        _check_keys(node, path)
+        mapping = loader.construct_document(node)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; run this in the project's directory") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        byte = f"byte 0x{error.object[error.start]:02x} at {error.start}"
+        raise UserError(f"{path}: not UTF-8 ({byte}); save it as UTF-8") from None
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise UserError(f"{path}: {place}not YAML: {error.problem}") from None
+    except yaml.YAMLError as error:  # a character that YAML has not
+        raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise UserError(f"{path}: not a config file: nested too deeply") from None
+    except ValueError as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{path}: no date that there is: {error}; put it in quotes") from None
+    if not isinstance(mapping, dict):
+        raise UserError(f"{path}: a mapping with `runs:` and the like is wanted at top level")
+    return mapping
+
+
+def _check_keys(root: yaml.Node, path: str | Path) -> None:
+    waiting, seen = [root], set()
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen:  # an alias
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            waiting += node.value
+        if not isinstance(node, yaml.MappingNode):
+            continue
+        lines: dict[tuple[str, str], int] = {}
+        for key, value in node.value:
+            waiting.append(value)
+            if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
+                continue
+            line, name = key.start_mark.line + 1, (key.tag, key.value)
+            if name in lines:
+                raise UserError(
+                    f"{path}: line {line}: `{key.value}` stands in line {lines[name]} already; "
+                    "put both into one"
+                )
+            lines[name] = line
+
+
+def load(mapping: Mapping[str, Any], texts: Iterable[str] = ()) -> Config:
+    """Check the mapping of config.yaml; each name of `texts` becomes a corpus and a dataset.
+
+    The runs of a sweep stand in its place, in `runs` and in `report.runs`.
+
+    Errors: UserError with one line that names the first thing that is wrong.
+    """
+    try:
+        config = Config.model_validate(mapping)
+    except ValidationError as error:
+        raise UserError(explain(error, Config)) from None
+    taken = {**config.runs, **config.datasets, **config.corpora}
+    for name in texts:
+        if not NAME.fullmatch(name):
+            raise UserError(
+                f"{TEXTS}/{name}.txt: `{name}` is no name; {NAME_RULE}; rename the text"
+            )
+        if RESERVED_RUN_NAMES.fullmatch(name):
+            raise UserError(f"{TEXTS}/{name}.txt: `{name}` is a reserved name; rename the text")
+        if name in taken:
+            raise UserError(
+                f"{TEXTS}/{name}.txt: config.yaml has a run, dataset or corpus `{name}` as well; "
+                "rename the text"
+            )
+    dropped = {name: Corpus(files=[str(TEXTS / f"{name}.txt")]) for name in texts}
+    config = config.model_copy(
+        update={
+            "corpora": {**config.corpora, **dropped},
+            "datasets": {**config.datasets, **{name: Dataset() for name in dropped}},
+        }
+    )
+    _check_names(config)
+    config = expand_sweeps(config)
+    for name in run_names(config):
+        resolve_run(config, name)
+    return config.model_copy(update={"report": Report(runs=_report_runs(config))})
+
+
+def _check_names(config: Config) -> None:
+    for kind in ("corpora", "datasets", "models", "runs"):
+        for name in getattr(config, kind):
+            if not NAME.fullmatch(name):
+                raise UserError(f"{kind}: `{name}` is no name; {NAME_RULE}")
+    for kind in ("runs", "datasets"):
+        for name in filter(RESERVED_RUN_NAMES.fullmatch, getattr(config, kind)):
+            raise UserError(
+                f"{kind}: `{name}` is a reserved name; call the {kind[:-1]} something else"
+            )
+    for name, dataset in config.datasets.items():
+        if name in TOKENIZERS:
+            raise UserError(f"datasets: `{name}` is a tokenizer; call the dataset something else")
+        look_up(config.corpora, dataset.corpus or name, f"datasets.{name}.corpus", "corpus")
+        _check_tokenizer(config, name)
+    for name, run in config.runs.items():
+        if "dataset" not in run.sweep:
+            look_up(config.datasets, run.dataset or name, f"runs.{name}.dataset", "dataset")
+
+
+def _report_runs(config: Config) -> list[str]:
+    """The runs of the report, each once."""
+    known = dict.fromkeys([*run_names(config), *config.sweep_of.values()])
+    seen: set[str] = set()
+    for name in config.report.runs:
+        look_up(known, name, "report.runs", "run")
+        if name in seen:
+            raise UserError(f"report.runs: `{name}` stands there twice; name it once")
+        seen.add(name)
+    runs = expand(config, config.report.runs)
+    for run in runs:
+        sweep = config.sweep_of.get(run)
+        if run in seen and sweep in seen:
+            raise UserError(
+                f"report.runs: `{run}` stands there twice, as a run of `{sweep}` too; name it once"
+            )
+    return runs
+
+
+def _check_tokenizer(config: Config, dataset: str) -> None:
+    """UserError if a dataset's tokenizer is of no kind and no dataset's, or at last its own."""
+    way = [dataset]
+    while (tokenizer := config.datasets[way[-1]].tokenizer) not in TOKENIZERS:
+        known = (*TOKENIZERS, *config.datasets)
+        look_up(known, tokenizer, f"datasets.{way[-1]}.tokenizer", "tokenizer or dataset")
+        way.append(tokenizer)
+        if tokenizer in way[:-1]:
+            raise UserError(
+                f"datasets.{dataset}.tokenizer: a circle: {' -> '.join(way)}; "
+                f"give one of them {', '.join(TOKENIZERS[:-1])} or {TOKENIZERS[-1]}"
+            )

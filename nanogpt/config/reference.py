@@ -1,0 +1,71 @@
+"""Pages made from the settings: docs/SETTINGS.md, the JSON schema, what a run resolves to."""
+
+import json
+from typing import Any
+
+from nanogpt.config.messages import yaml_scalar
+from nanogpt.config.resolving import resolve_run, run_layers
+from nanogpt.config.schema import (
+    BenchSettings,
+    Config,
+    Corpus,
+    Dataset,
+    EvalSettings,
+    ModelChoice,
+    Report,
+    RunDefaults,
+    RunEntry,
+    SampleSettings,
+    TrainSettings,
+)
+
+
+def describe_run(config: Config, name: str) -> str:
+    """What a run resolves to, as YAML, with the source of each value in a comment."""
+    run = resolve_run(config, name)
+    source = {
+        (group, setting): origin
+        for origin, groups in run_layers(config, name)
+        for group, settings in groups.items()
+        for setting in settings
+    }
+    lines = [f"dataset: {run.dataset}"]
+    for group in RunDefaults.GROUPS:
+        lines.append(f"{group}:")
+        for setting, value in getattr(run, group).model_dump().items():
+            text = f"{setting}: {yaml_scalar(value)}"
+            lines.append(f"  {text:<36} # {source.get((group, setting), 'built in')}")
+    return "\n".join(lines) + "\n"
+
+
+def settings_page() -> str:
+    """docs/SETTINGS.md: all settings with default and meaning, as Markdown."""
+    lines = [
+        "# Settings",
+        "",
+        "Printed by `nanogpt settings` from `nanogpt/config.py`; not to be edited by hand. The",
+        "defaults are the package's. What a run comes to, `nanogpt config <run>` says.",
+    ]
+    for title, model, names in (
+        ("model", ModelChoice, ModelChoice.model_fields),
+        ("train", TrainSettings, TrainSettings.model_fields),
+        ("eval", EvalSettings, EvalSettings.model_fields),
+        ("sample", SampleSettings, SampleSettings.model_fields),
+        ("bench", BenchSettings, BenchSettings.model_fields),
+        ("corpora.<name>", Corpus, Corpus.model_fields),
+        ("datasets.<name>", Dataset, Dataset.model_fields),
+        ("runs.<name>, beside the groups above", RunEntry, ["dataset", "sweep"]),
+        ("report", Report, ["runs"]),
+        ("top level", Config, ["mirrors"]),
+    ):
+        lines += ["", f"## {title}", "", "| setting | default | meaning |", "|---|---|---|"]
+        for name in names:
+            field = model.model_fields[name]
+            default = json.dumps(field.get_default(call_default_factory=True))
+            lines.append(f"| `{name}` | `{default}` | {field.description} |")
+    return "\n".join(lines) + "\n"
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of config.yaml, for editors."""
+    return Config.model_json_schema()

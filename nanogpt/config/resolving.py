@@ -1,0 +1,133 @@
+"""What a run resolves to: defaults, presets, its own entry and the command line, in this order."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from nanogpt.config.messages import look_up
+from nanogpt.config.schema import Config, Corpus, Dataset, ModelSettings, Run, RunDefaults
+from nanogpt.errors import UserError
+
+# Runs of a sweep that a message shows.
+RUNS_SHOWN = 3
+
+
+def run_names(config: Config) -> list[str]:
+    """All names that can stand in results/<run>/: runs, and datasets that no run is named after."""
+    entries = {*config.runs, *config.sweep_of.values()}
+    return [*config.runs, *(name for name in config.datasets if name not in entries)]
+
+
+def expand(config: Config, names: Iterable[str]) -> list[str]:
+    """The names with those of sweeps replaced by their runs."""
+    runs: dict[str, list[str]] = {}
+    for run, sweep in config.sweep_of.items():
+        runs.setdefault(sweep, []).append(run)
+    return [run for name in names for run in runs.get(name, [name])]
+
+
+# What a benchmark takes from the settings of other groups; the rest changes no speed.
+BENCHED = {
+    "train": ("batch_size", "device", "dtype", "compile", "deterministic"),
+    "sample": ("device", "dtype"),
+}
+
+
+def bench_runs(config: Config, runs: Sequence[str]) -> dict[str, str]:
+    """For each run, the first of them whose benchmark would be the same: one is enough for all."""
+    first: dict[Any, str] = {}
+    same = {}
+    for name in runs:
+        run = resolve_run(config, name)
+        taken = {
+            (group, setting): getattr(getattr(run, group), setting)
+            for group, settings in BENCHED.items()
+            for setting in settings
+        }
+        if run.bench.batch_size:
+            taken["train", "batch_size"] = run.bench.batch_size
+        rest = run.bench.model_copy(update={"batch_size": None})
+        measured = (run.dataset, run.model, *taken.values(), rest)
+        same[name] = first.setdefault(measured, name)
+    return same
+
+
+def corpus_of(config: Config, dataset: str) -> str:
+    """The name of a dataset's corpus."""
+    return config.datasets[dataset].corpus or dataset
+
+
+def find_dataset(config: Config, name: str) -> tuple[Corpus, Dataset]:
+    """A dataset and its corpus."""
+    return config.corpora[corpus_of(config, name)], config.datasets[name]
+
+
+def run_layers(config: Config, name: str) -> list[tuple[str, dict[str, dict[str, Any]]]]:
+    """The settings of a run by source, weakest first: (source, {group: {setting: value}})."""
+    if name not in config.runs:
+        runs = expand(config, [name])
+        if runs != [name]:
+            shown = ", ".join(f"`{run}`" for run in runs[:RUNS_SHOWN])
+            more = f" and {len(runs) - RUNS_SHOWN:,} more" if len(runs) > RUNS_SHOWN else ""
+            raise UserError(f"runs: `{name}` is a sweep; its runs are {shown}{more}")
+        look_up(run_names(config), name, "runs", "run")
+    layers: list[tuple[str, dict[str, dict[str, Any]]]] = []
+    entries: list[tuple[str, RunDefaults]] = [("defaults", config.defaults)]
+    if name in config.runs:
+        entries.append((f"runs.{config.sweep_of.get(name, name)}", config.runs[name]))
+    entries.append(("command line", config))
+    for source, entry in entries:
+        groups = {
+            group: getattr(entry, group).model_dump(exclude_unset=True)
+            for group in RunDefaults.GROUPS
+        }
+        preset = groups["model"].pop("preset", None)
+        if preset is not None:
+            settings = look_up(config.models, preset, f"{source}.model", "model")
+            layers.append((f"models.{preset}", {"model": settings.model_dump(exclude_unset=True)}))
+        layers.append((source, groups))
+    return layers
+
+
+def resolve_run(config: Config, name: str) -> Run:
+    """Lay a run's settings over one another and check what they come to.
+
+    Errors: UserError for an unknown run or preset, or settings that do not go together.
+    """
+    merged: dict[str, dict[str, Any]] = {group: {} for group in RunDefaults.GROUPS}
+    for _, groups in run_layers(config, name):
+        for group, settings in groups.items():
+            merged[group].update(settings)
+    dataset = (config.runs[name].dataset if name in config.runs else None) or name
+    run = Run.model_validate({"name": name, "dataset": dataset, **merged})
+    model, train = run.model, run.train
+    try:
+        check_model(model)
+    except UserError as error:
+        raise UserError(f"runs.{name}.model: {error}; change one of them") from None
+    if train.decay_lr and train.min_lr > train.learning_rate:
+        raise UserError(
+            f"runs.{name}.train: min_lr {train.min_lr:g} is above "
+            f"learning_rate {train.learning_rate:g}; lower it"
+        )
+    late = [step for step in train.milestones if step > train.max_iters]
+    if late:
+        raise UserError(
+            f"runs.{name}.train: milestones: step {late[0]} comes after max_iters "
+            f"{train.max_iters}; leave it out, or raise max_iters"
+        )
+    if train.decay_lr and train.warmup_iters >= (train.lr_decay_iters or train.max_iters):
+        raise UserError(
+            f"runs.{name}.train: warmup_iters {train.warmup_iters} leaves no step for the decay, "
+            f"which ends at {train.lr_decay_iters or train.max_iters}; lower it"
+        )
+    return run
+
+
+def check_model(model: ModelSettings) -> None:
+    """UserError if the settings of a model do not go together."""
+    if model.n_embd % model.n_head:
+        raise UserError(f"n_embd {model.n_embd} is not divisible by n_head {model.n_head}")
+    if model.position == "rotary" and model.n_embd // model.n_head % 2:
+        raise UserError(
+            f"rotary positions turn pairs, but n_embd {model.n_embd} / n_head {model.n_head} is odd"
+        )

@@ -1,0 +1,130 @@
+"""Sweeps: one entry of config.yaml that stands for a run of each combination of values."""
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import (
+    ValidationError,
+)
+
+from nanogpt.config.messages import (
+    LONGEST_SHOWN,
+    did_you_mean,
+    explain_one,
+    look_up,
+    show_value,
+    yaml_scalar,
+)
+from nanogpt.config.patterns import NAME
+from nanogpt.config.schema import SWEEPABLE, Config, RunEntry, Settings
+from nanogpt.errors import UserError
+
+# Bytes of the name of a sweep's run. File systems allow 255, of which temporary names need some.
+LONGEST_NAME = 200
+
+
+def expand_sweeps(config: Config) -> Config:
+    """The config with the runs of each sweep in its place."""
+    runs: dict[str, RunEntry] = {}
+    sweep_of: dict[str, str] = {}
+    for name, entry in config.runs.items():
+        if not entry.sweep:
+            runs[name] = entry
+            continue
+        where = f"runs.{name}.sweep"
+        for run, swept in _runs_of_sweep(config, name, entry):
+            if sweep_of.get(run) == name:
+                raise UserError(
+                    f"{where}: two of its runs would be called `{run}`; put its keys in another "
+                    "order, or rename a value"
+                )
+            if run in runs or run in config.runs or run in config.datasets:
+                raise UserError(
+                    f"{where}: one of its runs would be called `{run}`, as another run, dataset or "
+                    "text is; rename one of them"
+                )
+            if len(run) > LONGEST_NAME:
+                raise UserError(
+                    f"{where}: the name of a run, `{run[:LONGEST_SHOWN]}…`, would have {len(run)} "
+                    f"characters, and {LONGEST_NAME} are the most; shorten the names in it, or "
+                    "sweep fewer settings"
+                )
+            runs[run] = swept
+            sweep_of[run] = name
+    expanded = config.model_copy(update={"runs": runs})
+    expanded._sweep_of = sweep_of
+    return expanded
+
+
+def _runs_of_sweep(config: Config, name: str, entry: RunEntry) -> Iterator[tuple[str, RunEntry]]:
+    """The name and the entry of each run of a sweep; the first key varies slowest."""
+    keys: dict[tuple[str, str], str] = {}
+    axes = []
+    for key, values in entry.sweep.items():
+        where = f"runs.{name}.sweep.{key}"
+        if key not in SWEEPABLE:
+            raise UserError(f"{where}: unknown setting{_meant_setting(key)}")
+        other = keys.setdefault(SWEEPABLE[key], key)
+        if other != key:
+            raise UserError(f"{where}: `{other}` is the same setting; leave one of them out")
+        axes.append(_swept_values(config, key, values, where))
+    for combination in itertools.product(*axes):
+        groups: dict[str, dict[str, Any]] = {"": {"dataset": entry.dataset or name, "sweep": {}}}
+        for (group, setting), (_, value) in zip(keys, combination, strict=True):
+            groups.setdefault(group, {})[setting] = value
+        laid_over = groups.pop("")
+        for group, settings in groups.items():
+            laid_over[group] = getattr(entry, group).model_copy(update=settings)
+        run = ".".join([name, *(part for part, _ in combination)])
+        yield run, entry.model_copy(update=laid_over)
+
+
+def _swept_values(config: Config, key: str, values: list[Any], where: str) -> list[tuple[str, Any]]:
+    """The values of a key, checked: (its part of the run's name, value)."""
+    group, setting = SWEEPABLE[key]
+    model: type[Settings] = type(getattr(config.defaults, group)) if group else RunEntry
+    names = {"preset": (config.models, "model"), "dataset": (config.datasets, "dataset")}
+    if not values:
+        raise UserError(f"{where}: no value; give it some, or leave it out")
+    texts: dict[Any, str] = {}
+    for given in values:
+        if isinstance(given, list | dict):
+            raise UserError(
+                f"{where}: a list or mapping cannot be swept (found {show_value(given)}); write "
+                "such runs one by one"
+            )
+        try:
+            value = getattr(model.model_validate({setting: given}), setting)
+        except ValidationError as error:
+            raise UserError(f"{where}: {explain_one(error.errors(include_url=False)[0])}") from None
+        text = _as_part_of_name(given)
+        if setting in names:
+            known, kind = names[setting]
+            look_up(known, text, where, kind)
+        if not NAME.fullmatch(f"{setting}-{text}"):
+            raise UserError(
+                f"{where}: `{text}` cannot stand in the name of a run, which has letters, digits, "
+                "dot, dash and underscore; write such runs one by one"
+            )
+        if value in texts:
+            also = "" if texts[value] == text else f", as `{texts[value]}` too"
+            raise UserError(f"{where}: `{text}` stands there twice{also}; name it once")
+        texts[value] = text
+    part = key.rpartition(".")[2]
+    return [(f"{part}-{text}", value) for value, text in texts.items()]
+
+
+def _as_part_of_name(value: Any) -> str:
+    """A value as config.yaml has it; what is no string, as YAML writes it."""
+    if value is None:
+        return "none"
+    return value if isinstance(value, str) else yaml_scalar(value)
+
+
+def _meant_setting(key: str) -> str:
+    """What an unknown key of a sweep should perhaps be."""
+    in_groups = [f"`{known}`" for known in SWEEPABLE if known.endswith(f".{key}")]
+    if in_groups:
+        return f"; did you mean {' or '.join(in_groups)}?"
+    return did_you_mean(key, SWEEPABLE) or "; a setting is named with its group: `train.max_iters`"

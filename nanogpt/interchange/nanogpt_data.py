@@ -1,0 +1,49 @@
+"""Datasets as nanoGPT's directories data/<name>/: train.bin, val.bin and meta.pkl."""
+
+import pickle
+import shutil
+from pathlib import Path
+
+from nanogpt.data import batches as dataset
+from nanogpt.data.tokenizers import GPT2_SHA256
+from nanogpt.errors import UserError
+from nanogpt.files.atomic import atomic_write, sha256_file
+
+
+def export_dataset(directory: Path, destination: Path) -> None:
+    """Write a dataset as a directory data/<name>/ of nanoGPT: train.bin, val.bin, meta.pkl.
+
+    meta.pkl tells nanoGPT's train.py the size of the vocabulary, and its sample.py the text of each
+    token; it has none for GPT-2's tokens, which nanoGPT knows.
+
+    Errors: UserError for a directory that is no dataset, and for tokens that nanoGPT cannot read.
+    """
+    files = dataset.load(directory)
+    if files.train.dtype.itemsize > 2:
+        raise UserError(
+            f"{directory}: a vocabulary of {files.tokenizer.vocab_size:,} tokens is stored as "
+            f"uint32, and nanoGPT reads uint16 only; lower vocab_size to 65,535"
+        )
+    try:
+        destination.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{destination}: no directory can be made there: {error.strerror}; name another"
+        ) from None
+    for name in ("train.bin", "val.bin"):
+        with open(directory / name, "rb") as source, atomic_write(destination / name) as copy:
+            shutil.copyfileobj(source, copy)
+    meta_file = destination / "meta.pkl"
+    if sha256_file(directory / "tokenizer.json") == GPT2_SHA256:
+        meta_file.unlink(missing_ok=True)  # another dataset's, from an earlier export
+        return
+    texts = [files.tokenizer.decode([token]) for token in range(files.tokenizer.vocab_size)]
+    with atomic_write(meta_file) as file:
+        pickle.dump(
+            {
+                "vocab_size": len(texts),
+                "itos": dict(enumerate(texts)),
+                "stoi": {text: token for token, text in enumerate(texts)},
+            },
+            file,
+        )
