@@ -22,6 +22,7 @@ PACKAGE = Path(__file__).parents[1]
 NEUTRAL = {
     "nanogpt": "holds the version, which manifests record",
     "nanogpt.errors": "words of messages",
+    "nanogpt.project": "decides where files lie, not what is in them",
     "nanogpt.config.schema": "settings arrive as parameters",
     "nanogpt.config.patterns": "checks names and values",
     "nanogpt.config.messages": "words of messages",
@@ -29,6 +30,7 @@ NEUTRAL = {
     "nanogpt.config.sweeps": "settings arrive as parameters",
     "nanogpt.config.resolving": "settings arrive as parameters",
     "nanogpt.config.reference": "pages for readers",
+    "nanogpt.artifacts.records.manifests": "describes a result, and doesn't change it",
     "nanogpt.artifacts.manifests": "describes a result, and doesn't change it",
     "nanogpt.artifacts.code_digest": "computes this digest",
     "nanogpt.artifacts.stages": "surrounds the call whose code is hashed",

@@ -1,0 +1,1 @@
+"""The JSON files that stages leave, as typed records: one module for each kind of file."""

@@ -1,0 +1,137 @@
+"""eval.json: how well a model predicts a whole split. docs/EVALUATION.md explains each number."""
+
+from pydantic import ConfigDict, Field
+
+from nanogpt.artifacts.records.base import Number, Record
+
+
+class ModelSummary(Record):
+    """The model that was measured; beside these, its settings as they were."""
+
+    model_config = ConfigDict(extra="allow")
+
+    n_parameters: int
+    vocab_size: int
+
+
+class Interval(Record):
+    """A bootstrap interval, lower and upper end, in each unit."""
+
+    level: float
+    n_resamples: int
+    loss: tuple[Number, Number]
+    bits_per_byte: tuple[Number, Number]
+    bits_per_character: tuple[Number, Number]
+
+
+class SplitEvaluation(Record):
+    """A split. loss: nats per token. n_windows: how many of the split were read, if not all."""
+
+    loss: Number
+    perplexity: Number
+    bits_per_byte: Number
+    bits_per_character: Number
+    n_tokens: int
+    n_bytes: int
+    n_characters: int
+    interval: Interval
+    n_windows: int | None = None
+
+
+class PositionBucket(Record):
+    """The loss at the positions first to last of a window, nats per token."""
+
+    first: int
+    last: int
+    loss: Number
+    n_tokens: int
+
+
+class KindOfToken(Record):
+    """The loss on one kind of token, nats per token."""
+
+    loss: Number
+    n_tokens: int
+    share_of_loss: Number
+
+
+class CalibrationBin(Record):
+    """Tokens whose likeliest guess has a probability in (low, high]."""
+
+    low: float
+    high: float
+    confidence: Number
+    accuracy: Number
+    n_tokens: int
+
+
+class Calibration(Record):
+    """How often the likeliest token is right, and how sure the model is of it."""
+
+    accuracy: Number
+    expected_calibration_error: Number
+    bins: tuple[CalibrationBin, ...]
+
+
+class CopiedShares(Record):
+    """Which share of a text's n-grams of 8, 16 and 32 tokens is in the training split."""
+
+    n_tokens: int
+    of_8: Number = Field(alias="8")
+    of_16: Number = Field(alias="16")
+    of_32: Number = Field(alias="32")
+
+
+class CopyingSettings(Record):
+    """How the text was generated that is searched for copies."""
+
+    prompt_tokens: int
+    num_samples: int
+    max_new_tokens: int
+    temperature: float
+    top_k: int
+    seed: int
+
+
+class Copying(Record):
+    """Copies of the training text in a generated text, and in the validation text (reference)."""
+
+    settings: CopyingSettings
+    n_tokens: int
+    of_8: Number = Field(alias="8")
+    of_16: Number = Field(alias="16")
+    of_32: Number = Field(alias="32")
+    reference: CopiedShares
+
+
+class NanogptEstimate(Record):
+    """nanoGPT's own estimate from random batches, for comparison only; nats per token."""
+
+    train: Number
+    val: Number
+    eval_iters: int
+    batch_size: int
+
+
+class SourceEvaluation(Record):
+    """The entropy of a built-in corpus's source, and how far the model is above it."""
+
+    bits_per_byte: float
+    excess_bits_per_byte: Number
+    excess_percent: Number
+
+
+class Evaluation(Record):
+    """eval.json of a run. copying is None where nothing can be drawn from the model."""
+
+    run: str
+    dataset: str
+    val: SplitEvaluation
+    train: SplitEvaluation
+    by_position: tuple[PositionBucket, ...]
+    by_kind: dict[str, KindOfToken]
+    calibration: Calibration
+    copying: Copying | None
+    nanogpt_estimate: NanogptEstimate
+    model: ModelSummary
+    source: SourceEvaluation | None = None

@@ -1,0 +1,48 @@
+"""What jobs leave for each other while they prepare a corpus of many files."""
+
+from typing import Literal
+
+from nanogpt.artifacts.records.base import Record
+from nanogpt.artifacts.records.datasets import FileMeta
+
+
+class GroupCounts(Record):
+    """counts.json: what the first pass over a group of files finds.
+
+    characters: all that occur, sorted, each once.
+    """
+
+    files: tuple[FileMeta, ...]
+    n_documents: int
+    n_characters: int
+    characters: str
+
+
+class Plan(Record):
+    """plan.json: how a dataset is split.
+
+    n_train: characters for training, where the split is by position. starts: of each group, how
+    many characters stand before it.
+    """
+
+    split: Literal["position", "document"]
+    n_documents: int
+    n_train: int
+    starts: tuple[int, ...]
+
+
+class SplitTotals(Record):
+    """A group's part of a split. sha256: of its token file."""
+
+    n_tokens: int
+    n_characters: int
+    n_bytes: int
+    n_documents: int
+    sha256: str
+
+
+class GroupTotals(Record):
+    """totals.json: what the second pass over a group of files wrote."""
+
+    train: SplitTotals
+    val: SplitTotals

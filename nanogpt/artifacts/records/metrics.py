@@ -1,0 +1,59 @@
+"""metrics.jsonl: a line for each step of a training that was logged or evaluated."""
+
+import json
+import math
+from pathlib import Path
+
+from nanogpt.artifacts.records.base import OptionalNumber, Record
+from nanogpt.errors import UserError
+
+# What a line may measure, in the order of its keys.
+MEASURES = ("loss", "learning_rate", "grad_norm", "train_loss", "val_loss", "tokens_per_second")
+
+
+class MetricsLine(Record):
+    """A line of metrics.jsonl. Losses are nats per token; what wasn't measured is None.
+
+    step: optimizer steps that are done. tokens: seen so far. seconds: of training so far.
+    """
+
+    step: int
+    tokens: int
+    loss: OptionalNumber = None
+    learning_rate: OptionalNumber = None
+    grad_norm: OptionalNumber = None
+    train_loss: OptionalNumber = None
+    val_loss: OptionalNumber = None
+    tokens_per_second: OptionalNumber = None
+    seconds: OptionalNumber = None
+
+    def diverged(self) -> str | None:
+        """The first measure that isn't a number, if there is one."""
+        for name in ("loss", "grad_norm", "train_loss", "val_loss"):
+            value = getattr(self, name)
+            if value is not None and not math.isfinite(value):
+                return name
+        return None
+
+
+def read_metrics(path: Path) -> list[MetricsLine]:
+    """The lines of a metrics.jsonl; a last one that was cut off is left out.
+
+    Errors: UserError for a file that is absent, empty or has another kind of line.
+    """
+    try:
+        texts = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; train the run first") from None
+    lines = []
+    for place, text in enumerate(texts, 1):
+        try:
+            content = json.loads(text)
+        except (ValueError, RecursionError):
+            if place == len(texts):
+                break  # cut off while it was written
+            raise UserError(f"{path}: line {place}: not JSON; train the run again") from None
+        lines.append(MetricsLine.parse(content, f"{path}: line {place}", "train the run again"))
+    if not lines:
+        raise UserError(f"{path}: no metrics in it; train the run first")
+    return lines

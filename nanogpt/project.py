@@ -1,0 +1,105 @@
+"""Where things are: every path of a project and every environment variable, in one place.
+
+Paths start at an explicit root, so that a server or a notebook can work on a project that isn't its
+working directory. The default root is the working directory, and paths below it stay relative:
+Snakemake, manifests and messages name files that way.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from nanogpt.errors import UserError
+
+
+@dataclass(frozen=True)
+class Project:
+    """A directory with a config.yaml, its corpora, its results and its unfinished work."""
+
+    root: Path = Path()
+
+    @property
+    def config_file(self) -> Path:
+        """All settings."""
+        return self.root / "config.yaml"
+
+    @property
+    def texts(self) -> Path:
+        """The user's own texts; each is a dataset and a run without any config."""
+        return self.root / "resources/texts"
+
+    @property
+    def corpora(self) -> Path:
+        """Downloads and built-in corpora, a directory each."""
+        return self.root / "resources/corpora"
+
+    @property
+    def results(self) -> Path:
+        """A directory for each run, and `datasets` and `report`."""
+        return self.root / "results"
+
+    @property
+    def datasets(self) -> Path:
+        """A directory for each dataset."""
+        return self.results / "datasets"
+
+    @property
+    def states(self) -> Path:
+        """The states of unfinished trainings, a directory for each version."""
+        return self.root / ".nanogpt/state"
+
+    @property
+    def claims(self) -> Path:
+        """A file for each run that is being trained: the version that will be its result."""
+        return self.root / ".nanogpt/runs"
+
+    @property
+    def jobs(self) -> Path:
+        """The locks of stages other than training."""
+        return self.root / ".nanogpt/jobs"
+
+    @property
+    def cache(self) -> Path | None:
+        """Finished artifacts by version: NANOGPT_CACHE if set; None if that is `off`."""
+        path = os.environ.get("NANOGPT_CACHE") or ".nanogpt/cache"
+        return None if path == "off" else self.root / path
+
+
+def mirror() -> str | None:
+    """NANOGPT_MIRROR: a directory or URL prefix that is tried before every download."""
+    return os.environ.get("NANOGPT_MIRROR") or None
+
+
+def save_interval() -> float | None:
+    """NANOGPT_SAVE_INTERVAL: seconds between two saved states of a training, if set.
+
+    Errors: UserError for what isn't a number of seconds.
+    """
+    text = os.environ.get("NANOGPT_SAVE_INTERVAL")
+    if text is None:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not seconds >= 0:
+        raise UserError(
+            f"NANOGPT_SAVE_INTERVAL: `{text}` isn't a number of seconds; use 60, for example"
+        )
+    return seconds
+
+
+def cxx_compiler() -> str:
+    """CXX: the C++ compiler that torch.compile calls on a CPU."""
+    return os.environ.get("CXX", "g++")
+
+
+def set_tokenizer_threads(threads: int) -> None:
+    """Set the threads of the `tokenizers` library, which reads them once, when it starts."""
+    os.environ["RAYON_NUM_THREADS"] = str(threads)
+    os.environ["TOKENIZERS_PARALLELISM"] = "true"
+
+
+def make_cublas_deterministic() -> None:
+    """Give cuBLAS the fixed workspace that its deterministic kernels need."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
