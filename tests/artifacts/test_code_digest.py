@@ -62,7 +62,8 @@ SOURCES = {
         """,
     "nanogpt/lazy": "NUMBER = 1\n",
     "nanogpt/unused": "NUMBER = 3\n",
-    "nanogpt/stage": "SETTING = 1\n",
+    "nanogpt/artifacts/__init__": '"""Artifacts."""',
+    "nanogpt/artifacts/stages": "SETTING = 1\n",
 }
 
 
@@ -128,7 +129,7 @@ INVISIBLE = {
     "a name bound to itself": ("maths/second", "import TWO", "import TWO as TWO"),
     "imports for type checkers": ("first", "import NUMBER", "import NUMBER as OTHER"),
     "what only type checkers import": ("unused", "NUMBER = 3", "NUMBER = 2"),
-    "a neutral module": ("stage", "SETTING = 1", "SETTING = 2\nimport nanogpt.unused"),
+    "a neutral module": ("artifacts/stages", "SETTING = 1", "SETTING = 2\nimport nanogpt.unused"),
 }
 
 
@@ -221,12 +222,13 @@ def test_where_the_code_lies_is_not_in_the_digest(code, tmp_path):
 def test_the_closure_has_packages_and_neutral_modules(code):
     assert code.closure() == {
         "nanogpt",
+        "nanogpt.artifacts",
+        "nanogpt.artifacts.stages",
         "nanogpt.first",
         "nanogpt.lazy",
         "nanogpt.maths",
         "nanogpt.maths.limits",
         "nanogpt.maths.second",
-        "nanogpt.stage",
         "nanogpt.third",
     }
 

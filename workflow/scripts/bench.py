@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from nanogpt.schema import BenchSettings, ModelSettings, SampleSettings, TrainSettings
-
 from nanogpt.artifacts.stages import Job, stage
+from nanogpt.config.schema import BenchSettings, ModelSettings, SampleSettings, TrainSettings
 from nanogpt.evaluation.benchmark import bench, summary
 
 
