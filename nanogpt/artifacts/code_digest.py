@@ -25,6 +25,7 @@ NEUTRAL = {
     "nanogpt.project": "decides where files lie, not what is in them",
     "nanogpt.config.schema": "settings arrive as parameters",
     "nanogpt.config.patterns": "checks names and values",
+    "nanogpt.config.parameters": "its effect is the parameters",
     "nanogpt.config.messages": "words of messages",
     "nanogpt.config.loading": "settings arrive as parameters",
     "nanogpt.config.sweeps": "settings arrive as parameters",

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from nanogpt.config.messages import yaml_scalar
-from nanogpt.config.resolving import resolve_run, run_layers
+from nanogpt.config.resolving import DERIVED, resolve_run, run_layers
 from nanogpt.config.schema import (
     BenchSettings,
     Config,
@@ -23,18 +23,21 @@ from nanogpt.config.schema import (
 def describe_run(config: Config, name: str) -> str:
     """What a run resolves to, as YAML, with the source of each value in a comment."""
     run = resolve_run(config, name)
-    source = {
-        (group, setting): origin
-        for origin, groups in run_layers(config, name)
+    given = {
+        (group, setting): (source, value)
+        for source, groups in run_layers(config, name)
         for group, settings in groups.items()
-        for setting in settings
+        for setting, value in settings.items()
     }
     lines = [f"dataset: {run.dataset}"]
     for group in RunDefaults.GROUPS:
         lines.append(f"{group}:")
         for setting, value in getattr(run, group).model_dump().items():
             text = f"{setting}: {yaml_scalar(value)}"
-            lines.append(f"  {text:<36} # {source.get((group, setting), 'built in')}")
+            source, given_value = given.get((group, setting), ("built in", None))
+            if given_value is None and (group, setting) in DERIVED:
+                source = f"as {'.'.join(DERIVED[group, setting])}"
+            lines.append(f"  {text:<36} # {source}")
     return "\n".join(lines) + "\n"
 
 
@@ -43,7 +46,7 @@ def settings_page() -> str:
     lines = [
         "# Settings",
         "",
-        "Printed by `nanogpt settings` from `nanogpt/config.py`; not to be edited by hand. The",
+        "Printed by `nanogpt settings` from `nanogpt/config/schema.py`; not to be edited by hand. The",
         "defaults are the package's. What a run comes to, `nanogpt config <run>` says.",
     ]
     for title, model, names in (

@@ -11,6 +11,13 @@ from nanogpt.errors import UserError
 RUNS_SHOWN = 3
 
 
+# Settings that are derived from another one unless they are given: (group, setting) -> the other.
+DERIVED = {
+    ("train", "lr_decay_iters"): ("train", "max_iters"),
+    ("bench", "batch_size"): ("train", "batch_size"),
+}
+
+
 def run_names(config: Config) -> list[str]:
     """All names that can stand in results/<run>/: runs, and datasets that no run is named after."""
     entries = {*config.runs, *config.sweep_of.values()}
@@ -43,8 +50,7 @@ def bench_runs(config: Config, runs: Sequence[str]) -> dict[str, str]:
             for group, settings in BENCHED.items()
             for setting in settings
         }
-        if run.bench.batch_size:
-            taken["train", "batch_size"] = run.bench.batch_size
+        taken["train", "batch_size"] = run.bench.batch_size
         rest = run.bench.model_copy(update={"batch_size": None})
         measured = (run.dataset, run.model, *taken.values(), rest)
         same[name] = first.setdefault(measured, name)
@@ -98,7 +104,7 @@ def resolve_run(config: Config, name: str) -> Run:
         for group, settings in groups.items():
             merged[group].update(settings)
     dataset = (config.runs[name].dataset if name in config.runs else None) or name
-    run = Run.model_validate({"name": name, "dataset": dataset, **merged})
+    run = _derive(Run.model_validate({"name": name, "dataset": dataset, **merged}))
     model, train = run.model, run.train
     try:
         check_model(model)
@@ -115,11 +121,21 @@ def resolve_run(config: Config, name: str) -> Run:
             f"runs.{name}.train: milestones: step {late[0]} comes after max_iters "
             f"{train.max_iters}; leave it out, or raise max_iters"
         )
-    if train.decay_lr and train.warmup_iters >= (train.lr_decay_iters or train.max_iters):
+    if train.decay_lr and train.warmup_iters >= (train.lr_decay_iters or 0):
         raise UserError(
             f"runs.{name}.train: warmup_iters {train.warmup_iters} leaves no step for the decay, "
-            f"which ends at {train.lr_decay_iters or train.max_iters}; lower it"
+            f"which ends at {train.lr_decay_iters}; lower it"
         )
+    return run
+
+
+def _derive(run: Run) -> Run:
+    """The run with the settings of DERIVED that weren't given."""
+    for (group, setting), (other_group, other) in DERIVED.items():
+        if getattr(getattr(run, group), setting) is None:
+            value = getattr(getattr(run, other_group), other)
+            derived = getattr(run, group).model_copy(update={setting: value})
+            run = run.model_copy(update={group: derived})
     return run
 
 
