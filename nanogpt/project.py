@@ -65,6 +65,10 @@ class Project:
         return None if path == "off" else self.root / path
 
 
+# The working directory. Paths of the workflow and of messages are relative to it.
+HERE = Project()
+
+
 def mirror() -> str | None:
     """NANOGPT_MIRROR: a directory or URL prefix that is tried before every download."""
     return os.environ.get("NANOGPT_MIRROR") or None

@@ -3,7 +3,7 @@
 An entry is a directory that holds a stage's outputs and its manifest. It appears whole, by a
 rename, and is never changed, so many processes and machines can share a cache; the first entry of a
 version stays. It is restored by copy, never by a link, which would share mtime, mode and every
-later touch. What a version is, says manifest.py; listing and pruning is left to storage.py.
+later touch. manifests.py computes versions; cli/pruning.py lists and prunes.
 """
 
 import contextlib
@@ -18,14 +18,17 @@ import stat
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-from nanogpt.artifacts import manifests as manifest
-from nanogpt.files.atomic import atomic_write, fsync_directory, write_json
+from nanogpt.artifacts.manifests import version_of
+from nanogpt.artifacts.records.base import FormatError, write_record
+from nanogpt.artifacts.records.manifests import CacheEntry, Manifest
+from nanogpt.errors import UserError
+from nanogpt.files.atomic import atomic_write, fsync_directory
+from nanogpt.project import Project
 
 logger = logging.getLogger(__name__)
 
-DEFAULT = ".nanogpt/cache"
 MANIFEST = "manifest.json"
 
 # Linux: share the blocks of another file until one of them is written to. See ioctl_ficlone(2).
@@ -33,64 +36,57 @@ FICLONE = 0x40049409
 
 
 class _DamagedError(Exception):
-    """An entry is not what was stored; says why."""
+    """An entry isn't what was stored; says why."""
 
 
 class _UnreadableError(Exception):
-    """An entry may be good, but not for this process, or not now; says why."""
+    """An entry may be good, but this process can't read it, or not now; says why."""
 
 
-def directory() -> Path | None:
-    """Where the cache is: NANOGPT_CACHE, if it is set; None if that is `off`."""
-    named = os.environ.get("NANOGPT_CACHE") or DEFAULT
-    return None if named == "off" else Path(named)
+def restore(project: Project, version: str, outputs: Mapping[str, str]) -> CacheEntry | None:
+    """Copy a version's outputs to their places and return its manifest; None if it isn't there.
 
-
-def restore(version: str, outputs: Mapping[str, Path]) -> dict[str, Any] | None:
-    """Copy a version's outputs to their places and return its manifest; None if it is not there.
-
-    outputs: by the names that they have in the entry. A damaged entry is told in the log, removed,
-    and counts as not there.
+    outputs: paths below the project's root, by their names in the entry. A damaged entry is logged,
+    removed, and counts as missing.
     """
-    cache = directory()
+    cache = project.cache
     entry = cache / version if cache else None
     if entry is None or not os.path.lexists(entry):
         return None
     try:
-        said = _read_manifest(entry, version)
-        if said["outputs"].keys() != outputs.keys():
-            raise _DamagedError("its files are not the stage's")
+        manifest = _read_manifest(entry, version)
+        if manifest.outputs.keys() != outputs.keys():
+            raise _DamagedError("its files aren't the stage's")
         for name, path in outputs.items():
-            _restore_file(entry / name, path, said["outputs"][name])
+            _restore_file(entry / name, project.root / path, manifest.outputs[name])
     except _DamagedError as error:
-        logger.warning("%s: damaged: %s; it is removed, and made again", entry, error)
+        logger.warning("%s: damaged: %s; removed, and made again", entry, error)
         remove(entry)
         return None
     except _UnreadableError as error:
-        logger.warning("%s: cannot be read: %s; its stage is run again", entry, error)
+        logger.warning("%s: can't be read: %s; its stage runs again", entry, error)
         return None
     with contextlib.suppress(OSError):  # a cache that others own
         os.utime(entry)  # the time of its last use
-    return said
+    return manifest
 
 
-def _read_manifest(entry: Path, version: str) -> dict[str, Any]:
+def _read_manifest(entry: Path, version: str) -> CacheEntry:
     if entry.is_symlink():
         raise _DamagedError("is a link")
     try:
         with _open(entry / MANIFEST) as file:
-            said: dict[str, Any] = json.loads(file.read().decode("utf-8"))
-        asked = manifest.version(said["stage"], said["parameters"], said["inputs"], said["code"])
-        # All of it goes into a manifest again.
-        json.dumps(said, ensure_ascii=False, allow_nan=False).encode()
-        said["environment"], said["wall_seconds"], said["made_in"]
-        if not all(isinstance(digest, str) for digest in said["outputs"].values()):
-            raise TypeError
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise _DamagedError(f"{MANIFEST} is none") from None
-    if asked != version:
-        raise _DamagedError(f"its manifest is of version {asked}")
-    return said
+            content = json.loads(file.read().decode("utf-8"))
+        # All of it goes into a manifest again, so it must be text.
+        json.dumps(content, ensure_ascii=False, allow_nan=False).encode()
+        manifest = CacheEntry.parse(content, MANIFEST, "remove it")
+    except FormatError as error:
+        raise _UnreadableError(str(error)) from None
+    except (UserError, ValueError, RecursionError):
+        raise _DamagedError(f"{MANIFEST} isn't a manifest") from None
+    if version_of(manifest) != version:
+        raise _DamagedError(f"its manifest is of version {version_of(manifest)}")
+    return manifest
 
 
 def _restore_file(source: Path, destination: Path, digest: str) -> None:
@@ -106,7 +102,7 @@ def _restore_file(source: Path, destination: Path, digest: str) -> None:
 
 
 def _open(path: Path) -> BinaryIO:
-    """Open a file of an entry, but no link, which could lead anywhere."""
+    """Open a file of an entry, but never a link, which could lead anywhere."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
@@ -115,7 +111,7 @@ def _open(path: Path) -> BinaryIO:
         raise kind(f"{path.name}: {error.strerror}") from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise _DamagedError(f"{path.name} is no regular file")
+        raise _DamagedError(f"{path.name} isn't a regular file")
     return open(descriptor, "rb")
 
 
@@ -127,29 +123,31 @@ def clone_or_copy(source: BinaryIO, destination: BinaryIO) -> None:
         shutil.copyfileobj(source, destination, 1 << 20)
 
 
-def store(said: Mapping[str, Any], outputs: Mapping[str, Path]) -> None:
-    """Add an entry: outputs, by their names in it, and the manifest that their stage wrote.
+def store(project: Project, manifest: Manifest, outputs: Mapping[str, str]) -> None:
+    """Add an entry: a manifest and its outputs, by their names in the entry.
 
-    A cache that cannot be written to is told in the log, and no more.
+    If the cache can't be written to, that is logged, and the stage goes on.
     """
-    cache = directory()
-    if cache is None or os.path.lexists(cache / said["version"]):
+    cache = project.cache
+    if cache is None or os.path.lexists(cache / manifest.version):
         return
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cache, prefix=f".{said['version']}.") as temporary:
+        with tempfile.TemporaryDirectory(dir=cache, prefix=f".{manifest.version}.") as temporary:
             entry = Path(temporary) / "entry"
             for name, path in outputs.items():
-                with open(path, "rb") as original, atomic_write(entry / name) as file:
+                source = project.root / path
+                with open(source, "rb") as original, atomic_write(entry / name) as file:
                     clone_or_copy(original, file)
-            digests = {name: said["outputs"][str(path)] for name, path in outputs.items()}
-            made_in = next(str(path).removesuffix(f"/{name}") for name, path in outputs.items())
-            write_json(entry / MANIFEST, {**said, "outputs": digests, "made_in": made_in})
+            digests = {name: manifest.outputs[path] for name, path in outputs.items()}
+            made_in = next(path.removesuffix(f"/{name}") for name, path in outputs.items())
+            content = {**manifest.content(), "outputs": digests, "made_in": made_in}
+            write_record(entry / MANIFEST, CacheEntry.model_validate(content))
             # Fails if another process was first: that entry stays.
-            entry.rename(cache / said["version"])
+            entry.rename(cache / manifest.version)
         fsync_directory(cache)
     except OSError as error:
-        if not os.path.lexists(cache / said["version"]):
+        if not os.path.lexists(cache / manifest.version):
             logger.warning("%s: not stored in the cache: %s", cache, error.strerror or error)
 
 
@@ -159,10 +157,10 @@ def remove(entry: Path) -> None:
         with tempfile.TemporaryDirectory(dir=entry.parent, prefix=f".{entry.name}.") as temporary:
             entry.rename(Path(temporary) / "entry")
     except OSError as error:
-        logger.warning("%s: cannot be removed: %s", entry, error.strerror or error)
+        logger.warning("%s: can't be removed: %s", entry, error.strerror or error)
 
 
-def names_in_entry(outputs: Iterable[str], manifest_path: str) -> dict[str, Path]:
-    """Outputs by the names that they have in an entry: as seen from where their manifest lies."""
+def names_in_entry(outputs: Iterable[str], manifest_path: str) -> dict[str, str]:
+    """Outputs by their names in an entry: relative to the directory of their manifest."""
     beside = Path(manifest_path).parent
-    return {str(Path(path).relative_to(beside)): Path(path) for path in outputs}
+    return {str(Path(path).relative_to(beside)): path for path in outputs}

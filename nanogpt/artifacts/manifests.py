@@ -1,8 +1,4 @@
-"""Manifests: what a stage was asked for, from what, with which code, and what came of it.
-
-`version` names what was asked for; `verify` holds a manifest against the files. Who runs a stage,
-and what the stage does, is left to others.
-"""
+"""Manifests: versions of what is requested, and files checked against what manifests say."""
 
 import hashlib
 import json
@@ -11,30 +7,44 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from pydantic import JsonValue
 
 from nanogpt import __version__
-from nanogpt.files.atomic import read_json, sha256_file
+from nanogpt.artifacts.records.base import read_record
+from nanogpt.artifacts.records.manifests import Environment, Layout, Manifest, Request
+from nanogpt.errors import UserError
+from nanogpt.files.atomic import sha256_file
+from nanogpt.project import Project
+
+SUFFIX = ".manifest.json"
 
 
-def version(stage: str, parameters: Mapping[str, Any], inputs: Mapping[str, str], code: str) -> str:
-    """The name of what was asked for: 12 hex digits.
+def version(
+    stage: str, parameters: Mapping[str, JsonValue], inputs: Mapping[str, str], code: str
+) -> str:
+    """The name of what is requested: 12 hex digits.
 
     inputs: sha256 by path, in the rule's order. Only file names count, so that runs may be renamed.
     """
     named = [(Path(path).name, digest) for path, digest in inputs.items()]
-    asked = json.dumps([stage, parameters, named, code], sort_keys=True)
-    return hashlib.sha256(asked.encode()).hexdigest()[:12]
+    request = json.dumps([stage, parameters, named, code], sort_keys=True)
+    return hashlib.sha256(request.encode()).hexdigest()[:12]
 
 
-def digests(paths: Iterable[str]) -> dict[str, str]:
-    """The sha256 of each file, by path, in the order of the paths."""
-    return {path: sha256_file(path) for path in paths}
+def version_of(request: Request) -> str:
+    """The version that a request's contents give, which should be its own."""
+    return version(request.stage, request.parameters, request.inputs, request.code)
 
 
-def environment(threads: int) -> dict[str, Any]:
-    """What touches the last bits of a result without being asked for."""
-    described: dict[str, Any] = {
+def digests(project: Project, paths: Iterable[str]) -> dict[str, str]:
+    """The sha256 of each file, by path below the project's root, in the order of the paths."""
+    return {path: sha256_file(project.root / path) for path in paths}
+
+
+def environment(threads: int, layouts: Sequence[Layout] = ()) -> Environment:
+    """What decides the last bits of a result without being requested."""
+    described: dict[str, object] = {
         "nanogpt": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -42,13 +52,15 @@ def environment(threads: int) -> dict[str, Any]:
         "threads": threads,
         "ranks": 1,
     }
-    # A stage that computes without torch does not pay for its import here.
+    # A stage that computes without torch doesn't pay for its import here.
     torch = sys.modules.get("torch")
     if torch is not None:
-        described["torch"] = torch.__version__
+        described["torch"] = str(torch.__version__)
         described["cpu_capability"] = torch.backends.cpu.get_cpu_capability()
         described["gpu"] = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return described
+    if layouts:
+        described["layouts"] = layouts
+    return Environment.model_validate(described)
 
 
 def _cpu_name() -> str:
@@ -62,7 +74,7 @@ def _cpu_name() -> str:
 
 @dataclass(frozen=True)
 class Problem:
-    """A file that is not what a manifest says."""
+    """A file that differs from what a manifest says."""
 
     path: str
     problem: str
@@ -72,85 +84,84 @@ class Problem:
         return f"{self.path}: {self.problem}"
 
 
-def find_manifests(paths: Sequence[Path]) -> list[Path]:
+def find_manifests(project: Project, paths: Sequence[Path]) -> list[Path]:
     """The manifests at or below some paths, and those of their inputs, and so on."""
     waiting: list[Path] = []
     makers: dict[Path, dict[str, list[Path]]] = {}  # by directory and output
     for path in paths:
-        waiting += [path] if path.is_file() else sorted(path.rglob("*.manifest.json"))
+        waiting += [path] if path.is_file() else sorted(path.rglob(f"*{SUFFIX}"))
     found: dict[Path, None] = {}
     while waiting:
         path = waiting.pop(0)
         if path in found:
             continue
         found[path] = None
-        said = _read(path)
-        if said:
-            for made in said["inputs"]:
-                # A stage's manifest lies beside its outputs, or one directory up.
-                for directory in (Path(made).parent, Path(made).parent.parent):
-                    if directory not in makers:
-                        makers[directory] = _makers(directory)
-                    waiting += makers[directory].get(made, [])
+        manifest = _read(path)
+        for made in manifest.inputs if manifest else ():
+            # A stage's manifest lies beside its outputs, or one directory up.
+            beside = (project.root / made).parent
+            for directory in (beside, beside.parent):
+                if directory not in makers:
+                    makers[directory] = _makers(directory)
+                waiting += makers[directory].get(made, [])
     return list(found)
 
 
 def _makers(directory: Path) -> dict[str, list[Path]]:
     """The manifests in a directory, by the outputs that they name."""
     makers: dict[str, list[Path]] = {}
-    for path in sorted(directory.glob("*.manifest.json")):
-        for output in (_read(path) or {"outputs": {}})["outputs"]:
+    for path in sorted(directory.glob(f"*{SUFFIX}")):
+        manifest = _read(path)
+        for output in manifest.outputs if manifest else ():
             makers.setdefault(output, []).append(path)
     return makers
 
 
-def _read(manifest: Path) -> dict[str, Any] | None:
-    """What a manifest says, None if it is none."""
+def _read(path: Path) -> Manifest | None:
+    """A manifest, None if it's damaged: `verify` says so."""
     try:
-        said: dict[str, Any] = read_json(manifest)
-        version(said["stage"], said["parameters"], said["inputs"], said["code"])
-        texts = [said["version"]]
-        for kind in ("inputs", "outputs"):
-            texts += [*said[kind].keys(), *said[kind].values()]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return read_record(path, Manifest)
+    except UserError:
         return None
-    return said if all(isinstance(text, str) for text in texts) else None
 
 
-def verify(manifest: Path, digests: dict[str, str] | None = None) -> list[Problem]:
-    """What is wrong with the files that a manifest names; nothing if all is well.
+def verify(
+    project: Project, path: Path, known_digests: dict[str, str] | None = None
+) -> list[Problem]:
+    """What is wrong with a manifest and the files that it names; nothing if all is well.
 
-    digests: of files that were read already, by path; those that are read here are added. Paths
-    are relative to the working directory, which must be the project's.
+    known_digests: of files that were read already, by path; gets those that are read here.
     """
-    said = _read(manifest)
-    if said is None:
-        return [Problem(str(manifest), "cannot be read as a manifest", str(manifest))]
-    asked = version(said["stage"], said["parameters"], said["inputs"], said["code"])
-    if asked != said["version"]:
-        wrong = f"version {said['version']}, but its contents give {asked}"
-        return [Problem(str(manifest), wrong, str(manifest))]
+    try:
+        manifest = read_record(path, Manifest)
+    except UserError as error:
+        return [Problem(str(path), str(error).removeprefix(f"{path}: "), str(path))]
+    if version_of(manifest) != manifest.version:
+        wrong = f"version {manifest.version}, but its contents give {version_of(manifest)}"
+        return [Problem(str(path), wrong, str(path))]
+    known_digests = {} if known_digests is None else known_digests
     problems = []
-    for kind in ("input", "output"):
-        for path, digest in said[f"{kind}s"].items():
-            wrong = _compare(path, digest, {} if digests is None else digests)
+    for kind, files in (("input", manifest.inputs), ("output", manifest.outputs)):
+        for name, digest in files.items():
+            wrong = _compare(project, name, digest, known_digests)
             if wrong:
-                problems.append(Problem(path, f"{wrong}, {kind} of {manifest}", str(manifest)))
+                problems.append(Problem(name, f"{wrong}, {kind} of {path}", str(path)))
     return problems
 
 
-def _compare(path: str, digest: str, digests: dict[str, str]) -> str:
-    """How a file differs from its digest, nothing if it does not."""
+def _compare(project: Project, name: str, digest: str, known_digests: dict[str, str]) -> str:
+    """How a file differs from its digest, nothing if it doesn't."""
+    path = project.root / name
     try:
-        if Path(path).exists() and not Path(path).is_file():
-            return "is no file"
-        if path not in digests:
-            digests[path] = sha256_file(path)
+        if path.exists() and not path.is_file():
+            return "not a file"
+        if name not in known_digests:
+            known_digests[name] = sha256_file(path)
     except FileNotFoundError:
         return "missing"
     except OSError as error:
-        return f"cannot be read ({error.strerror})"
+        return f"can't be read ({error.strerror})"
     except ValueError:  # a name that no file can have
         return "missing"
-    found = digests[path]
+    found = known_digests[name]
     return "" if found == digest else f"sha256 {found[:12]}, not {digest[:12]}"

@@ -1,8 +1,7 @@
 """What surrounds the one call that a stage of the workflow makes.
 
-Log, errors, threads, the cache, a training's state, and the manifest.
-
-What the call computes is left to the module that the adapter calls.
+Log, errors, threads, the cache, a training's state, and the manifest. What the call computes is the
+business of the module that the adapter calls.
 """
 
 import argparse
@@ -11,36 +10,66 @@ import logging
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from nanogpt.artifacts import cache
-from nanogpt.artifacts import manifests as manifest
-from nanogpt.artifacts import states as state
+from pydantic import JsonValue
+
+from nanogpt.artifacts import cache, manifests, states
+from nanogpt.artifacts.records.base import JsonObject, read_record, write_record
+from nanogpt.artifacts.records.manifests import Layout, Manifest, Request, TrainingRequest
 from nanogpt.artifacts.signals import exiting
+from nanogpt.artifacts.states import TrainingState
+from nanogpt.config.parameters import AnySettings, complete
 from nanogpt.errors import user_message
-from nanogpt.files import locks as lock
-from nanogpt.files.atomic import read_json, remove_temporaries, write_json
+from nanogpt.files import locks
+from nanogpt.files.atomic import remove_temporaries
+from nanogpt.project import HERE, Project
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a stage is asked for: settings, with devices and dtypes resolved, and their version."""
+    """What a stage is asked to make.
 
-    settings: Mapping[str, Any]
+    parameters: groups of settings, with devices and dtypes resolved. training: the state of the
+    training, which this process owns; none for other stages.
+    """
+
+    parameters: JsonObject
     version: str
-    training: state.Held | None = None  # what is held of a training's state
+    training: TrainingState | None = None
+
+    def settings(
+        self, group: str, model: type[AnySettings], *, partial: bool = False
+    ) -> AnySettings:
+        """A group of settings; see `config.parameters.complete`."""
+        given = self.parameters[group]
+        assert isinstance(given, dict), group
+        return complete(model, given, partial=partial)
+
+    def text(self, name: str) -> str:
+        """A parameter that is no group, such as the name of a run."""
+        value = self.parameters[name]
+        assert isinstance(value, str), name
+        return value
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a stage says of its outputs: a line for the terminal and where it was computed."""
+
+    summary: str
+    layouts: Sequence[Layout] = ()
 
 
 class WorkflowJob(Protocol):
     """The part of Snakemake's `snakemake` object that a stage needs."""
 
-    rule: str
     input: Sequence[str]
     output: Sequence[str]
     params: Any
@@ -48,21 +77,21 @@ class WorkflowJob(Protocol):
     threads: int
 
 
-def shell_job(rule: str) -> WorkflowJob:
-    """The job that the command line of a `shell:` rule tells, as Snakemake gives it to a script."""
+def shell_job() -> WorkflowJob:
+    """The job that a `shell:` rule's command line describes, as Snakemake gives it to a script."""
     parser = argparse.ArgumentParser()
     for name in ("input", "output", "log"):
         parser.add_argument(f"--{name}", nargs="+")
     parser.add_argument("--threads", type=int)
     for name, kind in (("run", str), ("settings", json.loads), ("code", str)):
         parser.add_argument(f"--{name}", type=kind)
-    job = parser.parse_args(namespace=argparse.Namespace(rule=rule))
+    job = parser.parse_args()
     job.params = argparse.Namespace(run=job.run, settings=job.settings, code=job.code)
     return cast(WorkflowJob, job)
 
 
 @contextmanager
-def logged(job: WorkflowJob) -> Iterator[None]:
+def logged(job: WorkflowJob, stage: str) -> Iterator[None]:
     """Run a stage whose outputs are temporary: with a log, and without a manifest.
 
     A user's mistake ends the process with one line and exit code 1, a signal with 128 + n; anything
@@ -75,122 +104,139 @@ def logged(job: WorkflowJob) -> Iterator[None]:
     except Exception as error:
         message = user_message(error)
         if message is None:
-            logger.exception("stage %s failed", job.rule)
+            logger.exception("stage %s failed", stage)
             raise
         logger.error(message)
         sys.exit(f"error: {message}")
 
 
-def stage(
+def run_stage(
     job: WorkflowJob,
-    make: Callable[[Job], Mapping[str, Any] | None],
+    stage: str,
+    make: Callable[[Job], Made],
     *,
     inputs: Sequence[str] | None = None,
     more_outputs: Sequence[str] = (),
     more_directory: Path | None = None,
     cached: bool = True,
     run: str | None = None,
+    project: Project = HERE,
 ) -> None:
     """Run a stage: restore the job's outputs from the cache, or make them; write their manifest.
 
-    job.params: `settings`, groups of settings as JSON has them, and `code`, the stage's code
-    digest. make: makes the outputs, and may return what their manifest gets as well: `summary`, a
-    line for the terminal, and more of its `environment`.
-    inputs: what the manifest names, if not all inputs: those that are not temporary. more_outputs:
-    what is made beside the declared outputs, in more_directory, which is removed before. run: the
-    run that is trained. It keeps a state, which one process at a time may hold: another one waits
-    for it, and then takes what that one made.
+    job.params: `settings`, groups of settings as parameters, and `code`, the stage's code digest.
+    stage: its name in versions and manifests, whatever its rule is called. inputs: what the
+    manifest names, if not all inputs: those that aren't temporary. more_outputs: what is made
+    beside the declared outputs, in more_directory, which is removed first. run: the run that is
+    trained. Its training has a state, which one process at a time owns: another one waits for it,
+    and then takes what that one made.
 
     Errors are treated as `logged` treats them.
     """
     start = time.monotonic()
-    with logged(job):
-        settings = _resolve(job.params.settings, job.threads)
-        parameters = _without_device_index(settings)
-        manifest_path = next(path for path in job.output if path.endswith(".manifest.json"))
+    with logged(job, stage):
+        parameters = _resolve(job.params.settings, job.threads)
+        manifest_path = next(path for path in job.output if path.endswith(manifests.SUFFIX))
         outputs = [*(path for path in job.output if path != manifest_path), *more_outputs]
-        named = cache.names_in_entry(outputs, manifest_path)
-        digests = manifest.digests(job.input if inputs is None else inputs)
-        version = manifest.version(job.rule, parameters, digests, job.params.code)
-        asked = {
-            "stage": job.rule,
-            "version": version,
-            "inputs": digests,
-            "parameters": parameters,
-            "code": job.params.code,
-        }
-        logger.info("stage %s, version %s", job.rule, version)
-        held = state.hold(run, asked, job.params.settings) if run else _alone(manifest_path)
-        with held as training:
-            if run and _is_made(Path(manifest_path), version):
-                logger.info("made by the process that was waited for")
+        request = _request(
+            project, stage, parameters, job.input if inputs is None else inputs, job.params.code
+        )
+        logger.info("stage %s, version %s", stage, request.version)
+        with _alone(project, manifest_path, request, run, job.params.settings) as training:
+            if run and _is_made(project, manifest_path, request.version):
+                logger.info("made by the process that this one waited for")
                 return
             for path in (*outputs, manifest_path):
-                remove_temporaries(path)
+                remove_temporaries(project.root / path)
             if more_directory:
-                shutil.rmtree(more_directory, ignore_errors=True)
-            said = cache.restore(version, named) if cached else None
-            if said:
-                logger.info("restored from the cache")
-                made = {str(named[name]): digest for name, digest in said["outputs"].items()}
-                del said["made_in"]
-                write_json(manifest_path, {**said, **asked, "outputs": made})
-                _summarize(job.rule, manifest_path, said.get("summary"), " (from the cache)")
+                shutil.rmtree(project.root / more_directory, ignore_errors=True)
+            if cached and _restore(project, request, outputs, manifest_path):
                 return
-            more = make(Job(settings, version, training)) or {}
-            said = {
-                **asked,
-                "summary": more.get("summary", ""),
-                "outputs": manifest.digests(outputs),
-                "environment": {
-                    **manifest.environment(job.threads),
-                    **more.get("environment", {}),
-                },
-                "wall_seconds": round(time.monotonic() - start, 3),
-            }
+            made = make(Job(parameters, request.version, training))
             if training:
                 training.check_owner()
-                if training.adopted:
-                    said["environment"]["adopted"] = training.adopted
-            write_json(manifest_path, said)
-            # An adopted state is of other code than the version says.
-            if cached and not (training and training.adopted):
-                cache.store(said, named)
-            _summarize(job.rule, manifest_path, said["summary"])
+            manifest = Manifest(
+                **request.content(),
+                summary=made.summary,
+                outputs=manifests.digests(project, outputs),
+                environment=manifests.environment(job.threads, made.layouts),
+                wall_seconds=round(time.monotonic() - start, 3),
+            )
+            write_record(project.root / manifest_path, manifest)
+            if cached:
+                cache.store(project, manifest, cache.names_in_entry(outputs, manifest_path))
+            _summarize(stage, manifest_path, made.summary)
 
 
-def _summarize(rule: str, manifest_path: str, summary: str | None, source: str = "") -> None:
+def _request(
+    project: Project, stage: str, parameters: JsonObject, inputs: Sequence[str], code: str
+) -> Request:
+    hashed = _without_device_index(parameters)
+    digests = manifests.digests(project, inputs)
+    version = manifests.version(stage, hashed, digests, code)
+    return Request(stage=stage, version=version, inputs=digests, parameters=hashed, code=code)
+
+
+def _restore(
+    project: Project, request: Request, outputs: Sequence[str], manifest_path: str
+) -> bool:
+    """Restore a stage's outputs and manifest from the cache, if they are there."""
+    names = cache.names_in_entry(outputs, manifest_path)
+    entry = cache.restore(project, request.version, names)
+    if not entry:
+        return False
+    logger.info("restored from the cache")
+    restored = {names[name]: digest for name, digest in entry.outputs.items()}
+    content = {**entry.content(), **request.content(), "outputs": restored}
+    write_record(project.root / manifest_path, Manifest.model_validate(content))
+    _summarize(request.stage, manifest_path, entry.summary, " (from the cache)")
+    return True
+
+
+def _summarize(stage: str, manifest_path: str, summary: str, source: str = "") -> None:
     """Say in one line what was made, named by the directory that it is in."""
     if summary:
-        say(f"{rule} {Path(manifest_path).parent.name}: {summary}{source}")
+        say(f"{stage} {Path(manifest_path).parent.name}: {summary}{source}")
 
 
 def say(line: str) -> None:
-    """Tell the terminal and the log."""
+    """Print a line on the terminal and write it to the log."""
     logger.info(line)
     print(line, file=sys.stderr, flush=True)
 
 
+def _alone(
+    project: Project, manifest_path: str, request: Request, run: str | None, settings: JsonObject
+) -> AbstractContextManager[TrainingState | None]:
+    """Make sure that no other process makes the same outputs meanwhile."""
+    if run is None:
+        return _job_lock(project, manifest_path)
+    # As config.yaml has them, so that `nanogpt cache` can tell whether they still hold.
+    training = TrainingRequest(**request.content(), run=run, settings=settings)
+    return states.hold(project, training)
+
+
 @contextmanager
-def _alone(manifest_path: str) -> Iterator[None]:
+def _job_lock(project: Project, manifest_path: str) -> Iterator[None]:
     """Wait for the orphan of a Snakemake that was killed, if one still makes the same outputs.
 
-    It may make them of other settings, and would write over the newer ones.
+    It may make them with other settings, and would write over the newer ones.
     """
-    directory = Path(".nanogpt/jobs", manifest_path.replace("/", "."))
-    with lock.hold(directory, "a job of a Snakemake that was killed"):
+    directory = project.jobs / manifest_path.replace("/", ".")
+    with locks.hold(directory, "a job of a Snakemake that was killed"):
         try:
             yield
         finally:
             shutil.rmtree(directory, ignore_errors=True)
 
 
-def _is_made(manifest_path: Path, version: str) -> bool:
+def _is_made(project: Project, manifest_path: str, version: str) -> bool:
     """Whether all of a version's outputs are in their places."""
+    path = project.root / manifest_path
     return (
-        manifest_path.exists()
-        and not manifest.verify(manifest_path)
-        and read_json(manifest_path)["version"] == version
+        path.exists()
+        and not manifests.verify(project, path)
+        and read_record(path, Manifest).version == version
     )
 
 
@@ -198,7 +244,7 @@ def _log_to(path: Path) -> None:
     log = logging.getLogger("nanogpt")
     log.setLevel(logging.INFO)
     log.addHandler(logging.NullHandler())  # until there is a log: no message is printed twice
-    logging.raiseExceptions = False  # a log on a full disk shall not stop what it tells of
+    logging.raiseExceptions = False  # a log on a full disk must not stop its stage
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("")
     # Appended to, as the process of an earlier call may still write there.
@@ -211,27 +257,31 @@ def _log_to(path: Path) -> None:
     log.addHandler(shown)
 
 
-def _resolve(settings: Mapping[str, Any], threads: int) -> dict[str, Any]:
-    """Settings with the device and dtype of each group that has them."""
+def _resolve(settings: JsonObject, threads: int) -> JsonObject:
+    """Parameters with the device and dtype of each group that has them."""
     if not any(isinstance(group, dict) and "device" in group for group in settings.values()):
-        return dict(settings)
-    # Not at the top: a stage that does not compute with torch must not wait for it.
+        return settings
+    # Not at the top: a stage that doesn't compute with torch must not wait for it.
     import torch
 
-    from nanogpt import devices as device
+    from nanogpt.devices import resolve_device, resolve_dtype
 
     torch.set_num_threads(threads)
-    return {
-        name: device.resolve(group) if isinstance(group, dict) and "device" in group else group
-        for name, group in settings.items()
-    }
+
+    def resolve(group: JsonValue) -> JsonValue:
+        if not isinstance(group, dict) or "device" not in group:
+            return group
+        device = resolve_device(str(group["device"]))
+        return {**group, "device": device, "dtype": resolve_dtype(str(group["dtype"]), device)}
+
+    return {name: resolve(group) for name, group in settings.items()}
 
 
-def _without_device_index(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as they are hashed: which of several equal GPUs was taken is not asked for."""
+def _without_device_index(parameters: JsonObject) -> JsonObject:
+    """Parameters as they are hashed: which of several equal GPUs was taken isn't requested."""
     return {
-        name: {**group, "device": group["device"].partition(":")[0]}
+        name: {**group, "device": str(group["device"]).partition(":")[0]}
         if isinstance(group, dict) and "device" in group
         else group
-        for name, group in settings.items()
+        for name, group in parameters.items()
     }

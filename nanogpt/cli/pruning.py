@@ -1,8 +1,7 @@
-"""What lies on the disk beside and after the runs of config.yaml, and what of it may go.
+"""What takes space beside the runs of config.yaml, and which of it may be removed.
 
 Artifacts in the cache, states of unfinished trainings, and results of runs and datasets that no
-config names any more. Listing never changes anything; how an artifact or a state is read or written
-is left to cache.py and state.py.
+config names any more. Listing never changes anything.
 """
 
 import contextlib
@@ -15,11 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nanogpt.artifacts import cache
-from nanogpt.artifacts.states import CLAIMS, STATE, saved_steps
-from nanogpt.config.resolving import resolve_run, run_names
+from nanogpt.artifacts.manifests import SUFFIX
+from nanogpt.artifacts.records.base import FormatError, JsonObject, read_record
+from nanogpt.artifacts.records.manifests import CacheEntry, Manifest, TrainingRequest
+from nanogpt.artifacts.states import REQUEST, saved_steps
+from nanogpt.config.resolving import resolve_run, run_names, run_parameters
 from nanogpt.config.schema import Config
-from nanogpt.files import locks as lock
-from nanogpt.files.atomic import read_json
+from nanogpt.errors import UserError
+from nanogpt.files import locks
+from nanogpt.project import Project
 
 DAY = 86_400.0  # seconds
 
@@ -36,9 +39,10 @@ class Item:
     unused: str = ""
 
 
-def find_items(config: Config, results: Path = Path("results")) -> list[Item]:
+def find_items(project: Project, config: Config) -> list[Item]:
     """All artifacts, states and results that no config names, each kind oldest first."""
-    items = [*_artifacts(), *_states(config), *_results(config, results)]
+    items = [*_artifacts(project), *_states(project, config), *_claims(project, config)]
+    items += _results(project, config)
     order = ["artifact", "state", "result", "remains"]
     return sorted(items, key=lambda item: (order.index(item.kind), -item.age))
 
@@ -65,7 +69,7 @@ def to_prune(
     return chosen
 
 
-def remove(item: Item) -> None:
+def remove(project: Project, item: Item) -> None:
     """Remove what was found; of results, the files that rules made.
 
     Errors: OSError for what belongs to others.
@@ -75,23 +79,24 @@ def remove(item: Item) -> None:
     elif item.kind == "artifact":
         cache.remove(item.path)
     elif item.kind == "result":
-        _remove_made(item.path)
+        _remove_results(project, item.path)
     elif item.path.is_dir():
         shutil.rmtree(item.path)
     else:
         item.path.unlink(missing_ok=True)
 
 
-def _remove_made(directory: Path) -> None:
-    for made in directory.glob("*.manifest.json"):
-        stage = made.name.removesuffix(".manifest.json")
-        with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
-            outputs = [Path(path) for path in read_json(made)["outputs"]]
-            for path in outputs:
+def _remove_results(project: Project, directory: Path) -> None:
+    """Remove what stages made in a directory, and what they wrote beside it."""
+    for path in directory.glob(f"*{SUFFIX}"):
+        with contextlib.suppress(UserError):
+            for name in read_record(path, Manifest).outputs:
                 # A manifest of another place could name anything.
-                if path.resolve().is_relative_to(directory.resolve()):
-                    path.unlink(missing_ok=True)
-        for suffix in (".log", ".benchmark.tsv", ".manifest.json"):
+                output = project.root / name
+                if output.resolve().is_relative_to(directory.resolve()):
+                    output.unlink(missing_ok=True)
+        stage = path.name.removesuffix(SUFFIX)
+        for suffix in (".log", ".benchmark.tsv", SUFFIX):
             (directory / f"{stage}{suffix}").unlink(missing_ok=True)
     below = [Path(path) for path, _, _ in os.walk(directory, topdown=False)]
     for path in below:
@@ -99,57 +104,67 @@ def _remove_made(directory: Path) -> None:
             path.rmdir()
 
 
-def _artifacts() -> list[Item]:
-    directory = cache.directory()
-    if directory is None or not directory.is_dir():
+def _artifacts(project: Project) -> list[Item]:
+    if project.cache is None or not project.cache.is_dir():
         return []
     items = []
-    for entry in directory.iterdir():
+    for entry in project.cache.iterdir():
         size, age = _measure(entry)
         if entry.name.startswith("."):
-            # An entry that is just being written is younger.
+            # An entry that is being written right now is younger.
             unused = "left by a process that was killed" if age > DAY else ""
             items.append(Item("remains", entry, size, age, "of the cache", unused))
             continue
+        what, unused = entry.name, ""
         try:
-            said = read_json(entry / cache.MANIFEST)
-            what = f"{said['stage']} {entry.name}, first made in {said['made_in']}"
-            items.append(Item("artifact", entry, size, age, what))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            items.append(Item("artifact", entry, size, age, entry.name, "damaged"))
+            manifest = read_record(entry / cache.MANIFEST, CacheEntry)
+            what = f"{manifest.stage} {entry.name}, first made in {manifest.made_in}"
+        except FormatError:
+            what = f"{entry.name}, of a later version of nanogpt"
+        except UserError:
+            unused = "damaged"
+        items.append(Item("artifact", entry, size, age, what, unused))
     return items
 
 
-def _states(config: Config) -> list[Item]:
+def _states(project: Project, config: Config) -> list[Item]:
+    return [_state(directory, config) for directory in project.states.glob("*")]
+
+
+def _state(directory: Path, config: Config) -> Item:
+    """What is known of the state of a training."""
+    size, age = _measure(directory)
+    if directory.name.startswith("."):
+        return Item("remains", directory, size, age, "of a state", "the training is done")
+    is_owned = locks.owner(directory) is not None
+    try:
+        request = read_record(directory / REQUEST, TrainingRequest)
+    except FormatError:
+        return Item("state", directory, size, age, "of a later version of nanogpt")
+    except UserError:
+        return Item("state", directory, size, age, directory.name, "" if is_owned else "of no run")
+    what = f"{request.run}, step {max(saved_steps(directory), default=0)}"
+    if is_owned:
+        return Item("state", directory, size, age, f"{what}, which is being trained")
+    unused = ""
+    if request.run not in run_names(config):
+        unused = "no such run in config.yaml"
+    elif request.settings != _parameters(config, request):
+        unused = "config.yaml has other settings for this run now"
+    return Item("state", directory, size, age, what, unused)
+
+
+def _parameters(config: Config, request: TrainingRequest) -> JsonObject:
+    """The groups of settings that were requested, as config.yaml has them now."""
+    return run_parameters(resolve_run(config, request.run), request.settings)
+
+
+def _claims(project: Project, config: Config) -> list[Item]:
+    """What is left of the claims on runs that no config names any more."""
     items = []
-    for directory in STATE.glob("*"):
-        size, age = _measure(directory)
-        if directory.name.startswith("."):
-            items.append(
-                Item("remains", directory, size, age, "of a state", "the training is done")
-            )
-            continue
-        held = lock.owner(directory)
-        try:
-            said = read_json(directory / "run.json")
-            run, settings = said["run"], dict(said["settings"])
-        except (OSError, ValueError, KeyError, TypeError):
-            unused = "" if held else "of no run"
-            items.append(Item("state", directory, size, age, directory.name, unused))
-            continue
-        what = f"{run}, step {max(saved_steps(directory), default=0)}"
-        if held:
-            items.append(Item("state", directory, size, age, f"{what}, which is being trained"))
-            continue
-        unused = ""
-        if run not in run_names(config):
-            unused = "no such run in config.yaml"
-        elif settings != resolve_run(config, run).model_dump(include=set(settings)):
-            unused = "config.yaml has other settings for this run now"
-        items.append(Item("state", directory, size, age, what, unused))
-    for claim in CLAIMS.glob("*"):
+    for claim in project.claims.glob("*"):
         with contextlib.suppress(OSError):
-            if lock.owner(STATE / claim.read_text()):
+            if locks.owner(project.states / claim.read_text()):
                 continue
         if claim.name not in run_names(config):
             size, age = _measure(claim)
@@ -159,25 +174,25 @@ def _states(config: Config) -> list[Item]:
     return items
 
 
-def _results(config: Config, results: Path) -> list[Item]:
-    """The results of runs and datasets of other names; only what has a manifest of ours."""
+def _results(project: Project, config: Config) -> list[Item]:
+    """The results of runs and datasets of other names, of those that have our manifests."""
     runs, datasets = {*run_names(config), "datasets", "report"}, set(config.datasets)
-    found = [(path, runs, "run") for path in results.glob("*")]
-    found += [(path, datasets, "dataset") for path in (results / "datasets").glob("*")]
+    found = [(path, runs, "run") for path in project.results.glob("*")]
+    found += [(path, datasets, "dataset") for path in project.datasets.glob("*")]
     return [
         Item("result", path, *_measure(path), str(path), f"no such {kind} in config.yaml")
         for path, names, kind in found
-        if path.name not in names and any(path.glob("*.manifest.json"))
+        if path.name not in names and any(path.glob(f"*{SUFFIX}"))
     ]
 
 
 def _measure(path: Path) -> tuple[int, float]:
     """Bytes, and seconds since it was made, or last restored or saved.
 
-    What goes while it is looked at is not counted: other processes work there.
+    Files that vanish meanwhile are left out: other processes work there.
     """
     size, newest = 0, []
-    # Not rglob, which fails where a directory goes.
+    # Not rglob, which fails where a directory vanishes.
     below = [Path(directory) / name for directory, _, names in os.walk(path) for name in names]
     for one in [path, *below]:
         with contextlib.suppress(FileNotFoundError):

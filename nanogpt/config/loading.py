@@ -15,24 +15,23 @@ from nanogpt.config.resolving import expand, resolve_run, run_names
 from nanogpt.config.schema import TOKENIZERS, Config, Corpus, Dataset, Report
 from nanogpt.config.sweeps import expand_sweeps
 from nanogpt.errors import UserError
-
-TEXTS = Path("resources/texts")
-
-
-def find_texts(directory: Path = TEXTS) -> list[str]:
-    """The names (without .txt) of the user's own texts, sorted; hidden files are none."""
-    return sorted(p.stem for p in directory.glob("[!.]*.txt"))
+from nanogpt.project import HERE, Project
 
 
-def read(path: str | Path = "config.yaml") -> Config:
+def find_texts(project: Project = HERE) -> list[str]:
+    """The names (without .txt) of the user's own texts, sorted, without hidden files."""
+    return sorted(path.stem for path in project.texts.glob("[!.]*.txt"))
+
+
+def read(path: str | Path = HERE.config_file) -> Config:
     """Read and check a config file, with the texts of resources/texts/.
 
     Errors: UserError for a file that is absent, no YAML or wrong.
     """
-    return load(read_mapping(path), find_texts(Path(path).parent / TEXTS))
+    return load(read_mapping(path), find_texts(Project(Path(path).parent)))
 
 
-def read_mapping(path: str | Path = "config.yaml") -> dict[Any, Any]:
+def read_mapping(path: str | Path = HERE.config_file) -> dict[Any, Any]:
     """What a config file says, its settings unchecked.
 
     Errors: UserError for a file that is absent, no YAML or no mapping, and for a key that a mapping
@@ -107,18 +106,17 @@ def load(mapping: Mapping[str, Any], texts: Iterable[str] = ()) -> Config:
         raise UserError(explain(error, Config)) from None
     taken = {**config.runs, **config.datasets, **config.corpora}
     for name in texts:
+        where = f"{HERE.texts}/{name}.txt"
         if not NAME.fullmatch(name):
-            raise UserError(
-                f"{TEXTS}/{name}.txt: `{name}` is no name; {NAME_RULE}; rename the text"
-            )
+            raise UserError(f"{where}: `{name}` is no name; {NAME_RULE}; rename the text")
         if RESERVED_RUN_NAMES.fullmatch(name):
-            raise UserError(f"{TEXTS}/{name}.txt: `{name}` is a reserved name; rename the text")
+            raise UserError(f"{where}: `{name}` is a reserved name; rename the text")
         if name in taken:
             raise UserError(
-                f"{TEXTS}/{name}.txt: config.yaml has a run, dataset or corpus `{name}` as well; "
+                f"{where}: config.yaml has a run, dataset or corpus `{name}` as well; "
                 "rename the text"
             )
-    dropped = {name: Corpus(files=[str(TEXTS / f"{name}.txt")]) for name in texts}
+    dropped = {name: Corpus(files=[str(HERE.texts / f"{name}.txt")]) for name in texts}
     config = config.model_copy(
         update={
             "corpora": {**config.corpora, **dropped},

@@ -46,8 +46,8 @@ def settings_page() -> str:
     lines = [
         "# Settings",
         "",
-        "Printed by `nanogpt settings` from `nanogpt/config/schema.py`; not to be edited by hand. The",
-        "defaults are the package's. What a run comes to, `nanogpt config <run>` says.",
+        "Printed by `nanogpt settings` from `nanogpt/config/schema.py`; don't edit it by hand. The",
+        "defaults are the package's. `nanogpt config <run>` prints what a run resolves to.",
     ]
     for title, model, names in (
         ("model", ModelChoice, ModelChoice.model_fields),

@@ -1,10 +1,13 @@
 """What a run resolves to: defaults, presets, its own entry and the command line, in this order."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from pydantic import JsonValue
+
 from nanogpt.config.messages import look_up
-from nanogpt.config.schema import Config, Corpus, Dataset, ModelSettings, Run, RunDefaults
+from nanogpt.config.parameters import as_parameters
+from nanogpt.config.schema import Config, Corpus, Dataset, ModelSettings, Run, RunDefaults, Settings
 from nanogpt.errors import UserError
 
 # Runs of a sweep that a message shows.
@@ -137,6 +140,21 @@ def _derive(run: Run) -> Run:
             derived = getattr(run, group).model_copy(update={setting: value})
             run = run.model_copy(update={group: derived})
     return run
+
+
+def run_parameters(
+    run: Run, groups: Iterable[str], only: Mapping[str, set[str]] | None = None
+) -> dict[str, JsonValue]:
+    """Groups of a run's settings, or its name or dataset, as the parameters of a stage.
+
+    only: of some groups, the settings that matter to the stage.
+    """
+    return {
+        group: as_parameters(value, (only or {}).get(group))
+        if isinstance(value := getattr(run, group), Settings)
+        else value
+        for group in groups
+    }
 
 
 def check_model(model: ModelSettings) -> None:

@@ -28,6 +28,7 @@ from tqdm import tqdm
 from nanogpt.errors import UserError
 from nanogpt.files.atomic import fsync_directory, write_json
 from nanogpt.files.locks import Lock, hold
+from nanogpt.project import mirror
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +86,7 @@ class _Part:
 
 def mirrors(configured: Sequence[str]) -> list[str]:
     """The mirrors to try, in order: the environment's NANOGPT_MIRROR, then those configured."""
-    own = os.environ.get("NANOGPT_MIRROR")
+    own = mirror()
     return [*([own] if own else []), *configured]
 
 

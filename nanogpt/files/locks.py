@@ -17,8 +17,8 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from nanogpt.errors import UserError
 
@@ -31,6 +31,35 @@ STALE = 90.0
 POLL = 1.0  # seconds
 NUMBERED = re.compile(r"lock\.([1-9][0-9]*)")
 LONG_SILENT = 3600.0  # seconds, by the clock, which another machine's may differ from
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Who holds a lock, as its file says.
+
+    touched: nanoseconds since the epoch. started: tells its process from a later one of the same
+    id. machine: where process ids have one meaning.
+    """
+
+    touched: int
+    pid: int | None = None
+    started: str | None = None
+    host: str = "an unknown host"
+    machine: str = ""
+    work: str = ""
+    released: bool = False
+
+    def __str__(self) -> str:
+        who = f"process {'?' if self.pid is None else self.pid} on {self.host}"
+        return f"{who}, {self.work}" if self.work else who
+
+    def is_gone(self) -> bool:
+        """Whether it has let go, or is known to be dead."""
+        if self.released:
+            return True
+        if self.machine != _machine():
+            return False
+        return _started(self.pid) != self.started
 
 
 class Lock:
@@ -88,7 +117,7 @@ def hold(directory: Path, work: str) -> Iterator[Lock]:
         os.close(lock.descriptor)
 
 
-def owner(directory: Path) -> dict[str, Any] | None:
+def owner(directory: Path) -> Owner | None:
     """Who holds the lock of a directory, if anyone does who is not known to be dead."""
     try:
         with _opened(directory) as opened:
@@ -96,13 +125,13 @@ def owner(directory: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     # Of another machine, which may have been this one before it was booted anew.
-    if found is None or _is_over(found) or time.time() - found["touched"] / 1e9 > LONG_SILENT:
+    if found is None or found.is_gone() or time.time() - found.touched / 1e9 > LONG_SILENT:
         return None
     return found
 
 
 def _acquire(directory: Path, work: str) -> Lock:
-    told = ""
+    last_logged = ""
     seen: tuple[int, int] | None = None  # number and time of touch of the lock that is waited for
     watched_since = time.monotonic()
     while True:
@@ -112,19 +141,19 @@ def _acquire(directory: Path, work: str) -> Lock:
         with _vanishing(), _opened(directory) as opened:
             number, found = _newest(opened)
             # Before it is judged, as this process may have slept since it looked last.
-            touched = (number, found["touched"]) if found else None
+            touched = (number, found.touched) if found else None
             if touched != seen:
                 seen, watched_since = touched, time.monotonic()
             silent = time.monotonic() - watched_since > STALE
-            if found is None or _is_over(found) or silent:
+            if found is None or found.is_gone() or silent:
                 lock = _create(directory, opened, number + 1, work)
-                if lock and found and not found.get("released"):
-                    logger.info("%s: taken over from %s", directory, _who(found))
+                if lock and found and not found.released:
+                    logger.info("%s: taken over from %s", directory, found)
                 if lock:
                     return lock
-            elif _who(found) != told:
-                told = _who(found)
-                logger.warning("%s: waiting for %s", directory, told)
+            elif str(found) != last_logged:
+                last_logged = str(found)
+                logger.warning("%s: waiting for %s", directory, found)
         time.sleep(POLL)
 
 
@@ -152,8 +181,8 @@ def _opened(directory: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _newest(opened: int) -> tuple[int, dict[str, Any] | None]:
-    """The highest number of a lock, and what that lock says; 0 and None if there is none."""
+def _newest(opened: int) -> tuple[int, Owner | None]:
+    """The highest number of a lock, and its owner; 0 and None if there isn't one."""
     matches = (NUMBERED.fullmatch(name) for name in os.listdir(opened))
     number = max((int(match[1]) for match in matches if match), default=0)
     return number, _read(opened, f"lock.{number}") if number else None
@@ -197,41 +226,38 @@ def _create(directory: Path, opened: int, number: int, work: str) -> Lock | None
     return Lock(directory, number, descriptor)
 
 
-def _write(descriptor: int, said: dict[str, Any]) -> None:
-    text = json.dumps(said).encode()
-    os.pwrite(descriptor, text, 0)  # first, so that on a full disk what was said stays
+def _write(descriptor: int, content: dict[str, str | int | bool | None]) -> None:
+    text = json.dumps(content).encode()
+    os.pwrite(descriptor, text, 0)  # first, so that on a full disk the old content stays
     os.ftruncate(descriptor, len(text))
     os.fsync(descriptor)
 
 
-def _read(opened: int, name: str) -> dict[str, Any]:
-    """What a lock says, and when it was touched.
+def _read(opened: int, name: str) -> Owner:
+    """The owner that a lock names, and when it touched the lock.
 
-    One that says nothing is just being written, or its writer was killed in the middle of it.
+    A lock that names nobody is being written, or its writer was killed in the middle of it.
     """
-    # A file system over the network looks anew when a file is opened, not when asked for it.
+    # A network file system looks again when a file is opened, not when it's asked for its times.
     with open(os.open(name, os.O_RDONLY, dir_fd=opened), encoding="utf-8") as file:
         touched = os.fstat(file.fileno()).st_mtime_ns
         try:
-            said = json.load(file)
+            content = json.load(file)
         except (ValueError, RecursionError):
-            said = {}
-    return {**(said if isinstance(said, dict) else {}), "touched": touched}
-
-
-def _is_over(found: dict[str, Any]) -> bool:
-    """Whether an owner has let go, or is known to be dead."""
-    if found.get("released"):
-        return True
-    if found.get("machine") != _machine():
-        return False
-    return _started(found.get("pid")) != found.get("started")
-
-
-def _who(found: dict[str, Any] | None) -> str:
-    said = found or {}
-    who = f"process {said.get('pid', '?')} on {said.get('host', 'an unknown host')}"
-    return f"{who}, {said['work']}" if "work" in said else who
+            content = {}
+    known = content if isinstance(content, dict) else {}
+    pid = known.get("pid")
+    texts = {
+        key: value
+        for key in ("started", "host", "machine", "work")
+        if isinstance(value := known.get(key), str)
+    }
+    return Owner(
+        touched,
+        pid if isinstance(pid, int) else None,
+        released=bool(known.get("released")),
+        **texts,
+    )
 
 
 def _machine() -> str:
@@ -246,9 +272,9 @@ def _machine() -> str:
     return " ".join(parts)
 
 
-def _started(pid: Any) -> str | None:
+def _started(pid: int | None) -> str | None:
     """What tells a process from a later one with the same id; None if there is none that runs."""
-    if not isinstance(pid, int) or pid <= 0:
+    if pid is None or pid <= 0:
         return None
     stat = Path(f"/proc/{pid}/stat")
     if not Path("/proc/self/stat").exists():  # not Linux

@@ -22,7 +22,14 @@ sys.path.insert(0, str(PROJECT))
 from nanogpt.config.loading import find_texts, load, read_mapping
 from nanogpt.config.messages import look_up
 from nanogpt.config.patterns import NAME
-from nanogpt.config.resolving import BENCHED, bench_runs, corpus_of, resolve_run
+from nanogpt.config.parameters import as_parameters
+from nanogpt.config.resolving import (
+    BENCHED,
+    bench_runs,
+    corpus_of,
+    resolve_run,
+    run_parameters,
+)
 from nanogpt.config.schema import TOKENIZERS
 from nanogpt.errors import UserError
 from nanogpt.artifacts.code_digest import code_digest
@@ -180,7 +187,7 @@ def url_of(wildcards):
 def corpus_settings(*names):
     """A params function: these settings of a corpus."""
     return lambda wildcards: {
-        "corpus": CONFIG.corpora[wildcards.corpus].model_dump(include=set(names))
+        "corpus": as_parameters(CONFIG.corpora[wildcards.corpus], set(names))
     }
 
 
@@ -205,13 +212,15 @@ def dataset_settings(wildcards):
     """The settings that decide what prepare writes."""
     dataset = CONFIG.datasets[wildcards.dataset]
     corpus = CONFIG.corpora[corpus_of(CONFIG, wildcards.dataset)]
-    reading = corpus.model_dump(include=READING)
     unused = set() if dataset.tokenizer == "bpe" else {"vocab_size"}
-    return {"corpus": reading, "dataset": dataset.model_dump(exclude=unused)}
+    return {
+        "corpus": as_parameters(corpus, set(type(corpus).model_fields) - NOT_READING),
+        "dataset": as_parameters(dataset, set(type(dataset).model_fields) - unused),
+    }
 
 
-# How a corpus is read, wherever it lies.
-READING = {"builtin", "encoding", "errors", "newlines", "text_column"}
+# Settings of a corpus that say where its text comes from. The others say how it is read.
+NOT_READING = {"url", "sha256", "files", "n_characters", "seed"}
 
 
 def prompt_file(wildcards):
@@ -230,20 +239,14 @@ def dataset_file(name):
 def run_settings(*groups):
     """A params function: these groups of the run's settings, or its name or dataset."""
 
-    def params(wildcards):
-        run = find_run(wildcards.run).model_dump()
-        return {group: run[group] for group in groups}
-
-    return params
+    return lambda wildcards: run_parameters(find_run(wildcards.run), groups)
 
 
 def bench_settings(wildcards):
     """The settings that decide what is measured; those of other groups only as far as they do."""
-    run = find_run(wildcards.run)
-    asked = run.model_dump(include={"name", "dataset", "model", "bench"})
-    for group, names in BENCHED.items():
-        asked[group] = getattr(run, group).model_dump(include=set(names))
-    return asked
+    groups = ("name", "dataset", "model", "bench", *BENCHED)
+    measured = {group: set(names) for group, names in BENCHED.items()}
+    return run_parameters(find_run(wildcards.run), groups, measured)
 
 
 def stage_code(rule_name):

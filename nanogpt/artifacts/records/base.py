@@ -30,6 +30,10 @@ OptionalNumber = Annotated[float | None, BeforeValidator(_null_to_nan)]
 JsonObject = dict[str, JsonValue]
 
 
+class FormatError(UserError):
+    """A file of a format that this version doesn't know, most likely a later one's."""
+
+
 class Record(BaseModel):
     """A frozen model of a JSON object. Unknown keys are dropped."""
 
@@ -55,7 +59,7 @@ class Record(BaseModel):
             raise UserError(f"{where}: damaged: not a JSON object; {remedy}")
         found = content.get("format", 1)
         if type(found) is not int or not 1 <= found <= cls.FORMAT:
-            raise UserError(
+            raise FormatError(
                 f"{where}: format {json.dumps(found)}, but this version of nanogpt reads formats "
                 f"up to {cls.FORMAT}; upgrade nanogpt, or {remedy}"
             )

@@ -1,0 +1,108 @@
+"""Commands about what lies on the disk: verify, cache."""
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Literal
+
+from tyro.conf import Positional
+
+from nanogpt.artifacts.manifests import find_manifests
+from nanogpt.artifacts.manifests import verify as verify_manifest
+from nanogpt.cli.app import app, print_json
+from nanogpt.config.loading import read
+from nanogpt.errors import UserError, plural
+from nanogpt.project import HERE, Project
+
+
+@app.command
+def verify(
+    paths: Positional[tuple[Path, ...]] = (HERE.results, HERE.root / "resources"),
+    json: bool = False,
+) -> None:
+    """Check files against their manifests, including everything upstream.
+
+    Exit code 1 and a line for each file that differs.
+
+    Args:
+        paths: directories or manifests. Run this in the project's directory.
+        json: print JSON instead: the manifests that were read, and the problems.
+    """
+    for path in paths:
+        if not path.exists():
+            raise UserError(f"{path}: no such file or directory; name results or a manifest")
+    manifests = find_manifests(HERE, paths)
+    if not manifests:
+        raise UserError(f"{', '.join(map(str, paths))}: no manifest there; run the workflow first")
+    digests: dict[str, str] = {}
+    found = {
+        problem: None for path in manifests for problem in verify_manifest(HERE, path, digests)
+    }
+    problems = sorted(found, key=str)
+    if json:
+        print_json(
+            {"manifests": list(map(str, manifests)), "problems": list(map(asdict, problems))}
+        )
+    else:
+        for problem in problems:
+            print(problem)
+        print(f"{plural(len(manifests), 'manifest')}, {plural(len(problems), 'problem')}")
+    if problems:
+        sys.exit(1)
+
+
+@app.command(name="cache")
+def show_cache(
+    action: Positional[Literal["ls", "prune"]],
+    config_file: Path = HERE.config_file,
+    older_than: float | None = None,
+    max_size: float | None = None,
+    results: bool = False,
+    yes: bool = False,
+) -> None:
+    """List what takes space beside the runs of config.yaml, or remove what isn't needed.
+
+    Not needed: unfinished trainings that no config names any more, damaged artifacts, and what
+    killed processes left; of finished artifacts and results, those that the options choose.
+
+    Args:
+        action: ls lists; prune prints what would be removed, and with --yes removes it.
+        config_file: the config file.
+        older_than: also prune artifacts that weren't used for this many days.
+        max_size: also prune artifacts, those unused for longest first, down to this many megabytes.
+        results: also prune results of runs and datasets that config.yaml doesn't name.
+        yes: remove.
+    """
+    from nanogpt.cli import pruning
+
+    for option, amount in (("--older-than", older_than), ("--max-size", max_size)):
+        if amount is not None and not amount >= 0:
+            raise UserError(f"{option}: should be 0 or more (found {amount:g})")
+    project = Project(config_file.parent)
+    items = pruning.find_items(project, read(config_file))
+    if action == "prune":
+        days = None if older_than is None else older_than * pruning.DAY
+        n_bytes = None if max_size is None else max_size * 1e6
+        items = pruning.to_prune(items, days, n_bytes, results)
+    for item in items:
+        unused = f" ({item.unused})" if item.unused else ""
+        print(f"{_size(item.size):>9} {_age(item.age):>9} {item.kind:<9} {item.what}{unused}")
+        if action == "prune" and yes:
+            try:
+                pruning.remove(project, item)
+            except OSError as error:
+                print(f"{item.path}: can't be removed: {error.strerror}", file=sys.stderr)
+    total = f"{plural(len(items), 'item')}, {_size(sum(item.size for item in items))}"
+    outcome = "" if action == "ls" else ", removed" if yes else "; to remove them, say --yes"
+    print(total + (outcome if items else ""))
+
+
+def _size(n_bytes: int) -> str:
+    return f"{n_bytes / 1e6:,.1f} MB"
+
+
+def _age(seconds: float) -> str:
+    for unit, length in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
+        if seconds >= length:
+            return plural(int(seconds / length), unit)
+    return plural(int(seconds), "second")

@@ -1,0 +1,57 @@
+"""Commands about tokens and datasets: tokenize, export."""
+
+import sys
+from pathlib import Path
+from typing import Literal
+
+from tyro.conf import Positional
+
+from nanogpt.cli.app import app
+from nanogpt.errors import plural
+
+
+@app.command
+def tokenize(tokenizer: Positional[Path], text: Positional[str] = "-") -> None:
+    """Show a text as tokens: a line for each, with its id and its text.
+
+    Args:
+        tokenizer: a dataset, a model or a tokenizer.json, such as results/datasets/shakespeare.
+        text: the text, or FILE:path of a UTF-8 file; -: standard input.
+    """
+    from nanogpt.data.sources import read_text
+    from nanogpt.data.tokenizers import load_tokenizer
+
+    known = load_tokenizer(tokenizer / "tokenizer.json" if tokenizer.is_dir() else tokenizer)
+    if text == "-":
+        text = sys.stdin.buffer.read().decode("utf-8")
+    elif text.startswith("FILE:"):
+        text = read_text(Path(text.removeprefix("FILE:")))
+    tokens = known.encode(text)
+    for token in tokens.tolist():
+        data = known.to_bytes([token])
+        try:
+            shown = repr(data.decode("utf-8"))
+        except UnicodeDecodeError:  # a part of a character
+            shown = repr(data)
+        print(f"{token:>6}  {shown}")
+    n_bytes = len(text.encode("utf-8"))
+    ratio = f", {n_bytes / len(tokens):.2f} bytes a token" if len(tokens) else ""
+    print(f"{plural(len(tokens), 'token')} of {known.vocab_size}, {len(text)} characters{ratio}")
+
+
+@app.command
+def export(
+    what: Positional[Literal["dataset"]],  # noqa: ARG001
+    source: Positional[Path],
+    destination: Positional[Path],
+) -> None:
+    """Write a dataset in the form that nanoGPT reads.
+
+    Args:
+        what: what is exported.
+        source: a dataset, such as results/datasets/shakespeare_char.
+        destination: a directory of nanoGPT's, such as nanoGPT/data/mine.
+    """
+    from nanogpt.interchange.nanogpt_data import export_dataset
+
+    export_dataset(source, destination)

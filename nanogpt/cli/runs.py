@@ -1,0 +1,122 @@
+"""Commands about runs: config, sample, bench, report, watch."""
+
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from tyro.conf import Positional
+
+from nanogpt.cli.app import app, print_json
+from nanogpt.config.loading import read
+from nanogpt.config.reference import describe_run
+from nanogpt.config.resolving import resolve_run
+from nanogpt.config.schema import SampleSettings
+from nanogpt.errors import UserError
+from nanogpt.project import HERE, Project
+
+
+@app.command(name="config")
+def show_config(run: Positional[str], config_file: Path = HERE.config_file) -> None:
+    """Print what a run resolves to, and where each value is from.
+
+    Args:
+        run: name of a run, or of a dataset, or of a text in resources/texts/.
+        config_file: the config file.
+    """
+    print(describe_run(read(config_file), run), end="")
+
+
+@app.command
+def sample(
+    model: Positional[Path],
+    settings: Annotated[SampleSettings, tyro.conf.arg(name="")] = SampleSettings(),  # noqa: B008
+) -> None:
+    """Draw samples from a model directory, streaming them to the terminal.
+
+    Args:
+        model: a model directory, such as results/demo/model.
+        settings: how to sample.
+    """
+    from nanogpt import devices as device
+    from nanogpt.inference.sampling import stream
+    from nanogpt.model.directories import load_model
+
+    resolved = SampleSettings(**device.resolve(settings.model_dump()))
+    for piece in stream(load_model(model, resolved.device), resolved):
+        print(piece, end="", flush=True)
+
+
+@app.command
+def bench(run: Positional[str], config_file: Path = HERE.config_file) -> None:
+    """Measure how fast this machine trains a run's model and samples from it, and print it as JSON.
+
+    All cores compute. The workflow's rule `bench` keeps what it measures, with as many threads as
+    training has, in results/<run>/bench.json, where the report finds it.
+
+    Args:
+        run: a run whose dataset was made.
+        config_file: the config file.
+    """
+    from nanogpt import devices as device
+    from nanogpt.evaluation.benchmark import bench as measure
+
+    asked = resolve_run(read(config_file), run)
+    train = asked.train.model_copy(update=device.resolve(asked.train.model_dump()))
+    sample = asked.sample.model_copy(update=device.resolve(asked.sample.model_dump()))
+    made = Project(config_file.parent).datasets / asked.dataset
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "bench.json"
+        print_json(measure(run, made, asked.model, train, asked.bench, sample, path))
+
+
+@app.command
+def report(results: Path = HERE.results, output: Path = HERE.results / "report/now") -> None:
+    """Compare all runs that lie there as they stand, unfinished and failed ones too.
+
+    The report of the workflow, results/report/index.html, is of the runs that config.yaml lists.
+
+    Args:
+        results: the directory of runs.
+        output: where the report goes.
+    """
+    from nanogpt.report.page import write_report
+    from nanogpt.report.runs import find_runs
+
+    print(f"{write_report(find_runs(results), output)}: {output / 'index.html'}")
+
+
+@app.command
+def watch(
+    results: Path = HERE.results, host: str = "localhost", port: int = 6006, every: float = 5.0
+) -> None:
+    """Show the curves of all runs in TensorBoard, those of trainings that go on as they grow.
+
+    Args:
+        results: the directory of runs.
+        host: where TensorBoard listens.
+        port: likewise.
+        every: seconds between two looks for new metrics.
+    """
+    from nanogpt.artifacts.signals import exiting
+    from nanogpt.artifacts.states import find_metrics
+    from nanogpt.report.tensorboard import append_events
+
+    if not every > 0:
+        raise UserError(f"--every: should be more than 0 (found {every:g})")
+    with exiting(), tempfile.TemporaryDirectory() as directory:
+        written: dict[str, int] = {}
+        append_events(find_metrics(HERE, results), Path(directory), written)
+        address = ["--host", host, "--port", str(port)]
+        command = [sys.executable, "-m", "tensorboard.main", "--logdir", directory, *address]
+        with subprocess.Popen([*command, "--reload_interval", str(every)]) as tensorboard:
+            try:
+                while tensorboard.poll() is None:
+                    time.sleep(every)
+                    append_events(find_metrics(HERE, results), Path(directory), written)
+            finally:
+                tensorboard.terminate()
+        sys.exit(tensorboard.returncode)
