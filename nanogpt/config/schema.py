@@ -193,6 +193,12 @@ def _one_makes_a_list(value: Any) -> Any:
 # `files: novel.txt` is short for `files: [novel.txt]`.
 OneOrMore = BeforeValidator(_one_makes_a_list, json_schema_input_type=str | list[str] | None)
 
+# `playwright` is what the first version called the generator.
+BUILTIN = BeforeValidator(
+    lambda value: "play" if value == "playwright" else value,
+    json_schema_input_type=Literal["play", "playwright"] | None,
+)
+
 # curl's notation for numbered URLs: part-[00-79].parquet
 URL_RANGE = re.compile(r"\[(\d+)-(\d+)\]")
 
@@ -211,7 +217,9 @@ class Corpus(Settings):
     files: Annotated[list[Annotated[str, Field(min_length=1)]], OneOrMore] = Field(
         [], description="local files, directories or patterns such as `texts/**/*.txt`, one or more"
     )
-    builtin: Literal["playwright"] | None = Field(None, description="a generator of ours")
+    builtin: Annotated[Literal["play"] | None, BUILTIN] = Field(
+        None, description="a generator of ours: play"
+    )
     n_characters: int = Field(
         1_000_000, ge=1, description="length of a built-in corpus, characters"
     )
