@@ -1,0 +1,92 @@
+"""What settings are as parameters: neutral values are left out, and gaps filled with them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from nanogpt.config.parameters import as_parameters, complete, neutral_values, new_setting
+from nanogpt.config.schema import (
+    BenchSettings,
+    Corpus,
+    Dataset,
+    EvalSettings,
+    ModelSettings,
+    SampleSettings,
+    TrainSettings,
+)
+from nanogpt.errors import UserError
+
+GROUPS = (
+    ModelSettings,
+    TrainSettings,
+    EvalSettings,
+    SampleSettings,
+    BenchSettings,
+    Corpus,
+    Dataset,
+)
+HERE = Path(__file__).parent
+FIRST = json.loads((HERE / "first_settings.json").read_text())
+NEUTRAL = json.loads((HERE / "neutral_values.json").read_text())
+
+
+class LaterModel(ModelSettings):
+    """Model settings of a later version."""
+
+    qk_norm: bool = new_setting(True, neutral=False, description="normalised queries and keys")
+    window: int | None = new_setting(None, neutral=None, ge=1, description="tokens attended to")
+
+
+@pytest.mark.parametrize("group", GROUPS, ids=lambda group: group.__name__)
+def test_every_setting_is_of_the_first_version_or_declares_its_neutral_value(group) -> None:
+    """A new setting needs `new_setting(..., neutral=...)`, and its value in neutral_values.json."""
+    later = set(group.model_fields) - set(FIRST[group.__name__])
+    assert later == set(neutral_values(group))
+
+
+def test_neutral_values_are_those_of_the_committed_table() -> None:
+    """A neutral value means "as before the setting existed", so it can never change."""
+    declared = {
+        f"{group.__name__}.{name}": value
+        for group in GROUPS
+        for name, value in neutral_values(group).items()
+    }
+    assert declared == NEUTRAL
+
+
+def test_a_setting_at_its_neutral_value_is_no_parameter() -> None:
+    first = as_parameters(ModelSettings())
+    assert as_parameters(LaterModel(qk_norm=False)) == first
+    assert as_parameters(LaterModel()) == {**first, "qk_norm": True}
+    assert as_parameters(LaterModel(qk_norm=False, window=8)) == {**first, "window": 8}
+
+
+def test_only_the_settings_that_matter_are_parameters() -> None:
+    assert as_parameters(LaterModel(), {"n_layer", "qk_norm"}) == {"n_layer": 6, "qk_norm": True}
+
+
+def test_gaps_are_filled_with_neutral_values_and_not_with_defaults() -> None:
+    first = as_parameters(ModelSettings(n_layer=2))
+    read = complete(LaterModel, first)
+    assert (read.n_layer, read.qk_norm, read.window) == (2, False, None)
+
+
+def test_parameters_are_read_back_as_they_were() -> None:
+    for settings in (LaterModel(), LaterModel(qk_norm=False), LaterModel(window=3)):
+        assert complete(LaterModel, as_parameters(settings)) == settings
+
+
+def test_a_missing_setting_of_the_first_version_is_an_error() -> None:
+    given = as_parameters(ModelSettings())
+    del given["n_layer"]
+    with pytest.raises(UserError, match="`n_layer` is missing"):
+        complete(ModelSettings, given)
+    assert complete(ModelSettings, given, partial=True).n_layer == 6
+
+
+def test_a_wrong_setting_is_an_error_that_names_it() -> None:
+    with pytest.raises(UserError, match="n_layer: "):
+        complete(ModelSettings, {**as_parameters(ModelSettings()), "n_layer": 0})
+    with pytest.raises(UserError, match="n_layers: unknown setting"):
+        complete(ModelSettings, {**as_parameters(ModelSettings()), "n_layers": 1})

@@ -1,0 +1,65 @@
+"""A setting that is added later re-runs nothing until a run gets another value than before."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.workflow.conftest import AFTER_TRAIN, REMODELLING, edit_config, planned
+
+
+def add_setting(project: Path, default: bool) -> None:
+    """Give models a setting that earlier versions didn't have, as a later version would."""
+    schema = project / "nanogpt/config/schema.py"
+    text = schema.read_text()
+    before = "class ModelChoice(ModelSettings):"
+    assert before in text
+    field = f'    qk_norm: bool = new_setting({default}, neutral=False, description="later")\n'
+    text = text.replace(f"\n\n\n{before}", f"\n{field}\n\n{before}", 1)
+    where = "from nanogpt.errors import"
+    text = text.replace(where, f"from nanogpt.config.parameters import new_setting\n{where}", 1)
+    schema.write_text(text)
+
+
+def test_a_new_setting_re_runs_nothing(project: Path) -> None:
+    add_setting(project, default=False)
+    assert planned(project) == {}
+
+
+def test_a_new_setting_whose_default_is_not_neutral_re_runs_what_gets_it(project: Path) -> None:
+    add_setting(project, default=True)
+    assert planned(project) == REMODELLING
+
+
+def test_a_new_setting_written_out_at_its_neutral_value_re_runs_nothing(project: Path) -> None:
+    add_setting(project, default=True)
+    edit_config(project, lambda config: config["models"]["tiny"].update(qk_norm=False))
+    assert planned(project) == {}
+
+
+def test_a_run_that_keeps_the_neutral_value_is_not_made_again(project: Path) -> None:
+    add_setting(project, default=True)
+    keep = {"preset": "tiny", "qk_norm": False}
+    edit_config(project, lambda config: config["runs"]["one"].update(model=keep))
+    again = {**dict.fromkeys(AFTER_TRAIN, 1), "bench": 1}
+    assert planned(project) == again
+
+
+def test_a_preset_with_a_new_setting_re_runs_its_runs(project: Path) -> None:
+    add_setting(project, default=False)
+    edit_config(
+        project,
+        lambda config: (
+            config["models"].update(normed={**config["models"]["tiny"], "qk_norm": True}),
+            config["runs"]["two"].update(model="normed"),
+        ),
+    )
+    assert planned(project) == {**dict.fromkeys(AFTER_TRAIN, 1), "bench": 1}
+
+
+@pytest.mark.parametrize("group", ["train", "eval", "sample"])
+def test_a_value_written_out_is_the_same_as_by_default(project: Path, group: str) -> None:
+    edit_config(project, lambda config: config["defaults"].setdefault(group, {}).update(seed=1337))
+    if group == "train":
+        # Derived from max_iters unless it's given.
+        edit_config(project, lambda config: config["defaults"]["train"].update(lr_decay_iters=20))
+    assert planned(project) == {}
