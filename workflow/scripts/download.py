@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from nanogpt.artifacts.stages import Job, stage
+from nanogpt.artifacts.stages import Job, Made, run_stage
 from nanogpt.config.loading import load
 from nanogpt.files.downloads import fetch, mirrors
 
 
-def make(_: Job) -> dict[str, str]:
+def make(_: Job) -> Made:
     config = load(snakemake.config)
     corpus = config.corpora[snakemake.wildcards.corpus]
     sha256 = fetch(
@@ -17,8 +17,8 @@ def make(_: Job) -> dict[str, str]:
         mirrors=mirrors(config.mirrors),
     )
     n_bytes = Path(snakemake.output.text).stat().st_size
-    return {"summary": f"{n_bytes:,} bytes, sha256 {sha256}"}
+    return Made(f"{n_bytes:,} bytes, sha256 {sha256}")
 
 
 # Not cached: what a URL gives is not a matter of settings.
-stage(snakemake, make, cached=False)
+run_stage(snakemake, "download", make, cached=False)

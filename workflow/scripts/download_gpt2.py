@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from nanogpt.artifacts.stages import Job, stage
+from nanogpt.artifacts.stages import Job, Made, run_stage
 from nanogpt.config.loading import load
 from nanogpt.data.tokenizers import GPT2_MERGES_SHA256, GPT2_MERGES_URL
 from nanogpt.files.downloads import fetch, mirrors
 
 
-def make(_: Job) -> dict[str, str]:
+def make(_: Job) -> Made:
     sha256 = fetch(
         GPT2_MERGES_URL,
         Path(snakemake.output.merges),
@@ -16,7 +16,7 @@ def make(_: Job) -> dict[str, str]:
         mirrors=mirrors(load(snakemake.config).mirrors),
     )
     n_bytes = Path(snakemake.output.merges).stat().st_size
-    return {"summary": f"{n_bytes:,} bytes, sha256 {sha256}"}
+    return Made(f"{n_bytes:,} bytes, sha256 {sha256}")
 
 
-stage(snakemake, make, cached=False)
+run_stage(snakemake, "download_gpt2", make, cached=False)
