@@ -25,7 +25,7 @@ from typing import NamedTuple
 PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT))
 
-from nanogpt.data.tokenizers import GPT2_MERGES_URL  # noqa: E402
+from nanogpt.data.byte_pairs import GPT2_MERGES_URL  # noqa: E402
 
 OURS = """
 import sys

@@ -18,8 +18,8 @@ def tokenize(tokenizer: Positional[Path], text: Positional[str] = "-") -> None:
         tokenizer: a dataset, a model or a tokenizer.json, such as results/datasets/shakespeare.
         text: the text, or FILE:path of a UTF-8 file; -: standard input.
     """
-    from nanogpt.data.sources import read_text
-    from nanogpt.data.tokenizers import load_tokenizer
+    from nanogpt.data.formats import read_text
+    from nanogpt.data.saved_tokenizers import load_tokenizer
 
     known = load_tokenizer(tokenizer / "tokenizer.json" if tokenizer.is_dir() else tokenizer)
     if text == "-":

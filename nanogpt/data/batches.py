@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from nanogpt.data.tokenizers import Tokenizer, Tokens, load_tokenizer
+from nanogpt.data.saved_tokenizers import load_tokenizer
+from nanogpt.data.tokenizers import Tokenizer, Tokens
 from nanogpt.errors import UserError, plural
 from nanogpt.files.atomic import read_json
 

@@ -19,17 +19,17 @@ from tqdm import tqdm
 
 from nanogpt.config.schema import Corpus, Dataset
 from nanogpt.data import play as playwright
-from nanogpt.data.sources import Progress, decide_encoding, texts
+from nanogpt.data.byte_pairs import separated_at, train_byte_pairs
+from nanogpt.data.encodings import OnBytesRead, decide_encoding
+from nanogpt.data.formats import texts
+from nanogpt.data.saved_tokenizers import load_tokenizer
 from nanogpt.data.tokenizers import (
     ByteTokenizer,
     Tokenizer,
     Tokens,
     char_tokenizer,
     code_points,
-    load_tokenizer,
-    separated_at,
     token_dtype,
-    train_byte_pairs,
 )
 from nanogpt.errors import UserError, plural
 from nanogpt.files.atomic import atomic_write, read_json, sha256_file, write_json
@@ -93,7 +93,7 @@ def _count_file(
     occurs: Any,
     pool: ThreadPoolExecutor,
     threads: int,
-    progress: Progress,
+    progress: OnBytesRead,
 ) -> dict[str, Any]:
     n_documents = n_characters = n_bytes = 0
     text_hash = hashlib.sha256()
@@ -344,7 +344,7 @@ def _pieces(
     group: int,
     corpus: Corpus,
     dataset: Dataset,
-    progress: Progress,
+    progress: OnBytesRead,
 ) -> Iterator[Piece]:
     """The documents of a group in pieces, each in its split."""
     position = plan["starts"][group]

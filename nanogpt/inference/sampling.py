@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nanogpt.config.schema import SampleSettings
-from nanogpt.data.sources import read_text
+from nanogpt.data.formats import read_text
 from nanogpt.devices import autocast
 from nanogpt.errors import UserError, plural
 from nanogpt.files.atomic import write_text

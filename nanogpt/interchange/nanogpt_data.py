@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from nanogpt.data import batches as dataset
-from nanogpt.data.tokenizers import GPT2_SHA256
+from nanogpt.data.byte_pairs import GPT2_SHA256
 from nanogpt.errors import UserError
 from nanogpt.files.atomic import atomic_write, sha256_file
 

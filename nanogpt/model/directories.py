@@ -14,7 +14,8 @@ from torch import Tensor
 from nanogpt.config.messages import explain
 from nanogpt.config.resolving import check_model
 from nanogpt.config.schema import ModelSettings
-from nanogpt.data.tokenizers import Tokenizer, load_tokenizer
+from nanogpt.data.saved_tokenizers import load_tokenizer
+from nanogpt.data.tokenizers import Tokenizer
 from nanogpt.errors import UserError, plural
 from nanogpt.files.atomic import atomic_write, read_json, write_json
 from nanogpt.model.gpt import GPT

@@ -23,13 +23,9 @@ from nanogpt.cli.main import main
 from nanogpt.config.loading import load, read
 from nanogpt.config.reference import describe_run
 from nanogpt.config.schema import Corpus, Dataset, ModelSettings
+from nanogpt.data.byte_pairs import GPT2_MERGES_URL, gpt2_tokenizer
 from nanogpt.data.preparing import prepare
-from nanogpt.data.tokenizers import (
-    GPT2_MERGES_URL,
-    ByteTokenizer,
-    char_tokenizer,
-    gpt2_tokenizer,
-)
+from nanogpt.data.tokenizers import ByteTokenizer, char_tokenizer
 from nanogpt.files.atomic import write_json
 from nanogpt.model.directories import save_model
 from nanogpt.model.gpt import GPT

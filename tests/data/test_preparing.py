@@ -24,14 +24,10 @@ from nanogpt.data import play as playwright
 from nanogpt.data import preparing as prepare_module
 from nanogpt.data import sources as corpus_module
 from nanogpt.data.batches import load
+from nanogpt.data.byte_pairs import gpt2_tokenizer, train_byte_pairs
 from nanogpt.data.preparing import count, encode, merge, prepare
-from nanogpt.data.tokenizers import (
-    ByteTokenizer,
-    char_tokenizer,
-    gpt2_tokenizer,
-    load_tokenizer,
-    train_byte_pairs,
-)
+from nanogpt.data.saved_tokenizers import load_tokenizer
+from nanogpt.data.tokenizers import ByteTokenizer, char_tokenizer
 from nanogpt.errors import UserError
 from nanogpt.files.atomic import read_json, write_json
 

@@ -19,7 +19,9 @@ from hypothesis import strategies as st
 
 from nanogpt.config.schema import Corpus
 from nanogpt.data import sources as corpus
-from nanogpt.data.sources import decide_encoding, find_files, read_text, texts
+from nanogpt.data.encodings import decide_encoding
+from nanogpt.data.formats import read_text, texts
+from nanogpt.data.sources import find_files
 from nanogpt.errors import UserError
 
 ENGLISH = """The lighthouse keeper’s daughter counted ships. “Eleven,” she wrote, “and one of them

@@ -15,18 +15,16 @@ from hypothesis import strategies as st
 
 from nanogpt.data import preparing as prepare
 from nanogpt.data import tokenizers as tokenizer_module
+from nanogpt.data.byte_pairs import BytePairTokenizer, gpt2_tokenizer, train_byte_pairs
 from nanogpt.data.preparing import Piece
+from nanogpt.data.saved_tokenizers import load_tokenizer
 from nanogpt.data.tokenizers import (
-    BytePairTokenizer,
     ByteTokenizer,
     CharTokenizer,
     char_tokenizer,
-    gpt2_tokenizer,
-    load_tokenizer,
     token_characters,
     token_dtype,
     token_texts,
-    train_byte_pairs,
 )
 from nanogpt.errors import UserError
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from nanogpt.artifacts.stages import Job, Made, run_stage
 from nanogpt.config.loading import load
-from nanogpt.data.tokenizers import GPT2_MERGES_SHA256, GPT2_MERGES_URL
+from nanogpt.data.byte_pairs import GPT2_MERGES_SHA256, GPT2_MERGES_URL
 from nanogpt.files.downloads import fetch, mirrors
 
 

@@ -6,7 +6,7 @@ from nanogpt.artifacts.stages import logged, say
 from nanogpt.config.loading import find_texts, load
 from nanogpt.config.resolving import find_dataset
 from nanogpt.data.preparing import encode
-from nanogpt.data.tokenizers import load_tokenizer
+from nanogpt.data.saved_tokenizers import load_tokenizer
 from nanogpt.files.atomic import read_json, write_json
 
 with logged(snakemake):
