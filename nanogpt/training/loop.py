@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from nanogpt import devices as device
 from nanogpt.artifacts.signals import Signals, Stopped, listening
-from nanogpt.artifacts.states import Held
+from nanogpt.artifacts.states import TrainingState
 from nanogpt.config.schema import ModelSettings, TrainSettings
 from nanogpt.data import batches as dataset
 from nanogpt.data.tokenizers import Tokens
@@ -60,7 +60,7 @@ class _Training:
     files: dataset.TokenFiles
     settings: TrainSettings
     progress: Progress
-    held: Held
+    held: TrainingState
 
 
 def train(
@@ -68,7 +68,7 @@ def train(
     dataset_directory: Path,
     model_settings: ModelSettings,
     settings: TrainSettings,
-    held: Held,
+    held: TrainingState,
     results: Path,
 ) -> Progress:
     """Train a model on a dataset; writes model/, metrics.jsonl and milestones/ in `results`.
@@ -99,7 +99,7 @@ def train(
     )
     forward: Forward = compiled(model) if settings.compile else model
     optimizer = configure_adamw(model, settings)
-    versions = {held.version, *held.adopted}
+    versions = {held.version}
     progress = load_state(held.directory, versions, model, optimizer)
     progress = progress or Progress(held.version)
     progress.version = held.version

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
-from nanogpt.artifacts.states import Held, find_states
+from nanogpt.artifacts.states import TrainingState, find_states
 from nanogpt.config.schema import EvalSettings, TrainSettings
 from nanogpt.data import play as playwright
 from nanogpt.data.batches import load
@@ -60,8 +60,8 @@ class Training:
             name: changes.pop(name) for name in {"check_lock", "check_owner"} & changes.keys()
         }
         settings = TrainSettings.model_validate(BASE.model_dump() | changes)
-        held = Held(self.state, version, **checks)
-        done = train("tiny", dataset, model_settings, settings, held, self.results)
+        state = TrainingState(self.state, version, **checks)
+        done = train("tiny", dataset, model_settings, settings, state, self.results)
         self.layouts = done.layouts
         shutil.rmtree(self.state)
         return self
@@ -365,7 +365,7 @@ class At(logging.Handler):
 @pytest.fixture
 def at():
     """A function: what is to happen once a step is logged."""
-    logger = logging.getLogger("nanogpt.train")
+    logger = logging.getLogger("nanogpt.training")
     level = logger.level
     handlers = []
 
