@@ -9,19 +9,13 @@ import contextlib
 import json
 import logging
 import math
-import os
-import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional as F
 from tqdm import tqdm
 
 from nanogpt import devices as device
@@ -30,19 +24,17 @@ from nanogpt.artifacts.states import TrainingState
 from nanogpt.config.schema import ModelSettings, TrainSettings
 from nanogpt.data import batches as dataset
 from nanogpt.data.tokenizers import Tokens
-from nanogpt.devices import autocast
-from nanogpt.errors import ClaimedError, DivergedError, UserError
+from nanogpt.errors import ClaimedError, DivergedError
 from nanogpt.files.atomic import atomic_write
 from nanogpt.model.directories import MODEL_FILES, save_model
 from nanogpt.model.gpt import GPT
 from nanogpt.model.losses import window_starts, windows_loss
+from nanogpt.project import save_interval
 from nanogpt.training.optimizers import configure_adamw, learning_rate_at
 from nanogpt.training.saved_state import Progress, load_state, save_state
+from nanogpt.training.step import Forward, compiled, optimizer_step, use_cuda_settings
 
 logger = logging.getLogger(__name__)
-
-# Called with tokens (B, T), gives logits (B, T, V): the model, or what torch.compile made of it.
-Forward = Callable[[Tensor], Tensor]
 
 SAVE_INTERVAL = 60.0  # seconds between two states, at least
 SAVE_SHARE = 0.01  # of a training's time, that saving its state may take
@@ -216,16 +208,8 @@ def _save(training: _Training) -> None:
 
 def _save_interval(save_seconds: float) -> float:
     """Seconds until the next save, when one takes `save_seconds`; NANOGPT_SAVE_INTERVAL if set."""
-    asked = os.environ.get("NANOGPT_SAVE_INTERVAL")
-    if asked is None:
-        return max(SAVE_INTERVAL, save_seconds / SAVE_SHARE)
-    with contextlib.suppress(ValueError):
-        interval = float(asked)
-        if interval >= 0:
-            return interval
-    raise UserError(
-        f"NANOGPT_SAVE_INTERVAL: `{asked}` is no number of seconds; say 60, for example"
-    )
+    interval = save_interval()
+    return max(SAVE_INTERVAL, save_seconds / SAVE_SHARE) if interval is None else interval
 
 
 def _note_layout(progress: Progress, settings: TrainSettings) -> None:
@@ -259,44 +243,6 @@ def _write_results(training: _Training, results: Path) -> None:
     save_model(results / "model", progress.kept, model.settings, training.files.tokenizer)
     with atomic_write(results / "metrics.jsonl") as file:
         file.write(progress.metrics)
-
-
-def optimizer_step(
-    forward: Forward,
-    optimizer: torch.optim.Optimizer,
-    windows: NDArray[np.int64],
-    learning_rate: float,
-    settings: TrainSettings,
-    step: int,
-    done: Callable[[str], None] = lambda _: None,
-) -> tuple[Tensor, Tensor]:
-    """One step on windows (rows, block_size + 1); returns mean loss and norm of the gradient.
-
-    done: told after each `forward`, each `backward` and the `optimizer`, for whoever times them.
-    """
-    # Dropout is a function of the step, so that a resumed training need not restore a generator.
-    torch.manual_seed(int(np.random.SeedSequence([settings.seed, step]).generate_state(1)[0]))
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate
-    total = torch.zeros((), device=settings.device)
-    for first in range(0, len(windows), settings.batch_size):
-        micro_batch = windows[first : first + settings.batch_size]
-        rows = torch.from_numpy(micro_batch).to(settings.device)
-        with autocast(settings.device, settings.dtype):
-            logits = forward(rows[:, :-1])
-        loss = F.cross_entropy(logits.float().flatten(0, 1), rows[:, 1:].flatten())
-        loss = loss / settings.gradient_accumulation_steps
-        done("forward")
-        loss.backward()  # type: ignore[no-untyped-call]
-        done("backward")
-        total += loss.detach()
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    largest_norm = settings.grad_clip or math.inf
-    grad_norm = torch.nn.utils.clip_grad_norm_(parameters, largest_norm)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    done("optimizer")
-    return total, grad_norm
 
 
 def _estimate(model: GPT, files: dataset.TokenFiles, settings: TrainSettings) -> dict[str, float]:
@@ -335,21 +281,3 @@ def _stop_if_diverged(line: dict[str, Any]) -> None:
                 f"training diverged: {name} is {line[name]} at step {line['step']}; "
                 "lower learning_rate, raise warmup_iters or set grad_clip"
             )
-
-
-def compiled(model: GPT) -> Forward:
-    on_cpu = next(model.parameters()).device.type == "cpu"
-    compilers = [os.environ.get("CXX", "g++"), "g++", "clang++"]
-    if on_cpu and not any(map(shutil.which, compilers)):
-        raise UserError(
-            "train.compile: torch.compile needs a C++ compiler on a CPU and found none (g++, "
-            "clang++ or $CXX); install one or set compile: false"
-        )
-    return torch.compile(model)
-
-
-def use_cuda_settings(settings: TrainSettings) -> None:
-    torch.backends.cuda.matmul.allow_tf32 = not settings.deterministic
-    torch.use_deterministic_algorithms(settings.deterministic)
-    if settings.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
