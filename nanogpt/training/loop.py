@@ -30,8 +30,9 @@ from nanogpt.model.directories import MODEL_FILES, save_model
 from nanogpt.model.gpt import GPT
 from nanogpt.model.losses import window_starts, windows_loss
 from nanogpt.project import save_interval
-from nanogpt.training.optimizers import configure_adamw, learning_rate_at
+from nanogpt.training.optimizers import configure_adamw
 from nanogpt.training.saved_state import Progress, load_state, save_state
+from nanogpt.training.schedules import learning_rate_at
 from nanogpt.training.step import Forward, compiled, optimizer_step, use_cuda_settings
 
 logger = logging.getLogger(__name__)

@@ -15,6 +15,7 @@ from nanogpt.devices import autocast
 from nanogpt.errors import UserError
 from nanogpt.model.gpt import GPT
 from nanogpt.project import cxx_compiler, make_cublas_deterministic
+from nanogpt.training.schedules import set_learning_rates
 
 # Called with tokens (B, T), gives logits (B, T, V): the model, or what torch.compile made of it.
 Forward = Callable[[Tensor], Tensor]
@@ -35,8 +36,7 @@ def optimizer_step(
     """
     # Dropout is a function of the step, so that a resumed training needn't restore a generator.
     torch.manual_seed(int(np.random.SeedSequence([settings.seed, step]).generate_state(1)[0]))
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate
+    set_learning_rates(optimizer, learning_rate, settings)
     total = torch.zeros((), device=settings.device)
     for first in range(0, len(windows), settings.batch_size):
         micro_batch = windows[first : first + settings.batch_size]

@@ -25,7 +25,7 @@ from nanogpt.model.directories import load_model
 from nanogpt.model.gpt import GPT
 from nanogpt.training import loop as train_module
 from nanogpt.training.loop import train
-from nanogpt.training.optimizers import learning_rate_at
+from nanogpt.training.schedules import learning_rate_at
 
 GOLDEN = Path(__file__).parent / "golden_loss.json"
 TIMES = {"seconds", "tokens_per_second"}  # the keys that may differ between equal runs

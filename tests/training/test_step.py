@@ -25,7 +25,8 @@ def step(play, tiny):
         model = GPT(tiny.model_copy(update={"dropout": dropout}), load(play).tokenizer.vocab_size)
         before = torch.cat([p.detach().flatten().clone() for p in model.parameters()])
         torch.rand(np.random.default_rng().integers(100))
-        optimizer = torch.optim.SGD(model.parameters(), lr=123.0)
+        group = {"params": model.parameters(), "initial_lr": settings.learning_rate}
+        optimizer = torch.optim.SGD([group], lr=123.0)
         loss, norm = optimizer_step(model, optimizer, windows, 1.0, settings, number)
         after = torch.cat([p.detach().flatten() for p in model.parameters()])
         assert all(p.grad is None for p in model.parameters())
