@@ -19,6 +19,8 @@ import torch
 from tqdm import tqdm
 
 from nanogpt import devices as device
+from nanogpt.artifacts.records.manifests import Layout
+from nanogpt.artifacts.records.metrics import MetricsLine
 from nanogpt.artifacts.signals import Signals, Stopped, listening
 from nanogpt.artifacts.states import TrainingState
 from nanogpt.config.schema import ModelSettings, TrainSettings
@@ -31,7 +33,7 @@ from nanogpt.model.gpt import GPT
 from nanogpt.model.losses import window_starts, windows_loss
 from nanogpt.project import save_interval
 from nanogpt.training.optimizers import configure_adamw
-from nanogpt.training.saved_state import Progress, load_state, save_state
+from nanogpt.training.saved_state import Progress, load_state, remove_states, save_state
 from nanogpt.training.schedules import learning_rate_at
 from nanogpt.training.step import Forward, compiled, optimizer_step, use_cuda_settings
 
@@ -92,10 +94,8 @@ def train(
     )
     forward: Forward = compiled(model) if settings.compile else model
     optimizer = configure_adamw(model, settings)
-    versions = {held.version}
-    progress = load_state(held.directory, versions, model, optimizer)
+    progress = load_state(held.directory, held.version, model, optimizer)
     progress = progress or Progress(held.version)
-    progress.version = held.version
     if progress.step:
         logger.info("%s: going on from step %d", run, progress.step)
     _note_layout(progress, settings)
@@ -159,7 +159,8 @@ def _train_loop(training: _Training, signals: Signals) -> None:
             if step in settings.milestones:
                 directory = training.held.directory / "milestones" / str(step)
                 save_model(directory, model.state_dict(), model.settings, training.files.tokenizer)
-            line = {"step": step, "tokens": step * tokens_per_step, **progress.line}
+            line = progress.line.model_dump(exclude_unset=True) if progress.line else {}
+            line |= {"step": step, "tokens": step * tokens_per_step}
             if step % settings.eval_interval == 0 or last:
                 with signals.interrupting():
                     line |= _estimate(model, training.files, settings)
@@ -175,7 +176,7 @@ def _train_loop(training: _Training, signals: Signals) -> None:
                 line["seconds"] = time.monotonic() - start
                 _write_line(metrics, progress, line)
                 bar.set_postfix_str(_summary(line), refresh=False)
-                _stop_if_diverged(line)
+                _stop_if_diverged(line, training.held)
             if last:
                 return
             step_start = time.monotonic()
@@ -187,15 +188,20 @@ def _train_loop(training: _Training, signals: Signals) -> None:
                 training.forward, training.optimizer, windows, learning_rate, settings, step
             )
             progress.step = step + 1
-            progress.line = {}
+            progress.line = None
             if (
                 progress.step % settings.log_interval == 0
                 or progress.step % settings.eval_interval == 0
                 or progress.step == settings.max_iters
             ):
                 # Reading a number waits for the device, so it belongs to the step's time.
-                progress.line |= {"loss": loss.item()}
-                progress.line |= {"learning_rate": learning_rate, "grad_norm": grad_norm.item()}
+                progress.line = MetricsLine(
+                    step=progress.step,
+                    tokens=progress.step * tokens_per_step,
+                    loss=loss.item(),
+                    learning_rate=learning_rate,
+                    grad_norm=grad_norm.item(),
+                )
             step_seconds += time.monotonic() - step_start
             timed_steps += 1
             bar.update()
@@ -215,13 +221,13 @@ def _save_interval(save_seconds: float) -> float:
 
 def _note_layout(progress: Progress, settings: TrainSettings) -> None:
     """Add where the training goes on to its layouts; say so if that is not where it was before."""
-    here = device.layout(settings.device)
+    here = Layout(first_step=progress.step, **device.layout(settings.device))
     if progress.layouts:
         before = progress.layouts[-1]
         changes = [
-            f"{name} {before.get(name)} before, {value} now"
-            for name, value in here.items()
-            if before.get(name) != value
+            f"{name} {getattr(before, name)} before, {getattr(here, name)} now"
+            for name in Layout.model_fields
+            if name != "first_step" and getattr(before, name) != getattr(here, name)
         ]
         if not changes:
             return
@@ -231,7 +237,7 @@ def _note_layout(progress: Progress, settings: TrainSettings) -> None:
             progress.step,
             "; ".join(changes),
         )
-    progress.layouts.append({"first_step": progress.step, **here})
+    progress.layouts.append(here)
 
 
 def _write_results(training: _Training, results: Path) -> None:
@@ -275,9 +281,11 @@ def _summary(line: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _stop_if_diverged(line: dict[str, Any]) -> None:
+def _stop_if_diverged(line: dict[str, Any], held: TrainingState) -> None:
     for name in ("loss", "grad_norm", "train_loss", "val_loss"):
         if not math.isfinite(line.get(name, 0.0)):
+            held.check_lock()
+            remove_states(held.directory)  # resumed, they would lead here again
             raise DivergedError(
                 f"training diverged: {name} is {line[name]} at step {line['step']}; "
                 "lower learning_rate, raise warmup_iters or set grad_clip"

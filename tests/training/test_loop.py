@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
-from nanogpt.artifacts.states import TrainingState, find_states
+from nanogpt.artifacts.states import TrainingState
 from nanogpt.config.schema import EvalSettings, TrainSettings
 from nanogpt.data import play as playwright
 from nanogpt.data.batches import load
@@ -25,6 +25,7 @@ from nanogpt.model.directories import load_model
 from nanogpt.model.gpt import GPT
 from nanogpt.training import loop as train_module
 from nanogpt.training.loop import train
+from nanogpt.training.saved_state import find_states
 from nanogpt.training.schedules import learning_rate_at
 
 GOLDEN = Path(__file__).parent / "golden_loss.json"
@@ -517,7 +518,7 @@ def test_a_state_of_another_version_is_told_and_not_taken(
     with pytest.raises(SystemExit):
         training.run(play, with_dropout, **LONG, version="other", learning_rate=0.1)
     training.run(play, with_dropout, **LONG)
-    assert "of version other; it is not taken" in caplog.text
+    assert "of version other; ignored" in caplog.text
     assert_same(training, uninterrupted())
 
 
@@ -531,7 +532,7 @@ def test_another_number_of_threads_is_told_and_noted(training, play, tiny, at, c
     finally:
         torch.set_num_threads(1)
     assert "threads 1 before, 2 now" in caplog.text
-    assert [(at["first_step"], at["threads"]) for at in training.layouts] == [(0, 1), (4, 2)]
+    assert [(layout.first_step, layout.threads) for layout in training.layouts] == [(0, 1), (4, 2)]
 
 
 def test_the_seconds_of_a_training_that_was_stopped_go_on(training, play, tiny, at):

@@ -1,0 +1,220 @@
+"""A saved state gives back what was saved; older formats are read, unknown ones refused."""
+
+import json
+import math
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import safetensors
+import torch
+from safetensors.torch import load_file, save_file
+
+from nanogpt.artifacts.records.manifests import Layout
+from nanogpt.artifacts.records.metrics import MetricsLine
+from nanogpt.config.schema import ModelSettings, TrainSettings
+from nanogpt.data.tokenizers import load_tokenizer
+from nanogpt.errors import UserError
+from nanogpt.files.atomic import read_json, sha256_file
+from nanogpt.model.gpt import GPT
+from nanogpt.training.optimizers import configure_adamw
+from nanogpt.training.saved_state import (
+    Progress,
+    find_states,
+    load_state,
+    remove_states,
+    save_state,
+    saved_steps,
+    state_name,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+FORMAT_1 = ROOT / "tests/fixtures/format_1/state"
+LAYOUT = Layout(
+    first_step=0, device="cpu", threads=1, torch="2.13.0", cpu_capability="AVX2", gpu=None
+)
+LINE = MetricsLine(step=3, tokens=384, loss=2.5, learning_rate=1e-3, grad_norm=math.inf)
+
+
+def make_trained(tiny, seed=0):
+    """A model and its optimizer after one step."""
+    torch.manual_seed(seed)
+    model = GPT(tiny, 65)
+    optimizer = configure_adamw(model, TrainSettings())
+    for parameter in model.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    optimizer.step()
+    return model, optimizer
+
+
+def make_progress(model, **changes):
+    values = {"version": "v", "step": 3, "line": LINE, "best_val_loss": 2.25, "seconds": 1.5}
+    values |= {"kept": {k: w + 1 for k, w in model.state_dict().items()}, "layouts": [LAYOUT]}
+    return Progress(**values | {"metrics": bytearray(b'{"step": 0}\n')} | changes)
+
+
+def edit_header(path, **changes):
+    """Change the JSON of a state; the file's name follows its bytes. Returns the new file."""
+    with safetensors.safe_open(path, framework="pt") as file:
+        header = json.loads(file.metadata()["progress"])
+    header = {k: v for k, v in (header | changes).items() if v is not ...}
+    tensors = load_file(path)
+    path.unlink()
+    save_file(tensors, path, metadata={"progress": json.dumps(header)})
+    return path.rename(path.with_name(state_name(3, sha256_file(path))))
+
+
+def header_of(path):
+    with safetensors.safe_open(path, framework="pt") as file:
+        return json.loads(file.metadata()["progress"], parse_constant=lambda name: name)
+
+
+# --- Content --------------------------------------------------------------------------------
+
+
+def test_what_is_loaded_is_what_was_saved(tiny, tmp_path):
+    model, optimizer = make_trained(tiny)
+    saved = make_progress(model)
+    save_state(tmp_path, saved, model, optimizer)
+    other, its_optimizer = make_trained(tiny, seed=1)
+    loaded = load_state(tmp_path, "v", other, its_optimizer)
+    for name in ("version", "step", "best_val_loss", "seconds", "metrics", "layouts"):
+        assert getattr(loaded, name) == getattr(saved, name)
+    assert loaded.line.loss == LINE.loss
+    assert loaded.line.model_fields_set == LINE.model_fields_set
+    assert loaded.line.diverged() == "grad_norm"
+    assert loaded.kept.keys() == saved.kept.keys()
+    assert all(torch.equal(loaded.kept[name], saved.kept[name]) for name in saved.kept)
+    pairs = zip(model.named_parameters(), other.parameters(), strict=True)
+    for (name, mine), theirs in pairs:
+        assert torch.equal(mine, theirs), name
+        for key, moment in optimizer.state[mine].items():
+            assert torch.equal(moment, its_optimizer.state[theirs][key]), (name, key)
+
+
+def test_a_state_before_any_evaluation_has_no_loss_and_no_line(tiny, tmp_path):
+    model, optimizer = make_trained(tiny)
+    save_state(tmp_path, make_progress(model, line=None, best_val_loss=math.inf), model, optimizer)
+    header = header_of(find_states(tmp_path)[0])
+    assert header["format"] == 2
+    assert header["line"] is None
+    assert header["best_val_loss"] is None
+    loaded = load_state(tmp_path, "v", model, optimizer)
+    assert loaded.line is None
+    assert loaded.best_val_loss == math.inf
+
+
+def test_without_states_nothing_is_loaded(tiny, tmp_path):
+    assert load_state(tmp_path, "v", *make_trained(tiny)) is None
+
+
+def test_a_state_of_another_version_is_logged_and_left(tiny, tmp_path, caplog):
+    model, optimizer = make_trained(tiny)
+    save_state(tmp_path, make_progress(model, version="other"), model, optimizer)
+    assert load_state(tmp_path, "v", model, optimizer) is None
+    assert f"{find_states(tmp_path)[0]}: of version other; ignored" in caplog.text
+
+
+# --- Formats --------------------------------------------------------------------------------
+
+
+def test_a_state_of_format_1_is_read_with_the_meaning_it_had(tmp_path):
+    directory = Path(shutil.copytree(FORMAT_1, tmp_path / "state"))
+    request = read_json(directory / "run.json")
+    settings = TrainSettings.model_validate(request["parameters"]["train"])
+    vocab_size = load_tokenizer(FORMAT_1.parent / "dataset/tokenizer.json").vocab_size
+    model = GPT(ModelSettings.model_validate(request["parameters"]["model"]), vocab_size)
+    progress = load_state(directory, request["version"], model, configure_adamw(model, settings))
+    assert (progress.version, progress.step) == ("3cf8e8fd8c9a", 1991)
+    assert progress.line is None
+    assert progress.best_val_loss == 4.057026632130146
+    assert progress.seconds == 10.517464849000135
+    assert [layout.content() for layout in progress.layouts] == [
+        {
+            "first_step": 0,
+            "device": "cpu",
+            "threads": 1,
+            "torch": "2.13.0+cpu",
+            "cpu_capability": "AVX512",
+            "gpu": None,
+        }
+    ]
+    lines = [json.loads(line) for line in progress.metrics.decode().splitlines()]
+    assert [line["step"] for line in lines] == [0, 1000]
+    wte = load_file(next(FORMAT_1.glob("step-*")))["model.wte.weight"]
+    assert torch.equal(model.wte.weight, wte)
+
+
+def test_a_line_of_format_1_gets_its_step_and_infinity_was_no_loss(tiny, tmp_path):
+    model, optimizer = make_trained(tiny)
+    save_state(tmp_path, make_progress(model), model, optimizer)
+    measures = {"loss": 2.5, "learning_rate": 1e-3, "grad_norm": math.nan}
+    changes = {"format": ..., "line": measures, "best_val_loss": math.inf}
+    edit_header(find_states(tmp_path)[0], **changes)
+    progress = load_state(tmp_path, "v", model, optimizer)
+    assert progress.best_val_loss == math.inf
+    assert (progress.line.step, progress.line.loss, progress.line.learning_rate) == (3, 2.5, 1e-3)
+    assert progress.line.diverged() == "grad_norm"
+
+
+@pytest.mark.parametrize("number", [3, 0, "2"])
+def test_an_unknown_format_is_refused_in_one_line(tiny, tmp_path, number):
+    model, optimizer = make_trained(tiny)
+    save_state(tmp_path, make_progress(model), model, optimizer)
+    path = edit_header(find_states(tmp_path)[0], format=number)
+    with pytest.raises(UserError) as error:
+        load_state(tmp_path, "v", model, optimizer)
+    message = str(error.value)
+    assert message.startswith(f"{path}: format {json.dumps(number)}, but")
+    assert f"remove {tmp_path}" in message
+    assert "\n" not in message
+    assert path.exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "flaw"),
+    [({"step": "many"}, "`step`"), ({"layouts": [{}]}, "layouts.0"), ({"seconds": ...}, "seconds")],
+)
+def test_a_field_that_is_wrong_is_named(tiny, tmp_path, changes, flaw):
+    model, optimizer = make_trained(tiny)
+    save_state(tmp_path, make_progress(model), model, optimizer)
+    edit_header(find_states(tmp_path)[0], **changes)
+    with pytest.raises(UserError, match=flaw):
+        load_state(tmp_path, "v", model, optimizer)
+
+
+# --- Files ----------------------------------------------------------------------------------
+
+
+def test_the_last_two_states_stay(tiny, tmp_path):
+    model, optimizer = make_trained(tiny)
+    for step in (9, 10, 100):
+        save_state(tmp_path, make_progress(model, step=step), model, optimizer)
+    assert saved_steps(tmp_path) == [10, 100]
+
+
+def test_steps_are_in_the_order_of_their_numbers(tmp_path):
+    for step in (10, 9, 100):
+        (tmp_path / state_name(step, "0123456789abcdef")).touch()
+    (tmp_path / ".step-7.tmp").touch()
+    (tmp_path / "step-last.safetensors").touch()
+    assert saved_steps(tmp_path) == [9, 10, 100]
+    assert [path.name.split(".")[0] for path in find_states(tmp_path)] == [
+        "step-100",
+        "step-10",
+        "step-9",
+    ]
+
+
+def test_removing_states_leaves_the_metrics(tmp_path):
+    for name in (state_name(1, "a" * 64), state_name(2, "b" * 64), "metrics.jsonl", "run.json"):
+        (tmp_path / name).touch()
+    remove_states(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics.jsonl", "run.json"]
+
+
+def test_listing_the_steps_of_states_does_not_wait_for_torch():
+    code = "import sys, nanogpt.training.saved_state; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
