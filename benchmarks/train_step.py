@@ -37,13 +37,13 @@ import json, sys
 from pathlib import Path
 import torch
 from nanogpt.config.schema import ModelSettings, TrainSettings  # noqa: E402
-from nanogpt.artifacts.states import Held  # noqa: E402
+from nanogpt.artifacts.states import TrainingState  # noqa: E402
 from nanogpt.training.loop import train  # noqa: E402
 job = json.loads(sys.argv[1])
 torch.set_num_threads(job["threads"])
 results = Path(job["results"])
 train("bench", Path(job["dataset"]), ModelSettings(**job["model"]), TrainSettings(**job["train"]),
-      Held(results / "state", "bench"), results)
+      TrainingState(results / "state", "bench"), results)
 """
 
 

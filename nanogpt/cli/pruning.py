@@ -17,12 +17,13 @@ from nanogpt.artifacts import cache
 from nanogpt.artifacts.manifests import SUFFIX
 from nanogpt.artifacts.records.base import FormatError, JsonObject, read_record
 from nanogpt.artifacts.records.manifests import CacheEntry, Manifest, TrainingRequest
-from nanogpt.artifacts.states import REQUEST, saved_steps
+from nanogpt.artifacts.states import REQUEST
 from nanogpt.config.resolving import resolve_run, run_names, run_parameters
 from nanogpt.config.schema import Config
 from nanogpt.errors import UserError
 from nanogpt.files import locks
 from nanogpt.project import Project
+from nanogpt.training.saved_state import saved_steps
 
 DAY = 86_400.0  # seconds
 

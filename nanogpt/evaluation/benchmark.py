@@ -23,8 +23,9 @@ from nanogpt.files.atomic import write_json
 from nanogpt.inference.sampling import generate
 from nanogpt.model.gpt import GPT, linear
 from nanogpt.model.sizing import flops_per_token
-from nanogpt.training.loop import Forward, compiled, optimizer_step, use_cuda_settings
-from nanogpt.training.optimizers import configure_adamw, learning_rate_at
+from nanogpt.training.optimizers import configure_adamw
+from nanogpt.training.schedules import learning_rate_at
+from nanogpt.training.step import Forward, compiled, optimizer_step, use_cuda_settings
 
 PARTS = ("forward", "backward", "optimizer")
 

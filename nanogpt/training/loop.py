@@ -9,40 +9,35 @@ import contextlib
 import json
 import logging
 import math
-import os
-import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional as F
 from tqdm import tqdm
 
 from nanogpt import devices as device
+from nanogpt.artifacts.records.manifests import Layout
+from nanogpt.artifacts.records.metrics import MetricsLine
 from nanogpt.artifacts.signals import Signals, Stopped, listening
-from nanogpt.artifacts.states import Held
+from nanogpt.artifacts.states import TrainingState
 from nanogpt.config.schema import ModelSettings, TrainSettings
 from nanogpt.data import batches as dataset
 from nanogpt.data.tokenizers import Tokens
-from nanogpt.devices import autocast
-from nanogpt.errors import ClaimedError, DivergedError, UserError
+from nanogpt.errors import ClaimedError, DivergedError
 from nanogpt.files.atomic import atomic_write
 from nanogpt.model.directories import MODEL_FILES, save_model
 from nanogpt.model.gpt import GPT
 from nanogpt.model.losses import window_starts, windows_loss
-from nanogpt.training.optimizers import configure_adamw, learning_rate_at
-from nanogpt.training.saved_state import Progress, load_state, save_state
+from nanogpt.project import save_interval
+from nanogpt.training.optimizers import configure_adamw
+from nanogpt.training.saved_state import Progress, load_state, remove_states, save_state
+from nanogpt.training.schedules import learning_rate_at
+from nanogpt.training.step import Forward, compiled, optimizer_step, use_cuda_settings
 
 logger = logging.getLogger(__name__)
-
-# Called with tokens (B, T), gives logits (B, T, V): the model, or what torch.compile made of it.
-Forward = Callable[[Tensor], Tensor]
 
 SAVE_INTERVAL = 60.0  # seconds between two states, at least
 SAVE_SHARE = 0.01  # of a training's time, that saving its state may take
@@ -60,7 +55,7 @@ class _Training:
     files: dataset.TokenFiles
     settings: TrainSettings
     progress: Progress
-    held: Held
+    held: TrainingState
 
 
 def train(
@@ -68,7 +63,7 @@ def train(
     dataset_directory: Path,
     model_settings: ModelSettings,
     settings: TrainSettings,
-    held: Held,
+    held: TrainingState,
     results: Path,
 ) -> Progress:
     """Train a model on a dataset; writes model/, metrics.jsonl and milestones/ in `results`.
@@ -99,10 +94,8 @@ def train(
     )
     forward: Forward = compiled(model) if settings.compile else model
     optimizer = configure_adamw(model, settings)
-    versions = {held.version, *held.adopted}
-    progress = load_state(held.directory, versions, model, optimizer)
+    progress = load_state(held.directory, held.version, model, optimizer)
     progress = progress or Progress(held.version)
-    progress.version = held.version
     if progress.step:
         logger.info("%s: going on from step %d", run, progress.step)
     _note_layout(progress, settings)
@@ -166,7 +159,8 @@ def _train_loop(training: _Training, signals: Signals) -> None:
             if step in settings.milestones:
                 directory = training.held.directory / "milestones" / str(step)
                 save_model(directory, model.state_dict(), model.settings, training.files.tokenizer)
-            line = {"step": step, "tokens": step * tokens_per_step, **progress.line}
+            line = progress.line.model_dump(exclude_unset=True) if progress.line else {}
+            line |= {"step": step, "tokens": step * tokens_per_step}
             if step % settings.eval_interval == 0 or last:
                 with signals.interrupting():
                     line |= _estimate(model, training.files, settings)
@@ -182,7 +176,7 @@ def _train_loop(training: _Training, signals: Signals) -> None:
                 line["seconds"] = time.monotonic() - start
                 _write_line(metrics, progress, line)
                 bar.set_postfix_str(_summary(line), refresh=False)
-                _stop_if_diverged(line)
+                _stop_if_diverged(line, training.held)
             if last:
                 return
             step_start = time.monotonic()
@@ -194,15 +188,20 @@ def _train_loop(training: _Training, signals: Signals) -> None:
                 training.forward, training.optimizer, windows, learning_rate, settings, step
             )
             progress.step = step + 1
-            progress.line = {}
+            progress.line = None
             if (
                 progress.step % settings.log_interval == 0
                 or progress.step % settings.eval_interval == 0
                 or progress.step == settings.max_iters
             ):
                 # Reading a number waits for the device, so it belongs to the step's time.
-                progress.line |= {"loss": loss.item()}
-                progress.line |= {"learning_rate": learning_rate, "grad_norm": grad_norm.item()}
+                progress.line = MetricsLine(
+                    step=progress.step,
+                    tokens=progress.step * tokens_per_step,
+                    loss=loss.item(),
+                    learning_rate=learning_rate,
+                    grad_norm=grad_norm.item(),
+                )
             step_seconds += time.monotonic() - step_start
             timed_steps += 1
             bar.update()
@@ -216,27 +215,19 @@ def _save(training: _Training) -> None:
 
 def _save_interval(save_seconds: float) -> float:
     """Seconds until the next save, when one takes `save_seconds`; NANOGPT_SAVE_INTERVAL if set."""
-    asked = os.environ.get("NANOGPT_SAVE_INTERVAL")
-    if asked is None:
-        return max(SAVE_INTERVAL, save_seconds / SAVE_SHARE)
-    with contextlib.suppress(ValueError):
-        interval = float(asked)
-        if interval >= 0:
-            return interval
-    raise UserError(
-        f"NANOGPT_SAVE_INTERVAL: `{asked}` is no number of seconds; say 60, for example"
-    )
+    interval = save_interval()
+    return max(SAVE_INTERVAL, save_seconds / SAVE_SHARE) if interval is None else interval
 
 
 def _note_layout(progress: Progress, settings: TrainSettings) -> None:
     """Add where the training goes on to its layouts; say so if that is not where it was before."""
-    here = device.layout(settings.device)
+    here = Layout(first_step=progress.step, **device.layout(settings.device))
     if progress.layouts:
         before = progress.layouts[-1]
         changes = [
-            f"{name} {before.get(name)} before, {value} now"
-            for name, value in here.items()
-            if before.get(name) != value
+            f"{name} {getattr(before, name)} before, {getattr(here, name)} now"
+            for name in Layout.model_fields
+            if name != "first_step" and getattr(before, name) != getattr(here, name)
         ]
         if not changes:
             return
@@ -246,7 +237,7 @@ def _note_layout(progress: Progress, settings: TrainSettings) -> None:
             progress.step,
             "; ".join(changes),
         )
-    progress.layouts.append({"first_step": progress.step, **here})
+    progress.layouts.append(here)
 
 
 def _write_results(training: _Training, results: Path) -> None:
@@ -259,44 +250,6 @@ def _write_results(training: _Training, results: Path) -> None:
     save_model(results / "model", progress.kept, model.settings, training.files.tokenizer)
     with atomic_write(results / "metrics.jsonl") as file:
         file.write(progress.metrics)
-
-
-def optimizer_step(
-    forward: Forward,
-    optimizer: torch.optim.Optimizer,
-    windows: NDArray[np.int64],
-    learning_rate: float,
-    settings: TrainSettings,
-    step: int,
-    done: Callable[[str], None] = lambda _: None,
-) -> tuple[Tensor, Tensor]:
-    """One step on windows (rows, block_size + 1); returns mean loss and norm of the gradient.
-
-    done: told after each `forward`, each `backward` and the `optimizer`, for whoever times them.
-    """
-    # Dropout is a function of the step, so that a resumed training need not restore a generator.
-    torch.manual_seed(int(np.random.SeedSequence([settings.seed, step]).generate_state(1)[0]))
-    for group in optimizer.param_groups:
-        group["lr"] = learning_rate
-    total = torch.zeros((), device=settings.device)
-    for first in range(0, len(windows), settings.batch_size):
-        micro_batch = windows[first : first + settings.batch_size]
-        rows = torch.from_numpy(micro_batch).to(settings.device)
-        with autocast(settings.device, settings.dtype):
-            logits = forward(rows[:, :-1])
-        loss = F.cross_entropy(logits.float().flatten(0, 1), rows[:, 1:].flatten())
-        loss = loss / settings.gradient_accumulation_steps
-        done("forward")
-        loss.backward()  # type: ignore[no-untyped-call]
-        done("backward")
-        total += loss.detach()
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    largest_norm = settings.grad_clip or math.inf
-    grad_norm = torch.nn.utils.clip_grad_norm_(parameters, largest_norm)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    done("optimizer")
-    return total, grad_norm
 
 
 def _estimate(model: GPT, files: dataset.TokenFiles, settings: TrainSettings) -> dict[str, float]:
@@ -328,28 +281,12 @@ def _summary(line: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _stop_if_diverged(line: dict[str, Any]) -> None:
+def _stop_if_diverged(line: dict[str, Any], held: TrainingState) -> None:
     for name in ("loss", "grad_norm", "train_loss", "val_loss"):
         if not math.isfinite(line.get(name, 0.0)):
+            held.check_lock()
+            remove_states(held.directory)  # resumed, they would lead here again
             raise DivergedError(
                 f"training diverged: {name} is {line[name]} at step {line['step']}; "
                 "lower learning_rate, raise warmup_iters or set grad_clip"
             )
-
-
-def compiled(model: GPT) -> Forward:
-    on_cpu = next(model.parameters()).device.type == "cpu"
-    compilers = [os.environ.get("CXX", "g++"), "g++", "clang++"]
-    if on_cpu and not any(map(shutil.which, compilers)):
-        raise UserError(
-            "train.compile: torch.compile needs a C++ compiler on a CPU and found none (g++, "
-            "clang++ or $CXX); install one or set compile: false"
-        )
-    return torch.compile(model)
-
-
-def use_cuda_settings(settings: TrainSettings) -> None:
-    torch.backends.cuda.matmul.allow_tf32 = not settings.deterministic
-    torch.use_deterministic_algorithms(settings.deterministic)
-    if settings.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
-from nanogpt.artifacts.states import Held, find_states
+from nanogpt.artifacts.states import TrainingState
 from nanogpt.config.schema import EvalSettings, TrainSettings
 from nanogpt.data import play as playwright
 from nanogpt.data.batches import load
@@ -24,8 +24,9 @@ from nanogpt.evaluation.evaluate import evaluate
 from nanogpt.model.directories import load_model
 from nanogpt.model.gpt import GPT
 from nanogpt.training import loop as train_module
-from nanogpt.training.loop import optimizer_step, train
-from nanogpt.training.optimizers import learning_rate_at
+from nanogpt.training.loop import train
+from nanogpt.training.saved_state import find_states
+from nanogpt.training.schedules import learning_rate_at
 
 GOLDEN = Path(__file__).parent / "golden_loss.json"
 TIMES = {"seconds", "tokens_per_second"}  # the keys that may differ between equal runs
@@ -60,8 +61,8 @@ class Training:
             name: changes.pop(name) for name in {"check_lock", "check_owner"} & changes.keys()
         }
         settings = TrainSettings.model_validate(BASE.model_dump() | changes)
-        held = Held(self.state, version, **checks)
-        done = train("tiny", dataset, model_settings, settings, held, self.results)
+        state = TrainingState(self.state, version, **checks)
+        done = train("tiny", dataset, model_settings, settings, state, self.results)
         self.layouts = done.layouts
         shutil.rmtree(self.state)
         return self
@@ -222,7 +223,7 @@ def test_losses_are_those_of_the_golden_curve(trained, play):
         assert line == pytest.approx(expected, abs=1e-3)
 
 
-# --- Steps ----------------------------------------------------------------------------------
+# --- Micro-batches --------------------------------------------------------------------------
 
 
 def test_accumulated_micro_batches_are_one_large_batch(training, another_training, play, tiny):
@@ -236,48 +237,6 @@ def test_accumulated_micro_batches_are_one_large_batch(training, another_trainin
         assert line == pytest.approx(expected, abs=1e-5)
     for name, weight in training.weights.items():
         torch.testing.assert_close(another_training.weights[name], weight, atol=1e-5, rtol=0)
-
-
-@pytest.fixture
-def step(play, tiny):
-    """A function: settings, number of the step and dropout in; loss, norm and change out.
-
-    The optimizer is plain gradient descent at rate 1, so the change is the clipped gradient.
-    """
-    windows = np.arange(8 * 17, dtype=np.int64).reshape(8, 17) % 50
-
-    def take(settings, number=0, dropout=0.0):
-        torch.manual_seed(0)
-        model = GPT(tiny.model_copy(update={"dropout": dropout}), load(play).tokenizer.vocab_size)
-        before = torch.cat([p.detach().flatten().clone() for p in model.parameters()])
-        torch.rand(np.random.default_rng().integers(100))
-        optimizer = torch.optim.SGD(model.parameters(), lr=123.0)
-        loss, norm = optimizer_step(model, optimizer, windows, 1.0, settings, number)
-        after = torch.cat([p.detach().flatten() for p in model.parameters()])
-        assert all(p.grad is None for p in model.parameters())
-        return loss.item(), norm.item(), before - after
-
-    return take
-
-
-def test_the_dropout_of_a_step_depends_on_the_seed_and_the_step_alone(step):
-    first, again = (step(BASE, 3, dropout=0.5) for _ in range(2))
-    assert first[0] == again[0]
-    assert torch.equal(first[2], again[2])
-    assert step(BASE, 4, dropout=0.5)[0] != first[0]
-    assert step(BASE.model_copy(update={"seed": 1}), 3, dropout=0.5)[0] != first[0]
-
-
-def test_gradients_are_clipped_to_grad_clip(step):
-    _, norm, change = step(BASE.model_copy(update={"grad_clip": 0.25}))
-    assert norm > 0.5
-    assert change.norm().item() == pytest.approx(0.25, rel=1e-3)
-
-
-@pytest.mark.parametrize("grad_clip", [0.0, 1e6])
-def test_gradients_below_grad_clip_or_without_it_are_left_alone(step, grad_clip):
-    _, norm, change = step(BASE.model_copy(update={"grad_clip": grad_clip}))
-    assert change.norm().item() == pytest.approx(norm, rel=1e-3)
 
 
 # --- Evaluation while training --------------------------------------------------------------
@@ -365,7 +324,7 @@ class At(logging.Handler):
 @pytest.fixture
 def at():
     """A function: what is to happen once a step is logged."""
-    logger = logging.getLogger("nanogpt.train")
+    logger = logging.getLogger("nanogpt.training")
     level = logger.level
     handlers = []
 
@@ -559,7 +518,7 @@ def test_a_state_of_another_version_is_told_and_not_taken(
     with pytest.raises(SystemExit):
         training.run(play, with_dropout, **LONG, version="other", learning_rate=0.1)
     training.run(play, with_dropout, **LONG)
-    assert "of version other; it is not taken" in caplog.text
+    assert "of version other; ignored" in caplog.text
     assert_same(training, uninterrupted())
 
 
@@ -573,7 +532,7 @@ def test_another_number_of_threads_is_told_and_noted(training, play, tiny, at, c
     finally:
         torch.set_num_threads(1)
     assert "threads 1 before, 2 now" in caplog.text
-    assert [(at["first_step"], at["threads"]) for at in training.layouts] == [(0, 1), (4, 2)]
+    assert [(layout.first_step, layout.threads) for layout in training.layouts] == [(0, 1), (4, 2)]
 
 
 def test_the_seconds_of_a_training_that_was_stopped_go_on(training, play, tiny, at):

@@ -1,13 +1,11 @@
-"""AdamW as its authors wrote it, on the right parameters, at nanoGPT's learning rates."""
-
-import math
+"""AdamW as its authors wrote it, on the right parameters."""
 
 import pytest
 import torch
 
 from nanogpt.config.schema import TrainSettings
 from nanogpt.model.gpt import GPT
-from nanogpt.training.optimizers import configure_adamw, learning_rate_at
+from nanogpt.training.optimizers import configure_adamw
 
 
 @pytest.fixture
@@ -52,43 +50,6 @@ def test_steps_are_those_of_a_hand_written_adamw(model):
         torch.testing.assert_close(parameter.detach(), expected[name].float(), atol=1e-6, rtol=0)
 
 
-SCHEDULE = TrainSettings(
-    learning_rate=6e-4, min_lr=6e-5, warmup_iters=100, lr_decay_iters=1100, max_iters=2000
-)
-
-
-@pytest.mark.parametrize(
-    ("step", "expected"),
-    [
-        (0, 6e-4 / 101),  # never zero
-        (49, 6e-4 * 50 / 101),
-        (99, 6e-4 * 100 / 101),
-        (100, 6e-4),  # the peak
-        (350, 6e-5 + (6e-4 - 6e-5) * (2 + math.sqrt(2)) / 4),  # a quarter of the decay
-        (600, (6e-4 + 6e-5) / 2),  # half of it
-        (1100, 6e-5),
-        (1101, 6e-5),
-        (1999, 6e-5),
-    ],
-)
-def test_learning_rates_are_nanogpts(step, expected):
-    assert learning_rate_at(step, SCHEDULE) == pytest.approx(expected, rel=1e-12)
-
-
-def test_the_learning_rate_rises_during_warm_up_and_never_after():
-    rates = [learning_rate_at(step, SCHEDULE) for step in range(1200)]
-    assert rates[:101] == sorted(rates[:101])
-    assert rates[100:] == sorted(rates[100:], reverse=True)
-
-
-def test_without_lr_decay_iters_the_decay_ends_with_the_training():
-    settings = TrainSettings(learning_rate=1e-3, min_lr=1e-4, warmup_iters=0, max_iters=100)
-    assert learning_rate_at(0, settings) == pytest.approx(1e-3)
-    assert learning_rate_at(50, settings) == pytest.approx((1e-3 + 1e-4) / 2)
-    assert learning_rate_at(100, settings) == pytest.approx(1e-4)
-
-
-@pytest.mark.parametrize("step", [0, 50, 100, 1000, 5000])
-def test_without_decay_the_learning_rate_is_constant(step):
-    settings = SCHEDULE.model_copy(update={"decay_lr": False})
-    assert learning_rate_at(step, settings) == 6e-4
+def test_each_group_carries_its_initial_rate(model):
+    groups = configure_adamw(model, TrainSettings(learning_rate=0.02)).param_groups
+    assert [group["initial_lr"] for group in groups] == [0.02, 0.02]

@@ -1,0 +1,36 @@
+"""Learning rates: nanoGPT's linear warm-up, then a cosine down to min_lr."""
+
+import math
+
+import torch
+
+from nanogpt.config.schema import TrainSettings
+
+
+def learning_rate_at(step: int, settings: TrainSettings) -> float:
+    """The learning rate of step 0, 1, ..., for parameters that start from settings.learning_rate.
+
+    Warm-up never starts at zero, and after lr_decay_iters min_lr holds.
+    """
+    if not settings.decay_lr:
+        return settings.learning_rate
+    decay_iters = settings.lr_decay_iters or settings.max_iters
+    if step < settings.warmup_iters:
+        return settings.learning_rate * (step + 1) / (settings.warmup_iters + 1)
+    if step > decay_iters:
+        return settings.min_lr
+    progress = (step - settings.warmup_iters) / (decay_iters - settings.warmup_iters)
+    cosine = 0.5 * (1 + math.cos(math.pi * progress))  # 1 at the end of the warm-up, 0 at the end
+    return settings.min_lr + cosine * (settings.learning_rate - settings.min_lr)
+
+
+def set_learning_rates(
+    optimizer: torch.optim.Optimizer, learning_rate: float, settings: TrainSettings
+) -> None:
+    """Set the rates of a step at `learning_rate`, each in proportion to its group's initial_lr.
+
+    So the whole schedule, min_lr too, scales with initial_lr.
+    """
+    for group in optimizer.param_groups:
+        # The ratio is exactly 1 for a group that starts from settings.learning_rate.
+        group["lr"] = learning_rate * (group["initial_lr"] / settings.learning_rate)

@@ -1,0 +1,80 @@
+"""One optimizer step: forward and backward of each micro-batch, clipping, update."""
+
+import math
+import shutil
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from nanogpt.config.schema import TrainSettings
+from nanogpt.devices import autocast
+from nanogpt.errors import UserError
+from nanogpt.model.gpt import GPT
+from nanogpt.project import cxx_compiler, make_cublas_deterministic
+from nanogpt.training.schedules import set_learning_rates
+
+# Called with tokens (B, T), gives logits (B, T, V): the model, or what torch.compile made of it.
+Forward = Callable[[Tensor], Tensor]
+
+
+def optimizer_step(
+    forward: Forward,
+    optimizer: torch.optim.Optimizer,
+    windows: NDArray[np.int64],
+    learning_rate: float,
+    settings: TrainSettings,
+    step: int,
+    done: Callable[[str], None] = lambda _: None,
+) -> tuple[Tensor, Tensor]:
+    """One step on windows (rows, block_size + 1); returns mean loss and norm of the gradient.
+
+    done: called after each `forward`, each `backward` and the `optimizer`, to time them.
+    """
+    # Dropout is a function of the step, so that a resumed training needn't restore a generator.
+    torch.manual_seed(int(np.random.SeedSequence([settings.seed, step]).generate_state(1)[0]))
+    set_learning_rates(optimizer, learning_rate, settings)
+    total = torch.zeros((), device=settings.device)
+    for first in range(0, len(windows), settings.batch_size):
+        micro_batch = windows[first : first + settings.batch_size]
+        rows = torch.from_numpy(micro_batch).to(settings.device)
+        with autocast(settings.device, settings.dtype):
+            logits = forward(rows[:, :-1])
+        loss = F.cross_entropy(logits.float().flatten(0, 1), rows[:, 1:].flatten())
+        loss = loss / settings.gradient_accumulation_steps
+        done("forward")
+        loss.backward()  # type: ignore[no-untyped-call]
+        done("backward")
+        total += loss.detach()
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    largest_norm = settings.grad_clip or math.inf
+    grad_norm = torch.nn.utils.clip_grad_norm_(parameters, largest_norm)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    done("optimizer")
+    return total, grad_norm
+
+
+def compiled(model: GPT) -> Forward:
+    """The model's forward pass, compiled.
+
+    Errors: UserError where torch.compile has no compiler to call.
+    """
+    on_cpu = next(model.parameters()).device.type == "cpu"
+    if on_cpu and not any(map(shutil.which, [cxx_compiler(), "g++", "clang++"])):
+        raise UserError(
+            "train.compile: torch.compile needs a C++ compiler on a CPU and found none (g++, "
+            "clang++ or $CXX); install one or set compile: false"
+        )
+    return torch.compile(model)
+
+
+def use_cuda_settings(settings: TrainSettings) -> None:
+    """Make this process compute with TF32, or deterministically, as the settings say."""
+    torch.backends.cuda.matmul.allow_tf32 = not settings.deterministic
+    torch.use_deterministic_algorithms(settings.deterministic)
+    if settings.deterministic:
+        make_cublas_deterministic()

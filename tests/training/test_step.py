@@ -1,0 +1,55 @@
+"""What one optimizer step does: dropout by seed and step, clipping."""
+
+import numpy as np
+import pytest
+import torch
+
+from nanogpt.config.schema import TrainSettings
+from nanogpt.data.batches import load
+from nanogpt.model.gpt import GPT
+from nanogpt.training.step import optimizer_step
+
+SETTINGS = TrainSettings(batch_size=8, seed=1337, device="cpu", dtype="float32")
+
+
+@pytest.fixture
+def step(play, tiny):
+    """A function: settings, number of the step and dropout in; loss, norm and change out.
+
+    The optimizer is plain gradient descent at rate 1, so the change is the clipped gradient.
+    """
+    windows = np.arange(8 * 17, dtype=np.int64).reshape(8, 17) % 50
+
+    def take(settings, number=0, dropout=0.0):
+        torch.manual_seed(0)
+        model = GPT(tiny.model_copy(update={"dropout": dropout}), load(play).tokenizer.vocab_size)
+        before = torch.cat([p.detach().flatten().clone() for p in model.parameters()])
+        torch.rand(np.random.default_rng().integers(100))
+        group = {"params": model.parameters(), "initial_lr": settings.learning_rate}
+        optimizer = torch.optim.SGD([group], lr=123.0)
+        loss, norm = optimizer_step(model, optimizer, windows, 1.0, settings, number)
+        after = torch.cat([p.detach().flatten() for p in model.parameters()])
+        assert all(p.grad is None for p in model.parameters())
+        return loss.item(), norm.item(), before - after
+
+    return take
+
+
+def test_the_dropout_of_a_step_depends_on_the_seed_and_the_step_alone(step):
+    first, again = (step(SETTINGS, 3, dropout=0.5) for _ in range(2))
+    assert first[0] == again[0]
+    assert torch.equal(first[2], again[2])
+    assert step(SETTINGS, 4, dropout=0.5)[0] != first[0]
+    assert step(SETTINGS.model_copy(update={"seed": 1}), 3, dropout=0.5)[0] != first[0]
+
+
+def test_gradients_are_clipped_to_grad_clip(step):
+    _, norm, change = step(SETTINGS.model_copy(update={"grad_clip": 0.25}))
+    assert norm > 0.5
+    assert change.norm().item() == pytest.approx(0.25, rel=1e-3)
+
+
+@pytest.mark.parametrize("grad_clip", [0.0, 1e6])
+def test_gradients_below_grad_clip_or_without_it_are_left_alone(step, grad_clip):
+    _, norm, change = step(SETTINGS.model_copy(update={"grad_clip": grad_clip}))
+    assert change.norm().item() == pytest.approx(norm, rel=1e-3)
