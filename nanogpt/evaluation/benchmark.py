@@ -21,7 +21,8 @@ from nanogpt.config.schema import BenchSettings, ModelSettings, SampleSettings, 
 from nanogpt.data import batches as dataset
 from nanogpt.files.atomic import write_json
 from nanogpt.inference.sampling import generate
-from nanogpt.model.gpt import GPT, linear
+from nanogpt.model.gpt import GPT
+from nanogpt.model.kernels import linear
 from nanogpt.model.sizing import flops_per_token
 from nanogpt.training.optimizers import configure_adamw
 from nanogpt.training.schedules import learning_rate_at

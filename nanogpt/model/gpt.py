@@ -1,20 +1,35 @@
-"""The GPT: GPT-2's architecture, and nothing else.
+"""GPT: a decoder-only transformer. Tokens in, logits out.
 
-Tokens in, logits out. Losses, optimizers, devices and sampling are left to others.
+- GPT-2's architecture and parameter names (`wte`, `wpe`, `h.0.attn.c_attn`, ..., `ln_f`)
+- token embedding tied to the output layer
+- positions: a learned vector each, or rotary embeddings (RoPE)
+- pre-norm blocks: x + attention(norm(x)), then x + MLP(norm(x)), and a norm after the last block
+- causal multi-head attention, with a key/value cache for sampling
+- MLP four times as wide inside, with exact or tanh-approximated GELU
+- biases in all linear layers and norms, or in none
+- dropout on embeddings, attention weights, and what each branch adds to the stream
+- GPT-2's initial weights: normal, std 0.02; less for the projections into the residual stream
+- every layer reports its parameters and FLOPs (`size`)
 
-Shapes: B batch, T tokens (at most block_size), C n_embd, H n_head, D = C / H head width,
-V vocab_size.
+The settings are `nanogpt.config.schema.ModelSettings`. Losses, optimizers, devices and sampling are
+left to other modules; kernels.py has faster ways to compute what torch computes slowly.
+
+Shapes: B batch, T tokens (at most block_size), S tokens with keys and values, C n_embd, H n_head,
+D = C / H head width, V vocab_size.
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nanogpt.config.schema import ModelSettings
+from nanogpt.model.kernels import attend, linear
+from nanogpt.model.layers import FLOPS_PER_ENTRY, Embedding, LayerNorm, Linear, Size
 
 # GPT-2's: https://github.com/openai/gpt-2/blob/master/src/model.py
 INIT_STD = 0.02
@@ -23,17 +38,31 @@ NORM_EPSILON = 1e-5
 # RoPE's slowest pair turns once in about 2 pi times as many tokens: https://arxiv.org/abs/2104.09864
 ROTARY_BASE = 10_000
 
-MATMUL_ATTENTION_MAX_TOKENS = 512
 
-# An operator for torch's own compiler; where a version or build lacks it, F.linear serves.
-ONEDNN_LINEAR = hasattr(torch.ops.mkldnn, "_linear_pointwise")
+def rotary_angles(block_size: int, width: int) -> Tensor:
+    """The angle by which RoPE turns each pair of a head at each position: (block_size, D / 2).
+
+    width: D. Computed on the CPU, so that all devices get the same bits.
+    """
+    frequencies = ROTARY_BASE ** (-torch.arange(0, width, 2, device="cpu") / width)  # (D / 2,)
+    return torch.outer(torch.arange(block_size, device="cpu"), frequencies)
+
+
+def rotate(x: Tensor, angles: Tensor) -> Tensor:
+    """Turn the pairs (x[i], x[i + D/2]) of queries or keys (B, H, T, D) by angles (T, D/2).
+
+    The product of a query and a key then depends on their distance, not on their positions.
+    """
+    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)  # (T, D / 2)
+    a, b = x.chunk(2, dim=-1)  # (B, H, T, D / 2)
+    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)  # (B, H, T, D)
 
 
 @dataclass
 class KVCache:
-    """Keys and values of the tokens that a model has read, so that it need not read them again.
+    """Keys and values of the tokens read so far: each new token is computed once.
 
-    keys, values: one tensor a layer, each (B, H, block_size, D), filled up to `length` tokens.
+    keys, values: one tensor for each layer, (B, H, block_size, D), filled up to `length` tokens.
     """
 
     keys: list[Tensor]
@@ -41,83 +70,8 @@ class KVCache:
     length: int = 0
 
 
-class OneDnnLinear(torch.autograd.Function):
-    """x @ weight.T + bias by oneDNN, for float32 on a CPU."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        return _onednn(x, weight, bias)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        x, weight = ctx.saved_tensors
-        rows = gradient.flatten(0, -2)  # (B * T, out)
-        of_bias = rows.sum(0) if ctx.needs_input_grad[2] else None
-        of_weight = _onednn(rows.t(), x.flatten(0, -2).t(), None)
-        return _onednn(gradient, weight.t(), None), of_weight, of_bias
-
-
-def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    return cast(Tensor, torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], ""))
-
-
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x @ weight.T + bias: (..., in), (out, in), (out,) -> (..., out).
-
-    In float32 on a CPU torch would take MKL, which has half oneDNN's speed on AMD's processors
-    (docs/BENCHMARKS.md).
-    """
-    float32_on_cpu = (
-        x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    )
-    if not float32_on_cpu or not ONEDNN_LINEAR or torch.compiler.is_compiling():
-        return F.linear(x, weight, bias)
-    return cast(Tensor, OneDnnLinear.apply(x, weight, bias))  # type: ignore[no-untyped-call]
-
-
-class Linear(nn.Linear):
-    """torch's linear layer, computed by `linear`."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return linear(x, self.weight, self.bias)
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
-    """Causal scaled dot-product attention of queries (B, H, T, D) on keys and values (B, H, S, D).
-
-    T = S, or T = 1: a single new token, which may see all of S.
-    """
-    T, S, D = q.shape[2], k.shape[2], q.shape[3]
-    if q.device.type != "cpu" or q.dtype != torch.bfloat16 or S > MATMUL_ATTENTION_MAX_TOKENS:
-        return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=T > 1)
-    # On a CPU, PyTorch's fused bfloat16 kernel takes 2 to 6 times as long as plain matrix products,
-    # until the (T, S) scores outgrow the caches (docs/BENCHMARKS.md).
-    scores = q @ k.transpose(-2, -1) / math.sqrt(D)
-    if T > 1:
-        scores = scores.masked_fill(torch.ones(T, S, dtype=torch.bool).triu(1), -math.inf)
-    weights = F.dropout(F.softmax(scores, dim=-1), dropout)
-    return weights.to(v.dtype) @ v
-
-
-def rotary_angles(block_size: int, width: int) -> Tensor:
-    """How far RoPE turns each pair of a head at each position: (block_size, width / 2)."""
-    frequencies = ROTARY_BASE ** (-torch.arange(0, width, 2) / width)
-    return torch.outer(torch.arange(block_size), frequencies)
-
-
-def rotate(x: Tensor, angles: Tensor) -> Tensor:
-    """Turn the pairs (x[i], x[i + D/2]) of queries or keys (B, H, T, D) by angles (T, D/2).
-
-    The product of a query and a key then depends on how far apart they are, not on where.
-    """
-    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
-    a, b = x.chunk(2, dim=-1)
-    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
-
-
 class CausalSelfAttention(nn.Module):
-    """Multi-head attention in which a token sees itself and what stands before it."""
+    """Multi-head attention in which a token sees itself and the tokens before it."""
 
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
@@ -131,26 +85,33 @@ class CausalSelfAttention(nn.Module):
         self, x: Tensor, angles: Tensor | None, cache: KVCache | None, layer: int
     ) -> Tensor:
         B, T, C = x.shape
-        heads = self.c_attn(x).view(B, T, 3, self.n_head, C // self.n_head)
+        heads = self.c_attn(x).view(B, T, 3, self.n_head, C // self.n_head)  # (B, T, 3, H, D)
         q, k, v = heads.permute(2, 0, 3, 1, 4)  # 3 x (B, H, T, D)
         if angles is not None:
             q, k = rotate(q, angles), rotate(k, angles)
         if cache is not None:
-            k, v = self._remember(k, v, cache, layer)
+            k, v = self._extend(cache, layer, k, v)  # (B, H, S, D)
         y = attend(q, k, v, self.dropout if self.training else 0.0)  # (B, H, T, D)
-        y = self.c_proj(y.transpose(1, 2).reshape(B, T, C))
+        y = self.c_proj(y.transpose(1, 2).reshape(B, T, C))  # (B, T, C)
         return F.dropout(y, self.dropout, self.training)
 
-    def _remember(self, k: Tensor, v: Tensor, cache: KVCache, layer: int) -> tuple[Tensor, Tensor]:
+    def _extend(self, cache: KVCache, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Add new keys and values to a cache, and return all that it has."""
         start, end = cache.length, cache.length + k.shape[2]
         assert start == 0 or end == start + 1, "a cache takes a prompt, then one token at a time"
         cache.keys[layer][:, :, start:end] = k
         cache.values[layer][:, :, start:end] = v
         return cache.keys[layer][:, :, :end], cache.values[layer][:, :, :end]
 
+    def size(self, context_length: int) -> Size:
+        """The matrices, and a query's products with `context_length` keys and then values."""
+        n_embd = self.c_proj.in_features
+        products = FLOPS_PER_ENTRY * 2 * n_embd * context_length
+        return self.c_attn.size() + self.c_proj.size() + Size(flops_per_token=products)
+
 
 class MLP(nn.Module):
-    """Two linear layers with a GELU between, four times as wide inside."""
+    """Two linear layers with a GELU in between, four times as wide inside."""
 
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
@@ -160,8 +121,13 @@ class MLP(nn.Module):
         self.c_proj = Linear(4 * settings.n_embd, settings.n_embd, bias=settings.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.c_proj(F.gelu(self.c_fc(x), approximate=self.gelu))
+        y = F.gelu(self.c_fc(x), approximate=self.gelu)  # (B, T, 4 C)
+        y = self.c_proj(y)  # (B, T, C)
         return F.dropout(y, self.dropout, self.training)
+
+    def size(self) -> Size:
+        """Both matrices."""
+        return self.c_fc.size() + self.c_proj.size()
 
 
 class Block(nn.Module):
@@ -169,9 +135,9 @@ class Block(nn.Module):
 
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
-        self.ln_1 = nn.LayerNorm(settings.n_embd, NORM_EPSILON, bias=settings.bias)
+        self.ln_1 = LayerNorm(settings.n_embd, NORM_EPSILON, bias=settings.bias)
         self.attn = CausalSelfAttention(settings)
-        self.ln_2 = nn.LayerNorm(settings.n_embd, NORM_EPSILON, bias=settings.bias)
+        self.ln_2 = LayerNorm(settings.n_embd, NORM_EPSILON, bias=settings.bias)
         self.mlp = MLP(settings)
 
     def forward(
@@ -180,29 +146,31 @@ class Block(nn.Module):
         x = x + self.attn(self.ln_1(x), angles, cache, layer)
         return cast(Tensor, x + self.mlp(self.ln_2(x)))
 
+    def size(self, context_length: int) -> Size:
+        """Attention, MLP and both norms."""
+        norms = self.ln_1.size() + self.ln_2.size()
+        return norms + self.attn.size(context_length) + self.mlp.size()
+
 
 class GPT(nn.Module):
-    """A decoder-only transformer with tied input and output embeddings.
-
-    The parameters bear GPT-2's names (`wte`, `wpe`, `h.0.attn.c_attn`, ..., `ln_f`).
-    """
+    """The whole model: embeddings, blocks, and logits through the token embedding."""
 
     def __init__(self, settings: ModelSettings, vocab_size: int) -> None:
         super().__init__()
         self.settings = settings
         self.vocab_size = vocab_size
-        self.wte = nn.Embedding(vocab_size, settings.n_embd)
+        self.wte = Embedding(vocab_size, settings.n_embd)
         angles = None
         if settings.position == "rotary":
             angles = rotary_angles(settings.block_size, settings.n_embd // settings.n_head)
         else:
-            self.wpe = nn.Embedding(settings.block_size, settings.n_embd)
+            self.wpe = Embedding(settings.block_size, settings.n_embd)
         self.angles: Tensor | None
         self.register_buffer("angles", angles, persistent=False)
         self.h = nn.ModuleList(Block(settings) for _ in range(settings.n_layer))
-        self.ln_f = nn.LayerNorm(settings.n_embd, NORM_EPSILON, bias=settings.bias)
+        self.ln_f = LayerNorm(settings.n_embd, NORM_EPSILON, bias=settings.bias)
         self.apply(self._init_weights)
-        # GPT-2 scales the projections into the residual stream by 1/sqrt(how many there are).
+        # GPT-2 divides those of the projections into the residual stream by sqrt(their number).
         for name, parameter in self.named_parameters():
             if name.endswith("c_proj.weight"):
                 nn.init.normal_(parameter, std=INIT_STD / math.sqrt(2 * settings.n_layer))
@@ -217,7 +185,7 @@ class GPT(nn.Module):
     def forward(self, idx: Tensor, cache: KVCache | None = None) -> Tensor:
         """Logits (B, T, V) of the token after each of `idx` (B, T).
 
-        With a `cache`, `idx` is what comes after the cached tokens, and is added to them.
+        With a `cache`, `idx` continues the tokens in it, and is added to them.
         """
         return self.head(self.hidden(idx, cache))
 
@@ -255,6 +223,16 @@ class GPT(nn.Module):
 
         return KVCache(keys=buffers(), values=buffers())
 
+    def size(self) -> Size:
+        """The sum over all layers, at a context of block_size tokens."""
+        head = Size(flops_per_token=FLOPS_PER_ENTRY * self.wte.weight.numel())  # tied to wte
+        total = self.wte.size() + head + self.ln_f.size()
+        if self.settings.position == "learned":
+            total += self.wpe.size()
+        for block in cast(Iterable[Block], self.h):
+            total += block.size(self.settings.block_size)
+        return total
+
     def n_parameters(self) -> int:
         """How many numbers are learned, embeddings included."""
-        return sum(parameter.numel() for parameter in self.parameters())
+        return self.size().n_parameters

@@ -1,25 +1,35 @@
-"""What a model's settings say of its size and cost, before there is a model.
+"""The size and cost of a model by its settings alone.
 
-The formulas are derived in docs/FORMULAS.md.
+A model without any data is built, on torch's meta device, and its layers add up what they have.
+docs/FORMULAS.md derives the formulas for GPT-2.
 """
+
+from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from nanogpt.config.schema import ModelSettings
 
+if TYPE_CHECKING:
+    from nanogpt.model.layers import Size
 
-def n_parameters(model: ModelSettings, vocab_size: int) -> int:
+
+def n_parameters(settings: ModelSettings, vocab_size: int) -> int:
     """How many numbers a model learns, embeddings included."""
-    L, C, V = model.n_layer, model.n_embd, vocab_size
-    positions = model.block_size * C if model.position == "learned" else 0
-    biases = 11 * L * C + C if model.bias else 0
-    return V * C + positions + L * (12 * C**2 + 2 * C) + C + biases
+    return _size(settings, vocab_size).n_parameters
 
 
-def flops_per_token(model: ModelSettings, vocab_size: int) -> int:
-    """FLOPs of matrix products that a token of a training takes, forward and backward.
+def flops_per_token(settings: ModelSettings, vocab_size: int) -> int:
+    """FLOPs of matrix products for a token of training, forward and backward, at full context."""
+    return _size(settings, vocab_size).flops_per_token
 
-    6 N + 12 L C T (PaLM, appendix B: https://arxiv.org/abs/2204.02311), where N counts what stands
-    in a product. The masked half of attention counts as well, optimizer and dropout do not.
-    """
-    L, C, T = model.n_layer, model.n_embd, model.block_size
-    in_products = 12 * L * C**2 + vocab_size * C
-    return 6 * in_products + 12 * L * C * T
+
+@lru_cache(maxsize=1024)  # a report asks for the same models again and again
+def _size(settings: ModelSettings, vocab_size: int) -> "Size":
+    # Late, because torch takes a second or more to import, and most who import this don't compute.
+    import torch
+
+    from nanogpt.model.gpt import GPT
+    from nanogpt.model.layers import WithoutDraws
+
+    with torch.device("meta"), WithoutDraws():
+        return GPT(settings, vocab_size).size()

@@ -3,6 +3,7 @@
 import json
 import pickle
 import resource
+import shutil
 import struct
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,10 +12,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from nanogpt.config.schema import ModelSettings
 from nanogpt.data.tokenizers import CharTokenizer, char_tokenizer
 from nanogpt.errors import UserError
 from nanogpt.model.directories import load_model, load_weights, save_model
 from nanogpt.model.gpt import GPT
+
+# Files that nanogpt 1.0.0.dev0 wrote. logits.json: of the tokens 0 to 15, as it computed them.
+FORMAT_1 = Path(__file__).parents[1] / "fixtures" / "format_1"
 
 TOKENIZER = char_tokenizer("the quick brown fox, où est-il?\n")
 
@@ -169,11 +174,57 @@ def test_weights_of_another_architecture_do_not_fit(directory, tiny):
     assert str(directory / "model.safetensors") in refusal(directory)
 
 
-def test_an_architecture_that_is_not_known_is_refused(directory):
+def test_an_unknown_architecture_is_named(directory):
     edit_config(directory, architecture="llama")
-    message = refusal(directory)
-    assert str(directory / "config.json") in message
-    assert "architecture" in message
+    assert refusal(directory) == (
+        f"{directory / 'config.json'}: unknown architecture `llama`, this version of nanogpt reads "
+        "`gpt2`; upgrade nanogpt, or train the run again"
+    )
+
+
+def test_an_unknown_format_is_named(directory):
+    edit_config(directory, format=3)
+    assert refusal(directory) == (
+        f"{directory / 'config.json'}: format 3, but this version of nanogpt reads formats up to "
+        "2; upgrade nanogpt, or train the run again"
+    )
+
+
+def test_a_config_has_its_format_its_architecture_and_every_setting(directory, model):
+    config = json.loads((directory / "config.json").read_text())
+    assert list(config)[:3] == ["format", "architecture", "vocab_size"]
+    assert config == {
+        "format": 2,
+        "architecture": "gpt2",
+        "vocab_size": TOKENIZER.vocab_size,
+        **model.settings.model_dump(),
+    }
+
+
+@pytest.mark.parametrize("name", ModelSettings.model_fields)
+def test_a_missing_setting_is_named_and_never_filled_with_a_default(directory, name):
+    path = directory / "config.json"
+    config = json.loads(path.read_text())
+    del config[name]
+    path.write_text(json.dumps(config))
+    assert f"`{name}` is missing" in refusal(directory)
+
+
+@torch.no_grad()
+def test_a_model_of_format_1_gives_the_logits_that_it_gave():
+    loaded = load_model(FORMAT_1 / "model")
+    logits = loaded.model.eval()(torch.arange(16)[None])[0]
+    expected = torch.tensor(json.loads((FORMAT_1 / "logits.json").read_text()))
+    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_model_of_format_1_without_position_has_learned_positions(tmp_path):
+    shutil.copytree(FORMAT_1 / "model", tmp_path / "model")
+    path = tmp_path / "model/config.json"
+    config = json.loads(path.read_text())
+    del config["position"]
+    path.write_text(json.dumps(config))
+    assert load_model(tmp_path / "model").model.settings.position == "learned"
 
 
 def test_another_vocabulary_is_refused(directory):

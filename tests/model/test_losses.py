@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanogpt.artifacts import manifests as manifest
+from nanogpt.artifacts.code_digest import code_digest
 from nanogpt.config.schema import EvalSettings, ModelSettings
 from nanogpt.model.gpt import GPT
 from nanogpt.model.losses import (
@@ -156,16 +156,15 @@ def test_windows_are_spread_evenly_without_overlap(n_tokens, block_size, n_windo
 
 
 @pytest.fixture
-def digests_after(tmp_path, monkeypatch):
+def digests_after(tmp_path):
     """A function: which stages' digests an edit of a module's code changes."""
     package = tmp_path / "nanogpt"
     shutil.copytree(ROOT / "nanogpt", package, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(manifest, "PACKAGE", package)
     scripts = ROOT / "workflow" / "scripts"
 
     def digests():
         names = ("prepare", "train", "eval", "sample")
-        return {name: manifest.code_digest(scripts / f"{name}.py") for name in names}
+        return {name: code_digest(scripts / f"{name}.py", package=package) for name in names}
 
     def changed(module):
         before = digests()
@@ -177,8 +176,8 @@ def digests_after(tmp_path, monkeypatch):
 
 
 def test_an_edit_of_evaluation_trains_nothing_again(digests_after):
-    assert digests_after("evaluate") == {"eval"}
+    assert digests_after("evaluation/evaluate") == {"eval"}
 
 
 def test_an_edit_of_the_loss_trains_again_and_samples_only_what_that_changes(digests_after):
-    assert digests_after("loss") == {"train", "eval"}
+    assert digests_after("model/losses") == {"train", "eval"}

@@ -1,5 +1,9 @@
-"""Sizes and costs by formula are those of the model that the settings make."""
+"""Sizes and costs are those of docs/FORMULAS.md, of the model itself, and of torch's counter."""
 
+import subprocess
+import sys
+
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -24,10 +28,55 @@ def model_settings(draw):
     )
 
 
+def parameters_by_formula(model, vocab_size):
+    """docs/FORMULAS.md, "Parameters"."""
+    L, C, T, V = model.n_layer, model.n_embd, model.block_size, vocab_size
+    positions = T * C if model.position == "learned" else 0
+    if model.bias:
+        return V * C + positions + L * (12 * C**2 + 13 * C) + 2 * C
+    return V * C + positions + L * (12 * C**2 + 2 * C) + C
+
+
+def flops_by_formula(model, vocab_size):
+    """docs/FORMULAS.md, "FLOPs"."""
+    L, C, T, V = model.n_layer, model.n_embd, model.block_size, vocab_size
+    N = 12 * L * C**2 + V * C
+    return 6 * N + 12 * L * C * T
+
+
 @settings(max_examples=50, deadline=None)
 @given(model=model_settings(), vocab_size=st.integers(1, 300))
-def test_the_formula_of_the_parameters_counts_those_of_the_model(model, vocab_size):
-    assert n_parameters(model, vocab_size) == GPT(model, vocab_size).n_parameters()
+def test_sizes_are_those_of_the_formulas(model, vocab_size):
+    assert n_parameters(model, vocab_size) == parameters_by_formula(model, vocab_size)
+    assert flops_per_token(model, vocab_size) == flops_by_formula(model, vocab_size)
+
+
+@settings(max_examples=50, deadline=None)
+@given(model=model_settings(), vocab_size=st.integers(1, 300))
+def test_the_layers_add_up_to_all_parameters_of_the_model(model, vocab_size):
+    gpt = GPT(model, vocab_size)
+    assert gpt.n_parameters() == sum(parameter.numel() for parameter in gpt.parameters())
+    assert gpt.n_parameters() == n_parameters(model, vocab_size)
+
+
+def test_sizing_draws_no_random_number():
+    before = torch.get_rng_state()
+    n_parameters(ModelSettings(n_layer=2, n_head=1, n_embd=4, block_size=9), 123)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("position", ["learned", "rotary"])
+def test_sizing_imports_neither_torch_early_nor_its_compiler(position):
+    script = f"""
+import sys
+from nanogpt.config.schema import ModelSettings
+from nanogpt.model.sizing import n_parameters
+assert "torch" not in sys.modules
+n_parameters(ModelSettings(position={position!r}), 65)
+assert "torch" in sys.modules
+assert "torch._dynamo" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def test_gpt2_has_its_124_million_parameters():
@@ -35,7 +84,7 @@ def test_gpt2_has_its_124_million_parameters():
     assert n_parameters(gpt2, 50_257) == 124_439_808
 
 
-def counted_flops_per_token(model_settings, vocab_size, batch_size):
+def flops_by_torch(model_settings, vocab_size, batch_size):
     """What torch counts in bfloat16, where all products on a CPU are operators that it knows."""
     model = GPT(model_settings, vocab_size)
     tokens = torch.zeros(batch_size, model_settings.block_size, dtype=torch.int64)
@@ -46,12 +95,10 @@ def counted_flops_per_token(model_settings, vocab_size, batch_size):
 
 @settings(max_examples=20, deadline=None)
 @given(model=model_settings(), vocab_size=st.integers(1, 300), batch_size=st.integers(1, 3))
-def test_the_formula_of_the_flops_counts_what_torch_counts(model, vocab_size, batch_size):
-    assert flops_per_token(model, vocab_size) == counted_flops_per_token(
-        model, vocab_size, batch_size
-    )
+def test_flops_are_those_that_torch_counts(model, vocab_size, batch_size):
+    assert flops_per_token(model, vocab_size) == flops_by_torch(model, vocab_size, batch_size)
 
 
 def test_the_example_of_the_documentation_is_true():
     model = ModelSettings(n_layer=4, n_head=4, n_embd=128, block_size=128, dropout=0.0)
-    assert flops_per_token(model, 65) == counted_flops_per_token(model, 65, 2) == 5_554_944
+    assert flops_per_token(model, 65) == flops_by_torch(model, 65, 2) == 5_554_944

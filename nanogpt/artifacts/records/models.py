@@ -1,0 +1,29 @@
+"""config.json of a model directory: all that is needed to build the model again."""
+
+from typing import Any, ClassVar
+
+from pydantic import ConfigDict, JsonValue, PositiveInt
+
+from nanogpt.artifacts.records.base import Record
+
+
+class ModelConfig(Record):
+    """The model's architecture and vocabulary; beside these, all of its settings by their names."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, JsonValue]
+
+    FORMAT: ClassVar[int] = 2
+
+    architecture: str
+    vocab_size: PositiveInt
+
+    @classmethod
+    def upgrade(cls, content: dict[str, Any], found: int) -> dict[str, Any]:  # noqa: ARG003
+        """Format 1 could lack `position`: the first models had learned positions only."""
+        return {"position": "learned", **content}
+
+    @property
+    def settings(self) -> dict[str, JsonValue]:
+        """The settings of the model, unchecked."""
+        return {name: value for name, value in self.__pydantic_extra__.items() if name != "format"}

@@ -1,0 +1,65 @@
+"""Operations that torch computes slowly on some machines, by a faster way to the same result."""
+
+import math
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+MATMUL_ATTENTION_MAX_TOKENS = 512
+
+# An operator for torch's own compiler; where a version or build lacks it, we use F.linear.
+ONEDNN_LINEAR = hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x @ weight.T + bias: (..., in), (out, in), (out,) -> (..., out).
+
+    In float32 on a CPU torch would take MKL, which has half oneDNN's speed on AMD's processors
+    (docs/BENCHMARKS.md).
+    """
+    float32_on_cpu = (
+        x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    )
+    if not float32_on_cpu or not ONEDNN_LINEAR or torch.compiler.is_compiling():
+        return F.linear(x, weight, bias)
+    return cast(Tensor, OneDnnLinear.apply(x, weight, bias))  # type: ignore[no-untyped-call]
+
+
+class OneDnnLinear(torch.autograd.Function):
+    """x @ weight.T + bias by oneDNN, for float32 on a CPU."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return _onednn(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        x, weight = ctx.saved_tensors
+        rows = gradient.flatten(0, -2)  # (B * T, out)
+        of_bias = rows.sum(0) if ctx.needs_input_grad[2] else None
+        of_weight = _onednn(rows.t(), x.flatten(0, -2).t(), None)
+        return _onednn(gradient, weight.t(), None), of_weight, of_bias
+
+
+def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return cast(Tensor, torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], ""))
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
+    """Causal scaled dot-product attention of queries (B, H, T, D) on keys and values (B, H, S, D).
+
+    T = S, or T = 1: a single new token, which may see all of S.
+    """
+    T, S, D = q.shape[2], k.shape[2], q.shape[3]
+    if q.device.type != "cpu" or q.dtype != torch.bfloat16 or S > MATMUL_ATTENTION_MAX_TOKENS:
+        return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=T > 1)
+    # On a CPU, PyTorch's fused bfloat16 kernel takes 2 to 6 times as long as plain matrix products,
+    # until the (T, S) scores outgrow the caches (docs/BENCHMARKS.md).
+    scores = q @ k.transpose(-2, -1) / math.sqrt(D)
+    if T > 1:
+        scores = scores.masked_fill(torch.ones(T, S, dtype=torch.bool).triu(1), -math.inf)
+    weights = F.dropout(F.softmax(scores, dim=-1), dropout)
+    return weights.to(v.dtype) @ v

@@ -1,0 +1,78 @@
+"""The faster kernels give torch's results: attention and linear layers."""
+
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from nanogpt.model.kernels import MATMUL_ATTENTION_MAX_TOKENS, attend, linear
+
+
+@pytest.mark.parametrize("S", [1, 7, 64, 128])
+@pytest.mark.parametrize("one_new_token", [False, True])
+def test_bfloat16_attention_on_a_cpu_equals_the_fused_one(S, one_new_token):
+    generator = torch.Generator().manual_seed(S)
+    q, k, v = torch.randn(3, 2, 3, S, 16, generator=generator)
+    q = 2 * q  # so that some tokens are attended to far more than others
+    if one_new_token:
+        q = q[:, :, -1:]
+    q, k, v = q.bfloat16(), k.bfloat16(), v.bfloat16()
+    ours = attend(q, k, v, dropout=0.0)
+    fused = F.scaled_dot_product_attention(q, k, v, is_causal=not one_new_token)
+    exact = F.scaled_dot_product_attention(
+        q.double(), k.double(), v.double(), is_causal=not one_new_token
+    )
+    assert ours.dtype == torch.bfloat16
+    # bfloat16 has 8 bits, values go to about 3: an error of 2**-9 each, some of them summed.
+    torch.testing.assert_close(ours.double(), exact, atol=0.03, rtol=0.02)
+    torch.testing.assert_close(ours, fused, atol=0.03, rtol=0.02)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("S", [40, MATMUL_ATTENTION_MAX_TOKENS + 1])
+def test_attention_is_a_softmax_over_what_came_before(dtype, S):
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = torch.randn(3, 1, 2, S, 8, generator=generator).to(dtype)
+    expected = torch.empty(1, 2, S, 8)
+    for t in range(S):
+        scores = torch.einsum("bhd,bhsd->bhs", q[:, :, t].float(), k[:, :, : t + 1].float())
+        weights = (scores / math.sqrt(8)).softmax(-1)
+        expected[:, :, t] = torch.einsum("bhs,bhsd->bhd", weights, v[:, :, : t + 1].float())
+    tolerance = 1e-5 if dtype == torch.float32 else 0.03
+    torch.testing.assert_close(attend(q, k, v, 0.0).float(), expected, atol=tolerance, rtol=0.02)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_attention_drops_weights_and_keeps_their_sum_on_average(dtype):
+    torch.manual_seed(0)
+    q = torch.zeros(1, 1, 200, 4, dtype=dtype)
+    ones = torch.ones(1, 1, 200, 4, dtype=dtype)
+    out = attend(q, q, ones, dropout=0.5)[0, 0, -100:, 0].float()  # all weights are alike
+    assert out.std() > 0.02
+    assert out.mean().item() == pytest.approx(1, abs=0.05)
+    assert torch.equal(attend(q, q, ones, 0.0), attend(q, q, ones, 0.0))
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 8), (5, 8)])
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_a_linear_layer_and_its_gradients_are_torchs(shape, with_bias):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(shape, generator=generator)
+    weight = torch.randn(6, 8, generator=generator)
+    bias = torch.randn(6, generator=generator) if with_bias else None
+    outcomes = []
+    for layer in (linear, F.linear):
+        given = [None if t is None else t.clone().requires_grad_() for t in (x, weight, bias)]
+        y = layer(*given)
+        y.square().sum().backward()
+        outcomes.append([y, *(t.grad for t in given if t is not None)])
+    for ours, theirs in zip(*outcomes, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-5)
+
+
+def test_a_linear_layer_follows_autocast():
+    x, weight = torch.randn(2, 4, 8), torch.randn(6, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert linear(x, weight).dtype == torch.bfloat16
+    assert linear(x, weight).dtype == torch.float32
