@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from nanogpt.config.parameters import complete
 from nanogpt.config.schema import EvalSettings, SampleSettings
 from nanogpt.data import batches as dataset
 from nanogpt.data.tokenizers import Tokens
@@ -18,10 +19,24 @@ from nanogpt.model.losses import (
     window_starts,
 )
 
-# The text that is searched for copies. Not the run's own settings of samples, so that all runs
-# compare and an edit of those evaluates nothing again; temperature 1 and no top_k are the model's
-# own distribution.
-COPYING = SampleSettings(num_samples=32, max_new_tokens=128, temperature=1.0, top_k=0, seed=1337)
+# How the text is generated that is searched for copies. These aren't the run's own settings of
+# samples, so that all runs compare and a change of those evaluates nothing again. Temperature 1
+# without top_k is the model's own distribution. Each setting is given, because eval.json must not
+# change with a default of SampleSettings; one that is added later has its neutral value here.
+COPYING = complete(
+    SampleSettings,
+    {
+        "start": "\n",  # not used: the prompts are tokens of the validation split
+        "num_samples": 32,
+        "max_new_tokens": 128,
+        "temperature": 1.0,
+        "top_k": 0,
+        "seed": 1337,
+        "unknown": "error",  # not used: no prompt is encoded
+        "device": "cpu",  # replaced by the evaluation's, as is dtype
+        "dtype": "float32",
+    },
+)
 PROMPT_TOKENS = 16
 NGRAMS = (8, 16, 32)  # tokens
 SEARCHED_AT_ONCE = 1 << 16  # tokens of the training split
