@@ -1,27 +1,111 @@
-"""eval.json: how well a model predicts a whole split, exactly, and what it gets wrong."""
+"""eval.json: how well a model predicts a whole split, exactly, and what it gets wrong.
+
+docs/EVALUATION.md explains each number. What training measures itself with is in
+nanogpt/model/losses.py.
+"""
 
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from nanogpt.artifacts.records.base import write_record
+from nanogpt.artifacts.records.evaluations import (
+    Evaluation,
+    NanogptEstimate,
+    SourceEvaluation,
+    SplitEvaluation,
+)
 from nanogpt.config.schema import EvalSettings
 from nanogpt.data import batches as dataset
+from nanogpt.data.batches import TokenFiles
 from nanogpt.data.tokenizers import Tokens
 from nanogpt.errors import UserError
-from nanogpt.evaluation.copying import copying
-from nanogpt.evaluation.statistics import by_kind, by_position, calibration, of_split
-from nanogpt.evaluation.survey import survey, survey_split
-from nanogpt.evaluation.symbols import symbols
-from nanogpt.files.atomic import write_json
+from nanogpt.evaluation.copying import measure_copying
+from nanogpt.evaluation.model_summary import summarize_model
+from nanogpt.evaluation.statistics import (
+    loss_by_kind,
+    loss_by_position,
+    measure_calibration,
+    summarize_split,
+)
+from nanogpt.evaluation.survey import survey_split, survey_windows
+from nanogpt.evaluation.symbols import Symbols, describe_symbols
 from nanogpt.model.directories import load_model
 from nanogpt.model.gpt import GPT
-from nanogpt.model.losses import (
-    n_full_windows,
-    window_starts,
-    windows_loss,
-)
+from nanogpt.model.losses import n_full_windows, window_starts, windows_loss
+
+
+def evaluate(
+    run: str, dataset_directory: Path, model_directory: Path, settings: EvalSettings, path: Path
+) -> Evaluation:
+    """Evaluate a model on its dataset; writes eval.json to `path` and returns it.
+
+    settings: with device and dtype resolved. What a diverged model has no number for is NaN or
+    infinite, and null in the file.
+
+    Errors: UserError for files that don't fit together.
+    """
+    files = dataset.load(dataset_directory)
+    model = _load_model_of(files, model_directory, dataset_directory, settings)
+    dataset.check_block_size(files, model.settings.block_size, dataset_directory.name)
+    symbols = describe_symbols(files.tokenizer)
+    survey = survey_split(model, files.val, symbols, settings)
+    val = summarize_split(survey)
+    evaluation = Evaluation(
+        run=run,
+        dataset=dataset_directory.name,
+        val=val,
+        train=_evaluate_train(model, files, symbols, settings),
+        by_position=loss_by_position(survey),
+        by_kind=loss_by_kind(survey),
+        calibration=measure_calibration(survey),
+        # Nothing can be drawn from probabilities that are NaN.
+        copying=measure_copying(
+            model, dataset_directory / "train.bin", len(files.train), files.val, settings
+        )
+        if math.isfinite(survey.nats)
+        else None,
+        nanogpt_estimate=NanogptEstimate(
+            train=nanogpt_estimate(model, files.train, settings),
+            val=nanogpt_estimate(model, files.val, settings),
+            eval_iters=settings.eval_iters,
+            batch_size=settings.batch_size,
+        ),
+        model=summarize_model(model),
+    )
+    if "source" in files.meta:
+        source = _compare_with_source(val, files.meta["source"]["val_bits_per_byte"])
+        evaluation = evaluation.model_copy(update={"source": source})
+    write_record(path, evaluation)
+    return evaluation
+
+
+def _load_model_of(
+    files: TokenFiles, model_directory: Path, dataset_directory: Path, settings: EvalSettings
+) -> GPT:
+    """The model, if it was trained on the dataset's vocabulary."""
+    checkpoint = load_model(model_directory, settings.device)
+    if checkpoint.tokenizer != files.tokenizer:
+        raise UserError(
+            f"{model_directory}: trained on another vocabulary than {dataset_directory}; train "
+            "the run again, or evaluate it on its own dataset"
+        )
+    return checkpoint.model
+
+
+def _evaluate_train(
+    model: GPT, files: TokenFiles, symbols: Symbols, settings: EvalSettings
+) -> SplitEvaluation:
+    """The training split's evaluation, over windows spread evenly over it.
+
+    As many windows as the validation split has, so that both cost the same.
+    """
+    block_size = model.settings.block_size
+    n_windows = n_full_windows(len(files.val), block_size)
+    starts = window_starts(len(files.train), block_size, n_windows)
+    survey = survey_windows(model, files.train, [(starts, block_size)], symbols, settings)
+    return summarize_split(survey).model_copy(update={"n_windows": len(starts)})
 
 
 def nanogpt_estimate(model: GPT, tokens: Tokens, settings: EvalSettings) -> float:
@@ -33,80 +117,19 @@ def nanogpt_estimate(model: GPT, tokens: Tokens, settings: EvalSettings) -> floa
     return windows_loss(model, tokens, starts, settings).mean
 
 
-def evaluate(
-    run: str, dataset_directory: Path, model_directory: Path, settings: EvalSettings, path: Path
-) -> dict[str, Any]:
-    """Evaluate a model on its dataset and write eval.json; returns what stands in it.
-
-    settings: with device and dtype resolved. Numbers that a diverged model has not are None.
-    Errors: UserError for files that do not fit together.
-    """
-    files = dataset.load(dataset_directory)
-    checkpoint = load_model(model_directory, settings.device)
-    model, tokenizer = checkpoint.model, checkpoint.tokenizer
-    if tokenizer != files.tokenizer:
-        raise UserError(
-            f"{model_directory}: trained on another vocabulary than {dataset_directory}; train "
-            "the run again, or evaluate it on its own dataset"
-        )
-    block_size = model.settings.block_size
-    dataset.check_block_size(files, block_size, dataset_directory.name)
-    meaning = symbols(tokenizer)
-    val = survey_split(model, files.val, meaning, settings)
-    # As many windows as the validation split has, so that both cost the same.
-    starts = window_starts(len(files.train), block_size, n_full_windows(len(files.val), block_size))
-    train = survey(model, files.train, [(starts, block_size)], meaning, settings)
-    result: dict[str, Any] = {
-        "run": run,
-        "dataset": dataset_directory.name,
-        "val": of_split(val),
-        "train": {**of_split(train), "n_windows": len(starts)},
-        "by_position": by_position(val),
-        "by_kind": by_kind(val),
-        "calibration": calibration(val),
-        # Nothing can be drawn from probabilities that are no numbers.
-        "copying": copying(
-            model, dataset_directory / "train.bin", len(files.train), files.val, settings
-        )
-        if math.isfinite(val.nats)
-        else None,
-        "nanogpt_estimate": {
-            "train": nanogpt_estimate(model, files.train, settings),
-            "val": nanogpt_estimate(model, files.val, settings),
-            "eval_iters": settings.eval_iters,
-            "batch_size": settings.batch_size,
-        },
-        "model": {
-            "n_parameters": model.n_parameters(),
-            "vocab_size": model.vocab_size,
-            **model.settings.model_dump(),
-        },
-    }
-    if "source" in files.meta:
-        entropy = files.meta["source"]["val_bits_per_byte"]
-        excess = result["val"]["bits_per_byte"] - entropy
-        result["source"] = {
-            "bits_per_byte": entropy,
-            "excess_bits_per_byte": excess,
-            "excess_percent": 100 * excess / entropy,
-        }
-    result = _finite(result)
-    write_json(path, result)
-    return result
+def _compare_with_source(val: SplitEvaluation, entropy: float) -> SourceEvaluation:
+    """How far the model is above the entropy of the text's source, in bits per byte."""
+    excess = val.bits_per_byte - entropy
+    return SourceEvaluation(
+        bits_per_byte=entropy,
+        excess_bits_per_byte=excess,
+        excess_percent=100 * excess / entropy,
+    )
 
 
-def _finite(value: Any) -> Any:
-    """The same, with None for NaN and infinity, which JSON has not."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def summary(result: dict[str, Any]) -> str:
-    """One line with the two numbers that matter of what `evaluate` returns."""
-    units = {"loss": "nats per token", "bits_per_byte": "bits per byte"}
-    numbers = {units[name]: result["val"][name] for name in units}
-    told = [f"{number:.4f} {unit}" for unit, number in numbers.items() if number is not None]
-    return f"validation loss {', '.join(told) or 'is not a number'}"
+def summary(evaluation: Evaluation) -> str:
+    """The two numbers that matter, in one line."""
+    val = evaluation.val
+    numbers = {"nats per token": val.loss, "bits per byte": val.bits_per_byte}
+    parts = [f"{number:.4f} {unit}" for unit, number in numbers.items() if math.isfinite(number)]
+    return f"validation loss {', '.join(parts) or 'is not a number'}"

@@ -17,23 +17,19 @@ from nanogpt.config.schema import EvalSettings
 from nanogpt.data.tokenizers import Tokens
 from nanogpt.evaluation.symbols import KINDS, Symbols
 from nanogpt.model.gpt import GPT
-from nanogpt.model.losses import (
-    n_full_windows,
-    predictions,
-    token_nats,
-)
+from nanogpt.model.losses import n_full_windows, predictions, token_nats
 
-BINS = 10  # of confidence
+BINS = 10  # of the likeliest token's probability
 
 
 @dataclass(frozen=True)
 class Survey:
-    """How the tokens of a split were predicted: sums in float64, by several orders.
+    """How the tokens of a split were predicted: sums in float64, grouped in several ways.
 
-    nats: all of them. windows: nats, tokens, bytes and characters of each window, (n_windows, 4).
+    nats: of all tokens. windows: nats, tokens, bytes and characters of each window, (n_windows, 4).
     positions: nats and tokens at each position in a window, (block_size, 2). kinds: nats and tokens
-    of each of KINDS, (6, 2). bins: tokens, confidence and right guesses in each bin of confidence,
-    (BINS, 3).
+    of each of KINDS, (6, 2). bins: tokens, summed confidence and right guesses in each bin of
+    confidence, (BINS, 3).
     """
 
     nats: float
@@ -44,11 +40,11 @@ class Survey:
 
 
 @torch.no_grad()
-def survey(
+def survey_windows(
     model: GPT,
     tokens: Tokens,
     parts: Sequence[tuple[NDArray[np.int64], int]],
-    meaning: Symbols,
+    symbols: Symbols,
     settings: EvalSettings,
 ) -> Survey:
     """Read some windows of a split once. parts: where windows start, and their common length."""
@@ -68,10 +64,10 @@ def survey(
         summed = surprise.cpu().double()
         nats += summed.sum().item()
         of_token = summed.numpy()
-        windows.append(np.column_stack([of_token.sum(1), meaning.counts[ids].sum(1)]))
+        windows.append(np.column_stack([of_token.sum(1), symbols.counts[ids].sum(1)]))
         positions[: ids.shape[1], 0] += of_token.sum(0)
         positions[: ids.shape[1], 1] += len(ids)
-        kind = meaning.kinds[ids.flatten()]
+        kind = symbols.kinds[ids.flatten()]
         kinds += _sums(kind, len(KINDS), of_token.flatten(), None)
         bin_ = np.digitize(confidence, inner_edges, right=True)
         bins += _sums(bin_, BINS, None, confidence, right)
@@ -81,16 +77,16 @@ def survey(
 def _sums(
     index: NDArray[np.int64], size: int, *weights: NDArray[Any] | None
 ) -> NDArray[np.float64]:
-    """Of each weight, or of 1 where there is none, the sum by index: (size, n_weights)."""
+    """The sum of each weight by index, (size, n_weights). None: a weight of 1."""
     return np.stack([np.bincount(index, weight, size) for weight in weights], axis=1).astype(float)
 
 
-def survey_split(model: GPT, tokens: Tokens, meaning: Symbols, settings: EvalSettings) -> Survey:
-    """Every token of a split but the first, each predicted once."""
+def survey_split(model: GPT, tokens: Tokens, symbols: Symbols, settings: EvalSettings) -> Survey:
+    """Read a whole split: every token but the first is predicted once."""
     block_size = model.settings.block_size
     full = n_full_windows(len(tokens), block_size)
     parts = [(block_size * np.arange(full), block_size)]
     rest = len(tokens) - 1 - full * block_size
     if rest:
         parts.append((np.array([full * block_size]), rest))
-    return survey(model, tokens, parts, meaning, settings)
+    return survey_windows(model, tokens, parts, symbols, settings)

@@ -10,7 +10,7 @@ from nanogpt.data.tokenizers import Tokenizer, token_characters, token_texts
 
 KINDS = ("letters", "digits", "punctuation", "blank", "end_of_text", "other")
 
-# Of Unicode's categories, by their first letter. A mark, such as a vowel of Hindi, is of a letter.
+# By the first letter of a Unicode category. A mark belongs to a letter, as vowels of Hindi do.
 KIND_OF_CATEGORY = {
     "L": "letters",
     "M": "letters",
@@ -31,8 +31,8 @@ class Symbols:
     kinds: NDArray[np.int64]
 
 
-def symbols(tokenizer: Tokenizer) -> Symbols:
-    """What the tokens of a tokenizer are in text."""
+def describe_symbols(tokenizer: Tokenizer) -> Symbols:
+    """What the tokens of a tokenizer's vocabulary are in text."""
     n_bytes = tokenizer.token_bytes
     return Symbols(
         np.stack([np.ones_like(n_bytes), n_bytes, token_characters(tokenizer)], axis=1),

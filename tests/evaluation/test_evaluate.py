@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from nanogpt.artifacts.records.base import read_record
+from nanogpt.artifacts.records.evaluations import Evaluation
 from nanogpt.config.schema import ModelSettings
 from nanogpt.data import play as playwright
 from nanogpt.data.batches import load
@@ -52,28 +54,29 @@ def evaluated_alphabet(write_dataset, tmp_path, text):
 
 def test_a_model_that_can_only_repeat_the_training_text_copies_all(write_dataset, tmp_path):
     result = evaluated_alphabet(write_dataset, tmp_path, "abcdefghij" * 200)
-    assert result["val"]["loss"] < 1e-6
-    said = result["copying"]
-    assert [said[n] for n in ("8", "16", "32")] == [1.0, 1.0, 1.0]
-    assert [said["reference"][n] for n in ("8", "16", "32")] == [1.0, 1.0, 1.0]
-    assert result["calibration"]["accuracy"] == 1.0
-    assert result["calibration"]["expected_calibration_error"] == pytest.approx(0, abs=1e-6)
+    assert result.val.loss < 1e-6
+    copying = result.copying
+    assert [copying.of_8, copying.of_16, copying.of_32] == [1.0, 1.0, 1.0]
+    reference = copying.reference
+    assert [reference.of_8, reference.of_16, reference.of_32] == [1.0, 1.0, 1.0]
+    assert result.calibration.accuracy == 1.0
+    assert result.calibration.expected_calibration_error == pytest.approx(0, abs=1e-6)
 
 
 def test_a_model_that_writes_what_the_training_text_lacks_copies_nothing(write_dataset, tmp_path):
     result = evaluated_alphabet(write_dataset, tmp_path, "jihgfedcba" * 200)
-    said = result["copying"]
-    assert [said[n] for n in ("8", "16", "32")] == [0.0, 0.0, 0.0]
+    copying = result.copying
+    assert [copying.of_8, copying.of_16, copying.of_32] == [0.0, 0.0, 0.0]
 
 
 def test_a_short_validation_splits_prompts_serve_several_times(write_dataset, tmp_path):
     dataset = write_dataset("so foul and fair a day I have not seen. " * 10)
     save(tmp_path / "model", dataset)
-    said = evaluate("short", dataset, tmp_path / "model", SETTINGS, tmp_path / "eval.json")
-    assert said["copying"]["n_tokens"] == 32 * 128
-    assert said["copying"]["reference"]["n_tokens"] == 39 - 16
-    assert said["copying"]["reference"]["16"] == 1.0
-    assert said["copying"]["reference"]["32"] is None
+    result = evaluate("short", dataset, tmp_path / "model", SETTINGS, tmp_path / "eval.json")
+    assert result.copying.n_tokens == 32 * 128
+    assert result.copying.reference.n_tokens == 39 - 16
+    assert result.copying.reference.of_16 == 1.0
+    assert math.isnan(result.copying.reference.of_32)
 
 
 # --- nanoGPT's estimate ---------------------------------------------------------------------
@@ -119,7 +122,7 @@ def scene(write_dataset):
 
 @pytest.fixture(scope="module")
 def evaluated(scene, tmp_path_factory):
-    """(model, what evaluate returns, path of eval.json) of a random model of the scene."""
+    """(model, its evaluation, path of eval.json) of a random model of the scene."""
     root = tmp_path_factory.mktemp("evaluated")
     model = save(root / "model", scene)
     path = root / "results" / "eval.json"
@@ -127,8 +130,9 @@ def evaluated(scene, tmp_path_factory):
 
 
 def test_eval_json_has_the_documented_keys_and_is_what_is_returned(evaluated, scene):
-    _, result, path = evaluated
-    assert json.loads(path.read_text()) == result
+    _, evaluation, path = evaluated
+    result = json.loads(path.read_text())
+    assert result == evaluation.content()
     keys = {"run", "dataset", "val", "train", "nanogpt_estimate", "model", "source"}
     assert result.keys() == keys | {"by_position", "by_kind", "calibration", "copying"}
     split = {"loss", "perplexity", "bits_per_byte", "bits_per_character", "interval"}
@@ -159,25 +163,25 @@ def keys_of(value):
 
 def test_each_key_is_explained(evaluated):
     explained = (ROOT / "docs" / "EVALUATION.md").read_text(encoding="utf-8")
-    result = {name: value for name, value in evaluated[1].items() if name != "model"}
+    result = {name: value for name, value in evaluated[1].content().items() if name != "model"}
     for key in (keys_of(result) | set(KINDS)) - {"model"}:
         assert f"`{key}`" in explained, key
 
 
 def test_eval_json_says_what_was_evaluated(evaluated):
     model, result, _ = evaluated
-    assert result["model"] == {
+    assert result.model.content() == {
         "n_parameters": model.n_parameters(),
         "vocab_size": model.vocab_size,
         **model.settings.model_dump(),
     }
-    assert result["nanogpt_estimate"]["eval_iters"] == 3
-    assert result["nanogpt_estimate"]["batch_size"] == 4
+    assert result.nanogpt_estimate.eval_iters == 3
+    assert result.nanogpt_estimate.batch_size == 4
 
 
 def test_the_copies_are_sought_with_constant_settings(evaluated):
     _, result, _ = evaluated
-    assert result["copying"]["settings"] == {
+    assert result.copying.settings.content() == {
         "prompt_tokens": 16,
         "num_samples": 32,
         "max_new_tokens": 128,
@@ -190,28 +194,28 @@ def test_the_copies_are_sought_with_constant_settings(evaluated):
 def test_the_whole_validation_split_is_evaluated(evaluated, scene):
     model, result, _ = evaluated
     tokens = load(scene).val
-    val = result["val"]
-    assert val["n_tokens"] == len(tokens) - 1 == 1199
-    assert val["n_bytes"] == val["n_characters"] == 1199  # the play is ASCII
-    assert val["loss"] == pytest.approx(slow_loss(model, tokens) / 1199, rel=1e-5)
-    assert val["perplexity"] == pytest.approx(math.exp(val["loss"]), rel=1e-12)
-    assert val["bits_per_byte"] == pytest.approx(val["loss"] / math.log(2), rel=1e-12)
-    assert val["bits_per_character"] == val["bits_per_byte"]
-    low, high = val["interval"]["loss"]
-    assert low < val["loss"] < high
+    val = result.val
+    assert val.n_tokens == len(tokens) - 1 == 1199
+    assert val.n_bytes == val.n_characters == 1199  # the play is ASCII
+    assert val.loss == pytest.approx(slow_loss(model, tokens) / 1199, rel=1e-5)
+    assert val.perplexity == pytest.approx(math.exp(val.loss), rel=1e-12)
+    assert val.bits_per_byte == pytest.approx(val.loss / math.log(2), rel=1e-12)
+    assert val.bits_per_character == val.bits_per_byte
+    low, high = val.interval.loss
+    assert low < val.loss < high
 
 
 def test_positions_kinds_and_calibration_are_of_the_validation_split(evaluated):
     _, result, _ = evaluated
     for lines in (
-        result["by_position"],
-        result["by_kind"].values(),
-        result["calibration"]["bins"],
+        result.by_position,
+        result.by_kind.values(),
+        result.calibration.bins,
     ):
-        assert sum(line["n_tokens"] for line in lines) == 1199
-    for lines in (result["by_position"], result["by_kind"].values()):
-        nats = sum(line["loss"] * line["n_tokens"] for line in lines)
-        assert nats / 1199 == pytest.approx(result["val"]["loss"], rel=1e-9)
+        assert sum(line.n_tokens for line in lines) == 1199
+    for lines in (result.by_position, result.by_kind.values()):
+        nats = sum(line.loss * line.n_tokens for line in lines)
+        assert nats / 1199 == pytest.approx(result.val.loss, rel=1e-9)
 
 
 def test_of_the_training_split_as_many_windows_are_read_as_the_validation_split_has(
@@ -220,15 +224,15 @@ def test_of_the_training_split_as_many_windows_are_read_as_the_validation_split_
     model, result, _ = evaluated
     files = load(scene)
     n_windows = (len(files.val) - 1) // BLOCK
-    assert result["train"]["n_windows"] == n_windows
-    assert result["train"]["n_tokens"] == n_windows * BLOCK
+    assert result.train.n_windows == n_windows
+    assert result.train.n_tokens == n_windows * BLOCK
     n_train = (len(files.train) - 1) // BLOCK
     chosen = [round(i * (n_train - 1) / (n_windows - 1)) for i in range(n_windows)]
     nats = [slow_loss(model, files.train[BLOCK * w : BLOCK * (w + 1) + 1]) for w in chosen[:40]]
     starts = np.array(chosen[:40]) * BLOCK
     assert windows_loss(model, files.train, starts, SETTINGS).nats == pytest.approx(sum(nats))
     every = windows_loss(model, files.train, np.array(chosen) * BLOCK, SETTINGS)
-    assert result["train"]["loss"] == pytest.approx(every.mean, rel=1e-9)
+    assert result.train.loss == pytest.approx(every.mean, rel=1e-9)
 
 
 def test_nanogpts_estimates_stand_beside_the_exact_losses(evaluated, scene):
@@ -236,9 +240,9 @@ def test_nanogpts_estimates_stand_beside_the_exact_losses(evaluated, scene):
     files = load(scene)
     for split, tokens in (("train", files.train), ("val", files.val)):
         expected = nanogpt_estimate(model, tokens, SETTINGS)
-        assert result["nanogpt_estimate"][split] == expected
-        assert expected != result[split]["loss"]
-        assert expected == pytest.approx(result[split]["loss"], rel=0.2)
+        assert getattr(result.nanogpt_estimate, split) == expected
+        assert expected != getattr(result, split).loss
+        assert expected == pytest.approx(getattr(result, split).loss, rel=0.2)
 
 
 def test_the_excess_over_the_source_is_what_the_model_loses_beyond_the_plays_own_surprise(
@@ -247,18 +251,19 @@ def test_the_excess_over_the_source_is_what_the_model_loses_beyond_the_plays_own
     _, result, _ = evaluated
     bits = playwright.surprisal(playwright.write(12_000, seed=1))
     entropy = bits[10_801:].sum() / 1199
-    source = result["source"]
-    assert source["bits_per_byte"] == pytest.approx(entropy, rel=1e-9)
-    excess = result["val"]["bits_per_byte"] - entropy
-    assert source["excess_bits_per_byte"] == pytest.approx(excess, rel=1e-9)
-    assert source["excess_percent"] == pytest.approx(100 * excess / entropy, rel=1e-9)
+    source = result.source
+    assert source.bits_per_byte == pytest.approx(entropy, rel=1e-9)
+    excess = result.val.bits_per_byte - entropy
+    assert source.excess_bits_per_byte == pytest.approx(excess, rel=1e-9)
+    assert source.excess_percent == pytest.approx(100 * excess / entropy, rel=1e-9)
 
 
 def test_a_text_of_unknown_source_has_no_excess(write_dataset, tmp_path):
     dataset = write_dataset("so foul and fair a day I have not seen. " * 10)
     save(tmp_path / "model", dataset)
     result = evaluate("someone", dataset, tmp_path / "model", SETTINGS, tmp_path / "eval.json")
-    assert "source" not in result
+    assert result.source is None
+    assert "source" not in json.loads((tmp_path / "eval.json").read_text())
 
 
 def test_bits_per_byte_count_the_bytes_of_the_predicted_characters(write_dataset, tmp_path):
@@ -267,13 +272,13 @@ def test_bits_per_byte_count_the_bytes_of_the_predicted_characters(write_dataset
     model = save(tmp_path / "model", dataset)
     result = evaluate("someone", dataset, tmp_path / "model", SETTINGS, tmp_path / "eval.json")
     predicted = text[int(len(text) * 0.9) :][1:]
-    val = result["val"]
-    assert val["n_tokens"] == val["n_characters"] == len(predicted)
-    assert val["n_bytes"] == len(predicted.encode("utf-8")) > len(predicted)
+    val = result.val
+    assert val.n_tokens == val.n_characters == len(predicted)
+    assert val.n_bytes == len(predicted.encode("utf-8")) > len(predicted)
     nats = slow_loss(model, load(dataset).val)
     bits = nats / math.log(2)
-    assert val["bits_per_byte"] == pytest.approx(bits / val["n_bytes"], rel=1e-5)
-    assert val["bits_per_character"] == pytest.approx(bits / len(predicted), rel=1e-5)
+    assert val.bits_per_byte == pytest.approx(bits / val.n_bytes, rel=1e-5)
+    assert val.bits_per_character == pytest.approx(bits / len(predicted), rel=1e-5)
 
 
 def test_the_same_evaluation_gives_the_same_bytes(evaluated, scene, tmp_path):
@@ -285,7 +290,7 @@ def test_the_same_evaluation_gives_the_same_bytes(evaluated, scene, tmp_path):
 
 def test_the_summary_is_one_line_with_the_two_numbers_that_matter(evaluated):
     _, result, _ = evaluated
-    loss, bits = result["val"]["loss"], result["val"]["bits_per_byte"]
+    loss, bits = result.val.loss, result.val.bits_per_byte
     expected = f"validation loss {loss:.4f} nats per token, {bits:.4f} bits per byte"
     assert summary(result) == expected
 
@@ -300,24 +305,26 @@ def refuse(constant):
 def test_a_model_whose_logits_overflow_gets_nulls_where_it_has_no_numbers(scene, tmp_path):
     save(tmp_path / "model", scene, scale=1e30)
     result = evaluate("ruined", scene, tmp_path / "model", SETTINGS, tmp_path / "eval.json")
-    text = (tmp_path / "eval.json").read_text()
-    assert json.loads(text, parse_constant=refuse) == result
-    val = result["val"]
+    content = json.loads((tmp_path / "eval.json").read_text(), parse_constant=refuse)
+    assert content == result.content()
+    val = content["val"]
     assert [val[unit] for unit in ("loss", "perplexity", "bits_per_byte")] == [None, None, None]
     assert val["interval"]["loss"] == [None, None]
     assert val["n_tokens"] == 1199
-    assert result["copying"] is None
-    assert result["by_position"][0]["loss"] is None
-    assert result["source"]["excess_percent"] is None
+    assert content["copying"] is None
+    assert content["by_position"][0]["loss"] is None
+    assert content["source"]["excess_percent"] is None
+    assert math.isnan(read_record(tmp_path / "eval.json", Evaluation).val.loss)
     assert summary(result) == "validation loss is not a number"
 
 
-def test_a_loss_too_large_for_a_perplexity_is_told_without_one(scene, tmp_path):
+def test_a_loss_too_large_for_a_perplexity_is_reported_without_one(scene, tmp_path):
     save(tmp_path / "model", scene, scale=1e6)
     result = evaluate("wild", scene, tmp_path / "model", SETTINGS, tmp_path / "eval.json")
-    assert result["val"]["loss"] > 710
-    assert result["val"]["perplexity"] is None
-    assert result["copying"]["n_tokens"] == 32 * 128
+    assert result.val.loss > 710
+    assert math.isinf(result.val.perplexity)
+    assert json.loads((tmp_path / "eval.json").read_text())["val"]["perplexity"] is None
+    assert result.copying.n_tokens == 32 * 128
 
 
 def refusal(dataset, model_directory, tmp_path):

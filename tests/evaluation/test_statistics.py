@@ -8,11 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nanogpt.evaluation import statistics as statistics_module
-from nanogpt.evaluation.statistics import by_kind, by_position, calibration, interval, of_split
+from nanogpt.evaluation.statistics import (
+    bootstrap_interval,
+    loss_by_kind,
+    loss_by_position,
+    measure_calibration,
+    summarize_split,
+)
 from nanogpt.evaluation.survey import survey_split
-from nanogpt.evaluation.symbols import KINDS, Symbols, symbols
+from nanogpt.evaluation.symbols import KINDS, Symbols, describe_symbols
 from tests.data.test_tokenizers import BYTE_PAIRS
-from tests.evaluation.examples import BYTES, CHARACTERS, KIND_OF_ID, MEANING
+from tests.evaluation.examples import BYTES, CHARACTERS, KIND_OF_ID, SYMBOLS
 from tests.model.test_losses import (
     BLOCK,
     MODEL,
@@ -32,28 +38,28 @@ from tests.model.test_losses import (
 def test_each_token_but_the_first_is_predicted_exactly_once(n_tokens, seed, batch_size):
     tokens = make_tokens(n_tokens, 11, seed)
     changed = SETTINGS.model_copy(update={"batch_size": batch_size})
-    said = of_split(survey_split(MODEL, tokens, MEANING, changed))
-    assert said["n_tokens"] == n_tokens - 1
-    assert said["n_bytes"] == sum(BYTES[id_] for id_ in tokens[1:].tolist())
-    assert said["n_characters"] == sum(CHARACTERS[id_] for id_ in tokens[1:].tolist())
+    split = summarize_split(survey_split(MODEL, tokens, SYMBOLS, changed))
+    assert split.n_tokens == n_tokens - 1
+    assert split.n_bytes == sum(BYTES[id_] for id_ in tokens[1:].tolist())
+    assert split.n_characters == sum(CHARACTERS[id_] for id_ in tokens[1:].tolist())
     nats = slow_loss(MODEL, tokens)
-    assert said["loss"] == pytest.approx(nats / (n_tokens - 1), rel=1e-5)
-    assert said["perplexity"] == pytest.approx(math.exp(said["loss"]), rel=1e-12)
+    assert split.loss == pytest.approx(nats / (n_tokens - 1), rel=1e-5)
+    assert split.perplexity == pytest.approx(math.exp(split.loss), rel=1e-12)
     bits = nats / math.log(2)
-    assert said["bits_per_byte"] == pytest.approx(bits / said["n_bytes"], rel=1e-5)
-    assert said["bits_per_character"] == pytest.approx(bits / said["n_characters"], rel=1e-5)
+    assert split.bits_per_byte == pytest.approx(bits / split.n_bytes, rel=1e-5)
+    assert split.bits_per_character == pytest.approx(bits / split.n_characters, rel=1e-5)
 
 
 def test_a_model_that_knows_nothing_loses_the_logarithm_of_its_vocabulary():
     model = make_model(11, scale=0.0)
-    meaning = Symbols(np.ones((11, 3), dtype=int), KIND_OF_ID)
-    found = survey_split(model, make_tokens(300, 11), meaning, SETTINGS)
-    said = of_split(found)
-    assert said["loss"] == pytest.approx(math.log(11), rel=1e-7)
-    assert said["perplexity"] == pytest.approx(11, rel=1e-6)
-    assert said["bits_per_byte"] == pytest.approx(math.log2(11), rel=1e-6)
-    for line in [*by_position(found), *by_kind(found).values()]:
-        assert line["loss"] == pytest.approx(math.log(11), rel=1e-6)
+    symbols = Symbols(np.ones((11, 3), dtype=int), KIND_OF_ID)
+    found = survey_split(model, make_tokens(300, 11), symbols, SETTINGS)
+    split = summarize_split(found)
+    assert split.loss == pytest.approx(math.log(11), rel=1e-7)
+    assert split.perplexity == pytest.approx(11, rel=1e-6)
+    assert split.bits_per_byte == pytest.approx(math.log2(11), rel=1e-6)
+    for line in [*loss_by_position(found), *loss_by_kind(found).values()]:
+        assert line.loss == pytest.approx(math.log(11), rel=1e-6)
 
 
 # --- Bootstrap ------------------------------------------------------------------------------
@@ -71,12 +77,12 @@ def some_windows(n_windows, seed=0):
 def test_the_interval_holds_the_number_in_each_unit(n_windows, seed):
     windows = some_windows(n_windows, seed)
     nats, n_tokens, n_bytes, n_characters = windows.sum(0)
-    said = interval(windows)
+    interval = bootstrap_interval(windows)
     bits = nats / math.log(2)
     numbers = {"loss": nats / n_tokens, "bits_per_byte": bits / n_bytes}
     numbers["bits_per_character"] = bits / n_characters
     for unit, number in numbers.items():
-        low, high = said[unit]
+        low, high = getattr(interval, unit)
         assert low - 1e-9 <= number <= high + 1e-9
         assert low < high
 
@@ -84,11 +90,11 @@ def test_the_interval_holds_the_number_in_each_unit(n_windows, seed):
 @pytest.mark.parametrize("n_windows", [1, 5, 20])
 def test_few_windows_give_no_interval(n_windows):
     for unit in ("loss", "bits_per_byte", "bits_per_character"):
-        assert all(map(math.isnan, interval(some_windows(n_windows))[unit]))
+        assert all(map(math.isnan, getattr(bootstrap_interval(some_windows(n_windows)), unit)))
 
 
 def width(windows):
-    low, high = interval(windows)["bits_per_byte"]
+    low, high = bootstrap_interval(windows).bits_per_byte
     return high - low
 
 
@@ -105,7 +111,7 @@ def test_windows_that_resemble_their_neighbours_count_as_fewer():
 def test_the_interval_covers_the_source_of_the_text_in_nineteen_of_twenty_samples():
     covered = 0
     for seed in range(300):
-        low, high = interval(some_windows(500, seed))["loss"]
+        low, high = bootstrap_interval(some_windows(500, seed)).loss
         covered += low <= 30 / 16 <= high
     assert 0.91 <= covered / 300 <= 0.98
 
@@ -114,18 +120,18 @@ def test_the_interval_is_of_ratios_of_sums_not_of_mean_ratios():
     # All nats in windows with few bytes: the windows' own ratios are far from that of the sums.
     windows = np.array([[100.0, 10, 1, 1], [0.0, 10, 99, 99]] * 500)
     np.random.default_rng(1).shuffle(windows)
-    low, high = interval(windows)["bits_per_byte"]
+    low, high = bootstrap_interval(windows).bits_per_byte
     assert low < 1 / math.log(2) < high
     assert high < 2
 
 
 def test_memory_is_bounded_by_parts_that_change_nothing(monkeypatch):
     windows = some_windows(77)
-    expected = interval(windows)
+    expected = bootstrap_interval(windows)
     monkeypatch.setattr(statistics_module, "RESAMPLED_AT_ONCE", 300)
-    assert interval(windows) == expected
+    assert bootstrap_interval(windows) == expected
     monkeypatch.setattr(statistics_module, "RESAMPLED_AT_ONCE", 1)
-    assert interval(windows) == expected
+    assert bootstrap_interval(windows) == expected
 
 
 # --- By position ----------------------------------------------------------------------------
@@ -134,24 +140,24 @@ def test_memory_is_bounded_by_parts_that_change_nothing(monkeypatch):
 @pytest.mark.parametrize("block_size", [1, 2, 3, 4, 5, 16, 21])
 def test_buckets_of_positions_follow_each_other_to_the_end_of_the_window(block_size):
     model = make_model(11, block_size=block_size)
-    found = survey_split(model, make_tokens(200, 11), MEANING, SETTINGS)
-    buckets = by_position(found)
-    ranges = [(bucket["first"], bucket["last"]) for bucket in buckets]
+    found = survey_split(model, make_tokens(200, 11), SYMBOLS, SETTINGS)
+    buckets = loss_by_position(found)
+    ranges = [(bucket.first, bucket.last) for bucket in buckets]
     powers = [(0, 0), (1, 1), (2, 3), (4, 7), (8, 15), (16, 31)]
     expected = [(first, min(last, block_size - 1)) for first, last in powers if first < block_size]
     assert ranges == expected
-    assert sum(bucket["n_tokens"] for bucket in buckets) == 199
-    nats = sum(bucket["loss"] * bucket["n_tokens"] for bucket in buckets)
+    assert sum(bucket.n_tokens for bucket in buckets) == 199
+    nats = sum(bucket.loss * bucket.n_tokens for bucket in buckets)
     assert nats == pytest.approx(found.nats, rel=1e-12)
 
 
 def test_a_position_is_how_many_tokens_stand_before_the_last_that_is_read():
     tokens = make_tokens(90, 11)  # five windows, and nine tokens
     nats = slow_nats(MODEL, tokens)
-    for bucket in by_position(survey_split(MODEL, tokens, MEANING, SETTINGS)):
-        chosen = [n for i, n in enumerate(nats) if bucket["first"] <= i % BLOCK <= bucket["last"]]
-        assert bucket["n_tokens"] == len(chosen)
-        assert bucket["loss"] == pytest.approx(np.mean(chosen), rel=1e-5)
+    for bucket in loss_by_position(survey_split(MODEL, tokens, SYMBOLS, SETTINGS)):
+        chosen = [n for i, n in enumerate(nats) if bucket.first <= i % BLOCK <= bucket.last]
+        assert bucket.n_tokens == len(chosen)
+        assert bucket.loss == pytest.approx(np.mean(chosen), rel=1e-5)
 
 
 # --- By kind --------------------------------------------------------------------------------
@@ -159,17 +165,17 @@ def test_a_position_is_how_many_tokens_stand_before_the_last_that_is_read():
 
 def test_kinds_add_up_to_the_whole_and_those_that_do_not_occur_are_left_out():
     tokens = make_tokens(150, 11)
-    found = survey_split(MODEL, tokens, MEANING, SETTINGS)
-    kinds = by_kind(found)
+    found = survey_split(MODEL, tokens, SYMBOLS, SETTINGS)
+    kinds = loss_by_kind(found)
     assert list(kinds) == ["letters", "digits", "punctuation", "blank", "other"]
     nats = slow_nats(MODEL, tokens)
-    for name, said in kinds.items():
+    for name, kind in kinds.items():
         chosen = [n for n, id_ in zip(nats, tokens[1:], strict=True) if is_of(id_, name)]
-        assert said["n_tokens"] == len(chosen)
-        assert said["loss"] == pytest.approx(np.mean(chosen), rel=1e-5)
-        assert said["share_of_loss"] == pytest.approx(sum(chosen) / sum(nats), rel=1e-5)
-    assert sum(said["n_tokens"] for said in kinds.values()) == 149
-    assert sum(said["share_of_loss"] for said in kinds.values()) == pytest.approx(1, rel=1e-12)
+        assert kind.n_tokens == len(chosen)
+        assert kind.loss == pytest.approx(np.mean(chosen), rel=1e-5)
+        assert kind.share_of_loss == pytest.approx(sum(chosen) / sum(nats), rel=1e-5)
+    assert sum(kind.n_tokens for kind in kinds.values()) == 149
+    assert sum(kind.share_of_loss for kind in kinds.values()) == pytest.approx(1, rel=1e-12)
 
 
 def is_of(id_, kind):
@@ -181,44 +187,46 @@ def is_of(id_, kind):
 
 def test_calibration_is_that_of_a_slow_loop():
     tokens, model = make_tokens(200, 11), make_model(11, scale=20)
-    said = calibration(survey_split(model, tokens, MEANING, SETTINGS))
+    calibration = measure_calibration(survey_split(model, tokens, SYMBOLS, SETTINGS))
     in_bins = [[] for _ in range(10)]
     for i in range(1, len(tokens)):
         p = np.exp(log_probabilities(model, tokens[(i - 1) // BLOCK * BLOCK : i]))
         in_bins[math.ceil(p.max() * 10) - 1].append((p.max(), p.argmax() == tokens[i]))
     assert sum(map(bool, in_bins)) > 7
     error = 0
-    for i, (line, members) in enumerate(zip(said["bins"], in_bins, strict=True)):
-        assert (line["low"], line["high"]) == (i / 10, (i + 1) / 10)
-        assert line["n_tokens"] == len(members)
+    for i, (line, members) in enumerate(zip(calibration.bins, in_bins, strict=True)):
+        assert (line.low, line.high) == (i / 10, (i + 1) / 10)
+        assert line.n_tokens == len(members)
         if members:
             confidence, accuracy = np.mean(members, axis=0)
-            assert line["confidence"] == pytest.approx(confidence, rel=1e-4)
-            assert line["accuracy"] == pytest.approx(accuracy, rel=1e-12)
+            assert line.confidence == pytest.approx(confidence, rel=1e-4)
+            assert line.accuracy == pytest.approx(accuracy, rel=1e-12)
             error += len(members) / 199 * abs(confidence - accuracy)
         else:
-            assert math.isnan(line["confidence"])  # null in eval.json
-            assert math.isnan(line["accuracy"])
-    assert said["expected_calibration_error"] == pytest.approx(error, rel=1e-3)
+            assert math.isnan(line.confidence)  # null in eval.json
+            assert math.isnan(line.accuracy)
+    assert calibration.expected_calibration_error == pytest.approx(error, rel=1e-3)
     right = [right for members in in_bins for _, right in members]
-    assert said["accuracy"] == pytest.approx(np.mean(right), rel=1e-12)
+    assert calibration.accuracy == pytest.approx(np.mean(right), rel=1e-12)
 
 
 def test_a_model_that_knows_nothing_is_as_sure_as_a_guess_and_right_as_often_as_its_guess_occurs():
     tokens = make_tokens(3000, 11)
-    said = calibration(survey_split(make_model(11, scale=0.0), tokens, MEANING, SETTINGS))
-    assert said["bins"][0]["n_tokens"] == 2999
-    assert said["bins"][0]["confidence"] == pytest.approx(1 / 11, rel=1e-6)
+    calibration = measure_calibration(
+        survey_split(make_model(11, scale=0.0), tokens, SYMBOLS, SETTINGS)
+    )
+    assert calibration.bins[0].n_tokens == 2999
+    assert calibration.bins[0].confidence == pytest.approx(1 / 11, rel=1e-6)
     often = (tokens[1:] == 0).mean()
-    assert said["accuracy"] == said["bins"][0]["accuracy"] == pytest.approx(often)
-    assert said["expected_calibration_error"] == pytest.approx(abs(often - 1 / 11), rel=1e-4)
+    assert calibration.accuracy == calibration.bins[0].accuracy == pytest.approx(often)
+    assert calibration.expected_calibration_error == pytest.approx(abs(often - 1 / 11), rel=1e-4)
 
 
 def test_a_split_of_nothing_but_ends_of_texts_has_no_bits_per_byte():
     tokens = np.full(40, BYTE_PAIRS.vocab_size - 1, dtype=np.uint16)
     model = make_model(BYTE_PAIRS.vocab_size)
-    found = survey_split(model, tokens, symbols(BYTE_PAIRS), SETTINGS)
-    said = of_split(found)
-    assert said["loss"] > 0
-    assert math.isinf(said["bits_per_byte"])  # null in eval.json
-    assert list(by_kind(found)) == ["end_of_text"]
+    found = survey_split(model, tokens, describe_symbols(BYTE_PAIRS), SETTINGS)
+    split = summarize_split(found)
+    assert split.loss > 0
+    assert math.isinf(split.bits_per_byte)  # null in eval.json
+    assert list(loss_by_kind(found)) == ["end_of_text"]

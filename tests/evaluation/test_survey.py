@@ -2,9 +2,9 @@
 
 import pytest
 
-from nanogpt.evaluation.survey import survey, survey_split
+from nanogpt.evaluation.survey import survey_split, survey_windows
 from nanogpt.model.losses import window_starts, windows_loss
-from tests.evaluation.examples import MEANING
+from tests.evaluation.examples import SYMBOLS
 from tests.model.test_losses import (
     BLOCK,
     MODEL,
@@ -17,7 +17,7 @@ from tests.model.test_losses import (
 @pytest.mark.parametrize("n_tokens", [17, 18, 32, 33, 34, 48, 49, 50])
 def test_splits_around_whole_windows_are_read_to_their_end(n_tokens):
     tokens = make_tokens(n_tokens, 11)
-    found = survey_split(MODEL, tokens, MEANING, SETTINGS)
+    found = survey_split(MODEL, tokens, SYMBOLS, SETTINGS)
     nats = slow_nats(MODEL, tokens)
     assert found.nats == pytest.approx(sum(nats), rel=1e-5)
     windows = [nats[first : first + BLOCK] for first in range(0, len(nats), BLOCK)]
@@ -29,8 +29,8 @@ def test_splits_around_whole_windows_are_read_to_their_end(n_tokens):
 def test_the_batch_size_changes_nothing_that_is_said(batch_size):
     tokens = make_tokens(501, 11)
     other = SETTINGS.model_copy(update={"batch_size": batch_size})
-    expected = survey_split(MODEL, tokens, MEANING, SETTINGS)
-    found = survey_split(MODEL, tokens, MEANING, other)
+    expected = survey_split(MODEL, tokens, SYMBOLS, SETTINGS)
+    found = survey_split(MODEL, tokens, SYMBOLS, other)
     for name in ("nats", "windows", "positions", "kinds", "bins"):
         assert getattr(found, name) == pytest.approx(getattr(expected, name), rel=1e-5)
 
@@ -38,5 +38,5 @@ def test_the_batch_size_changes_nothing_that_is_said(batch_size):
 def test_the_loss_is_to_the_bit_what_training_measures():
     tokens = make_tokens(300, 11)
     starts = window_starts(300, BLOCK, 9)
-    found = survey(MODEL, tokens, [(starts, BLOCK)], MEANING, SETTINGS)
+    found = survey_windows(MODEL, tokens, [(starts, BLOCK)], SYMBOLS, SETTINGS)
     assert found.nats == windows_loss(MODEL, tokens, starts, SETTINGS).nats

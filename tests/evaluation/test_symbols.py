@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from nanogpt.data.tokenizers import ByteTokenizer
-from nanogpt.evaluation.symbols import KINDS, kind_of, symbols
+from nanogpt.evaluation.symbols import KINDS, describe_symbols, kind_of
 from tests.data.test_tokenizers import BYTE_PAIRS
 
 TEXTS_OF_KINDS = {
@@ -28,7 +28,7 @@ def test_parts_of_characters_are_of_no_kind(text):
 
 
 def test_of_bytes_those_beyond_ascii_are_of_no_kind():
-    names = [KINDS[kind] for kind in symbols(ByteTokenizer()).kinds]
+    names = [KINDS[kind] for kind in describe_symbols(ByteTokenizer()).kinds]
     assert set(names[0x80:]) == {"other"}
     for byte, kind in (
         (b"a", "letters"),
@@ -40,8 +40,8 @@ def test_of_bytes_those_beyond_ascii_are_of_no_kind():
 
 
 def test_only_the_last_token_of_byte_pairs_is_the_end_of_a_text():
-    meaning = symbols(BYTE_PAIRS)
-    assert np.flatnonzero(meaning.kinds == KINDS.index("end_of_text")).tolist() == [
+    symbols = describe_symbols(BYTE_PAIRS)
+    assert np.flatnonzero(symbols.kinds == KINDS.index("end_of_text")).tolist() == [
         BYTE_PAIRS.vocab_size - 1
     ]
-    assert meaning.counts[-1].tolist() == [1, 0, 0]
+    assert symbols.counts[-1].tolist() == [1, 0, 0]
