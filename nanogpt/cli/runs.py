@@ -70,7 +70,7 @@ def bench(run: Positional[str], config_file: Path = HERE.config_file) -> None:
     made = Project(config_file.parent).datasets / asked.dataset
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "bench.json"
-        print_json(measure(run, made, asked.model, train, asked.bench, sample, path))
+        print_json(measure(run, made, asked.model, train, asked.bench, sample, path).content())
 
 
 @app.command

@@ -1,8 +1,8 @@
 """The benchmark: how fast this machine trains a run's model and samples from it.
 
-A step is a training's: the same batch, operations and loss. One micro-batch makes it, whatever
-gradient_accumulation_steps says. The speed is held against that of plain matrix products, measured
-by the same process, not against a data sheet.
+A step is a training's: the same batch, operations and loss. It has one micro-batch, whatever
+gradient_accumulation_steps says. The speed is compared with that of plain matrix products, measured
+by the same process, not with a data sheet's.
 """
 
 import math
@@ -11,15 +11,17 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from nanogpt.artifacts.records.base import write_record
+from nanogpt.artifacts.records.benchmarks import Benchmark, Generation, Percentiles, StepSeconds
 from nanogpt.config.schema import BenchSettings, ModelSettings, SampleSettings, TrainSettings
 from nanogpt.data import batches as dataset
-from nanogpt.files.atomic import write_json
+from nanogpt.data.batches import TokenFiles
+from nanogpt.evaluation.model_summary import summarize_model
 from nanogpt.inference.sampling import generate
 from nanogpt.model.gpt import GPT
 from nanogpt.model.kernels import linear
@@ -28,11 +30,9 @@ from nanogpt.training.optimizers import configure_adamw
 from nanogpt.training.schedules import learning_rate_at
 from nanogpt.training.step import Forward, compiled, optimizer_step, use_cuda_settings
 
-PARTS = ("forward", "backward", "optimizer")
-
 # Widths of square matrices: the small ones saturate a CPU, the large ones a GPU.
 GEMM_SIZES = (1024, 2048, 3072, 4096, 8192)
-GEMM_SECONDS = 0.4  # for each size; a size of which one product takes longer is left out
+GEMM_SECONDS = 0.4  # for each size; a size whose product takes longer than that is left out
 
 GENERATED_BATCH = 10  # rows, beside a single one: as many samples as nanoGPT's sample.py draws
 GENERATED_TOKENS = 128  # of each row, at most
@@ -48,88 +48,102 @@ def bench(
     sample_settings: SampleSettings,
     path: Path,
     threads: int | None = None,
-) -> dict[str, Any]:
+) -> Benchmark:
     """Measure training and sampling of a new model; writes bench.json to `path` and returns it.
 
-    train_settings, sample_settings: with device and dtype resolved. Times are in
-    seconds, of steps one by one: median, 10th and 90th percentile. `step` is the whole, the drawing
-    of its batch included; `forward` has the loss, `optimizer` the clipping. Memory is the
-    process's peak until training ends (resident on a CPU, PyTorch's on a GPU), so a process should
-    measure one run.
-
-    threads: that compute, as many as PyTorch likes if none is given.
+    train_settings, sample_settings: with device and dtype resolved. threads: that compute; none:
+    as many as PyTorch likes. Memory is the process's peak, so a process should measure one run.
 
     Errors: UserError for a dataset shorter than a window, or a missing compiler.
     """
     if threads:
         torch.set_num_threads(threads)
-    settings = train_settings.model_copy(
-        update={
-            "batch_size": bench_settings.batch_size or train_settings.batch_size,
-            "gradient_accumulation_steps": 1,
-            "seed": bench_settings.seed,
-        }
-    )
+    settings = _step_settings(train_settings, bench_settings)
     files = dataset.load(dataset_directory)
     block_size, vocab_size = model_settings.block_size, files.tokenizer.vocab_size
-    real = bench_settings.data == "real"
-    if real:
-        dataset.check_block_size(files, block_size, dataset_directory.name)
-
-    def draw(step: int) -> NDArray[np.int64]:
-        rows, seed = settings.batch_size, settings.seed
-        if real:
-            return dataset.batch(files.train, block_size, rows, seed, step)
-        return np.random.default_rng([seed, step]).integers(vocab_size, size=(rows, block_size + 1))
-
+    draw = _windows_by_step(files, dataset_directory.name, block_size, settings, bench_settings)
     use_cuda_settings(settings)
     torch.manual_seed(settings.seed)
     model = GPT(model_settings, vocab_size).to(settings.device)
     seconds, loss = _time_steps(model, draw, settings, bench_settings)
     peak_memory = _peak_memory_bytes(settings.device)  # of training: the rest can take more
     gemm = gemm_flops_per_second(settings.device, settings.dtype)
-    tokens_per_second = settings.batch_size * block_size / seconds["step"]["median"]
+    tokens_per_second = settings.batch_size * block_size / seconds.step.median
     flops = flops_per_token(model_settings, vocab_size)
     # Weights that diverged would have no probabilities to draw from.
     untrained = GPT(model_settings, vocab_size).to(sample_settings.device)
-    result: dict[str, Any] = {
-        "run": run,
-        "dataset": dataset_directory.name,
-        "model": {
-            "n_parameters": model.n_parameters(),
-            "vocab_size": vocab_size,
-            **model_settings.model_dump(),
-        },
-        "device": settings.device,
-        "dtype": settings.dtype,
-        "compile": settings.compile,
-        "threads": torch.get_num_threads(),
-        "batch_size": settings.batch_size,
-        "data": bench_settings.data,
-        "burn_in": bench_settings.burn_in,
-        "steps": bench_settings.steps,
-        "seconds": seconds,
-        "tokens_per_second": tokens_per_second,
-        "flops_per_token": flops,
-        "flops_per_second": tokens_per_second * flops,
-        "gemm_flops_per_second": gemm,
-        "mfu": tokens_per_second * flops / gemm,
-        "peak_memory_bytes": peak_memory,
-        "loss": loss if math.isfinite(loss) else None,  # JSON has no NaN or infinity
-        "generation": _time_generation(untrained, 1, sample_settings),
-        "batch_generation": _time_generation(untrained, GENERATED_BATCH, sample_settings),
-    }
-    write_json(path, result)
-    return result
-
-
-def summary(result: dict[str, Any]) -> str:
-    """What bench.json says, in one line."""
-    return (
-        f"{result['tokens_per_second']:,.0f} tokens/s in training "
-        f"(MFU {result['mfu']:.2f}), "
-        f"{result['generation']['tokens_per_second']:,.0f} tokens/s sampling one stream"
+    benchmark = Benchmark(
+        run=run,
+        dataset=dataset_directory.name,
+        model=summarize_model(model),
+        device=settings.device,
+        dtype=settings.dtype,
+        compile=settings.compile,
+        threads=torch.get_num_threads(),
+        batch_size=settings.batch_size,
+        data=bench_settings.data,
+        burn_in=bench_settings.burn_in,
+        steps=bench_settings.steps,
+        seconds=seconds,
+        tokens_per_second=tokens_per_second,
+        flops_per_token=flops,
+        flops_per_second=tokens_per_second * flops,
+        gemm_flops_per_second=gemm,
+        mfu=tokens_per_second * flops / gemm,
+        peak_memory_bytes=peak_memory,
+        loss=loss,
+        generation=_time_generation(untrained, 1, sample_settings),
+        batch_generation=_time_generation(untrained, GENERATED_BATCH, sample_settings),
     )
+    write_record(path, benchmark)
+    return benchmark
+
+
+def summary(benchmark: Benchmark) -> str:
+    """The speeds that matter, in one line."""
+    return (
+        f"{benchmark.tokens_per_second:,.0f} tokens/s in training "
+        f"(MFU {benchmark.mfu:.2f}), "
+        f"{benchmark.generation.tokens_per_second:,.0f} tokens/s sampling one stream"
+    )
+
+
+def _step_settings(train: TrainSettings, bench: BenchSettings) -> TrainSettings:
+    """The settings of a timed step."""
+    return train.model_copy(
+        update={
+            "batch_size": bench.batch_size or train.batch_size,
+            "gradient_accumulation_steps": 1,
+            "seed": bench.seed,
+        }
+    )
+
+
+def _windows_by_step(
+    files: TokenFiles,
+    name: str,
+    block_size: int,
+    settings: TrainSettings,
+    bench_settings: BenchSettings,
+) -> Callable[[int], NDArray[np.int64]]:
+    """A function that gives a step's windows, (batch_size, block_size + 1).
+
+    They are drawn from dataset `name` as training draws them, or of random tokens, which need no
+    text as long as a window.
+    """
+    n_rows, seed = settings.batch_size, settings.seed
+
+    def draw_real(step: int) -> NDArray[np.int64]:
+        return dataset.batch(files.train, block_size, n_rows, seed, step)
+
+    def draw_random(step: int) -> NDArray[np.int64]:
+        random = np.random.default_rng([seed, step])
+        return random.integers(files.tokenizer.vocab_size, size=(n_rows, block_size + 1))
+
+    if bench_settings.data == "random":
+        return draw_random
+    dataset.check_block_size(files, block_size, name)
+    return draw_real
 
 
 def _time_steps(
@@ -137,11 +151,11 @@ def _time_steps(
     draw: Callable[[int], NDArray[np.int64]],
     settings: TrainSettings,
     bench_settings: BenchSettings,
-) -> tuple[dict[str, dict[str, float]], float]:
+) -> tuple[StepSeconds, float]:
     """Seconds of a step and of its parts, and the last whole step's loss. draw: a step's windows.
 
     The parts are timed apart from whole steps, a quarter as often: to time them a GPU must be
-    waited for, and training does not wait there.
+    waited for, and training doesn't wait there.
     """
     forward: Forward = compiled(model) if settings.compile else model
     optimizer = configure_adamw(model, settings)
@@ -168,19 +182,23 @@ def _time_steps(
             done("")
             optimizer_step(*arguments, done)
             parts.append(np.diff(moments).tolist())
-    times = dict(zip(PARTS, np.transpose(parts), strict=True))
-    times["step"] = np.array(whole[bench_settings.burn_in :])
-    seconds = {
-        part: dict(
-            zip(("p10", "median", "p90"), np.percentile(t, [10, 50, 90]).tolist(), strict=True)
-        )
-        for part, t in times.items()
-    }
+    forward_times, backward_times, optimizer_times = np.transpose(parts)
+    seconds = StepSeconds(
+        forward=_percentiles(forward_times),
+        backward=_percentiles(backward_times),
+        optimizer=_percentiles(optimizer_times),
+        step=_percentiles(np.array(whole[bench_settings.burn_in :])),
+    )
     return seconds, final_loss
 
 
+def _percentiles(times: NDArray[np.float64]) -> Percentiles:
+    p10, median, p90 = np.percentile(times, [10, 50, 90]).tolist()
+    return Percentiles(p10=p10, median=median, p90=p90)
+
+
 def _now(device: str) -> float:
-    """Seconds on a clock, when the device has done what it was given."""
+    """Seconds on a clock, once the device has finished its work."""
     if device != "cpu":
         torch.accelerator.synchronize(device)
     return time.perf_counter()
@@ -189,7 +207,7 @@ def _now(device: str) -> float:
 def gemm_flops_per_second(device: str, dtype: str) -> float:
     """The most FLOPs a second that products of square matrices reach, computed as the model's are.
 
-    The best of all, as what else the machine does can only slow them down.
+    The best of all, because other work of the machine can only slow them down.
     """
     kind = torch.bfloat16 if dtype == "bfloat16" else torch.float32
     best = 0.0
@@ -208,11 +226,11 @@ def gemm_flops_per_second(device: str, dtype: str) -> float:
     return best
 
 
-def _time_generation(model: GPT, batch_size: int, settings: SampleSettings) -> dict[str, Any]:
+def _time_generation(model: GPT, batch_size: int, settings: SampleSettings) -> Generation:
     """Tokens a second that sampling draws, of all rows together, from a prompt of one token."""
-    asked = settings.model_copy(update={"max_new_tokens": GENERATED_TOKENS + 1})
+    longer = settings.model_copy(update={"max_new_tokens": GENERATED_TOKENS + 1})
     prompt = torch.zeros(batch_size, 1, dtype=torch.int64, device=settings.device)
-    tokens = generate(model, prompt, asked)
+    tokens = generate(model, prompt, longer)
     next(tokens)  # the first pays for allocations that later ones reuse
     start = _now(settings.device)
     n_tokens = 0
@@ -221,15 +239,16 @@ def _time_generation(model: GPT, batch_size: int, settings: SampleSettings) -> d
         if time.perf_counter() - start > GENERATION_SECONDS:
             break
     seconds = _now(settings.device) - start
-    return {
-        "batch_size": batch_size,
-        "dtype": settings.dtype,
-        "max_new_tokens": n_tokens,
-        "tokens_per_second": batch_size * n_tokens / seconds,
-    }
+    return Generation(
+        batch_size=batch_size,
+        dtype=settings.dtype,
+        max_new_tokens=n_tokens,
+        tokens_per_second=batch_size * n_tokens / seconds,
+    )
 
 
 def _peak_memory_bytes(device: str) -> int:
+    """The process's peak so far: PyTorch's memory on a GPU, resident memory elsewhere."""
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

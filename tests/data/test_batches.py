@@ -16,9 +16,9 @@ from nanogpt.data.batches import batch, check_block_size, load, windows
 from nanogpt.data.preparing import prepare
 from nanogpt.data.tokenizers import ByteTokenizer
 from nanogpt.errors import UserError
-from nanogpt.evaluation.evaluate import windows_loss
 from nanogpt.files.atomic import write_json
 from nanogpt.model.gpt import GPT
+from nanogpt.model.losses import windows_loss
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -1,6 +1,7 @@
 """The benchmark times the steps that training makes, and its figures agree with one another."""
 
 import json
+import math
 
 import pytest
 
@@ -36,7 +37,7 @@ def _little_work(monkeypatch):
 
 @pytest.fixture
 def run_bench(play, tmp_path):
-    """A function: settings that differ from the above in, what bench says out."""
+    """A function: settings that differ from the above in, the benchmark out."""
 
     def run(dataset=play, **changes):
         def changed(settings):
@@ -61,71 +62,69 @@ def test_a_timed_step_is_the_one_that_training_makes(dtype, run_bench, play, tmp
     assert len(set(losses)) == len(losses) == 5
     for burn_in, steps in ((0, 1), (1, 1), (1, 2), (0, 4), (4, 1)):
         timed = run_bench(dtype=dtype, bench={"burn_in": burn_in, "steps": steps})
-        assert timed["loss"] == losses[burn_in + steps - 1]
+        assert timed.loss == losses[burn_in + steps - 1]
 
 
 def test_the_file_says_what_was_measured_and_on_what(run_bench, play, tmp_path):
     result = run_bench(bench={"seed": 7})
-    assert result == read_json(tmp_path / "results/bench.json")
-    assert result["run"] == "r"
-    assert result["dataset"] == play.name
-    assert result["model"] == {
+    assert result.content() == read_json(tmp_path / "results/bench.json")
+    assert result.run == "r"
+    assert result.dataset == play.name
+    assert result.model.content() == {
         "n_parameters": 32 * (59 + 16) + 2 * (12 * 32**2 + 2 * 32) + 32,
         "vocab_size": 59,
         **MODEL.model_dump(),
     }
-    assert (result["device"], result["dtype"], result["compile"]) == ("cpu", "float32", False)
-    assert result["threads"] == 1
-    assert (result["burn_in"], result["steps"], result["data"]) == (1, 3, "real")
-    assert result["peak_memory_bytes"] > 50e6  # torch alone takes more
-    for part in (result["generation"], result["batch_generation"]):
-        assert part["max_new_tokens"] == 4
-        assert part["tokens_per_second"] > 0
-    assert result["generation"]["batch_size"] == 1
-    assert result["batch_generation"]["batch_size"] == 10
+    assert (result.device, result.dtype, result.compile) == ("cpu", "float32", False)
+    assert result.threads == 1
+    assert (result.burn_in, result.steps, result.data) == (1, 3, "real")
+    assert result.peak_memory_bytes > 50e6  # torch alone takes more
+    for part in (result.generation, result.batch_generation):
+        assert part.max_new_tokens == 4
+        assert part.tokens_per_second > 0
+    assert result.generation.batch_size == 1
+    assert result.batch_generation.batch_size == 10
 
 
 def test_speeds_follow_from_the_median_step(run_bench):
     result = run_bench()
-    step = result["seconds"]["step"]["median"]
-    assert result["tokens_per_second"] == pytest.approx(4 * 16 / step)
-    assert result["flops_per_token"] == flops_per_token(MODEL, 59)
-    assert result["flops_per_second"] == pytest.approx(
-        result["tokens_per_second"] * result["flops_per_token"]
+    step = result.seconds.step.median
+    assert result.tokens_per_second == pytest.approx(4 * 16 / step)
+    assert result.flops_per_token == flops_per_token(MODEL, 59)
+    assert result.flops_per_second == pytest.approx(
+        result.tokens_per_second * result.flops_per_token
     )
-    assert result["mfu"] == pytest.approx(
-        result["flops_per_second"] / result["gemm_flops_per_second"]
-    )
+    assert result.mfu == pytest.approx(result.flops_per_second / result.gemm_flops_per_second)
 
 
 def test_the_parts_of_a_step_are_no_longer_than_the_step(run_bench):
-    seconds = run_bench(bench={"steps": 1})["seconds"]
-    parts = [seconds[part]["median"] for part in ("forward", "backward", "optimizer")]
+    seconds = run_bench(bench={"steps": 1}).seconds
+    parts = [getattr(seconds, part).median for part in ("forward", "backward", "optimizer")]
     assert min(parts) > 0
-    assert sum(parts) <= seconds["step"]["median"]
+    assert sum(parts) <= seconds.step.median
 
 
 def test_half_of_the_steps_lie_around_the_median(run_bench):
-    for spread in run_bench(bench={"steps": 5})["seconds"].values():
-        assert 0 < spread["p10"] <= spread["median"] <= spread["p90"]
+    for spread in dict(run_bench(bench={"steps": 5}).seconds).values():
+        assert 0 < spread.p10 <= spread.median <= spread.p90
 
 
 def test_steps_of_the_burn_in_are_not_timed(run_bench, monkeypatch):
     def steps_that_grow(burn_in):
         clock = iter(range(10_000))
         monkeypatch.setattr(bench_module, "_now", lambda _: float(next(clock) ** 2))
-        return run_bench(bench={"burn_in": burn_in})["seconds"]["step"]
+        return run_bench(bench={"burn_in": burn_in}).seconds.step
 
-    assert steps_that_grow(20)["p10"] > 4 * steps_that_grow(0)["p90"]
+    assert steps_that_grow(20).p10 > 4 * steps_that_grow(0).p90
 
 
 def test_the_batch_is_trains_unless_bench_has_its_own(run_bench):
-    assert run_bench()["batch_size"] == 4
-    assert run_bench(bench={"batch_size": 3})["batch_size"] == 3
+    assert run_bench().batch_size == 4
+    assert run_bench(bench={"batch_size": 3}).batch_size == 3
 
 
 def test_a_step_is_one_micro_batch(run_bench):
-    assert run_bench(gradient_accumulation_steps=4)["loss"] == run_bench()["loss"]
+    assert run_bench(gradient_accumulation_steps=4).loss == run_bench().loss
 
 
 def test_random_tokens_need_no_text_as_long_as_a_window(run_bench, write_dataset):
@@ -133,20 +132,21 @@ def test_random_tokens_need_no_text_as_long_as_a_window(run_bench, write_dataset
     with pytest.raises(UserError, match="fewer than one window of block_size 16"):
         run_bench(short)
     result = run_bench(short, bench={"data": "random"})
-    assert result["data"] == "random"
-    assert result["tokens_per_second"] > 0
-    assert result["loss"] > 1
+    assert result.data == "random"
+    assert result.tokens_per_second > 0
+    assert result.loss > 1
 
 
 def test_the_seed_chooses_the_random_tokens(run_bench):
-    losses = [run_bench(bench={"data": "random", "seed": seed})["loss"] for seed in (1, 1, 2)]
+    losses = [run_bench(bench={"data": "random", "seed": seed}).loss for seed in (1, 1, 2)]
     assert losses[0] == losses[1] != losses[2]
 
 
-def test_a_loss_that_is_no_number_does_not_lose_the_figures(run_bench):
+def test_a_loss_that_is_not_a_number_keeps_the_other_figures(run_bench, tmp_path):
     result = run_bench(learning_rate=1e30, decay_lr=False, bench={"steps": 4})
-    assert result["loss"] is None
-    assert result["tokens_per_second"] > 0
+    assert not math.isfinite(result.loss)
+    assert read_json(tmp_path / "results/bench.json")["loss"] is None
+    assert result.tokens_per_second > 0
 
 
 def test_nothing_but_its_file_is_written(run_bench, play, tmp_path):
@@ -158,35 +158,34 @@ def test_nothing_but_its_file_is_written(run_bench, play, tmp_path):
 
 def test_generation_ends_after_its_time(run_bench, monkeypatch):
     monkeypatch.setattr(bench_module, "GENERATION_SECONDS", 0.0)
-    assert run_bench()["generation"]["max_new_tokens"] == 1
+    assert run_bench().generation.max_new_tokens == 1
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_sizes_that_take_too_long_are_not_multiplied(dtype, monkeypatch):
-    asked = []
+    sizes = []
 
     def linear(x, weight):
-        asked.append(len(x))
+        sizes.append(len(x))
         return x @ weight.T
 
     monkeypatch.setattr(bench_module, "linear", linear)
     monkeypatch.setattr(bench_module, "GEMM_SIZES", (64, 128, 2**40))
     assert gemm_flops_per_second("cpu", dtype) > 0
-    assert set(asked) == {64, 128}
+    assert set(sizes) == {64, 128}
 
 
-def test_the_summary_is_one_line():
-    result = {
-        "tokens_per_second": 38_000.4,
-        "mfu": 0.314,
-        "generation": {"tokens_per_second": 950.2},
-    }
+def test_the_summary_is_one_line(run_bench):
+    result = run_bench()
+    figures = {"tokens_per_second": 38_000.4, "mfu": 0.314}
+    stream = result.generation.model_copy(update={"tokens_per_second": 950.2})
+    result = result.model_copy(update={**figures, "generation": stream})
     assert summary(result) == (
         "38,000 tokens/s in training (MFU 0.31), 950 tokens/s sampling one stream"
     )
 
 
 def test_sampling_is_timed_as_sample_does_it(run_bench):
-    said = run_bench(dtype="bfloat16", sample_dtype="float32")
-    assert said["dtype"] == "bfloat16"
-    assert said["generation"]["dtype"] == said["batch_generation"]["dtype"] == "float32"
+    result = run_bench(dtype="bfloat16", sample_dtype="float32")
+    assert result.dtype == "bfloat16"
+    assert result.generation.dtype == result.batch_generation.dtype == "float32"

@@ -727,4 +727,4 @@ def test_a_ruined_model_can_still_be_evaluated(training, play, tiny, tmp_path):
     assert training.metrics[-1]["val_loss"] > 710
     settings = EvalSettings(eval_iters=2, device="cpu")
     result = evaluate("tiny", play, training.model_directory, settings, tmp_path / "eval.json")
-    assert result["val"]["loss"] > 710
+    assert result.val.loss > 710

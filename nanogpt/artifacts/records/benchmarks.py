@@ -13,7 +13,10 @@ class Percentiles(Record):
 
 
 class StepSeconds(Record):
-    """Seconds of a step's parts, and of whole steps."""
+    """Seconds of a step's parts, and of whole steps, which were timed apart.
+
+    forward: with the loss. optimizer: with the clipping. step: with the drawing of its batch.
+    """
 
     forward: Percentiles
     backward: Percentiles
@@ -31,7 +34,11 @@ class Generation(Record):
 
 
 class Benchmark(Record):
-    """bench.json of a run. mfu: share of the machine's measured rate of matrix products."""
+    """bench.json of a run.
+
+    mfu: share of the machine's measured rate of matrix products. peak_memory_bytes: until training
+    ended. loss: of the last timed step, nats per token.
+    """
 
     run: str
     dataset: str

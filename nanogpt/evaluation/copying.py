@@ -1,0 +1,159 @@
+"""How much of what a model writes is copied from the training text."""
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from nanogpt.artifacts.records.evaluations import CopiedShares, Copying, CopyingSettings
+from nanogpt.config.parameters import complete
+from nanogpt.config.schema import EvalSettings, SampleSettings
+from nanogpt.data import batches as dataset
+from nanogpt.data.tokenizers import Tokens
+from nanogpt.inference.sampling import generate
+from nanogpt.model.gpt import GPT
+from nanogpt.model.losses import window_starts
+
+# How the text is generated that is searched for copies. These aren't the run's own settings of
+# samples, so that all runs compare and a change of those evaluates nothing again. Temperature 1
+# without top_k is the model's own distribution. Each setting is given, because eval.json must not
+# change with a default of SampleSettings; one that is added later has its neutral value here.
+COPYING = complete(
+    SampleSettings,
+    {
+        "start": "\n",  # not used: the prompts are tokens of the validation split
+        "num_samples": 32,
+        "max_new_tokens": 128,
+        "temperature": 1.0,
+        "top_k": 0,
+        "seed": 1337,
+        "unknown": "error",  # not used: no prompt is encoded
+        "device": "cpu",  # replaced by the evaluation's, as is dtype
+        "dtype": "float32",
+    },
+)
+PROMPT_TOKENS = 16
+NGRAMS = (8, 16, 32)  # tokens; CopiedShares has a field for each
+SEARCHED_AT_ONCE = 1 << 16  # tokens of the training split
+FILTER_BITS = 18
+SEED = 1337  # of the hashes
+
+
+def measure_copying(
+    model: GPT, train: Path, n_train: int, val: Tokens, settings: EvalSettings
+) -> Copying:
+    """Which share of the n-grams that the model writes is in the training split.
+
+    train: the file of its n_train tokens, in val's dtype. The prompts are spread evenly over the
+    validation split. How that continues after them is the reference: the share of a text that
+    wasn't copied.
+    """
+    length = min(PROMPT_TOKENS + COPYING.max_new_tokens, len(val) - 1)
+    starts = window_starts(len(val), length, COPYING.num_samples)
+    rows = dataset.windows(val, starts, length - 1)  # (at most num_samples, length)
+    # A short split's prompts serve several times; each row draws its own tokens.
+    prompts = rows[np.arange(COPYING.num_samples) % len(rows), :PROMPT_TOKENS]
+    sampling = COPYING.model_copy(update={"device": settings.device, "dtype": settings.dtype})
+    steps = generate(model, torch.from_numpy(prompts).to(settings.device), sampling)
+    written = torch.stack(list(steps), dim=1).cpu().numpy()  # (num_samples, max_new_tokens)
+    texts = [written, rows[:, PROMPT_TOKENS:]]
+    copied, reference = copied_shares(texts, train, n_train, val.dtype, model.vocab_size)
+    return Copying(
+        settings=CopyingSettings(
+            prompt_tokens=PROMPT_TOKENS,
+            num_samples=COPYING.num_samples,
+            max_new_tokens=COPYING.max_new_tokens,
+            temperature=COPYING.temperature,
+            top_k=COPYING.top_k,
+            seed=COPYING.seed,
+        ),
+        n_tokens=copied.n_tokens,
+        of_8=copied.of_8,
+        of_16=copied.of_16,
+        of_32=copied.of_32,
+        reference=reference,
+    )
+
+
+def copied_shares(
+    texts: Sequence[NDArray[np.int64]],
+    path: Path,
+    n_tokens: int,
+    dtype: np.dtype[Any],
+    vocab_size: int,
+) -> list[CopiedShares]:
+    """The share of each text's n-grams that is in a token file; NaN for a text without any.
+
+    texts: rows of tokens (rows, T); no n-gram crosses from one row to the next.
+
+    N-grams are found by 64-bit hashes, made of a random number for each token. Two different ones
+    get the same with a probability of about 2^-60. So if 25,000 are sought, the probability that
+    one is found which isn't there is about 2e-8 in a file of 10^6 tokens, 2e-4 in one of 10^10.
+    """
+    random = np.random.default_rng(SEED)
+    number_of = random.integers(1 << 64, size=vocab_size, dtype=np.uint64)
+    doublings = max(NGRAMS).bit_length() - 1
+    odd = random.integers(1 << 64, size=doublings, dtype=np.uint64) | np.uint64(1)
+    hashes_of = [dict(_ngram_hashes(number_of[text], odd)) for text in texts]
+    sought = {n: np.unique(np.concatenate([h[n].ravel() for h in hashes_of])) for n in NGRAMS}
+    blocks = _blocks(path, n_tokens, dtype)
+    found = _find(sought, (_ngram_hashes(number_of[block], odd) for block in blocks))
+
+    def share(hashes: NDArray[np.uint64], n: int) -> float:
+        return float(np.isin(hashes, found[n]).mean()) if hashes.size else math.nan
+
+    return [
+        CopiedShares(n_tokens=text.size, **{f"of_{n}": share(hashes[n], n) for n in NGRAMS})
+        for text, hashes in zip(texts, hashes_of, strict=True)
+    ]
+
+
+def _blocks(path: Path, n_tokens: int, dtype: np.dtype[Any]) -> Iterator[NDArray[Any]]:
+    """A token file in blocks that overlap, so that each n-gram is in one of them.
+
+    Not by memory map, through which all of a large file would end up in memory.
+    """
+    for first in range(0, n_tokens, SEARCHED_AT_ONCE):
+        count = SEARCHED_AT_ONCE + max(NGRAMS) - 1
+        yield np.fromfile(path, dtype, count, offset=first * dtype.itemsize)
+
+
+# Hashes of n-grams by their n.
+Hashes = dict[int, NDArray[np.uint64]]
+
+
+def _find(sought: Hashes, blocks: Iterator[Iterator[tuple[int, NDArray[np.uint64]]]]) -> Hashes:
+    """The hashes among those sought, sorted, that some block has."""
+    is_found = {n: np.zeros(len(sought[n]), dtype=bool) for n in NGRAMS}
+    # The first bits of a hash rule out nearly all n-grams of the file.
+    shift = np.uint64(64 - FILTER_BITS)
+    maybe = {n: np.zeros(1 << FILTER_BITS, dtype=bool) for n in NGRAMS}
+    for n in NGRAMS:
+        maybe[n][sought[n] >> shift] = True
+    for n, hashes in itertools.chain.from_iterable(blocks):
+        candidates = hashes[maybe[n][hashes >> shift]]
+        if len(candidates):
+            place = np.searchsorted(sought[n], candidates)
+            place = place[sought[n].take(place, mode="clip") == candidates]
+            is_found[n][place] = True
+    return {n: sought[n][is_found[n]] for n in NGRAMS}
+
+
+def _ngram_hashes(
+    numbers: NDArray[np.uint64], multipliers: NDArray[np.uint64]
+) -> Iterator[tuple[int, NDArray[np.uint64]]]:
+    """Each n of NGRAMS with the hashes of all n-grams along the last axis.
+
+    By doubling, modulo 2^64: h_2n(i) = m_n h_n(i) + h_n(i + n), m_n odd; h_1 are the numbers.
+    """
+    hashes, n = numbers, 1
+    for multiplier in multipliers:
+        hashes = hashes[..., :-n] * multiplier + hashes[..., n:]
+        n *= 2
+        if n in NGRAMS:
+            yield n, hashes

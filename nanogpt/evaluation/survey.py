@@ -1,0 +1,92 @@
+"""One reading of a split: how each token was predicted, as sums.
+
+A split is read in order, in windows of block_size without overlap, the last one shorter, so that
+each token but the first is predicted once. All numbers of a split are from that one reading.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from nanogpt.config.schema import EvalSettings
+from nanogpt.data.tokenizers import Tokens
+from nanogpt.evaluation.symbols import KINDS, Symbols
+from nanogpt.model.gpt import GPT
+from nanogpt.model.losses import n_full_windows, predictions, token_nats
+
+BINS = 10  # of the likeliest token's probability
+
+
+@dataclass(frozen=True)
+class Survey:
+    """How the tokens of a split were predicted: sums in float64, grouped in several ways.
+
+    nats: of all tokens. windows: nats, tokens, bytes and characters of each window, (n_windows, 4).
+    positions: nats and tokens at each position in a window, (block_size, 2). kinds: nats and tokens
+    of each of KINDS, (6, 2). bins: tokens, summed confidence and right guesses in each bin of
+    confidence, (BINS, 3).
+    """
+
+    nats: float
+    windows: NDArray[np.float64]
+    positions: NDArray[np.float64]
+    kinds: NDArray[np.float64]
+    bins: NDArray[np.float64]
+
+
+@torch.no_grad()
+def survey_windows(
+    model: GPT,
+    tokens: Tokens,
+    parts: Sequence[tuple[NDArray[np.int64], int]],
+    symbols: Symbols,
+    settings: EvalSettings,
+) -> Survey:
+    """Read some windows of a split once. parts: where windows start, and their common length."""
+    nats, windows = 0.0, []
+    positions = np.zeros((model.settings.block_size, 2))
+    kinds, bins = np.zeros((len(KINDS), 2)), np.zeros((BINS, 3))
+    inner_edges = np.arange(1, BINS) / BINS
+    batches = [predictions(model, tokens, starts, settings, length) for starts, length in parts]
+    for targets, logits in itertools.chain(*batches):
+        surprise = token_nats(logits, targets)  # (B, T)
+        top, guesses = logits.max(-1)
+        # The likeliest token's probability is the target's times e to what their logits differ by.
+        above = top - logits.gather(-1, targets[..., None])[..., 0]
+        confidence = (above - surprise).exp().clamp(max=1.0).flatten().cpu().double().numpy()
+        right = (guesses == targets).flatten().cpu().numpy()
+        ids = targets.cpu().numpy()
+        summed = surprise.cpu().double()
+        nats += summed.sum().item()
+        of_token = summed.numpy()
+        windows.append(np.column_stack([of_token.sum(1), symbols.counts[ids].sum(1)]))
+        positions[: ids.shape[1], 0] += of_token.sum(0)
+        positions[: ids.shape[1], 1] += len(ids)
+        kind = symbols.kinds[ids.flatten()]
+        kinds += _sums(kind, len(KINDS), of_token.flatten(), None)
+        bin_ = np.digitize(confidence, inner_edges, right=True)
+        bins += _sums(bin_, BINS, None, confidence, right)
+    return Survey(nats, np.concatenate(windows), positions, kinds, bins)
+
+
+def _sums(
+    index: NDArray[np.int64], size: int, *weights: NDArray[Any] | None
+) -> NDArray[np.float64]:
+    """The sum of each weight by index, (size, n_weights). None: a weight of 1."""
+    return np.stack([np.bincount(index, weight, size) for weight in weights], axis=1).astype(float)
+
+
+def survey_split(model: GPT, tokens: Tokens, symbols: Symbols, settings: EvalSettings) -> Survey:
+    """Read a whole split: every token but the first is predicted once."""
+    block_size = model.settings.block_size
+    full = n_full_windows(len(tokens), block_size)
+    parts = [(block_size * np.arange(full), block_size)]
+    rest = len(tokens) - 1 - full * block_size
+    if rest:
+        parts.append((np.array([full * block_size]), rest))
+    return survey_windows(model, tokens, parts, symbols, settings)
