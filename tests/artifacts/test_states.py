@@ -1,4 +1,4 @@
-"""The state of a training is held by one process, kept when it stops, and gone when it is done."""
+"""The state of a training has one owner, stays when it stops, and goes when it's done."""
 
 import contextlib
 import json
@@ -10,139 +10,140 @@ from pathlib import Path
 
 import pytest
 
-from nanogpt.artifacts import states as state
+from nanogpt.artifacts import states
+from nanogpt.artifacts.records.base import write_record
+from nanogpt.artifacts.records.manifests import TrainingRequest
 from nanogpt.errors import DivergedError, UserError
-from nanogpt.files import locks as lock
-from nanogpt.files.atomic import read_json, write_json
+from nanogpt.files import locks
+from nanogpt.files.atomic import read_json
+from nanogpt.project import HERE, Project
 
 ROOT = Path(__file__).resolve().parents[2]
 VERSION = "0123456789ab"
-ASKED = {
-    "stage": "train",
-    "version": VERSION,
-    "inputs": {"results/datasets/play/train.bin": "a" * 64, "results/datasets/play/val.bin": "b"},
-    "parameters": {"train": {"seed": 1}},
-    "code": "c" * 64,
-}
-SETTINGS = {"train": {"seed": 1, "device": "auto"}}
-OLDER = "ba9876543210"  # the version of the same training by older code
+REQUEST = TrainingRequest(
+    stage="train",
+    version=VERSION,
+    inputs={"results/datasets/play/train.bin": "a" * 64, "results/datasets/play/val.bin": "b" * 64},
+    parameters={"train": {"seed": 1, "learning_rate": 0.1}},
+    code="c" * 64,
+    run="demo",
+    settings={"train": {"seed": 1, "learning_rate": 0.1, "device": "auto"}},
+)
+OLDER = "ba9876543210"  # the version of an earlier training of the same run
 
 
 @pytest.fixture(autouse=True)
 def project(tmp_path, monkeypatch):
     """An empty working directory; a lock is looked at often, as the tests are short."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("NANOGPT_ADOPT_STATE", raising=False)
-    monkeypatch.setattr(lock, "POLL", 0.02)
+    monkeypatch.setattr(locks, "POLL", 0.02)
     return tmp_path
 
 
-def hold(run="demo", **asked):
-    return state.hold(run, {**ASKED, **asked}, SETTINGS)
+def request(**changes):
+    return REQUEST.model_copy(update=changes)
 
 
-def save(held, step, content="weights"):
-    (held.directory / f"step-{step}.0123456789abcdef.safetensors").write_text(content)
+def hold(**changes):
+    return states.hold(HERE, request(**changes))
+
+
+def save(training, step, content="weights"):
+    (training.directory / f"step-{step}.0123456789abcdef.safetensors").write_text(content)
 
 
 class StoppedError(Exception):
     """Stands for whatever ends a training early."""
 
 
-def leave(*steps, **asked):
-    """A training that saves its state at these steps, and then stops."""
-    with contextlib.suppress(StoppedError), hold(**asked) as held:
+def leave(*steps, **changes):
+    """The directory of a training that saves its state at these steps, and then stops."""
+    with contextlib.suppress(StoppedError), hold(**changes) as training:
         for step in steps:
-            save(held, step)
+            save(training, step)
         raise StoppedError
-    return held.directory
+    return training.directory
 
 
-def states():
-    return sorted(path.name for path in state.STATE.iterdir())
+def state_names():
+    return sorted(path.name for path in HERE.states.iterdir())
 
 
 # --- When it comes and goes -----------------------------------------------------------------
 
 
-def test_a_state_says_what_was_asked_for_and_goes_when_the_training_is_done():
-    with hold() as held:
-        assert held.directory == Path(".nanogpt/state") / VERSION
-        assert held.version == VERSION
-        assert read_json(held.directory / "run.json") == {
-            "run": "demo",
-            **ASKED,
-            "settings": SETTINGS,
-            "adopted": [],
-        }
-        assert lock.owner(held.directory)["work"] == "which trains demo"
-        assert held.adopted == []
-        save(held, 5)
-        held.check_owner()
-    assert states() == []
+def test_a_state_names_its_request_and_goes_when_the_training_is_done():
+    with hold() as training:
+        assert training.directory == Path(".nanogpt/state") / VERSION
+        assert training.version == VERSION
+        assert read_json(training.directory / "run.json") == REQUEST.content()
+        assert locks.owner(training.directory).work == "which trains demo"
+        save(training, 5)
+        training.check_owner()
+    assert state_names() == []
 
 
 def test_a_state_that_was_saved_stays_after_an_error():
     directory = leave(5, 10)
-    assert states() == [VERSION]
-    assert state.saved_steps(directory) == [5, 10]
-    assert lock.owner(directory) is None
-    with hold() as held:
-        assert state.saved_steps(held.directory) == [5, 10]
-    assert states() == []
+    assert state_names() == [VERSION]
+    assert states.saved_steps(directory) == [5, 10]
+    assert locks.owner(directory) is None
+    with hold() as training:
+        assert states.saved_steps(training.directory) == [5, 10]
+    assert state_names() == []
 
 
 def test_a_state_that_has_saved_nothing_goes_after_an_error():
     leave()
-    assert states() == []
+    assert state_names() == []
 
 
-def test_what_a_training_that_diverged_measured_stays_until_the_next_one():
-    with contextlib.suppress(DivergedError), hold() as held:
-        save(held, 5)
-        (held.directory / "metrics.jsonl").write_text("{}")
+def test_the_metrics_of_a_diverged_training_stay_until_the_next_one():
+    with contextlib.suppress(DivergedError), hold() as training:
+        (training.directory / "metrics.jsonl").write_text("{}")
         raise DivergedError("training diverged")
-    assert states() == [VERSION]
-    assert state.saved_steps(held.directory) == [], "they would lead there again"
-    assert state.find_metrics(Path("results")) == {"demo": held.directory / "metrics.jsonl"}
+    assert state_names() == [VERSION]
+    assert states.find_metrics(HERE, Path("results")) == {
+        "demo": training.directory / "metrics.jsonl"
+    }
     with hold():
         pass
-    assert states() == []
+    assert state_names() == []
 
 
 def test_a_signal_that_ends_the_program_keeps_the_state_as_well():
-    with contextlib.suppress(SystemExit), hold() as held:
-        save(held, 5)
+    with contextlib.suppress(SystemExit), hold() as training:
+        save(training, 5)
         raise SystemExit(143)
-    assert states() == [VERSION]
+    assert state_names() == [VERSION]
 
 
 def test_saved_steps_are_in_the_order_of_their_numbers():
     directory = leave(10, 9, 100)
     (directory / ".step-7.tmp").touch()
-    assert state.saved_steps(directory) == [9, 10, 100]
+    assert states.saved_steps(directory) == [9, 10, 100]
 
 
-def test_what_an_earlier_process_of_the_same_id_left_keeps_no_training_from_its_end():
+def test_the_remains_of_a_process_with_the_same_id_keep_no_training_from_its_end():
     # In containers, process ids are small and come again.
-    left = state.STATE / f".{VERSION}.{os.getpid()}"
+    left = HERE.states / f".{VERSION}.{os.getpid()}"
     left.mkdir(parents=True)
     (left / "step-5.safetensors").touch()
-    with hold() as held:
-        save(held, 5)
-    assert VERSION not in states()
+    with hold() as training:
+        save(training, 5)
+    assert VERSION not in state_names()
 
 
 # --- Whose it is ----------------------------------------------------------------------------
 
 
-def lost(meanwhile):
-    """The message to a training that looks whether it may write, after something has happened."""
+def error_after(meanwhile):
+    """The error of a training that checks whether it may write, after something has happened."""
 
     def train():
-        with hold() as held:
-            meanwhile(held)
-            held.check_owner()
+        with hold() as training:
+            meanwhile(training)
+            training.check_owner()
 
     with pytest.raises(UserError) as error:
         train()
@@ -150,65 +151,67 @@ def lost(meanwhile):
 
 
 def test_a_run_that_is_trained_with_other_settings_elsewhere_stops_here():
-    def meanwhile(held):
-        save(held, 5)
+    def meanwhile(training):
+        save(training, 5)
         with hold(version="other"):
-            held.check_owner()
+            training.check_owner()
 
-    message = lost(meanwhile)
+    message = error_after(meanwhile)
     assert message.startswith("demo: another process trains this run with other settings")
-    assert states() == [VERSION]
+    assert state_names() == [VERSION]
 
 
 def test_another_run_takes_nothing_from_this_one():
-    with hold() as held, hold(run="other", version="other"):
-        held.check_owner()
+    with hold() as training, hold(run="other", version="other"):
+        training.check_owner()
 
 
 def test_a_training_goes_on_when_another_asks_for_the_same_version():
-    with hold() as held:
+    with hold() as training:
         # What that one does before it waits.
-        (state.CLAIMS / "demo").write_text(VERSION)
-        held.check_owner()
+        (HERE.claims / "demo").write_text(VERSION)
+        training.check_owner()
 
 
 def test_a_run_whose_claim_was_removed_is_nobody_elses():
-    with hold() as held:
-        (state.CLAIMS / "demo").unlink()
-        held.check_owner()
+    with hold() as training:
+        (HERE.claims / "demo").unlink()
+        training.check_owner()
 
 
-def take_over(held):
+def take_over(training):
     """Another machine takes over, as this process seems dead."""
     successor = {"pid": 1, "machine": "elsewhere", "host": "far"}
-    (held.directory / "lock.2").write_text(json.dumps(successor))
-    (held.directory / "lock.1").unlink()
+    (training.directory / "lock.2").write_text(json.dumps(successor))
+    (training.directory / "lock.1").unlink()
 
 
 def test_a_training_that_slept_leaves_the_state_to_its_successor():
-    assert "another process has taken over" in lost(take_over)
-    assert (state.STATE / VERSION / "lock.2").exists(), "though no step was saved"
+    assert "another process has taken over" in error_after(take_over)
+    assert (HERE.states / VERSION / "lock.2").exists(), "though no step was saved"
 
 
 def test_a_training_that_slept_until_its_successor_was_done_says_so():
-    assert "another process has taken over" in lost(lambda held: shutil.rmtree(held.directory))
-    assert states() == []
+    assert "another process has taken over" in error_after(
+        lambda training: shutil.rmtree(training.directory)
+    )
+    assert state_names() == []
 
 
 TRAIN = """
-import json, os, sys, time
-from pathlib import Path
-from nanogpt.files import locks as lock
-from nanogpt.artifacts import states as state
-lock.POLL = 0.02
-asked = json.loads(sys.argv[1])
-with state.hold("demo", asked, {}) as held:
+import os, sys, time
+from nanogpt.artifacts import states
+from nanogpt.artifacts.records.manifests import TrainingRequest
+from nanogpt.files import locks
+from nanogpt.project import HERE
+locks.POLL = 0.02
+with states.hold(HERE, TrainingRequest.model_validate_json(sys.argv[1])) as training:
     for step in (1, 2, 3):
         with open("order", "a") as file:
             file.write(f"{os.getpid()}\\n")
-        (held.directory / f"step-{step}.safetensors").touch()
+        (training.directory / f"step-{step}.safetensors").touch()
         time.sleep(0.1)
-        held.check_owner()
+        training.check_owner()
 """
 
 
@@ -218,7 +221,7 @@ def test_of_two_processes_that_train_one_version_one_waits_for_the_other():
         processes = [
             stack.enter_context(
                 subprocess.Popen(
-                    [sys.executable, "-c", TRAIN, json.dumps(ASKED)],
+                    [sys.executable, "-c", TRAIN, REQUEST.model_dump_json()],
                     env={**os.environ, "PYTHONPATH": path},
                 )
             )
@@ -228,155 +231,160 @@ def test_of_two_processes_that_train_one_version_one_waits_for_the_other():
     order = Path("order").read_text().split()
     assert len(order) == 6
     assert len(set(order[:3])) == len(set(order[3:])) == 1
-    assert states() == []
+    assert state_names() == []
 
 
-# --- Adopting the state of older code -------------------------------------------------------
-
-
-def older(*steps, **asked):
-    return leave(*steps, **{"version": OLDER, "code": "d" * 64, **asked})
-
-
-HINT = (
-    f".nanogpt/state/{OLDER} holds this training at step 10, made by other code; to go on from "
-    f"there, set NANOGPT_ADOPT_STATE={OLDER}"
-)
-
-
-def test_a_state_of_other_code_is_told_and_left_alone(caplog):
-    older(5, 10)
-    with hold() as held:
-        assert state.saved_steps(held.directory) == []
-        assert held.adopted == []
-    assert caplog.messages == [HINT]
-    assert states() == [OLDER]
-
-
-def test_a_state_of_other_code_is_adopted_when_it_is_named(caplog, monkeypatch):
-    directory = older(5, 10)
-    (directory / "milestones/5").mkdir(parents=True)
-    (directory / "milestones/5/model.safetensors").write_text("kept")
-    monkeypatch.setenv("NANOGPT_ADOPT_STATE", OLDER)
-    with hold() as held:
-        assert states() == [VERSION]
-        assert state.saved_steps(held.directory) == [5, 10]
-        assert (held.directory / "milestones/5/model.safetensors").read_text() == "kept"
-        assert held.adopted == [OLDER]
-        assert read_json(held.directory / "run.json")["adopted"] == [OLDER]
-        assert read_json(held.directory / "run.json")["code"] == ASKED["code"]
-        held.check_owner()
-    assert caplog.messages == [f"adopted the state of .nanogpt/state/{OLDER} at step 10"]
-    assert states() == []
-
-
-def test_a_state_of_another_directorys_dataset_of_the_same_bytes_is_adopted(monkeypatch):
-    inputs = {path.replace("play", "drama"): digest for path, digest in ASKED["inputs"].items()}
-    older(5, inputs=inputs)
-    monkeypatch.setenv("NANOGPT_ADOPT_STATE", OLDER)
-    with hold() as held:
-        assert held.adopted == [OLDER]
-
-
-@pytest.mark.parametrize("restarts", [1, 2])
-def test_that_a_state_was_adopted_is_known_after_a_stop_as_well(monkeypatch, caplog, restarts):
-    older(5)
-    monkeypatch.setenv("NANOGPT_ADOPT_STATE", OLDER)
-    with pytest.raises(StoppedError), hold():
-        raise StoppedError
-    monkeypatch.delenv("NANOGPT_ADOPT_STATE")
-    caplog.clear()
-    for _ in range(restarts):
-        with pytest.raises(StoppedError), hold() as held:
-            raise StoppedError
-        assert held.adopted == [OLDER]
-        assert read_json(held.directory / "run.json")["adopted"] == [OLDER]
-    assert caplog.messages == []
+# --- States of earlier trainings of the same run ---------------------------------------------
 
 
 OTHERS = {
-    "other parameters": {"parameters": {"train": {"seed": 2}}},
-    "other inputs": {"inputs": {**ASKED["inputs"], "results/datasets/play/val.bin": "e"}},
-    "fewer inputs": {"inputs": {}},
-    "the same code": {"code": ASKED["code"]},
+    "another setting": ({"parameters": {"train": {"seed": 2, "learning_rate": 0.1}}}, "train.seed"),
+    "two settings": (
+        {"parameters": {"train": {"seed": 2, "learning_rate": 0.2}}},
+        "train.seed, train.learning_rate",
+    ),
+    "a setting that isn't requested now": (
+        {"parameters": {"train": {"seed": 1, "learning_rate": 0.1, "beta1": 0.8}}},
+        "train.beta1",
+    ),
+    "a setting that is new": ({"parameters": {"train": {"seed": 1}}}, "train.learning_rate"),
+    "other code": ({"code": "d" * 64}, "code"),
+    "other inputs": (
+        {"inputs": {**REQUEST.inputs, "results/datasets/play/val.bin": "e" * 64}},
+        "inputs",
+    ),
+    "fewer inputs": ({"inputs": {}}, "inputs"),
+    "other inputs and code": ({"inputs": {}, "code": "d" * 64}, "inputs"),
+    "another setting and other code": (
+        {"parameters": {"train": {"seed": 2, "learning_rate": 0.1}}, "code": "d" * 64},
+        "train.seed",
+    ),
+    "inputs elsewhere and other code": (
+        {
+            "inputs": {path.replace("play", "far"): x for path, x in REQUEST.inputs.items()},
+            "code": "d" * 64,
+        },
+        "code",
+    ),
 }
 
 
-@pytest.mark.parametrize("other", OTHERS.values(), ids=OTHERS.keys())
-@pytest.mark.parametrize("named", [True, False], ids=["named", "not named"])
-def test_a_state_of_another_training_is_not_offered(caplog, monkeypatch, other, named):
-    older(5, 10, **other)
-    if named:
-        monkeypatch.setenv("NANOGPT_ADOPT_STATE", OLDER)
-    with hold() as held:
-        assert state.saved_steps(held.directory) == []
-        assert held.adopted == []
-    told = f"NANOGPT_ADOPT_STATE={OLDER}: no state of demo; it is begun anew"
-    assert caplog.messages[1:] == ([told] if named else [])
-    setting = "train.seed" if "parameters" in other else "inputs"
-    assert f"at step 10, of another {setting}; this one is begun anew" in caplog.messages[0]
-    assert states() == [OLDER]
-
-
-def test_a_name_of_no_state_is_told_with_the_states_that_there_are(caplog, monkeypatch):
-    older(10)
-    monkeypatch.setenv("NANOGPT_ADOPT_STATE", "0000")
-    with hold() as held:
-        assert held.adopted == []
+@pytest.mark.parametrize(("changes", "difference"), OTHERS.values(), ids=OTHERS.keys())
+def test_a_state_of_another_version_is_logged_with_what_differs_and_kept(
+    caplog, changes, difference
+):
+    directory = leave(5, 10, version=OLDER, **changes)
+    with hold() as training:
+        assert states.saved_steps(training.directory) == []
     assert caplog.messages == [
-        HINT,
-        "NANOGPT_ADOPT_STATE=0000: no state of demo; it is begun anew",
+        f".nanogpt/state/{OLDER}: found an unfinished training of demo with different "
+        f"{difference}; starting from scratch (the old state is kept)"
     ]
-    assert states() == [OLDER]
+    assert state_names() == [OLDER]
+    assert states.saved_steps(directory) == [5, 10]
 
 
-def test_a_training_that_has_a_state_of_its_own_adopts_none(caplog, monkeypatch):
-    leave(3)
-    older(10)
+def test_each_state_of_another_version_is_logged(caplog):
+    leave(5, version="1" * 12, code="d" * 64)
     caplog.clear()
-    monkeypatch.setenv("NANOGPT_ADOPT_STATE", OLDER)
-    with hold() as held:
-        assert state.saved_steps(held.directory) == [3]
-        assert held.adopted == []
+    leave(5, version="2" * 12, code="e" * 64)
+    caplog.clear()
+    with hold():
+        pass
+    assert [message.partition(":")[0] for message in caplog.messages] == [
+        ".nanogpt/state/111111111111",
+        ".nanogpt/state/222222222222",
+    ]
+
+
+UNRELATED = {
+    "of another run": lambda: leave(5, version=OLDER, run="other"),
+    "with nothing saved": lambda: (HERE.states / OLDER).mkdir(parents=True),
+    "being removed": lambda: leave(5, version=OLDER).rename(HERE.states / f".{OLDER}.x7f3"),
+}
+
+
+@pytest.mark.parametrize("leave_another", UNRELATED.values(), ids=UNRELATED.keys())
+def test_a_state_from_which_nobody_would_expect_to_resume_is_not_logged(caplog, leave_another):
+    leave_another()
+    with hold():
+        pass
     assert caplog.messages == []
-    assert states() == [OLDER]
+
+
+def test_a_training_that_resumes_logs_no_other_state(caplog):
+    leave(5, version=OLDER, code="d" * 64)
+    caplog.clear()
+    leave(3)
+    caplog.clear()
+    with hold() as training:
+        assert states.saved_steps(training.directory) == [3]
+    assert caplog.messages == []
+    assert state_names() == [OLDER]
 
 
 @pytest.mark.parametrize(
     "content",
-    [
-        b"",
-        b"\xff",
-        b"[1]",
-        b"[" * 100_000,
-        b'{"adopted": ["abcdef012345"]}',
-        b'{"code": "d", "parameters": {"train": {"seed": 1}}, "inputs": 5}',
-    ],
-    ids=["empty", "no text", "a list", "deep", "killed while it adopted", "inputs of no kind"],
+    [b"", b"\xff", b"[1]", b"[" * 100_000, b'{"run": "demo"}', b'{"format": 99}'],
+    ids=["empty", "not text", "a list", "deep", "fields are missing", "a later format"],
 )
-def test_a_state_that_does_not_say_what_it_is_of_is_passed_over(content):
-    directory = older(5)
+def test_a_state_with_a_damaged_request_is_passed_over(caplog, content):
+    directory = leave(5, version=OLDER)
     (directory / "run.json").write_bytes(content)
-    with hold() as held:
-        assert held.adopted == []
-    assert states() == [OLDER]
-
-
-def test_a_state_that_was_adopted_in_part_when_its_process_was_killed_is_gone_on_from(monkeypatch):
-    directory = older(5, 10)
-    begun = state.STATE / VERSION
-    begun.mkdir()
-    write_json(begun / "run.json", {"adopted": [OLDER]})
-    (name,) = (path.name for path in directory.glob("step-10.*"))
-    (directory / name).rename(begun / name)
-    monkeypatch.setenv("NANOGPT_ADOPT_STATE", OLDER)
-    with hold() as held:
-        assert held.adopted == [OLDER]
-        assert 10 in state.saved_steps(held.directory)
-
-
-def test_what_a_process_left_that_was_killed_while_it_removed_its_state_is_removed():
-    left = state.STATE / f".{VERSION}.abcdef"
-    left.mkdir(parents=True)
     with hold():
-        assert not left.exists()
+        pass
+    assert caplog.messages == []
+    assert state_names() == [OLDER]
+
+
+def test_the_remains_of_a_process_that_was_killed_while_it_removed_its_state_are_removed():
+    remains = HERE.states / f".{VERSION}.abcdef"
+    remains.mkdir(parents=True)
+    with hold():
+        assert not remains.exists()
+
+
+# --- Finding trainings ----------------------------------------------------------------------
+
+
+def write_request(version, run, age=0.0):
+    directory = HERE.states / version
+    directory.mkdir(parents=True)
+    write_record(directory / "run.json", request(version=version, run=run))
+    os.utime(directory / "run.json", (1e9 - age, 1e9 - age))
+    return directory
+
+
+def test_of_several_trainings_of_a_run_the_one_begun_last_is_found():
+    write_request("1" * 12, "demo", age=5)
+    latest = write_request("2" * 12, "demo", age=1)
+    write_request("3" * 12, "demo", age=3)
+    other = write_request("4" * 12, "another")
+    assert states.find_trainings(HERE) == {"another": other, "demo": latest}
+
+
+def test_a_state_with_a_damaged_request_is_no_training():
+    (write_request(VERSION, "demo") / "run.json").write_text("{")
+    assert states.find_trainings(HERE) == {}
+
+
+def test_metrics_are_those_that_grow_unless_the_run_is_finished():
+    growing = write_request("1" * 12, "growing")
+    write_request("2" * 12, "finished")
+    finished = Path("results/finished/metrics.jsonl")
+    finished.parent.mkdir(parents=True)
+    finished.touch()
+    assert states.find_metrics(HERE, HERE.results) == {
+        "growing": growing / "metrics.jsonl",
+        "finished": finished,
+    }
+
+
+def test_a_state_lies_below_the_root_of_its_project(tmp_path):
+    project = Project(tmp_path / "elsewhere")
+    with states.hold(project, REQUEST) as training:
+        assert training.directory == tmp_path / "elsewhere/.nanogpt/state" / VERSION
+        assert states.find_trainings(project) == {"demo": training.directory}
+        assert (tmp_path / "elsewhere/.nanogpt/runs/demo").read_text() == VERSION
+        assert states.find_trainings(HERE) == {}
+    assert [path.name for path in tmp_path.iterdir()] == ["elsewhere"]
