@@ -26,6 +26,7 @@ from nanogpt.errors import UserError
 from nanogpt.files import locks as lock
 from nanogpt.files.atomic import read_json
 from nanogpt.model.sizing import flops_per_token
+from nanogpt.project import HERE
 
 SAMPLE_CHARACTERS = 600
 SAMPLE_HEADER = 4000  # characters that the settings above the samples may take
@@ -104,7 +105,7 @@ def find_runs(results: Path) -> list[Run]:
     that cannot be read are left out with a note.
     Errors: UserError for a directory that is absent.
     """
-    states = find_trainings() if results.resolve() == Path("results").resolve() else {}
+    states = find_trainings(HERE) if results.resolve() == HERE.results.resolve() else {}
     if not results.is_dir() and not states:
         raise UserError(f"{results}: no such directory; name one that has runs")
     directories = {

@@ -155,7 +155,7 @@ def of_groups(name):
     )
 
 
-def merged_groups(wildcards):
+def planned_groups(wildcards):
     """An input function: plan and tokenizer of a corpus of many files."""
     return of_many_files(wildcards.dataset, ["plan.json", "tokenizer.json"])
 
@@ -256,7 +256,7 @@ def stage_code(rule_name):
 
 def dataset_code(wildcards):
     """The digest of the code that makes a dataset, by one job or by many."""
-    return " ".join(map(stage_code, ("count", "merge", "encode", "prepare")))
+    return " ".join(map(stage_code, ("count", "plan", "encode", "prepare")))
 
 
 @cache

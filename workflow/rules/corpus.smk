@@ -28,25 +28,25 @@ rule download:
         "../scripts/download.py"
 
 
-rule generate:
+rule write_builtin:
     """Write a built-in corpus."""
     output:
         text="resources/corpora/{corpus}/input.txt",
-        manifest="resources/corpora/{corpus}/generate.manifest.json",
+        manifest="resources/corpora/{corpus}/write_builtin.manifest.json",
     log:
-        "resources/corpora/{corpus}/generate.log",
+        "resources/corpora/{corpus}/write_builtin.log",
     benchmark:
-        "resources/corpora/{corpus}/generate.benchmark.tsv"
+        "resources/corpora/{corpus}/write_builtin.benchmark.tsv"
     wildcard_constraints:
         corpus=any_of(corpora_with("builtin")),
     conda:
         "../../envs/nanogpt.yaml"
     threads: 1
     params:
-        settings=corpus_settings("n_characters", "seed"),
-        code=lambda wildcards: stage_code("generate"),
+        settings=corpus_settings("builtin", "n_characters", "seed"),
+        code=lambda wildcards: stage_code("write_builtin"),
     script:
-        "../scripts/generate.py"
+        "../scripts/write_builtin.py"
 
 
 rule download_gpt2:

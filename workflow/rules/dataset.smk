@@ -32,7 +32,7 @@ rule count:
         "../scripts/count.py"
 
 
-rule merge:
+rule plan:
     """Decide on the split, and build the tokenizer."""
     input:
         counts=of_groups("counts.json"),
@@ -42,9 +42,9 @@ rule merge:
         plan=temp("results/datasets/{dataset}/groups/plan.json"),
         tokenizer=temp("results/datasets/{dataset}/groups/tokenizer.json"),
     log:
-        "results/datasets/{dataset}/groups/merge.log",
+        "results/datasets/{dataset}/groups/plan.log",
     benchmark:
-        "results/datasets/{dataset}/groups/merge.benchmark.tsv"
+        "results/datasets/{dataset}/groups/plan.benchmark.tsv"
     conda:
         "../../envs/nanogpt.yaml"
     threads: 8
@@ -53,7 +53,7 @@ rule merge:
         code=dataset_code,
         corpus_state=corpus_state,
     script:
-        "../scripts/merge.py"
+        "../scripts/plan.py"
 
 
 rule encode:
@@ -89,7 +89,7 @@ rule prepare:
     input:
         corpus=dataset_corpus,
         tokenizer=given_tokenizer,
-        merged=merged_groups,
+        planned=planned_groups,
         counts=of_groups("counts.json"),
         totals=of_groups("totals.json"),
         train=of_groups("train.bin"),

@@ -2,23 +2,23 @@
 
 from pathlib import Path
 
-from nanogpt.artifacts.stages import Job, stage
+from nanogpt.artifacts.stages import Job, Made, run_stage
 from nanogpt.config.schema import BenchSettings, ModelSettings, SampleSettings, TrainSettings
 from nanogpt.evaluation.benchmark import bench, summary
 
 
-def make(job: Job) -> dict[str, str]:
+def make(job: Job) -> Made:
     result = bench(
-        job.settings["name"],
+        job.text("name"),
         Path(snakemake.input.meta).parent,
-        ModelSettings(**job.settings["model"]),
-        TrainSettings(**job.settings["train"]),
-        BenchSettings(**job.settings["bench"]),
-        SampleSettings(**job.settings["sample"]),
+        job.settings("model", ModelSettings),
+        job.settings("train", TrainSettings, partial=True),
+        job.settings("bench", BenchSettings),
+        job.settings("sample", SampleSettings, partial=True),
         Path(snakemake.output.bench),
         threads=min(snakemake.threads, snakemake.params.train_threads),
     )
-    return {"summary": summary(result)}
+    return Made(summary(result))
 
 
-stage(snakemake, make, cached=False)
+run_stage(snakemake, "bench", make, cached=False)

@@ -8,7 +8,7 @@ from nanogpt.config.resolving import find_dataset
 from nanogpt.data.preparing import count
 from nanogpt.files.atomic import write_json
 
-with logged(snakemake):
+with logged(snakemake, "count"):
     corpus, _ = find_dataset(load(snakemake.config, find_texts()), snakemake.wildcards.dataset)
     counts = count(list(map(Path, snakemake.input.corpus)), corpus, snakemake.threads)
     write_json(snakemake.output.counts, counts)

@@ -9,7 +9,7 @@ from nanogpt.data.preparing import encode
 from nanogpt.data.saved_tokenizers import load_tokenizer
 from nanogpt.files.atomic import read_json, write_json
 
-with logged(snakemake):
+with logged(snakemake, "encode"):
     name = snakemake.wildcards.dataset
     corpus, dataset = find_dataset(load(snakemake.config, find_texts()), name)
     totals = encode(

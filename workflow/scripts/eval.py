@@ -2,20 +2,20 @@
 
 from pathlib import Path
 
-from nanogpt.artifacts.stages import Job, stage
+from nanogpt.artifacts.stages import Job, Made, run_stage
 from nanogpt.config.schema import EvalSettings
 from nanogpt.evaluation.evaluate import evaluate, summary
 
 
-def make(job: Job) -> dict[str, str]:
+def make(job: Job) -> Made:
     result = evaluate(
-        job.settings["name"],
+        job.text("name"),
         Path(snakemake.input.meta).parent,
         Path(snakemake.input.weights).parent,
-        EvalSettings(**job.settings["eval"]),
+        job.settings("eval", EvalSettings),
         Path(snakemake.output.eval),
     )
-    return {"summary": summary(result)}
+    return Made(summary(result))
 
 
-stage(snakemake, make)
+run_stage(snakemake, "eval", make)

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from nanogpt.artifacts.stages import Job, stage
+from nanogpt.artifacts.stages import Job, Made, run_stage
 from nanogpt.ngram.counting import measure, summary
 
 
-def make(_: Job) -> dict[str, str]:
-    return {"summary": summary(measure(Path(snakemake.input.meta).parent, snakemake.output.ngram))}
+def make(_: Job) -> Made:
+    return Made(summary(measure(Path(snakemake.input.meta).parent, snakemake.output.ngram)))
 
 
-stage(snakemake, make)
+run_stage(snakemake, "ngram", make)

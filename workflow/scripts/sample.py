@@ -2,19 +2,19 @@
 
 from pathlib import Path
 
-from nanogpt.artifacts.stages import Job, stage
+from nanogpt.artifacts.stages import Job, Made, run_stage
 from nanogpt.config.schema import SampleSettings
 from nanogpt.inference.sampling import sample
 
 
-def make(job: Job) -> dict[str, str]:
+def make(job: Job) -> Made:
     summary = sample(
-        job.settings["name"],
+        job.text("name"),
         Path(snakemake.input.weights).parent,
-        SampleSettings(**job.settings["sample"]),
+        job.settings("sample", SampleSettings),
         Path(snakemake.output.samples),
     )
-    return {"summary": summary}
+    return Made(summary)
 
 
-stage(snakemake, make)
+run_stage(snakemake, "sample", make)

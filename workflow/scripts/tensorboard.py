@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from nanogpt.artifacts.stages import Job, stage
+from nanogpt.artifacts.stages import Job, Made, run_stage
 from nanogpt.report.tensorboard import write_events
 
 
-def make(_: Job) -> dict[str, str]:
+def make(_: Job) -> Made:
     events = Path(snakemake.output.events)
-    return {"summary": write_events(Path(snakemake.input.metrics), events.parent)}
+    return Made(write_events(Path(snakemake.input.metrics), events.parent))
 
 
-stage(snakemake, make, cached=False)
+run_stage(snakemake, "tensorboard", make, cached=False)

@@ -2,20 +2,23 @@
 
 from pathlib import Path
 
-from nanogpt.artifacts.stages import Job, shell_job, stage
+from nanogpt.artifacts.stages import Job, Made, run_stage, shell_job
 from nanogpt.config.schema import ModelSettings, TrainSettings
 from nanogpt.training.loop import milestone_files, train
 
-asked = shell_job("train")
-dataset, results = Path(asked.input[0]).parent, Path(asked.output[-1]).parent
+job = shell_job()
+run, dataset, results = job.params.run, Path(job.input[0]).parent, Path(job.output[-1]).parent
 
 
-def make(job: Job) -> dict[str, object]:
-    model, settings = ModelSettings(**job.settings["model"]), TrainSettings(**job.settings["train"])
-    done = train(asked.params.run, dataset, model, settings, job.training, results)
-    return {"summary": done.summary(), "environment": {"layouts": done.layouts}}
+def make(request: Job) -> Made:
+    model, settings = (
+        request.settings("model", ModelSettings),
+        request.settings("train", TrainSettings),
+    )
+    done = train(run, dataset, model, settings, request.training, results)
+    return Made(done.summary(), done.layouts)
 
 
-milestones = milestone_files(results, asked.params.settings["train"]["milestones"])
+milestones = milestone_files(results, job.params.settings["train"]["milestones"])
 more = {"more_outputs": milestones, "more_directory": results / "milestones"}
-stage(asked, make, run=asked.params.run, **more)
+run_stage(job, "train", make, run=run, **more)

@@ -1,4 +1,4 @@
-"""Rule merge: the counts of all groups in, a plan and a tokenizer out."""
+"""Rule plan: the counts of all groups in, a plan and a tokenizer out."""
 
 from nanogpt.artifacts.stages import logged, say
 from nanogpt.config.loading import find_texts, load
@@ -6,7 +6,7 @@ from nanogpt.config.resolving import find_dataset
 from nanogpt.data.preparing import merge
 from nanogpt.files.atomic import read_json, write_json
 
-with logged(snakemake):
+with logged(snakemake, "plan"):
     corpus, dataset = find_dataset(
         load(snakemake.config, find_texts()), snakemake.wildcards.dataset
     )
@@ -16,4 +16,4 @@ with logged(snakemake):
     write_json(snakemake.output.plan, plan)
     tokenizer.save(snakemake.output.tokenizer)
     n_documents, n_tokens = plan["n_documents"], tokenizer.vocab_size
-    say(f"merge {snakemake.wildcards.dataset}: {n_documents:,} documents, {n_tokens:,} symbols")
+    say(f"plan {snakemake.wildcards.dataset}: {n_documents:,} documents, {n_tokens:,} symbols")
