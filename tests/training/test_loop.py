@@ -23,7 +23,7 @@ from nanogpt.errors import ClaimedError, UserError
 from nanogpt.evaluation.evaluate import evaluate
 from nanogpt.model.directories import load_model
 from nanogpt.model.gpt import GPT
-from nanogpt.training import loop as train_module
+from nanogpt.training import session as session_module
 from nanogpt.training.loop import train
 from nanogpt.training.saved_state import find_states
 from nanogpt.training.schedules import learning_rate_at
@@ -404,7 +404,7 @@ def test_a_training_that_is_stopped_goes_on_to_the_same_bytes(
 def test_a_stop_need_not_wait_for_an_evaluation(training, uninterrupted, play, tiny, monkeypatch):
     """The signal comes between two batches of the evaluation at step 8."""
     with_dropout = tiny.model_copy(update={"dropout": 0.2})
-    whole, calls = train_module.windows_loss, []
+    whole, calls = session_module.windows_loss, []
 
     def interrupted(*arguments, **named):
         calls.append(arguments)
@@ -413,7 +413,7 @@ def test_a_stop_need_not_wait_for_an_evaluation(training, uninterrupted, play, t
             raise AssertionError("the signal did not stop the evaluation")
         return whole(*arguments, **named)
 
-    monkeypatch.setattr(train_module, "windows_loss", interrupted)
+    monkeypatch.setattr(session_module, "windows_loss", interrupted)
     with pytest.raises(SystemExit):
         training.run(play, with_dropout, **LONG)
     assert steps_of(training.state / "metrics.jsonl")[-1] == 6
@@ -561,7 +561,7 @@ def test_whose_run_was_claimed_saves_for_a_return_and_writes_no_results(
     training, uninterrupted, play, tiny, monkeypatch
 ):
     with_dropout = tiny.model_copy(update={"dropout": 0.2})
-    monkeypatch.setattr(train_module, "CHECK_INTERVAL", 0.0)
+    monkeypatch.setattr(session_module, "CHECK_INTERVAL", 0.0)
     calls = []
 
     def check():
@@ -587,8 +587,8 @@ def test_an_interval_that_is_no_number_of_seconds_is_told(
 
 
 def test_states_are_saved_rarely_if_saving_takes_long():
-    assert train_module._save_interval(0.1) == train_module.SAVE_INTERVAL
-    assert train_module._save_interval(10.0) == 10.0 / train_module.SAVE_SHARE
+    assert session_module.interval_between_saves(0.1) == session_module.SAVE_INTERVAL
+    assert session_module.interval_between_saves(10.0) == 10.0 / session_module.SAVE_SHARE
 
 
 def test_milestones_are_models_and_the_same_after_a_stop(training, uninterrupted, play, tiny, at):

@@ -2,20 +2,23 @@
 
 from pathlib import Path
 
-from nanogpt.artifacts.stages import Job, shell_job, stage
+from nanogpt.artifacts.stages import Job, Made, run_stage, shell_job
 from nanogpt.config.schema import ModelSettings, TrainSettings
-from nanogpt.training.loop import milestone_files, train
+from nanogpt.training.loop import train
+from nanogpt.training.session import milestone_files
 
-asked = shell_job("train")
-dataset, results = Path(asked.input[0]).parent, Path(asked.output[-1]).parent
-
-
-def make(job: Job) -> dict[str, object]:
-    model, settings = ModelSettings(**job.settings["model"]), TrainSettings(**job.settings["train"])
-    done = train(asked.params.run, dataset, model, settings, job.training, results)
-    return {"summary": done.summary(), "environment": {"layouts": done.layouts}}
+request = shell_job()
+run = request.params.run
+dataset, results = Path(request.input[0]).parent, Path(request.output[-1]).parent
 
 
-milestones = milestone_files(results, asked.params.settings["train"]["milestones"])
+def make(job: Job) -> Made:
+    model, settings = job.settings("model", ModelSettings), job.settings("train", TrainSettings)
+    assert job.training
+    progress = train(run, dataset, model, settings, job.training, results)
+    return Made(progress.summary(), progress.layouts)
+
+
+milestones = milestone_files(results, request.params.settings["train"]["milestones"])
 more = {"more_outputs": milestones, "more_directory": results / "milestones"}
-stage(asked, make, run=asked.params.run, **more)
+run_stage(request, "train", make, run=run, **more)
