@@ -29,9 +29,9 @@ from nanogpt.artifacts import manifests as manifest  # noqa: E402
 from nanogpt.config.loading import read  # noqa: E402
 from nanogpt.config.schema import ModelSettings, TrainSettings  # noqa: E402
 from nanogpt.model.gpt import GPT  # noqa: E402
-from nanogpt.training import loop as train  # noqa: E402
 from nanogpt.training.optimizers import configure_adamw  # noqa: E402
 from nanogpt.training.saved_state import Progress, save_state  # noqa: E402
+from nanogpt.training.session import SAVE_INTERVAL, interval_between_saves  # noqa: E402
 
 GPT2 = {"n_layer": 12, "n_head": 12, "n_embd": 768, "block_size": 1024}
 N_RUNS = 500
@@ -90,7 +90,7 @@ def save_times(name: str, settings: ModelSettings, vocab_size: int, rounds: int)
 
         times = [seconds(save) for _ in range(rounds)]
     middle = statistics.median(times)
-    share = middle / (middle + train._save_interval(middle))
+    share = middle / (middle + interval_between_saves(middle))
     millions = model.n_parameters() / 1e6
     report(f"save the state of {name} ({millions:.1f} M)", times, f", {share:.2%} of the time")
 
@@ -154,7 +154,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
     models = read(PROJECT / "config.yaml").models
-    print(f"default interval {train.SAVE_INTERVAL:.0f} s")
+    print(f"default interval {SAVE_INTERVAL:.0f} s")
     save_times("small", models["small"], 65, rounds)
     save_times("baby", models["baby"], 65, rounds)
     save_times("GPT-2", ModelSettings(**GPT2), 50257, rounds)

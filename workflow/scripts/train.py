@@ -4,21 +4,21 @@ from pathlib import Path
 
 from nanogpt.artifacts.stages import Job, Made, run_stage, shell_job
 from nanogpt.config.schema import ModelSettings, TrainSettings
-from nanogpt.training.loop import milestone_files, train
+from nanogpt.training.loop import train
+from nanogpt.training.session import milestone_files
 
-job = shell_job()
-run, dataset, results = job.params.run, Path(job.input[0]).parent, Path(job.output[-1]).parent
-
-
-def make(request: Job) -> Made:
-    model, settings = (
-        request.settings("model", ModelSettings),
-        request.settings("train", TrainSettings),
-    )
-    done = train(run, dataset, model, settings, request.training, results)
-    return Made(done.summary(), done.layouts)
+request = shell_job()
+run = request.params.run
+dataset, results = Path(request.input[0]).parent, Path(request.output[-1]).parent
 
 
-milestones = milestone_files(results, job.params.settings["train"]["milestones"])
+def make(job: Job) -> Made:
+    model, settings = job.settings("model", ModelSettings), job.settings("train", TrainSettings)
+    assert job.training
+    progress = train(run, dataset, model, settings, job.training, results)
+    return Made(progress.summary(), progress.layouts)
+
+
+milestones = milestone_files(results, request.params.settings["train"]["milestones"])
 more = {"more_outputs": milestones, "more_directory": results / "milestones"}
-run_stage(job, "train", make, run=run, **more)
+run_stage(request, "train", make, run=run, **more)

@@ -1,0 +1,258 @@
+"""A training under way: its steps, its measurements, and everything that it writes.
+
+`Session.is_main` alone decides whether a process writes files and shows its progress.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from nanogpt.artifacts.records.metrics import MetricsLine
+from nanogpt.artifacts.signals import Signals
+from nanogpt.artifacts.states import METRICS, TrainingState
+from nanogpt.config.schema import TrainSettings
+from nanogpt.data.batches import TokenFiles, batch
+from nanogpt.data.tokenizers import Tokens
+from nanogpt.errors import DivergedError
+from nanogpt.files.atomic import atomic_write
+from nanogpt.model.directories import MODEL_FILES, save_model
+from nanogpt.model.gpt import GPT
+from nanogpt.model.losses import window_starts, windows_loss
+from nanogpt.project import save_interval
+from nanogpt.training.saved_state import Progress, remove_states, save_state
+from nanogpt.training.schedules import learning_rate_at
+from nanogpt.training.step import Forward, optimizer_step
+
+logger = logging.getLogger(__name__)
+
+SAVE_INTERVAL = 60.0  # seconds between two states, at least
+SAVE_SHARE = 0.01  # of a training's time, that saving its state may take
+CHECK_INTERVAL = 5.0  # seconds between two looks whether this process may still write
+
+MILESTONES = "milestones"
+
+
+@dataclass
+class Session:
+    """What a training works with from its first step to its last, and what it does with it.
+
+    state: where states, metrics and milestones are kept until the end. is_main: whether this
+    process writes.
+    """
+
+    model: GPT
+    forward: Forward
+    optimizer: torch.optim.Optimizer
+    files: TokenFiles
+    settings: TrainSettings
+    progress: Progress
+    state: TrainingState
+    is_main: bool = True
+
+    def __post_init__(self) -> None:
+        settings = self.settings
+        self._rows_per_step = settings.batch_size * settings.gradient_accumulation_steps
+        self._tokens_per_step = self._rows_per_step * self.model.settings.block_size
+        self._save_interval = interval_between_saves(0.0)
+        self._start = time.monotonic() - self.progress.seconds
+        self._saved = self._checked = time.monotonic()
+        self._timed_steps, self._step_seconds = 0, 0.0  # since the last line of metrics
+
+    @property
+    def is_last(self) -> bool:
+        """Whether all steps are done."""
+        return self.progress.step == self.settings.max_iters
+
+    # --- Computing --------------------------------------------------------------------------
+
+    def step(self) -> None:
+        """Make the next step. It measures itself where it's to be logged or evaluated."""
+        start = time.monotonic()
+        settings, progress = self.settings, self.progress
+        learning_rate = learning_rate_at(progress.step, settings)
+        block_size = self.model.settings.block_size
+        windows = batch(
+            self.files.train, block_size, self._rows_per_step, settings.seed, progress.step
+        )
+        loss, grad_norm = optimizer_step(
+            self.forward, self.optimizer, windows, learning_rate, settings, progress.step
+        )
+        progress.step += 1
+        progress.line = None
+        if progress.step % settings.log_interval == 0 or self._evaluates:
+            # Reading a number waits for the device, so it belongs to the step's time.
+            progress.line = MetricsLine(
+                step=progress.step,
+                tokens=progress.step * self._tokens_per_step,
+                loss=loss.item(),
+                learning_rate=learning_rate,
+                grad_norm=grad_norm.item(),
+            )
+        self._step_seconds += time.monotonic() - start
+        self._timed_steps += 1
+        self._bar.update()
+
+    def evaluate(self, signals: Signals) -> MetricsLine | None:
+        """What there is to log of the last step, with the losses of both splits where they're due.
+
+        Keeps the weights if they're the ones to keep. A signal to stop raises `Stopped` at once,
+        with the progress as it was.
+        """
+        settings, progress = self.settings, self.progress
+        if not self._evaluates:
+            return progress.line
+        with signals.interrupting():
+            train_loss, val_loss = self._loss(self.files.train), self._loss(self.files.val)
+        is_best = val_loss < progress.best_val_loss
+        progress.best_val_loss = min(progress.best_val_loss, val_loss)
+        keeps = self.is_last if settings.keep == "last" else is_best
+        if keeps:
+            weights = self.model.state_dict().items()
+            progress.kept = {name: w.detach().cpu().clone() for name, w in weights}
+        tokens = progress.step * self._tokens_per_step
+        line = progress.line or MetricsLine(step=progress.step, tokens=tokens)
+        return line.model_copy(update={"train_loss": train_loss, "val_loss": val_loss})
+
+    @property
+    def _evaluates(self) -> bool:
+        return self.progress.step % self.settings.eval_interval == 0 or self.is_last
+
+    def _loss(self, tokens: Tokens) -> float:
+        """The loss of a split on eval_iters * batch_size windows, the same ones at every call."""
+        n_windows = self.settings.eval_iters * self.settings.batch_size
+        starts = window_starts(len(tokens), self.model.settings.block_size, n_windows)
+        return windows_loss(self.model, tokens, starts, self.settings).mean
+
+    # --- Writing ----------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Inside, metrics.jsonl grows in the state's directory, and a bar shows the progress."""
+        metrics = Path(os.devnull)
+        if self.is_main:
+            self.state.directory.mkdir(parents=True, exist_ok=True)
+            metrics = self.state.directory / METRICS
+        # disable=None: no bar where there is no terminal; the log has plain lines.
+        disable = None if self.is_main else True
+        total, done = self.settings.max_iters, self.progress.step
+        with (
+            open(metrics, "wb") as self._metrics,
+            tqdm(total=total, initial=done, unit="step", disable=disable) as self._bar,
+        ):
+            self._metrics.write(self.progress.metrics)
+            yield
+
+    def log(self, line: MetricsLine) -> None:
+        """Add a line, completed with its times, to the metrics."""
+        progress = self.progress
+        # The line in a saved state of format 1 lacks the tokens.
+        more: dict[str, float] = {"tokens": progress.step * self._tokens_per_step}
+        if self._timed_steps:
+            more["tokens_per_second"] = (
+                self._timed_steps * self._tokens_per_step / self._step_seconds
+            )
+            self._timed_steps, self._step_seconds = 0, 0.0
+        more["seconds"] = time.monotonic() - self._start
+        line = line.model_copy(update=more)
+        text = (json.dumps(line.content()) + "\n").encode()
+        progress.metrics += text
+        self._metrics.write(text)
+        self._metrics.flush()
+        summary = _summary(line)
+        logger.info("step %d: %s", line.step, summary)
+        self._bar.set_postfix_str(summary, refresh=False)
+
+    def stop_if_diverged(self, line: MetricsLine) -> None:
+        """Raise DivergedError if a measure isn't a number, with the metrics kept to look at."""
+        name = line.diverged()
+        if name is None:
+            return
+        if self.is_main:
+            self.state.check_lock()
+            remove_states(self.state.directory)  # a resume from them would diverge again
+        raise DivergedError(
+            f"training diverged: {name} is {getattr(line, name)} at step {line.step}; "
+            "lower learning_rate, raise warmup_iters or set grad_clip"
+        )
+
+    def save_is_due(self) -> bool:
+        """Whether the last state was saved long enough ago."""
+        # The state of the last step is worth a save, too: results are still to be written.
+        interval = CHECK_INTERVAL if self.is_last else self._save_interval
+        return time.monotonic() - self._saved > interval
+
+    def save(self) -> None:
+        """Save the state of the training."""
+        if not self.is_main:
+            return
+        self.state.check_lock()
+        start = time.monotonic()
+        self.progress.seconds = start - self._start
+        save_state(self.state.directory, self.progress, self.model, self.optimizer)
+        logger.info("state saved at step %d", self.progress.step)
+        self._saved = time.monotonic()
+        self._save_interval = interval_between_saves(self._saved - start)
+
+    def check_owner(self) -> None:
+        """Look from time to time whether this process may still write.
+
+        Errors: ClaimedError or UserError if it may not.
+        """
+        now = time.monotonic()
+        if self.is_main and now - self._checked > CHECK_INTERVAL:
+            self._checked = now
+            with contextlib.suppress(OSError):  # a disk over the network that is away a while
+                self.state.check_owner()
+
+    def keep_milestone(self) -> None:
+        """Keep the model of this step if it's one to keep, beside the state until the end."""
+        step = self.progress.step
+        if self.is_main and step in self.settings.milestones:
+            directory = self.state.directory / MILESTONES / str(step)
+            weights = self.model.state_dict()
+            save_model(directory, weights, self.model.settings, self.files.tokenizer)
+
+    def write_results(self, results: Path) -> None:
+        """Write the model, the milestones and the metrics of a finished training."""
+        self.progress.seconds = time.monotonic() - self._start
+        if not self.is_main:
+            return
+        self.state.check_owner()
+        for path in milestone_files(results, self.settings.milestones):
+            kept = self.state.directory / Path(path).relative_to(results)
+            with atomic_write(path) as file:
+                file.write(kept.read_bytes())
+        save_model(results / "model", self.progress.kept, self.model.settings, self.files.tokenizer)
+        with atomic_write(results / METRICS) as file:
+            file.write(self.progress.metrics)
+
+
+def milestone_files(results: Path, steps: Sequence[int]) -> list[str]:
+    """The files of the models that are kept of these steps, beside the last or best one."""
+    return [str(results / MILESTONES / str(s) / name) for s in steps for name in MODEL_FILES]
+
+
+def interval_between_saves(save_seconds: float) -> float:
+    """Seconds until the next save, when one takes `save_seconds`; NANOGPT_SAVE_INTERVAL if set.
+
+    Errors: UserError for a NANOGPT_SAVE_INTERVAL that isn't a number of seconds.
+    """
+    interval = save_interval()
+    return max(SAVE_INTERVAL, save_seconds / SAVE_SHARE) if interval is None else interval
+
+
+def _summary(line: MetricsLine) -> str:
+    names = {"loss": "loss", "train_loss": "train", "val_loss": "val", "grad_norm": "norm"}
+    values = [(short, getattr(line, name)) for name, short in names.items()]
+    parts = [f"{short} {value:.4f}" for short, value in values if value is not None]
+    if line.tokens_per_second is not None:
+        parts.append(f"{line.tokens_per_second:,.0f} tokens/s")
+    return ", ".join(parts)
