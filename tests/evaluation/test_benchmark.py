@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from nanogpt.artifacts.states import Held
+from nanogpt.artifacts.states import TrainingState
 from nanogpt.config.schema import BenchSettings, ModelSettings, SampleSettings, TrainSettings
 from nanogpt.errors import UserError
 from nanogpt.evaluation import benchmark as bench_module
@@ -56,7 +56,7 @@ def run_bench(play, tmp_path):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_timed_step_is_the_one_that_training_makes(dtype, run_bench, play, tmp_path):
     settings = TRAIN.model_copy(update={"dtype": dtype})
-    train("r", play, MODEL, settings, Held(tmp_path / "state", "v"), tmp_path / "trained")
+    train("r", play, MODEL, settings, TrainingState(tmp_path / "state", "v"), tmp_path / "trained")
     lines = (tmp_path / "trained/metrics.jsonl").read_text().splitlines()
     losses = [json.loads(line)["loss"] for line in lines[1:]]
     assert len(set(losses)) == len(losses) == 5

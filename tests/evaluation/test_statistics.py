@@ -17,8 +17,7 @@ from nanogpt.evaluation.statistics import (
 )
 from nanogpt.evaluation.survey import survey_split
 from nanogpt.evaluation.symbols import KINDS, Symbols, describe_symbols
-from tests.data.test_tokenizers import BYTE_PAIRS
-from tests.evaluation.examples import BYTES, CHARACTERS, KIND_OF_ID, SYMBOLS
+from tests.evaluation.examples import BYTE_PAIRS, BYTES, CHARACTERS, KIND_OF_ID, SYMBOLS
 from tests.model.test_losses import (
     BLOCK,
     MODEL,

@@ -5,7 +5,7 @@ import pytest
 
 from nanogpt.data.tokenizers import ByteTokenizer
 from nanogpt.evaluation.symbols import KINDS, describe_symbols, kind_of
-from tests.data.test_tokenizers import BYTE_PAIRS
+from tests.evaluation.examples import BYTE_PAIRS
 
 TEXTS_OF_KINDS = {
     "letters": ["a", " the", "Ñandú", " 日本", "हिन्दी", " e"],  # Hindi has marks

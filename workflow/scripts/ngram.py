@@ -3,11 +3,12 @@
 from pathlib import Path
 
 from nanogpt.artifacts.stages import Job, Made, run_stage
-from nanogpt.ngram.counting import measure, summary
+from nanogpt.ngram.measuring import measure, summary
 
 
 def make(_: Job) -> Made:
-    return Made(summary(measure(Path(snakemake.input.meta).parent, snakemake.output.ngram)))
+    evaluation = measure(Path(snakemake.input.meta).parent, Path(snakemake.output.ngram))
+    return Made(summary(evaluation))
 
 
 run_stage(snakemake, "ngram", make)
