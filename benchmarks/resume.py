@@ -25,11 +25,13 @@ PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT))
 
 from nanogpt.artifacts import cache  # noqa: E402
-from nanogpt.artifacts import manifests as manifest  # noqa: E402
+from nanogpt.artifacts import manifests  # noqa: E402
+from nanogpt.artifacts.records.manifests import Manifest  # noqa: E402
 from nanogpt.config.loading import read  # noqa: E402
 from nanogpt.config.schema import ModelSettings, TrainSettings  # noqa: E402
 from nanogpt.model.gpt import GPT  # noqa: E402
-from nanogpt.training import loop as train  # noqa: E402
+from nanogpt.project import Project  # noqa: E402
+from nanogpt.training import loop  # noqa: E402
 from nanogpt.training.optimizers import configure_adamw  # noqa: E402
 from nanogpt.training.saved_state import Progress, save_state  # noqa: E402
 
@@ -50,7 +52,7 @@ CONSTANT = {
             "bench",
             "ngram",
             "bench_report",
-            "generate",
+            "write_builtin",
         )
     },
     "settings=bench_settings": "settings={}",
@@ -90,7 +92,7 @@ def save_times(name: str, settings: ModelSettings, vocab_size: int, rounds: int)
 
         times = [seconds(save) for _ in range(rounds)]
     middle = statistics.median(times)
-    share = middle / (middle + train._save_interval(middle))
+    share = middle / (middle + loop._save_interval(middle))
     millions = model.n_parameters() / 1e6
     report(f"save the state of {name} ({millions:.1f} M)", times, f", {share:.2%} of the time")
 
@@ -98,19 +100,27 @@ def save_times(name: str, settings: ModelSettings, vocab_size: int, rounds: int)
 def restore_times(rounds: int) -> None:
     """Restore an artifact of 100 MB from the cache."""
     with tempfile.TemporaryDirectory(dir=PROJECT) as directory:
-        os.environ["NANOGPT_CACHE"] = f"{directory}/cache"
-        weights = Path(directory) / "model/model.safetensors"
-        weights.parent.mkdir()
+        project = Project(Path(directory))
+        outputs = {"model/model.safetensors": "results/big/model/model.safetensors"}
+        weights = project.root / outputs["model/model.safetensors"]
+        weights.parent.mkdir(parents=True)
         weights.write_bytes(os.urandom(100_000_000))
-        outputs = {"model/model.safetensors": weights}
-        asked = {"stage": "train", "parameters": {}, "inputs": {}, "code": ""}
-        version = manifest.version("train", {}, {}, "")
-        said = {"version": version, "environment": {}, "wall_seconds": 0.0, **asked}
-        cache.store({**said, "outputs": manifest.digests([str(weights)])}, outputs)
+        manifest = Manifest(
+            stage="train",
+            version=manifests.version("train", {}, {}, ""),
+            inputs={},
+            parameters={},
+            code="",
+            outputs=manifests.digests(project, outputs.values()),
+            environment=manifests.environment(threads=1),
+            wall_seconds=0.0,
+        )
+        os.environ["NANOGPT_CACHE"] = "cache"
+        cache.store(project, manifest, outputs)
         times = []
         for _ in range(rounds):
             weights.unlink()
-            times.append(seconds(lambda: cache.restore(version, outputs)))
+            times.append(seconds(lambda: cache.restore(project, manifest.version, outputs)))
             assert weights.exists()
     report("restore 100 MB from the cache", times)
 
@@ -130,10 +140,11 @@ def plan_times(rounds: int) -> None:
             }
             settings["report"] = {"runs": list(runs)}
             (checkout / "config.yaml").write_text(yaml.safe_dump(settings))
-        for path in (checkouts[1] / "workflow/rules").glob("*.smk"):
-            text = path.read_text()
-            for params, constant in CONSTANT.items():
-                text = text.replace(params, constant)
+        rules = {path: path.read_text() for path in checkouts[1].glob("workflow/rules/*.smk")}
+        for params, constant in CONSTANT.items():
+            assert any(params in text for text in rules.values()), params
+            rules = {path: text.replace(params, constant) for path, text in rules.items()}
+        for path, text in rules.items():
             path.write_text(text)
         command = [sys.executable, "-m", "snakemake", "-n", "--quiet", "all", "--cores", "1"]
         times: dict[str, list[float]] = {checkout.name: [] for checkout in checkouts}
@@ -154,7 +165,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
     models = read(PROJECT / "config.yaml").models
-    print(f"default interval {train.SAVE_INTERVAL:.0f} s")
+    print(f"default interval {loop.SAVE_INTERVAL:.0f} s")
     save_times("small", models["small"], 65, rounds)
     save_times("baby", models["baby"], 65, rounds)
     save_times("GPT-2", ModelSettings(**GPT2), 50257, rounds)
