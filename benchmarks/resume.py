@@ -25,10 +25,12 @@ PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT))
 
 from nanogpt.artifacts import cache  # noqa: E402
-from nanogpt.artifacts import manifests as manifest  # noqa: E402
+from nanogpt.artifacts import manifests  # noqa: E402
+from nanogpt.artifacts.records.manifests import Manifest  # noqa: E402
 from nanogpt.config.loading import read  # noqa: E402
 from nanogpt.config.schema import ModelSettings, TrainSettings  # noqa: E402
 from nanogpt.model.gpt import GPT  # noqa: E402
+from nanogpt.project import Project  # noqa: E402
 from nanogpt.training.optimizers import configure_adamw  # noqa: E402
 from nanogpt.training.saved_state import Progress, save_state  # noqa: E402
 from nanogpt.training.session import SAVE_INTERVAL, interval_between_saves  # noqa: E402
@@ -50,7 +52,7 @@ CONSTANT = {
             "bench",
             "ngram",
             "bench_report",
-            "generate",
+            "write_builtin",
         )
     },
     "settings=bench_settings": "settings={}",
@@ -98,19 +100,27 @@ def save_times(name: str, settings: ModelSettings, vocab_size: int, rounds: int)
 def restore_times(rounds: int) -> None:
     """Restore an artifact of 100 MB from the cache."""
     with tempfile.TemporaryDirectory(dir=PROJECT) as directory:
-        os.environ["NANOGPT_CACHE"] = f"{directory}/cache"
-        weights = Path(directory) / "model/model.safetensors"
-        weights.parent.mkdir()
+        project = Project(Path(directory))
+        outputs = {"model/model.safetensors": "results/big/model/model.safetensors"}
+        weights = project.root / outputs["model/model.safetensors"]
+        weights.parent.mkdir(parents=True)
         weights.write_bytes(os.urandom(100_000_000))
-        outputs = {"model/model.safetensors": weights}
-        asked = {"stage": "train", "parameters": {}, "inputs": {}, "code": ""}
-        version = manifest.version("train", {}, {}, "")
-        said = {"version": version, "environment": {}, "wall_seconds": 0.0, **asked}
-        cache.store({**said, "outputs": manifest.digests([str(weights)])}, outputs)
+        manifest = Manifest(
+            stage="train",
+            version=manifests.version("train", {}, {}, ""),
+            inputs={},
+            parameters={},
+            code="",
+            outputs=manifests.digests(project, outputs.values()),
+            environment=manifests.environment(threads=1),
+            wall_seconds=0.0,
+        )
+        os.environ["NANOGPT_CACHE"] = "cache"
+        cache.store(project, manifest, outputs)
         times = []
         for _ in range(rounds):
             weights.unlink()
-            times.append(seconds(lambda: cache.restore(version, outputs)))
+            times.append(seconds(lambda: cache.restore(project, manifest.version, outputs)))
             assert weights.exists()
     report("restore 100 MB from the cache", times)
 
@@ -130,10 +140,11 @@ def plan_times(rounds: int) -> None:
             }
             settings["report"] = {"runs": list(runs)}
             (checkout / "config.yaml").write_text(yaml.safe_dump(settings))
-        for path in (checkouts[1] / "workflow/rules").glob("*.smk"):
-            text = path.read_text()
-            for params, constant in CONSTANT.items():
-                text = text.replace(params, constant)
+        rules = {path: path.read_text() for path in checkouts[1].glob("workflow/rules/*.smk")}
+        for params, constant in CONSTANT.items():
+            assert any(params in text for text in rules.values()), params
+            rules = {path: text.replace(params, constant) for path, text in rules.items()}
+        for path, text in rules.items():
             path.write_text(text)
         command = [sys.executable, "-m", "snakemake", "-n", "--quiet", "all", "--cores", "1"]
         times: dict[str, list[float]] = {checkout.name: [] for checkout in checkouts}

@@ -36,9 +36,9 @@ OURS = """
 import json, sys
 from pathlib import Path
 import torch
-from nanogpt.config.schema import ModelSettings, TrainSettings  # noqa: E402
-from nanogpt.artifacts.states import TrainingState  # noqa: E402
-from nanogpt.training.loop import train  # noqa: E402
+from nanogpt.config.schema import ModelSettings, TrainSettings
+from nanogpt.artifacts.states import TrainingState
+from nanogpt.training.loop import train
 job = json.loads(sys.argv[1])
 torch.set_num_threads(job["threads"])
 results = Path(job["results"])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nanogpt.errors import UserError
+from nanogpt.errors import UserError, plural
 from tests.errors import EXECUTED, KINDS, Bomb, Mistake, page
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -59,3 +59,12 @@ def test_every_row_of_the_page_has_two_cells():
     rows = [line for line in page().splitlines() if line.startswith("|")]
     assert len(rows) == len(MISTAKES) + 2 * len(KINDS)
     assert all(len(re.findall(r"(?<!\\)\|", row)) == 3 for row in rows)
+
+
+def test_numbers_take_the_plural_but_for_one():
+    assert [plural(number, "token") for number in (0, 1, 2, 2000)] == [
+        "0 tokens",
+        "1 token",
+        "2 tokens",
+        "2,000 tokens",
+    ]

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -11,11 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from nanogpt.artifacts import cache
-from nanogpt.artifacts import manifests as manifest
+from nanogpt.artifacts import cache, manifests
+from nanogpt.artifacts.records.manifests import Environment, Manifest
 from nanogpt.files.atomic import read_json, sha256_file, write_json
+from nanogpt.project import HERE, Project
 
 ROOT = Path(__file__).resolve().parents[2]
+FIXTURES = ROOT / "tests/fixtures/format_1"
 CACHE = Path(".nanogpt/cache")
 MANIFEST = "results/demo/train.manifest.json"
 CONTENTS = {
@@ -24,6 +27,9 @@ CONTENTS = {
 }
 OUTPUTS = cache.names_in_entry(CONTENTS, MANIFEST)
 WEIGHTS = "model/model.safetensors"
+ENVIRONMENT = Environment(
+    nanogpt="1", python="3", platform="Linux", cpu="a CPU", threads=1, ranks=1, gpu=None
+)
 
 
 @pytest.fixture(autouse=True)
@@ -37,42 +43,47 @@ def project(tmp_path, monkeypatch):
 
 
 def make(contents=CONTENTS, seed=1):
-    """Write outputs, and return what their manifest says."""
+    """Write outputs, and return their manifest."""
     for path, content in contents.items():
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).write_bytes(content)
-    asked = ("train", {"train": {"seed": seed}}, {"results/datasets/d/train.bin": "a" * 64}, "c")
-    return {
-        "stage": asked[0],
-        "version": manifest.version(*asked),
-        "inputs": asked[2],
-        "parameters": asked[1],
-        "code": asked[3],
-        "outputs": manifest.digests(contents),
-        "environment": {"threads": 1},
-        "wall_seconds": 1.5,
-    }
+    inputs, parameters = {"results/datasets/d/train.bin": "a" * 64}, {"train": {"seed": seed}}
+    return Manifest(
+        stage="train",
+        version=manifests.version("train", parameters, inputs, "c"),
+        inputs=inputs,
+        parameters=parameters,
+        code="c",
+        outputs=manifests.digests(HERE, contents),
+        environment=ENVIRONMENT,
+        wall_seconds=1.5,
+    )
 
 
 def store(**options):
     """Make an artifact, store it, remove its outputs; returns its entry."""
-    said = make(**options)
-    cache.store(said, OUTPUTS)
+    manifest = make(**options)
+    cache.store(HERE, manifest, OUTPUTS)
     for path in CONTENTS:
         Path(path).unlink()
-    return CACHE / said["version"]
+    return CACHE / manifest.version
 
 
-def restored(entry):
-    return cache.restore(entry.name, OUTPUTS)
+def restore(entry):
+    return cache.restore(HERE, entry.name, OUTPUTS)
 
 
 def files_below(directory):
     return sorted(str(path) for path in Path(directory).rglob("*") if not path.is_dir())
 
 
-def assert_restored(said):
-    assert said["environment"] == {"threads": 1}
+def assert_restored(manifest):
+    assert manifest is not None
+    assert manifest.environment == ENVIRONMENT
+    assert_outputs()
+
+
+def assert_outputs():
     assert {path: Path(path).read_bytes() for path in CONTENTS} == CONTENTS
     assert files_below("results") == sorted(CONTENTS)
 
@@ -80,30 +91,19 @@ def assert_restored(said):
 # --- Where it is ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("named", "wanted"),
-    [(None, CACHE), ("", CACHE), ("off", None), ("/group/cache", Path("/group/cache"))],
-    ids=["unset", "empty", "off", "a path"],
-)
-def test_the_cache_is_where_the_environment_says(monkeypatch, named, wanted):
-    if named is not None:
-        monkeypatch.setenv("NANOGPT_CACHE", named)
-    assert cache.directory() == wanted
-
-
 def test_a_cache_that_is_off_stores_and_restores_nothing(monkeypatch):
     entry = store()
     assert entry.is_dir()
     monkeypatch.setenv("NANOGPT_CACHE", "off")
-    assert restored(entry) is None
+    assert restore(entry) is None
     store(seed=2)
     assert [path.name for path in CACHE.iterdir()] == [entry.name]
 
 
 def test_outputs_have_the_names_in_an_entry_that_they_have_beside_their_manifest():
     assert {
-        "metrics.jsonl": Path("results/demo/metrics.jsonl"),
-        WEIGHTS: Path("results/demo/model/model.safetensors"),
+        "metrics.jsonl": "results/demo/metrics.jsonl",
+        WEIGHTS: "results/demo/model/model.safetensors",
     } == OUTPUTS
 
 
@@ -113,15 +113,52 @@ def test_outputs_have_the_names_in_an_entry_that_they_have_beside_their_manifest
 def test_an_artifact_is_restored_as_it_was_stored():
     entry = store()
     assert files_below(CACHE) == sorted(str(entry / n) for n in (*OUTPUTS, "manifest.json"))
-    said = restored(entry)
-    assert_restored(said)
-    assert said["outputs"] == {n: sha256_file(path) for n, path in OUTPUTS.items()}
+    manifest = restore(entry)
+    assert_restored(manifest)
+    assert manifest.outputs == {n: sha256_file(path) for n, path in OUTPUTS.items()}
+    assert manifest.made_in == "results/demo"
+
+
+def test_the_manifest_of_an_entry_has_all_that_its_stage_wrote():
+    manifest = make().model_copy(update={"summary": "best loss 1.5"})
+    cache.store(HERE, manifest, OUTPUTS)
+    assert read_json(CACHE / manifest.version / "manifest.json") == {
+        **manifest.content(),
+        "summary": "best loss 1.5",
+        "outputs": {name: manifest.outputs[path] for name, path in OUTPUTS.items()},
+        "made_in": "results/demo",
+    }
+    assert cache.restore(HERE, manifest.version, OUTPUTS).summary == "best loss 1.5"
+
+
+def test_an_entry_of_the_first_format_is_restored():
+    version = "1cd00bc310e8"
+    shutil.copytree(FIXTURES / f"cache_{version}", CACHE / version)
+    manifest = cache.restore(HERE, version, {"eval.json": "results/one/eval.json"})
+    assert manifest.stage == "eval"
+    original = FIXTURES / f"cache_{version}/eval.json"
+    assert Path("results/one/eval.json").read_bytes() == original.read_bytes()
+
+
+def test_paths_start_at_the_root_of_the_project(tmp_path, monkeypatch):
+    entry = store()
+    monkeypatch.chdir(tmp_path)
+    project = Project(tmp_path / "project")
+    assert cache.restore(project, entry.name, OUTPUTS)
+    assert (project.results / "demo/metrics.jsonl").exists()
+    shutil.rmtree(project.cache)
+    monkeypatch.chdir(project.root)
+    manifest = make()
+    monkeypatch.chdir(tmp_path)
+    cache.store(project, manifest, OUTPUTS)
+    assert (project.cache / entry.name / WEIGHTS).exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["project"]
 
 
 def test_an_artifact_can_be_restored_for_another_run():
     entry = store()
     other = cache.names_in_entry([p.replace("demo", "other") for p in CONTENTS], "results/other/m")
-    assert cache.restore(entry.name, other)
+    assert cache.restore(HERE, entry.name, other)
     assert Path("results/other/model/model.safetensors").read_bytes() in CONTENTS.values()
     assert not Path("results/demo/model/model.safetensors").exists()
 
@@ -134,15 +171,16 @@ def test_a_restored_file_is_new_and_a_copy_with_the_mode_that_any_file_gets():
     before = os.umask(0o027)
     try:
         began = time.time() - 1  # a file system's clock may lag a little
-        restored(entry)
+        restore(entry)
     finally:
         os.umask(before)
     for name, path in OUTPUTS.items():
-        assert path.stat().st_mtime > began
-        assert path.stat().st_mode & 0o777 == 0o640
-        assert path.stat().st_nlink == 1
-        assert not path.is_symlink()
-        path.write_bytes(b"changed")
+        copy = Path(path)
+        assert copy.stat().st_mtime > began
+        assert copy.stat().st_mode & 0o777 == 0o640
+        assert copy.stat().st_nlink == 1
+        assert not copy.is_symlink()
+        copy.write_bytes(b"changed")
         assert (entry / name).read_bytes() in CONTENTS.values(), "the entry stays as it is"
 
 
@@ -161,14 +199,14 @@ def test_a_restored_file_replaces_what_is_in_its_place_and_not_what_a_link_leads
     entry = store()
     (project / "mine.txt").write_text("mine")
     Path("results/demo/metrics.jsonl").symlink_to(project / "mine.txt")
-    assert_restored(restored(entry))
+    assert_restored(restore(entry))
     assert (project / "mine.txt").read_text() == "mine"
 
 
 def test_the_first_entry_of_a_version_stays():
     entry = store()
     store(contents=dict.fromkeys(CONTENTS, b"other bytes"))
-    assert_restored(restored(entry))
+    assert_restored(restore(entry))
     assert [path.name for path in CACHE.iterdir()] == [entry.name]
 
 
@@ -179,9 +217,9 @@ def test_a_second_store_changes_nothing():
     assert {path: path.stat() for path in [entry, *entry.rglob("*")]} == before
 
 
-def test_a_version_that_is_not_there_is_none(caplog):
+def test_a_version_that_is_not_there_restores_nothing(caplog):
     store()
-    assert cache.restore("0123456789ab", OUTPUTS) is None
+    assert cache.restore(HERE, "0123456789ab", OUTPUTS) is None
     assert caplog.messages == []
     assert files_below("results") == []
 
@@ -189,7 +227,7 @@ def test_a_version_that_is_not_there_is_none(caplog):
 def test_a_restore_is_a_use_of_the_entry():
     entry = store()
     os.utime(entry, (0, 0))
-    restored(entry)
+    restore(entry)
     assert time.time() - entry.stat().st_mtime < 60
 
 
@@ -230,8 +268,8 @@ def link(entry, name):
     (entry / name).symlink_to((entry.parent.parent / "elsewhere").absolute())
 
 
-def change(entry, **said):
-    write_json(entry / "manifest.json", {**read_json(entry / "manifest.json"), **said})
+def change(entry, **changes):
+    write_json(entry / "manifest.json", {**read_json(entry / "manifest.json"), **changes})
 
 
 def change_outputs(entry, **outputs):
@@ -245,9 +283,9 @@ def rename_output(entry, name):
 
 
 def drop(entry, key):
-    said = read_json(entry / "manifest.json")
-    del said[key]
-    write_json(entry / "manifest.json", said)
+    content = read_json(entry / "manifest.json")
+    del content[key]
+    write_json(entry / "manifest.json", content)
 
 
 def write_manifest(entry, content):
@@ -273,14 +311,15 @@ DAMAGE = {
     "a link for the manifest": lambda entry: link(entry, "manifest.json"),
     "a pipe for the manifest": lambda entry: replace(entry, os.mkfifo, "manifest.json"),
     "an empty manifest": lambda entry: write_manifest(entry, b""),
-    "a manifest of no text": lambda entry: write_manifest(entry, b"\xff\xfe"),
+    "a manifest that isn't text": lambda entry: write_manifest(entry, b"\xff\xfe"),
     "a manifest of another kind": lambda entry: write_manifest(entry, b"[1, 2]"),
     "a deep manifest": lambda entry: write_manifest(entry, b"[" * 100_000),
     "a manifest without environment": lambda entry: drop(entry, "environment"),
+    "a manifest without its place": lambda entry: drop(entry, "made_in"),
     "inputs of another kind": lambda entry: change(entry, inputs=5),
     "outputs of another kind": lambda entry: change(entry, outputs=["metrics.jsonl", WEIGHTS]),
     "a digest of another kind": lambda entry: change_outputs(entry, **{WEIGHTS: 5}),
-    "a number that is none": lambda entry: write_manifest(
+    "not a number": lambda entry: write_manifest(
         entry, (entry / "manifest.json").read_bytes().replace(b"1.5", b"NaN")
     ),
     "half a character": lambda entry: write_manifest(
@@ -296,13 +335,13 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
-def test_a_damaged_entry_is_told_removed_and_made_again(damage, caplog, project):
+def test_a_damaged_entry_is_logged_removed_and_made_again(damage, caplog, project):
     entry = store()
     damage(entry)
-    assert restored(entry) is None
+    assert restore(entry) is None
     (message,) = caplog.messages
     assert message.startswith(f"{entry}: damaged: ")
-    assert message.endswith("; it is removed, and made again")
+    assert message.endswith("; removed, and made again")
     assert files_below(entry) == []
     assert not os.path.lexists(entry)
     assert list(CACHE.iterdir()) == [], "nothing is left beside it"
@@ -312,20 +351,36 @@ def test_a_damaged_entry_is_told_removed_and_made_again(damage, caplog, project)
     assert {path.name for path in project.iterdir()} == {"results", ".nanogpt"}
     assert {path.name for path in project.parent.iterdir()} == {"project"}
     store()
-    assert_restored(restored(entry))
+    assert_restored(restore(entry))
 
 
-def test_an_entry_for_another_set_of_outputs_is_not_restored():
+def test_an_entry_for_another_set_of_outputs_is_not_restore():
     entry = store()
-    assert cache.restore(entry.name, {"metrics.jsonl": Path("results/demo/metrics.jsonl")}) is None
+    assert cache.restore(HERE, entry.name, {"metrics.jsonl": "results/demo/metrics.jsonl"}) is None
     assert files_below("results") == []
+
+
+@pytest.mark.parametrize("found", [2, 0, -1, "1", None, 1.0, True, [1]], ids=repr)
+def test_an_entry_of_an_unknown_format_is_logged_and_left_alone(caplog, found):
+    entry = store()
+    change(entry, format=found)
+    before = {path: path.stat() for path in [entry, *entry.rglob("*")]}
+    assert restore(entry) is None
+    assert caplog.messages == [
+        f"{entry}: can't be read: manifest.json: format {json.dumps(found)}, but this version of "
+        "nanogpt reads formats up to 1; upgrade nanogpt, or remove it; its stage runs again"
+    ]
+    assert files_below("results") == []
+    store()
+    assert {path: path.stat() for path in [entry, *entry.rglob("*")]} == before
+    assert [path.name for path in CACHE.iterdir()] == [entry.name]
 
 
 def test_a_restore_that_fails_half_way_leaves_the_file_that_was_there():
     entry = store()
     flip_a_bit(entry)
     make(dict.fromkeys(CONTENTS, b"earlier"))
-    assert restored(entry) is None
+    assert restore(entry) is None
     assert Path("results/demo/model/model.safetensors").read_bytes() == b"earlier"
     assert files_below("results") == sorted(CONTENTS)
 
@@ -334,25 +389,31 @@ def test_a_restore_that_fails_half_way_leaves_the_file_that_was_there():
 
 AS_ANOTHER = """
 import json, logging, os, sys
-from pathlib import Path
 from nanogpt.artifacts import cache
+from nanogpt.artifacts.records.manifests import Manifest
+from nanogpt.project import HERE
 logging.basicConfig(format="%(message)s")
 if os.getuid() == 0:
     os.seteuid(65534)  # permissions hold for another user than root only
-said, outputs = json.loads(sys.argv[1]), {n: Path(p) for n, p in json.loads(sys.argv[2]).items()}
-print("restored" if cache.restore(said["version"], outputs) else "not restored")
-cache.store(said, outputs)
+manifest, outputs = Manifest.model_validate_json(sys.argv[1]), json.loads(sys.argv[2])
+print("restored" if cache.restore(HERE, manifest.version, outputs) else "not restored")
+cache.store(HERE, manifest, outputs)
 """
 
 
-def run_as_another(said):
-    """Restore and store as a user who owns nothing; returns what was printed, and what was told."""
+def run_as_another(manifest):
+    """Restore and store as a user who owns nothing; returns what was printed and logged."""
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    outputs = json.dumps({name: str(path) for name, path in OUTPUTS.items()})
     # Another user may not write the coverage of this one's tests.
     own = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
     ended = subprocess.run(
-        [sys.executable, "-c", AS_ANOTHER, json.dumps(said), outputs],
+        [
+            sys.executable,
+            "-c",
+            AS_ANOTHER,
+            manifest.model_dump_json(exclude_unset=True),
+            json.dumps(OUTPUTS),
+        ],
         env={**own, "PYTHONPATH": path},
         capture_output=True,
         text=True,
@@ -377,12 +438,12 @@ def open_project(monkeypatch):
 @pytest.mark.skipif(not hasattr(os, "seteuid"), reason="there are no users here")
 @pytest.mark.parametrize("mode", [0o555, 0o444, 0o000], ids=["no writing", "no entry", "nothing"])
 @pytest.mark.usefixtures("open_project")
-def test_a_cache_that_cannot_be_written_to_is_told_and_no_more(mode):
-    said = make()
+def test_a_cache_that_cannot_be_written_to_is_only_logged(mode):
+    manifest = make()
     CACHE.chmod(mode)
-    printed, told = run_as_another(said)
+    printed, log = run_as_another(manifest)
     assert printed == "not restored"
-    assert told == f"{CACHE}: not stored in the cache: Permission denied\n"
+    assert log == f"{CACHE}: not stored in the cache: Permission denied\n"
     CACHE.chmod(0o777)
     assert list(CACHE.iterdir()) == []
 
@@ -390,46 +451,45 @@ def test_a_cache_that_cannot_be_written_to_is_told_and_no_more(mode):
 @pytest.mark.skipif(not hasattr(os, "seteuid"), reason="there are no users here")
 @pytest.mark.usefixtures("open_project")
 def test_a_cache_that_others_own_can_be_restored_from():
-    said = make()
-    cache.store(said, OUTPUTS)
-    entry = CACHE / said["version"]
+    manifest = make()
+    cache.store(HERE, manifest, OUTPUTS)
     for path in CONTENTS:
         Path(path).unlink()
     CACHE.chmod(0o555)
-    assert run_as_another(said) == ("restored", "")
-    assert_restored(read_json(entry / "manifest.json"))
+    assert run_as_another(manifest) == ("restored", "")
+    assert_outputs()
 
 
 @pytest.mark.skipif(not hasattr(os, "seteuid"), reason="there are no users here")
 @pytest.mark.usefixtures("open_project")
-def test_a_damaged_entry_that_others_own_is_told_and_passed_over():
-    said = make()
-    cache.store(said, OUTPUTS)
-    flip_a_bit(CACHE / said["version"])
+def test_a_damaged_entry_that_others_own_is_logged_and_passed_over():
+    manifest = make()
+    cache.store(HERE, manifest, OUTPUTS)
+    flip_a_bit(CACHE / manifest.version)
     CACHE.chmod(0o555)
-    printed, told = run_as_another(said)
+    printed, log = run_as_another(manifest)
     assert printed == "not restored"
-    assert "damaged: model.safetensors has sha256 " in told
-    assert f"{CACHE / said['version']}: cannot be removed: Permission denied" in told
-    assert (CACHE / said["version"] / "manifest.json").exists()
+    assert "damaged: model.safetensors has sha256 " in log
+    assert f"{CACHE / manifest.version}: can't be removed: Permission denied" in log
+    assert (CACHE / manifest.version / "manifest.json").exists()
 
 
 @pytest.mark.parametrize("content", [b"a file", None], ids=["a file", "below a file"])
-def test_a_file_in_the_caches_place_is_told_and_no_more(content, caplog, monkeypatch):
+def test_a_file_in_the_place_of_the_cache_is_only_logged(content, caplog, monkeypatch):
     Path("file").write_bytes(b"a file")
     monkeypatch.setenv("NANOGPT_CACHE", "file" if content else "file/cache")
-    said = make()
-    assert cache.restore(said["version"], OUTPUTS) is None
-    cache.store(said, OUTPUTS)
+    manifest = make()
+    assert cache.restore(HERE, manifest.version, OUTPUTS) is None
+    cache.store(HERE, manifest, OUTPUTS)
     (message,) = caplog.messages
     assert "not stored in the cache: " in message
     assert Path("file").read_bytes() == b"a file"
 
 
-def test_an_output_that_has_gone_is_told_and_leaves_nothing_in_the_cache(caplog):
-    said = make()
+def test_an_output_that_has_gone_is_logged_and_leaves_nothing_in_the_cache(caplog):
+    manifest = make()
     Path("results/demo/model/model.safetensors").unlink()
-    cache.store(said, OUTPUTS)
+    cache.store(HERE, manifest, OUTPUTS)
     assert caplog.messages == [f"{CACHE}: not stored in the cache: No such file or directory"]
     assert list(CACHE.iterdir()) == []
 
@@ -438,16 +498,17 @@ def test_an_output_that_has_gone_is_told_and_leaves_nothing_in_the_cache(caplog)
 
 MANY = """
 import json, logging, os, sys
-from pathlib import Path
 from nanogpt.artifacts import cache
+from nanogpt.artifacts.records.manifests import Manifest
+from nanogpt.project import HERE
 logging.basicConfig(format="%(message)s")
-said, outputs = json.loads(sys.argv[1]), json.loads(sys.argv[2])
+manifest, outputs = Manifest.model_validate_json(sys.argv[1]), json.loads(sys.argv[2])
 for number in range(8):
     if os.fork() == 0:
-        places = {n: Path(f"copy{number}") / n for n in outputs}
+        copies = {name: f"copy{number}/{name}" for name in outputs}
         for _ in range(10):
-            cache.store(said, {n: Path(p) for n, p in outputs.items()})
-            if not cache.restore(said["version"], places):
+            cache.store(HERE, manifest, outputs)
+            if not cache.restore(HERE, manifest.version, copies):
                 os._exit(1)
         os._exit(0)
 print(sum(os.waitpid(-1, 0)[1] for number in range(8)))
@@ -455,11 +516,16 @@ print(sum(os.waitpid(-1, 0)[1] for number in range(8)))
 
 
 def test_many_processes_can_store_and_restore_one_version_at_the_same_time():
-    said = make()
+    manifest = make()
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    outputs = json.dumps({name: str(path) for name, path in OUTPUTS.items()})
     ended = subprocess.run(
-        [sys.executable, "-c", MANY, json.dumps(said), outputs],
+        [
+            sys.executable,
+            "-c",
+            MANY,
+            manifest.model_dump_json(exclude_unset=True),
+            json.dumps(OUTPUTS),
+        ],
         env={**os.environ, "PYTHONPATH": path},
         capture_output=True,
         text=True,
@@ -467,14 +533,14 @@ def test_many_processes_can_store_and_restore_one_version_at_the_same_time():
     assert (ended.stdout, ended.stderr) == ("0\n", "")
     for number in range(8):
         for name, original in OUTPUTS.items():
-            assert (Path(f"copy{number}") / name).read_bytes() == original.read_bytes()
-    assert [path.name for path in CACHE.iterdir()] == [said["version"]]
+            assert (Path(f"copy{number}") / name).read_bytes() == Path(original).read_bytes()
+    assert [path.name for path in CACHE.iterdir()] == [manifest.version]
 
 
-def test_what_a_killed_process_left_is_no_entry(caplog):
+def test_the_remains_of_a_killed_process_are_not_an_entry(caplog):
     left = CACHE / ".0123456789ab.x7f3" / "entry"
     left.mkdir(parents=True)
     (left / "manifest.json").write_text("{")
     with caplog.at_level(logging.INFO):
-        assert_restored(restored(store()))
+        assert_restored(restore(store()))
     assert caplog.messages == []

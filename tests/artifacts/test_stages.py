@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from nanogpt.artifacts import manifests as manifest
-from nanogpt.files.atomic import sha256_file
+from nanogpt.artifacts import manifests
+from nanogpt.artifacts.records.base import read_record
+from nanogpt.artifacts.records.manifests import TrainingRequest
+from nanogpt.files.atomic import read_json, sha256_file
+from nanogpt.project import HERE, Project
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -23,27 +26,37 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+from nanogpt.artifacts.records.manifests import Layout
+from nanogpt.artifacts.stages import Made, logged, run_stage
 from nanogpt.errors import UserError
-from nanogpt.artifacts.stages import logged, stage
+from nanogpt.files import locks
+from nanogpt.project import Project
 
-asked = json.loads(sys.argv[1])
-job = SimpleNamespace(**{{**asked, "params": SimpleNamespace(**asked["params"])}})
+locks.POLL = 0.02
+content = json.loads(sys.argv[1])
+workflow_job = SimpleNamespace(**{{**content, "params": SimpleNamespace(**content["params"])}})
+out, request_file = map(Path, workflow_job.output[:2])
 
 
-def make(asked_for):
+def make(job):
 {body}
+    return Made("")
 
 
 {call}
 """
 WRITE = """
 logging.getLogger("nanogpt.mine").info("working")
-Path(job.output[0]).write_text(Path(job.input[0]).read_text().upper())
-Path(job.output[1]).write_text(json.dumps([asked_for.version, dict(asked_for.settings)]))
+out.write_text(Path(workflow_job.input[0]).read_text().upper())
+request_file.write_text(json.dumps([job.version, job.parameters]))
 """
+LOGGED = 'with logged(workflow_job, "shout"):\n    make(None)'
 
 
-LOGGED = "with logged(job):\n    make(None)"
+def stage_call(**options):
+    """A call of run_stage with these options."""
+    given = "".join(f", {name}={value!r}" for name, value in options.items())
+    return f'run_stage(workflow_job, "shout", make{given})'
 
 
 def start_stage(
@@ -51,9 +64,9 @@ def start_stage(
     body,
     settings=None,
     threads=1,
-    call="stage(job, make)",
+    call=None,
     code="c" * 64,
-    output=("out.txt", "asked.json", "shout.manifest.json"),
+    output=("out.txt", "request.json", "shout.manifest.json"),
     **environment,
 ):
     """Start an adapter of this body in `directory`, as its own process."""
@@ -61,12 +74,11 @@ def start_stage(
     (directory / "in.txt").write_text("text")
     (directory / "adapter.py").write_text(
         ADAPTER.format(
-            call=call,
+            call=call or stage_call(),
             body="".join(f"    {line}\n" for line in body.strip().splitlines()),
         )
     )
     job = {
-        "rule": "shout",
         "input": ["in.txt"],
         "output": output,
         "params": {"settings": settings or {"shout": {"loud": True}}, "code": code},
@@ -92,7 +104,7 @@ def run_stage(directory, body, settings=None, **options):
 
 
 def manifest_of(directory):
-    return json.loads((directory / "shout.manifest.json").read_text())
+    return read_json(directory / "shout.manifest.json")
 
 
 def log_of(directory):
@@ -100,7 +112,7 @@ def log_of(directory):
 
 
 def assert_one_line(directory, ended, *words):
-    """The process told a user's mistake in one line, there and in the log, and left no manifest."""
+    """A mistake was reported in one line, on the terminal and in the log; no manifest is left."""
     assert ended.returncode == 1
     assert ended.stdout == ""
     assert ended.stderr.startswith("error: ")
@@ -116,52 +128,51 @@ def test_a_stage_says_in_one_line_what_it_made(tmp_path):
     output = ("results/mine/out.txt", "results/mine/more.txt", "results/mine/shout.manifest.json")
     Path(tmp_path / "results/mine").mkdir(parents=True)
     body = """
-for path in job.output[:2]:
+for path in workflow_job.output[:2]:
     Path(path).write_text("made")
-return {"summary": "two files"}
+return Made("two files")
 """
     ended = run_stage(tmp_path, body, output=output)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "shout mine: two files\n")
     assert "INFO shout mine: two files" in log_of(tmp_path)
-    said = json.loads((tmp_path / "results/mine/shout.manifest.json").read_text())
-    assert said["summary"] == "two files"
+    manifest = read_json(tmp_path / "results/mine/shout.manifest.json")
+    assert manifest["summary"] == "two files"
 
 
 def test_a_stage_writes_a_manifest_that_holds(tmp_path, monkeypatch):
     ended = run_stage(tmp_path, WRITE)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
-    said = json.loads((tmp_path / "shout.manifest.json").read_text())
-    assert said["stage"] == "shout"
-    assert said["parameters"] == {"shout": {"loud": True}}
-    assert said["code"] == "c" * 64
-    assert said["inputs"] == {"in.txt": sha256_file(tmp_path / "in.txt")}
-    assert said["outputs"] == {
-        name: sha256_file(tmp_path / name) for name in ("asked.json", "out.txt")
+    manifest = manifest_of(tmp_path)
+    assert manifest["stage"] == "shout"
+    assert manifest["parameters"] == {"shout": {"loud": True}}
+    assert manifest["code"] == "c" * 64
+    assert manifest["inputs"] == {"in.txt": sha256_file(tmp_path / "in.txt")}
+    assert manifest["outputs"] == {
+        name: sha256_file(tmp_path / name) for name in ("request.json", "out.txt")
     }
-    assert said["environment"]["threads"] == 1
-    assert said["wall_seconds"] >= 0
-    assert said["version"] == manifest.version(
-        "shout", said["parameters"], said["inputs"], "c" * 64
+    assert manifest["environment"]["threads"] == 1
+    assert manifest["wall_seconds"] >= 0
+    assert manifest["version"] == manifests.version(
+        "shout", manifest["parameters"], manifest["inputs"], "c" * 64
     )
     monkeypatch.chdir(tmp_path)
-    assert manifest.verify(Path("shout.manifest.json")) == []
+    assert manifests.verify(HERE, Path("shout.manifest.json")) == []
 
 
-def test_the_block_gets_the_settings_and_the_version(tmp_path):
+def test_a_stage_gets_its_parameters_and_its_version(tmp_path):
     run_stage(tmp_path, WRITE)
-    said = json.loads((tmp_path / "shout.manifest.json").read_text())
-    asked = json.loads((tmp_path / "asked.json").read_text())
-    assert asked == [said["version"], {"shout": {"loud": True}}]
+    manifest = manifest_of(tmp_path)
+    assert request_of(tmp_path) == [manifest["version"], {"shout": {"loud": True}}]
     assert (tmp_path / "out.txt").read_text() == "TEXT"
 
 
-def test_the_log_has_what_modules_of_the_package_say(tmp_path):
+def test_modules_of_the_package_log_to_the_log_of_the_stage(tmp_path):
     run_stage(tmp_path, WRITE)
     assert "INFO working" in log_of(tmp_path)
     assert "stage shout, version " in log_of(tmp_path)
 
 
-def test_the_log_is_begun_anew(tmp_path):
+def test_the_log_of_an_earlier_call_is_replaced(tmp_path):
     run_stage(tmp_path, "raise UserError('first')")
     run_stage(tmp_path, WRITE)
     assert "first" not in log_of(tmp_path)
@@ -171,25 +182,85 @@ def test_devices_and_dtypes_are_resolved_before_the_version(tmp_path):
     settings = {"eval": {"device": "cpu", "dtype": "auto"}, "name": "demo"}
     ended = run_stage(tmp_path, WRITE, settings)
     assert ended.returncode == 0, ended.stderr
-    said = json.loads((tmp_path / "shout.manifest.json").read_text())
-    assert said["parameters"]["eval"]["device"] == "cpu"
-    assert said["parameters"]["eval"]["dtype"] in ("float32", "bfloat16")
-    assert said["parameters"]["name"] == "demo"
-    assert said["environment"]["torch"]
+    manifest = manifest_of(tmp_path)
+    assert manifest["parameters"]["eval"]["device"] == "cpu"
+    assert manifest["parameters"]["eval"]["dtype"] in ("float32", "bfloat16")
+    assert manifest["parameters"]["name"] == "demo"
+    assert manifest["environment"]["torch"]
 
 
 def test_a_stage_that_computes_with_torch_has_the_threads_of_its_job(tmp_path):
-    body = WRITE + "\nimport torch\nassert torch.get_num_threads() == job.threads\n"
+    body = WRITE + "\nimport torch\nassert torch.get_num_threads() == workflow_job.threads\n"
     ended = run_stage(tmp_path, body, {"eval": {"device": "cpu", "dtype": "float32"}}, threads=1)
     assert ended.returncode == 0, ended.stderr
-    assert json.loads((tmp_path / "shout.manifest.json").read_text())["environment"]["threads"] == 1
+    assert manifest_of(tmp_path)["environment"]["threads"] == 1
+
+
+def test_a_stage_reads_its_settings_as_a_model_and_its_texts_as_text(tmp_path):
+    body = (
+        WRITE
+        + """
+from nanogpt.config.schema import SampleSettings
+from nanogpt.errors import UserError
+assert job.text("name") == "demo"
+assert job.settings("some", SampleSettings, partial=True).seed == 7
+try:
+    job.settings("some", SampleSettings)
+except UserError as error:
+    assert str(error) == "`start` is missing", error
+else:
+    raise AssertionError("settings are missing, but nothing was raised")
+"""
+    )
+    ended = run_stage(tmp_path, body, {"name": "demo", "some": {"seed": 7}})
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_files_of_a_stage_lie_below_the_root_of_its_project(tmp_path):
+    root = tmp_path / "elsewhere"
+    (root / "results/mine").mkdir(parents=True)
+    (root / "in.txt").write_text("elsewhere's text")
+    output = ("results/mine/out.txt", "results/mine/request.json", "results/mine/x.manifest.json")
+    body = "for path in workflow_job.output[:2]:\n    Path('elsewhere', path).write_text('made')"
+    call = stage_call().replace("make)", "make, project=Project(Path('elsewhere')))")
+    ended = run_stage(tmp_path, body, output=output, call=call, NANOGPT_CACHE="cache")
+    assert ended.returncode == 0, ended.stderr
+    manifest = read_json(root / output[2])
+    assert manifest["inputs"] == {"in.txt": sha256_file(root / "in.txt")}
+    assert manifest["outputs"].keys() == set(output[:2])
+    assert manifests.verify(Project(root), root / output[2]) == []
+    assert files_below(root / "cache") == [
+        f"{manifest['version']}/{name}" for name in ("manifest.json", "out.txt", "request.json")
+    ]
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "adapter.py",
+        "elsewhere",
+        "in.txt",
+        "logs",
+    }
+
+
+def test_a_shell_command_describes_the_same_job_as_a_script():
+    program = (
+        "import json\n"
+        "from nanogpt.artifacts.stages import shell_job\n"
+        "job = shell_job()\n"
+        "print(json.dumps([job.input, job.output, job.log, job.threads, vars(job.params)]))\n"
+    )
+    arguments = ["--input", "a", "b", "--output", "c", "--log", "d", "--threads", "2"]
+    arguments += ["--run", "demo", "--settings", '{"train": {"seed": 1}}', "--code", "ab"]
+    ended = subprocess.run(
+        [sys.executable, "-c", program, *arguments], cwd=ROOT, capture_output=True, check=True
+    )
+    params = {"run": "demo", "settings": {"train": {"seed": 1}}, "code": "ab"}
+    assert json.loads(ended.stdout) == [["a", "b"], ["c"], ["d"], 2, params]
 
 
 def test_a_stage_without_a_device_does_not_import_torch(tmp_path):
     ended = run_stage(tmp_path, WRITE + "\nassert 'torch' not in sys.modules\n")
     assert ended.returncode == 0, ended.stderr
-    said = json.loads((tmp_path / "shout.manifest.json").read_text())
-    assert "torch" not in said["environment"]
+    manifest = manifest_of(tmp_path)
+    assert "torch" not in manifest["environment"]
 
 
 def test_a_users_mistake_is_one_line(tmp_path):
@@ -215,9 +286,9 @@ def test_a_fault_of_ours_leaves_its_traceback_in_the_log(tmp_path):
 
 
 def test_an_output_that_was_not_made_is_a_fault(tmp_path):
-    ended = run_stage(tmp_path, "Path(job.output[0]).write_text('one of two')")
+    ended = run_stage(tmp_path, "out.write_text('one of two')")
     assert ended.returncode != 0
-    assert "asked.json" in log_of(tmp_path)
+    assert "request.json" in log_of(tmp_path)
     assert not (tmp_path / "shout.manifest.json").exists()
 
 
@@ -254,12 +325,12 @@ def test_out_of_memory_is_one_line_that_says_what_to_lower(tmp_path, body):
     assert_one_line(tmp_path, ended, "out of memory", "batch_size", "block_size")
 
 
-def test_a_manifest_names_the_inputs_that_it_is_told_to(tmp_path):
+def test_a_manifest_can_name_other_inputs_than_the_rule(tmp_path):
     (tmp_path / "kept.txt").write_text("kept")
-    ended = run_stage(tmp_path, WRITE, call='stage(job, make, inputs=["kept.txt"])')
+    ended = run_stage(tmp_path, WRITE, call=stage_call(inputs=["kept.txt"]))
     assert ended.returncode == 0, ended.stderr
-    made = json.loads((tmp_path / "shout.manifest.json").read_text())
-    assert made["inputs"] == {"kept.txt": sha256_file(tmp_path / "kept.txt")}
+    manifest = manifest_of(tmp_path)
+    assert manifest["inputs"] == {"kept.txt": sha256_file(tmp_path / "kept.txt")}
 
 
 def test_what_is_only_logged_leaves_a_log_and_no_manifest(tmp_path):
@@ -276,13 +347,16 @@ def test_what_is_only_logged_leaves_a_log_and_no_manifest(tmp_path):
 CACHE = {"NANOGPT_CACHE": "../cache"}  # which the directories of a test share
 REFUSE = "raise RuntimeError('made again')"
 MORE = """
-Path(job.output[0]).write_text("TEXT")
-Path(job.output[1]).write_text("[]")
+out.write_text("TEXT")
+request_file.write_text("[]")
 Path("milestones/5").mkdir(parents=True)
 Path("milestones/5/model").write_text("kept")
-return {"summary": "two files", "environment": {"maker": "the first"}}
+layout = Layout(
+    first_step=0, device="cpu", threads=1, torch="2", cpu_capability="the first's", gpu=None
+)
+return Made("two files", [layout])
 """
-CALL_MORE = 'stage(job, make, more_outputs=["milestones/5/model"])'
+CALL_MORE = stage_call(more_outputs=["milestones/5/model"])
 
 
 def files_below(directory):
@@ -297,32 +371,33 @@ def test_a_stage_whose_version_is_in_the_cache_restores_it_and_makes_nothing(tmp
     assert ended.stderr == "shout : two files (from the cache)\n"
     assert "restored from the cache" in log_of(second)
     assert files_below(second) == files_below(first)
-    for name in ("out.txt", "asked.json", "milestones/5/model"):
+    for name in ("out.txt", "request.json", "milestones/5/model"):
         assert (second / name).read_bytes() == (first / name).read_bytes()
     assert manifest_of(second) == manifest_of(first), "the maker's environment and seconds too"
-    assert manifest_of(second)["environment"]["maker"] == "the first"
+    (layout,) = manifest_of(second)["environment"]["layouts"]
+    assert layout["cpu_capability"] == "the first's"
     assert manifest_of(second)["environment"]["threads"] == 1
 
 
 def test_a_restored_manifest_has_the_paths_of_its_own_stage(tmp_path, monkeypatch):
     first, second = tmp_path / "first", tmp_path / "second"
-    body = "for path in job.output[:-1]:\n    Path(path).write_text('made')"
+    body = "for path in workflow_job.output[:-1]:\n    Path(path).write_text('made')"
     for directory, run in ((first, "one"), (second, "two")):
         (directory / run).mkdir(parents=True)
-        output = [f"{run}/out.txt", f"{run}/asked.json", f"{run}/shout.manifest.json"]
+        output = [f"{run}/out.txt", f"{run}/request.json", f"{run}/shout.manifest.json"]
         body = body if directory == first else REFUSE
         ended = run_stage(directory, body, output=output, **CACHE)
         assert ended.returncode == 0, ended.stderr
-    said = json.loads((second / "two/shout.manifest.json").read_text())
-    assert list(said["outputs"]) == ["two/out.txt", "two/asked.json"]
-    assert said.keys() == json.loads((first / "one/shout.manifest.json").read_text()).keys()
+    manifest = read_json(second / "two/shout.manifest.json")
+    assert list(manifest["outputs"]) == ["two/out.txt", "two/request.json"]
+    assert manifest.keys() == json.loads((first / "one/shout.manifest.json").read_text()).keys()
     monkeypatch.chdir(second)
-    assert manifest.verify(Path("two/shout.manifest.json")) == []
+    assert manifests.verify(HERE, Path("two/shout.manifest.json")) == []
 
 
 @pytest.mark.parametrize(
     ("options", "environment"),
-    [({}, {"NANOGPT_CACHE": "off"}), ({"call": "stage(job, make, cached=False)"}, CACHE)],
+    [({}, {"NANOGPT_CACHE": "off"}), ({"call": stage_call(cached=False)}, CACHE)],
     ids=["the cache is off", "the stage is not cached"],
 )
 def test_without_a_cache_a_stage_is_made_each_time(tmp_path, options, environment):
@@ -338,7 +413,7 @@ def test_without_a_cache_a_stage_is_made_each_time(tmp_path, options, environmen
     [{"settings": {"shout": {"loud": False}}}, {"code": "d" * 64}, {"threads": 2}],
     ids=["settings", "code", "threads"],
 )
-def test_only_what_was_asked_for_makes_another_version(tmp_path, other):
+def test_only_what_is_requested_changes_the_version(tmp_path, other):
     run_stage(tmp_path / "first", WRITE, **CACHE)
     ended = run_stage(tmp_path / "second", WRITE, **other, **CACHE)
     assert ended.returncode == 0, ended.stderr
@@ -347,12 +422,12 @@ def test_only_what_was_asked_for_makes_another_version(tmp_path, other):
 
 
 def test_a_stage_that_failed_is_not_stored(tmp_path):
-    body = "Path(job.output[0]).write_text('half')\nraise UserError('no')"
+    body = "out.write_text('half')\nraise UserError('no')"
     assert_one_line(tmp_path / "first", run_stage(tmp_path / "first", body, **CACHE), "no")
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_damaged_entry_is_told_and_made_again(tmp_path):
+def test_a_damaged_entry_is_logged_and_made_again(tmp_path):
     run_stage(tmp_path / "first", WRITE, **CACHE)
     (entry,) = (tmp_path / "cache").iterdir()
     (entry / "out.txt").write_text("DAMAGE")
@@ -365,11 +440,11 @@ def test_a_damaged_entry_is_told_and_made_again(tmp_path):
     assert (third.returncode, third.stderr) == (0, "")
 
 
-def test_a_cache_that_cannot_be_used_is_a_warning_and_no_error(tmp_path):
+def test_a_cache_that_cannot_be_used_is_only_a_warning(tmp_path):
     ended = run_stage(tmp_path, WRITE, NANOGPT_CACHE="in.txt/cache")
     assert ended.returncode == 0
     assert ended.stderr == "warning: in.txt/cache: not stored in the cache: Not a directory\n"
-    assert manifest_of(tmp_path)["outputs"].keys() == {"out.txt", "asked.json"}
+    assert manifest_of(tmp_path)["outputs"].keys() == {"out.txt", "request.json"}
 
 
 # --- What stops a stage ---------------------------------------------------------------------
@@ -384,7 +459,7 @@ def wait_for(path):
 
 
 def test_what_killed_writers_of_the_outputs_left_is_removed(tmp_path):
-    left = [".out.txt.x7f3.tmp", ".asked.json.ab12.tmp", ".shout.manifest.json.q.tmp"]
+    left = [".out.txt.x7f3.tmp", ".request.json.ab12.tmp", ".shout.manifest.json.q.tmp"]
     kept = [".other.txt.x7f3.tmp", ".out.txt", "out.txt.tmp"]
     for name in [*left, *kept]:
         (tmp_path / name).write_text("left")
@@ -396,7 +471,7 @@ def test_what_killed_writers_of_the_outputs_left_is_removed(tmp_path):
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["SIGTERM", "SIGINT"]
 )
-@pytest.mark.parametrize("call", ["stage(job, make)", LOGGED], ids=["stage", "logged"])
+@pytest.mark.parametrize("call", [stage_call(), LOGGED], ids=["stage", "logged"])
 def test_a_signal_ends_a_stage_in_order_without_traceback_or_litter(tmp_path, number, code, call):
     project = tmp_path / "project"
     body = (
@@ -416,39 +491,38 @@ def test_a_signal_ends_a_stage_in_order_without_traceback_or_litter(tmp_path, nu
 
 # --- A training's state ---------------------------------------------------------------------
 
-TRAINED = "from nanogpt import lock\nlock.POLL = 0.02\nstage(job, make, run='demo')"
+TRAINED = stage_call(run="demo")
 STATE = """
-assert asked_for.training.version == asked_for.version
-step = asked_for.training.directory / "step-5.0123456789abcdef.safetensors"
+assert job.training.version == job.version
+step = job.training.directory / "step-5.0123456789abcdef.safetensors"
 """
 SAVE_AND_STOP = STATE + "step.write_text('state')\nraise UserError('stopped')"
 GO_ON = (
     STATE
     + """
 found = step.exists()
-Path(job.output[0]).write_text("made")
-Path(job.output[1]).write_text(json.dumps([found, asked_for.training.adopted]))
+out.write_text("made")
+request_file.write_text(json.dumps(found))
 """
 )
 
 
-def states(directory):
+def state_names(directory):
     return sorted(path.name for path in (directory / ".nanogpt/state").iterdir())
 
 
-def asked_of(directory):
-    return json.loads((directory / "asked.json").read_text())
+def request_of(directory):
+    return read_json(directory / "request.json")
 
 
 def test_a_stage_that_trains_goes_on_from_its_state_and_leaves_none(tmp_path):
     stopped = run_stage(tmp_path, SAVE_AND_STOP, call=TRAINED)
     assert_one_line(tmp_path, stopped, "error: stopped\n")
-    (version,) = states(tmp_path)
+    (version,) = state_names(tmp_path)
     assert run_stage(tmp_path, GO_ON, call=TRAINED).returncode == 0
-    assert asked_of(tmp_path) == [True, []]
+    assert request_of(tmp_path) is True
     assert manifest_of(tmp_path)["version"] == version
-    assert "adopted" not in manifest_of(tmp_path)["environment"]
-    assert states(tmp_path) == []
+    assert state_names(tmp_path) == []
 
 
 def test_a_training_that_is_in_the_cache_is_restored_and_leaves_no_state(tmp_path):
@@ -456,35 +530,40 @@ def test_a_training_that_is_in_the_cache_is_restored_and_leaves_no_state(tmp_pat
     ended = run_stage(tmp_path / "second", REFUSE, call=TRAINED, **CACHE)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert manifest_of(tmp_path / "second") == manifest_of(tmp_path / "first")
-    assert states(tmp_path / "second") == []
+    assert state_names(tmp_path / "second") == []
 
 
 def test_what_is_made_already_is_taken_as_it_is_and_only_when_all_of_it_is_there(tmp_path):
     run_stage(tmp_path, GO_ON, call=TRAINED)
     ended = run_stage(tmp_path, REFUSE, call=TRAINED)
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert "made by the process that was waited for" in log_of(tmp_path)
+    assert "made by the process that this one waited for" in log_of(tmp_path)
     (tmp_path / "out.txt").write_text("changed")
     assert run_stage(tmp_path, GO_ON, call=TRAINED).returncode == 0
     assert (tmp_path / "out.txt").read_text() == "made"
 
 
-def test_an_adopted_state_is_in_the_manifest_and_not_in_the_cache(tmp_path):
-    project = tmp_path / "project"
-    run_stage(project, SAVE_AND_STOP, call=TRAINED, code="d" * 64, **CACHE)
-    (older,) = states(project)
-    hint = run_stage(project, SAVE_AND_STOP.replace("step.w", "#"), call=TRAINED, **CACHE).stderr
-    assert hint.splitlines()[0] == (
-        f"warning: .nanogpt/state/{older} holds this training at step 5, made by other code; to go "
-        f"on from there, set NANOGPT_ADOPT_STATE={older}"
-    )
-    ended = run_stage(project, GO_ON, call=TRAINED, NANOGPT_ADOPT_STATE=older, **CACHE)
+def test_a_state_of_other_code_is_a_warning_and_stays(tmp_path):
+    run_stage(tmp_path, SAVE_AND_STOP, call=TRAINED, code="d" * 64)
+    (older,) = state_names(tmp_path)
+    ended = run_stage(tmp_path, GO_ON, call=TRAINED)
     assert ended.returncode == 0
-    assert ended.stderr == f"warning: adopted the state of .nanogpt/state/{older} at step 5\n"
-    assert asked_of(project) == [True, [older]]
-    assert manifest_of(project)["environment"]["adopted"] == [older]
-    assert not (tmp_path / "cache").exists()
-    assert states(project) == []
+    assert ended.stderr == (
+        f"warning: .nanogpt/state/{older}: found an unfinished training of demo with different "
+        "code; starting from scratch (the old state is kept)\n"
+    )
+    assert request_of(tmp_path) is False
+    assert state_names(tmp_path) == [older]
+
+
+def test_the_request_of_a_training_has_its_run_and_its_settings_with_devices_as_given(tmp_path):
+    settings = {"train": {"device": "auto", "dtype": "float32", "max_iters": 5}}
+    run_stage(tmp_path, SAVE_AND_STOP, settings, call=TRAINED)
+    (version,) = state_names(tmp_path)
+    request = read_record(tmp_path / ".nanogpt/state" / version / "run.json", TrainingRequest)
+    assert (request.run, request.stage, request.version) == ("demo", "shout", version)
+    assert request.settings == settings
+    assert request.parameters["train"]["device"] in ("cpu", "cuda", "mps")
 
 
 @pytest.mark.parametrize("environment", [{}, CACHE], ids=["cache off", "cache on"])
@@ -498,12 +577,12 @@ def test_a_second_process_waits_for_the_one_that_trains_and_takes_what_it_made(
         + """
 import time
 from nanogpt.files.atomic import atomic_write
-with atomic_write(job.output[0]) as file:
+with atomic_write(out) as file:
     file.write(b"made")
     Path("begun").touch()
-    while "waiting for" not in Path(job.log[0]).read_text():
+    while "waiting for" not in Path(workflow_job.log[0]).read_text():
         time.sleep(0.01)
-Path(job.output[1]).write_text("[]")
+request_file.write_text("[]")
 """
     )
     with start_stage(project, body, call=TRAINED, **environment) as first:
@@ -515,13 +594,13 @@ Path(job.output[1]).write_text("[]")
     assert second.stderr.startswith("warning: .nanogpt/state/")
     assert second.stderr.count("\n") == 1
     assert f"waiting for process {first.pid} on " in log_of(project)
-    assert "made by the process that was waited for" in log_of(project)
+    assert "made by the process that this one waited for" in log_of(project)
     assert (project / "out.txt").read_text() == "made"
-    assert states(project) == []
+    assert state_names(project) == []
 
 
 def test_a_process_that_trains_with_older_settings_stops_and_writes_no_manifest(tmp_path):
     body = GO_ON + "step.write_text('state')\n(Path('.nanogpt/runs') / 'demo').write_text('other')"
     ended = run_stage(tmp_path, body, call=TRAINED)
     assert_one_line(tmp_path, ended, "demo: another process trains this run with other settings")
-    assert len(states(tmp_path)) == 1
+    assert len(state_names(tmp_path)) == 1

@@ -10,14 +10,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from nanogpt.artifacts import cache
-from nanogpt.artifacts import manifests as manifest
-from nanogpt.artifacts import states as state
-from nanogpt.cli.pruning import DAY, Item, find_items, remove, to_prune
+from nanogpt.artifacts import cache, manifests, states
+from nanogpt.artifacts.records.base import write_record
+from nanogpt.artifacts.records.manifests import Environment, Manifest, TrainingRequest
+from nanogpt.cli import pruning
+from nanogpt.cli.pruning import DAY, Item, to_prune
 from nanogpt.config.loading import load
-from nanogpt.config.resolving import resolve_run
-from nanogpt.files import locks as lock
-from nanogpt.files.atomic import write_json
+from nanogpt.config.resolving import resolve_run, run_parameters
+from nanogpt.files import locks
+from nanogpt.files.atomic import read_json, write_json
+from nanogpt.project import HERE, Project
 
 CONFIG = """
 corpora: {text: {files: text.txt}}
@@ -25,6 +27,18 @@ datasets: {letters: {corpus: text}}
 runs: {first: {dataset: letters, train: {max_iters: 300, milestones: [100]}}}
 """
 CACHE = Path(".nanogpt/cache")
+MANIFEST = Manifest(
+    stage="eval",
+    version="0123456789ab",
+    inputs={},
+    parameters={},
+    code="c",
+    outputs={},
+    environment=Environment(
+        nanogpt="1", python="3", platform="Linux", cpu="a CPU", threads=1, ranks=1
+    ),
+    wall_seconds=1.0,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -40,9 +54,12 @@ def config():
     return load(yaml.safe_load(CONFIG))
 
 
-def settings_of(config, run="first"):
-    """A run's settings as its training is asked for them."""
-    return resolve_run(config, run).model_dump(include={"model", "train"})
+def find_items(config):
+    return pruning.find_items(HERE, config)
+
+
+def remove(item):
+    pruning.remove(HERE, item)
 
 
 def make_artifact(seed, size=1000, days=0.0, run="demo"):
@@ -50,20 +67,17 @@ def make_artifact(seed, size=1000, days=0.0, run="demo"):
     output = Path(f"results/{run}/eval.json")
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_bytes(bytes(size))
-    asked = ("eval", {"eval": {"seed": seed}}, {}, "c")
-    said = {
-        "stage": "eval",
-        "version": manifest.version(*asked),
-        "inputs": {},
-        "parameters": asked[1],
-        "code": "c",
-        "outputs": manifest.digests([str(output)]),
-        "environment": {},
-        "wall_seconds": 1.0,
-    }
-    cache.store(said, {"eval.json": output})
+    parameters = {"eval": {"seed": seed}}
+    manifest = MANIFEST.model_copy(
+        update={
+            "version": manifests.version("eval", parameters, {}, "c"),
+            "parameters": parameters,
+            "outputs": manifests.digests(HERE, [str(output)]),
+        }
+    )
+    cache.store(HERE, manifest, {"eval.json": str(output)})
     shutil.rmtree("results")
-    entry = CACHE / said["version"]
+    entry = CACHE / manifest.version
     age(entry, days)
     return entry
 
@@ -73,21 +87,39 @@ def age(path, days):
     os.utime(path, (then, then))
 
 
-def make_state(config, run="first", steps=(5,), version="0123456789ab", **said):
-    asked = {"stage": "train", "version": version, "inputs": {}, "parameters": {}, "code": "c"}
-    settings = settings_of(config, run) if run == "first" else {}
-    directory = state.STATE / version
-    write_json(directory / "run.json", {"run": run, **asked, "settings": settings, **said})
+def make_request(config, run="first", version="0123456789ab"):
+    settings = run_parameters(resolve_run(config, "first"), ["model", "train"])
+    return TrainingRequest(
+        stage="train",
+        version=version,
+        inputs={},
+        parameters=settings,
+        code="c",
+        run=run,
+        settings=settings,
+    )
+
+
+def make_state(config, run="first", steps=(5,), version="0123456789ab"):
+    directory = HERE.states / version
+    directory.mkdir(parents=True)
+    write_record(directory / "run.json", make_request(config, run, version))
     for step in steps:
         (directory / f"step-{step}.0123456789abcdef.safetensors").write_bytes(bytes(100))
     return directory
 
 
-def make_result(path):
-    write_json(Path(path) / "eval.json", {})
-    outputs = {f"{path}/eval.json": "a digest"}
-    write_json(Path(path) / "eval.manifest.json", {"outputs": outputs})
-    return Path(path)
+def change_request(directory, **changes):
+    write_json(directory / "run.json", {**read_json(directory / "run.json"), **changes})
+
+
+def make_result(path, outputs=None):
+    path = Path(path)
+    write_json(path / "eval.json", {})
+    outputs = {f"{path}/eval.json": "a digest"} if outputs is None else outputs
+    manifest = MANIFEST.model_copy(update={"outputs": outputs})
+    write_record(path / "eval.manifest.json", manifest)
+    return path
 
 
 def unused(items):
@@ -101,7 +133,7 @@ def everything():
 # --- What is listed -------------------------------------------------------------------------
 
 
-def test_in_an_empty_project_there_is_nothing(config):
+def test_an_empty_project_has_nothing_to_list(config):
     assert find_items(config) == []
     assert everything() == []
 
@@ -113,7 +145,7 @@ def test_an_artifact_is_listed_with_its_stage_size_and_the_time_of_its_last_use(
     assert item.what == f"eval {entry.name}, first made in results/demo"
     assert item.size == 5000 + (entry / "manifest.json").stat().st_size
     assert item.age == pytest.approx(3 * DAY, abs=60)
-    cache.restore(entry.name, {"eval.json": Path("results/demo/eval.json")})
+    cache.restore(HERE, entry.name, {"eval.json": "results/demo/eval.json"})
     assert find_items(config)[0].age < 60
 
 
@@ -126,7 +158,7 @@ def test_a_cache_that_is_off_is_not_looked_at(config, monkeypatch):
 @pytest.mark.parametrize(
     "content",
     [None, b"", b"\xff", b"[1]", b"{}", b"[" * 100_000],
-    ids=["absent", "empty", "no text", "a list", "nothing", "deep"],
+    ids=["absent", "empty", "not text", "a list", "nothing", "deep"],
 )
 def test_an_artifact_whose_manifest_cannot_be_read_is_damaged(config, content):
     entry = make_artifact(1)
@@ -136,8 +168,17 @@ def test_an_artifact_whose_manifest_cannot_be_read_is_damaged(config, content):
     assert unused(find_items(config)) == {entry: "damaged"}
 
 
+def test_an_artifact_of_a_later_format_is_listed_and_kept(config):
+    entry = make_artifact(1)
+    content = read_json(entry / "manifest.json")
+    write_json(entry / "manifest.json", {**content, "format": 2})
+    (item,) = find_items(config)
+    assert (item.kind, item.path, item.unused) == ("artifact", entry, "")
+    assert item.what == f"{entry.name}, of a later version of nanogpt"
+
+
 @pytest.mark.parametrize(("days", "why"), [(0.5, ""), (2, "left by a process that was killed")])
-def test_what_is_just_being_stored_is_left_alone_for_a_day(config, days, why):
+def test_what_is_being_stored_is_left_alone_for_a_day(config, days, why):
     left = CACHE / ".0123456789ab.x7f3"
     left.mkdir(parents=True)
     age(left, days)
@@ -167,14 +208,39 @@ STATES = {
         {"settings": {"train": {"max_iters": 5}}},
         "config.yaml has other settings for this run now",
     ),
-    "settings of no kind": ({"settings": None}, "of no run"),
+    "settings that aren't an object": ({"settings": None}, "of no run"),
+    "a run that isn't text": ({"run": 5}, "of no run"),
 }
 
 
-@pytest.mark.parametrize(("said", "why"), STATES.values(), ids=STATES.keys())
-def test_a_state_that_no_config_names_may_go(config, said, why):
-    directory = make_state(config, **said)
+@pytest.mark.parametrize(("changes", "why"), STATES.values(), ids=STATES.keys())
+def test_a_state_that_no_config_names_may_go(config, changes, why):
+    directory = make_state(config)
+    change_request(directory, **changes)
     assert unused(find_items(config)) == {directory: why}
+
+
+def test_a_state_of_a_later_format_is_listed_and_kept(config):
+    directory = make_state(config)
+    change_request(directory, format=2)
+    (item,) = find_items(config)
+    assert (item.kind, item.path, item.unused) == ("state", directory, "")
+    assert item.what == "of a later version of nanogpt"
+
+
+@pytest.mark.parametrize(
+    ("setting", "why"),
+    [
+        ("max_iters: 300", ""),
+        ("max_iters: 301", "config.yaml has other settings for this run now"),
+        ("max_iters: 300, lr_decay_iters: 300", ""),
+        ("max_iters: 300, lr_decay_iters: 200", "config.yaml has other settings for this run now"),
+    ],
+)
+def test_the_settings_of_a_state_are_compared_as_they_resolve(config, setting, why):
+    make_state(config)
+    (item,) = find_items(load(yaml.safe_load(CONFIG.replace("max_iters: 300", setting))))
+    assert item.unused == why
 
 
 def test_a_setting_that_trains_nothing_leaves_a_state_in_use(config):
@@ -184,7 +250,7 @@ def test_a_setting_that_trains_nothing_leaves_a_state_in_use(config):
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\xff", b"[1]", b"{}", b"[" * 100_000])
-def test_a_state_that_does_not_say_what_it_is_of_may_go(config, content):
+def test_a_state_with_a_damaged_request_may_go(config, content):
     directory = make_state(config)
     (directory / "run.json").unlink()
     if content is not None:
@@ -195,16 +261,16 @@ def test_a_state_that_does_not_say_what_it_is_of_may_go(config, content):
 @pytest.mark.parametrize("run", ["first", "gone"])
 def test_a_state_that_is_being_trained_is_in_use_whatever_the_config_says(config, run):
     directory = make_state(config, run)
-    with lock.hold(directory, "which trains"):
+    with locks.hold(directory, "which trains"):
         (item,) = find_items(config)
         assert (item.what, item.unused) == (f"{run}, step 5, which is being trained", "")
     assert find_items(config)[0].what == f"{run}, step 5"
 
 
 def test_a_state_that_was_just_made_is_in_use(config):
-    # Its process has the lock, and waits for another one whose state it adopts.
-    directory = state.STATE / "0123456789ab"
-    with lock.hold(directory, "which trains first"):
+    # Its process has the lock, but hasn't written its request yet.
+    directory = HERE.states / "0123456789ab"
+    with locks.hold(directory, "which trains first"):
         assert unused(find_items(config)) == {}
 
 
@@ -219,17 +285,17 @@ def test_a_state_of_another_machine_is_in_use_while_its_owner_may_live(config, d
 
 
 def test_what_is_left_of_a_state_whose_training_is_done_may_go(config):
-    left = state.STATE / ".0123456789ab.77"
+    left = HERE.states / ".0123456789ab.77"
     left.mkdir(parents=True)
     assert unused(find_items(config)) == {left: "the training is done"}
 
 
 def test_the_claim_of_a_run_that_no_config_names_may_go(config):
-    state.CLAIMS.mkdir(parents=True)
+    HERE.claims.mkdir(parents=True)
     for run in ("first", "letters", "gone"):
-        (state.CLAIMS / run).write_text("0123456789ab")
-    assert unused(find_items(config)) == {state.CLAIMS / "gone": "no such run in config.yaml"}
-    assert len(find_items(config)) == 1, "the others are too small to tell"
+        (HERE.claims / run).write_text("0123456789ab")
+    assert unused(find_items(config)) == {HERE.claims / "gone": "no such run in config.yaml"}
+    assert len(find_items(config)) == 1, "the others aren't worth a line"
 
 
 def test_results_of_runs_and_datasets_that_no_config_names_may_go(config):
@@ -262,7 +328,7 @@ def test_kinds_come_one_after_another_and_each_oldest_first(config):
     earlier = make_state(config, version="1" * 12)
     for path in [earlier, *earlier.iterdir()]:
         age(path, 3)
-    left = state.STATE / ".0123456789ab.77"
+    left = HERE.states / ".0123456789ab.77"
     left.mkdir()
     assert [item.path for item in find_items(config)] == [
         old,
@@ -351,7 +417,7 @@ def test_what_goes_is_what_is_unused_and_the_artifacts_used_longest_ago(
     assert [item.what for item in chosen] == names
 
 
-def test_results_go_only_when_that_is_asked_for():
+def test_results_go_only_on_request():
     chosen = [item.what for item in to_prune(ITEMS, None, None, False)]
     assert chosen == ["damaged", "old state"]
 
@@ -366,22 +432,21 @@ def test_a_file_of_the_users_beside_results_stays(config):
 
 
 def test_a_manifest_that_names_files_elsewhere_lets_none_be_removed(config):
-    run = make_result("results/gone")
+    make_result("results/gone", outputs={"precious.txt": "", "../x": ""})
     Path("precious.txt").write_text("mine")
-    write_json(run / "eval.manifest.json", {"outputs": {"precious.txt": "", "../x": ""}})
     remove(find_items(config)[0])
     assert Path("precious.txt").exists()
 
 
 def test_the_claim_of_a_run_that_is_trained_stays(config):
-    with state.hold("gone", {"version": "0" * 12}, {}):
+    with states.hold(HERE, make_request(config, "gone")):
         assert not [found for found in find_items(config) if found.unused]
 
 
 def test_what_is_removed_is_gone_and_nothing_else(config):
     run, kept = make_result("results/gone"), make_result("results/first")
     old, stays = make_state(config, "gone", version="0" * 12), make_state(config)
-    claim = state.CLAIMS / "gone"
+    claim = HERE.claims / "gone"
     claim.parent.mkdir()
     claim.write_text("0" * 12)
     for found in to_prune(find_items(config), None, None, True):
@@ -403,3 +468,21 @@ def test_a_link_is_removed_and_not_what_it_leads_to(config):
 
 def test_what_has_gone_meanwhile_needs_no_removal():
     remove(item("nowhere"))
+
+
+def test_a_project_that_is_not_the_working_directory_is_listed_and_pruned(
+    config, tmp_path, monkeypatch
+):
+    make_artifact(1)
+    state, result = make_state(config, "gone"), make_result("results/gone")
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    monkeypatch.chdir(outside)
+    project = Project(tmp_path)
+    items = pruning.find_items(project, config)
+    assert {item.kind for item in items} == {"artifact", "state", "result"}
+    for found in pruning.to_prune(items, None, None, results=True):
+        pruning.remove(project, found)
+    assert not (tmp_path / state).exists()
+    assert not (tmp_path / result).exists()
+    assert list(outside.iterdir()) == []

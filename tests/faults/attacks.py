@@ -19,7 +19,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from nanogpt.files.atomic import read_json
+from nanogpt.artifacts.records.base import read_record
+from nanogpt.artifacts.records.manifests import Manifest
 
 ROOT = Path(__file__).resolve().parents[2]
 FULL = os.environ.get("NANOGPT_FAULTS") == "full"
@@ -33,7 +34,7 @@ PATIENCE = 120  # seconds that anything may take on a busy machine
 MAX_ITERS = 120  # steps, about 2 s on one thread
 MANY_ITERS = 500
 CONFIG = {
-    "corpora": {"play": {"builtin": "playwright", "n_characters": 100_000}},
+    "corpora": {"play": {"builtin": "play", "n_characters": 100_000}},
     "datasets": {"play": {}},
     "models": {"tiny": {"n_layer": 2, "n_head": 2, "n_embd": 64, "block_size": 64, "dropout": 0.1}},
     "defaults": {
@@ -140,12 +141,12 @@ def unlock(project: Path) -> None:
 
 def train_command(project: Path) -> list[str]:
     """The command line of rule train, as the manifest of the untouched training has it."""
-    said = read_json(project / "untouched.manifest.json")
+    manifest = read_record(project / "untouched.manifest.json", Manifest)
     return [
         *(sys.executable, "workflow/scripts/train.py", "--run", "one"),
-        *("--input", *said["inputs"]),
-        *("--output", *said["outputs"], "results/one/train.manifest.json"),
-        *("--settings", json.dumps(said["parameters"]), "--code", said["code"]),
+        *("--input", *manifest.inputs),
+        *("--output", *manifest.outputs, "results/one/train.manifest.json"),
+        *("--settings", json.dumps(manifest.parameters), "--code", manifest.code),
         *("--log", "results/one/train.log", "--threads", "1"),
     ]
 

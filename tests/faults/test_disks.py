@@ -242,8 +242,8 @@ def test_a_mirror_that_vanishes_is_one_line_and_comes_back(
 ) -> None:
     url = "http://127.0.0.1:9/far.txt"
     config = project / "config.yaml"
-    said = config.read_text().replace("corpora:\n", f"corpora:\n  far: {{url: '{url}'}}\n")
-    config.write_text(said.replace("datasets:\n", "datasets:\n  far: {}\n"))
+    text = config.read_text().replace("corpora:\n", f"corpora:\n  far: {{url: '{url}'}}\n")
+    config.write_text(text.replace("datasets:\n", "datasets:\n  far: {}\n"))
     mirror = tmp_path / "mirror"
     file = mirror / "127.0.0.1:9/far.txt"
     file.parent.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""An entry of the cache that is damaged or hostile is told, removed and made again, never used."""
+"""A damaged or hostile entry of the cache is logged, removed and made again, never used."""
 
 import json
 import os
@@ -12,7 +12,10 @@ from pathlib import Path
 import pytest
 
 from nanogpt.artifacts import cache
+from nanogpt.artifacts.records.base import read_record
+from nanogpt.artifacts.records.manifests import CacheEntry, Manifest
 from nanogpt.files.atomic import read_json, sha256_file
+from nanogpt.project import Project
 from tests.faults.attacks import (
     FULL,
     PATIENCE,
@@ -37,30 +40,37 @@ class Bomb:
         return (os.system, ("touch executed",))
 
 
+def untouched_manifest(project: Path) -> Manifest:
+    """The manifest of the untouched training."""
+    return read_record(project / "untouched.manifest.json", Manifest)
+
+
+def names_of(manifest: Manifest) -> dict[str, str]:
+    """The outputs of the training by their names in its entry."""
+    return cache.names_in_entry(manifest.outputs, "results/one/train.manifest.json")
+
+
 @pytest.fixture
 def stored(project: Path, done_project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The entry of the training in a project's cache; its results are gone."""
-    said = read_json(done_project / "untouched.manifest.json")
-    run = done_project / "results/one"
-    named = cache.names_in_entry(said["outputs"], "results/one/train.manifest.json")
+    manifest = untouched_manifest(done_project)
+    # An absolute path, which the root of the project doesn't change.
     monkeypatch.setenv("NANOGPT_CACHE", str(project / CACHE))
-    outputs = {name: run / name for name in named}
-    digests = {str(run / name): said["outputs"][str(path)] for name, path in named.items()}
-    cache.store({**said, "outputs": digests}, outputs)
-    entry = project / CACHE / said["version"]
+    cache.store(Project(done_project), manifest, names_of(manifest))
+    entry = project / CACHE / manifest.version
     assert entry.is_dir()
     return entry
 
 
 def edit_manifest(entry: Path, edit: Callable[[dict], object]) -> None:
-    said = read_json(entry / cache.MANIFEST)
-    edit(said)
-    (entry / cache.MANIFEST).write_text(json.dumps(said))
+    content = read_json(entry / cache.MANIFEST)
+    edit(content)
+    (entry / cache.MANIFEST).write_text(json.dumps(content))
 
 
 def rename_output(entry: Path, name: str, *, copied_to: Path | None = None) -> None:
-    def rename(said: dict) -> None:
-        said["outputs"][name] = said["outputs"].pop(WEIGHTS)
+    def rename(content: dict) -> None:
+        content["outputs"][name] = content["outputs"].pop(WEIGHTS)
 
     edit_manifest(entry, rename)
     if copied_to:
@@ -106,7 +116,7 @@ def absolute_path(entry: Path) -> None:
 
 
 def one_file_more(entry: Path) -> None:
-    edit_manifest(entry, lambda said: said["outputs"].update({"../../../outside": "0" * 64}))
+    edit_manifest(entry, lambda content: content["outputs"].update({"../../../outside": "0" * 64}))
 
 
 def bomb_as_weights(entry: Path) -> None:
@@ -114,7 +124,7 @@ def bomb_as_weights(entry: Path) -> None:
 
 
 def manifest_of_another_version(entry: Path) -> None:
-    edit_manifest(entry, lambda said: said["parameters"]["train"].update(seed=2))
+    edit_manifest(entry, lambda content: content["parameters"]["train"].update(seed=2))
 
 
 def manifest_that_is_a_bomb(entry: Path) -> None:
@@ -130,11 +140,11 @@ def manifest_of_a_list(entry: Path) -> None:
 
 
 def outputs_that_are_a_list(entry: Path) -> None:
-    edit_manifest(entry, lambda said: said.update(outputs=[WEIGHTS]))
+    edit_manifest(entry, lambda content: content.update(outputs=[WEIGHTS]))
 
 
-def digests_that_are_no_text(entry: Path) -> None:
-    edit_manifest(entry, lambda said: said["outputs"].update({WEIGHTS: None}))
+def digests_that_are_not_text(entry: Path) -> None:
+    edit_manifest(entry, lambda content: content["outputs"].update({WEIGHTS: None}))
 
 
 def missing_file(entry: Path) -> None:
@@ -165,7 +175,7 @@ ATTACKS = [
     manifest_that_nests_deeply,
     manifest_of_a_list,
     outputs_that_are_a_list,
-    digests_that_are_no_text,
+    digests_that_are_not_text,
     missing_file,
     missing_manifest,
     emptied,
@@ -173,11 +183,10 @@ ATTACKS = [
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.__name__)
-def test_a_hostile_entry_is_told_and_removed_and_nothing_of_it_is_used(
+def test_a_hostile_entry_is_logged_and_removed_and_nothing_of_it_is_used(
     project: Path,
     stored: Path,
     count: Callable[[str], None],
-    monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     attack: Callable[[Path], None],
 ) -> None:
@@ -185,11 +194,8 @@ def test_a_hostile_entry_is_told_and_removed_and_nothing_of_it_is_used(
     count("fault")
     outside = project / "outside"
     before = outside.stat() if outside.exists() else None
-    monkeypatch.chdir(project)
-    said = read_json("untouched.manifest.json")
-    named = cache.names_in_entry(said["outputs"], "results/one/train.manifest.json")
-    assert cache.restore(said["version"], named) is None
-    monkeypatch.undo()
+    manifest = untouched_manifest(project)
+    assert cache.restore(Project(project), manifest.version, names_of(manifest)) is None
     (record,) = caplog.records
     assert record.levelname == "WARNING"
     assert "damaged" in record.message
@@ -220,13 +226,13 @@ def test_the_workflow_makes_again_what_a_hostile_entry_has(
     assert_is_whole(project, untouched, later=())
     assert not (project / "executed").exists()
     assert not (stored / WEIGHTS).is_symlink()
-    said = read_json(stored / cache.MANIFEST)
-    assert said["outputs"][WEIGHTS] == sha256_file(stored / WEIGHTS)
+    entry = read_record(stored / cache.MANIFEST, CacheEntry)
+    assert entry.outputs[WEIGHTS] == sha256_file(stored / WEIGHTS)
 
 
 @only_in_full
 @pytest.mark.parametrize("what", ["file", "broken link", "link to itself", "link to a directory"])
-def test_an_entry_that_is_no_directory_harms_nothing(
+def test_an_entry_that_is_not_a_directory_harms_nothing(
     project: Path,
     stored: Path,
     untouched: dict[str, object],
@@ -264,27 +270,28 @@ def test_a_cache_that_is_a_file_is_a_warning(
 
 
 USER = """
-import json, logging, sys
+import logging, sys
 from pathlib import Path
 from nanogpt.artifacts import cache
+from nanogpt.artifacts.records.base import read_record
+from nanogpt.artifacts.records.manifests import Manifest
+from nanogpt.project import Project
 logging.basicConfig(level=logging.WARNING)
-said = json.loads(Path("untouched.manifest.json").read_text())
-mine = Path(f"mine.{sys.argv[1]}")
+manifest = read_record(Path("untouched.manifest.json"), Manifest)
+names = cache.names_in_entry(manifest.outputs, "results/one/train.manifest.json")
+mine = Project(Path(f"mine.{sys.argv[1]}"))
+source = {path: (Path("source") / Path(path).relative_to("results")).read_bytes()
+          for path in names.values()}
 for turn in range(int(sys.argv[2])):
-    names = cache.names_in_entry(said["outputs"], "results/one/train.manifest.json")
-    outputs = {name: mine / path for name, path in names.items()}
-    restored = cache.restore(said["version"], outputs)
-    if restored is None:
-        for name, path in names.items():
-            outputs[name].parent.mkdir(parents=True, exist_ok=True)
-            outputs[name].write_bytes((Path("source") / path.relative_to("results")).read_bytes())
-        digests = {str(outputs[name]): said["outputs"][str(path)] for name, path in names.items()}
-        cache.store({**said, "outputs": digests}, outputs)
+    if cache.restore(mine, manifest.version, names) is None:
+        for path, content in source.items():
+            (mine.root / path).parent.mkdir(parents=True, exist_ok=True)
+            (mine.root / path).write_bytes(content)
+        cache.store(mine, manifest, names)
     elif turn % 5 == 0:  # as a user who doubts it, or who has no room
-        cache.remove(cache.directory() / said["version"])
-    for name, path in names.items():
-        made = (Path("source") / path.relative_to("results")).read_bytes()
-        assert outputs[name].read_bytes() == made, name
+        cache.remove(mine.cache / manifest.version)
+    for path, content in source.items():
+        assert (mine.root / path).read_bytes() == content, path
 """
 
 
@@ -297,7 +304,7 @@ def test_many_processes_restore_store_and_remove_one_version_at_the_same_time(
         subprocess.Popen(
             [sys.executable, "-c", USER, str(number), str(turns)],
             cwd=project,
-            env=environment(NANOGPT_CACHE=CACHE, PYTHONPATH=str(ROOT)),
+            env=environment(NANOGPT_CACHE=str(project / CACHE), PYTHONPATH=str(ROOT)),
             stderr=subprocess.PIPE,
             text=True,
         )

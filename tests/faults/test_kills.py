@@ -1,6 +1,5 @@
 """A run that is killed at any moment, and started again, ends in the bytes of an untouched one."""
 
-import contextlib
 import random
 import shutil
 import signal
@@ -10,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from nanogpt.artifacts import manifests as manifest
-from nanogpt.files.atomic import read_json
+from nanogpt.artifacts.manifests import verify
+from nanogpt.artifacts.records.base import read_record
+from nanogpt.artifacts.records.manifests import Manifest
+from nanogpt.project import Project
 from tests.faults.attacks import (
     FULL,
     MANY_ITERS,
@@ -150,9 +151,8 @@ def test_a_run_that_is_killed_again_and_again_ends_in_the_bytes_of_an_untouched_
         # A job that was killed in the last moment fails the call; the command is given again.
         assert call.end() == 0, call.printed()
         assert_is_whole(project, untouched)
-        with contextlib.chdir(project):  # what manifests name is relative
-            for path in Path("results").rglob("*.manifest.json"):
-                assert manifest.verify(path) == []
+        for path in (project / "results").rglob("*.manifest.json"):
+            assert verify(Project(project), path) == []
 
 
 @pytest.mark.parametrize("number", [TERM, pytest.param(INT, marks=only_in_full)])
@@ -294,7 +294,7 @@ def test_a_state_of_another_version_is_not_gone_on_from(
 ) -> None:
     write_config(project, learning_rate=3e-4, min_lr=1e-5)
     (*_, other) = stop_in_the_middle(project, count)
-    version = read_json(project / "untouched.manifest.json")["version"]
+    version = read_record(project / "untouched.manifest.json", Manifest).version
     assert other.parent.name != version
     other.parent.rename(other.parent.with_name(version))
     count("fault")
@@ -311,8 +311,9 @@ def test_a_training_that_goes_on_with_other_threads_says_so(
     stop_in_the_middle(project, count, n_lines=MAX_ITERS // 5 - 4)
     printed = run_workflow(project, "--cores", "2", *TRAINED)
     count("fault")
-    for told in (printed, log_of(project)):
-        assert "threads 1 before, 2 now" in told
-    layouts = read_json(project / "results/one/train.manifest.json")["environment"]["layouts"]
-    assert [layout["threads"] for layout in layouts] == [1, 2]
-    assert layouts[1]["first_step"] > layouts[0]["first_step"] == 0
+    for text in (printed, log_of(project)):
+        assert "threads 1 before, 2 now" in text
+    manifest = read_record(project / "results/one/train.manifest.json", Manifest)
+    layouts = manifest.environment.layouts
+    assert [layout.threads for layout in layouts] == [1, 2]
+    assert layouts[1].first_step > layouts[0].first_step == 0

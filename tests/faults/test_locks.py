@@ -13,12 +13,15 @@ from pathlib import Path
 
 import pytest
 
+from nanogpt.artifacts.records.base import read_record
+from nanogpt.artifacts.records.manifests import Manifest
 from nanogpt.errors import UserError
-from nanogpt.files import locks as lock
+from nanogpt.files import locks
 from nanogpt.files.atomic import read_json
 from tests.faults.attacks import (
     FULL,
     PATIENCE,
+    ROOT,
     SEED,
     TRAINED,
     Call,
@@ -69,7 +72,7 @@ def test_a_dead_trainer_keeps_nobody_out(
 
 
 @pytest.mark.parametrize(
-    "said",
+    "changes",
     [
         # A process that lives, but is another one than that which wrote the lock.
         {"pid": 1, "started": "another time"},
@@ -81,11 +84,11 @@ def test_a_dead_trainer_keeps_nobody_out(
     ids=str,
 )
 def test_a_lock_whose_process_id_is_another_process_s_now_keeps_nobody_out(
-    project: Path, untouched: dict[str, object], count: Callable[[str], None], said: dict
+    project: Path, untouched: dict[str, object], count: Callable[[str], None], changes: dict
 ) -> None:
     kill_a_trainer(project, count)
     path = lock_file(project)
-    path.write_text(json.dumps({**read_json(path), **said}))
+    path.write_text(json.dumps({**read_json(path), **changes}))
     count("fault")
     run_trainer(project)
     assert "waiting" not in log_of(project)
@@ -102,7 +105,7 @@ def test_of_two_trainers_one_trains_and_the_other_takes_what_that_one_made(
         assert call.end() == 0, call.printed()
     log = log_of(project)
     assert log.count("waiting for process") == 1
-    assert log.count("made by the process that was waited for") == 1
+    assert log.count("made by the process that this one waited for") == 1
     assert log.count("going on from step") == 0
     assert_is_whole(project, untouched, later=())
 
@@ -132,7 +135,7 @@ def test_two_snakemakes_that_ignore_the_lock_of_the_directory_make_one_training(
     count("fault")
     for call in calls:
         assert call.end() == 0, call.printed()
-    assert "made by the process that was waited for" in log_of(project)
+    assert "made by the process that this one waited for" in log_of(project)
     assert_is_whole(project, untouched, later=())
 
 
@@ -158,7 +161,7 @@ def test_an_orphan_is_waited_for_and_what_it_makes_is_taken(
     wait_until(lambda: f"waiting for process {orphan} " in log_of(project), "waiting")
     send(orphan, signal.SIGCONT)
     assert call.end() == 0, call.printed()
-    assert "made by the process that was waited for" in log_of(project)
+    assert "made by the process that this one waited for" in log_of(project)
     assert_is_whole(project, untouched, later=())
 
 
@@ -175,7 +178,7 @@ def test_an_orphan_with_old_settings_stops_and_overwrites_nothing(
     write_config(project)
     second = start_workflow(project, *TRAINED)
     claim = project / ".nanogpt/runs/one"
-    version = read_json(project / "untouched.manifest.json")["version"]
+    version = read_record(project / "untouched.manifest.json", Manifest).version
     wait_until(lambda: claim.read_text() == version, "claimed")
     wait_until(lambda: orphan not in processes(project), "the orphan at its end", timeout=10)
     assert second.end() == 0, second.printed()
@@ -209,12 +212,12 @@ def test_an_orphan_that_samples_with_old_settings_overwrites_nothing(
 HOLDER = """
 import sys, time
 from pathlib import Path
-from nanogpt.files import locks as lock
-lock.HEARTBEAT = float(sys.argv[2])
-with lock.hold(Path(sys.argv[1]), "which sleeps") as held:
-    print("held", flush=True)
+from nanogpt.files import locks
+locks.HEARTBEAT = float(sys.argv[2])
+with locks.hold(Path(sys.argv[1]), "which sleeps") as lock:
+    print("has it", flush=True)
     sys.stdin.readline()
-    held.check()
+    lock.check()
     print("checked", flush=True)
 """
 
@@ -223,14 +226,14 @@ def start_holder(directory: Path, heartbeat: float) -> subprocess.Popen:
     """A process that holds a lock until it reads a line."""
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(directory), str(heartbeat)],
-        env=environment(PYTHONPATH=str(Path(lock.__file__).parents[1])),
+        env=environment(PYTHONPATH=str(ROOT)),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
     assert holder.stdout
-    assert holder.stdout.readline() == "held\n"
+    assert holder.stdout.readline() == "has it\n"
     return holder
 
 
@@ -244,8 +247,8 @@ def is_elsewhere(directory: Path) -> None:
 def test_an_owner_that_sleeps_is_taken_over_from_and_stops_when_it_wakes_up(
     tmp_path: Path, count: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
-    monkeypatch.setattr(lock, "STALE", 1.5)
-    monkeypatch.setattr(lock, "POLL", 0.05)
+    monkeypatch.setattr(locks, "STALE", 1.5)
+    monkeypatch.setattr(locks, "POLL", 0.05)
     holder = start_holder(tmp_path / "state", heartbeat=0.1)
     try:
         if where == "elsewhere":
@@ -253,14 +256,14 @@ def test_an_owner_that_sleeps_is_taken_over_from_and_stops_when_it_wakes_up(
         send(holder.pid, signal.SIGSTOP)
         count("fault")
         began = time.monotonic()
-        with lock.hold(tmp_path / "state", "which is awake") as held:
+        with locks.hold(tmp_path / "state", "which is awake") as lock:
             assert time.monotonic() - began > 1.5
             send(holder.pid, signal.SIGCONT)
             printed, error = holder.communicate("check\n", timeout=PATIENCE)
             assert "checked" not in printed
             assert "UserError" in error
             assert "another process has taken over this work while this one slept" in error
-            held.check()
+            lock.check()
     finally:
         holder.kill()
         holder.wait(PATIENCE)
@@ -270,8 +273,8 @@ def test_an_owner_that_sleeps_is_taken_over_from_and_stops_when_it_wakes_up(
 def test_an_owner_whose_heart_beats_is_waited_for(
     tmp_path: Path, count: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
-    monkeypatch.setattr(lock, "STALE", 1.0)
-    monkeypatch.setattr(lock, "POLL", 0.05)
+    monkeypatch.setattr(locks, "STALE", 1.0)
+    monkeypatch.setattr(locks, "POLL", 0.05)
     holder = start_holder(tmp_path / "state", heartbeat=0.1)
     try:
         if where == "elsewhere":
@@ -285,7 +288,7 @@ def test_an_owner_whose_heart_beats_is_waited_for(
 
         timer = threading.Timer(3.0, let_go)
         timer.start()
-        with lock.hold(tmp_path / "state", "which is patient"):
+        with locks.hold(tmp_path / "state", "which is patient"):
             assert released
         timer.join()
         assert holder.returncode == 0
@@ -294,17 +297,17 @@ def test_an_owner_whose_heart_beats_is_waited_for(
         holder.wait(PATIENCE)
 
 
-def test_a_lock_that_says_nothing_keeps_others_out_only_until_it_is_stale(
+def test_a_lock_that_names_no_owner_keeps_others_out_only_until_it_is_stale(
     tmp_path: Path, count: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lock, "STALE", 0.5)
-    monkeypatch.setattr(lock, "POLL", 0.05)
-    for said in ("", "{", "[1]", '"text"', "{}", "\0" * 200):
-        (tmp_path / "lock.7").write_text(said)
+    monkeypatch.setattr(locks, "STALE", 0.5)
+    monkeypatch.setattr(locks, "POLL", 0.05)
+    for content in ("", "{", "[1]", '"text"', "{}", "\0" * 200):
+        (tmp_path / "lock.7").write_text(content)
         count("fault")
         began = time.monotonic()
-        with lock.hold(tmp_path, "which comes next") as held:
-            held.check()
+        with locks.hold(tmp_path, "which comes next") as lock:
+            lock.check()
             assert time.monotonic() - began > 0.5
         (tmp_path / "lock.8").unlink()
 
@@ -313,23 +316,23 @@ def test_a_lock_that_says_nothing_keeps_others_out_only_until_it_is_stale(
 RACER = """
 import fcntl, os, random, shutil, sys, time
 from pathlib import Path
-from nanogpt.files import locks as lock
+from nanogpt.files import locks
 from nanogpt.errors import UserError
-lock.POLL = 0.002
+locks.POLL = 0.002
 # A lock that was just being written when its owner was killed is waited for.
-lock.HEARTBEAT, lock.STALE = 0.5, 15
+locks.HEARTBEAT, locks.STALE = 0.5, 15
 root, seed = Path(sys.argv[1]), int(sys.argv[2])
 chance = random.Random(seed)
 for number in range(int(sys.argv[3])):
     directory = root / "state"
-    with lock.hold(directory, "which races") as held:
+    with locks.hold(directory, "which races") as lock:
         with open(root / "witness", "w") as witness:
             try:
                 fcntl.flock(witness, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 sys.exit("two at once")
             time.sleep(chance.uniform(0, 0.004))
-            held.check()
+            lock.check()
         with open(root / "turns", "a") as turns:
             turns.write(f"{os.getpid()}\\n")
         if chance.random() < 0.5:  # as a finished training does
@@ -347,9 +350,8 @@ def test_of_many_processes_that_are_killed_now_and_then_never_two_hold_a_lock(
 
     def begin(seed: int) -> subprocess.Popen:
         command = [sys.executable, "-c", RACER, str(tmp_path), str(seed), str(turns)]
-        path = str(Path(lock.__file__).parents[1])
         return subprocess.Popen(
-            command, env=environment(PYTHONPATH=path), stderr=subprocess.PIPE, text=True
+            command, env=environment(PYTHONPATH=str(ROOT)), stderr=subprocess.PIPE, text=True
         )
 
     racers = [begin(seed) for seed in range(n_processes)]
@@ -373,15 +375,15 @@ def test_of_many_processes_that_are_killed_now_and_then_never_two_hold_a_lock(
 
 
 def test_a_lock_whose_directory_is_removed_is_lost(tmp_path: Path) -> None:
-    with lock.hold(tmp_path / "state", "which loses") as held:
-        held.check()
+    with locks.hold(tmp_path / "state", "which loses") as lock:
+        lock.check()
         shutil.rmtree(tmp_path / "state")
         with pytest.raises(UserError, match="another process has taken over"):
-            held.check()
-        with lock.hold(tmp_path / "state", "which gains") as successor:
+            lock.check()
+        with locks.hold(tmp_path / "state", "which gains") as successor:
             successor.check()
             with pytest.raises(UserError, match="another process has taken over"):
-                held.check()
+                lock.check()
 
 
 @only_in_full

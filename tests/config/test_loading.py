@@ -1,0 +1,274 @@
+"""From a config file and the user's own texts to a checked config, the shipped one included."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from nanogpt.config.loading import find_texts, load, read, read_mapping
+from nanogpt.config.resolving import corpus_of, resolve_run, run_names
+from nanogpt.config.schema import (
+    Config,
+    Corpus,
+)
+from nanogpt.errors import UserError
+from nanogpt.project import Project
+from tests.config.examples import (
+    assert_one_line,
+    load_yaml,
+    message_of,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """An empty directory in which config.yaml and resources/texts/ can be put."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "resources" / "texts").mkdir(parents=True)
+    return tmp_path
+
+
+WRONG = {
+    # Names that name nothing.
+    "unknown corpus": (
+        "datasets: {d: {corpus: texd}}",
+        ["datasets.d.corpus: no corpus `texd`", "mean `text`"],
+    ),
+    "corpus of the dataset's name": ("datasets: {tex: {}}", ["datasets.tex.corpus", "mean `text`"]),
+    "unknown dataset": (
+        "runs: {r: {dataset: leters}}",
+        ["runs.r.dataset: no dataset `leters`", "mean `letters`"],
+    ),
+    "dataset of the run's name": ("runs: {latters: }", ["runs.latters.dataset", "mean `letters`"]),
+    "unknown model": (
+        "runs: {r: {dataset: letters, model: tinny}}",
+        ["runs.r.model: no model `tinny`", "mean `tiny`"],
+    ),
+    "unknown default model": ("defaults: {model: tinny}", ["defaults.model", "mean `tiny`"]),
+    "unknown model on the command line": ("model: tinny", ["model", "`tinny`", "mean `tiny`"]),
+    "unknown run in the report": (
+        "report: {runs: [first, fist]}",
+        ["report.runs: no run `fist`", "mean `first`"],
+    ),
+    "nothing to choose from": (
+        "{models: {}, defaults: {model: x}}",
+        ["defaults.model", "`x`", "there is none"],
+    ),
+    # Names that are no names.
+    "parent directory": ("corpora: {'../x': {files: f}}", ["corpora: `../x`", "no name"]),
+    "slash": ("runs: {'a/b': {dataset: letters}}", ["runs: `a/b`", "no name"]),
+    "space": ("datasets: {'my book': {corpus: text}}", ["datasets: `my book`", "no name"]),
+    "dot in front": ("models: {'.m': {}}", ["models: `.m`", "no name"]),
+    "two dots": ("runs: {'..': {dataset: letters}}", ["runs: `..`", "no name"]),
+    "dash in front": ("runs: {'-n': {dataset: letters}}", ["runs: `-n`", "no name"]),
+    "empty name": ("runs: {'': {dataset: letters}}", ["runs: ``", "no name"]),
+    "letter with an accent": ("models: {é: {}}", ["models: `é`", "no name"]),
+    "line break": ('runs: {"a\\nb": {dataset: letters}}', ["runs:", "no name"]),
+    "line break at the end": ('runs: {"a\\n": {dataset: letters}}', ["runs:", "no name"]),
+    "run datasets": ("runs: {datasets: {dataset: letters}}", ["`datasets`", "reserved"]),
+    "run report": ("runs: {report: {dataset: letters}}", ["`report`", "reserved"]),
+    "run gpt2": ("runs: {gpt2: {dataset: letters}}", ["`gpt2`", "reserved"]),
+    "dataset gpt2-xl": ("datasets: {gpt2-xl: {corpus: text}}", ["`gpt2-xl`", "reserved"]),
+    "dataset report": ("datasets: {report: {corpus: text}}", ["`report`", "reserved"]),
+    # Tokenizers.
+    "tokenizer": (
+        "datasets: {d: {corpus: text, tokenizer: word}}",
+        ["d.tokenizer: no tokenizer or dataset `word`", "`char`", "`gpt2`", "`d`"],
+    ),
+    "tokenizer of itself": (
+        "datasets: {d: {corpus: text, tokenizer: d}}",
+        ["d.tokenizer: a circle: d -> d", "char, bpe, gpt2 or byte"],
+    ),
+    "tokenizers in a circle": (
+        "datasets: {d: {corpus: text, tokenizer: e}, e: {corpus: text, tokenizer: d}}",
+        ["d.tokenizer: a circle: d -> e -> d"],
+    ),
+    "a dataset called as a tokenizer": (
+        "datasets: {byte: {corpus: text}}",
+        ["datasets: `byte` is a tokenizer"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "words"), WRONG.values(), ids=WRONG.keys())
+def test_a_mistake_is_named_in_one_line(text, words):
+    assert_one_line(text, words)
+
+
+FILES = {
+    "a list": (b"- runs", ["mapping"]),
+    "a word": (b"runs", ["mapping"]),
+    "an open bracket": (b"runs: {", ["not YAML", "line 1"]),
+    "two colons": (b"runs:\n  a: b: c\n", ["not YAML", "line 2"]),
+    "a tab": (b"runs:\n\ta: {}\n", ["not YAML", "line 2"]),
+    "no UTF-8": (b"# \xff\nruns: {}\n", ["not UTF-8", "0xff at 2"]),
+    "a zero byte": (b"runs:\0", ["not YAML", "#x0000"]),
+    "a date that there is not": (b"runs: {2024-13-45: {}}", ["date", "month", "quotes"]),
+    "too many brackets": (b"[" * 5000, ["nested too deeply"]),
+    "a key twice": (b"runs: {}\ntrain: {}\nruns: {}\n", ["line 3: `runs`", "in line 1"]),
+    "a key twice in a line": (b"train: {seed: 1, seed: 2}\n", ["line 1: `seed`", "in line 1"]),
+    "a key twice in a list": (b"runs:\n- a: 1\n  a: 2\n", ["line 3: `a`", "in line 2"]),
+    "an unknown alias": (b"runs: *base", ["not YAML", "base"]),
+}
+
+
+@pytest.mark.parametrize(("content", "words"), FILES.values(), ids=FILES.keys())
+def test_a_file_that_is_not_a_config_is_named_in_one_line(project, content, words):
+    (project / "config.yaml").write_bytes(content)
+    with pytest.raises(UserError) as error:
+        read()
+    for word in ["config.yaml: ", *words]:
+        assert word in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_missing_config_file_is_named(project):
+    with pytest.raises(UserError, match=r"^mine\.yaml: no such file; run this in .* directory$"):
+        read("mine.yaml")
+    assert not list(project.glob("*.yaml"))
+
+
+def test_a_directory_for_the_config_file_is_named(project):
+    with pytest.raises(UserError, match="resources: "):
+        read(project / "resources")
+
+
+def test_nothing_in_a_config_file_is_executed(project):
+    (project / "config.yaml").write_text("runs: !!python/object/apply:os.mkdir [executed]\n")
+    with pytest.raises(UserError, match="not YAML"):
+        read()
+    assert not (project / "executed").exists()
+
+
+def test_a_key_of_an_anchor_may_be_given_again_where_the_anchor_is_merged(project):
+    (project / "config.yaml").write_text(
+        "models:\n"
+        "  small: &small {n_layer: 1, n_head: 1}\n"
+        "  wide: &wide {n_embd: 8}\n"
+        "  large: {<<: *small, <<: *wide, n_layer: 2}\n"
+    )
+    assert read_mapping()["models"]["large"] == {"n_layer": 2, "n_head": 1, "n_embd": 8}
+
+
+def test_an_empty_config_file_is_an_empty_config(project):
+    (project / "config.yaml").write_text("# nothing yet\n")
+    assert read() == Config()
+
+
+def test_a_dropped_text_is_a_corpus_a_character_dataset_and_a_run():
+    config = load_yaml("defaults: {train: {max_iters: 300}}", texts=["mybook"])
+    assert config.corpora["mybook"] == Corpus(files="resources/texts/mybook.txt")
+    assert config.datasets["mybook"].tokenizer == "char"
+    run = resolve_run(config, "mybook")
+    assert (run.dataset, run.train.max_iters) == ("mybook", 300)
+
+
+def test_a_dropped_text_may_stand_in_the_report_and_be_a_runs_dataset():
+    config = load_yaml("{runs: {long: {dataset: mybook}}, report: {runs: [mybook]}}", ["mybook"])
+    assert resolve_run(config, "long").dataset == "mybook"
+    assert config.report.runs == ["mybook"]
+
+
+@pytest.mark.parametrize("name", ["text", "letters", "first"])
+def test_a_dropped_text_that_shares_its_name_is_an_error(name):
+    message = message_of("", texts=["other", name])
+    assert message.startswith(f"resources/texts/{name}.txt: ")
+    assert "run, dataset or corpus" in message
+    assert "rename" in message
+    assert len(message.splitlines()) == 1
+
+
+def test_a_dropped_text_with_a_reserved_name_is_an_error():
+    assert "`gpt2` is a reserved name" in message_of("", texts=["gpt2"])
+
+
+@pytest.mark.parametrize("name", ["two words", "-n", "Käse", "红楼梦"])
+def test_a_text_whose_name_cannot_be_a_name_of_a_run_is_an_error(name):
+    with pytest.raises(UserError, match=f"{name}.txt: `{name}` is no name; .*; rename the text"):
+        load({}, [name])
+
+
+def test_texts_are_found_by_their_names(project):
+    texts = project / "resources" / "texts"
+    for name in ["b.txt", "a.1.txt", "README.md", "two words.txt", ".hidden.txt", "-n.txt"]:
+        (texts / name).write_text("text")
+    assert find_texts() == ["-n", "a.1", "b", "two words"]
+    assert find_texts(Project(project / "nowhere")) == []
+
+
+def test_read_finds_the_texts_beside_the_config_file(project, tmp_path_factory, monkeypatch):
+    (project / "config.yaml").write_text("defaults: {train: {max_iters: 300}}")
+    (project / "resources" / "texts" / "mybook.txt").write_text("text")
+    assert run_names(read()) == ["mybook"]
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    assert run_names(read(project / "config.yaml")) == ["mybook"]
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return load(yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8")))
+
+
+def test_every_run_of_the_shipped_config_resolves(shipped):
+    assert {"demo", "shakespeare_char", "shakespeare_char_quickstart"} <= set(run_names(shipped))
+    for name in run_names(shipped):
+        assert resolve_run(shipped, name).dataset in shipped.datasets
+
+
+def test_the_runs_of_the_shipped_report_exist(shipped):
+    assert shipped.report.runs
+    assert set(shipped.report.runs) <= set(run_names(shipped))
+
+
+def test_the_shipped_demo_needs_no_download(shipped):
+    dataset = resolve_run(shipped, "demo").dataset
+    assert shipped.corpora[corpus_of(shipped, dataset)].builtin == "play"
+
+
+def test_the_shipped_downloads_of_one_file_have_checksums(shipped):
+    single = [corpus for corpus in shipped.corpora.values() if len(corpus.urls) == 1]
+    assert single
+    assert all(corpus.sha256 for corpus in single)
+
+
+def test_the_shipped_quick_start_has_nanogpts_settings(shipped):
+    # The command line of nanoGPT's README ("I only have a macbook"), and the values of its
+    # config/train_shakespeare_char.py and train.py where that is silent.
+    run = resolve_run(shipped, "shakespeare_char_quickstart").model_dump()
+    wanted = {
+        "model": {
+            "n_layer": 4,
+            "n_head": 4,
+            "n_embd": 128,
+            "block_size": 64,
+            "dropout": 0,
+            "bias": False,
+            "activation": "gelu",
+        },
+        "train": {
+            "max_iters": 2000,
+            "batch_size": 12,
+            "gradient_accumulation_steps": 1,
+            "learning_rate": 1e-3,
+            "decay_lr": True,
+            "warmup_iters": 100,
+            "min_lr": 1e-4,
+            "weight_decay": 0.1,
+            "beta1": 0.9,
+            "beta2": 0.99,
+            "grad_clip": 1.0,
+            "eval_interval": 250,
+            "eval_iters": 20,
+            "keep": "best",
+            "seed": 1337,
+            "device": "cpu",
+            "dtype": "float32",
+            "compile": False,
+        },
+    }
+    for group, values in wanted.items():
+        assert {name: run[group][name] for name in values} == values
+    assert run["train"]["lr_decay_iters"] == 2000
+    assert run["dataset"] == "shakespeare_char"
