@@ -24,7 +24,6 @@ LONGEST_TRAINED = 1024
 
 # The merges of GPT-2, as OpenAI publishes them; all else of its vocabulary follows from them.
 GPT2_MERGES_URL = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/vocab.bpe"
-
 GPT2_MERGES_SHA256 = "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"
 
 # Of the tokenizer.json that they make.
@@ -33,38 +32,28 @@ GPT2_SHA256 = "d05c6ba73cacc287984e43baae6ea468039bcf9097962e2c3aafcfa34f106ba4"
 # GPT-2's rule of what byte pairs may join: a word with the space before it, a number, ...
 # https://github.com/openai/gpt-2/blob/master/src/encoder.py, in the syntax of tiktoken's engine.
 PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
-
 # The same where there is no LONG_BLANK; without a look ahead, the engine needs half the time.
 FAST_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s"
-
 # Three blanks or more but for the last one, or two and more that end a text: one word of that rule.
 # Python's \s has four characters more than that of the engine.
 _BLANK = r"[^\S\x1c-\x1f]"
-
 LONG_BLANK = re.compile(rf"{_BLANK}{{2,}}(?:\Z|(?={_BLANK}))")
-
-LONG_BLANKS_APART = (
-    2000  # characters; where they stand closer, as in code, parts cost more than time
-)
-
+# Characters. Where long blanks are closer together, as in code, encoding in parts takes longer.
+LONG_BLANKS_APART = 2000
 # Where that rule always separates, whatever stands further left or right: before the blanks after
 # something, and between a letter of CJK and a mark of punctuation, as such text may have no blanks.
 SEPARATED = re.compile(
     r"(?<=\S)(?=[ \n])|(?<=[ぁ-ゖァ-ヺ一-龥가-힣])(?=[,.!?，。、！？；：])"  # noqa: RUF001
 )
-
 NEAR_END = 4096  # characters, in which there nearly always is such a place
 
 # GPT-2's order of the 256 bytes, and the printable character that stands for each in its files.
 _PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-
 BYTE_ORDER = [*_PRINTABLE, *(byte for byte in range(256) if byte not in _PRINTABLE)]
-
 CHARACTER_OF_BYTE = {
     byte: chr(byte if byte in _PRINTABLE else 0x100 + index - len(_PRINTABLE))
     for index, byte in enumerate(BYTE_ORDER)
 }
-
 BYTE_OF_CHARACTER = {character: byte for byte, character in CHARACTER_OF_BYTE.items()}
 
 
@@ -198,8 +187,10 @@ def train_byte_pairs(pieces: Iterable[str], vocab_size: int, threads: int) -> By
 
 
 def single_bytes() -> list[bytes]:
+    """The 256 bytes in GPT-2's order: the first tokens of every vocabulary."""
     return [bytes([byte]) for byte in BYTE_ORDER]
 
 
 def from_printable(token: str) -> bytes:
+    """The bytes of a token as GPT-2's files and tokenizer.json spell it."""
     return bytes(map(BYTE_OF_CHARACTER.__getitem__, token))

@@ -1,4 +1,4 @@
-"""Which encoding a file has, and its text by that encoding, as a stream of bounded pieces."""
+"""Decide which encoding a file has, and decode it in pieces of bounded size."""
 
 import codecs
 import io
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from nanogpt.config.schema import Corpus
-from nanogpt.data.opening import kind_of, opened
+from nanogpt.data.opening import kind_of, open_unpacked
 from nanogpt.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -28,14 +28,11 @@ BYTE_ORDER_MARKS = (
 )
 
 SAMPLES = 16  # places of a file that its encoding is decided on
-
 SAMPLE = 16384  # bytes at each
-
 SCANNED = 1 << 24  # bytes of a compressed file that the places are spread over
 
 # Bytes below 0x30 are inside no character of any multi-byte encoding: a cut there splits none.
 INSIDE_CHARACTERS = bytes(range(0x30, 0x100))
-
 ASCII = bytes(range(0x80))
 
 # What has the form of UTF-8, surrogates included.
@@ -48,7 +45,7 @@ WESTERN = set(
     "ÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕÖØÙÚÛÜŒßàáâãäåæçèéêëìíîïñòóôõöøùúûüœÿ¡¿«»‘’‚“”„–—…·•§©®™°ªº½²€£¢\xa0"  # noqa: RUF001
 )
 
-# Called with how many more bytes of a file were read.
+# Called with the number of bytes that were read since the last call.
 OnBytesRead = Callable[[int], object]
 
 
@@ -78,7 +75,7 @@ def decide_encoding(path: Path, corpus: Corpus) -> str:
 
 def _sample(path: Path) -> list[bytes]:
     """Bytes at places spread over a file; if they are all ASCII, then where some are not."""
-    with opened(path) as (raw, file):
+    with open_unpacked(path) as (raw, file):
         size = os.fstat(raw.fileno()).st_size
         if file is not raw:  # no going back in a compressed file
             file = io.BytesIO(file.read(SCANNED))
@@ -180,7 +177,7 @@ def decode(
     decoder = codecs.getincrementaldecoder(encoding)(corpus.errors)
     line_feeds = io.IncrementalNewlineDecoder(None, translate=True)
     offset = reported = 0
-    with opened(path) as (raw, file):
+    with open_unpacked(path) as (raw, file):
         while True:
             data = file.read(PIECE)
             offset += len(data)

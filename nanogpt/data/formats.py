@@ -1,7 +1,8 @@
 """The documents of a file: plain text, JSONL, CSV or parquet, compressed or not.
 
 A text is read in pieces of bounded size, whatever the size of its file. Only a row of a table,
-which is a document, is held as a whole."""
+which is a document, is held as a whole.
+"""
 
 import codecs
 import csv
@@ -13,7 +14,7 @@ from typing import Any
 
 from nanogpt.config.schema import Corpus
 from nanogpt.data.encodings import OnBytesRead, decode, without_surrogates
-from nanogpt.data.opening import TABLES, kind_of, opened
+from nanogpt.data.opening import TABLES, kind_of, open_unpacked
 from nanogpt.errors import UserError, plural
 
 
@@ -22,7 +23,7 @@ def read_text(path: Path) -> str:
 
     Errors: UserError for what cannot be read, and for other encodings.
     """
-    with opened(path) as (raw, _):
+    with open_unpacked(path) as (raw, _):
         data = raw.read()
     try:
         return data.removeprefix(codecs.BOM_UTF8).decode("utf-8")
@@ -33,13 +34,13 @@ def read_text(path: Path) -> str:
         ) from None
 
 
-def texts(
+def read_documents(
     path: Path, corpus: Corpus, encoding: str, progress: OnBytesRead | None = None
 ) -> Iterator[tuple[str, bool]]:
     """The documents of a file, in pieces: (text, whether a document ends with it).
 
     A row of a .jsonl, .parquet or .csv file is a document, empty ones left out; any other file is
-    one. Only the last piece of a document can be empty. encoding: what `decide_encoding` said.
+    one. Only the last piece of a document can be empty. encoding: from `decide_encoding`.
 
     Errors: UserError for what cannot be read, bytes that do not fit, and where there is no text.
     """
@@ -141,7 +142,7 @@ def _parquet_rows(
     import pyarrow
     from pyarrow import parquet
 
-    with opened(path) as (raw, _):
+    with open_unpacked(path) as (raw, _):
         try:
             table = parquet.ParquetFile(raw, pre_buffer=False)
             if column not in table.schema_arrow.names:

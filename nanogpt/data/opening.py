@@ -1,4 +1,4 @@
-"""A file of a corpus as it lies on the disk and unpacked, and its kind by its name."""
+"""Open a file of a corpus, compressed or not, and tell its format by its name."""
 
 import gzip
 import lzma
@@ -16,23 +16,22 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-# What is taken from a directory. A file that is named may have any name, and be plain text.
+# What a directory's texts are called. A file that is listed itself may have any other name, and is
+# plain text then.
 KINDS = (".txt", ".jsonl", ".ndjson", ".csv", ".parquet")
-
 TABLES = KINDS[1:]
-
 COMPRESSIONS = (".gz", ".zst", ".xz")
 
 
 def kind_of(path: Path) -> str:
-    """The suffix that tells a file's format, without that of its compression."""
+    """The suffix of a file's format, in lower case, without that of its compression."""
     path = Path(path.name.lower())
     return path.with_suffix("").suffix if path.suffix in COMPRESSIONS else path.suffix
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[tuple[BinaryIO, BinaryIO]]:
-    """A file as it lies on the disk, and what it holds once unpacked."""
+def open_unpacked(path: Path) -> Iterator[tuple[BinaryIO, BinaryIO]]:
+    """The file itself, and its content without the compression; both are the same without one."""
     suffix = path.suffix.lower()
     try:
         with open(path, "rb") as raw:

@@ -21,7 +21,7 @@ from nanogpt.config.schema import Corpus, Dataset
 from nanogpt.data import play as playwright
 from nanogpt.data.byte_pairs import separated_at, train_byte_pairs
 from nanogpt.data.encodings import OnBytesRead, decide_encoding
-from nanogpt.data.formats import texts
+from nanogpt.data.formats import read_documents
 from nanogpt.data.saved_tokenizers import load_tokenizer
 from nanogpt.data.tokenizers import (
     ByteTokenizer,
@@ -100,7 +100,7 @@ def _count_file(
 
     def counted() -> Iterator[str]:
         nonlocal n_documents, n_characters, n_bytes
-        for text, ends_document in texts(path, corpus, encoding, progress):
+        for text, ends_document in read_documents(path, corpus, encoding, progress):
             data = text.encode("utf-8")
             text_hash.update(data)
             n_documents += ends_document
@@ -312,7 +312,7 @@ def prepare(
     if corpus.builtin:
         # Over what evaluation predicts: all of the split but its first token. A play is ASCII.
         encoding = counts[0]["files"][0]["encoding"]
-        text = "".join(text for text, _ in texts(files[0], corpus, encoding))
+        text = "".join(text for text, _ in read_documents(files[0], corpus, encoding))
         first = len(tokenizer.decode(tokenizer.encode(text[plan["n_train"] :])[:1]))
         bits = playwright.surprisal(text)[plan["n_train"] + first :].sum()
         meta["source"] = {"val_bits_per_byte": float(bits) / (meta["val"]["n_bytes"] - first)}
@@ -350,7 +350,7 @@ def _pieces(
     position = plan["starts"][group]
     for file in counts["files"]:
         path = file["path"]
-        for text, ends_document in texts(Path(path), corpus, file["encoding"], progress):
+        for text, ends_document in read_documents(Path(path), corpus, file["encoding"], progress):
             if plan["split"] == "document":
                 # A file of several documents gives each as one piece.
                 text_hash = file["hash"] or _hash(text)

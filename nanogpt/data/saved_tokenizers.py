@@ -1,4 +1,4 @@
-"""Tokenizers read back from their JSON files."""
+"""Load a tokenizer of any kind from its file."""
 
 from pathlib import Path
 

@@ -1,6 +1,7 @@
-"""Tokenizers: what they can do, and the two simple ones, of characters and of bytes.
+"""What every tokenizer can do, and the two simple ones: of characters and of bytes.
 
-byte_pairs.py has the third kind. Each is saved as one JSON file."""
+byte_pairs.py has the third. Each is saved as one JSON file.
+"""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -179,5 +180,6 @@ def code_points(text: str) -> NDArray[np.unsignedinteger[Any]]:
 
 
 def check_ids(ids: Any, vocab_size: int) -> None:
+    """AssertionError for an id outside the vocabulary, which only a fault of ours can give."""
     ids = np.asarray(ids)
     assert not len(ids) or 0 <= ids.min() <= ids.max() < vocab_size

@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 
 from nanogpt.config.loading import load as load_config
 from nanogpt.config.schema import Corpus, Dataset
+from nanogpt.data import encodings
 from nanogpt.data import play as playwright
 from nanogpt.data import preparing as prepare_module
-from nanogpt.data import sources as corpus_module
 from nanogpt.data.batches import load
 from nanogpt.data.byte_pairs import gpt2_tokenizer, train_byte_pairs
 from nanogpt.data.preparing import count, encode, merge, prepare
@@ -271,7 +271,7 @@ def test_byte_pairs_are_those_that_training_on_the_whole_split_gives(tmp_path, m
     text = numbered(FRENCH + JAPANESE)
     wanted = train_byte_pairs([text[: int(len(text) * 0.9)]], 400, 1)
     assert wanted.vocab_size == 400
-    monkeypatch.setattr(corpus_module, "PIECE", 100)
+    monkeypatch.setattr(encodings, "PIECE", 100)
     made = prepare_text(tmp_path, text, tokenizer="bpe", vocab_size=400)
     assert load(made).tokenizer == wanted
 
@@ -443,7 +443,7 @@ def test_the_separator_is_in_the_vocabulary_only_where_there_are_several_documen
 def test_a_split_by_position_cuts_at_one_character_across_files_and_groups(
     tmp_path, monkeypatch, texts, val_ratio, group_size, piece
 ):
-    monkeypatch.setattr(corpus_module, "PIECE", piece)
+    monkeypatch.setattr(encodings, "PIECE", piece)
     paths = write_texts(tmp_path / "texts", texts)
     groups = [paths[start : start + group_size] for start in range(0, len(paths), group_size)]
     files = load(prepare_by_groups(groups, tmp_path, val_ratio=val_ratio, separator="\x1e"))
@@ -596,7 +596,7 @@ def test_where_pieces_and_batches_are_cut_changes_no_byte(
     paths = write_texts(tmp_path / "texts", [text, "second, ", "third  \n"])
     options = {"tokenizer": tokenizer, "vocab_size": 300, "given": given_file(tokenizer)}
     wanted = contents(prepare_files(paths, tmp_path / "wanted", **options))
-    monkeypatch.setattr(corpus_module, "PIECE", piece)
+    monkeypatch.setattr(encodings, "PIECE", piece)
     monkeypatch.setattr(prepare_module, "BATCH", 2 * piece)
     assert contents(prepare_files(paths, tmp_path / "made", threads=2, **options)) == wanted
 
@@ -621,7 +621,7 @@ def test_any_texts_come_back_whatever_the_pieces(
     paths = write_texts(root / "texts", texts)
     options = {"tokenizer": tokenizer, "val_ratio": val_ratio, "separator": "\x1e"}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(corpus_module, "PIECE", piece)
+        patch.setattr(encodings, "PIECE", piece)
         patch.setattr(prepare_module, "BATCH", piece)
         files = load(prepare_files(paths, root / "made", **options))
     data = files.tokenizer.to_bytes(files.train) + files.tokenizer.to_bytes(files.val)
@@ -842,7 +842,7 @@ def test_a_wrong_digest_is_told_with_both(tmp_path):
 
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_a_long_text_without_a_blank_is_refused_by_byte_pairs(tmp_path, monkeypatch, split):
-    monkeypatch.setattr(corpus_module, "PIECE", 50)
+    monkeypatch.setattr(encodings, "PIECE", 50)
     monkeypatch.setattr(prepare_module, "LONGEST_UNCUT", 100)
     words, letters = "some words " * 100, "x" * 160
     text = letters + words * 20 if split == "train" else words * 20 + letters
@@ -866,7 +866,7 @@ def test_characters_and_bytes_need_no_blank(tmp_path, monkeypatch, tokenizer):
 
 @pytest.mark.parametrize("text", ["雨が降る。風が吹く、" * 200, "a b" * 700, "line\n" * 500])
 def test_sentences_words_and_lines_can_be_cut(tmp_path, monkeypatch, text):
-    monkeypatch.setattr(corpus_module, "PIECE", 50)
+    monkeypatch.setattr(encodings, "PIECE", 50)
     monkeypatch.setattr(prepare_module, "LONGEST_UNCUT", 200)
     files = load(prepare_text(tmp_path, text, tokenizer="bpe"))
     assert files.tokenizer.decode(files.train) == text[: int(len(text) * 0.9)]

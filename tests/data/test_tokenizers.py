@@ -13,8 +13,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from nanogpt.data import byte_pairs
 from nanogpt.data import preparing as prepare
-from nanogpt.data import tokenizers as tokenizer_module
 from nanogpt.data.byte_pairs import BytePairTokenizer, gpt2_tokenizer, train_byte_pairs
 from nanogpt.data.preparing import Piece
 from nanogpt.data.saved_tokenizers import load_tokenizer
@@ -189,9 +189,9 @@ def test_long_blanks_taken_apart_change_no_token(of_kind, kind, monkeypatch):
     @given(HARD)
     def check(text):
         with monkeypatch.context() as patch:
-            patch.setattr(tokenizer_module, "LONG_BLANKS_APART", 10**9)
+            patch.setattr(byte_pairs, "LONG_BLANKS_APART", 10**9)
             whole = tokenizer.encode(text).tolist()
-            patch.setattr(tokenizer_module, "LONG_BLANKS_APART", 1)
+            patch.setattr(byte_pairs, "LONG_BLANKS_APART", 1)
             assert tokenizer.encode(text).tolist() == whole
 
     check()
@@ -342,7 +342,7 @@ def test_gpt2_has_the_ids_of_its_published_vocabulary(gpt2):
     assert published.pop("<|endoftext|>") == len(gpt2.tokens) == 50256
     assert gpt2.vocab_size == 50257
     ours = {
-        "".join(map(tokenizer_module.CHARACTER_OF_BYTE.__getitem__, token)): number
+        "".join(map(byte_pairs.CHARACTER_OF_BYTE.__getitem__, token)): number
         for number, token in enumerate(gpt2.tokens)
     }
     assert ours == published
@@ -356,7 +356,7 @@ def test_gpt2_tokens_are_those_of_tiktoken_with_gpt2_s_own_pattern(gpt2, referen
     def check(text, apart):
         with pytest.MonkeyPatch.context() as patch:
             if apart:
-                patch.setattr(tokenizer_module, "LONG_BLANKS_APART", 1)
+                patch.setattr(byte_pairs, "LONG_BLANKS_APART", 1)
             assert gpt2.encode(text).tolist() == reference.encode_ordinary(text)
 
     check()
@@ -366,7 +366,7 @@ def test_gpt2_tokens_are_those_of_tiktoken_with_gpt2_s_own_pattern(gpt2, referen
 @needs_gpt2
 @pytest.mark.parametrize("apart", [1, 2000])
 def test_gpt2_and_tiktoken_agree_on_what_a_blank_is(gpt2, reference, apart, monkeypatch):
-    monkeypatch.setattr(tokenizer_module, "LONG_BLANKS_APART", apart)
+    monkeypatch.setattr(byte_pairs, "LONG_BLANKS_APART", apart)
     for blank in BLANKS:
         for times in range(1, 5):
             run = blank * times
@@ -435,7 +435,7 @@ def test_a_text_with_few_pairs_gives_fewer_tokens():
 
 
 def test_training_takes_a_word_without_end_for_several_and_encoding_does_not():
-    longest = tokenizer_module.LONGEST_TRAINED
+    longest = byte_pairs.LONGEST_TRAINED
     trained = train_byte_pairs(["a" * 8 * longest], 300, 1)
     assert max(map(len, trained.tokens)) == longest
     assert len(trained.encode("a" * 8 * longest)) == 8
@@ -464,7 +464,7 @@ def test_training_is_the_same_with_any_number_of_threads_and_in_another_process(
     # Processes of their own, as the library's threads start but once.
     script = (
         "import json, sys\n"
-        "from nanogpt.data.tokenizers import train_byte_pairs\n"
+        "from nanogpt.data.byte_pairs import train_byte_pairs\n"
         "pieces, threads = json.load(sys.stdin), int(sys.argv[1])\n"
         "tokens = train_byte_pairs(pieces, 400, threads).tokens\n"
         "print(json.dumps([token.hex() for token in tokens]))\n"
@@ -523,7 +523,7 @@ def test_a_saved_tokenizer_is_json_with_its_type(tmp_path):
     assert pairs["tokens"][256:] == ["Ã©", "ĠÃ©", "Ġa"]
 
 
-SINGLE = [*tokenizer_module.CHARACTER_OF_BYTE.values()]
+SINGLE = [*byte_pairs.CHARACTER_OF_BYTE.values()]
 
 
 def bpe_file(*more, single=SINGLE):

@@ -1,0 +1,345 @@
+"""Files of every format give their documents."""
+
+import codecs
+import csv
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nanogpt.data import encodings
+from nanogpt.data.formats import read_text
+from nanogpt.errors import UserError
+from tests.data.reading import (
+    COMPRESS,
+    EMOJI,
+    FRENCH,
+    GERMAN,
+    complaint,
+    csv_of,
+    decided,
+    documents,
+    jsonl,
+    piece_of,
+    pieces,
+    varied,
+    write,
+)
+
+# Small files
+
+
+def test_read_text_takes_a_file_for_utf_8_and_never_guesses(path):
+    write(path, EMOJI + "dos\r\nmac\runix\n")
+    assert read_text(path) == EMOJI + "dos\r\nmac\runix\n"
+    write(path, GERMAN.encode("cp1252"))
+    with pytest.raises(UserError, match=r"a\.txt: not UTF-8: byte 0xfc at offset 5; convert it"):
+        read_text(path)
+
+
+def test_read_text_counts_a_byte_order_mark_in_the_offset_of_a_flaw(path):
+    write(path, codecs.BOM_UTF8 + b"abc\xff")
+    with pytest.raises(UserError, match="byte 0xff at offset 6;"):
+        read_text(path)
+
+
+def test_read_text_drops_a_byte_order_mark_which_is_no_part_of_a_prompt(path):
+    assert read_text(write(path, codecs.BOM_UTF8 + b"ROMEO:")) == "ROMEO:"
+
+
+# JSONL
+
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
+
+
+@given(
+    st.lists(TEXTS, min_size=1),
+    st.booleans(),
+    st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]),
+    st.sampled_from([1, 3, encodings.PIECE]),
+)
+@settings(deadline=None)
+def test_each_row_of_jsonl_is_a_document_and_empty_ones_are_left_out(
+    scratch, rows, ensure_ascii, encoding, size
+):
+    path = scratch.with_suffix(".jsonl")
+    data = jsonl(*({"id": 1, "text": row} for row in rows), ensure_ascii=ensure_ascii)
+    write(path, data.encode(encoding))
+    with piece_of(size):
+        if any(rows):
+            assert documents(path, encoding=encoding) == [row for row in rows if row]
+        else:
+            assert "no document" in complaint(path, encoding=encoding)
+
+
+def test_blank_lines_of_jsonl_are_passed_over_and_the_last_needs_no_line_feed(table):
+    path = table(".jsonl", '\n{"text": "a"}\n\n  \t\r\n{"text": "b"}\r\n\n{"text": "c"}')
+    assert documents(path) == ["a", "b", "c"]
+
+
+def test_line_separators_of_unicode_end_no_line_of_jsonl(table):
+    rows = ["a\u2028b", "c\u2029d", "e\x85f", "g\x0bh\x0ci\x1cj"]
+    raw = "".join(f'{{"text": "{row}"}}\n' for row in rows[:3])
+    path = table(".jsonl", raw + jsonl({"text": rows[3]}))
+    for size in (1, encodings.PIECE):
+        with piece_of(size):
+            assert documents(path) == rows
+
+
+def test_another_field_of_jsonl_is_read_where_it_is_named(table):
+    path = table(".jsonl", jsonl({"text": "no", "Körper": "yes"}))
+    assert documents(path, text_column="Körper") == ["yes"]
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ('{"text": "cut', "not JSON: "),
+        ("plain text", "not JSON: "),
+        ('{"text": "a"} {"text": "b"}', "not JSON: "),
+        ('{"body": "x", "id": 1}', "no column `text`; there is `body`, `id`; name"),
+        ("{}", "no column `text`; there is none"),
+        ("[1, 2]", "not a JSON object"),
+        ('"text"', "not a JSON object"),
+        ("3", "not a JSON object"),
+        ("null", "not a JSON object"),
+        ('{"text": 3}', "`text` is no text but int"),
+        ('{"text": ["a"]}', "`text` is no text but list"),
+        ("[" * 200_000, "not JSON: "),
+        ('{"text":' * 100_000, "not JSON: "),
+        ('{"text": ' + "1" * 10_000 + "}", "line 4: "),
+    ],
+    ids=lambda value: value[:24],
+)
+def test_a_row_of_jsonl_that_is_no_document_is_told_with_its_line(table, line, told):
+    path = table(".jsonl", f'{{"text": "fine"}}\n\n{{"text": "é"}}\n{line}\n{{"text": "x"}}\n')
+    for size in (5, encodings.PIECE):
+        with piece_of(size):
+            message = complaint(path)
+        assert message.startswith(f"{path}: line 4: ")
+        assert told in message
+
+
+def test_a_null_of_jsonl_is_left_out_as_one_of_parquet(table):
+    assert documents(table(".jsonl", '{"text": null}\n{"text": "x"}\n')) == ["x"]
+
+
+def test_a_lone_surrogate_of_json_is_told_with_its_line_or_replaced(table):
+    path = table(".jsonl", '{"text": "fine"}\n{"text": "a\\ud800b"}\n{"text": "\\ud83d\\ude42"}\n')
+    told = complaint(path)
+    assert told.startswith(f"{path}: line 2: a lone surrogate, U+D800")
+    assert "`errors: replace`" in told
+    assert documents(path, errors="replace") == ["fine", "a\ufffdb", "🙂"]
+
+
+@given(st.text(st.characters(exclude_characters="\0"), min_size=1))
+@settings(deadline=None)
+def test_errors_replace_puts_one_character_for_each_lone_surrogate_and_leaves_the_rest(
+    scratch, text
+):
+    path = write(scratch.with_suffix(".jsonl"), jsonl({"text": text}, ensure_ascii=True))
+    wanted = json.loads(json.dumps(text))  # joins halves that stand side by side
+    wanted = "".join("\ufffd" if "\ud800" <= letter <= "\udfff" else letter for letter in wanted)
+    assert documents(path, errors="replace") == [wanted]
+
+
+def test_an_unfit_byte_in_jsonl_is_told_with_its_offset_in_the_file(table):
+    before = jsonl(*({"text": line} for line in FRENCH.splitlines()))
+    path = table(".jsonl", before.encode() + b'{"text": "\xff"}\n')
+    assert f"byte 0xff at offset {len(before.encode()) + 10} " in complaint(path)
+
+
+@pytest.mark.parametrize("data", ["", "\n\n", '{"text": ""}\n', "\ufeff"])
+def test_jsonl_without_a_document_is_refused(table, data):
+    assert "no document in it; put" in complaint(table(".jsonl", data))
+
+
+def test_newlines_lf_holds_within_a_row(table):
+    path = table(".jsonl", jsonl({"text": "a\r\nb\rc\n\r"}))
+    assert documents(path, newlines="lf") == ["a\nb\nc\n\n"]
+    assert documents(path) == ["a\r\nb\rc\n\r"]
+
+
+# CSV
+
+
+@given(
+    st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))),
+    st.sampled_from(["\n", "\r\n"]),
+    st.sampled_from([1, 3, encodings.PIECE]),
+)
+@settings(deadline=None)
+def test_each_row_of_csv_is_a_document_and_empty_ones_are_left_out(scratch, rows, end, size):
+    table = [["id", "text"], *([1, row] for row in rows)]
+    data = csv_of(table, lineterminator=end, quoting=csv.QUOTE_ALL)
+    path = write(scratch.with_suffix(".csv"), data)
+    with piece_of(size):
+        if any(rows):
+            assert documents(path) == [row for row in rows if row]
+        else:
+            assert "no document" in complaint(path)
+
+
+def test_quoted_line_ends_commas_and_quotes_belong_to_the_text(table):
+    path = table(".csv", 'text,id\n"a\nb, ""c""\r\n",1\n\n"é",2')
+    assert documents(path) == ['a\nb, "c"\r\n', "é"]
+    assert documents(path, newlines="lf") == ['a\nb, "c"\n', "é"]
+    assert documents(path, text_column="id") == ["1", "2"]
+
+
+def test_a_field_of_csv_may_be_long(table):
+    long = "é" * 300_000
+    assert documents(table(".csv", f"text\n{long}\n")) == [long]
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        ("id,body\n1,a\n", "no column `text`; there is `id`, `body`; name"),
+        ("id;text\n1;a\n", "no column `text`; there is `id;text`; name"),
+        ("", "no column `text`; there is none"),
+        ("id,text\n1,a\n1,b,c\n", "line 3: 3 fields where the header has 2"),
+        ('id,text\n1,"a\nb"\n1\n', "line 4: 1 field where the header has 2"),
+        ('id,text\n1,a\n2,"b\n3,c\n', "line 4: not CSV: "),
+        ('id,text\n1,"a"b\n', "line 2: not CSV: "),
+        ("id,text\n", "no document in it"),
+        ('"id,text\n', "line 1: not CSV: "),
+    ],
+)
+def test_what_is_wrong_with_a_csv_is_told_with_its_line(table, data, told):
+    path = table(".csv", data)
+    for size in (1, encodings.PIECE):
+        with piece_of(size):
+            assert complaint(path).startswith(f"{path}: {told}")
+
+
+def test_a_csv_of_cp1252_is_recognised(table):
+    lines = FRENCH.splitlines()
+    path = table(".csv", csv_of([["text"], *([line] for line in lines)]).encode("cp1252"))
+    assert documents(path) == lines
+
+
+# Parquet
+
+
+@pytest.fixture
+def parquet(tmp_path):
+    """A function: columns in, path of a parquet file out."""
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    def write_table(columns, **options):
+        parquet.write_table(pyarrow.table(columns), tmp_path / "a.parquet", **options)
+        return tmp_path / "a.parquet"
+
+    return write_table
+
+
+def test_each_row_of_parquet_is_a_document_in_all_row_groups(parquet):
+    rows = [f"{number}: {line}" for number in range(200) for line in FRENCH.splitlines()]
+    path = parquet({"id": list(range(len(rows))), "text": rows}, row_group_size=100)
+    assert documents(path) == rows
+    assert decided(path) == "utf-8"
+
+
+def test_nulls_and_empty_rows_of_parquet_are_left_out(parquet):
+    path = parquet({"text": [None, "a", "", "b\r\n", None]}, row_group_size=2)
+    assert documents(path) == ["a", "b\r\n"]
+    assert documents(path, newlines="lf") == ["a", "b\n"]
+
+
+def test_another_column_of_parquet_is_read_where_it_is_named(parquet):
+    path = parquet({"text": [1, 2], "my.body": ["é", "b"]})
+    assert documents(path, text_column="my.body") == ["é", "b"]
+
+
+@pytest.mark.parametrize("kind", ["string", "large_string", "string_view", "dictionary"])
+def test_every_kind_of_strings_in_parquet_is_text(parquet, kind):
+    pyarrow = pytest.importorskip("pyarrow")
+    types = {"dictionary": pyarrow.dictionary(pyarrow.int32(), pyarrow.string())}
+    column = pyarrow.array(["é", "b", "é"], types.get(kind) or getattr(pyarrow, kind)())
+    assert documents(parquet({"text": column})) == ["é", "b", "é"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "told"),
+    [
+        ({"id": [1], "body": ["a"]}, "no column `text`; there is `id`, `body`; name"),
+        ({"text": [1, 2]}, "row 1: `text` is no text but int"),
+        ({"text": [None, ["a"]]}, "row 2: `text` is no text but list"),
+        ({"text": [None, ""]}, "no document in it"),
+        ({"text": []}, "no document in it"),
+    ],
+)
+def test_what_is_wrong_with_a_parquet_file_is_told(parquet, columns, told):
+    path = parquet(columns)
+    assert complaint(path).startswith(f"{path}: {told}")
+
+
+def test_strings_of_parquet_that_are_not_utf_8_are_told_in_one_line(parquet):
+    pyarrow = pytest.importorskip("pyarrow")
+    offsets, letters = (0).to_bytes(4, "little") + (2).to_bytes(4, "little"), b"a\xff"
+    buffers = [None, pyarrow.py_buffer(offsets), pyarrow.py_buffer(letters)]
+    path = parquet({"text": pyarrow.Array.from_buffers(pyarrow.string(), 1, buffers)})
+    complaint(path)
+
+
+@pytest.mark.parametrize("cut", [0, 3, 100, -1, -4, -100])
+def test_a_truncated_parquet_file_is_told(parquet, cut):
+    path = parquet({"text": FRENCH.splitlines()})
+    path.write_bytes(path.read_bytes()[:cut])
+    assert "not a parquet file that can be read" in complaint(path)
+
+
+def test_a_parquet_file_with_damaged_pages_is_told(parquet):
+    path = parquet({"text": varied(FRENCH, 100_000).splitlines()}, compression="zstd")
+    data = bytearray(path.read_bytes())
+    data[100:200] = bytes(100)
+    path.write_bytes(data)
+    complaint(path)
+
+
+def test_a_text_that_is_called_parquet_is_told(tmp_path):
+    pytest.importorskip("pyarrow")
+    path = write(tmp_path / "a.parquet", FRENCH)
+    assert "not a parquet file that can be read" in complaint(path)
+
+
+def test_a_suffix_in_capitals_says_the_same_of_a_file(tmp_path):
+    data = jsonl({"text": "one"}, {"text": "two"}).encode()
+    assert documents(write(tmp_path / "A.JSONL", data)) == ["one", "two"]
+    assert documents(write(tmp_path / "A.JSONL.GZ", gzip.compress(data))) == ["one", "two"]
+
+
+# Progress
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".jsonl", ".csv", ".txt.gz", ".jsonl.xz", ".txt.zst"])
+def test_what_progress_is_told_sums_to_the_size_of_the_file(tmp_path, suffix):
+    lines = varied(FRENCH, 1_000_000).splitlines()
+    data = "".join(f"{line}\n" for line in lines)
+    if ".jsonl" in suffix:
+        data = jsonl(*({"text": line} for line in lines))
+    if ".csv" in suffix:
+        data = csv_of([["text"], *([line] for line in lines)])
+    compress = COMPRESS.get(Path(suffix).suffix, bytes)
+    path = write(tmp_path / f"a{suffix}", compress(data.encode()))
+    steps = []
+    pieces(path, steps.append)
+    assert sum(steps) == path.stat().st_size
+    assert min(steps) >= 0
+    if compress is bytes:
+        assert sum(step > 0 for step in steps) > 1
+
+
+@pytest.mark.parametrize("n_rows", [1, 256, 257, 1000])
+def test_what_progress_is_told_of_parquet_sums_to_the_size_of_the_file(parquet, n_rows):
+    rows = [f"{number}: {line}" for number in range(200) for line in FRENCH.splitlines()]
+    path = parquet({"text": rows[:n_rows]}, row_group_size=300)
+    steps = []
+    pieces(path, steps.append)
+    assert sum(steps) == path.stat().st_size
