@@ -45,7 +45,7 @@ format: environment
 	$(BIN)/snakefmt Snakefile workflow
 	$(BIN)/nanogpt schema > workflow/schemas/config.schema.json
 	$(BIN)/nanogpt settings > docs/SETTINGS.md
-	$(BIN)/python tests/errors.py > docs/ERRORS.md
+	$(BIN)/python -m tests.mistakes.page > docs/ERRORS.md
 
 bench: environment
 	$(BIN)/snakemake --cores $(CORES) --forcerun bench -- benches

@@ -1,0 +1,63 @@
+"""A dataset, a training and a model to make mistakes with."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from nanogpt.artifacts.states import TrainingState
+from nanogpt.config.schema import Corpus, Dataset, ModelSettings, TrainSettings
+from nanogpt.data.preparing import prepare
+from nanogpt.data.sources import find_files
+from nanogpt.data.tokenizers import char_tokenizer
+from nanogpt.model.directories import save_model
+from nanogpt.model.gpt import GPT
+from nanogpt.training.loop import train
+from tests.mistakes.base import TEXT, write_files
+
+BOOK = Path("results/datasets/book")
+
+
+MODEL = Path("results/demo/model")
+
+
+TINY = ModelSettings(n_layer=1, n_head=1, n_embd=4, block_size=8, dropout=0)
+
+
+def prepare_book(
+    contents: Mapping[str, bytes | str], corpus: Mapping[str, object], **dataset: object
+) -> None:
+    """Prepare a dataset `book` of some files, the first one its corpus unless `corpus` names it."""
+    write_files(contents)
+    settings = Corpus.model_validate({"files": list(contents)[:1], **corpus})
+    prepare(find_files("book", settings), settings, Dataset.model_validate(dataset), BOOK)
+
+
+def make_dataset() -> None:
+    """The dataset `book` of one short text."""
+    prepare_book({"book.txt": TEXT}, {})
+
+
+def edit_json(path: Path, **changes: object) -> None:
+    """Replace some keys of a JSON file."""
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def train_first(model: ModelSettings = TINY, **changes: object) -> None:
+    """Train a run `first` on the dataset `book`, for a step or two."""
+    settings = TrainSettings.model_validate(
+        {
+            **{"max_iters": 2, "batch_size": 2, "eval_interval": 1, "eval_iters": 1},
+            **{"log_interval": 1, "decay_lr": False, "device": "cpu", "dtype": "float32"},
+            **changes,
+        }
+    )
+    train("first", BOOK, model, settings, TrainingState(Path("state"), "v"), Path("results/first"))
+
+
+def make_model(letters: str = "abc \n") -> None:
+    """An untrained model of these letters."""
+    tokenizer = char_tokenizer(letters)
+    torch.manual_seed(0)
+    save_model(MODEL, GPT(TINY, tokenizer.vocab_size).state_dict(), TINY, tokenizer)

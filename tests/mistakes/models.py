@@ -1,0 +1,306 @@
+"""Models that are missing or damaged."""
+
+import json
+import pickle
+import struct
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from nanogpt.cli.main import main
+from nanogpt.config.schema import EvalSettings
+from nanogpt.data.tokenizers import CharTokenizer
+from nanogpt.evaluation.evaluate import evaluate
+from tests.mistakes.base import EXECUTED, Mistake, command, in_turn
+from tests.mistakes.materials import BOOK, MODEL, edit_json, make_dataset, make_model
+
+WEIGHTS = MODEL / "model.safetensors"
+
+
+class Bomb:
+    """An object whose pickle makes a file when it is read."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Path.touch, (EXECUTED,))
+
+
+def damaged_model(title: str, shown: str, damage: Callable[[], object], message: str) -> Mistake:
+    """A model that was damaged after it was trained, and is sampled from."""
+
+    def make() -> None:
+        make_model()
+        damage()
+        main(["sample", str(MODEL)])
+
+    return Mistake(title, shown, make, message)
+
+
+def weights(
+    title: str, shown: str, change: Callable[[bytearray], bytes | bytearray], message: str
+) -> Mistake:
+    """Weights whose bytes were changed."""
+    return damaged_model(
+        title, shown, lambda: WEIGHTS.write_bytes(change(bytearray(WEIGHTS.read_bytes()))), message
+    )
+
+
+def tensors(
+    title: str, shown: str, changes: Mapping[str, torch.Tensor | None], message: str
+) -> Mistake:
+    """Weights whose tensors were changed."""
+
+    def damage() -> None:
+        changed = {**load_file(WEIGHTS), **changes}
+        save_file({name: t for name, t in changed.items() if t is not None}, WEIGHTS)
+
+    return damaged_model(title, shown, damage, message)
+
+
+def flipped(data: bytearray, at: int) -> bytearray:
+    data[at] ^= 1
+    return data
+
+
+def safetensors(*offsets: tuple[int, int]) -> bytes:
+    """A safetensors file of 16 bytes of data that says that its tensors lie at these offsets."""
+    header = json.dumps(
+        {
+            f"tensor{number}": {"dtype": "F32", "shape": [2], "data_offsets": place}
+            for number, place in enumerate(offsets)
+        }
+    ).encode()
+    return struct.pack("<Q", len(header)) + header + bytes(16)
+
+
+def evaluate_another() -> None:
+    make_dataset()
+    make_model()
+    evaluate("demo", BOOK, MODEL, EvalSettings(device="cpu"), Path("results/demo/eval.json"))
+
+
+MODELS = [
+    command(
+        "a missing model",
+        "sample results/demo/model",
+        "results/demo/model: no model here; config.json is missing: train the run, or"
+        " name the directory of a model",
+    ),
+    damaged_model(
+        "a model without a config",
+        "`config.json` removed",
+        lambda: (MODEL / "config.json").unlink(),
+        "results/demo/model: no model here; config.json is missing: train the run, or"
+        " name the directory of a model",
+    ),
+    damaged_model(
+        "a model without weights",
+        "`model.safetensors` removed",
+        WEIGHTS.unlink,
+        "results/demo/model/model.safetensors: no such file; train the run again",
+    ),
+    damaged_model(
+        "a model without a tokenizer",
+        "`tokenizer.json` removed",
+        lambda: (MODEL / "tokenizer.json").unlink(),
+        "results/demo/model/tokenizer.json: no such file; make the dataset or model again",
+    ),
+    damaged_model(
+        "half a config",
+        "`config.json` cut in half",
+        lambda: (MODEL / "config.json").write_text('{"archi'),
+        "results/demo/model/config.json: not a model's config; train the run again",
+    ),
+    damaged_model(
+        "a config from Hugging Face",
+        '`{"model_type": "gpt2", "n_layer": 12}`',
+        lambda: (MODEL / "config.json").write_text('{"model_type": "gpt2", "n_layer": 12}'),
+        "results/demo/model/config.json: not a model's config (`architecture` is "
+        "missing); train the run again",
+    ),
+    damaged_model(
+        "another architecture",
+        '`"architecture": "llama"`',
+        lambda: edit_json(MODEL / "config.json", architecture="llama"),
+        "results/demo/model/config.json: an architecture that this version does not "
+        "know; train the run again",
+    ),
+    damaged_model(
+        "a model without layers",
+        '`"n_layer": 0`',
+        lambda: edit_json(MODEL / "config.json", n_layer=0),
+        "results/demo/model/config.json: not a model's config (n_layer: should be "
+        "greater than or equal to 1 (found 0)); train the run again",
+    ),
+    damaged_model(
+        "an unknown setting of a model",
+        '`"n_layers": 1`',
+        lambda: edit_json(MODEL / "config.json", n_layers=1),
+        "results/demo/model/config.json: not a model's config (n_layers: unknown "
+        "setting; did you mean `n_layer`?); train the run again",
+    ),
+    damaged_model(
+        "a model's config of brackets nested too deeply",
+        "`config.json` of 100,000 `[`",
+        lambda: (MODEL / "config.json").write_text(100_000 * "["),
+        "results/demo/model/config.json: not a model's config; train the run again",
+    ),
+    damaged_model(
+        "heads that don't divide a model's width",
+        '`"n_head": 3`',
+        lambda: edit_json(MODEL / "config.json", n_head=3),
+        "results/demo/model/config.json: n_embd 4 is not divisible by n_head 3; train"
+        " the run again",
+    ),
+    damaged_model(
+        "a tokenizer of another model",
+        "`tokenizer.json` of two characters",
+        lambda: CharTokenizer("ab").save(MODEL / "tokenizer.json"),
+        "results/demo/model/config.json: vocab_size is 5, but tokenizer.json has 2 "
+        "tokens; they do not belong together: train the run again",
+    ),
+    damaged_model(
+        "a model's tokenizer cut in half",
+        "`tokenizer.json` cut in half",
+        lambda: (MODEL / "tokenizer.json").write_text('{"type": "ch'),
+        "results/demo/model/tokenizer.json: not a tokenizer of ours; make the "
+        "dataset or model again",
+    ),
+    weights(
+        "weights cut in half",
+        "`model.safetensors` cut in half",
+        lambda data: data[: len(data) // 2],
+        "results/demo/model/model.safetensors: damaged (Error while deserializing "
+        "header: incomplete metadata, file not fully covered); train the run again",
+    ),
+    weights(
+        "empty weights",
+        "`model.safetensors` with 0 bytes",
+        lambda _: b"",
+        "results/demo/model/model.safetensors: damaged (Error while deserializing "
+        "header: header too small); train the run again",
+    ),
+    weights(
+        "weights of zeros",
+        "`model.safetensors` of zero bytes",
+        lambda data: bytes(len(data)),
+        "results/demo/model/model.safetensors: damaged (Error while deserializing "
+        "header: invalid JSON in header: EOF while parsing a value at line 1 column "
+        "0); train the run again",
+    ),
+    weights(
+        "weights with trailing bytes",
+        "four extra bytes at the end",
+        lambda data: data + bytes(4),
+        "results/demo/model/model.safetensors: damaged (Error while deserializing "
+        "header: incomplete metadata, file not fully covered); train the run again",
+    ),
+    weights(
+        "a flipped bit",
+        "one bit of the header changed",
+        lambda data: flipped(data, 8),
+        "results/demo/model/model.safetensors: damaged (Error while deserializing "
+        "header: invalid JSON in header: expected value at line 1 column 1); train "
+        "the run again",
+    ),
+    weights(
+        "a pickle in place of weights",
+        "`model.safetensors` that is really a pickle that runs code",
+        lambda _: pickle.dumps(Bomb()),
+        "results/demo/model/model.safetensors: damaged (Error while deserializing "
+        "header: header too large); train the run again",
+    ),
+    weights(
+        "a header that claims to be huge",
+        "a length of 2^63 bytes",
+        lambda data: struct.pack("<Q", 2**63) + data[8:],
+        "results/demo/model/model.safetensors: damaged (Error while deserializing "
+        "header: header too large); train the run again",
+    ),
+    weights(
+        "a tensor before the file",
+        "offsets from -8 to 0",
+        lambda _: safetensors((-8, 0)),
+        "results/demo/model/model.safetensors: damaged (Error while deserializing "
+        "header: invalid JSON in header: invalid value: integer `-8`, expected usize "
+        "at line 1 column 68); train the run again",
+    ),
+    weights(
+        "a tensor beyond the file",
+        "offsets from 0 to 8 and from 8 to 4096",
+        lambda _: safetensors((0, 8), (8, 4096)),
+        "results/demo/model/model.safetensors: damaged (Error while deserializing "
+        "header: invalid shape, data type, or offset for tensor); train the run again",
+    ),
+    weights(
+        "tensors that overlap",
+        "offsets from 0 to 8 and from 4 to 12",
+        lambda _: safetensors((0, 8), (4, 12)),
+        "results/demo/model/model.safetensors: damaged (Error while deserializing "
+        "header: invalid offset for tensor `tensor1`); train the run again",
+    ),
+    damaged_model(
+        "a directory in place of weights",
+        "`model.safetensors/`",
+        in_turn(WEIGHTS.unlink, WEIGHTS.mkdir),
+        "results/demo/model/model.safetensors: no such file; train the run again",
+    ),
+    tensors(
+        "a weight that isn't a number",
+        "NaN in `h.0.ln_1.weight`",
+        {"h.0.ln_1.weight": torch.tensor([1, torch.nan, 1, 1])},
+        "results/demo/model/model.safetensors: tensor h.0.ln_1.weight has NaN or "
+        "infinity; train the run again",
+    ),
+    tensors(
+        "an infinite weight",
+        "-inf in `h.0.ln_1.weight`",
+        {"h.0.ln_1.weight": torch.tensor([1, -torch.inf, 1, 1])},
+        "results/demo/model/model.safetensors: tensor h.0.ln_1.weight has NaN or "
+        "infinity; train the run again",
+    ),
+    tensors(
+        "integer weights",
+        "`h.0.ln_1.weight` as int64",
+        {"h.0.ln_1.weight": torch.ones(4, dtype=torch.int64)},
+        "results/demo/model/model.safetensors: tensor h.0.ln_1.weight is int64 of "
+        "shape (4,), but the model's is float32 of shape (4,); train the run again",
+    ),
+    tensors(
+        "half-precision weights",
+        "`h.0.ln_1.weight` as float16",
+        {"h.0.ln_1.weight": torch.ones(4, dtype=torch.float16)},
+        "results/demo/model/model.safetensors: tensor h.0.ln_1.weight is float16 of "
+        "shape (4,), but the model's is float32 of shape (4,); train the run again",
+    ),
+    tensors(
+        "weights with another width",
+        "`h.0.ln_1.weight` of 5 numbers",
+        {"h.0.ln_1.weight": torch.ones(5)},
+        "results/demo/model/model.safetensors: tensor h.0.ln_1.weight is float32 of "
+        "shape (5,), but the model's is float32 of shape (4,); train the run again",
+    ),
+    tensors(
+        "a missing tensor",
+        "no `h.0.ln_2.weight`",
+        {"h.0.ln_2.weight": None},
+        "results/demo/model/model.safetensors: tensor h.0.ln_2.weight is missing; "
+        "train the run again",
+    ),
+    tensors(
+        "an extra tensor",
+        "`h.1.ln_1.weight` in a model of one layer",
+        {"h.1.ln_1.weight": torch.ones(4)},
+        "results/demo/model/model.safetensors: tensor h.1.ln_1.weight is not of this "
+        "model; train the run again",
+    ),
+    Mistake(
+        "a model of another vocabulary",
+        "evaluated on a dataset with other letters",
+        evaluate_another,
+        "results/demo/model: trained on another vocabulary than "
+        "results/datasets/book; train the run again, or evaluate it on its own "
+        "dataset",
+    ),
+]

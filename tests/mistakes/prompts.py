@@ -1,0 +1,102 @@
+"""Prompts and settings of `nanogpt sample`."""
+
+from collections.abc import Callable, Mapping
+
+from tests.mistakes.base import NOT_UTF8, Mistake, command, in_turn, write_files
+from tests.mistakes.materials import MODEL, make_model
+
+
+def prompt(
+    title: str,
+    flags: str,
+    message: str,
+    files: Mapping[str, bytes | str] | None = None,
+    is_impossible: Callable[[], bool] = lambda: False,
+) -> Mistake:
+    """A model of the letters a, b, c and flags of `nanogpt sample` that it cannot follow."""
+    before = in_turn(make_model, lambda: write_files(files or {}))
+    return command(title, f"sample {MODEL} {flags}", message, before, is_impossible)
+
+
+PROMPTS = [
+    prompt(
+        "a letter that the model doesn't know",
+        "--start 'a cab, café'",
+        "sample.start: the tokenizer's vocabulary of 5 characters lacks ',' (U+002C),"
+        " 'f' (U+0066), 'é' (U+00E9); leave them out, or say `unknown: skip`",
+    ),
+    prompt(
+        "no letter that the model knows",
+        "--start xyz --unknown skip",
+        "sample.start: no character of it is in the vocabulary; give another start",
+    ),
+    prompt("no prompt", "--start ''", "start: string should have at least 1 character (found '')"),
+    prompt(
+        "a missing prompt file",
+        "--start FILE:prompt.txt",
+        "sample.start: prompt.txt: no such file; put a text there or correct the path",
+    ),
+    prompt(
+        "a directory in place of a prompt file",
+        "--start FILE:prompts",
+        "sample.start: prompts: a directory; name a text file in it",
+        {"prompts/a.txt": "a"},
+    ),
+    prompt(
+        "a binary prompt",
+        "--start FILE:prompt.bin",
+        "sample.start: the tokenizer's vocabulary of 5 characters lacks '\\x00' "
+        "(U+0000); leave it out, or say `unknown: skip`",
+        {"prompt.bin": b"a\0b"},
+    ),
+    prompt(
+        "a prompt file in Latin-1",
+        "--start FILE:prompt.txt",
+        "sample.start: prompt.txt: not UTF-8: byte 0xe9 at offset 3; convert it",
+        {"prompt.txt": b"caf\xe9"},
+    ),
+    prompt(
+        "a prompt file whose name is too long",
+        f"--start FILE:{300 * 'a'}",
+        "sample.start: "
+        "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa:"
+        " cannot be read: File name too long; correct the path, or get it again",
+    ),
+    prompt(
+        "an empty prompt file",
+        "--start FILE:prompt.txt",
+        "sample.start: prompt.txt: empty; put a prompt there",
+        {"prompt.txt": ""},
+    ),
+    prompt(
+        "a prompt that isn't UTF-8",
+        f"--start {NOT_UTF8}",
+        "start: should be a valid string, unable to parse raw data as a unicode "
+        "string (found 'caf\\udce9')",
+    ),
+    prompt(
+        "sampling at a temperature of zero",
+        "--temperature 0",
+        "temperature: should be greater than or equal to 0.000001 (found 0.0)",
+    ),
+    prompt(
+        "sampling with a negative top_k",
+        "--top-k -1",
+        "top_k: should be greater than or equal to 0 (found -1)",
+    ),
+    prompt(
+        "zero samples",
+        "--num-samples 0",
+        "num_samples: should be greater than or equal to 1 (found 0)",
+    ),
+    prompt(
+        "samples of zero tokens",
+        "--max-new-tokens 0",
+        "max_new_tokens: should be greater than or equal to 1 (found 0)",
+    ),
+    prompt(
+        "sampling with a negative seed",
+        "--seed -1",
+        "seed: should be greater than or equal to 0 (found -1)",
+    ),
+]

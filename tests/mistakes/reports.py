@@ -1,0 +1,106 @@
+"""Runs that can't be reported on."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from nanogpt.report.page import write_report
+from nanogpt.report.runs import read_runs
+from tests.mistakes.base import Mistake, write_files
+
+METRICS = '{"step": 0, "tokens": 0, "val_loss": 4.2}\n'
+
+
+SPLIT = {"loss": 4.2, "perplexity": 66.7, "bits_per_byte": 6.1}
+
+
+EVALUATION = {
+    "dataset": "letters",
+    "val": SPLIT,
+    "train": SPLIT,
+    "model": {"n_parameters": 1, "vocab_size": 2},
+}
+
+
+def report_on(title: str, shown: str, files: Mapping[str, str], message: str) -> Mistake:
+    """A report on a run `demo` that has only these files."""
+
+    def make() -> None:
+        write_files({f"results/demo/{name}": content for name, content in files.items()})
+        write_report(read_runs([Path("results/demo")]), Path("results/report"))
+
+    return Mistake(title, shown, make, message)
+
+
+REPORTS = [
+    Mistake(
+        "a report on no runs",
+        "`report: {runs: []}`",
+        lambda: write_report([], Path("results/report")),
+        "no runs to report on; name at least one in report.runs, or train one",
+    ),
+    report_on(
+        "a run that wasn't trained",
+        "no `metrics.jsonl`",
+        {},
+        "results/demo/metrics.jsonl: No such file or directory; train the run first",
+    ),
+    report_on(
+        "empty metrics",
+        "`metrics.jsonl` with 0 bytes",
+        {"metrics.jsonl": ""},
+        "results/demo/metrics.jsonl: no metrics in it; train the run first",
+    ),
+    report_on(
+        "a line that isn't metrics",
+        "`metrics.jsonl` with a line of text",
+        {"metrics.jsonl": "loss 4.2\n" + METRICS},
+        "results/demo/metrics.jsonl: line 1 is no line of metrics; train the run again",
+    ),
+    report_on(
+        "a word for a step",
+        '`{"step": "x", "tokens": 0}`',
+        {"metrics.jsonl": '{"step": "x", "tokens": 0}\n' + METRICS},
+        "results/demo/metrics.jsonl: line 1 is no line of metrics; train the run again",
+    ),
+    report_on(
+        "a word for a loss",
+        '`{"step": 0, "tokens": 0, "loss": "low"}`',
+        {"metrics.jsonl": '{"step": 0, "tokens": 0, "loss": "low"}\n' + METRICS},
+        "results/demo/metrics.jsonl: line 1 is no line of metrics; train the run again",
+    ),
+    report_on(
+        "a run that wasn't evaluated",
+        "no `eval.json`",
+        {"metrics.jsonl": METRICS},
+        "results/demo/eval.json: no such file; evaluate the run first",
+    ),
+    report_on(
+        "half an eval.json",
+        "`eval.json` cut in half",
+        {"metrics.jsonl": METRICS, "eval.json": '{"val": {"lo'},
+        "results/demo/eval.json: damaged, or of another version; make it again",
+    ),
+    report_on(
+        "an eval.json without results",
+        "`{}`",
+        {"metrics.jsonl": METRICS, "eval.json": "{}"},
+        "results/demo/eval.json: damaged, or of another version; make it again",
+    ),
+    report_on(
+        "half a training's manifest",
+        "`train.manifest.json` cut in half",
+        {
+            "metrics.jsonl": METRICS,
+            "eval.json": json.dumps(EVALUATION),
+            "train.manifest.json": '{"parameters": {',
+        },
+        "results/demo/train.manifest.json: damaged, or of another version; make it again",
+    ),
+    report_on(
+        "a bench.json that isn't a benchmark",
+        "`bench.json` with a list",
+        {"metrics.jsonl": METRICS, "eval.json": json.dumps(EVALUATION), "bench.json": "[]"},
+        "results/demo/bench.json: damaged, or of another version; make it again",
+    ),
+]

@@ -1,0 +1,394 @@
+"""Settings that are unknown, out of range or don't fit each other."""
+
+import yaml
+
+from nanogpt.config.loading import load, read
+from tests.mistakes.base import CONFIG, TEXT, Mistake, code, write_files
+
+
+def setting(title: str, text: str, message: str) -> Mistake:
+    """Wrong settings: CONFIG with the top-level keys of `text` put in or replaced."""
+    return Mistake(
+        title,
+        code(text),
+        lambda: load({**yaml.safe_load(CONFIG), **yaml.safe_load(text)}),
+        message,
+    )
+
+
+def dropped_text(title: str, name: str, message: str) -> Mistake:
+    """A text in resources/texts/ whose name can't be a run's."""
+    file = f"resources/texts/{name}.txt"
+
+    def make() -> None:
+        write_files({"config.yaml": CONFIG, file: TEXT})
+        read()
+
+    return Mistake(title, code(file), make, message)
+
+
+SETTINGS = [
+    setting(
+        "a misspelt setting",
+        "train: {max_iter: 3}",
+        "train.max_iter: unknown setting; did you mean `max_iters`?",
+    ),
+    setting(
+        "a misspelt group",
+        "runs: {first: {trian: {max_iters: 3}}}",
+        "runs.first.trian: unknown setting; did you mean `train`?",
+    ),
+    setting(
+        "an unknown setting",
+        "zzz: 1",
+        "zzz: unknown setting; there is `model`, `train`, `eval`, `sample`, `bench`, "
+        "`corpora`, `datasets`, `models`, `runs`, `defaults`, `report`, `mirrors`",
+    ),
+    setting(
+        "a preset in a preset",
+        "models: {small: {preset: tiny}}",
+        "models.small.preset: unknown setting; there is `n_layer`, `n_head`, "
+        "`n_embd`, `block_size`, `dropout`, `bias`, `position`, `activation`",
+    ),
+    setting(
+        "several mistakes at once",
+        "train: {max_iter: 1, beta3: 1}",
+        "train.max_iter: unknown setting; did you mean `max_iters`? (and 1 more)",
+    ),
+    setting(
+        "a word for a number",
+        "models: {tiny: {n_layer: four}}",
+        "models.tiny.n_layer: should be a valid integer, unable to parse string as an"
+        " integer (found 'four')",
+    ),
+    setting(
+        "a fraction for a count",
+        "models: {tiny: {n_layer: 2.5}}",
+        "models.tiny.n_layer: should be a valid integer, got a number with a "
+        "fractional part (found 2.5)",
+    ),
+    setting(
+        "yes for a number",
+        "models: {tiny: {n_layer: yes}}",
+        "models.tiny.n_layer: a number is wanted here, not yes or no (found yes)",
+    ),
+    setting(
+        "a number for yes or no",
+        "models: {tiny: {bias: 2}}",
+        "models.tiny.bias: should be a valid boolean, unable to interpret input (found 2)",
+    ),
+    setting(
+        "no value for a number",
+        "train: {max_iters: null}",
+        "train.max_iters: should be a valid integer (found nothing)",
+    ),
+    setting(
+        "a list for a number",
+        "train: {max_iters: [3]}",
+        "train.max_iters: should be a valid integer (found [3])",
+    ),
+    setting(
+        "a number for a prompt",
+        "sample: {start: 5}",
+        "sample.start: should be text; put it in quotes (found 5)",
+    ),
+    setting(
+        "a word for a list",
+        "report: {runs: first}",
+        "report.runs: should be a valid list (found 'first')",
+    ),
+    setting(
+        "a list of runs", "runs: [first]", "runs: should be a mapping of settings (found [first])"
+    ),
+    setting(
+        "an empty corpus",
+        "corpora: {text: }",
+        "corpora.text: should be a mapping of settings (found nothing)",
+    ),
+    setting(
+        "a number for a name",
+        "runs: {2024: {dataset: letters}}",
+        "runs.2024: should be text; put it in quotes (found 2024)",
+    ),
+    setting(
+        "no layers",
+        "models: {tiny: {n_layer: 0}}",
+        "models.tiny.n_layer: should be greater than or equal to 1 (found 0)",
+    ),
+    setting(
+        "a dropout of one",
+        "models: {tiny: {dropout: 1}}",
+        "models.tiny.dropout: should be less than 1 (found 1)",
+    ),
+    setting(
+        "a learning rate of zero",
+        "train: {learning_rate: 0}",
+        "train.learning_rate: should be greater than 0 (found 0)",
+    ),
+    setting(
+        "not a number",
+        "train: {learning_rate: .nan}",
+        "train.learning_rate: should be a finite number (found nan)",
+    ),
+    setting(
+        "infinity",
+        "train: {grad_clip: .inf}",
+        "train.grad_clip: should be a finite number (found inf)",
+    ),
+    setting("a beta of one", "train: {beta2: 1}", "train.beta2: should be less than 1 (found 1)"),
+    setting(
+        "a negative seed",
+        "train: {seed: -1}",
+        "train.seed: should be greater than or equal to 0 (found -1)",
+    ),
+    setting(
+        "a seed beyond 63 bits",
+        "train: {seed: 9223372036854775808}",
+        "train.seed: should be less than 9223372036854775808 (found 9223372036854775808)",
+    ),
+    setting(
+        "no text left to train on",
+        "datasets: {letters: {corpus: text, val_ratio: 1}}",
+        "datasets.letters.val_ratio: should be less than 1 (found 1)",
+    ),
+    setting(
+        "fewer tokens than bytes",
+        "datasets: {text: {tokenizer: bpe, vocab_size: 256}}",
+        "datasets.text.vocab_size: should be greater than or equal to 257 (found 256)",
+    ),
+    setting(
+        "a temperature of zero",
+        "sample: {temperature: 0}",
+        "sample.temperature: should be greater than or equal to 0.000001 (found 0)",
+    ),
+    setting(
+        "a negative top_k",
+        "sample: {top_k: -1}",
+        "sample.top_k: should be greater than or equal to 0 (found -1)",
+    ),
+    setting(
+        "an empty prompt",
+        "sample: {start: ''}",
+        "sample.start: string should have at least 1 character (found '')",
+    ),
+    setting(
+        "an unknown dtype",
+        "train: {dtype: float16}",
+        "train.dtype: should be 'auto', 'float32' or 'bfloat16' (found 'float16')",
+    ),
+    setting(
+        "an unknown device",
+        "train: {device: gpu}",
+        "train.device: should be auto, cpu, mps, cuda or cuda:N (found 'gpu')",
+    ),
+    setting(
+        "an unknown activation",
+        "models: {tiny: {activation: relu}}",
+        "models.tiny.activation: should be 'gelu' or 'gelu_tanh' (found 'relu')",
+    ),
+    setting(
+        "an unknown choice of weights",
+        "train: {keep: all}",
+        "train.keep: should be 'best' or 'last' (found 'all')",
+    ),
+    setting(
+        "an unknown split",
+        "datasets: {text: {split: random}}",
+        "datasets.text.split: should be 'auto', 'position' or 'document' (found 'random')",
+    ),
+    setting(
+        "an unknown tokenizer",
+        "datasets: {text: {tokenizer: word}}",
+        "datasets.text.tokenizer: no tokenizer or dataset `word`; there is `char`, "
+        "`bpe`, `gpt2`, `byte`, `text`",
+    ),
+    setting(
+        "a dataset's own tokenizer",
+        "datasets: {text: {tokenizer: text}}",
+        "datasets.text.tokenizer: a circle: text -> text; give one of them char, bpe, gpt2 or byte",
+    ),
+    setting(
+        "tokenizers in a circle",
+        "datasets: {one: {corpus: text, tokenizer: two}, two: {corpus: text, tokenizer: one}}",
+        "datasets.one.tokenizer: a circle: one -> two -> one; give one of them char, "
+        "bpe, gpt2 or byte",
+    ),
+    setting(
+        "an unknown corpus",
+        "datasets: {letters: {corpus: texd}}",
+        "datasets.letters.corpus: no corpus `texd`; did you mean `text`?",
+    ),
+    setting(
+        "a dataset without a corpus",
+        "datasets: {texts: {}}",
+        "datasets.texts.corpus: no corpus `texts`; did you mean `text`?",
+    ),
+    setting(
+        "an unknown dataset",
+        "runs: {first: {dataset: leters}}",
+        "runs.first.dataset: no dataset `leters`; did you mean `letters`?",
+    ),
+    setting(
+        "an unknown model",
+        "runs: {first: {dataset: letters, model: tinny}}",
+        "runs.first.model: no model `tinny`; did you mean `tiny`?",
+    ),
+    setting(
+        "an unknown run in the report",
+        "report: {runs: [fist]}",
+        "report.runs: no run `fist`; did you mean `first`?",
+    ),
+    setting(
+        "the same run twice in the report",
+        "report: {runs: [first, first]}",
+        "report.runs: `first` stands there twice; name it once",
+    ),
+    setting(
+        "a run name that leads out of results/",
+        "runs: {../x: {dataset: letters}}",
+        "runs: `../x` is no name; letters, digits, dot, dash and underscore make a "
+        "name that begins with a letter or digit",
+    ),
+    setting(
+        "a dataset name that leads out of results/datasets/",
+        "datasets: {../x: {corpus: text}}",
+        "datasets: `../x` is no name; letters, digits, dot, dash and underscore make "
+        "a name that begins with a letter or digit",
+    ),
+    setting(
+        "a name with a space",
+        "corpora: {my book: {files: book.txt}}",
+        "corpora: `my book` is no name; letters, digits, dot, dash and underscore "
+        "make a name that begins with a letter or digit",
+    ),
+    setting(
+        "a reserved name",
+        "runs: {report: {dataset: letters}}",
+        "runs: `report` is a reserved name; call the run something else",
+    ),
+    setting(
+        "a dataset named like a tokenizer",
+        "datasets: {byte: {corpus: text}}",
+        "datasets: `byte` is a tokenizer; call the dataset something else",
+    ),
+    setting(
+        "heads that don't divide the width",
+        "model: {n_head: 3, n_embd: 10}",
+        "runs.first.model: n_embd 10 is not divisible by n_head 3; change one of them",
+    ),
+    setting(
+        "rotary positions with heads of an odd width",
+        "model: {position: rotary, n_head: 2, n_embd: 6}",
+        "runs.first.model: rotary positions turn pairs, but n_embd 6 / n_head 2 is "
+        "odd; change one of them",
+    ),
+    setting(
+        "a min_lr above the learning rate",
+        "train: {learning_rate: 1e-5}",
+        "runs.first.train: min_lr 0.0001 is above learning_rate 1e-05; lower it",
+    ),
+    setting(
+        "a warm-up that takes all steps",
+        "train: {warmup_iters: 50, max_iters: 50}",
+        "runs.first.train: warmup_iters 50 leaves no step for the decay, which ends "
+        "at 50; lower it",
+    ),
+    setting(
+        "a milestone after the last step",
+        "train: {max_iters: 500, milestones: [100, 600]}",
+        "runs.first.train: milestones: step 600 comes after max_iters 500; leave it "
+        "out, or raise max_iters",
+    ),
+    setting(
+        "a corpus without a source",
+        "corpora: {text: {encoding: utf-8}}",
+        "corpora.text: a corpus has exactly one of url, files and builtin",
+    ),
+    setting(
+        "a corpus with two sources",
+        "corpora: {text: {files: text.txt, builtin: playwright}}",
+        "corpora.text: a corpus has exactly one of url, files and builtin",
+    ),
+    setting(
+        "an FTP URL",
+        "corpora: {text: {url: 'ftp://example.org/book.txt'}}",
+        "corpora.text.url: `ftp://example.org/book.txt` is no URL of a file; "
+        "http(s)://host/path is wanted",
+    ),
+    setting(
+        "a URL without a file",
+        "corpora: {text: {url: 'https://example.org/'}}",
+        "corpora.text.url: `https://example.org/` is no URL of a file; "
+        "http(s)://host/path is wanted",
+    ),
+    setting(
+        "a descending range",
+        "corpora: {text: {url: 'https://example.org/[2-1].txt'}}",
+        "corpora.text.url: `https://example.org/[2-1].txt`: a range begins with its lowest number",
+    ),
+    setting(
+        "two URLs with the same file name",
+        "corpora: {text: {url: ['https://example.org/a/x.txt', 'https://example.org/b/x.txt']}}",
+        "corpora.text: two of its URLs end in the same name of a file; one would be lost",
+    ),
+    setting(
+        "a short sha256",
+        "corpora: {text: {files: text.txt, sha256: abc}}",
+        "corpora.text.sha256: should be 64 hex digits in lower case (found 'abc')",
+    ),
+    setting(
+        "a sha256 that YAML reads as a number",
+        f"corpora: {{text: {{files: text.txt, sha256: {64 * '1'}}}}}",
+        "corpora.text.sha256: should be text; put it in quotes (found "
+        "1111111111111111111111111111111111111111111111111111111111111111)",
+    ),
+    setting(
+        "a name that YAML reads as no",
+        "runs: {first: {dataset: no}}",
+        "runs.first.dataset: should be text; put it in quotes (found no)",
+    ),
+    setting(
+        "a long list for a number",
+        f"train: {{max_iters: {list(range(100))}}}",
+        "train.max_iters: should be a valid integer (found [0, 1, 2, 3, 4, 5, 6, 7, "
+        "8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 2…)",
+    ),
+    setting(
+        "a dataset with a reserved name",
+        "datasets: {gpt2: {corpus: text}}",
+        "datasets: `gpt2` is a reserved name; call the dataset something else",
+    ),
+    setting(
+        "one sha256 for several files",
+        f"corpora: {{text: {{files: [a.txt, b.txt], sha256: {64 * 'a'}}}}}",
+        "corpora.text: a sha256 is of one file, and these are several; leave it out",
+    ),
+    setting(
+        "an unknown encoding",
+        "corpora: {text: {files: text.txt, encoding: utf-9}}",
+        "corpora.text.encoding: `utf-9` is no encoding that Python knows; did you mean `utf_8`?",
+    ),
+    setting(
+        "an unknown kind of newlines",
+        "corpora: {text: {files: text.txt, newlines: crlf}}",
+        "corpora.text.newlines: should be 'keep' or 'lf' (found 'crlf')",
+    ),
+    dropped_text(
+        "a text named like a run",
+        "first",
+        "resources/texts/first.txt: config.yaml has a run, dataset or corpus `first` "
+        "as well; rename the text",
+    ),
+    dropped_text(
+        "a text with a reserved name",
+        "gpt2",
+        "resources/texts/gpt2.txt: `gpt2` is a reserved name; rename the text",
+    ),
+    dropped_text(
+        "a text with a space in its name",
+        "my book",
+        "resources/texts/my book.txt: `my book` is no name; letters, digits, dot, "
+        "dash and underscore make a name that begins with a letter or digit; rename "
+        "the text",
+    ),
+]

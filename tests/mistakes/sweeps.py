@@ -1,0 +1,130 @@
+"""Runs with a sweep."""
+
+from tests.mistakes.base import CONFIG, Mistake, command, write_files
+from tests.mistakes.settings import setting
+
+
+def sweep(title: str, swept: str, message: str) -> Mistake:
+    """A run `r` with this sweep."""
+    return setting(title, f"runs: {{r: {{dataset: letters, sweep: {swept}}}}}", message)
+
+
+SWEEPS = [
+    command(
+        "a sweep in place of a run",
+        "config sizes",
+        "runs: `sizes` is a sweep; its runs are `sizes.seed-1`, `sizes.seed-2`, `sizes.seed-3` and "
+        "1 more",
+        lambda: write_files(
+            {"config.yaml": CONFIG.replace("first: {", "sizes: {sweep: {seed: [1, 2, 3, 4]}, ")}
+        ),
+    ),
+    sweep(
+        "an empty sweep",
+        "{}",
+        "runs.r.sweep: nothing is swept; name settings and their values, or leave it out",
+    ),
+    sweep(
+        "a misspelt setting in a sweep",
+        "{train.learning_rat: [1e-3]}",
+        "runs.r.sweep.train.learning_rat: unknown setting; did you mean `train.learning_rate`?",
+    ),
+    sweep(
+        "a swept setting without its group",
+        "{dtype: [float32, bfloat16]}",
+        "runs.r.sweep.dtype: unknown setting; did you mean `train.dtype` or `eval.dtype` or "
+        "`sample.dtype`?",
+    ),
+    sweep(
+        "an unknown setting in a sweep",
+        "{zzz: [1]}",
+        "runs.r.sweep.zzz: unknown setting; a setting is named with its group: `train.max_iters`",
+    ),
+    sweep(
+        "one value in place of a list",
+        "{seed: 3}",
+        "runs.r.sweep.seed: should be a valid list (found 3)",
+    ),
+    sweep(
+        "an empty list of values",
+        "{seed: []}",
+        "runs.r.sweep.seed: no value; give it some, or leave it out",
+    ),
+    sweep(
+        "lists as values of a sweep",
+        "{train.milestones: [[5], [10]]}",
+        "runs.r.sweep.train.milestones: a list or mapping cannot be swept (found [5]); write such "
+        "runs one by one",
+    ),
+    sweep(
+        "a swept value out of range",
+        "{model.dropout: [0, 1]}",
+        "runs.r.sweep.model.dropout: should be less than 1 (found 1)",
+    ),
+    sweep(
+        "a word for a number in a sweep",
+        "{model.n_layer: [one, two]}",
+        "runs.r.sweep.model.n_layer: should be a valid integer, unable to parse string as an "
+        "integer (found 'one')",
+    ),
+    sweep(
+        "an unknown model in a sweep",
+        "{model: [tinny]}",
+        "runs.r.sweep.model: no model `tinny`; did you mean `tiny`?",
+    ),
+    sweep(
+        "an unknown dataset in a sweep",
+        "{dataset: [leters]}",
+        "runs.r.sweep.dataset: no dataset `leters`; did you mean `letters`?",
+    ),
+    sweep(
+        "the same value twice in a sweep",
+        "{seed: [1, 2, 1]}",
+        "runs.r.sweep.seed: `1` stands there twice; name it once",
+    ),
+    sweep(
+        "the same number twice in a sweep, written in two ways",
+        "{train.learning_rate: [1e-3, 0.001]}",
+        "runs.r.sweep.train.learning_rate: `0.001` stands there twice, as `1e-3` too; name it once",
+    ),
+    sweep(
+        "a swept setting under both of its names",
+        "{seed: [1, 2], train.seed: [3, 4]}",
+        "runs.r.sweep.train.seed: `seed` is the same setting; leave one of them out",
+    ),
+    sweep(
+        "a swept value that can't be part of a name",
+        "{sample.start: [Once upon]}",
+        "runs.r.sweep.sample.start: `Once upon` cannot stand in the name of a run, which has "
+        "letters, digits, dot, dash and underscore; write such runs one by one",
+    ),
+    sweep(
+        "heads that don't divide the width, in a sweep",
+        "{model.n_embd: [8], model.n_head: [2, 3]}",
+        "runs.r.n_embd-8.n_head-3.model: n_embd 8 is not divisible by n_head 3; change one of them",
+    ),
+    sweep(
+        "a swept value too long for a name",
+        f"{{sample.start: [{193 * 'a'}]}}",
+        f"runs.r.sweep: the name of a run, `r.start-{72 * 'a'}…`, would have 201 characters, and "
+        "200 are the most; shorten the names in it, or sweep fewer settings",
+    ),
+    setting(
+        "a run named like a run of a sweep",
+        "runs: {r: {dataset: letters, sweep: {seed: [1, 2]}}, r.seed-2: {dataset: letters}}",
+        "runs.r.sweep: one of its runs would be called `r.seed-2`, as another run, dataset or text "
+        "is; rename one of them",
+    ),
+    setting(
+        "two runs of a sweep with the same name",
+        "{datasets: {a: {corpus: text}, a.model-b: {corpus: text}}, models: {b.model-c: {}, c: {}},"
+        " runs: {r: {sweep: {dataset: [a, a.model-b], model: [b.model-c, c]}}}}",
+        "runs.r.sweep: two of its runs would be called `r.dataset-a.model-b.model-c`; put its keys "
+        "in another order, or rename a value",
+    ),
+    setting(
+        "a run and its sweep in the report",
+        "{runs: {r: {dataset: letters, sweep: {seed: [1, 2]}}}, report: {runs: [r, r.seed-2]}}",
+        "report.runs: `r.seed-2` stands there twice, as a run of `r` too; name it once",
+    ),
+]

@@ -1,0 +1,301 @@
+"""Files of a corpus that aren't found, or aren't text."""
+
+import gzip
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
+import pyarrow
+from pyarrow import parquet
+
+from nanogpt.config.schema import Corpus, Dataset
+from nanogpt.data.preparing import count, encode, merge
+from tests.mistakes.base import TEXT, Mistake, code, workflow, write_files
+from tests.mistakes.materials import BOOK, prepare_book
+
+
+def text(
+    title: str,
+    shown: str,
+    content: bytes | str,
+    message: str,
+    *,
+    name: str = "book.txt",
+    dataset: Mapping[str, object] | None = None,
+    **corpus: object,
+) -> Mistake:
+    """A file of a corpus that is no text that can be read. corpus, dataset: their settings."""
+    return Mistake(
+        title, shown, lambda: prepare_book({name: content}, corpus, **(dataset or {})), message
+    )
+
+
+def absent(title: str, files: str, message: str, *there: str) -> Mistake:
+    """Files of a corpus that are not found. there: files that are."""
+    return Mistake(
+        title,
+        code(f"corpora: {{book: {{files: {files}}}}}"),
+        lambda: prepare_book(dict.fromkeys(there, TEXT), {"files": files}),
+        message,
+    )
+
+
+def parquet_bytes(columns: Mapping[str, list[object]]) -> bytes:
+    file = io.BytesIO()
+    parquet.write_table(pyarrow.table(dict(columns)), file)
+    return file.getvalue()
+
+
+def link_to_nothing() -> None:
+    write_files({"texts/a.txt": TEXT})
+    Path("texts/b.txt").symlink_to("nowhere.txt")
+    prepare_book({}, {"files": ["texts"]})
+
+
+def edit_while_prepared() -> None:
+    write_files({"book.txt": TEXT})
+    corpus, dataset = Corpus(files=["book.txt"]), Dataset()
+    counts = count([Path("book.txt")], corpus)
+    plan, tokenizer = merge([counts], corpus, dataset)
+    write_files({"book.txt": TEXT + TEXT})
+    encode(counts, plan, 0, tokenizer, corpus, dataset, BOOK)
+
+
+TEXTS = [
+    absent(
+        "a missing text",
+        "book.txt",
+        "corpora.book.files: there is no file book.txt; put it there or correct the path",
+    ),
+    absent(
+        "a pattern that matches nothing",
+        "texts/*.txt",
+        "corpora.book.files: no file matches the pattern texts/*.txt; put texts there"
+        " or correct it",
+    ),
+    absent(
+        "a pattern that leads out of the project",
+        "../texts/*.txt",
+        "corpora.book.files: the pattern ../texts/*.txt leads out of the project, "
+        "where a slip may search a whole disk; name a directory instead, or link the "
+        "texts into resources/",
+    ),
+    absent(
+        "a directory without texts",
+        "texts",
+        "corpora.book.files: there is no .txt, .jsonl, .ndjson, .csv, .parquet file "
+        "in the directory texts; put texts there, or name a file of it, whatever its "
+        "name",
+        "texts/cover.jpg",
+    ),
+    Mistake(
+        "a broken link",
+        "`texts/b.txt`, a link to a deleted file",
+        link_to_nothing,
+        "corpora.book.files: texts/b.txt: a link to nothing; mend or remove it",
+    ),
+    workflow(
+        "braces in the name of a text",
+        "`texts/{a}.txt`",
+        "results/datasets/book/meta.json",
+        "corpora.book.files: texts/{a}.txt: Snakemake takes braces in a name for "
+        "wildcards; rename the file",
+        "texts/{a}.txt",
+    ),
+    text(
+        "an empty text",
+        "`book.txt` with 0 bytes",
+        b"",
+        "book.txt: empty; put a text there, or take it out of the corpus",
+    ),
+    text(
+        "a text too short to split",
+        "`book.txt` of 4 characters",
+        b"text",
+        "book.txt: 4 characters in all, too few to split by val_ratio 0.1: the val "
+        "split would have 1 token; add text, or change val_ratio or `split:` of the "
+        "dataset",
+    ),
+    text(
+        "a binary file",
+        "`book.txt` that is really a program",
+        b"\x7fELF\x02\x01\x01\0\0\0",
+        "book.txt: binary, not text: it has zero bytes, or no encoding's form; if it "
+        "is text, name its corpus's `encoding:` (as UTF-16 without a byte order mark "
+        "needs), and say `errors: replace` to take zero bytes",
+    ),
+    text(
+        "zero bytes in a text",
+        "`book.txt` with a zero byte",
+        b"a\0b" + TEXT.encode(),
+        "book.txt: binary, not text: it has zero bytes, or no encoding's form; if it "
+        "is text, name its corpus's `encoding:` (as UTF-16 without a byte order mark "
+        "needs), and say `errors: replace` to take zero bytes",
+        encoding="utf-8",
+    ),
+    text(
+        "UTF-16 without a byte order mark",
+        "`encoding: utf-16`",
+        TEXT.encode("utf-16-le"),
+        "book.txt: not utf-16: UTF-16 stream does not start with BOM: name utf-16-le "
+        "or utf-16-be; convert the file to UTF-8, name the right encoding as its "
+        "corpus's `encoding:`, or say `errors: replace` there",
+        encoding="utf-16",
+    ),
+    text(
+        "the wrong encoding",
+        "`encoding: utf-8` for a text in Latin-1",
+        ("Käse. " + TEXT).encode("latin-1"),
+        "book.txt: not utf-8: byte 0xe4 at offset 1 does not fit (invalid "
+        "continuation byte); convert the file to UTF-8, name the right encoding as "
+        "its corpus's `encoding:`, or say `errors: replace` there",
+        encoding="utf-8",
+    ),
+    text(
+        "an invalid byte in UTF-8",
+        "`book.txt` that ends with a byte 0xff",
+        ("Käse. " * 20).encode() + b"\xff",
+        "book.txt: not utf-8: byte 0xff at offset 140 does not fit (invalid start "
+        "byte); convert the file to UTF-8, name the right encoding as its corpus's "
+        "`encoding:`, or say `errors: replace` there",
+    ),
+    text(
+        "the wrong sha256 of a text",
+        "`sha256:` of another file",
+        TEXT,
+        "book.txt: its sha256 is "
+        "30a2bfe5d42666cd3dbc89b25f95b842997f9fe33d3d9f5af861e9241f6647f7, but "
+        "config.yaml says "
+        "0000000000000000000000000000000000000000000000000000000000000000; correct "
+        "it, or remove a download to make it again",
+        sha256=64 * "0",
+    ),
+    text(
+        "a truncated .gz",
+        "`book.txt.gz` cut in half",
+        gzip.compress(TEXT.encode())[:40],
+        "book.txt.gz: cannot be read to its end: Compressed file ended before the "
+        "end-of-stream marker was reached; it may be cut short or damaged: get it "
+        "again",
+        name="book.txt.gz",
+    ),
+    text(
+        "a .gz that isn't one",
+        "`book.txt.gz` that is really a text",
+        TEXT,
+        "book.txt.gz: cannot be read to its end: Not a gzipped file (b'It'); it may "
+        "be cut short or damaged: get it again",
+        name="book.txt.gz",
+    ),
+    text(
+        "a line that is not JSON",
+        code('{"text": }'),
+        '{"text": }',
+        "book.jsonl: line 1: not JSON: Expecting value (character 10); mend the line "
+        "or take it out",
+        name="book.jsonl",
+    ),
+    text(
+        "a line that isn't a JSON object",
+        code('["text"]'),
+        '["text"]',
+        'book.jsonl: line 1: not a JSON object, such as {"text": "a document"}; mend '
+        "the line or take it out",
+        name="book.jsonl",
+    ),
+    text(
+        "a missing column",
+        code('{"body": "a"}'),
+        '{"body": "a"}',
+        "book.jsonl: line 1: no column `text`; there is `body`; name the one with "
+        "the text as the corpus's `text_column:`",
+        name="book.jsonl",
+    ),
+    text(
+        "a number for a text",
+        code('{"text": 5}'),
+        '{"text": 5}',
+        "book.jsonl: line 1: `text` is no text but int; mend it, or name what holds "
+        "the text as the corpus's `text_column:`",
+        name="book.jsonl",
+    ),
+    text(
+        "half a character",
+        code('{"text": "\\ud800"}'),
+        '{"text": "\\ud800"}',
+        "book.jsonl: line 1: a lone surrogate, U+D800, which is no character; mend "
+        "the text or say `errors: replace` of its corpus",
+        name="book.jsonl",
+    ),
+    text(
+        "a table without text",
+        code('{"text": ""}'),
+        '{"text": ""}',
+        "book.jsonl: no document in it; put texts there or take it out of the corpus",
+        name="book.jsonl",
+    ),
+    text(
+        "a CSV without the column",
+        code("a,b"),
+        "a,b\n1,2\n",
+        "book.csv: no column `text`; there is `a`, `b`; name the one with the text "
+        "as the corpus's `text_column:`",
+        name="book.csv",
+    ),
+    text(
+        "a row with too many fields",
+        "`text,year`, then `one, two,1984`",
+        "text,year\none, two,1984\n",
+        "book.csv: line 2: 3 fields where the header has 2; mend the row: a field "
+        "with a comma in it stands in double quotes",
+        name="book.csv",
+    ),
+    text(
+        "an unclosed quote",
+        code("text") + ", then " + code('"one'),
+        'text\n"one\n',
+        "book.csv: line 2: not CSV: unexpected end of data; mend the row, where a "
+        "double quote may be missing or not be doubled",
+        name="book.csv",
+    ),
+    text(
+        "a parquet file that isn't one",
+        "`book.parquet` that is really a text",
+        TEXT,
+        "book.parquet: not a parquet file that can be read: Parquet magic bytes not "
+        "found in footer. Either the file is corrupted or this is not a parquet file;"
+        " get it again",
+        name="book.parquet",
+    ),
+    text(
+        "a parquet file without the column",
+        "`book.parquet` with `body`",
+        parquet_bytes({"body": ["a"]}),
+        "book.parquet: no column `text`; there is `body`; name the one with the text "
+        "as the corpus's `text_column:`",
+        name="book.parquet",
+    ),
+    text(
+        "a parquet column of numbers",
+        "`book.parquet` with numbers",
+        parquet_bytes({"text": [5]}),
+        "book.parquet: row 1: `text` is no text but int; mend it, or name what holds "
+        "the text as the corpus's `text_column:`",
+        name="book.parquet",
+    ),
+    text(
+        "nowhere to cut byte pairs",
+        "`tokenizer: bpe` for 4.8 million letters without a space",
+        b"x" * 4_800_000,
+        "book.txt: 4,320,000 characters without a blank, where byte pairs could be "
+        "cut, from 'xxxxxxxxxxxxxxxxxxxx' on; add line breaks, or take `tokenizer: "
+        "char` or `byte`",
+        dataset={"tokenizer": "bpe"},
+    ),
+    Mistake(
+        "a text that changes while it's read",
+        "`book.txt` saved while it's prepared",
+        edit_while_prepared,
+        "book.txt, or a file after it, changed while it was read; try again",
+    ),
+]

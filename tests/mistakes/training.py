@@ -1,0 +1,163 @@
+"""Trainings that can't start, or can't go on."""
+
+import logging
+import re
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from nanogpt.artifacts.records.manifests import TrainingRequest
+from nanogpt.artifacts.stages import logged
+from nanogpt.artifacts.states import hold
+from nanogpt.errors import UserError
+from nanogpt.files import locks
+from nanogpt.model.gpt import GPT
+from nanogpt.project import HERE
+from nanogpt.training.saved_state import Progress, save_state
+from tests.mistakes.base import Mistake, code, in_turn
+from tests.mistakes.materials import TINY, make_dataset, train_first
+from tests.mistakes.prompts import prompt
+
+
+def save_often() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NANOGPT_SAVE_INTERVAL", "often")
+        train_first()
+
+
+def take_another_models_state() -> None:
+    model = GPT(TINY.model_copy(update={"n_embd": 8}), vocab_size=3)
+    Path("state").mkdir()
+    optimizer = torch.optim.AdamW(model.parameters())
+    save_state(Path("state"), Progress("v", step=1), model, optimizer)
+    try:
+        train_first()
+    except UserError as error:
+        raise UserError(re.sub(r"\.[0-9a-f]{16}\.", ".DIGEST.", str(error))) from None
+
+
+def be_taken_over() -> None:
+    with locks.hold(Path("state"), "which sleeps") as lock:
+        Path("state/lock.2").write_text("{}")
+        lock.check()
+
+
+def claim_a_trained_run() -> None:
+    request = TrainingRequest(
+        stage="train",
+        version="0123456789ab",
+        inputs={},
+        parameters={},
+        code="",
+        run="first",
+        settings={},
+    )
+    with hold(HERE, request) as training:
+        (HERE.claims / "first").write_text("another version")
+        training.check_owner()
+
+
+def without_compiler() -> None:
+    make_dataset()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", "")
+        patch.delenv("CXX", raising=False)
+        train_first(compile=True)
+
+
+def as_a_job(work: Callable[[], object]) -> Callable[[], None]:
+    """Work done in a job of the workflow, with its log."""
+
+    def make() -> None:
+        package = logging.getLogger("nanogpt")
+        before, level = list(package.handlers), package.level
+        try:
+            with logged(SimpleNamespace(log=["results/first/logs/train.log"]), "train"):
+                work()
+        finally:
+            package.setLevel(level)
+            for handler in set(package.handlers) - set(before):
+                package.removeHandler(handler)
+                handler.close()
+
+    return make
+
+
+TRAINING = [
+    prompt(
+        "a missing GPU",
+        "--device cuda",
+        "device cuda: no CUDA device here; set device to auto or cpu",
+        is_impossible=torch.cuda.is_available,
+    ),
+    prompt(
+        "Apple's GPU on another machine",
+        "--device mps",
+        "device mps: there is none here; set device to auto or cpu",
+        is_impossible=torch.backends.mps.is_available,
+    ),
+    prompt(
+        "an unknown device in a command",
+        "--device gpu",
+        "device: should be auto, cpu, mps, cuda or cuda:N (found 'gpu')",
+    ),
+    Mistake(
+        "a training that diverges",
+        code("train: {learning_rate: 1e30, decay_lr: no}"),
+        in_turn(make_dataset, lambda: train_first(learning_rate=1e30)),
+        "training diverged: train_loss is nan at step 1; lower learning_rate, raise "
+        "warmup_iters or set grad_clip",
+    ),
+    Mistake(
+        "a number of seconds that isn't one",
+        code("NANOGPT_SAVE_INTERVAL=often snakemake ..."),
+        in_turn(make_dataset, save_often),
+        "NANOGPT_SAVE_INTERVAL: `often` isn't a number of seconds; use 60, for example",
+    ),
+    Mistake(
+        "a state of another model",
+        "a file of `.nanogpt/state/` copied from another training",
+        in_turn(make_dataset, take_another_models_state),
+        "state/step-1.DIGEST.safetensors: not a state of this model, or of this version of "
+        "nanogpt; remove state to train from the beginning",
+    ),
+    Mistake(
+        "a training that was suspended while another process took over",
+        "a laptop is closed, and another machine on the shared disk continues the training",
+        be_taken_over,
+        "state: another process has taken over this work while this one slept, or the directory "
+        "was removed; this one stops",
+    ),
+    Mistake(
+        "two processes that train a run with different settings",
+        "`config.yaml` edited and the run started again while its old training still goes on",
+        claim_a_trained_run,
+        "first: another process trains this run with other settings or code now; this one stops",
+    ),
+    Mistake(
+        "no compiler",
+        "`train: {compile: yes}` on a machine without a C++ compiler",
+        without_compiler,
+        "train.compile: torch.compile needs a C++ compiler on a CPU and found none "
+        "(g++, clang++ or $CXX); install one or set compile: false",
+    ),
+    Mistake(
+        "too little memory",
+        code("model: {n_embd: 10000000000000}"),
+        as_a_job(
+            in_turn(make_dataset, lambda: train_first(TINY.model_copy(update={"n_embd": 10**13})))
+        ),
+        "out of memory; lower batch_size (and raise gradient_accumulation_steps to "
+        "match), block_size or the model's size",
+    ),
+    Mistake(
+        "a full disk",
+        "no space left for the results",
+        as_a_job(lambda: Path("/dev/full").write_text("text")),
+        "disk full while writing a result; free some space",
+        lambda: not Path("/dev/full").exists(),
+    ),
+]
