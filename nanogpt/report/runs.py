@@ -1,16 +1,9 @@
-"""What runs left on the disk: metrics, evaluations, benchmarks, samples, settings, machines.
-
-Reads the metrics, evaluations, benchmarks, samples and manifests in results/<run>/, and the states
-of unfinished trainings. Measures nothing itself. How runs compare is left to compare.py.
-"""
+"""Collect what runs left on disk: metrics, evaluations, benchmarks, samples, manifests, states."""
 
 import contextlib
-import json
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,74 +13,17 @@ import pandas as pd
 from nanogpt.artifacts.metrics import MEASURES, number, read_lines
 from nanogpt.artifacts.states import find_trainings
 from nanogpt.config.patterns import RESERVED_RUN_NAMES
-from nanogpt.config.resolving import BENCHED
 from nanogpt.config.schema import ModelSettings
 from nanogpt.errors import UserError
-from nanogpt.files import locks as lock
+from nanogpt.files import locks
 from nanogpt.files.atomic import read_json
-from nanogpt.model.sizing import flops_per_token
 from nanogpt.project import HERE
+from nanogpt.report.groups import put_together
+from nanogpt.report.run import Run, natural_order
 
 SAMPLE_CHARACTERS = 600
+
 SAMPLE_HEADER = 4000  # characters that the settings above the samples may take
-
-
-@dataclass(frozen=True)
-class Run:
-    """What is known of a run; what it has not got yet is None or empty."""
-
-    name: str
-    dataset: str = ""
-    # finished, diverged, training, stopped, failed, not evaluated or damaged: docs/REPORT.md
-    status: str = "finished"
-    note: str = ""  # why it is not finished
-    metrics: pd.DataFrame = field(default_factory=pd.DataFrame)
-    settings: Mapping[str, Any] = field(default_factory=dict)  # `group.name`: value
-    environment: Mapping[str, Any] = field(default_factory=dict)  # of its training
-    evaluation: Mapping[str, Any] = field(default_factory=dict)
-    ngram: Mapping[str, Any] = field(default_factory=dict)
-    bench: Mapping[str, Any] = field(default_factory=dict)
-    vocab_size: int | None = None
-    sample: str | None = None
-    group: str = ""  # the name that runs share which differ in their seed only
-
-    @cached_property
-    def model(self) -> ModelSettings | None:
-        """Its architecture, if a manifest or state tells it."""
-        told = {
-            name.removeprefix("model."): value
-            for name, value in self.settings.items()
-            if name.startswith("model.")
-        }
-        return ModelSettings(**told) if told else None
-
-    @property
-    def flops_per_token(self) -> float:
-        """FLOPs of a token in training; NaN if the model is not known."""
-        if self.model is None or self.vocab_size is None:
-            return math.nan
-        return float(flops_per_token(self.model, self.vocab_size))
-
-    @property
-    def training_flops(self) -> float:
-        """FLOPs of all its training so far."""
-        tokens = self.metrics["tokens"].iloc[-1] if len(self.metrics) else math.nan
-        return float(tokens) * self.flops_per_token
-
-    @property
-    def source_loss(self) -> float:
-        """The entropy of a built-in corpus in nats per token of the validation split, or NaN."""
-        source, val = self.evaluation.get("source"), self.evaluation.get("val")
-        if not source or not val:
-            return math.nan
-        nats_per_byte: float = source["bits_per_byte"] * math.log(2)
-        return nats_per_byte * float(val["n_bytes"] / val["n_tokens"])
-
-    @property
-    def ngram_best(self) -> Mapping[str, Any]:
-        """The n-gram model of its dataset with the lowest loss."""
-        orders = self.ngram.get("orders", [])
-        return min(orders, key=lambda order: order["loss"]) if orders else {}
 
 
 def read_runs(directories: Sequence[Path]) -> list[Run]:
@@ -95,7 +31,7 @@ def read_runs(directories: Sequence[Path]) -> list[Run]:
 
     Errors: UserError for a file of a run that is absent or damaged.
     """
-    return _put_together([_read_finished(directory) for directory in directories])
+    return put_together([_read_finished(directory) for directory in directories])
 
 
 def find_runs(results: Path) -> list[Run]:
@@ -114,21 +50,14 @@ def find_runs(results: Path) -> list[Run]:
         if path.is_dir() and not RESERVED_RUN_NAMES.fullmatch(path.name)
     }
     runs = []
-    for name in sorted({*directories, *states}, key=by_number):
+    for name in sorted({*directories, *states}, key=natural_order):
         try:
             run = _read_found(results / name, states.get(name))
         except UserError as error:
             run = Run(name, status="damaged", note=str(error))
         if run:
             runs.append(run)
-    return _put_together(runs)
-
-
-def by_number(name: str) -> list[Any]:
-    """A key that puts run-10 after run-9."""
-    return [
-        (int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)
-    ]
+    return put_together(runs)
 
 
 def _read_finished(directory: Path, notes: list[str] | None = None) -> Run:
@@ -189,7 +118,7 @@ def _read_found(directory: Path, state: Path | None) -> Run | None:
         return _unfinished(directory.name, "not evaluated", metrics, trained, note)
     note = _last_error(directory / "train.log")
     if state:
-        status = "training" if lock.owner(state) else "failed" if note else "stopped"
+        status = "training" if locks.owner(state) else "failed" if note else "stopped"
         said = _read(state / "run.json", _check_manifest)
         return _unfinished(directory.name, status, state / "metrics.jsonl", said, note)
     return Run(directory.name, status="failed", note=note) if note else None
@@ -240,58 +169,6 @@ def _last_error(log: Path) -> str:
         errors = re.findall(r"^\S+ \S+ ERROR (.*)$", log.read_text(errors="replace"), re.MULTILINE)
         return str(errors[-1]) if errors else ""
     return ""
-
-
-def _put_together(runs: list[Run]) -> list[Run]:
-    """Give runs what they share: a benchmark of the same model, and a name for a group of seeds."""
-
-    def measured(run: Run) -> str:
-        """What a benchmark is of, as config.bench_runs has it."""
-        taken = [
-            run.settings.get(f"{group}.{name}")
-            for group, names in BENCHED.items()
-            for name in names
-        ]
-        model = run.model.model_dump() if run.model else run.name
-        return json.dumps([run.dataset, model, taken])
-
-    benches: dict[str, Mapping[str, Any]] = {}
-    for run in runs:
-        if run.bench:
-            benches.setdefault(measured(run), run.bench)
-    seeds: dict[str, list[str]] = {}
-    for run in runs:
-        seeds.setdefault(same_but(run, {"train.seed"}), []).append(run.name)
-    names = [shared_name(members) for members in seeds.values()]
-    group_of = {
-        member: name if names.count(name) == 1 else members[0]
-        for name, members in zip(names, seeds.values(), strict=True)
-        for member in members
-    }
-    return [
-        replace(run, bench=run.bench or benches.get(measured(run), {}), group=group_of[run.name])
-        for run in runs
-    ]
-
-
-def same_but(run: Run, settings: set[str]) -> str:
-    """What runs have in common that differ in these settings only; a run without any, its name."""
-    kept = {
-        name: value
-        for name, value in run.settings.items()
-        if name not in settings and name.startswith(("model.", "train."))
-    }
-    return json.dumps([run.dataset, kept] if kept else run.name, sort_keys=True)
-
-
-def shared_name(names: Sequence[str]) -> str:
-    """What the names of some runs have in common, part by part between dots; a single one's own."""
-    parts = [name.split(".") for name in names]
-    shared = [part for part in parts[0] if all(part in other for other in parts)]
-    return ".".join(shared) or names[0]
-
-
-# --- Files ----------------------------------------------------------------------------------
 
 
 def read_metrics(path: Path) -> pd.DataFrame:

@@ -3,7 +3,7 @@
 import pytest
 from playwright.sync_api import Browser
 
-from nanogpt.report.page import CHARTS
+from nanogpt.report.charts import CHARTS
 
 
 def contrast(browser: Browser, picture: str, scheme: str) -> float:

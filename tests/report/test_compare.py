@@ -9,16 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nanogpt.report.compare import (
-    COLUMNS,
-    environments,
-    fit_power_law,
-    seeds_table,
-    settings_that_differ,
-    size_families,
-    t_975,
-    table,
-)
+from nanogpt.report.columns import COLUMNS
+from nanogpt.report.compare import environments, seeds_table, settings_that_differ, table
+from nanogpt.report.intervals import t_975
+from nanogpt.report.power_laws import fit_power_law, size_families
 from nanogpt.report.runs import read_runs
 from tests.made_runs import LAST_STEP, STEP_TOKENS, make_run, write_ngram
 

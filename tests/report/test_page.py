@@ -12,10 +12,13 @@ import pandas as pd
 import pytest
 
 from nanogpt.errors import UserError
+from nanogpt.report.charts import CHARTS
 from nanogpt.report.compare import table
-from nanogpt.report.page import CHARTS, write_report
-from nanogpt.report.plots import GREY, LOSS_OVER, MOST_NAMED, looks
-from nanogpt.report.runs import Run, find_runs, read_runs
+from nanogpt.report.looks import GREY, MOST_NAMED, looks
+from nanogpt.report.loss_charts import LOSS_OVER
+from nanogpt.report.page import write_report
+from nanogpt.report.run import Run
+from nanogpt.report.runs import find_runs, read_runs
 from tests.made_runs import make_run, write_ngram
 
 SHAPES = {"small": {"n_layer": 1}, "middle": {"n_layer": 2}, "large": {"n_layer": 4}}

@@ -10,7 +10,8 @@ import pytest
 from nanogpt.errors import UserError
 from nanogpt.files import locks as lock
 from nanogpt.report.compare import table
-from nanogpt.report.runs import find_runs, read_metrics, read_runs, shared_name
+from nanogpt.report.groups import shared_name
+from nanogpt.report.runs import find_runs, read_metrics, read_runs
 from tests.made_runs import make_run, metrics_text, write, write_ngram
 
 

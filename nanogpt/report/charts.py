@@ -1,0 +1,25 @@
+"""All charts of a report, by the names of their files."""
+
+from collections.abc import Mapping, Sequence
+
+from nanogpt.report.looks import Look
+from nanogpt.report.loss_charts import LOSS_OVER, draw_loss_charts
+from nanogpt.report.quality_charts import draw_calibration_chart, draw_position_chart
+from nanogpt.report.run import Run
+from nanogpt.report.scaling_chart import draw_scaling_chart
+from nanogpt.report.speed_chart import draw_speed_chart
+
+# Their names, in the order of the report.
+CHARTS = (*(f"loss_{name}" for name in LOSS_OVER), "scaling", "speed", "position", "calibration")
+
+
+def draw_charts(runs: Sequence[Run], look: Mapping[str, Look]) -> dict[str, str]:
+    """The SVG of each of CHARTS. look: of each group of runs."""
+    charts = {f"loss_{name}": chart for name, chart in draw_loss_charts(runs, look).items()} | {
+        "scaling": draw_scaling_chart(runs, look),
+        "speed": draw_speed_chart(runs, look),
+        "position": draw_position_chart(runs, look),
+        "calibration": draw_calibration_chart(runs, look),
+    }
+    assert tuple(charts) == CHARTS
+    return charts

@@ -1,0 +1,16 @@
+"""How quantities are written in tables and charts."""
+
+import math
+
+# Prefixes of the SI for 10^-30, 10^-27, ..., 10^30.
+SI_PREFIXES = (*"qryzafpn\N{MICRO SIGN}m", "", *"kMGTPEZYRQ")
+
+
+def three_digits(value: float) -> str:
+    """A finite number to three significant digits, with a prefix of the SI: `1.23 M`."""
+    value = float(f"{value:.3g}")
+    exponent = math.floor(math.log10(abs(value)) / 3) if value else 0
+    exponent = max(-10, min(exponent, 10))
+    # The space doesn't break.
+    prefix = SI_PREFIXES[exponent + 10]
+    return f"{value / 10.0 ** (3 * exponent):g}" + (f"\N{NO-BREAK SPACE}{prefix}" if prefix else "")

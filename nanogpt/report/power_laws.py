@@ -1,0 +1,62 @@
+"""Power laws of the loss over size and compute, as in Kaplan et al. 2020."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nanogpt.report.groups import same_but
+from nanogpt.report.intervals import t_975
+from nanogpt.report.run import Run
+
+# What a model's size is, as a sweep over sizes changes it.
+SIZE_SETTINGS = {"model.n_layer", "model.n_head", "model.n_embd"}
+
+
+@dataclass(frozen=True)
+class PowerLaw:
+    """y = coefficient * x^exponent. half_width: of the exponent's 95 % interval, if of any use."""
+
+    coefficient: float
+    exponent: float
+    half_width: float | None
+
+    def __call__(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        result: NDArray[np.float64] = self.coefficient * x**self.exponent
+        return result
+
+
+def fit_power_law(x: NDArray[np.float64], y: NDArray[np.float64]) -> PowerLaw | None:
+    """Least squares in logarithms, of the mean of each x, from three of them up; None for fewer.
+
+    As Kaplan et al. 2020 (arXiv:2001.08361) draw their laws. The interval is that of the
+    regression, with as many degrees of freedom as there are x less two: several seeds of a size
+    tell nothing of whether the law holds. Three sizes leave one, and no interval worth telling.
+    """
+    good = np.isfinite(x) & np.isfinite(y) & (x > 0) & (y > 0)
+    sizes, place = np.unique(x[good], return_inverse=True)
+    if len(sizes) < 3:
+        return None
+    log_x = np.log(sizes)
+    log_y = np.bincount(place, np.log(y[good])) / np.bincount(place)
+    exponent, intercept = np.polyfit(log_x, log_y, 1)
+    rest = log_y - (intercept + exponent * log_x)
+    degrees = len(sizes) - 2
+    variance = (rest**2).sum() / degrees / ((log_x - log_x.mean()) ** 2).sum()
+    half_width = t_975(degrees) * math.sqrt(variance) if degrees > 1 else None
+    return PowerLaw(math.exp(intercept), float(exponent), half_width)
+
+
+def size_families(runs: Sequence[Run]) -> list[list[Run]]:
+    """Finished runs that differ in size (SIZE_SETTINGS) and seed only, of two sizes and more."""
+    families: dict[str, list[Run]] = {}
+    for run in runs:
+        if run.status == "finished" and run.model:
+            families.setdefault(same_but(run, SIZE_SETTINGS | {"train.seed"}), []).append(run)
+    return [
+        family
+        for family in families.values()
+        if len({run.evaluation["model"]["n_parameters"] for run in family}) > 1
+    ]
