@@ -24,8 +24,10 @@ import yaml
 PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT))
 
-from nanogpt.artifacts import cache  # noqa: E402
-from nanogpt.artifacts import manifests  # noqa: E402
+from nanogpt.artifacts import (  # noqa: E402
+    cache,
+    manifests,
+)
 from nanogpt.artifacts.records.manifests import Manifest  # noqa: E402
 from nanogpt.config.loading import read  # noqa: E402
 from nanogpt.config.schema import ModelSettings, TrainSettings  # noqa: E402
