@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from nanogpt.artifacts.records.manifests import Layout
 from nanogpt.artifacts.records.metrics import MetricsLine
 from nanogpt.config.schema import ModelSettings, TrainSettings
-from nanogpt.data.tokenizers import load_tokenizer
+from nanogpt.data.saved_tokenizers import load_tokenizer
 from nanogpt.errors import UserError
 from nanogpt.files.atomic import read_json, sha256_file
 from nanogpt.model.gpt import GPT
