@@ -1,11 +1,10 @@
-"""Datasets: token files read, and the batches drawn from them.
+"""Datasets: open token files, and draw batches from them.
 
-`train.bin` and `val.bin` are raw little-endian token ids, nanoGPT's format, as prepare.py writes
+`train.bin` and `val.bin` are raw little-endian token ids, nanoGPT's format, as preparing.py writes
 them. The batch of a step is a pure function of (tokens, seed, batch size, step), so a resumed
 training has nothing to restore.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,53 +13,44 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from nanogpt.artifacts.records.base import read_record
+from nanogpt.artifacts.records.datasets import DatasetMeta
 from nanogpt.data.saved_tokenizers import load_tokenizer
 from nanogpt.data.tokenizers import Tokenizer, Tokens
 from nanogpt.errors import UserError, plural
-from nanogpt.files.atomic import read_json
 
-DTYPES = ("uint16", "uint32")
 BLOCK = 1 << 22  # bytes of a token file that are checked at once
 
 
 @dataclass(frozen=True)
 class TokenFiles:
-    """A dataset on disk: its tokens, its tokenizer, and what meta.json says of it."""
+    """A dataset on disk: its tokens, its tokenizer, and its meta.json."""
 
     train: Tokens
     val: Tokens
     tokenizer: Tokenizer
-    meta: Mapping[str, Any]
+    meta: DatasetMeta
 
 
 def load(directory: Path) -> TokenFiles:
     """Open a dataset by memory map.
 
-    Errors: UserError for a file that is absent, of another size than meta.json says, or with a
-    token id that the vocabulary lacks.
+    Errors: UserError for a file that is absent, damaged or of another size than meta.json says, and
+    for a token id that the vocabulary lacks.
     """
     meta_file = directory / "meta.json"
-    try:
-        meta = read_json(meta_file)
-        dtype = {name: np.dtype(name).newbyteorder("<") for name in DTYPES}[meta["dtype"]]
-        n_train, n_val = (meta[split]["n_tokens"] for split in ("train", "val"))
-        if not all(type(n_tokens) is int and n_tokens > 0 for n_tokens in (n_train, n_val)):
-            raise ValueError("no counts")
-    except FileNotFoundError:
+    if not meta_file.exists():
         raise UserError(
             f"{directory}: no dataset here; meta.json is missing: make the dataset, or name the "
             "directory of one"
-        ) from None
-    except OSError as error:
-        raise UserError(
-            f"{meta_file}: cannot be read: {error.strerror}; make the dataset again"
-        ) from None
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise UserError(f"{meta_file}: damaged; make the dataset again") from None
+        )
+    meta = read_record(meta_file, DatasetMeta, "make the dataset again")
+    dtype = np.dtype(meta.dtype).newbyteorder("<")
     tokenizer = load_tokenizer(directory / "tokenizer.json")
+    n_symbols = tokenizer.vocab_size
     return TokenFiles(
-        train=_open_tokens(directory / "train.bin", dtype, n_train, tokenizer.vocab_size),
-        val=_open_tokens(directory / "val.bin", dtype, n_val, tokenizer.vocab_size),
+        train=_open_tokens(directory / "train.bin", dtype, meta.train.n_tokens, n_symbols),
+        val=_open_tokens(directory / "val.bin", dtype, meta.val.n_tokens, n_symbols),
         tokenizer=tokenizer,
         meta=meta,
     )
@@ -86,7 +76,7 @@ def _open_tokens(path: Path, dtype: np.dtype[Any], n_tokens: int, vocab_size: in
 
 
 def _largest_id(path: Path, dtype: np.dtype[Any]) -> int:
-    """Read in blocks: through the map, all of a large file would come to stand in memory."""
+    """Read in blocks: through the map, all of a large file would be in memory."""
     with open(path, "rb") as file:
         return max(
             int(np.frombuffer(block, dtype).max()) for block in iter(lambda: file.read(BLOCK), b"")
@@ -95,8 +85,10 @@ def _largest_id(path: Path, dtype: np.dtype[Any]) -> int:
 
 def check_block_size(files: TokenFiles, block_size: int, name: str) -> None:
     """UserError if a split of dataset `name` does not hold one window and the token after it."""
-    for split in ("train", "val"):
-        n_tokens = files.meta[split]["n_tokens"]
+    for split, n_tokens in (
+        ("train", files.meta.train.n_tokens),
+        ("val", files.meta.val.n_tokens),
+    ):
         if n_tokens <= block_size:
             raise UserError(
                 f"dataset {name}: the {split} split has {plural(n_tokens, 'token')}, fewer than "

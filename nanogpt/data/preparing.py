@@ -1,28 +1,36 @@
 """Preparation: the files of a corpus become token files, as a stream and in constant memory.
 
-Four steps: `count` a group of files, `merge` the counts into a plan and a tokenizer, `encode` a
-group, `gather` the groups. The workflow runs them as jobs of their own for a corpus of many files;
-for a single one, `prepare` takes them all. The bytes depend on no grouping or number of threads.
-Formats and encodings are left to corpus.py, the reading of token files to dataset.py.
+1. `count` reads a group of files and counts what is in them.
+2. `plan_dataset` decides from all counts how the text is split, and builds the tokenizer.
+3. `encode` reads a group again and writes its tokens.
+4. `prepare` joins the groups and writes meta.json.
+
+The workflow runs these as separate jobs for a corpus of many files; for one file, `prepare` does
+all four. Neither grouping nor the number of threads changes a byte of the result.
 """
 
 import hashlib
 import logging
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import BinaryIO, Literal, NamedTuple, cast
 
 import numpy as np
-from tqdm import tqdm
+from numpy.typing import NDArray
 
+from nanogpt.artifacts.records.base import read_record, write_record
+from nanogpt.artifacts.records.datasets import DatasetMeta, FileMeta, SourceMeta, SplitMeta
+from nanogpt.artifacts.records.groups import GroupCounts, GroupTotals, Plan, SplitTotals
 from nanogpt.config.schema import Corpus, Dataset
-from nanogpt.data import play as playwright
 from nanogpt.data.byte_pairs import separated_at, train_byte_pairs
 from nanogpt.data.encodings import OnBytesRead, decide_encoding
 from nanogpt.data.formats import read_documents
+from nanogpt.data.pieces import Group, Piece, read_pieces, recut
+from nanogpt.data.play import surprisal
 from nanogpt.data.saved_tokenizers import load_tokenizer
+from nanogpt.data.streams import OrderedPool, in_batches, progress_bar
 from nanogpt.data.tokenizers import (
     ByteTokenizer,
     Tokenizer,
@@ -32,42 +40,25 @@ from nanogpt.data.tokenizers import (
     token_dtype,
 )
 from nanogpt.errors import UserError, plural
-from nanogpt.files.atomic import atomic_write, read_json, sha256_file, write_json
+from nanogpt.files.atomic import atomic_write, sha256_file
 
 logger = logging.getLogger(__name__)
 
-SPLITS = ("train", "val")
-COUNTED = ("n_tokens", "n_characters", "n_bytes", "n_documents")
-
-BATCH = 1 << 18  # characters that a thread takes at once
-# Characters without a place where byte pairs can be cut, which must be held and joined as one.
-LONGEST_UNCUT = 1 << 22
 MANY_DOCUMENTS = 100  # from here on `split: auto` goes by document
+BLOCK = 1 << 18  # bytes of a token file that are copied at once
 
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
-
-class Piece(NamedTuple):
-    """A part of a document, the split that it belongs to, and its file, for messages."""
-
-    split: str
-    text: str
-    ends_document: bool
-    path: str
+# What to do about a damaged file that another job left.
+REMEDY = "prepare the dataset again"
 
 
-def count(files: Sequence[Path], corpus: Corpus, threads: int = 1) -> dict[str, Any]:
-    """What the first pass over some files finds, as JSON has it.
+def count(files: Sequence[Path], corpus: Corpus, threads: int = 1) -> GroupCounts:
+    """What the first pass over some files finds.
 
-    files: each one's encoding, sha256, counts, and, where it is one document, a hash of its text;
-    their sums; characters: all that occur, sorted.
-
-    Errors: UserError for what cannot be read or is not text, and for a wrong sha256.
+    Errors: UserError for what can't be read or isn't text, and for a wrong sha256.
     """
     occurs = np.zeros(0x110000, dtype=np.bool_)
     counted = []
-    with ThreadPoolExecutor(threads) as pool, _progress("count", files) as progress:
+    with OrderedPool(threads) as pool, progress_bar("count", files) as progress:
         for path in files:
             digest = pool.submit(sha256_file, path)
             if corpus.sha256 and digest.result() != corpus.sha256:
@@ -75,30 +66,28 @@ def count(files: Sequence[Path], corpus: Corpus, threads: int = 1) -> dict[str, 
                     f"{path}: its sha256 is {digest.result()}, but config.yaml says "
                     f"{corpus.sha256}; correct it, or remove a download to make it again"
                 )
-            encoding = decide_encoding(path, corpus)
-            found = _count_file(path, corpus, encoding, occurs, pool, threads, progress.update)
-            counted.append({"path": str(path), "sha256": digest.result(), **found})
-    return {
-        "files": counted,
-        "n_documents": sum(file["n_documents"] for file in counted),
-        "n_characters": sum(file["n_characters"] for file in counted),
-        "characters": "".join(map(chr, np.flatnonzero(occurs))),
-    }
+            counted.append(_count_file(path, digest, corpus, occurs, pool, progress.update))
+    return GroupCounts(
+        files=tuple(counted),
+        n_documents=sum(file.n_documents for file in counted),
+        n_characters=sum(file.n_characters for file in counted),
+        characters="".join(map(chr, np.flatnonzero(occurs))),
+    )
 
 
 def _count_file(
     path: Path,
+    digest: Future[str],
     corpus: Corpus,
-    encoding: str,
-    occurs: Any,
-    pool: ThreadPoolExecutor,
-    threads: int,
+    occurs: NDArray[np.bool_],
+    pool: OrderedPool,
     progress: OnBytesRead,
-) -> dict[str, Any]:
+) -> FileMeta:
+    encoding = decide_encoding(path, corpus)
     n_documents = n_characters = n_bytes = 0
     text_hash = hashlib.sha256()
 
-    def counted() -> Iterator[str]:
+    def texts() -> Iterator[str]:
         nonlocal n_documents, n_characters, n_bytes
         for text, ends_document in read_documents(path, corpus, encoding, progress):
             data = text.encode("utf-8")
@@ -108,162 +97,188 @@ def _count_file(
             n_bytes += len(data)
             yield text
 
-    def mark(batch: Sequence[str]) -> None:
-        for text in batch:
-            if text.isascii():  # six times as fast
-                known = np.flatnonzero(occurs[:128]).astype(np.uint8).tobytes()
-                occurs[list(text.encode("ascii").translate(None, known))] = True
-            else:
-                occurs[code_points(text)] = True
-
-    for _ in _in_order(pool, threads, mark, _batches(counted(), len)):
+    for _ in pool.in_order(partial(_mark, occurs), in_batches(texts(), len)):
         pass
-    return {
-        "encoding": encoding,
-        "n_documents": n_documents,
-        "n_characters": n_characters,
-        "n_bytes": n_bytes,
-        "hash": text_hash.hexdigest() if n_documents == 1 else None,
-    }
+    return FileMeta(
+        path=str(path),
+        sha256=digest.result(),
+        encoding=encoding,
+        n_documents=n_documents,
+        n_characters=n_characters,
+        n_bytes=n_bytes,
+        hash=text_hash.hexdigest() if n_documents == 1 else None,
+    )
 
 
-def merge(
-    counts: Sequence[dict[str, Any]],
+def _mark(occurs: NDArray[np.bool_], texts: Sequence[str]) -> None:
+    """Set the characters of some texts in a table of all code points."""
+    for text in texts:
+        if text.isascii():  # six times as fast
+            known = np.flatnonzero(occurs[:128]).astype(np.uint8).tobytes()
+            occurs[list(text.encode("ascii").translate(None, known))] = True
+        else:
+            occurs[code_points(text)] = True
+
+
+def plan_dataset(
+    counts: Sequence[GroupCounts],
     corpus: Corpus,
     dataset: Dataset,
     tokenizer_file: str | Path | None = None,
     threads: int = 1,
-) -> tuple[dict[str, Any], Tokenizer]:
-    """The plan of a dataset, as JSON has it, and its tokenizer.
+) -> tuple[Plan, Tokenizer]:
+    """The plan of a dataset, and its tokenizer.
 
     counts: of all groups of files, in order. tokenizer_file: of another dataset, or GPT-2's merges.
     """
-    lengths = [group["n_characters"] for group in counts]
-    n_documents = sum(group["n_documents"] for group in counts)
-    split = dataset.split
-    if split == "auto":
+    lengths = [group.n_characters for group in counts]
+    n_documents = sum(group.n_documents for group in counts)
+    split: Literal["position", "document"]
+    if dataset.split == "auto":
         split = "document" if n_documents >= MANY_DOCUMENTS else "position"
-    plan = {
-        "split": split,
-        "n_documents": n_documents,
-        # Where nanoGPT cuts a text: this many characters are for training.
-        "n_train": int(sum(lengths) * (1 - dataset.val_ratio)),
-        # Of each group, how many characters stand before it.
-        "starts": [sum(lengths[:group]) for group in range(len(counts))],
-    }
+    else:
+        split = dataset.split
+    plan = Plan(
+        split=split,
+        n_documents=n_documents,
+        # Where nanoGPT cuts a text.
+        n_train=int(sum(lengths) * (1 - dataset.val_ratio)),
+        starts=tuple(sum(lengths[:group]) for group in range(len(counts))),
+    )
     if tokenizer_file:
         return plan, load_tokenizer(tokenizer_file)
     if dataset.tokenizer == "byte":
         return plan, ByteTokenizer()
     if dataset.tokenizer == "char":
         separator = dataset.separator if n_documents > 1 else ""
-        return plan, char_tokenizer(separator.join(["", *(c["characters"] for c in counts)]))
-    files = [Path(file["path"]) for group in counts for file in group["files"]]
-    with _progress("train byte pairs", files) as progress:
+        return plan, char_tokenizer(separator.join(["", *(c.characters for c in counts)]))
+    groups = [Group(c, plan, number, corpus, dataset) for number, c in enumerate(counts)]
+    return plan, _train_byte_pairs(groups, dataset.vocab_size, threads)
+
+
+def _train_byte_pairs(groups: Sequence[Group], vocab_size: int, threads: int) -> Tokenizer:
+    """A tokenizer of the byte pairs that are frequent in the training split."""
+    files = [path for group in groups for path in group.paths]
+    with progress_bar("train byte pairs", files) as progress:
         pieces = (
             piece
-            for number, group in enumerate(counts)
-            for piece in _pieces(group, plan, number, corpus, dataset, progress.update)
+            for group in groups
+            for piece in read_pieces(group, progress.update)
             if piece.split == "train"
         )
-        train = (piece.text for piece in _recut(pieces, separated_at))
-        tokenizer = train_byte_pairs(train, dataset.vocab_size, threads)
-    if tokenizer.vocab_size < dataset.vocab_size:
+        train = (piece.text for piece in recut(pieces, separated_at))
+        tokenizer = train_byte_pairs(train, vocab_size, threads)
+    if tokenizer.vocab_size < vocab_size:
         logger.warning(
             "the text has byte pairs for %d tokens only, not for vocab_size %d",
             tokenizer.vocab_size,
-            dataset.vocab_size,
+            vocab_size,
         )
-    return plan, tokenizer
+    return tokenizer
 
 
-def encode(
-    counts: dict[str, Any],
-    plan: dict[str, Any],
-    group: int,
-    tokenizer: Tokenizer,
-    corpus: Corpus,
-    dataset: Dataset,
-    directory: Path,
-    threads: int = 1,
-) -> dict[str, Any]:
-    """Write train.bin and val.bin of a group of files; returns counts and sha256 of both for JSON.
+class EncodedPiece(NamedTuple):
+    """A piece and its tokens. n_bytes: of its text."""
 
-    counts: of this group, whose number in the plan is `group`.
+    piece: Piece
+    tokens: Tokens
+    n_bytes: int
 
-    Errors: UserError for what a given tokenizer lacks, and a text that cannot be cut.
+
+class _SplitWriter:
+    """A token file that is being written, and what is in it so far."""
+
+    def __init__(self, file: BinaryIO, hasher: ThreadPoolExecutor) -> None:
+        self._file = file
+        self._digest = hashlib.sha256()
+        self._hasher = hasher
+        self._hashing = hasher.submit(self._digest.update, b"")
+        self._n_tokens = self._n_characters = self._n_bytes = self._n_documents = 0
+
+    def write(self, encoded: EncodedPiece) -> None:
+        """Append the tokens of a piece."""
+        tokens = encoded.tokens
+        data = tokens.astype(tokens.dtype.newbyteorder("<"), copy=False).data
+        self._file.write(data)
+        self._hashing.result()  # so that no more than one piece waits for it
+        self._hashing = self._hasher.submit(self._digest.update, data)
+        self._n_tokens += len(tokens)
+        self._n_characters += len(encoded.piece.text)
+        self._n_bytes += encoded.n_bytes
+        self._n_documents += encoded.piece.ends_document
+
+    def totals(self) -> SplitTotals:
+        """What was written."""
+        self._hashing.result()
+        return SplitTotals(
+            n_tokens=self._n_tokens,
+            n_characters=self._n_characters,
+            n_bytes=self._n_bytes,
+            n_documents=self._n_documents,
+            sha256=self._digest.hexdigest(),
+        )
+
+
+def encode(group: Group, tokenizer: Tokenizer, directory: Path, threads: int = 1) -> GroupTotals:
+    """Write train.bin and val.bin of a group of files to `directory`.
+
+    Errors: UserError for what a given tokenizer lacks, and a text that can't be cut.
     """
-    several = plan["n_documents"] > 1
 
-    def encode_piece(piece: Piece) -> tuple[Piece, Tokens, int]:
-        try:
-            tokens = tokenizer.encode(piece.text)
-            if piece.ends_document and several:
-                end = tokenizer.end_of_document(dataset.separator)
-                tokens = cast(Tokens, np.concatenate([tokens, end]))
-        except UserError as error:
-            raise UserError(
-                f"{piece.path}: with the tokenizer `{dataset.tokenizer}` and the separator "
-                f"{dataset.separator!r}: {error}, or choose another tokenizer or separator"
-            ) from None
-        return piece, tokens, len(piece.text.encode("utf-8"))
+    def encode_batch(batch: Sequence[Piece]) -> list[EncodedPiece]:
+        return [_encode_piece(piece, tokenizer, group) for piece in batch]
 
-    def encode_batch(batch: Sequence[Piece]) -> list[tuple[Piece, Tokens, int]]:
-        return list(map(encode_piece, batch))
-
-    totals: dict[str, dict[str, Any]] = {split: dict.fromkeys(COUNTED, 0) for split in SPLITS}
-    digests = {split: hashlib.sha256() for split in SPLITS}
-    paths = [Path(file["path"]) for file in counts["files"]]
+    paths = group.paths
     with (
         atomic_write(directory / "train.bin") as train,
         atomic_write(directory / "val.bin") as val,
-        ThreadPoolExecutor(threads) as pool,
+        OrderedPool(threads) as pool,
         ThreadPoolExecutor(1) as hasher,
-        _progress("encode", paths) as progress,
+        progress_bar("encode", paths) as progress,
     ):
-        hashing = hasher.submit(digests["train"].update, b"")
-        files = {"train": train, "val": val}
-        pieces = _pieces(counts, plan, group, corpus, dataset, progress.update)
-        batches = _batches(_recut(pieces, tokenizer.cut), lambda piece: len(piece.text))
-        for batch in _in_order(pool, threads, encode_batch, batches):
-            for piece, tokens, n_bytes in batch:
-                data = tokens.astype(tokens.dtype.newbyteorder("<"), copy=False).data
-                files[piece.split].write(data)
-                hashing.result()  # no more than one piece waits for it
-                hashing = hasher.submit(digests[piece.split].update, data)
-                total = totals[piece.split]
-                total["n_tokens"] += len(tokens)
-                total["n_characters"] += len(piece.text)
-                total["n_bytes"] += n_bytes
-                total["n_documents"] += piece.ends_document
-        # What is wrong is told before the files take their names.
-        if sum(total["n_characters"] for total in totals.values()) != counts["n_characters"]:
+        writers = {"train": _SplitWriter(train, hasher), "val": _SplitWriter(val, hasher)}
+        pieces = recut(read_pieces(group, progress.update), tokenizer.cut)
+        batches = in_batches(pieces, lambda piece: len(piece.text))
+        for batch in pool.in_order(encode_batch, batches):
+            for encoded in batch:
+                writers[encoded.piece.split].write(encoded)
+        totals = GroupTotals(train=writers["train"].totals(), val=writers["val"].totals())
+        # Errors are raised before the files get their names.
+        if totals.train.n_characters + totals.val.n_characters != group.counts.n_characters:
             raise UserError(f"{paths[0]}, or a file after it, changed while it was read; try again")
-        if len(plan["starts"]) == 1:
-            _add_up([totals], dataset, paths[0])
-    for split, digest in digests.items():
-        totals[split]["sha256"] = digest.hexdigest()
+        if len(group.plan.starts) == 1:
+            _check_splits([totals], group.dataset, paths[0])
     return totals
 
 
-def _add_up(
-    groups: Sequence[dict[str, Any]], dataset: Dataset, first: Path
-) -> dict[str, dict[str, Any]]:
-    """The counts of both splits over all groups; UserError if one is too short to be a split."""
-    totals = {
-        split: {name: sum(group[split][name] for group in groups) for name in COUNTED}
-        for split in SPLITS
-    }
-    for split, total in totals.items():
-        if total["n_tokens"] < 2:
-            n_characters = sum(total["n_characters"] for total in totals.values())
+def _encode_piece(piece: Piece, tokenizer: Tokenizer, group: Group) -> EncodedPiece:
+    dataset = group.dataset
+    try:
+        tokens = tokenizer.encode(piece.text)
+        if piece.ends_document and group.plan.n_documents > 1:
+            end = tokenizer.end_of_document(dataset.separator)
+            tokens = cast(Tokens, np.concatenate([tokens, end]))
+    except UserError as error:
+        raise UserError(
+            f"{piece.path}: with the tokenizer `{dataset.tokenizer}` and the separator "
+            f"{dataset.separator!r}: {error}, or choose another tokenizer or separator"
+        ) from None
+    return EncodedPiece(piece, tokens, len(piece.text.encode("utf-8")))
+
+
+def _check_splits(groups: Sequence[GroupTotals], dataset: Dataset, first: Path) -> None:
+    """UserError if a split is too short, over all groups. first: a file, for the message."""
+    splits = [group.train for group in groups], [group.val for group in groups]
+    n_characters = sum(totals.n_characters for split in splits for totals in split)
+    for name, split in zip(("train", "val"), splits, strict=True):
+        n_tokens = sum(totals.n_tokens for totals in split)
+        if n_tokens < 2:
             raise UserError(
                 f"{first}: {plural(n_characters, 'character')} in all, too few to split by "
-                f"val_ratio {dataset.val_ratio:g}: the {split} split would have "
-                f"{plural(total['n_tokens'], 'token')}; add text, or change val_ratio or "
+                f"val_ratio {dataset.val_ratio:g}: the {name} split would have "
+                f"{plural(n_tokens, 'token')}; add text, or change val_ratio or "
                 "`split:` of the dataset"
             )
-    return totals
 
 
 def prepare(
@@ -279,155 +294,80 @@ def prepare(
     """Write train.bin, val.bin, tokenizer.json and meta.json of a corpus to `directory`.
 
     tokenizer_file: of another dataset, or GPT-2's merges. plan_file: plan.json as jobs left it,
-    beside tokenizer.json and the directories of all groups; without it, all is made here, as one
-    group.
+    beside tokenizer.json and the directories of all groups; without it, everything is done here,
+    as one group.
 
-    Returns what there is to say of it in one line.
+    Returns a summary of one line.
 
     Errors: those of the four steps, and UserError for a split of less than two tokens.
     """
     if plan_file:
-        plan = read_json(plan_file)
         jobs = Path(plan_file).parent
+        plan = read_record(Path(plan_file), Plan, REMEDY)
         tokenizer = load_tokenizer(jobs / "tokenizer.json")
-        groups = [jobs / str(group) for group in range(len(plan["starts"]))]
-        counts = [read_json(group / "counts.json") for group in groups]
-        totals = _add_up([read_json(group / "totals.json") for group in groups], dataset, files[0])
-        digests = gather(groups, directory)
+        groups = [jobs / str(number) for number in range(len(plan.starts))]
+        counts = [read_record(group / "counts.json", GroupCounts, REMEDY) for group in groups]
+        totals = [read_record(group / "totals.json", GroupTotals, REMEDY) for group in groups]
+        _check_splits(totals, dataset, files[0])
+        train_sha256, val_sha256 = (
+            _join([group / name for group in groups], directory / name)
+            for name in ("train.bin", "val.bin")
+        )
     else:
         counts = [count(files, corpus, threads)]
-        plan, tokenizer = merge(counts, corpus, dataset, tokenizer_file, threads)
-        totals = encode(counts[0], plan, 0, tokenizer, corpus, dataset, directory, threads)
-        digests = {split: totals[split]["sha256"] for split in SPLITS}
+        plan, tokenizer = plan_dataset(counts, corpus, dataset, tokenizer_file, threads)
+        group = Group(counts[0], plan, 0, corpus, dataset)
+        totals = [encode(group, tokenizer, directory, threads)]
+        train_sha256, val_sha256 = totals[0].train.sha256, totals[0].val.sha256
     tokenizer.save(directory / "tokenizer.json")
-    meta: dict[str, Any] = {
-        "tokenizer": dataset.tokenizer,
-        "vocab_size": tokenizer.vocab_size,
-        "dtype": np.dtype(token_dtype(tokenizer.vocab_size)).name,
-        "split": plan["split"],
-        "tokenizer_sha256": sha256_file(directory / "tokenizer.json"),
-    }
-    for split in SPLITS:
-        meta[split] = {**totals[split], "sha256": digests[split]}
+    meta = DatasetMeta(
+        tokenizer=dataset.tokenizer,
+        vocab_size=tokenizer.vocab_size,
+        dtype="uint16" if token_dtype(tokenizer.vocab_size) is np.uint16 else "uint32",
+        split=plan.split,
+        tokenizer_sha256=sha256_file(directory / "tokenizer.json"),
+        train=_add_up([group.train for group in totals], train_sha256),
+        val=_add_up([group.val for group in totals], val_sha256),
+        files=tuple(file for group in counts for file in group.files),
+    )
     if corpus.builtin:
-        # Over what evaluation predicts: all of the split but its first token. A play is ASCII.
-        encoding = counts[0]["files"][0]["encoding"]
-        text = "".join(text for text, _ in read_documents(files[0], corpus, encoding))
-        first = len(tokenizer.decode(tokenizer.encode(text[plan["n_train"] :])[:1]))
-        bits = playwright.surprisal(text)[plan["n_train"] + first :].sum()
-        meta["source"] = {"val_bits_per_byte": float(bits) / (meta["val"]["n_bytes"] - first)}
-    meta["files"] = [file for group in counts for file in group["files"]]
-    write_json(directory / "meta.json", meta)
-    n_train, n_val = (f"{meta[split]['n_tokens']:,}" for split in SPLITS)
-    return f"{n_train} tokens to train on, {n_val} to validate"
+        source = SourceMeta(val_bits_per_byte=_entropy(files[0], corpus, plan, tokenizer, meta))
+        meta = meta.model_copy(update={"source": source})
+    write_record(directory / "meta.json", meta)
+    return f"{meta.train.n_tokens:,} tokens to train on, {meta.val.n_tokens:,} to validate"
 
 
-def gather(groups: Sequence[Path], directory: Path) -> dict[str, str]:
-    """Write train.bin and val.bin of a dataset: those of its groups, one after the other.
+def _join(parts: Sequence[Path], path: Path) -> str:
+    """Write files one after the other to one file; its sha256."""
+    digest = hashlib.sha256()
+    with atomic_write(path) as whole:
+        for part in parts:
+            with open(part, "rb") as file:
+                while block := file.read(BLOCK):
+                    whole.write(block)
+                    digest.update(block)
+    return digest.hexdigest()
 
-    Returns the sha256 of both.
+
+def _add_up(groups: Sequence[SplitTotals], sha256: str) -> SplitMeta:
+    """A split from its parts in all groups. sha256: of its token file."""
+    return SplitMeta(
+        n_tokens=sum(group.n_tokens for group in groups),
+        n_characters=sum(group.n_characters for group in groups),
+        n_bytes=sum(group.n_bytes for group in groups),
+        n_documents=sum(group.n_documents for group in groups),
+        sha256=sha256,
+    )
+
+
+def _entropy(
+    file: Path, corpus: Corpus, plan: Plan, tokenizer: Tokenizer, meta: DatasetMeta
+) -> float:
+    """Bits per byte of a built-in corpus's source, over what evaluation predicts.
+
+    That is all of the validation split but its first token. A play is ASCII.
     """
-    digests = {split: hashlib.sha256() for split in SPLITS}
-    for split, digest in digests.items():
-        with atomic_write(directory / f"{split}.bin") as whole:
-            for group in groups:
-                with open(group / f"{split}.bin", "rb") as part:
-                    while block := part.read(BATCH):
-                        whole.write(block)
-                        digest.update(block)
-    return {split: digest.hexdigest() for split, digest in digests.items()}
-
-
-def _pieces(
-    counts: dict[str, Any],
-    plan: dict[str, Any],
-    group: int,
-    corpus: Corpus,
-    dataset: Dataset,
-    progress: OnBytesRead,
-) -> Iterator[Piece]:
-    """The documents of a group in pieces, each in its split."""
-    position = plan["starts"][group]
-    for file in counts["files"]:
-        path = file["path"]
-        for text, ends_document in read_documents(Path(path), corpus, file["encoding"], progress):
-            if plan["split"] == "document":
-                # A file of several documents gives each as one piece.
-                text_hash = file["hash"] or _hash(text)
-                yield Piece(_split_by(text_hash, dataset.val_ratio), text, ends_document, path)
-                continue
-            n_train = min(max(0, plan["n_train"] - position), len(text))
-            position += len(text)
-            if n_train == len(text) and position <= plan["n_train"]:
-                yield Piece("train", text, ends_document, path)
-                continue
-            if n_train:
-                yield Piece("train", text[:n_train], False, path)
-            yield Piece("val", text[n_train:], ends_document, path)
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()
-
-
-def _split_by(text_hash: str, val_ratio: float) -> str:
-    """The split of a document: by its text alone, so that other documents do not move it."""
-    return "val" if int(text_hash, 16) < val_ratio * 2**256 else "train"
-
-
-def _recut(pieces: Iterable[Piece], cut: Callable[[str], int]) -> Iterator[Piece]:
-    """The same text in pieces that can be encoded one by one: cut where `cut` says."""
-    rest = Piece("", "", True, "")  # what may still be joined to the next piece
-    for piece in pieces:
-        if piece.split != rest.split and rest.text:
-            yield rest
-            rest = rest._replace(text="")
-        text = rest.text + piece.text
-        end = len(text) if piece.ends_document else cut(text)
-        if end or piece.ends_document:
-            yield piece._replace(text=text[:end])
-        rest = piece._replace(text=text[end:], ends_document=False)
-        if len(rest.text) > LONGEST_UNCUT:
-            raise UserError(
-                f"{piece.path}: {len(rest.text):,} characters without a blank, where byte pairs "
-                f"could be cut, from {rest.text[:20]!r} on; add line breaks, or take "
-                "`tokenizer: char` or `byte`"
-            )
-    if rest.text:
-        yield rest
-
-
-def _batches(items: Iterable[Item], length: Callable[[Item], int]) -> Iterator[list[Item]]:
-    """Items by the quarter million characters: a thread's task is not a small document."""
-    batch: list[Item] = []
-    size = 0
-    for item in items:
-        batch.append(item)
-        size += length(item)
-        if size >= BATCH:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
-
-
-def _in_order(
-    pool: ThreadPoolExecutor,
-    threads: int,
-    function: Callable[[Item], Result],
-    items: Iterable[Item],
-) -> Iterator[Result]:
-    """`map` by a pool that holds only a few items at a time."""
-    pending: deque[Future[Result]] = deque()
-    for item in items:
-        pending.append(pool.submit(function, item))
-        if len(pending) > 2 * threads:
-            yield pending.popleft().result()
-    while pending:
-        yield pending.popleft().result()
-
-
-def _progress(task: str, files: Sequence[Path]) -> Any:
-    """A bar over the bytes of some files, as they lie on the disk, where there is a terminal."""
-    size = sum(path.stat().st_size for path in files if path.is_file())
-    return tqdm(desc=task, total=size, unit="B", unit_scale=True, disable=None)
+    text = "".join(text for text, _ in read_documents(file, corpus, meta.files[0].encoding))
+    first = len(tokenizer.decode(tokenizer.encode(text[plan.n_train :])[:1]))
+    bits = surprisal(text)[plan.n_train + first :].sum()
+    return float(bits) / (meta.val.n_bytes - first)

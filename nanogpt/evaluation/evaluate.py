@@ -74,8 +74,8 @@ def evaluate(
         ),
         model=summarize_model(model),
     )
-    if "source" in files.meta:
-        source = _compare_with_source(val, files.meta["source"]["val_bits_per_byte"])
+    if files.meta.source:
+        source = _compare_with_source(val, files.meta.source.val_bits_per_byte)
         evaluation = evaluation.model_copy(update={"source": source})
     write_record(path, evaluation)
     return evaluation

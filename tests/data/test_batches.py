@@ -11,12 +11,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nanogpt.artifacts.records.base import write_record
 from nanogpt.config.schema import Corpus, Dataset, EvalSettings, ModelSettings
 from nanogpt.data.batches import batch, check_block_size, load, windows
 from nanogpt.data.preparing import prepare
 from nanogpt.data.tokenizers import ByteTokenizer
 from nanogpt.errors import UserError
-from nanogpt.files.atomic import write_json
 from nanogpt.model.gpt import GPT
 from nanogpt.model.losses import windows_loss
 
@@ -66,6 +66,33 @@ def test_a_damaged_meta_json_is_named(dataset, content):
     (dataset / "meta.json").write_bytes(content.encode("utf-8", "surrogateescape"))
     with pytest.raises(UserError, match=r"meta\.json"):
         load(dataset)
+
+
+@pytest.mark.parametrize(
+    ("damage", "flaw"),
+    [
+        ({"dtype": "int8"}, r"`dtype` should be 'uint16' or 'uint32'"),
+        ({"vocab_size": 0}, "`vocab_size` should be greater than 0"),
+        ({"train": {}}, r"`train\.n_tokens` is missing"),
+        ({"val": 3}, "`val` "),
+        ({"files": [{"path": "text.txt"}]}, r"`files\.0\.sha256` is missing"),
+    ],
+    ids=str,
+)
+def test_a_wrong_field_of_meta_json_is_named_in_one_line(dataset, damage, flaw):
+    path = dataset / "meta.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **damage}))
+    with pytest.raises(
+        UserError, match=rf"meta\.json: damaged: {flaw}.*; make the dataset"
+    ) as error:
+        load(dataset)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_dataset_of_the_first_format_is_read():
+    files = load(ROOT / "tests/fixtures/format_1/dataset")
+    assert files.meta.train.n_tokens == len(files.train) == 5400
+    assert files.meta.source.val_bits_per_byte == pytest.approx(1.021, abs=1e-3)
 
 
 @pytest.mark.parametrize("name", ["train.bin", "val.bin"])
@@ -292,8 +319,12 @@ def test_batches_of_a_large_file_take_no_memory_of_the_process(tmp_path):
         with open(tmp_path / f"{name}.bin", "wb") as file:
             file.truncate(2 * count)  # zeros that take no space on the disk
     ByteTokenizer().save(tmp_path / "tokenizer.json")
-    meta = {"dtype": "uint16", "train": {"n_tokens": n_tokens}, "val": {"n_tokens": 1024}}
-    write_json(tmp_path / "meta.json", meta)
+    meta = load(prepare_text(tmp_path, "ab\n" * 20, tokenizer="byte")).meta
+    splits = {
+        name: getattr(meta, name).model_copy(update={"n_tokens": count})
+        for name, count in (("train", n_tokens), ("val", 1024))
+    }
+    write_record(tmp_path / "meta.json", meta.model_copy(update=splits))
     # A process of its own, as memory freed by other tests would hide what is taken.
     script = (
         "import sys\n"

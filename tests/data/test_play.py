@@ -11,9 +11,9 @@ from random import Random
 import numpy as np
 import pytest
 
-from nanogpt.data import play as playwright
+from nanogpt.data import play
 
-PLAY = playwright.write(100_000, 1337)
+PLAY = play.write(100_000, 1337)
 
 
 def walk(n_characters: int, seed: int) -> tuple[str, list[tuple[int, float]]]:
@@ -30,7 +30,7 @@ def walk(n_characters: int, seed: int) -> tuple[str, list[tuple[int, float]]]:
             if not part.startswith("<"):
                 text += part
                 continue
-            alternatives = playwright.GRAMMAR[part[1:-1]]
+            alternatives = play.GRAMMAR[part[1:-1]]
             total, rest = sum(alternatives.values()), draw()
             for chosen, weight in alternatives.items():  # noqa: B007
                 rest -= weight / total
@@ -45,7 +45,7 @@ def walk(n_characters: int, seed: int) -> tuple[str, list[tuple[int, float]]]:
 
 
 def test_no_head_is_a_prefix_of_another_of_the_same_nonterminal() -> None:
-    for name, alternatives in playwright.GRAMMAR.items():
+    for name, alternatives in play.GRAMMAR.items():
         # Sorted, a prefix would stand directly before a word that it begins.
         heads = sorted(template.split("<")[0] for template in alternatives)
         for head, following in pairwise(heads):
@@ -54,41 +54,41 @@ def test_no_head_is_a_prefix_of_another_of_the_same_nonterminal() -> None:
 
 def test_every_weight_is_positive_and_every_nonterminal_is_defined_and_used() -> None:
     used = {"scene"}
-    for alternatives in playwright.GRAMMAR.values():
+    for alternatives in play.GRAMMAR.values():
         assert alternatives
         assert all(weight > 0 for weight in alternatives.values())
         for template in alternatives:
             used.update(re.findall("<(.*?)>", template))
-    assert used == set(playwright.GRAMMAR)
+    assert used == set(play.GRAMMAR)
 
 
 @pytest.mark.parametrize("n_characters", [0, 1, 2, 255, 256, 10_001])
 def test_the_length_is_exact(n_characters: int) -> None:
-    assert len(playwright.write(n_characters, 7)) == n_characters
+    assert len(play.write(n_characters, 7)) == n_characters
 
 
 def test_a_longer_play_continues_a_shorter_one() -> None:
     for n_characters in (0, 1, 50, 4_321, 99_999):
-        assert playwright.write(n_characters, 1337) == PLAY[:n_characters]
+        assert play.write(n_characters, 1337) == PLAY[:n_characters]
 
 
 def test_a_seed_gives_the_same_play_everywhere_and_another_seed_another_one() -> None:
-    digest = hashlib.sha256(playwright.write(10_000, 1337).encode("ascii")).hexdigest()
+    digest = hashlib.sha256(play.write(10_000, 1337).encode("ascii")).hexdigest()
     assert digest == "1fcaa07bc602382b78810310cf85f2481aedf1e8e5b40fa54c602f6c24c0ee79"
-    assert playwright.write(10_000, 1338) != PLAY[:10_000]
+    assert play.write(10_000, 1338) != PLAY[:10_000]
 
 
 def test_a_negative_length_or_seed_is_refused() -> None:
     with pytest.raises(ValueError, match="-1"):
-        playwright.write(-1, 0)
+        play.write(-1, 0)
     # Random would quietly take its absolute value, and two seeds would give one play.
     with pytest.raises(ValueError, match="-2"):
-        playwright.write(10, -2)
+        play.write(10, -2)
 
 
 def test_surprisal_sums_to_the_log_probability_of_the_choices_made() -> None:
     text, choices = walk(20_000, 3)
-    bits = playwright.surprisal(text)
+    bits = play.surprisal(text)
     assert bits.shape == (len(text),)
     assert bits.dtype == np.float64
     assert bits.min() >= 0
@@ -102,13 +102,13 @@ def test_surprisal_sums_to_the_log_probability_of_the_choices_made() -> None:
 
 def test_the_writer_makes_the_choices_that_the_probabilities_describe() -> None:
     text, _ = walk(20_000, 3)
-    assert playwright.write(20_000, 3) == text[:20_000]
+    assert play.write(20_000, 3) == text[:20_000]
 
 
 def test_surprisal_of_a_cut_text_is_the_beginning_of_that_of_the_longer_one() -> None:
-    whole = playwright.surprisal(PLAY[:3_000])
+    whole = play.surprisal(PLAY[:3_000])
     for end in range(0, 3_000, 7):
-        np.testing.assert_array_equal(playwright.surprisal(PLAY[:end]), whole[:end])
+        np.testing.assert_array_equal(play.surprisal(PLAY[:end]), whole[:end])
 
 
 def test_the_characters_that_can_follow_share_a_probability_of_one() -> None:
@@ -117,7 +117,7 @@ def test_the_characters_that_can_follow_share_a_probability_of_one() -> None:
         mass = 0.0
         for letter in alphabet:
             try:
-                mass += 2.0 ** -playwright.surprisal(PLAY[:end] + letter)[-1]
+                mass += 2.0 ** -play.surprisal(PLAY[:end] + letter)[-1]
             except ValueError:
                 continue
         assert mass == pytest.approx(1.0, abs=1e-12), f"after {PLAY[max(0, end - 30) : end]!r}"
@@ -125,7 +125,7 @@ def test_the_characters_that_can_follow_share_a_probability_of_one() -> None:
 
 def test_what_is_written_has_the_entropy_of_the_source() -> None:
     # Two halves of a long text agree, so a part kept for validation has the entropy of the rest.
-    bits = playwright.surprisal(PLAY)
+    bits = play.surprisal(PLAY)
     first, second = bits[:50_000].mean(), bits[50_000:].mean()
     assert first == pytest.approx(second, rel=0.05)
     assert 0.5 < bits.mean() < 1.5
@@ -135,13 +135,13 @@ def test_what_is_written_has_the_entropy_of_the_source() -> None:
 def test_a_foreign_character_is_refused_with_its_offset(offset: int) -> None:
     text = PLAY[:offset] + "#" + PLAY[offset + 1 : 3_000]
     with pytest.raises(ValueError, match=rf"offset {offset} has '#', not ") as refusal:
-        playwright.surprisal(text)
+        play.surprisal(text)
     assert "\n" not in str(refusal.value)
     assert repr(PLAY[offset]) in str(refusal.value)
 
 
 def test_an_empty_text_costs_nothing() -> None:
-    assert playwright.surprisal("").shape == (0,)
+    assert play.surprisal("").shape == (0,)
 
 
 def test_the_text_is_clean_english() -> None:

@@ -18,18 +18,18 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nanogpt.artifacts.records.base import read_record, write_record
+from nanogpt.artifacts.records.groups import GroupCounts, Plan
 from nanogpt.config.loading import load as load_config
 from nanogpt.config.schema import Corpus, Dataset
-from nanogpt.data import encodings
-from nanogpt.data import play as playwright
-from nanogpt.data import preparing as prepare_module
+from nanogpt.data import encodings, pieces, play, streams
 from nanogpt.data.batches import load
 from nanogpt.data.byte_pairs import gpt2_tokenizer, train_byte_pairs
-from nanogpt.data.preparing import count, encode, merge, prepare
+from nanogpt.data.pieces import Group
+from nanogpt.data.preparing import count, encode, plan_dataset, prepare
 from nanogpt.data.saved_tokenizers import load_tokenizer
 from nanogpt.data.tokenizers import ByteTokenizer, char_tokenizer
 from nanogpt.errors import UserError
-from nanogpt.files.atomic import read_json, write_json
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -138,24 +138,18 @@ def prepare_by_groups(groups, directory, given=None, threads=1, **dataset):
     paths = [path for group in groups for path in group]
     corpus, dataset = Corpus(files=list(map(str, paths))), Dataset(**dataset)
     jobs = directory / "groups"
-    for number, group in enumerate(groups):
-        write_json(jobs / str(number) / "counts.json", count(group, corpus, threads))
-    counts = [read_json(jobs / str(number) / "counts.json") for number in range(len(groups))]
-    plan, tokenizer = merge(counts, corpus, dataset, given, threads)
-    write_json(jobs / "plan.json", plan)
+    directories = [jobs / str(number) for number in range(len(groups))]
+    for group, place in zip(groups, directories, strict=True):
+        write_record(place / "counts.json", count(group, corpus, threads))
+    counts = [read_record(place / "counts.json", GroupCounts) for place in directories]
+    plan, tokenizer = plan_dataset(counts, corpus, dataset, given, threads)
+    write_record(jobs / "plan.json", plan)
     tokenizer.save(jobs / "tokenizer.json")
-    for number in range(len(groups)):
-        totals = encode(
-            counts[number],
-            read_json(jobs / "plan.json"),
-            number,
-            load_tokenizer(jobs / "tokenizer.json"),
-            corpus,
-            dataset,
-            jobs / str(number),
-            threads,
-        )
-        write_json(jobs / str(number) / "totals.json", totals)
+    for number, place in enumerate(directories):
+        plan = read_record(jobs / "plan.json", Plan)
+        tokenizer = load_tokenizer(jobs / "tokenizer.json")
+        group = Group(counts[number], plan, number, corpus, dataset)
+        write_record(place / "totals.json", encode(group, tokenizer, place, threads))
     made = directory / "made"
     prepare(paths, corpus, dataset, made, plan_file=jobs / "plan.json")
     return made
@@ -255,7 +249,7 @@ def test_each_tokenizer_gives_back_the_splits(tmp_path, tokenizer, given_file):
     cut = int(len(text) * 0.9)
     assert files.tokenizer.decode(files.train) == text[:cut]
     assert files.tokenizer.decode(files.val) == text[cut:]
-    assert files.meta["vocab_size"] == files.tokenizer.vocab_size
+    assert files.meta.vocab_size == files.tokenizer.vocab_size
     kinds = {"char": len(set(text)), "byte": 256, "bpe": 400, "gpt2": 50257}
     assert files.tokenizer.vocab_size == kinds[tokenizer]
 
@@ -289,20 +283,21 @@ def test_fewer_byte_pairs_than_asked_for_are_told(tmp_path, caplog):
 
 
 def test_the_builtin_play_has_the_entropy_of_what_evaluation_predicts(tmp_path):
-    corpus = Corpus(builtin="playwright", n_characters=5000, seed=7)
-    text = playwright.write(5000, 7)
+    corpus = Corpus(builtin="play", n_characters=5000, seed=7)
+    text = play.write(5000, 7)
     (tmp_path / "input.txt").write_text(text)
     prepare([tmp_path / "input.txt"], corpus, Dataset(), tmp_path / "made")
     # Bits of the whole text less those of what is known before the first prediction.
     known = text[: int(5000 * 0.9) + 1]
-    bits = playwright.surprisal(text).sum() - playwright.surprisal(known).sum()
-    found = load(tmp_path / "made").meta["source"]["val_bits_per_byte"]
+    bits = play.surprisal(text).sum() - play.surprisal(known).sum()
+    found = load(tmp_path / "made").meta.source.val_bits_per_byte
     assert found == pytest.approx(bits / (5000 - len(known)), rel=1e-9)
     assert 0.1 < found < 5
 
 
 def test_no_entropy_is_claimed_for_a_text_of_the_user(tmp_path):
-    assert "source" not in load(prepare_text(tmp_path, TEXT)).meta
+    assert load(prepare_text(tmp_path, TEXT)).meta.source is None
+    assert "source" not in json.loads((tmp_path / "dataset/meta.json").read_text())
 
 
 # --- The real text --------------------------------------------------------------------------
@@ -315,9 +310,9 @@ def test_tiny_shakespeare_has_nanogpts_token_files(tmp_path):
     corpus, dataset = config.corpora["shakespeare"], config.datasets["shakespeare_char"]
     prepare([PLAY_FILE], corpus, dataset, tmp_path)
     files = load(tmp_path)
-    assert files.meta["vocab_size"] == files.tokenizer.vocab_size == 65
-    assert len(files.train) == files.meta["train"]["n_tokens"] == 1_003_854
-    assert len(files.val) == files.meta["val"]["n_tokens"] == 111_540
+    assert files.meta.vocab_size == files.tokenizer.vocab_size == 65
+    assert len(files.train) == files.meta.train.n_tokens == 1_003_854
+    assert len(files.val) == files.meta.val.n_tokens == 111_540
     text = PLAY_FILE.read_bytes().decode("ascii")
     id_of = {symbol: number for number, symbol in enumerate(sorted(set(text)))}
     ids = np.array([id_of[c] for c in text], dtype=np.uint16)
@@ -366,7 +361,7 @@ def test_the_files_of_a_corpus_may_be_in_different_encodings(tmp_path):
         paths += write_texts(tmp_path / str(number), [text], encoding)
     made = prepare_files(paths, tmp_path / "made")
     assert tokens_of(made) == tokens_of(wanted)
-    decided = [file["encoding"] for file in load(made).meta["files"]]
+    decided = [file.encoding for file in load(made).meta.files]
     # All that is in Latin-1 here is the same in cp1252.
     assert decided[:5] == ["utf-8", "utf-8-sig", "utf-16", "cp1252", "cp1252"]
     assert decided[8] == "koi8-r"
@@ -417,7 +412,7 @@ def test_a_single_document_has_nothing_after_it(tmp_path, tokenizer, kind, given
     files = load(prepare_files([path], tmp_path / "made", **options))
     whole = files.tokenizer.decode(files.train) + files.tokenizer.decode(files.val)
     assert whole == TEXT
-    assert files.meta["train"]["n_documents"] + files.meta["val"]["n_documents"] == 1
+    assert files.meta.train.n_documents + files.meta.val.n_documents == 1
 
 
 def test_the_separator_is_in_the_vocabulary_only_where_there_are_several_documents(tmp_path):
@@ -455,8 +450,8 @@ def test_a_split_by_position_cuts_at_one_character_across_files_and_groups(
     # A document that ends where the text is cut has its separator with it.
     assert train + val == "".join(f"{text}\x1e" for text in texts)
     assert not val.startswith("\x1e")
-    assert files.meta["train"]["n_characters"] == cut
-    assert files.meta["val"]["n_characters"] == len(whole) - cut
+    assert files.meta.train.n_characters == cut
+    assert files.meta.val.n_characters == len(whole) - cut
 
 
 @pytest.mark.parametrize(("n_documents", "split"), [(99, "position"), (100, "document")])
@@ -464,7 +459,7 @@ def test_auto_splits_by_document_from_a_hundred_documents_on(tmp_path, n_documen
     texts = made_up(n_documents)
     paths = write_texts(tmp_path / "texts", texts)
     auto = prepare_files(paths, tmp_path / "auto")
-    assert load(auto).meta["split"] == split
+    assert load(auto).meta.split == split
     assert contents(auto) == contents(prepare_files(paths, tmp_path / "named", split=split))
     rows = tmp_path / "rows.jsonl"
     rows.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
@@ -479,8 +474,8 @@ def test_by_document_each_is_whole_in_one_split_and_in_its_order(tmp_path):
     assert sorted(train + val) == sorted(texts)
     assert train == [text for text in texts if text in set(train)]
     assert val == [text for text in texts if text in set(val)]
-    assert load(made).meta["train"]["n_documents"] == len(train)
-    assert load(made).meta["val"]["n_documents"] == len(val) > 0
+    assert load(made).meta.train.n_documents == len(train)
+    assert load(made).meta.val.n_documents == len(val) > 0
 
 
 def test_more_documents_move_none_to_the_other_split(tmp_path):
@@ -506,9 +501,9 @@ def test_the_share_of_documents_held_out_is_near_the_one_asked_for(tmp_path, val
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     meta = load(prepare_files([path], tmp_path / "made", val_ratio=val_ratio)).meta
-    assert meta["train"]["n_documents"] + meta["val"]["n_documents"] == 3000
+    assert meta.train.n_documents + meta.val.n_documents == 3000
     deviation = math.sqrt(3000 * val_ratio * (1 - val_ratio))
-    assert abs(meta["val"]["n_documents"] - 3000 * val_ratio) < 4 * deviation
+    assert abs(meta.val.n_documents - 3000 * val_ratio) < 4 * deviation
 
 
 def write_rows(path, texts):
@@ -556,7 +551,7 @@ def test_a_table_of_one_row_is_in_the_split_of_the_same_text_as_a_file(tmp_path)
         rows.append(tmp_path / f"{number}.jsonl")
         write_rows(rows[-1], [text])
     wanted = prepare_files(write_texts(tmp_path / "texts", texts), tmp_path / "wanted")
-    assert load(wanted).meta["split"] == "document"
+    assert load(wanted).meta.split == "document"
     assert tokens_of(prepare_files(rows, tmp_path / "rows")) == tokens_of(wanted)
 
 
@@ -570,8 +565,8 @@ def test_parquet_files_of_web_pages_become_gpt2_s_tokens(tmp_path, given_file, r
     options = {"tokenizer": "gpt2", "val_ratio": 0.0005, "split": "document", "threads": 2}
     files = load(prepare_files(paths, tmp_path / "made", given_file("gpt2"), **options))
     assert files.train.dtype == np.uint16
-    assert 1 <= files.meta["val"]["n_documents"] <= 14
-    assert files.meta["train"]["n_documents"] + files.meta["val"]["n_documents"] == 9000
+    assert 1 <= files.meta.val.n_documents <= 14
+    assert files.meta.train.n_documents + files.meta.val.n_documents == 9000
 
     def split_up(tokens):
         ends = np.flatnonzero(tokens == 50256)
@@ -597,7 +592,7 @@ def test_where_pieces_and_batches_are_cut_changes_no_byte(
     options = {"tokenizer": tokenizer, "vocab_size": 300, "given": given_file(tokenizer)}
     wanted = contents(prepare_files(paths, tmp_path / "wanted", **options))
     monkeypatch.setattr(encodings, "PIECE", piece)
-    monkeypatch.setattr(prepare_module, "BATCH", 2 * piece)
+    monkeypatch.setattr(streams, "BATCH", 2 * piece)
     assert contents(prepare_files(paths, tmp_path / "made", threads=2, **options)) == wanted
 
 
@@ -622,7 +617,7 @@ def test_any_texts_come_back_whatever_the_pieces(
     options = {"tokenizer": tokenizer, "val_ratio": val_ratio, "separator": "\x1e"}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(encodings, "PIECE", piece)
-        patch.setattr(prepare_module, "BATCH", piece)
+        patch.setattr(streams, "BATCH", piece)
         files = load(prepare_files(paths, root / "made", **options))
     data = files.tokenizer.to_bytes(files.train) + files.tokenizer.to_bytes(files.val)
     assert data.decode() == "".join(f"{text}\x1e" for text in texts)
@@ -692,49 +687,49 @@ def test_meta_counts_what_is_in_the_files_and_in_the_splits(tmp_path, tokenizer,
     made = prepare_files(paths, tmp_path / "made", given_file(tokenizer), **options)
     files = load(made)
     meta = files.meta
-    assert meta["tokenizer"] == tokenizer
-    assert meta["split"] == split
-    assert meta["dtype"] == "uint16"
-    assert meta["vocab_size"] == files.tokenizer.vocab_size
+    assert meta.tokenizer == tokenizer
+    assert meta.split == split
+    assert meta.dtype == "uint16"
+    assert meta.vocab_size == files.tokenizer.vocab_size
     totals = {
         "n_documents": len(texts),
         "n_characters": sum(map(len, texts)),
         "n_bytes": sum(len(text.encode()) for text in texts),
     }
     for name, total in totals.items():
-        assert meta["train"][name] + meta["val"][name] == total
-        assert sum(file[name] for file in meta["files"]) == total
+        assert getattr(meta.train, name) + getattr(meta.val, name) == total
+        assert sum(getattr(file, name) for file in meta.files) == total
     for name in ("train", "val"):
         tokens = getattr(files, name)
-        counted = meta[name]
-        assert counted["n_tokens"] == len(tokens)
-        separators = 2 * counted["n_documents"] if tokenizer in ("char", "byte") else 0
-        assert files.tokenizer.token_bytes[tokens].sum() == counted["n_bytes"] + separators
+        counts = getattr(meta, name)
+        assert counts.n_tokens == len(tokens)
+        separators = 2 * counts.n_documents if tokenizer in ("char", "byte") else 0
+        assert files.tokenizer.token_bytes[tokens].sum() == counts.n_bytes + separators
         if tokenizer == "char":
-            assert counted["n_tokens"] == counted["n_characters"] + separators
-    first = meta["files"][0]
-    assert first["path"] == str(paths[0])
-    assert first["n_documents"] == 1
-    assert first["n_characters"] == len(texts[0])
-    assert first["n_bytes"] == len(texts[0].encode())
+            assert counts.n_tokens == counts.n_characters + separators
+    first = meta.files[0]
+    assert first.path == str(paths[0])
+    assert first.n_documents == 1
+    assert first.n_characters == len(texts[0])
+    assert first.n_bytes == len(texts[0].encode())
 
 
 def test_meta_has_the_digests_of_all_files(tmp_path):
     paths = write_texts(tmp_path / "texts", made_up(5))
     made = prepare_files(paths, tmp_path / "made")
     meta = load(made).meta
-    assert [(file["path"], file["sha256"]) for file in meta["files"]] == [
+    assert [(file.path, file.sha256) for file in meta.files] == [
         (str(path), sha256(path)) for path in paths
     ]
-    assert meta["tokenizer_sha256"] == sha256(made / "tokenizer.json")
-    assert meta["train"]["sha256"] == sha256(made / "train.bin")
-    assert meta["val"]["sha256"] == sha256(made / "val.bin")
+    assert meta.tokenizer_sha256 == sha256(made / "tokenizer.json")
+    assert meta.train.sha256 == sha256(made / "train.bin")
+    assert meta.val.sha256 == sha256(made / "val.bin")
 
 
 def test_meta_says_by_its_python_name_which_encoding_was_read(tmp_path):
     path = write_texts(tmp_path / "texts", [FRENCH], "latin-1")
     made = prepare_files(path, tmp_path / "made", corpus={"encoding": "Latin-1"})
-    assert load(made).meta["files"][0]["encoding"] == "iso8859-1"
+    assert load(made).meta.files[0].encoding == "iso8859-1"
 
 
 def test_the_same_text_gives_the_same_bytes_again(tmp_path):
@@ -755,8 +750,8 @@ def test_a_tokenizer_of_another_dataset_is_taken_as_it_is(tmp_path):
     files = load(other)
     text = numbered(RUSSIAN)
     assert files.tokenizer.decode(files.train) == text[: int(len(text) * 0.9)]
-    assert files.meta["tokenizer"] == "one"
-    assert files.meta["tokenizer_sha256"] == sha256(given)
+    assert files.meta.tokenizer == "one"
+    assert files.meta.tokenizer_sha256 == sha256(given)
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -843,7 +838,7 @@ def test_a_wrong_digest_is_told_with_both(tmp_path):
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_a_long_text_without_a_blank_is_refused_by_byte_pairs(tmp_path, monkeypatch, split):
     monkeypatch.setattr(encodings, "PIECE", 50)
-    monkeypatch.setattr(prepare_module, "LONGEST_UNCUT", 100)
+    monkeypatch.setattr(pieces, "LONGEST_UNCUT", 100)
     words, letters = "some words " * 100, "x" * 160
     text = letters + words * 20 if split == "train" else words * 20 + letters
     message = r"without a blank, .*from '.*xxxx.*'.* on; add line breaks, or .*`tokenizer: char`"
@@ -859,7 +854,7 @@ def test_a_long_text_without_a_blank_is_refused_by_byte_pairs(tmp_path, monkeypa
 
 @pytest.mark.parametrize("tokenizer", ["char", "byte"])
 def test_characters_and_bytes_need_no_blank(tmp_path, monkeypatch, tokenizer):
-    monkeypatch.setattr(prepare_module, "LONGEST_UNCUT", 100)
+    monkeypatch.setattr(pieces, "LONGEST_UNCUT", 100)
     files = load(prepare_text(tmp_path, "x" * 5000, tokenizer=tokenizer))
     assert len(files.train) == 4500
 
@@ -867,7 +862,7 @@ def test_characters_and_bytes_need_no_blank(tmp_path, monkeypatch, tokenizer):
 @pytest.mark.parametrize("text", ["雨が降る。風が吹く、" * 200, "a b" * 700, "line\n" * 500])
 def test_sentences_words_and_lines_can_be_cut(tmp_path, monkeypatch, text):
     monkeypatch.setattr(encodings, "PIECE", 50)
-    monkeypatch.setattr(prepare_module, "LONGEST_UNCUT", 200)
+    monkeypatch.setattr(pieces, "LONGEST_UNCUT", 200)
     files = load(prepare_text(tmp_path, text, tokenizer="bpe"))
     assert files.tokenizer.decode(files.train) == text[: int(len(text) * 0.9)]
 
@@ -886,8 +881,8 @@ FAILURES = {
 def test_an_error_leaves_the_old_dataset_whole_and_nothing_else(
     tmp_path, monkeypatch, failure, threads
 ):
-    monkeypatch.setattr(prepare_module, "LONGEST_UNCUT", 1000)
-    monkeypatch.setattr(prepare_module, "BATCH", 500)
+    monkeypatch.setattr(pieces, "LONGEST_UNCUT", 1000)
+    monkeypatch.setattr(streams, "BATCH", 500)
     corpus, dataset, tail, message = FAILURES[failure]
     made = prepare_text(tmp_path, "older text\n" * 100)
     before = contents(made)

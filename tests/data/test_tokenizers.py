@@ -14,9 +14,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from nanogpt.data import byte_pairs
-from nanogpt.data import preparing as prepare
 from nanogpt.data.byte_pairs import BytePairTokenizer, gpt2_tokenizer, train_byte_pairs
-from nanogpt.data.preparing import Piece
+from nanogpt.data.pieces import Piece
+from nanogpt.data.pieces import recut as recut_pieces
 from nanogpt.data.saved_tokenizers import load_tokenizer
 from nanogpt.data.tokenizers import (
     ByteTokenizer,
@@ -143,7 +143,7 @@ def test_pieces_cut_anywhere_give_the_tokens_of_the_whole(of_kind, kind):
             Piece("train", text[start:end], False, "a.txt")
             for start, end in itertools.pairwise(places)
         ]
-        recut = list(prepare._recut([*pieces, Piece("train", "", True, "a.txt")], tokenizer.cut))
+        recut = list(recut_pieces([*pieces, Piece("train", "", True, "a.txt")], tokenizer.cut))
         assert "".join(piece.text for piece in recut) == text
         assert [piece.ends_document for piece in recut] == [False] * (len(recut) - 1) + [True]
         parts = [piece.text for piece in recut]
@@ -454,7 +454,7 @@ def test_training_is_the_same_wherever_the_text_is_cut_between_words(pairs):
             Piece("train", SMALL_TEXT[start:end], False, "a.txt")
             for start, end in itertools.pairwise(places)
         ]
-        recut = prepare._recut([*pieces, Piece("train", "", True, "a.txt")], pairs.cut)
+        recut = recut_pieces([*pieces, Piece("train", "", True, "a.txt")], pairs.cut)
         assert train_byte_pairs((piece.text for piece in recut), 350, 1) == pairs
 
     check()

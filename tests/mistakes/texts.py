@@ -9,7 +9,8 @@ import pyarrow
 from pyarrow import parquet
 
 from nanogpt.config.schema import Corpus, Dataset
-from nanogpt.data.preparing import count, encode, merge
+from nanogpt.data.pieces import Group
+from nanogpt.data.preparing import count, encode, plan_dataset
 from tests.mistakes.base import TEXT, Mistake, code, workflow, write_files
 from tests.mistakes.materials import BOOK, prepare_book
 
@@ -56,9 +57,9 @@ def edit_while_prepared() -> None:
     write_files({"book.txt": TEXT})
     corpus, dataset = Corpus(files=["book.txt"]), Dataset()
     counts = count([Path("book.txt")], corpus)
-    plan, tokenizer = merge([counts], corpus, dataset)
+    plan, tokenizer = plan_dataset([counts], corpus, dataset)
     write_files({"book.txt": TEXT + TEXT})
-    encode(counts, plan, 0, tokenizer, corpus, dataset, BOOK)
+    encode(Group(counts, plan, 0, corpus, dataset), tokenizer, BOOK)
 
 
 TEXTS = [

@@ -67,7 +67,7 @@ def test_longer_contexts_tell_more_of_the_play_and_none_more_than_its_source_kno
     losses = [order.loss for order in orders]
     assert losses == sorted(losses, reverse=True)
     assert losses[4] < 0.3 * losses[0]
-    assert orders[4].bits_per_byte > load(play).meta["source"]["val_bits_per_byte"]
+    assert orders[4].bits_per_byte > load(play).meta.source.val_bits_per_byte
 
 
 def test_only_the_last_tokens_of_a_long_text_are_counted(play, tmp_path, monkeypatch):

@@ -133,7 +133,7 @@ def test_losses_are_those_of_the_golden_curve(trained, play):
     meant, golden_loss.json is to hold this run's `metrics` again, without times.
     """
     stored = json.loads(GOLDEN.read_text())
-    assert load(play).meta["files"][0]["sha256"] == stored["text_sha256"], "the play is another one"
+    assert load(play).meta.files[0].sha256 == stored["text_sha256"], "the play is another one"
     golden = stored["metrics"]
     metrics = without_times(trained.metrics)
     assert [line.keys() for line in metrics] == [line.keys() for line in golden]
@@ -263,7 +263,7 @@ def test_a_split_shorter_than_a_window_is_refused_before_anything_is_written(
     training, write_dataset, tiny, val_ratio, split
 ):
     dataset = write_dataset("to be or not to be, that " * 8, val_ratio=val_ratio)
-    n_tokens = load(dataset).meta[split]["n_tokens"]
+    n_tokens = getattr(load(dataset).meta, split).n_tokens
     assert 18 < n_tokens < 22
     with pytest.raises(UserError) as error:
         training.run(dataset, tiny.model_copy(update={"block_size": n_tokens}))
@@ -277,7 +277,7 @@ def test_a_split_shorter_than_a_window_is_refused_before_anything_is_written(
 
 def test_a_split_of_one_window_and_its_last_target_is_enough(training, write_dataset, tiny):
     dataset = write_dataset("to be or not to be, that " * 8)
-    n_tokens = load(dataset).meta["val"]["n_tokens"]
+    n_tokens = load(dataset).meta.val.n_tokens
     training.run(dataset, tiny.model_copy(update={"block_size": n_tokens - 1}), max_iters=2)
     assert training.metrics[-1]["step"] == 2
 

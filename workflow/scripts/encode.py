@@ -1,26 +1,24 @@
-"""Rule encode: a group of a corpus' files in, their tokens out."""
+"""Rule encode: a group of a corpus's files in, their tokens out."""
 
 from pathlib import Path
 
+from nanogpt.artifacts.records.base import read_record, write_record
+from nanogpt.artifacts.records.groups import GroupCounts, Plan
 from nanogpt.artifacts.stages import logged, say
 from nanogpt.config.loading import find_texts, load
 from nanogpt.config.resolving import find_dataset
+from nanogpt.data.pieces import Group
 from nanogpt.data.preparing import encode
 from nanogpt.data.saved_tokenizers import load_tokenizer
-from nanogpt.files.atomic import read_json, write_json
 
 with logged(snakemake, "encode"):
-    name = snakemake.wildcards.dataset
-    corpus, dataset = find_dataset(load(snakemake.config, find_texts()), name)
-    totals = encode(
-        read_json(snakemake.input.counts),
-        read_json(snakemake.input.plan),
-        int(snakemake.wildcards.group),
-        load_tokenizer(snakemake.input.tokenizer),
-        corpus,
-        dataset,
-        Path(snakemake.output.totals).parent,
-        snakemake.threads,
-    )
-    write_json(snakemake.output.totals, totals)
-    say(f"encode {name}: " + ", ".join(f"{n['n_tokens']:,} of {s}" for s, n in totals.items()))
+    name, number = snakemake.wildcards.dataset, int(snakemake.wildcards.group)
+    counts = read_record(Path(snakemake.input.counts), GroupCounts)
+    plan = read_record(Path(snakemake.input.plan), Plan)
+    config = load(snakemake.config, find_texts())
+    group = Group(counts, plan, number, *find_dataset(config, name))
+    tokenizer = load_tokenizer(snakemake.input.tokenizer)
+    totals_file = Path(snakemake.output.totals)
+    totals = encode(group, tokenizer, totals_file.parent, snakemake.threads)
+    write_record(totals_file, totals)
+    say(f"encode {name}: {totals.train.n_tokens:,} of train, {totals.val.n_tokens:,} of val")

@@ -1,4 +1,4 @@
-"""Rule prepare: a corpus in, or what the jobs of its groups made of it, token files out."""
+"""Rule prepare: a corpus in, or what the jobs of its groups left, token files out."""
 
 from pathlib import Path
 

@@ -36,13 +36,13 @@ class FileMeta(Record):
 
 
 class DatasetMeta(Record):
-    """meta.json of a dataset. dtype: of the token files."""
+    """meta.json of a dataset. dtype: of the token files. source: of a built-in corpus only."""
 
     tokenizer: str
     vocab_size: PositiveInt
     dtype: Literal["uint16", "uint32"]
     split: Literal["position", "document"]
-    tokenizer_sha256: str
+    tokenizer_sha256: str | None = None  # which no stage reads
     train: SplitMeta
     val: SplitMeta
     source: SourceMeta | None = None

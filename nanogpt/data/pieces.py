@@ -1,0 +1,100 @@
+"""The documents of a dataset in pieces: each in its split, and cut where tokens can end."""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from nanogpt.artifacts.records.groups import GroupCounts, Plan
+from nanogpt.config.schema import Corpus, Dataset
+from nanogpt.data.encodings import OnBytesRead
+from nanogpt.data.formats import read_documents
+from nanogpt.errors import UserError
+
+# Characters without a place where byte pairs can be cut, which must be held and joined as one.
+LONGEST_UNCUT = 1 << 22
+
+
+class Piece(NamedTuple):
+    """A part of a document, the split that it belongs to, and its file, for messages."""
+
+    split: str
+    text: str
+    ends_document: bool
+    path: str
+
+
+@dataclass(frozen=True)
+class Group:
+    """A group of a corpus's files, with the plan of the dataset that they become.
+
+    counts: what the first pass found in these files. number: of the group in the plan.
+    """
+
+    counts: GroupCounts
+    plan: Plan
+    number: int
+    corpus: Corpus
+    dataset: Dataset
+
+    @property
+    def paths(self) -> list[Path]:
+        """Its files, in order."""
+        return [Path(file.path) for file in self.counts.files]
+
+
+def read_pieces(group: Group, progress: OnBytesRead) -> Iterator[Piece]:
+    """The documents of a group in pieces, each in its split."""
+    plan = group.plan
+    position = plan.starts[group.number]
+    for file in group.counts.files:
+        documents = read_documents(Path(file.path), group.corpus, file.encoding, progress)
+        for text, ends_document in documents:
+            if plan.split == "document":
+                # A file of several documents gives each as one piece.
+                split = _split_of(file.hash or _hash(text), group.dataset.val_ratio)
+                yield Piece(split, text, ends_document, file.path)
+                continue
+            n_train = min(max(0, plan.n_train - position), len(text))
+            position += len(text)
+            if n_train == len(text) and position <= plan.n_train:
+                yield Piece("train", text, ends_document, file.path)
+                continue
+            if n_train:
+                yield Piece("train", text[:n_train], False, file.path)
+            yield Piece("val", text[n_train:], ends_document, file.path)
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+
+
+def _split_of(text_hash: str, val_ratio: float) -> str:
+    """The split of a document: by its text alone, so that other documents don't move it."""
+    return "val" if int(text_hash, 16) < val_ratio * 2**256 else "train"
+
+
+def recut(pieces: Iterable[Piece], cut: Callable[[str], int]) -> Iterator[Piece]:
+    """The same text in pieces that can be encoded one by one: cut where `cut` says.
+
+    Errors: UserError for a text that goes on too long without a place to cut it.
+    """
+    rest = Piece("", "", True, "")  # what may still be joined to the next piece
+    for piece in pieces:
+        if piece.split != rest.split and rest.text:
+            yield rest
+            rest = rest._replace(text="")
+        text = rest.text + piece.text
+        end = len(text) if piece.ends_document else cut(text)
+        if end or piece.ends_document:
+            yield piece._replace(text=text[:end])
+        rest = piece._replace(text=text[end:], ends_document=False)
+        if len(rest.text) > LONGEST_UNCUT:
+            raise UserError(
+                f"{piece.path}: {len(rest.text):,} characters without a blank, where byte pairs "
+                f"could be cut, from {rest.text[:20]!r} on; add line breaks, or take "
+                "`tokenizer: char` or `byte`"
+            )
+    if rest.text:
+        yield rest
