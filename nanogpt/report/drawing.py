@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from nanogpt.report.formats import three_digits
 
-INK = "#010203"  # stands for currentColor, which matplotlib does not know
-
+INK = "#010203"  # stands for currentColor, which matplotlib doesn't know
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "axes.spines.top": False,
@@ -30,9 +29,7 @@ STYLE: dict[Any, Any] = {
         ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK
     ),
 }
-
 WIDTH = 7.2  # inches
-
 LONGEST_LABEL = 36  # characters
 
 
@@ -84,3 +81,13 @@ def to_svg(figure: Figure) -> str:
     metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     figure.savefig(buffer, format="svg", transparent=True, metadata=metadata)
     return buffer.getvalue().replace(INK, "currentColor")
+
+
+def stand_alone(svg: str) -> str:
+    """A chart as a file of its own, black on white or white on black as the reader's theme has it.
+
+    Canvas and CanvasText are the theme's colours. Both are set, as a page that shows the file as a
+    picture may have no dark theme. A program that doesn't know them draws in black.
+    """
+    colours = "color-scheme: light dark; color: CanvasText; background: Canvas"
+    return svg.replace("<defs>", f"<style>:root {{ {colours} }}</style><defs>", 1)
