@@ -19,6 +19,7 @@ from nanogpt.report.markdown import render_markdown
 from nanogpt.report.run import Run
 
 TEMPLATES = Path(__file__).parent / "templates"
+TEMPLATE = "report.html"
 
 
 def write_report(runs: Sequence[Run], directory: Path) -> str:
@@ -26,15 +27,16 @@ def write_report(runs: Sequence[Run], directory: Path) -> str:
 
     The same runs give the same bytes. Returns a summary in one line.
 
-    Errors: UserError if there are no runs.
+    Errors: UserError if there are no runs, or the page's template isn't installed.
     """
     if not runs:
         raise UserError("no runs to report on; name at least one in report.runs, or train one")
+    template = _load_template()
     rows = table(runs)
     looks = choose_looks(rows)
     charts = draw_charts(runs, looks)
     content = gather_content(runs, rows, looks)
-    write_text(directory / "index.html", _render_page(content, charts))
+    write_text(directory / "index.html", _render_page(template, content, charts))
     write_text(directory / "report.md", render_markdown(content))
     _write_csv(directory / "runs.csv", rows)
     dictionary = [(column.name, column.unit, column.meaning) for column in COLUMNS]
@@ -50,7 +52,7 @@ def _write_csv(path: Path, frame: pd.DataFrame) -> None:
     write_text(path, frame.to_csv(index=False, lineterminator="\n"))
 
 
-def _render_page(content: Content, charts: Mapping[str, str]) -> str:
+def _load_template() -> jinja2.Template:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -59,10 +61,18 @@ def _render_page(content: Content, charts: Mapping[str, str]) -> str:
         keep_trailing_newline=True,
         undefined=jinja2.StrictUndefined,
     )
+    try:
+        return environment.get_template(TEMPLATE)
+    except jinja2.TemplateNotFound:
+        raise UserError(
+            f"{TEMPLATE} is missing from the installation at {TEMPLATES}; reinstall nanogpt"
+        ) from None
+
+
+def _render_page(template: jinja2.Template, content: Content, charts: Mapping[str, str]) -> str:
     # Without the XML declaration and document type, which HTML allows only at its beginning.
     drawn = {name: svg[svg.index("<svg") :] for name, svg in charts.items()}
     loss_charts = [(name, axis, drawn[f"loss_{name}"]) for name, (axis, _) in LOSS_OVER.items()]
-    template = environment.get_template("report.html")
     return template.render(
         report=content, charts=drawn, loss_charts=loss_charts, dictionary=COLUMNS
     )

@@ -1,12 +1,18 @@
 """The report shows what the runs' files say, on a page of its own, for one run or five hundred."""
 
+import os
 import re
+import shutil
+import subprocess
+import sys
 import time
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
+import nanogpt
 from nanogpt.errors import UserError
 from nanogpt.project import Project
 from nanogpt.report.charts import CHARTS
@@ -137,6 +143,32 @@ def test_a_run_without_an_evaluation_is_marked(tmp_path):
 def test_a_report_without_runs_is_an_error(tmp_path):
     with pytest.raises(UserError, match=r"report\.runs"):
         write_report([], tmp_path)
+
+
+def test_a_missing_template_is_named_in_one_line(tmp_path):
+    """In a copy of the package that lacks its templates."""
+    shutil.copytree(
+        Path(nanogpt.__file__).parent,
+        tmp_path / "nanogpt",
+        ignore=shutil.ignore_patterns("templates", "__pycache__"),
+    )
+    code = (
+        "from pathlib import Path\n"
+        "from nanogpt.report.page import write_report\n"
+        "from nanogpt.report.run import Run\n"
+        "write_report([Run('mine')], Path('report'))\n"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    templates = tmp_path / "nanogpt/report/templates"
+    message = f"report.html is missing from the installation at {templates}; reinstall nanogpt"
+    assert found.stderr.splitlines()[-1] == f"nanogpt.errors.UserError: {message}"
+    assert not (tmp_path / "report").exists()
 
 
 def test_runs_with_the_same_note_share_a_line(tmp_path):
