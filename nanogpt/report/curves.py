@@ -17,7 +17,7 @@ LABEL_POINTS = 13  # from one label's baseline to the next
 
 @dataclass(frozen=True)
 class Curve:
-    """A line of a chart, in the panel of its dataset. label: what stands at its end, if anything.
+    """A line of a chart, in the panel of its dataset. label: written at its end, if there is one.
 
     group: whose look it has; none for a reference, such as an entropy. cross: marks its end.
     """
@@ -47,7 +47,7 @@ def draw_curves(
 ) -> str:
     """Curves in a panel for each dataset, with labels at their ends.
 
-    largest: of y, by dataset: what is above it does not stretch the panel.
+    marked: whether each point has a mark. largest: by dataset, the largest y that a panel shows.
     """
     panels: dict[str, list[Curve]] = {}
     for curve in curves:

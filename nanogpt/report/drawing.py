@@ -59,7 +59,7 @@ def make_logarithmic(
 
 
 def draw_nothing(name: str, why: str) -> str:
-    """A chart that says why there is none."""
+    """A line of text instead of a chart. why: there isn't one."""
     with chart_style(name):
         figure = Figure(figsize=(WIDTH, 0.6))
         figure.text(0.01, 0.5, f"No chart: {why}.", va="center")
@@ -71,12 +71,13 @@ def chart_style(name: str) -> Iterator[None]:
     """Draw from matplotlib's own defaults: the reader's matplotlibrc would change the bytes."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        # Of its own for each chart, as several stand in one page and must not share names.
+        # Each chart has its own salt: a page holds several, whose ids must differ.
         matplotlib.rcParams.update({**STYLE, "svg.hashsalt": f"nanogpt {name}"})
         yield
 
 
 def to_svg(figure: Figure) -> str:
+    """A figure as SVG, in the colour of the text around it, without the time of day."""
     buffer = io.StringIO()
     metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     figure.savefig(buffer, format="svg", transparent=True, metadata=metadata)

@@ -20,7 +20,7 @@ def draw_position_chart(runs: Sequence[Run], looks: Mapping[str, Look]) -> str:
         seeds = [evaluation.by_position for evaluation in finished if evaluation.by_position]
         if not seeds:
             continue
-        # A bucket of positions 4 to 7 stands at 1 + their mean, as zero has no logarithm.
+        # A bucket of positions 4 to 7 is at 1 + their mean, as zero has no logarithm.
         x = np.array([1 + (bucket.first + bucket.last) / 2 for bucket in seeds[0]])
         y = np.array([[bucket.loss for bucket in buckets] for buckets in seeds]).mean(axis=0)
         label = shorten(group) if looks[group].named else ""
@@ -36,7 +36,7 @@ def draw_position_chart(runs: Sequence[Run], looks: Mapping[str, Look]) -> str:
 
 
 def draw_calibration_chart(runs: Sequence[Run], looks: Mapping[str, Look]) -> str:
-    """How often the likeliest token was right, over the probability that it was given."""
+    """How often the likeliest token was right, over the probability that the model gave it."""
     curves = []
     for group, members in grouped(runs).items():
         finished = _evaluations(members)
@@ -55,7 +55,7 @@ def draw_calibration_chart(runs: Sequence[Run], looks: Mapping[str, Look]) -> st
         curves.append(Curve(members[0].dataset, group, x, y, label))
     ends = np.array([0.0, 1.0])
     for dataset in dict.fromkeys(curve.dataset for curve in curves):
-        curves.append(Curve(dataset, None, ends, ends, "as it should be", 1.0, 1.0, (1.0, 2.0)))
+        curves.append(Curve(dataset, None, ends, ends, "ideal", 1.0, 1.0, (1.0, 2.0)))
     return draw_curves(
         "calibration",
         curves,

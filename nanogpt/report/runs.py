@@ -115,7 +115,7 @@ def _read_finished(directory: Path, notes: list[str] | None = None) -> Run:
 
 
 def _read_found(directory: Path, state: Path | None) -> Run | None:
-    """A run as it stands; None for a directory that isn't a run's. state: of its training."""
+    """A run, finished or not; None for a directory that isn't a run's. state: of its training."""
     if (directory / METRICS).exists():
         trained = _read_manifest(directory, "train")
         evaluated = _read_manifest(directory, "eval")

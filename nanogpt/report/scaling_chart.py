@@ -23,7 +23,7 @@ def draw_scaling_chart(runs: Sequence[Run], looks: Mapping[str, Look]) -> str:
     """
     families = size_families(runs)
     if not families:
-        return draw_nothing("scaling", "no two sizes of one recipe, all else equal but the seed")
+        return draw_nothing("scaling", "no two runs differ only in size and seed")
     with chart_style("scaling"):
         figure = Figure(figsize=(WIDTH, 3.1 * len(families)), layout="constrained")
         grid = figure.subplots(len(families), 2, squeeze=False, sharey="row")

@@ -35,7 +35,7 @@ def draw_speed_chart(runs: Sequence[Run], looks: Mapping[str, Look]) -> str:
     """What bench measured, a row a model by size: training, share of the machine, sampling."""
     rows = _rows(runs, looks)
     if not rows:
-        return draw_nothing("speed", "no benchmark was made")
+        return draw_nothing("speed", "no run has a benchmark")
     with chart_style("speed"):
         figure = Figure(figsize=(WIDTH, 0.6 + 0.3 * len(rows)), layout="constrained")
         panels = figure.subplots(1, len(PANELS), sharey=True)
@@ -51,7 +51,7 @@ def draw_speed_chart(runs: Sequence[Run], looks: Mapping[str, Look]) -> str:
             axes.set_yticks(range(len(rows)), [row.name for row in rows])
             axes.set_ylim(len(rows) - 0.5, -0.5)
             axes.tick_params(axis="y", length=0)
-            # The numbers stand beside the marks.
+            # The numbers are beside the marks.
             axes.set_xlim(0, 1.4 * max(values))
             axes.xaxis.set_visible(False)
             axes.spines["bottom"].set_visible(False)

@@ -110,7 +110,7 @@ def test_one_run_is_a_report(tmp_path):
     summary = write([make_run(tmp_path, "alone", val_loss=0.5)], tmp_path)
     assert summary == "1 run; 0.880 bits per byte on play"
     assert "0.5000" in (tmp_path / "report.md").read_text()
-    assert "No chart: no two sizes" in (tmp_path / "scaling.svg").read_text()
+    assert "No chart: no two runs" in (tmp_path / "scaling.svg").read_text()
 
 
 @pytest.mark.parametrize("step", [0, 50, 300])
