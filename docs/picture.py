@@ -2,7 +2,7 @@
 
     python docs/picture.py [PAGE] [PICTURE]
 
-Needs Chromium. The page is opened as on a screen of 1,280 points, and its beginning is kept.
+Needs Chromium. The picture is the top of the page, 1,280 points wide.
 """
 
 import shutil
@@ -15,7 +15,7 @@ WIDTH, HEIGHT = 1280, 2010  # points
 
 
 def main(page_file: str = "results/report/index.html", picture: str = "docs/report.png") -> None:
-    """Open the page in a headless browser, and keep what is seen of it."""
+    """Open the page in a headless browser and take a picture of its top."""
     program = shutil.which("chromium") or shutil.which("google-chrome")
     with sync_playwright() as playwright:
         arguments = ["--no-sandbox", "--disable-gpu"]

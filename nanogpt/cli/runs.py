@@ -86,7 +86,7 @@ def report(results: Path = HERE.results, output: Path = HERE.results / "report/n
     from nanogpt.report.page import write_report
     from nanogpt.report.runs import find_runs
 
-    print(f"{write_report(find_runs(results), output)}: {output / 'index.html'}")
+    print(f"{write_report(find_runs(results, HERE), output)}: {output / 'index.html'}")
 
 
 @app.command

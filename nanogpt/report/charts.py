@@ -13,13 +13,13 @@ from nanogpt.report.speed_chart import draw_speed_chart
 CHARTS = (*(f"loss_{name}" for name in LOSS_OVER), "scaling", "speed", "position", "calibration")
 
 
-def draw_charts(runs: Sequence[Run], look: Mapping[str, Look]) -> dict[str, str]:
-    """The SVG of each of CHARTS. look: of each group of runs."""
-    charts = {f"loss_{name}": chart for name, chart in draw_loss_charts(runs, look).items()} | {
-        "scaling": draw_scaling_chart(runs, look),
-        "speed": draw_speed_chart(runs, look),
-        "position": draw_position_chart(runs, look),
-        "calibration": draw_calibration_chart(runs, look),
+def draw_charts(runs: Sequence[Run], looks: Mapping[str, Look]) -> dict[str, str]:
+    """The SVG of each of CHARTS. looks: of each group of runs."""
+    charts = {f"loss_{name}": chart for name, chart in draw_loss_charts(runs, looks).items()} | {
+        "scaling": draw_scaling_chart(runs, looks),
+        "speed": draw_speed_chart(runs, looks),
+        "position": draw_position_chart(runs, looks),
+        "calibration": draw_calibration_chart(runs, looks),
     }
     assert tuple(charts) == CHARTS
     return charts

@@ -19,21 +19,19 @@ class Column:
 
 
 _4 = "{:.4f}".format
-
 _1 = "{:.1f}".format
-
 _whole = "{:,.0f}".format
 
 COLUMNS = (
     Column("run", "run", "", "name of the run", str),
-    Column("status", "status", "", "finished, diverged, or what hinders it"),
-    Column("group", "group", "", "what runs are called together that differ in their seed only"),
+    Column("status", "status", "", "finished, diverged, or how far it got"),
+    Column("group", "group", "", "name shared by runs that differ only in their seed"),
     Column("seed", "seed", "", "train.seed"),
     Column("dataset", "dataset", "", "name of the dataset", str),
     Column("val_bits_per_byte", "bits per byte", "bits per byte",
            "of the validation split; compares across tokenizers", _4),
     Column("excess_over_source_percent", "over entropy (%)", "%",
-           "bits per byte over those of a built-in corpus' source", _1),
+           "bits per byte above the entropy of a built-in corpus's source", _1),
     Column("ngram_bits_per_byte", "n-grams (bits per byte)", "bits per byte",
            "of the best Kneser-Ney model of orders 1 to 5 on the same split", _4),
     Column("val_loss_nats_per_token", "val loss (nats/token)", "nats per token",
@@ -48,21 +46,21 @@ COLUMNS = (
     Column("calibration_error_percent", "calibration error (%)", "%",
            "expected calibration error of the likeliest token", _1),
     Column("copied_16grams_percent", "16-grams copied (%)", "%",
-           "of a generated text, that stand in the training split", _1),
+           "of a generated text, that are also in the training split", _1),
     Column("parameters", "parameters", "1", "numbers learned, embeddings included", three_digits),
     Column("tokens_seen", "tokens seen", "tokens", "steps times tokens of a step", three_digits),
     Column("steps", "steps", "1", "optimizer steps", _whole),
     Column("training_flops", "training (FLOPs)", "FLOPs",
            "tokens seen times FLOPs per token of docs/FORMULAS.md", three_digits),
-    Column("training_seconds", "training time (s)", "s", "evaluations in it included", _whole),
+    Column("training_seconds", "training time (s)", "s", "with its evaluations", _whole),
     Column("tokens_per_second", "speed (tokens/s)", "tokens per second",
            "in training; median over the lines of metrics.jsonl", _whole),
     Column("bench_tokens_per_second", "", "tokens per second",
-           "in training, as measured by bench alone on the machine"),
+           "in training, measured by bench alone on the machine"),
     Column("mfu_percent", "MFU (%)", "%",
            "share of the machine's measured rate of matrix products", _1),
     Column("sampling_tokens_per_second", "sampling (tokens/s)", "tokens per second",
-           "one stream, as measured by bench", _whole),
-    Column("peak_memory_bytes", "", "bytes", "of the process that bench was"),
-    Column("diverged", "", "", "whether a loss was not a number"),
+           "one stream, measured by bench", _whole),
+    Column("peak_memory_bytes", "", "bytes", "of the process that ran bench"),
+    Column("diverged", "", "", "whether a loss wasn't a number"),
 )  # fmt: skip

@@ -1,73 +1,171 @@
 """What a report shows, as data: findings, tables, samples, settings."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import pandas as pd
 
 from nanogpt.errors import plural
-from nanogpt.report.columns import COLUMNS
+from nanogpt.report.columns import COLUMNS, Column
 from nanogpt.report.compare import environments, seeds_table, settings_that_differ
+from nanogpt.report.formats import setting_text
 from nanogpt.report.looks import Look
 from nanogpt.report.run import Run
 
 MOST_SAMPLES = 24  # on the page
-
-SMALLEST_FILTERED = 15  # runs from which on the page has a field to choose among them
+SMALLEST_FILTERED = 15  # from so many runs on, the page has a field to choose among them
 
 DASH = "\N{EN DASH}"
 
 
-def gather(runs: Sequence[Run], rows: pd.DataFrame, look: Mapping[str, Look]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Table:
+    """Cells of text below their headings; the first cell of a row is its name."""
+
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of the table of runs. value: what it is sorted by; empty if it isn't known."""
+
+    text: str
+    value: str | float
+
+
+@dataclass(frozen=True)
+class RunLine:
+    """A run's line in the table of runs."""
+
+    cells: Sequence[Cell]
+    look: Look
+    status: str
+
+
+@dataclass(frozen=True)
+class RunsTable:
+    """The table of runs, with the columns of which anything is known."""
+
+    columns: Sequence[Column]
+    lines: Sequence[RunLine]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The best run of a dataset, and what its loss compares with; all in bits per byte.
+
+    ngram: of the best n-gram model, with its order. source: the entropy of a built-in corpus.
+    """
+
+    dataset: str
+    run: str
+    bits_per_byte: str
+    ngram: str | None
+    order: int | None
+    source: str | None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A generated text."""
+
+    run: str
+    look: Look
+    text: str
+
+
+@dataclass(frozen=True)
+class Note:
+    """Why some runs aren't finished. runs: their names."""
+
+    runs: str
+    status: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What some runs were trained on. runs: their names."""
+
+    values: Mapping[str, str]
+    runs: str
+
+
+@dataclass(frozen=True)
+class Content:
+    """All that index.html and report.md show, but for the charts.
+
+    n_left_out: runs whose samples aren't shown. key: the look of each group that charts name.
+    shared: settings that all runs share. is_filtered: whether the page has a field to choose runs.
+    """
+
+    title: str
+    findings: Sequence[Finding]
+    runs: RunsTable
+    notes: Sequence[Note]
+    seeds: Table
+    kinds: Table
+    copying: Table
+    samples: Sequence[Sample]
+    n_left_out: int
+    key: Sequence[tuple[Look, str]]
+    settings: Table
+    shared: Mapping[str, str]
+    machines: Sequence[Machine]
+    is_filtered: bool
+
+
+def gather_content(runs: Sequence[Run], rows: pd.DataFrame, looks: Mapping[str, Look]) -> Content:
+    """What there is to show of runs. rows: compare.table of them. looks: of each group."""
     differ, shared = settings_that_differ(runs)
-    shown = _samples_to_show(runs)
-    return {
-        "title": f"{plural(len(runs), 'run')} on {_listed(dict.fromkeys(rows['dataset']))}",
-        "findings": _findings(runs, rows),
-        "runs": _table(rows, look),
-        "seeds": _seeds_table(seeds_table(runs)),
-        "kinds": _kinds_table(runs),
-        "copying": _copying_table(runs),
-        "samples": [
-            {"run": run.name, "look": look[run.group], "text": run.sample} for run in shown
+    samples = _samples_to_show(runs)
+    return Content(
+        title=f"{plural(len(runs), 'run')} on {_join(dict.fromkeys(rows['dataset']))}",
+        findings=_findings(runs, rows),
+        runs=_runs_table(rows, looks),
+        notes=_notes(runs),
+        seeds=_seeds_table(seeds_table(runs)),
+        kinds=_kinds_table(runs),
+        copying=_copying_table(runs),
+        samples=[Sample(run.name, looks[run.group], text) for run, text in samples],
+        n_left_out=sum(run.sample is not None for run in runs) - len(samples),
+        key=[(look, group) for group, look in looks.items() if look.named],
+        settings=Table(
+            ["run", *differ],
+            [[run.name, *(_setting(run, name) for name in differ)] for run in runs],
+        ),
+        shared={name: setting_text(value) for name, value in shared.items()},
+        machines=[
+            Machine({name: setting_text(value) for name, value in values.items()}, _few(names))
+            for values, names in environments(runs)
         ],
-        "n_left_out": sum(run.sample is not None for run in runs) - len(shown),
-        "key": [(look[group], group) for group in look if look[group].named],
-        "settings": {
-            "headings": ["run", *differ],
-            "rows": [[run.name, *(_value(run, name) for name in differ)] for run in runs],
-        },
-        "shared": {name: _written(value) for name, value in shared.items()},
-        "environments": [
-            ({name: _written(value) for name, value in said.items()}, _few(names))
-            for said, names in environments(runs)
-        ],
-        "notes": _notes(runs),
-        "dictionary": [column for column in COLUMNS if column.meaning],
-        "filtered": len(runs) >= SMALLEST_FILTERED,
-    }
+        is_filtered=len(runs) >= SMALLEST_FILTERED,
+    )
 
 
-def _samples_to_show(runs: Sequence[Run]) -> list[Run]:
-    """The first run of each group and settings of sampling."""
-    firsts: dict[str, Run] = {}
+def _samples_to_show(runs: Sequence[Run]) -> list[tuple[Run, str]]:
+    """The first run of each group and settings of sampling, with its sample."""
+    firsts: dict[str, tuple[Run, str]] = {}
     for run in runs:
         if run.sample is not None:
             settings = {n: v for n, v in run.settings.items() if n.startswith("sample.")}
-            firsts.setdefault(f"{run.group} {settings}", run)
+            firsts.setdefault(f"{run.group} {settings}", (run, run.sample))
     return list(firsts.values())[:MOST_SAMPLES]
 
 
-def _notes(runs: Sequence[Run]) -> list[tuple[str, str, str]]:
-    """What hinders runs: names, status and reason; runs with the same reason together."""
+def _notes(runs: Sequence[Run]) -> list[Note]:
+    """The notes of runs; those with the same note together."""
     found: dict[tuple[str, str], list[str]] = {}
     for run in runs:
         if run.note:
             found.setdefault((run.status, run.note), []).append(run.name)
-    return [(_few(names), status, note) for (status, note), names in found.items()]
+    return [Note(_few(names), status, note) for (status, note), names in found.items()]
 
 
-def _listed(names: Sequence[str] | Mapping[str, Any]) -> str:
+def _join(names: Iterable[str]) -> str:
+    """`a, b and c`."""
     names = [name for name in names if name]
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names) or DASH
 
@@ -77,38 +175,31 @@ def _few(names: Sequence[str]) -> str:
     return ", ".join(names[:4]) + rest
 
 
-def _first_of_groups(runs: Sequence[Run]) -> list[Run]:
-    firsts: dict[str, Run] = {}
-    for run in runs:
-        if run.evaluation:
-            firsts.setdefault(run.group, run)
-    return list(firsts.values())
-
-
-def _findings(runs: Sequence[Run], rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """The best run of each dataset, and what its loss is held against, in bits per byte."""
-    found = []
+def _findings(runs: Sequence[Run], rows: pd.DataFrame) -> list[Finding]:
+    """The best finished run of each dataset."""
+    findings = []
     evaluated = rows[rows["val_bits_per_byte"].notna() & (rows["status"] == "finished")]
     for dataset, members in evaluated.groupby("dataset", sort=False):
         best = members.sort_values("val_bits_per_byte", kind="stable").iloc[0]
         run = next(run for run in runs if run.name == best["run"])
-        found.append(
-            {
-                "dataset": dataset,
-                "run": run.name,
-                "bits_per_byte": f"{best['val_bits_per_byte']:.3f}",
-                "ngram": f"{best['ngram_bits_per_byte']:.3f}" if run.ngram else None,
-                "order": run.ngram_best.get("order"),
-                "source": f"{run.evaluation['source']['bits_per_byte']:.3f}"
-                if run.evaluation.get("source")
-                else None,
-            }
+        source = run.evaluation.source if run.evaluation else None
+        findings.append(
+            Finding(
+                str(dataset),
+                run.name,
+                f"{best['val_bits_per_byte']:.3f}",
+                f"{run.ngram.best.bits_per_byte:.3f}" if run.ngram else None,
+                run.ngram.best.order if run.ngram else None,
+                f"{source.bits_per_byte:.3f}" if source else None,
+            )
         )
-    return found
+    return findings
 
 
-def _table(rows: pd.DataFrame, look: Mapping[str, Look]) -> dict[str, Any]:
-    """The columns that anything is known of, each cell with what it is sorted by."""
+# --- Tables -----------------------------------------------------------------------------------
+
+
+def _runs_table(rows: pd.DataFrame, looks: Mapping[str, Look]) -> RunsTable:
     columns = [
         column
         for column in COLUMNS
@@ -119,75 +210,82 @@ def _table(rows: pd.DataFrame, look: Mapping[str, Look]) -> dict[str, Any]:
         cells = []
         for column in columns:
             value = row[column.name]
-            known = not (pd.isna(value) or value == "")
+            is_known = not (pd.isna(value) or value == "")
             assert column.form
-            cells.append(
-                {"text": column.form(value) if known else DASH, "value": value if known else ""}
-            )
-        lines.append({"cells": cells, "look": look[row["group"]], "status": row["status"]})
-    return {"columns": columns, "lines": lines}
+            text = column.form(value) if is_known else DASH
+            cells.append(Cell(text, value if is_known else ""))
+        lines.append(RunLine(cells, looks[row["group"]], row["status"]))
+    return RunsTable(columns, lines)
 
 
-def _seeds_table(seeds: pd.DataFrame) -> dict[str, Any]:
-    lines = [
-        [
-            row["group"],
-            row["dataset"],
-            f"{row['seeds']} of {row['tried']}"
-            if row["seeds"] < row["tried"]
-            else str(row["seeds"]),
-            f"{row[loss]:.4f} ± {row[f'{loss}_half_width']:.4f}",
-            f"{row[bits]:.4f} ± {row[f'{bits}_half_width']:.4f}",
-            f"{row['training_seconds']:,.0f} ± {row['training_seconds_half_width']:,.0f}",
-        ]
-        for _, row in seeds.iterrows()
-        for loss, bits in [("val_loss_nats_per_token", "val_bits_per_byte")]
-    ]
-    headings = ["group", "dataset", "seeds", "val loss (nats/token)", "bits per byte"]
-    return {"headings": [*headings, "training time (s)"], "rows": lines}
-
-
-def _kinds_table(runs: Sequence[Run]) -> dict[str, Any]:
-    """Loss by kind of token, and how much of all loss it is; the first run of each group."""
-    having = [run for run in _first_of_groups(runs) if run.evaluation.get("by_kind")]
-    kinds = list(dict.fromkeys(kind for run in having for kind in run.evaluation["by_kind"]))
-
-    def cell(run: Run, kind: str) -> str:
-        said = run.evaluation["by_kind"].get(kind)
-        if said is None or said["loss"] is None or said["share_of_loss"] is None:
-            return DASH
-        return f"{said['loss']:.3f} ({100 * said['share_of_loss']:.0f} %)"
-
-    rows = [[run.name, *(cell(run, kind) for kind in kinds)] for run in having]
-    return {"headings": ["run", *(kind.replace("_", " ") for kind in kinds)], "rows": rows}
-
-
-def _copying_table(runs: Sequence[Run]) -> dict[str, Any]:
-    """How much of a generated text stands in the training split, and of the validation split."""
-    lengths = ("8", "16", "32")
-    having = [run for run in _first_of_groups(runs) if run.evaluation.get("copying")]
-
-    def percent(share: float | None) -> str:
-        return DASH if share is None else f"{100 * share:.1f} %"
-
+def _seeds_table(seeds: pd.DataFrame) -> Table:
     rows = []
-    for run in having:
-        copying = run.evaluation["copying"]
-        cells = [percent(copying[length]) for length in lengths]
-        cells += [percent(copying["reference"][length]) for length in lengths]
-        rows.append([run.name, *cells])
-    headings = [f"{length}-grams" for length in lengths]
-    headings += [f"validation text, {length}-grams" for length in lengths]
-    return {"headings": ["run", *headings], "rows": rows}
+    for _, row in seeds.iterrows():
+        n_seeds, n_tried = row["seeds"], row["tried"]
+        rows.append(
+            [
+                row["group"],
+                row["dataset"],
+                f"{n_seeds} of {n_tried}" if n_seeds < n_tried else str(n_seeds),
+                _with_half_width(row, "val_loss_nats_per_token", "{:.4f}"),
+                _with_half_width(row, "val_bits_per_byte", "{:.4f}"),
+                _with_half_width(row, "training_seconds", "{:,.0f}"),
+            ]
+        )
+    headings = ["group", "dataset", "seeds", "val loss (nats/token)", "bits per byte"]
+    return Table([*headings, "training time (s)"], rows)
 
 
-def _value(run: Run, name: str) -> str:
-    return _written(run.settings[name]) if name in run.settings else DASH
+def _with_half_width(row: "pd.Series[float]", measure: str, form: str) -> str:
+    return f"{form.format(row[measure])} ± {form.format(row[f'{measure}_half_width'])}"
 
 
-def _written(value: Any) -> str:
-    if value is None:
-        return "none"
-    if isinstance(value, float):
-        return f"{value:g}"
-    return repr(value) if isinstance(value, str) and not value.strip() else str(value)
+def _first_of_groups(runs: Sequence[Run]) -> list[Run]:
+    firsts: dict[str, Run] = {}
+    for run in runs:
+        if run.evaluation:
+            firsts.setdefault(run.group, run)
+    return list(firsts.values())
+
+
+def _kinds_table(runs: Sequence[Run]) -> Table:
+    """Loss by kind of token, and its share of all loss; the first run of each group."""
+    of_runs = {
+        run.name: run.evaluation.by_kind
+        for run in _first_of_groups(runs)
+        if run.evaluation and run.evaluation.by_kind
+    }
+    kinds = list(dict.fromkeys(kind for by_kind in of_runs.values() for kind in by_kind))
+    rows = []
+    for name, by_kind in of_runs.items():
+        cells = []
+        for kind in kinds:
+            loss, share = math.nan, math.nan
+            if kind in by_kind:
+                loss, share = by_kind[kind].loss, by_kind[kind].share_of_loss
+            is_known = math.isfinite(loss) and math.isfinite(share)
+            cells.append(f"{loss:.3f} ({100 * share:.0f} %)" if is_known else DASH)
+        rows.append([name, *cells])
+    return Table(["run", *(kind.replace("_", " ") for kind in kinds)], rows)
+
+
+def _copying_table(runs: Sequence[Run]) -> Table:
+    """Shares of n-grams that the training split has, of a generated and of the validation text."""
+    rows = []
+    for run in _first_of_groups(runs):
+        copying = run.evaluation.copying if run.evaluation else None
+        if copying:
+            reference = copying.reference
+            shares = [copying.of_8, copying.of_16, copying.of_32]
+            shares += [reference.of_8, reference.of_16, reference.of_32]
+            rows.append([run.name, *map(_percent, shares)])
+    lengths = [f"{length}-grams" for length in (8, 16, 32)]
+    return Table(["run", *lengths, *(f"validation text, {length}" for length in lengths)], rows)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %" if math.isfinite(share) else DASH
+
+
+def _setting(run: Run, name: str) -> str:
+    return setting_text(run.settings[name]) if name in run.settings else DASH

@@ -17,7 +17,7 @@ LABEL_POINTS = 13  # from one label's baseline to the next
 
 @dataclass(frozen=True)
 class Curve:
-    """A line of a chart, in the panel of its dataset. label: what stands at its end, if anything.
+    """A line of a chart, in the panel of its dataset. label: written at its end, if there is one.
 
     group: whose look it has; none for a reference, such as an entropy. cross: marks its end.
     """
@@ -36,7 +36,7 @@ class Curve:
 def draw_curves(
     name: str,
     curves: Sequence[Curve],
-    look: Mapping[str, Look],
+    looks: Mapping[str, Look],
     *,
     xlabel: str,
     ylabel: str,
@@ -47,7 +47,7 @@ def draw_curves(
 ) -> str:
     """Curves in a panel for each dataset, with labels at their ends.
 
-    largest: of y, by dataset: what is above it does not stretch the panel.
+    marked: whether each point has a mark. largest: by dataset, the largest y that a panel shows.
     """
     panels: dict[str, list[Curve]] = {}
     for curve in curves:
@@ -69,19 +69,19 @@ def draw_curves(
             axes.set_ylabel(ylabel)
             axes.grid(axis="y", color=INK, alpha=0.12, linewidth=0.6)
             top = (largest or {}).get(dataset, math.inf)
-            _draw_panel(axes, panel, look, marked=marked, log_y=log_y, top=top)
+            _draw_panel(axes, panel, looks, marked=marked, log_y=log_y, top=top)
         all_axes[-1].set_xlabel(xlabel)
         if log_x:
             make_logarithmic(all_axes[-1], "x", x)
         for axes, panel in zip(all_axes, panels.values(), strict=True):
-            _label_ends(axes, panel, look)
+            _label_ends(axes, panel, looks)
         return to_svg(figure)
 
 
 def _draw_panel(
     axes: Axes,
     curves: Sequence[Curve],
-    look: Mapping[str, Look],
+    looks: Mapping[str, Look],
     *,
     marked: bool,
     log_y: bool,
@@ -99,29 +99,29 @@ def _draw_panel(
         margin = 0.05 * (high - low) or 0.05
         axes.set_ylim(low - margin, high + margin)
     for curve in curves:
-        shown = _look_of(curve, look)
+        look = _look_of(curve, looks)
         axes.plot(
             curve.x,
             curve.y,
-            color=shown.colour,
+            color=look.colour,
             lw=curve.width,
-            alpha=curve.alpha * (1.0 if shown.named else 0.5),
+            alpha=curve.alpha * (1.0 if look.named else 0.5),
             ls=(0, curve.dashes) if curve.dashes else "-",
-            marker=shown.mark if marked and curve.group else "",
+            marker=look.mark if marked and curve.group else "",
             ms=4,
-            zorder=2 if shown.named else 1,
+            zorder=2 if look.named else 1,
         )
         end = _last_finite(curve)
         if end and curve.group and not marked and (curve.label or curve.cross):
-            mark = "x" if curve.cross else shown.mark
-            axes.plot(*end, color=shown.colour, marker=mark, ms=7 if curve.cross else 4)
+            mark = "x" if curve.cross else look.mark
+            axes.plot(*end, color=look.colour, marker=mark, ms=7 if curve.cross else 4)
 
 
-def _look_of(curve: Curve, look: Mapping[str, Look]) -> Look:
-    return look[curve.group] if curve.group else Look(INK, "", "")
+def _look_of(curve: Curve, looks: Mapping[str, Look]) -> Look:
+    return looks[curve.group] if curve.group else Look(INK, "", "")
 
 
-def _label_ends(axes: Axes, curves: Sequence[Curve], look: Mapping[str, Look]) -> None:
+def _label_ends(axes: Axes, curves: Sequence[Curve], looks: Mapping[str, Look]) -> None:
     """Write the labels of curves beside the panel, each as near to its end as there is room."""
     labelled = [(curve, end) for curve in curves if curve.label and (end := _last_finite(curve))]
     if not labelled:
@@ -134,7 +134,7 @@ def _label_ends(axes: Axes, curves: Sequence[Curve], look: Mapping[str, Look]) -
     gap = LABEL_POINTS / 72 * figure.dpi / axes.get_window_extent().height
     heights = _spread(list(ends[:, 1]), gap, 0.0, 1.0)
     for (curve, _), end, height in zip(labelled, ends, heights, strict=True):
-        line = {"arrowstyle": "-", "color": _look_of(curve, look).colour, "lw": 0.6}
+        line = {"arrowstyle": "-", "color": _look_of(curve, looks).colour, "lw": 0.6}
         axes.annotate(
             curve.label,
             end,

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from nanogpt.report.formats import three_digits
 
-INK = "#010203"  # stands for currentColor, which matplotlib does not know
-
+INK = "#010203"  # stands for currentColor, which matplotlib doesn't know
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "axes.spines.top": False,
@@ -30,9 +29,7 @@ STYLE: dict[Any, Any] = {
         ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK
     ),
 }
-
 WIDTH = 7.2  # inches
-
 LONGEST_LABEL = 36  # characters
 
 
@@ -62,7 +59,7 @@ def make_logarithmic(
 
 
 def draw_nothing(name: str, why: str) -> str:
-    """A chart that says why there is none."""
+    """A line of text instead of a chart. why: there isn't one."""
     with chart_style(name):
         figure = Figure(figsize=(WIDTH, 0.6))
         figure.text(0.01, 0.5, f"No chart: {why}.", va="center")
@@ -74,13 +71,24 @@ def chart_style(name: str) -> Iterator[None]:
     """Draw from matplotlib's own defaults: the reader's matplotlibrc would change the bytes."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        # Of its own for each chart, as several stand in one page and must not share names.
+        # Each chart has its own salt: a page holds several, whose ids must differ.
         matplotlib.rcParams.update({**STYLE, "svg.hashsalt": f"nanogpt {name}"})
         yield
 
 
 def to_svg(figure: Figure) -> str:
+    """A figure as SVG, in the colour of the text around it, without the time of day."""
     buffer = io.StringIO()
     metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     figure.savefig(buffer, format="svg", transparent=True, metadata=metadata)
     return buffer.getvalue().replace(INK, "currentColor")
+
+
+def stand_alone(svg: str) -> str:
+    """A chart as a file of its own, black on white or white on black as the reader's theme has it.
+
+    Canvas and CanvasText are the theme's colours. Both are set, as a page that shows the file as a
+    picture may have no dark theme. A program that doesn't know them draws in black.
+    """
+    colours = "color-scheme: light dark; color: CanvasText; background: Canvas"
+    return svg.replace("<defs>", f"<style>:root {{ {colours} }}</style><defs>", 1)

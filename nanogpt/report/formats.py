@@ -2,6 +2,8 @@
 
 import math
 
+from pydantic import JsonValue
+
 # Prefixes of the SI for 10^-30, 10^-27, ..., 10^30.
 SI_PREFIXES = (*"qryzafpn\N{MICRO SIGN}m", "", *"kMGTPEZYRQ")
 
@@ -14,3 +16,12 @@ def three_digits(value: float) -> str:
     # The space doesn't break.
     prefix = SI_PREFIXES[exponent + 10]
     return f"{value / 10.0 ** (3 * exponent):g}" + (f"\N{NO-BREAK SPACE}{prefix}" if prefix else "")
+
+
+def setting_text(value: JsonValue) -> str:
+    """The value of a setting, as tables show it."""
+    if value is None:
+        return "none"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return repr(value) if isinstance(value, str) and not value.strip() else str(value)

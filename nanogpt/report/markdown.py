@@ -1,64 +1,71 @@
 """report.md: the page's tables and charts as Markdown."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from nanogpt.report.charts import CHARTS
+from nanogpt.report.content import Content, Finding, Sample
+
+FIGURES = """Losses are of whole splits. Compare them within a dataset only; bits per byte compare
+across tokenizers. Unrounded figures: [runs.csv](runs.csv); its columns and their units:
+[columns.csv](columns.csv)."""
 
 
-def render_markdown(said: Mapping[str, Any]) -> str:
-    """The page's tables and charts as Markdown."""
-    columns, lines = said["runs"]["columns"], said["runs"]["lines"]
-    rows = []
-    for line in lines:
-        name, *cells = (cell["text"] for cell in line["cells"])
-        told = "" if line["status"] == "finished" else f" ({line['status']})"
-        rows.append([name + told, *cells])
-    parts = [f"# {said['title']}"]
-    best = [
-        f"- {one['dataset']}: {one['bits_per_byte']} bits per byte, {one['run']}"
-        + (f"; {one['order']}-grams: {one['ngram']}" if one["ngram"] else "")
-        + (f"; the source's entropy: {one['source']}" if one["source"] else "")
-        for one in said["findings"]
-    ]
-    parts += ["\n".join(best)] if best else []
-    parts.append(_markdown_table([c.heading for c in columns], rows))
-    parts.append(
-        "Losses are of whole splits. Compare them within a dataset only; bits per byte compare\n"
-        "across tokenizers. Unrounded figures: [runs.csv](runs.csv); its columns and their units:\n"
-        "[columns.csv](columns.csv)."
-    )
-    if said["notes"]:
-        notes = [f"- {run} ({status}): {note}" for run, status, note in said["notes"]]
-        parts.append("\n".join(notes))
-    for heading, name in (
-        ("Seeds: mean and 95 % interval", "seeds"),
-        ("Loss by kind of token (share of all loss)", "kinds"),
-        ("Copied from the training text", "copying"),
-        ("Settings that differ", "settings"),
+def render_markdown(content: Content) -> str:
+    """A report as Markdown; the charts are files beside it."""
+    parts = [f"# {content.title}"]
+    if content.findings:
+        parts.append("\n".join(map(_finding, content.findings)))
+    parts += [_runs_table(content), FIGURES]
+    if content.notes:
+        parts.append(
+            "\n".join(f"- {note.runs} ({note.status}): {note.text}" for note in content.notes)
+        )
+    for heading, table in (
+        ("Seeds: mean and 95 % interval", content.seeds),
+        ("Loss by kind of token (share of all loss)", content.kinds),
+        ("Copied from the training text", content.copying),
+        ("Settings that differ", content.settings),
     ):
-        if said[name]["rows"] and len(said[name]["headings"]) > 1:
-            parts.append(f"## {heading}")
-            parts.append(_markdown_table(said[name]["headings"], said[name]["rows"]))
-    if said["samples"]:
-        parts.append("## Samples")
-    for sample in said["samples"]:
-        # Longer than any fence in it.
-        fence = "`" * (3 + sample["text"].count("`"))
-        parts.append(f"### {sample['run']}\n\n{fence}text\n{sample['text']}\n{fence}")
-    if said["shared"]:
-        parts.append("## Settings that all share")
-        rows = [[name, value] for name, value in said["shared"].items()]
-        parts.append(_markdown_table(["setting", "value"], rows))
-    for machine, names in said["environments"]:
-        parts.append(f"## Trained on: {names}")
-        parts.append(_markdown_table(["", "value"], [[name, v] for name, v in machine.items()]))
+        if table.rows and len(table.headings) > 1:
+            parts += [f"## {heading}", _table(table.headings, table.rows)]
+    if content.samples:
+        parts += ["## Samples", *map(_sample, content.samples)]
+    if content.shared:
+        parts += [
+            "## Settings that all share",
+            _table(["setting", "value"], content.shared.items()),
+        ]
+    for machine in content.machines:
+        parts += [f"## Trained on: {machine.runs}", _table(["", "value"], machine.values.items())]
     parts.append("## Charts")
     parts += [f"![{name.replace('_', ' over ', 1)}]({name}.svg)" for name in CHARTS]
     return "\n\n".join(parts) + "\n"
 
 
-def _markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def _finding(finding: Finding) -> str:
+    line = f"- {finding.dataset}: {finding.bits_per_byte} bits per byte, {finding.run}"
+    if finding.ngram:
+        line += f"; {finding.order}-grams: {finding.ngram}"
+    if finding.source:
+        line += f"; the source's entropy: {finding.source}"
+    return line
+
+
+def _runs_table(content: Content) -> str:
+    rows = []
+    for line in content.runs.lines:
+        name, *cells = (cell.text for cell in line.cells)
+        status = "" if line.status == "finished" else f" ({line.status})"
+        rows.append([name + status, *cells])
+    return _table([column.heading for column in content.runs.columns], rows)
+
+
+def _sample(sample: Sample) -> str:
+    fence = "`" * (3 + sample.text.count("`"))  # longer than any fence in the text
+    return f"### {sample.run}\n\n{fence}text\n{sample.text}\n{fence}"
+
+
+def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = ["| " + " | ".join(headings) + " |", "|---|" + "--:|" * (len(headings) - 1)]
     lines += ["| " + " | ".join(map(_cell, row)) + " |" for row in rows]
     return "\n".join(lines)

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import jinja2
 import pandas as pd
@@ -12,55 +11,68 @@ from nanogpt.files.atomic import write_text
 from nanogpt.report.charts import draw_charts
 from nanogpt.report.columns import COLUMNS
 from nanogpt.report.compare import table
-from nanogpt.report.content import gather
-from nanogpt.report.looks import looks
+from nanogpt.report.content import Content, gather_content
+from nanogpt.report.drawing import stand_alone
+from nanogpt.report.looks import choose_looks
 from nanogpt.report.loss_charts import LOSS_OVER
 from nanogpt.report.markdown import render_markdown
 from nanogpt.report.run import Run
+
+TEMPLATES = Path(__file__).parent / "templates"
+TEMPLATE = "report.html"
 
 
 def write_report(runs: Sequence[Run], directory: Path) -> str:
     """Compare runs: index.html, report.md, runs.csv, its dictionary columns.csv, and the charts.
 
-    The same runs give the same bytes. Returns what there is to say of it in one line.
+    The same runs give the same bytes. Returns a summary in one line.
 
-    Errors: UserError for no runs.
+    Errors: UserError if there are no runs, or the page's template isn't installed.
     """
     if not runs:
         raise UserError("no runs to report on; name at least one in report.runs, or train one")
+    template = _load_template()
     rows = table(runs)
-    look = looks(rows)
-    charts = draw_charts(runs, look)
-    said = gather(runs, rows, look)
-    write_text(directory / "index.html", _page(said, charts))
-    write_text(directory / "report.md", render_markdown(said))
-    write_text(directory / "runs.csv", rows.to_csv(index=False, lineterminator="\n"))
-    dictionary = pd.DataFrame(
-        [(column.name, column.unit, column.meaning) for column in COLUMNS],
-        columns=["column", "unit", "meaning"],
-    )
-    write_text(directory / "columns.csv", dictionary.to_csv(index=False, lineterminator="\n"))
-    # Canvas and CanvasText are white and black, or the other way round, as the reader's scheme has
-    # it; both, since a page around it may know no dark. A program that does not know them draws
-    # black. On our page a chart has the colour of the text around it.
-    colours = "color-scheme: light dark; color: CanvasText; background: Canvas"
-    style = f"<style>:root {{ {colours} }}</style>"
+    looks = choose_looks(rows)
+    charts = draw_charts(runs, looks)
+    content = gather_content(runs, rows, looks)
+    write_text(directory / "index.html", _render_page(template, content, charts))
+    write_text(directory / "report.md", render_markdown(content))
+    _write_csv(directory / "runs.csv", rows)
+    dictionary = [(column.name, column.unit, column.meaning) for column in COLUMNS]
+    columns = pd.DataFrame(dictionary, columns=["column", "unit", "meaning"])
+    _write_csv(directory / "columns.csv", columns)
     for name, svg in charts.items():
-        write_text(directory / f"{name}.svg", svg.replace("<defs>", style + "<defs>", 1))
-    best = (f"{one['bits_per_byte']} bits per byte on {one['dataset']}" for one in said["findings"])
+        write_text(directory / f"{name}.svg", stand_alone(svg))
+    best = (f"{one.bits_per_byte} bits per byte on {one.dataset}" for one in content.findings)
     return "; ".join([plural(len(runs), "run"), *best])
 
 
-def _page(said: Mapping[str, Any], charts: Mapping[str, str]) -> str:
+def _write_csv(path: Path, frame: pd.DataFrame) -> None:
+    write_text(path, frame.to_csv(index=False, lineterminator="\n"))
+
+
+def _load_template() -> jinja2.Template:
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
         undefined=jinja2.StrictUndefined,
     )
-    # Without the XML declaration and document type, which HTML does not allow in its middle.
+    try:
+        return environment.get_template(TEMPLATE)
+    except jinja2.TemplateNotFound:
+        raise UserError(
+            f"{TEMPLATE} is missing from the installation at {TEMPLATES}; reinstall nanogpt"
+        ) from None
+
+
+def _render_page(template: jinja2.Template, content: Content, charts: Mapping[str, str]) -> str:
+    # Without the XML declaration and document type, which HTML allows only at its beginning.
     drawn = {name: svg[svg.index("<svg") :] for name, svg in charts.items()}
-    loss = [(name, axis, drawn[f"loss_{name}"]) for name, (axis, _) in LOSS_OVER.items()]
-    return environment.get_template("report.html").render(**said, charts=drawn, loss_charts=loss)
+    loss_charts = [(name, axis, drawn[f"loss_{name}"]) for name, (axis, _) in LOSS_OVER.items()]
+    return template.render(
+        report=content, charts=drawn, loss_charts=loss_charts, dictionary=COLUMNS
+    )

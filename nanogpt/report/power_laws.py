@@ -11,13 +11,13 @@ from nanogpt.report.groups import same_but
 from nanogpt.report.intervals import t_975
 from nanogpt.report.run import Run
 
-# What a model's size is, as a sweep over sizes changes it.
+# The settings that a sweep over sizes changes.
 SIZE_SETTINGS = {"model.n_layer", "model.n_head", "model.n_embd"}
 
 
 @dataclass(frozen=True)
 class PowerLaw:
-    """y = coefficient * x^exponent. half_width: of the exponent's 95 % interval, if of any use."""
+    """y = coefficient * x^exponent. half_width: of the exponent's 95 % interval, from four x on."""
 
     coefficient: float
     exponent: float
@@ -29,11 +29,12 @@ class PowerLaw:
 
 
 def fit_power_law(x: NDArray[np.float64], y: NDArray[np.float64]) -> PowerLaw | None:
-    """Least squares in logarithms, of the mean of each x, from three of them up; None for fewer.
+    """Least squares in logarithms, over the mean of each x; None for fewer than three x.
 
-    As Kaplan et al. 2020 (arXiv:2001.08361) draw their laws. The interval is that of the
-    regression, with as many degrees of freedom as there are x less two: several seeds of a size
-    tell nothing of whether the law holds. Three sizes leave one, and no interval worth telling.
+    As in Kaplan et al. 2020 (arXiv:2001.08361). The interval is that of the
+    regression, with two degrees of freedom fewer than there are x: several seeds of a size
+    say nothing about whether the law holds. Three sizes leave one degree, which is too few for a
+    useful interval.
     """
     good = np.isfinite(x) & np.isfinite(y) & (x > 0) & (y > 0)
     sizes, place = np.unique(x[good], return_inverse=True)
@@ -50,13 +51,9 @@ def fit_power_law(x: NDArray[np.float64], y: NDArray[np.float64]) -> PowerLaw | 
 
 
 def size_families(runs: Sequence[Run]) -> list[list[Run]]:
-    """Finished runs that differ in size (SIZE_SETTINGS) and seed only, of two sizes and more."""
+    """Finished runs that differ in size (SIZE_SETTINGS) and seed only, of at least two sizes."""
     families: dict[str, list[Run]] = {}
     for run in runs:
         if run.status == "finished" and run.model:
             families.setdefault(same_but(run, SIZE_SETTINGS | {"train.seed"}), []).append(run)
-    return [
-        family
-        for family in families.values()
-        if len({run.evaluation["model"]["n_parameters"] for run in family}) > 1
-    ]
+    return [family for family in families.values() if len({run.n_parameters for run in family}) > 1]

@@ -5,74 +5,86 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Literal
 
 import pandas as pd
+from pydantic import JsonValue
 
+from nanogpt.artifacts.records.benchmarks import Benchmark
+from nanogpt.artifacts.records.evaluations import Evaluation
+from nanogpt.artifacts.records.manifests import Environment
+from nanogpt.artifacts.records.ngrams import NgramEvaluation
 from nanogpt.config.schema import ModelSettings
-from nanogpt.model.sizing import flops_per_token
+from nanogpt.model.sizing import flops_per_token, n_parameters
+
+# docs/REPORT.md explains each.
+Status = Literal[
+    "finished", "diverged", "training", "stopped", "failed", "not evaluated", "damaged"
+]
 
 
 @dataclass(frozen=True)
 class Run:
-    """What is known of a run; what it has not got yet is None or empty."""
+    """What is known of a run; what it doesn't have yet is None or empty."""
 
     name: str
     dataset: str = ""
-    # finished, diverged, training, stopped, failed, not evaluated or damaged: docs/REPORT.md
-    status: str = "finished"
-    note: str = ""  # why it is not finished
-    metrics: pd.DataFrame = field(default_factory=pd.DataFrame)
-    settings: Mapping[str, Any] = field(default_factory=dict)  # `group.name`: value
-    environment: Mapping[str, Any] = field(default_factory=dict)  # of its training
-    evaluation: Mapping[str, Any] = field(default_factory=dict)
-    ngram: Mapping[str, Any] = field(default_factory=dict)
-    bench: Mapping[str, Any] = field(default_factory=dict)
+    status: Status = "finished"
+    note: str = ""  # why it isn't finished
+    metrics: pd.DataFrame = field(default_factory=pd.DataFrame)  # runs.metrics_frame
+    settings: Mapping[str, JsonValue] = field(default_factory=dict)  # `group.name`: value
+    model: ModelSettings | None = None
     vocab_size: int | None = None
+    environment: Environment | None = None  # of its training
+    evaluation: Evaluation | None = None
+    ngram: NgramEvaluation | None = None
+    bench: Benchmark | None = None
     sample: str | None = None
-    group: str = ""  # the name that runs share which differ in their seed only
+    group: str = ""  # a name shared by runs that differ only in their seed
 
     @cached_property
-    def model(self) -> ModelSettings | None:
-        """Its architecture, if a manifest or state tells it."""
-        told = {
-            name.removeprefix("model."): value
-            for name, value in self.settings.items()
-            if name.startswith("model.")
-        }
-        return ModelSettings(**told) if told else None
+    def n_parameters(self) -> int | None:
+        """How many numbers the model learns, embeddings included."""
+        if self.evaluation:
+            return self.evaluation.model.n_parameters
+        if self.model and self.vocab_size:
+            return n_parameters(self.model, self.vocab_size)
+        return None
 
-    @property
+    @cached_property
     def flops_per_token(self) -> float:
-        """FLOPs of a token in training; NaN if the model is not known."""
+        """FLOPs of a token in training; NaN if the model isn't known."""
         if self.model is None or self.vocab_size is None:
             return math.nan
         return float(flops_per_token(self.model, self.vocab_size))
 
     @property
+    def tokens_seen(self) -> float:
+        """Tokens of all training so far; NaN before there are metrics."""
+        return float(self.metrics["tokens"].iloc[-1]) if len(self.metrics) else math.nan
+
+    @property
     def training_flops(self) -> float:
-        """FLOPs of all its training so far."""
-        tokens = self.metrics["tokens"].iloc[-1] if len(self.metrics) else math.nan
-        return float(tokens) * self.flops_per_token
+        """FLOPs of all training so far."""
+        return self.tokens_seen * self.flops_per_token
+
+    @property
+    def val_loss(self) -> float:
+        """Nats per token of the whole validation split; NaN if the run wasn't evaluated."""
+        return self.evaluation.val.loss if self.evaluation else math.nan
 
     @property
     def source_loss(self) -> float:
         """The entropy of a built-in corpus in nats per token of the validation split, or NaN."""
-        source, val = self.evaluation.get("source"), self.evaluation.get("val")
-        if not source or not val:
+        if self.evaluation is None or self.evaluation.source is None:
             return math.nan
-        nats_per_byte: float = source["bits_per_byte"] * math.log(2)
-        return nats_per_byte * float(val["n_bytes"] / val["n_tokens"])
-
-    @property
-    def ngram_best(self) -> Mapping[str, Any]:
-        """The n-gram model of its dataset with the lowest loss."""
-        orders = self.ngram.get("orders", [])
-        return min(orders, key=lambda order: order["loss"]) if orders else {}
+        val = self.evaluation.val
+        nats_per_byte = self.evaluation.source.bits_per_byte * math.log(2)
+        return nats_per_byte * (val.n_bytes / val.n_tokens)
 
 
-def natural_order(name: str) -> list[Any]:
-    """A key that puts run-10 after run-9."""
+def natural_order(name: str) -> list[tuple[int, str]]:
+    """A key for sorting that puts run-10 after run-9."""
     return [
         (int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)
     ]

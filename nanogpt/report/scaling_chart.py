@@ -1,5 +1,6 @@
 """The chart of the loss over parameters and over compute, with power laws."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -14,7 +15,7 @@ from nanogpt.report.power_laws import SIZE_SETTINGS, fit_power_law, size_familie
 from nanogpt.report.run import Run
 
 
-def draw_scaling_chart(runs: Sequence[Run], look: Mapping[str, Look]) -> str:
+def draw_scaling_chart(runs: Sequence[Run], looks: Mapping[str, Look]) -> str:
     """Loss over parameters and over compute, with a power law from three sizes up.
 
     A row for each family of runs that differ in size and seed only. Where the entropy of the source
@@ -22,52 +23,55 @@ def draw_scaling_chart(runs: Sequence[Run], look: Mapping[str, Look]) -> str:
     """
     families = size_families(runs)
     if not families:
-        return draw_nothing("scaling", "no two sizes of one recipe, all else equal but the seed")
+        return draw_nothing("scaling", "no two runs differ only in size and seed")
     with chart_style("scaling"):
         figure = Figure(figsize=(WIDTH, 3.1 * len(families)), layout="constrained")
         grid = figure.subplots(len(families), 2, squeeze=False, sharey="row")
-        for axes, family, apart in zip(grid, families, _what_differs(families), strict=True):
-            source = family[0].source_loss
-            over = f"loss above the entropy, {source:.3f}" if source == source else "loss"
-            axes[0].set_title(f"{family[0].dataset}{apart}: {over}")
-            axes[0].set_ylabel("nats per token")
-            y = np.array([run.evaluation["val"]["loss"] for run in family], dtype=float)
-            y = y - (source if source == source else 0.0)
-            size = np.array(
-                [run.evaluation["model"]["n_parameters"] for run in family], dtype=float
-            )
-            tokens = np.array([run.metrics["tokens"].iloc[-1] for run in family], dtype=float)
-            compute = tokens * np.array([run.flops_per_token for run in family])
-            for one, x, name, symbol in (
-                (axes[0], size, "parameters", "N"),
-                (axes[1], compute, "FLOPs of training", "C"),
-            ):
-                _draw_power_law(one, x, y, symbol)
-                for run, x_, y_ in zip(family, x, y, strict=True):
-                    shown = look[run.group]
-                    one.plot(x_, y_, color=shown.colour, marker=shown.mark, ms=6, ls="", alpha=0.85)
-                one.set_xlabel(name)
-                make_logarithmic(one, "x", x)
-                make_logarithmic(one, "y", y, "{:g}".format)
+        for axes, family in zip(grid, families, strict=True):
+            _draw_family(axes, family, _differences(family, families), looks)
         return to_svg(figure)
 
 
-def _what_differs(families: Sequence[Sequence[Run]]) -> list[str]:
-    """What tells each family from the others of its dataset."""
-    told = []
-    for family in families:
-        same = [other[0] for other in families if other[0].dataset == family[0].dataset]
-        settings = [
-            name
-            for name in settings_that_differ(same)[0]
-            if name not in SIZE_SETTINGS | {"train.seed"} and name.startswith(("model.", "train."))
-        ]
-        values = [f", {name.partition('.')[2]} {family[0].settings.get(name)}" for name in settings]
-        told.append("".join(values))
-    return told
+def _draw_family(
+    panels: Sequence[Axes], family: Sequence[Run], differences: str, looks: Mapping[str, Look]
+) -> None:
+    """Draw the losses of a family over parameters in one panel, over compute in another."""
+    source = family[0].source_loss
+    has_source = math.isfinite(source)
+    over = f"loss above the entropy, {source:.3f}" if has_source else "loss"
+    panels[0].set_title(f"{family[0].dataset}{differences}: {over}")
+    panels[0].set_ylabel("nats per token")
+    y = np.array([run.val_loss for run in family]) - (source if has_source else 0.0)
+    size = np.array([run.n_parameters for run in family], dtype=float)
+    compute = np.array([run.training_flops for run in family])
+    for axes, x, name, symbol in (
+        (panels[0], size, "parameters", "N"),
+        (panels[1], compute, "FLOPs of training", "C"),
+    ):
+        _draw_power_law(axes, x, y, symbol)
+        for run, run_x, run_y in zip(family, x, y, strict=True):
+            look = looks[run.group]
+            axes.plot(run_x, run_y, color=look.colour, marker=look.mark, ms=6, ls="", alpha=0.85)
+        axes.set_xlabel(name)
+        make_logarithmic(axes, "x", x)
+        make_logarithmic(axes, "y", y, "{:g}".format)
 
 
-def _draw_power_law(axes: Axes, x: NDArray[np.float64], y: NDArray[np.float64], name: str) -> None:
+def _differences(family: Sequence[Run], families: Sequence[Sequence[Run]]) -> str:
+    """The settings that set a family apart from the others of its dataset, with its values."""
+    firsts = [other[0] for other in families if other[0].dataset == family[0].dataset]
+    names = [
+        name
+        for name in settings_that_differ(firsts)[0]
+        if name not in SIZE_SETTINGS | {"train.seed"} and name.startswith(("model.", "train."))
+    ]
+    values = [f", {name.partition('.')[2]} {family[0].settings.get(name)}" for name in names]
+    return "".join(values)
+
+
+def _draw_power_law(
+    axes: Axes, x: NDArray[np.float64], y: NDArray[np.float64], symbol: str
+) -> None:
     law = fit_power_law(x, y)
     if law is None:
         return
@@ -77,7 +81,7 @@ def _draw_power_law(axes: Axes, x: NDArray[np.float64], y: NDArray[np.float64], 
     axes.text(
         0.97,
         0.95,
-        rf"$\propto {name}^{{{law.exponent:.2f}{interval}}}$",
+        rf"$\propto {symbol}^{{{law.exponent:.2f}{interval}}}$",
         transform=axes.transAxes,
         ha="right",
         va="top",

@@ -1,7 +1,4 @@
-"""TensorBoard's view of runs: event files derived from metrics.jsonl, once or while they grow.
-
-What stands in metrics.jsonl is left to metrics.py; which runs there are, to the caller.
-"""
+"""TensorBoard's event files, derived from metrics.jsonl once or while it grows."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,14 +8,14 @@ from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from nanogpt.artifacts.metrics import number, read_lines
+from nanogpt.artifacts.records.metrics import MetricsLine, read_metrics
 from nanogpt.errors import UserError, plural
 from nanogpt.files.atomic import atomic_write
 
-# Of the event file in a directory, which is a run to TensorBoard.
+# The name of the event file in a directory; a directory is a run to TensorBoard.
 EVENTS_FILE = "events.out.tfevents.metrics"
 
-
+# Tags of curves, by what a line of metrics measures.
 TAGS = {
     "loss": "loss/batch",
     "train_loss": "loss/train",
@@ -34,18 +31,18 @@ def write_events(metrics: Path, directory: Path) -> str:
 
     The wall time of an event is the metrics' `seconds`, so relative time is the training's own; a
     null becomes NaN, which TensorBoard marks. Values are float32. The same metrics give the same
-    bytes. Returns what there is to say of it in one line.
+    bytes. Returns a summary in one line.
 
-    Errors: UserError as in `read_lines`.
+    Errors: UserError as in `read_metrics`.
     """
-    lines = read_lines(metrics)
+    lines = read_metrics(metrics)
     path = directory / EVENTS_FILE
     with atomic_write(path) as file:
         _write(RecordWriter(file), [_version(), *map(_event, lines)])
     for other in directory.glob("*tfevents*"):
         if other != path:
             other.unlink()
-    n_curves = len({tag for line in lines for tag in TAGS if tag in line})
+    n_curves = len({name for line in lines for name in TAGS if getattr(line, name) is not None})
     return f"{n_curves} curves, {plural(len(lines), 'line')} of metrics"
 
 
@@ -53,12 +50,12 @@ def append_events(metrics: Mapping[str, Path], directory: Path, written: dict[st
     """Bring the event files `directory`/<run>/ up to date with metrics.jsonl files that grow.
 
     metrics: by run; one that is absent or has no whole line yet is left for the next call.
-    written: how many lines of each run are there already; brought up to date as well. Where lines
-    are gone, as after a resume from an earlier state, TensorBoard is told to forget what it has.
+    written: how many lines of each run the event files have; updated. Where lines are gone, as
+    after a resume from an earlier state, an event makes TensorBoard forget what it has.
     """
     for run, path in metrics.items():
         try:
-            lines = read_lines(path)
+            lines = read_metrics(path)
         except UserError:
             continue
         known = written.get(run, 0)
@@ -77,8 +74,8 @@ def append_events(metrics: Mapping[str, Path], directory: Path, written: dict[st
 
 
 def _write(writer: Any, events: list[Any]) -> None:
-    # Records rather than an EventFileWriter: that one puts the time of day into the file and its
-    # name, and imports TensorFlow where there is one.
+    # Not by an EventFileWriter: it puts the time of day into the file and its name, and imports
+    # TensorFlow if that is installed.
     for event in events:
         writer.write(event.SerializeToString())
 
@@ -87,10 +84,10 @@ def _version() -> Any:
     return Event(file_version="brain.Event:2")
 
 
-def _event(line: Mapping[str, Any]) -> Any:
+def _event(line: MetricsLine) -> Any:
     values = [
-        Summary.Value(tag=tag, simple_value=number(line[key]))
-        for key, tag in TAGS.items()
-        if key in line
+        Summary.Value(tag=tag, simple_value=getattr(line, name))
+        for name, tag in TAGS.items()
+        if getattr(line, name) is not None
     ]
-    return Event(wall_time=line.get("seconds"), step=line["step"], summary=Summary(value=values))
+    return Event(wall_time=line.seconds, step=line.step, summary=Summary(value=values))

@@ -6,8 +6,9 @@ import re
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from nanogpt.artifacts.records.metrics import read_metrics
 from nanogpt.errors import UserError
-from nanogpt.report.runs import read_metrics
+from nanogpt.report.runs import metrics_frame
 from nanogpt.report.tensorboard import EVENTS_FILE, TAGS, append_events, write_events
 from tests.made_runs import make_run, metrics_text
 
@@ -21,7 +22,7 @@ def test_tensorboard_reads_the_metrics_back(tmp_path):
     path = make_run(tmp_path, "demo", diverges_at=400) / "metrics.jsonl"
     assert write_events(path, tmp_path / "events") == "6 curves, 9 lines of metrics"
     events = read_events(tmp_path / "events")
-    metrics = read_metrics(path)
+    metrics = metrics_frame(read_metrics(path))
     assert set(events.Tags()["scalars"]) == set(TAGS.values())
     for column, tag in TAGS.items():
         logged = metrics[metrics[column].notna() | (metrics["step"] == 400)]
@@ -43,7 +44,7 @@ def test_writing_events_again_replaces_them(tmp_path):
 
 
 @pytest.mark.parametrize("text", [None, "", '{"step": 0', '[1]\n{"step": 1}\n', "x\ny\n"])
-def test_metrics_that_are_none_are_named_in_one_line(tmp_path, text):
+def test_bad_metrics_are_named_in_one_line(tmp_path, text):
     path = tmp_path / "metrics.jsonl"
     if text is not None:
         path.write_text(text)

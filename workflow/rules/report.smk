@@ -23,7 +23,6 @@ rule bench_report:
         sampled=of_report_runs("results/{run}/sample.manifest.json"),
         benches=of_report_models("results/{run}/bench.json"),
         ngrams=of_report_datasets("results/datasets/{dataset}/ngram.json"),
-        template="nanogpt/report/templates/report.html",
     output:
         page=shown("results/report/index.html", "page", "page", "all runs"),
         markdown="results/report/report.md",

@@ -2,7 +2,7 @@
 
 from pydantic import ConfigDict, Field
 
-from nanogpt.artifacts.records.base import Number, Record
+from nanogpt.artifacts.records.base import Number, OptionalNumber, Record
 
 
 class ModelSummary(Record):
@@ -30,11 +30,11 @@ class SplitEvaluation(Record):
     loss: Number
     perplexity: Number
     bits_per_byte: Number
-    bits_per_character: Number
+    bits_per_character: OptionalNumber = None
     n_tokens: int
     n_bytes: int
-    n_characters: int
-    interval: Interval
+    n_characters: int | None = None
+    interval: Interval | None = None
     n_windows: int | None = None
 
 
@@ -122,16 +122,20 @@ class SourceEvaluation(Record):
 
 
 class Evaluation(Record):
-    """eval.json of a run. copying is None where nothing can be drawn from the model."""
+    """eval.json of a run. copying is None where nothing can be drawn from the model.
+
+    The first evaluations had no by_position, by_kind, calibration and copying, and their splits no
+    characters and no interval.
+    """
 
     run: str
     dataset: str
     val: SplitEvaluation
     train: SplitEvaluation
-    by_position: tuple[PositionBucket, ...]
-    by_kind: dict[str, KindOfToken]
-    calibration: Calibration
-    copying: Copying | None
+    by_position: tuple[PositionBucket, ...] | None = None
+    by_kind: dict[str, KindOfToken] | None = None
+    calibration: Calibration | None = None
+    copying: Copying | None = None
     nanogpt_estimate: NanogptEstimate
     model: ModelSummary
     source: SourceEvaluation | None = None

@@ -1,0 +1,55 @@
+"""Charts are the same whoever draws them, and groups look the same in all of them."""
+
+import re
+
+import matplotlib
+
+from nanogpt.report.charts import CHARTS
+from nanogpt.report.page import write_report
+from nanogpt.report.runs import read_runs
+from tests.made_runs import make_run
+
+
+def write(directories, destination):
+    return write_report(read_runs(directories), destination)
+
+
+def test_a_group_has_the_same_colour_everywhere(sizes, sizes_report):
+    page = (sizes_report / "index.html").read_text()
+    of_run = dict(
+        re.findall(r'data-value="(s\.[\w.-]+)"><span class="mark" style="color: (#\w{6})"', page)
+    )
+    assert len(of_run) == len(sizes)
+    assert len(set(of_run.values())) == 3
+    for name in ("small", "middle", "large"):
+        assert of_run[f"s.model-{name}.seed-1"] == of_run[f"s.model-{name}.seed-2"]
+    for chart in CHARTS:
+        svg = (sizes_report / f"{chart}.svg").read_text()
+        for colour in set(of_run.values()):
+            assert f"stroke: {colour}" in svg, chart
+
+
+def test_the_readers_matplotlib_settings_do_not_matter_and_are_kept(runs, report, tmp_path):
+    with matplotlib.rc_context({"font.size": 20, "lines.linewidth": 5}):
+        write(runs, tmp_path / "again")
+        assert matplotlib.rcParams["font.size"] == 20
+    for chart in CHARTS:
+        name = f"{chart}.svg"
+        assert (report / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+
+
+def test_long_names_leave_room_for_the_charts(tmp_path):
+    names = [
+        f"a_sweep_over_many.learning_rate-0.{i}01.weight_decay-0.05.batch_size-16" for i in (1, 2)
+    ]
+    runs = [
+        make_run(tmp_path, name, bench=True, model={"n_layer": i}, train={"beta1": i / 10})
+        for i, name in enumerate(names, 1)
+    ]
+    write(runs, tmp_path / "report")
+    for chart in ("loss_tokens", "speed", "position"):
+        svg = (tmp_path / f"report/{chart}.svg").read_text()
+        axes = re.findall(r'id="patch_2">\s*<path d="M ([\d.]+) [\d.]+ \nL ([\d.]+)', svg)
+        left, right = map(float, axes[0])
+        assert right - left > 80, chart  # points, of 518
+    assert names[0] in (tmp_path / "report/index.html").read_text()

@@ -1,0 +1,45 @@
+"""report.md has the tables of the page, whatever is in them."""
+
+from nanogpt.report.page import write_report
+from nanogpt.report.runs import read_runs
+from tests.made_runs import make_run
+
+
+def write(directories, destination):
+    return write_report(read_runs(directories), destination)
+
+
+def test_settings_that_differ_are_in_a_table(sizes_report):
+    text = (sizes_report / "report.md").read_text()
+    assert "| run | model.n_layer | train.seed |" in text
+    assert "| s.model-large.seed-2 | 4 | 2 |" in text
+
+
+def test_copying_and_kinds_of_tokens_are_in_tables(report):
+    text = (report / "report.md").read_text()
+    assert "| demo | 90.0 % | 25.0 % | 0.0 % | 80.0 % | 20.0 % | – |" in text  # noqa: RUF001
+    assert "| demo | 0.612 (70 %) | 0.612 (30 %) |" in text
+
+
+def test_samples_with_other_settings_are_shown_side_by_side(tmp_path):
+    runs = [
+        make_run(tmp_path, name, sample=f"text of {name}", sampling={"top_k": top_k})
+        for name, top_k in (("cold", 1), ("hot", 2), ("again", 2))
+    ]
+    write(runs, tmp_path / "report")
+    text = (tmp_path / "report/report.md").read_text()
+    assert "text of cold" in text
+    assert "text of hot" in text
+    assert "text of again" not in text
+
+
+def test_report_md_keeps_its_tables_whole(tmp_path):
+    run = make_run(tmp_path, "a", sampling={"start": "two\nlines | a bar"})
+    write([run, make_run(tmp_path, "b")], tmp_path / "report")
+    assert "two\\nlines \\| a bar" in (tmp_path / "report/report.md").read_text()
+
+
+def test_the_best_run_is_one_that_did_not_diverge(tmp_path):
+    runs = [make_run(tmp_path, "good", val_loss=0.7), make_run(tmp_path, "bad", diverges_at=300)]
+    write(runs, tmp_path / "report")
+    assert "bits per byte, good" in (tmp_path / "report/report.md").read_text()
