@@ -24,18 +24,15 @@ import yaml
 PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT))
 
-from nanogpt.artifacts import (  # noqa: E402
-    cache,
-    manifests,
-)
+from nanogpt.artifacts import cache, manifests  # noqa: E402
 from nanogpt.artifacts.records.manifests import Manifest  # noqa: E402
 from nanogpt.config.loading import read  # noqa: E402
 from nanogpt.config.schema import ModelSettings, TrainSettings  # noqa: E402
 from nanogpt.model.gpt import GPT  # noqa: E402
 from nanogpt.project import Project  # noqa: E402
+from nanogpt.training import loop  # noqa: E402
 from nanogpt.training.optimizers import configure_adamw  # noqa: E402
 from nanogpt.training.saved_state import Progress, save_state  # noqa: E402
-from nanogpt.training.session import SAVE_INTERVAL, interval_between_saves  # noqa: E402
 
 GPT2 = {"n_layer": 12, "n_head": 12, "n_embd": 768, "block_size": 1024}
 N_RUNS = 500
@@ -94,7 +91,7 @@ def save_times(name: str, settings: ModelSettings, vocab_size: int, rounds: int)
 
         times = [seconds(save) for _ in range(rounds)]
     middle = statistics.median(times)
-    share = middle / (middle + interval_between_saves(middle))
+    share = middle / (middle + loop._save_interval(middle))
     millions = model.n_parameters() / 1e6
     report(f"save the state of {name} ({millions:.1f} M)", times, f", {share:.2%} of the time")
 
@@ -167,7 +164,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
     models = read(PROJECT / "config.yaml").models
-    print(f"default interval {SAVE_INTERVAL:.0f} s")
+    print(f"default interval {loop.SAVE_INTERVAL:.0f} s")
     save_times("small", models["small"], 65, rounds)
     save_times("baby", models["baby"], 65, rounds)
     save_times("GPT-2", ModelSettings(**GPT2), 50257, rounds)

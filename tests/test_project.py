@@ -1,0 +1,174 @@
+"""All paths start at a project's root; environment variables are read in one place."""
+
+import ast
+import os
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+from nanogpt import project as project_module
+from nanogpt.errors import UserError
+from nanogpt.project import HERE, Project
+
+ROOT = Path(__file__).resolve().parents[1]
+# project.py is where both may be.
+MODULES = sorted(set((ROOT / "nanogpt").rglob("*.py")) - {ROOT / "nanogpt/project.py"})
+each_module = pytest.mark.parametrize(
+    "module", MODULES, ids=lambda path: str(path.relative_to(ROOT))
+)
+
+PATHS = {
+    "config_file": "config.yaml",
+    "texts": "resources/texts",
+    "corpora": "resources/corpora",
+    "results": "results",
+    "datasets": "results/datasets",
+    "states": ".nanogpt/state",
+    "claims": ".nanogpt/runs",
+    "jobs": ".nanogpt/jobs",
+    "cache": ".nanogpt/cache",
+}
+
+
+# --- Paths ----------------------------------------------------------------------------------
+
+
+def test_every_path_of_a_project_is_checked_here():
+    properties = {name for name, value in vars(Project).items() if isinstance(value, property)}
+    assert properties == set(PATHS)
+
+
+@pytest.mark.parametrize(("name", "path"), PATHS.items(), ids=PATHS.keys())
+def test_paths_of_the_working_directory_are_relative(monkeypatch, name, path):
+    monkeypatch.delenv("NANOGPT_CACHE", raising=False)
+    assert getattr(HERE, name) == Path(path)
+    assert str(getattr(Project(), name)) == path
+
+
+@pytest.mark.parametrize(("name", "path"), PATHS.items(), ids=PATHS.keys())
+@pytest.mark.parametrize("root", ["/srv/plays", "../plays"])
+def test_paths_start_at_the_root(monkeypatch, name, path, root):
+    monkeypatch.delenv("NANOGPT_CACHE", raising=False)
+    assert getattr(Project(Path(root)), name) == Path(root) / path
+
+
+@pytest.mark.parametrize(
+    ("value", "path"),
+    [
+        (None, "/srv/.nanogpt/cache"),
+        ("", "/srv/.nanogpt/cache"),
+        ("off", None),
+        ("../shared", "/srv/../shared"),
+        ("/group/cache", "/group/cache"),
+    ],
+    ids=["unset", "empty", "off", "a relative path", "an absolute path"],
+)
+def test_the_cache_is_where_the_environment_says(monkeypatch, value, path):
+    monkeypatch.delenv("NANOGPT_CACHE", raising=False)
+    if value is not None:
+        monkeypatch.setenv("NANOGPT_CACHE", value)
+    assert Project(Path("/srv")).cache == (path and Path(path))
+
+
+# --- Environment variables ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("value", "mirror"), [(None, None), ("", None), ("/files", "/files")])
+def test_a_mirror_is_set_or_none(monkeypatch, value, mirror):
+    monkeypatch.delenv("NANOGPT_MIRROR", raising=False)
+    if value is not None:
+        monkeypatch.setenv("NANOGPT_MIRROR", value)
+    assert project_module.mirror() == mirror
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"), [(None, None), ("60", 60.0), ("0", 0.0), ("0.5", 0.5), ("1e3", 1000.0)]
+)
+def test_an_interval_between_saved_states_is_a_number_of_seconds(monkeypatch, value, seconds):
+    monkeypatch.delenv("NANOGPT_SAVE_INTERVAL", raising=False)
+    if value is not None:
+        monkeypatch.setenv("NANOGPT_SAVE_INTERVAL", value)
+    assert project_module.save_interval() == seconds
+
+
+@pytest.mark.parametrize("value", ["", "often", "-1", "nan", "1 min"])
+def test_an_interval_that_is_not_a_number_of_seconds_is_an_error(monkeypatch, value):
+    monkeypatch.setenv("NANOGPT_SAVE_INTERVAL", value)
+    with pytest.raises(UserError) as error:
+        project_module.save_interval()
+    assert str(error.value) == (
+        f"NANOGPT_SAVE_INTERVAL: `{value}` isn't a number of seconds; use 60, for example"
+    )
+
+
+def test_the_compiler_is_the_one_of_the_environment(monkeypatch):
+    monkeypatch.delenv("CXX", raising=False)
+    assert project_module.cxx_compiler() == "g++"
+    monkeypatch.setenv("CXX", "clang++")
+    assert project_module.cxx_compiler() == "clang++"
+
+
+def test_variables_that_libraries_read_are_set(monkeypatch):
+    names = ("RAYON_NUM_THREADS", "TOKENIZERS_PARALLELISM", "CUBLAS_WORKSPACE_CONFIG")
+    for name in names:
+        monkeypatch.setenv(name, "before")  # so that it's restored afterwards
+    project_module.set_tokenizer_threads(3)
+    assert [os.environ[name] for name in names] == ["3", "true", "before"]
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    project_module.make_cublas_deterministic()
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+
+
+# --- No other module has a path or a variable of its own --------------------------------------
+
+ENVIRONMENT = {"environ", "environb", "getenv", "getenvb", "putenv", "unsetenv"}
+WORKING_DIRECTORY = {"cwd", "getcwd", "chdir", "absolute"}
+
+
+def names_in(tree):
+    """Every name and attribute of a module, with its line."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            yield node.id, node.lineno
+        elif isinstance(node, ast.Attribute):
+            yield node.attr, node.lineno
+        elif isinstance(node, ast.ImportFrom):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+
+
+@each_module
+def test_a_module_reads_no_environment_variable(module):
+    tree = ast.parse(module.read_text(encoding="utf-8"))
+    found = [f"line {line}: {name}" for name, line in names_in(tree) if name in ENVIRONMENT]
+    assert found == [], "project.py is the one place for environment variables"
+
+
+@each_module
+def test_a_module_does_not_ask_for_the_working_directory(module):
+    tree = ast.parse(module.read_text(encoding="utf-8"))
+    found = [f"line {line}: {name}" for name, line in names_in(tree) if name in WORKING_DIRECTORY]
+    assert found == [], "paths start at the root of a Project"
+
+
+def text_of(node):
+    """The text that a constant or an f-string begins with, None for what isn't known."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    if isinstance(node, ast.JoinedStr) and node.values:
+        return text_of(node.values[0])
+    return None
+
+
+@each_module
+def test_a_module_has_no_path_relative_to_the_working_directory(module):
+    found = []
+    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
+            continue
+        if node.func.id not in ("Path", "PurePath", "PosixPath"):
+            continue
+        # Path() is the working directory itself.
+        text = text_of(node.args[0]) if node.args else "."
+        if text is not None and not PurePosixPath(text).is_absolute():
+            found.append(f"line {node.lineno}: {ast.unparse(node)}")
+    assert found == [], "paths start at the root of a Project"
