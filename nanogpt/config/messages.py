@@ -11,6 +11,7 @@ from pydantic import (
     BaseModel,
     ValidationError,
 )
+from pydantic_core import ErrorDetails
 
 from nanogpt.config.patterns import PATTERNS
 from nanogpt.errors import UserError
@@ -43,7 +44,7 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     return f"{where or 'config'}: {message}{more}"
 
 
-def explain_one(error: Mapping[str, Any]) -> str:
+def explain_one(error: ErrorDetails) -> str:
     """What one of pydantic's errors says, and of which value."""
     message = _problem(error)
     found = error["input"]
@@ -52,7 +53,7 @@ def explain_one(error: Mapping[str, Any]) -> str:
     return message
 
 
-def _problem(error: Mapping[str, Any]) -> str:
+def _problem(error: ErrorDetails) -> str:
     """What one of pydantic's errors says, in words of config.yaml."""
     if error["type"] == "string_pattern_mismatch":
         return f"should be {PATTERNS[error['ctx']['pattern']]}"

@@ -21,6 +21,10 @@ DERIVED = {
 }
 
 
+# Settings of a run from one source: (source, {group: {setting: value}}).
+Layer = tuple[str, dict[str, dict[str, JsonValue]]]
+
+
 def run_names(config: Config) -> list[str]:
     """All names that can stand in results/<run>/: runs, and datasets that no run is named after."""
     entries = {*config.runs, *config.sweep_of.values()}
@@ -70,7 +74,7 @@ def find_dataset(config: Config, name: str) -> tuple[Corpus, Dataset]:
     return config.corpora[corpus_of(config, name)], config.datasets[name]
 
 
-def run_layers(config: Config, name: str) -> list[tuple[str, dict[str, dict[str, Any]]]]:
+def run_layers(config: Config, name: str) -> list[Layer]:
     """The settings of a run by source, weakest first: (source, {group: {setting: value}})."""
     if name not in config.runs:
         runs = expand(config, [name])
@@ -79,7 +83,7 @@ def run_layers(config: Config, name: str) -> list[tuple[str, dict[str, dict[str,
             more = f" and {len(runs) - RUNS_SHOWN:,} more" if len(runs) > RUNS_SHOWN else ""
             raise UserError(f"runs: `{name}` is a sweep; its runs are {shown}{more}")
         look_up(run_names(config), name, "runs", "run")
-    layers: list[tuple[str, dict[str, dict[str, Any]]]] = []
+    layers: list[Layer] = []
     entries: list[tuple[str, RunDefaults]] = [("defaults", config.defaults)]
     if name in config.runs:
         entries.append((f"runs.{config.sweep_of.get(name, name)}", config.runs[name]))
@@ -102,7 +106,7 @@ def resolve_run(config: Config, name: str) -> Run:
 
     Errors: UserError for an unknown run or preset, or settings that do not go together.
     """
-    merged: dict[str, dict[str, Any]] = {group: {} for group in RunDefaults.GROUPS}
+    merged: dict[str, dict[str, JsonValue]] = {group: {} for group in RunDefaults.GROUPS}
     for _, groups in run_layers(config, name):
         for group, settings in groups.items():
             merged[group].update(settings)
