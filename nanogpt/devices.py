@@ -1,27 +1,39 @@
-"""Where and how exactly numbers are computed: device, precision, threads.
+"""The device and precision that numbers are computed with.
 
-`auto` becomes a device and a dtype here, before a version is computed from them.
+`auto` becomes a device and a dtype here, before a version is computed from them. torch is imported
+late: most who read settings don't compute.
 """
 
-import contextlib
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, TypeVar
 
-import torch
-
+from nanogpt.config.schema import EvalSettings, SampleSettings, TrainSettings
 from nanogpt.errors import UserError, plural
+
+# A group of settings with a device and a dtype.
+ComputeSettings = TypeVar("ComputeSettings", TrainSettings, EvalSettings, SampleSettings)
+
+
+def resolve(settings: ComputeSettings) -> ComputeSettings:
+    """The same settings with `device` and `dtype` resolved."""
+    device = resolve_device(settings.device)
+    dtype = resolve_dtype(settings.dtype, device)
+    return settings.model_copy(update={"device": device, "dtype": dtype})
 
 
 def resolve_device(device: str) -> str:
-    """The device that `device` names: `auto` is CUDA, else Apple's MPS, else the CPU.
+    """The device that `device` stands for: `auto` is CUDA, else Apple's MPS, else the CPU.
 
     Errors: UserError for a device that this machine or this build of torch lacks.
     """
+    import torch
+
     if device == "auto":
         if torch.cuda.is_available():
             return "cuda"
         return "mps" if torch.backends.mps.is_available() else "cpu"
     if device == "mps" and not torch.backends.mps.is_available():
-        raise UserError("device mps: there is none here; set device to auto or cpu")
+        raise UserError("device mps: no MPS device here; set device to auto or cpu")
     if device.startswith("cuda"):
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if int(device.partition(":")[2] or 0) >= count:
@@ -34,36 +46,22 @@ def resolve_dtype(dtype: str, device: str) -> str:
     """`auto` is bfloat16 where the device computes in it natively, else float32."""
     if dtype != "auto":
         return dtype
+    import torch
+
     if device.startswith("cuda"):
-        # Emulated before compute capability 8.0, and slow.
+        # Before compute capability 8.0, bfloat16 is emulated and slow.
         native = torch.cuda.get_device_capability(device)[0] >= 8
     else:
-        # An older torch cannot tell; float32 is right everywhere.
+        # An older torch can't say what the CPU has; float32 is right everywhere.
         capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
         native = device == "cpu" and bool(capabilities.get("avx512_bf16"))
     return "bfloat16" if native else "float32"
 
 
-def resolve(settings: dict[str, Any]) -> dict[str, Any]:
-    """A group of settings with `device` and `dtype` resolved."""
-    device = resolve_device(settings["device"])
-    return {**settings, "device": device, "dtype": resolve_dtype(settings["dtype"], device)}
-
-
-def layout(device: str) -> dict[str, Any]:
-    """What touches the last bits of a result without being asked for."""
-    on_cuda = device.startswith("cuda")
-    return {
-        "device": device.partition(":")[0],
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "gpu": torch.cuda.get_device_name(device) if on_cuda else None,
-    }
-
-
-def autocast(device: str, dtype: str) -> contextlib.AbstractContextManager[Any]:
+def autocast(device: str, dtype: str) -> AbstractContextManager[object]:
     """A context in which matrix products are computed in `dtype`."""
     if dtype == "float32":
-        return contextlib.nullcontext()
+        return nullcontext()
+    import torch
+
     return torch.autocast(torch.device(device).type, dtype=torch.bfloat16)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from nanogpt.config.schema import EvalSettings, SampleSettings, TrainSettings
 from nanogpt.devices import autocast, resolve, resolve_device, resolve_dtype
 from nanogpt.errors import UserError
 
@@ -68,12 +69,15 @@ def test_a_named_dtype_is_taken_at_its_word(dtype, device):
     assert resolve_dtype(dtype, device) == dtype
 
 
-def test_resolving_changes_device_and_dtype_and_nothing_else():
-    settings = {"device": "auto", "dtype": "auto", "seed": 5, "batch_size": 3}
+@pytest.mark.parametrize("group", [TrainSettings, EvalSettings, SampleSettings])
+def test_resolving_changes_device_and_dtype_and_nothing_else(group):
+    settings = group(device="auto", dtype="auto", seed=5)
     resolved = resolve(settings)
     device = resolve_device("auto")
-    assert resolved == {**settings, "device": device, "dtype": resolve_dtype("auto", device)}
-    assert settings["device"] == settings["dtype"] == "auto"
+    expected = {"device": device, "dtype": resolve_dtype("auto", device)}
+    assert type(resolved) is group
+    assert resolved.model_dump() == settings.model_dump() | expected
+    assert settings.device == settings.dtype == "auto"
     assert resolve(resolved) == resolved
 
 

@@ -41,12 +41,12 @@ def sample(
         model: a model directory, such as results/demo/model.
         settings: how to sample.
     """
-    from nanogpt import devices as device
+    from nanogpt.devices import resolve
     from nanogpt.inference.sampling import stream
     from nanogpt.model.directories import load_model
 
-    resolved = SampleSettings(**device.resolve(settings.model_dump()))
-    for piece in stream(load_model(model, resolved.device), resolved):
+    settings = resolve(settings)
+    for piece in stream(load_model(model, settings.device), settings):
         print(piece, end="", flush=True)
 
 
@@ -61,12 +61,11 @@ def bench(run: Positional[str], config_file: Path = HERE.config_file) -> None:
         run: a run whose dataset was made.
         config_file: the config file.
     """
-    from nanogpt import devices as device
+    from nanogpt.devices import resolve
     from nanogpt.evaluation.benchmark import bench as measure
 
     asked = resolve_run(read(config_file), run)
-    train = asked.train.model_copy(update=device.resolve(asked.train.model_dump()))
-    sample = asked.sample.model_copy(update=device.resolve(asked.sample.model_dump()))
+    train, sample = resolve(asked.train), resolve(asked.sample)
     made = Project(config_file.parent).datasets / asked.dataset
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "bench.json"

@@ -1,15 +1,18 @@
-"""Sampling: one token after another, each read once thanks to a key/value cache.
+"""Sampling: one token after another; a key/value cache keeps what was computed for earlier ones.
 
-Which model and which prompt is left to others; so is where the text goes.
+- `generate`: token ids from a model and a prompt of token ids
+- `sample`: samples.txt from a model directory
+- `stream`: text, piece by piece, for a terminal
 """
 
 import codecs
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from nanogpt.config.parameters import as_parameters
 from nanogpt.config.schema import SampleSettings
 from nanogpt.data.formats import read_text
 from nanogpt.devices import autocast
@@ -23,32 +26,32 @@ from nanogpt.model.gpt import GPT
 def generate(model: GPT, prompt: Tensor, settings: SampleSettings) -> Iterator[Tensor]:
     """Continue a prompt (B, T) by max_new_tokens tokens, yielding each step's (B,).
 
-    Every row draws its own tokens, all from one generator seeded with settings.seed. When
-    block_size tokens are read, the last half of them is read again as the new context: learned
-    positions cannot slide, and so a token costs one step, not block_size.
+    Every row draws its own tokens, all from one generator seeded with settings.seed. Once the
+    context is full, its last half is read again as the new context: learned positions can't slide,
+    and this way a token still costs one step instead of block_size.
     """
     block_size = model.settings.block_size
     device = prompt.device
     random = torch.Generator(device).manual_seed(settings.seed)
     dtype = torch.bfloat16 if settings.dtype == "bfloat16" else torch.float32
     cache = model.new_cache(prompt.shape[0], dtype)
-    read = unread = prompt[:, -block_size:]
+    context = unread = prompt[:, -block_size:]  # unread: tokens that the cache doesn't have yet
     model.eval()
     for _ in range(settings.max_new_tokens):
         if cache.length + unread.shape[1] > block_size:
             cache.length = 0
-            read = unread = read[:, -max(1, block_size // 2) :]
+            context = unread = context[:, -max(1, block_size // 2) :]
         with autocast(settings.device, settings.dtype):
             logits = model.head(model.hidden(unread, cache)[:, -1])  # (B, V)
-        probabilities = torch.softmax(
-            _keep_top_k(logits.float() / settings.temperature, settings.top_k), -1
-        )
+        kept = _keep_top_k(logits.float() / settings.temperature, settings.top_k)
+        probabilities = torch.softmax(kept, -1)  # (B, V)
         unread = torch.multinomial(probabilities, 1, generator=random)  # (B, 1)
-        read = torch.cat([read, unread], dim=1)[:, -block_size:]
+        context = torch.cat([context, unread], dim=1)[:, -block_size:]
         yield unread[:, 0]
 
 
 def _keep_top_k(logits: Tensor, top_k: int) -> Tensor:
+    """Logits (B, V) with all but the top_k largest of a row at -infinity; 0 keeps all."""
     if not 0 < top_k < logits.shape[-1]:
         return logits
     smallest_kept = torch.topk(logits, top_k).values[:, [-1]]
@@ -56,19 +59,11 @@ def _keep_top_k(logits: Tensor, top_k: int) -> Tensor:
 
 
 def encode_prompt(checkpoint: Checkpoint, settings: SampleSettings) -> tuple[str, Tensor]:
-    """The prompt's text and its tokens (1, T); `FILE:path` is read from the file.
+    """The prompt's text and its tokens (1, T).
 
-    Errors: UserError for a file that cannot be read, or characters that the vocabulary lacks.
+    Errors: UserError for a file that can't be read, or characters that the vocabulary lacks.
     """
-    text = settings.start
-    if text.startswith("FILE:"):
-        path = Path(text.removeprefix("FILE:"))
-        try:
-            text = read_text(path)
-        except UserError as error:
-            raise UserError(f"sample.start: {error}") from None
-        if not text:
-            raise UserError(f"sample.start: {path}: empty; put a prompt there")
+    text = _prompt_text(settings.start)
     try:
         ids = checkpoint.tokenizer.encode(text, settings.unknown)
     except UserError as error:
@@ -78,34 +73,57 @@ def encode_prompt(checkpoint: Checkpoint, settings: SampleSettings) -> tuple[str
     return checkpoint.tokenizer.decode(ids), torch.from_numpy(ids.astype("int64"))[None]
 
 
+def _prompt_text(start: str) -> str:
+    """The text of `start`, which may be FILE:path."""
+    if not start.startswith("FILE:"):
+        return start
+    path = Path(start.removeprefix("FILE:"))
+    try:
+        text = read_text(path)
+    except UserError as error:
+        raise UserError(f"sample.start: {error}") from None
+    if not text:
+        raise UserError(f"sample.start: {path}: empty; put a prompt there")
+    return text
+
+
 def sample(run: str, model_directory: Path, settings: SampleSettings, path: Path) -> str:
     """Draw samples from a model directory and write them to `path`, headed by the settings.
 
-    settings: with device and dtype resolved. Returns what there is to say of it in one line.
+    settings: with device and dtype resolved. Returns one line for the terminal.
     """
     checkpoint = load_model(model_directory, settings.device)
     text, prompt = encode_prompt(checkpoint, settings)
     prompts = prompt.expand(settings.num_samples, -1).to(settings.device)
     tokens = torch.stack(list(generate(checkpoint.model, prompts, settings)), dim=1)  # (B, T)
-    lines = [f"# {settings.num_samples} samples of {run}"]
-    lines += [f"# {name}: {value!r}" for name, value in settings.model_dump().items()]
-    for number, row in enumerate(tokens, 1):
-        heading = f"--- sample {number} of {settings.num_samples} "
-        lines += ["", heading.ljust(80, "-"), text + checkpoint.tokenizer.decode(row.cpu())]
-    write_text(path, "\n".join(lines) + "\n")
+    samples = [text + checkpoint.tokenizer.decode(row.cpu()) for row in tokens]
+    write_text(path, _samples_page(run, settings, samples))
     return f"{plural(len(tokens), 'sample')} of {plural(tokens.shape[1], 'token')}"
 
 
-def stream(checkpoint: Checkpoint, settings: SampleSettings) -> Iterator[str]:
-    """Pieces of text as they are drawn: the prompt, then token by token, sample after sample.
+def _samples_page(run: str, settings: SampleSettings, samples: Sequence[str]) -> str:
+    """samples.txt: settings as comments, then each sample below a heading.
 
-    A token may end inside a character; what is whole comes at once, the rest with the next token.
+    Settings at their neutral values are left out, so that a new setting changes no byte.
+    """
+    lines = [f"# {settings.num_samples} samples of {run}"]
+    lines += [f"# {name}: {value!r}" for name, value in as_parameters(settings).items()]
+    for number, text in enumerate(samples, 1):
+        heading = f"--- sample {number} of {settings.num_samples} "
+        lines += ["", heading.ljust(80, "-"), text]
+    return "\n".join(lines) + "\n"
+
+
+def stream(checkpoint: Checkpoint, settings: SampleSettings) -> Iterator[str]:
+    """Text as it is drawn: the prompt, then a piece for each token, sample after sample.
+
+    A token may end inside a character, which then comes with the next token.
     """
     text, prompt = encode_prompt(checkpoint, settings)
     for number in range(settings.num_samples):
         yield text
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        # Each sample has its own seed, as they are not drawn in one batch here.
+        # Each sample has its own seed, because they aren't drawn in one batch here.
         seeded = settings.model_copy(update={"seed": settings.seed + number, "num_samples": 1})
         for token in generate(checkpoint.model, prompt.to(settings.device), seeded):
             yield decoder.decode(checkpoint.tokenizer.to_bytes(token.cpu()))

@@ -4,8 +4,9 @@ import pickle
 import shutil
 from pathlib import Path
 
-from nanogpt.data import batches as dataset
+from nanogpt.data.batches import load
 from nanogpt.data.byte_pairs import GPT2_SHA256
+from nanogpt.data.tokenizers import Tokenizer
 from nanogpt.errors import UserError
 from nanogpt.files.atomic import atomic_write, sha256_file
 
@@ -13,12 +14,9 @@ from nanogpt.files.atomic import atomic_write, sha256_file
 def export_dataset(directory: Path, destination: Path) -> None:
     """Write a dataset as a directory data/<name>/ of nanoGPT: train.bin, val.bin, meta.pkl.
 
-    meta.pkl tells nanoGPT's train.py the size of the vocabulary, and its sample.py the text of each
-    token; it has none for GPT-2's tokens, which nanoGPT knows.
-
-    Errors: UserError for a directory that is no dataset, and for tokens that nanoGPT cannot read.
+    Errors: UserError for a directory that isn't a dataset, and for tokens that nanoGPT can't read.
     """
-    files = dataset.load(directory)
+    files = load(directory)
     if files.train.dtype.itemsize > 2:
         raise UserError(
             f"{directory}: a vocabulary of {files.tokenizer.vocab_size:,} tokens is stored as "
@@ -36,14 +34,20 @@ def export_dataset(directory: Path, destination: Path) -> None:
     meta_file = destination / "meta.pkl"
     if sha256_file(directory / "tokenizer.json") == GPT2_SHA256:
         meta_file.unlink(missing_ok=True)  # another dataset's, from an earlier export
-        return
-    texts = [files.tokenizer.decode([token]) for token in range(files.tokenizer.vocab_size)]
-    with atomic_write(meta_file) as file:
-        pickle.dump(
-            {
-                "vocab_size": len(texts),
-                "itos": dict(enumerate(texts)),
-                "stoi": {text: token for token, text in enumerate(texts)},
-            },
-            file,
-        )
+    else:
+        _write_meta(meta_file, files.tokenizer)
+
+
+def _write_meta(path: Path, tokenizer: Tokenizer) -> None:
+    """meta.pkl: the size of the vocabulary for train.py, each token's text for sample.py.
+
+    A dataset of GPT-2's tokens has none, as nanoGPT knows those.
+    """
+    texts = [tokenizer.decode([token]) for token in range(tokenizer.vocab_size)]
+    meta = {
+        "vocab_size": len(texts),
+        "itos": dict(enumerate(texts)),
+        "stoi": {text: token for token, text in enumerate(texts)},
+    }
+    with atomic_write(path) as file:
+        pickle.dump(meta, file)

@@ -1,11 +1,11 @@
-"""The loss over windows of a split, exactly.
+"""The loss of a model over given windows of a split, for training's estimates and for evaluation.
 
-What a training measures itself with, and evaluation builds on. Which windows of which split, and
-what follows from the loss, is left to train.py and evaluate.py.
+A window is block_size tokens and the one after them, the last target.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -13,16 +13,28 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from nanogpt.config.schema import EvalSettings, TrainSettings
-from nanogpt.data import batches as dataset
+from nanogpt.data.batches import windows
 from nanogpt.data.tokenizers import Tokens
 from nanogpt.devices import autocast
 from nanogpt.model.gpt import GPT
 
 
+class ForwardSettings(Protocol):
+    """How a forward pass is computed: TrainSettings or EvalSettings, with devices resolved."""
+
+    @property
+    def batch_size(self) -> int: ...
+
+    @property
+    def device(self) -> str: ...
+
+    @property
+    def dtype(self) -> str: ...
+
+
 @dataclass(frozen=True)
 class Loss:
-    """The surprise of predicted tokens, summed. nats: its sum."""
+    """The surprise of n_tokens predicted tokens. nats: its sum."""
 
     nats: float
     n_tokens: int
@@ -34,14 +46,14 @@ class Loss:
 
 
 def n_full_windows(n_tokens: int, block_size: int) -> int:
-    """How many whole windows, each with a last target, a split holds."""
+    """The number of whole windows without overlap in a split."""
     return (n_tokens - 1) // block_size
 
 
 def window_starts(n_tokens: int, block_size: int, n_windows: int) -> NDArray[np.int64]:
-    """Where `n_windows` windows without overlap begin that are spread evenly over a split.
+    """Where `n_windows` windows begin, spread evenly over a split, without overlap.
 
-    All whole windows, if there are not more.
+    All whole windows, if there are no more than that.
     """
     full = n_full_windows(n_tokens, block_size)
     chosen = np.linspace(0, full - 1, min(n_windows, full)).round().astype(np.int64)
@@ -53,20 +65,19 @@ def predictions(
     model: GPT,
     tokens: Tokens,
     starts: NDArray[np.int64],
-    settings: EvalSettings | TrainSettings,
+    settings: ForwardSettings,
     block_size: int | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Targets (B, T) and logits (B, T, V) in float32 of the windows at `starts`, without dropout.
 
-    settings: batch_size, device and dtype of a forward pass. block_size: length of a window, the
-    model's own if none is given.
+    block_size: length of a window, the model's own if none is given.
     """
     block_size = block_size or model.settings.block_size
     was_training = model.training
     model.eval()
     for first in range(0, len(starts), settings.batch_size):
-        window = dataset.windows(tokens, starts[first : first + settings.batch_size], block_size)
-        rows = torch.from_numpy(window).to(settings.device)
+        batch = windows(tokens, starts[first : first + settings.batch_size], block_size)
+        rows = torch.from_numpy(batch).to(settings.device)  # (B, T + 1)
         with autocast(settings.device, settings.dtype):
             logits = model(rows[:, :-1])
         yield rows[:, 1:], logits.float()
@@ -74,7 +85,7 @@ def predictions(
 
 
 def token_nats(logits: Tensor, targets: Tensor) -> Tensor:
-    """The surprise of each target (B, T) by logits (B, T, V): (B, T), float32."""
+    """Nats of each target (B, T) by logits (B, T, V): (B, T), float32."""
     flat = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
     return flat.view(targets.shape)
 
@@ -83,7 +94,7 @@ def windows_loss(
     model: GPT,
     tokens: Tokens,
     starts: NDArray[np.int64],
-    settings: EvalSettings | TrainSettings,
+    settings: ForwardSettings,
 ) -> Loss:
     """The loss over the windows at `starts`, without dropout, summed in float64."""
     nats, n_tokens = 0.0, 0

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import torch
 
+from nanogpt.artifacts.layouts import current_layout
 from nanogpt.artifacts.records.manifests import Layout
 from nanogpt.artifacts.signals import Signals, Stopped, listening
 from nanogpt.artifacts.states import TrainingState
 from nanogpt.config.schema import ModelSettings, TrainSettings
 from nanogpt.data.batches import check_block_size, load
-from nanogpt.devices import layout
 from nanogpt.errors import ClaimedError
 from nanogpt.model.gpt import GPT
 from nanogpt.training.optimizers import configure_adamw
@@ -119,7 +119,7 @@ def _make_steps(session: Session, signals: Signals) -> None:
 
 def _note_layout(progress: Progress, settings: TrainSettings) -> None:
     """Note where the training is computed from here on; warn if it was elsewhere before."""
-    here = Layout(first_step=progress.step, **layout(settings.device))
+    here = current_layout(settings.device, progress.step)
     if progress.layouts:
         before = progress.layouts[-1]
         changes = [

@@ -1,16 +1,11 @@
 """A GPT-2 of transformers is the same function here: the same logits from the same weights."""
 
-import json
-
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from nanogpt.config.schema import Corpus, Dataset
-from nanogpt.data.preparing import prepare
 from nanogpt.errors import UserError
 from nanogpt.interchange.hugging_face import settings_from_hugging_face, weights_from_hugging_face
-from nanogpt.interchange.nanogpt_data import export_dataset
 from nanogpt.model.gpt import GPT
 
 SMALL = {"n_layer": 2, "n_head": 2, "n_embd": 32, "n_positions": 24, "vocab_size": 61}
@@ -159,19 +154,17 @@ def test_settings_that_ours_has_not_are_refused(changes):
         settings_from_hugging_face({**CONFIG, **changes})
 
 
+def test_a_refusal_names_the_setting_and_what_it_should_be():
+    with pytest.raises(UserError) as error:
+        settings_from_hugging_face({**CONFIG, "n_inner": 100})
+    assert "n_inner should be 4 * n_embd" in str(error.value)
+    with pytest.raises(UserError) as error:
+        settings_from_hugging_face({**CONFIG, "scale_attn_weights": False})
+    assert "scale_attn_weights: should be True" in str(error.value)
+
+
 @pytest.mark.parametrize("missing", ["n_embd", "activation_function", "vocab_size"])
 def test_a_config_that_lacks_a_setting_is_refused(missing):
     config = {name: value for name, value in CONFIG.items() if name != missing}
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match=missing):
         settings_from_hugging_face(config)
-
-
-def test_an_export_asks_nothing_of_meta_json_that_a_dataset_can_do_without(tmp_path):
-    text, dataset = tmp_path / "text.txt", tmp_path / "dataset"
-    text.write_text("once upon a time\n" * 8)
-    prepare([text], Corpus(files=[str(text)]), Dataset(), dataset)
-    meta = json.loads((dataset / "meta.json").read_text())
-    del meta["tokenizer_sha256"]
-    (dataset / "meta.json").write_text(json.dumps(meta))
-    export_dataset(dataset, tmp_path / "exported")
-    assert (tmp_path / "exported/meta.pkl").exists()

@@ -1,0 +1,18 @@
+"""Where a training is computed, as far as that decides the last bits of its result."""
+
+from nanogpt.artifacts.records.manifests import Layout
+
+
+def current_layout(device: str, first_step: int) -> Layout:
+    """The layout of this process from `first_step` on. device: resolved."""
+    import torch  # late, as in devices.py
+
+    on_cuda = device.startswith("cuda")
+    return Layout(
+        first_step=first_step,
+        device=device.partition(":")[0],
+        threads=torch.get_num_threads(),
+        torch=str(torch.__version__),
+        cpu_capability=torch.backends.cpu.get_cpu_capability(),
+        gpu=torch.cuda.get_device_name(device) if on_cuda else None,
+    )
