@@ -1,0 +1,50 @@
+"""An error becomes one line for the user if the user can mend it, and nothing otherwise."""
+
+import errno
+
+import pytest
+
+from nanogpt.errors import ClaimedError, DivergedError, UserError, plural, user_message
+
+LINES = {
+    "a mistake": (UserError("text.txt: too short"), "text.txt: too short"),
+    "a claimed run": (ClaimedError("demo: trained elsewhere"), "demo: trained elsewhere"),
+    "a diverged loss": (DivergedError("training diverged"), "training diverged"),
+    "no space": (OSError(errno.ENOSPC, "", "a.bin"), "disk full while writing a.bin; free"),
+    "no quota": (OSError(errno.EDQUOT, "", "a.bin"), "disk full while writing a.bin; free"),
+    "a file's limit": (OSError(errno.EFBIG, ""), "disk full while writing a result; free"),
+    "no permission": (PermissionError(errno.EACCES, "", "a.bin"), "a.bin: permission denied;"),
+    "a read-only disk": (OSError(errno.EROFS, "", "a.bin"), "a.bin: the file system is read-only;"),
+    "a file in the way": (
+        FileExistsError(errno.EEXIST, "File exists", "a"),
+        "a: File exists; move away what is in its place",
+    ),
+    "no memory": (MemoryError(), "out of memory; lower batch_size"),
+    "no memory of a GPU": (RuntimeError("CUDA out of memory. Tried"), "out of memory; lower"),
+    "no memory of torch": (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "out of"),
+}
+
+
+@pytest.mark.parametrize(("error", "line"), LINES.values(), ids=LINES.keys())
+def test_what_a_user_can_mend_is_one_line(error, line):
+    message = user_message(error)
+    assert message.startswith(line)
+    assert len(message.splitlines()) == 1
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), ValueError("x"), OSError(errno.EIO, "", "a")])
+def test_a_fault_of_ours_is_no_message(error):
+    assert user_message(error) is None
+
+
+def test_a_line_break_in_a_name_does_not_break_the_line():
+    assert str(UserError("no run `a\nb`")) == "no run `a\\nb`"
+
+
+def test_numbers_take_the_plural_but_for_one():
+    assert [plural(number, "token") for number in (0, 1, 2, 2000)] == [
+        "0 tokens",
+        "1 token",
+        "2 tokens",
+        "2,000 tokens",
+    ]
