@@ -39,7 +39,7 @@ def load(directory: Path) -> TokenFiles:
     for a token id that the vocabulary lacks.
     """
     meta_file = directory / "meta.json"
-    if not meta_file.exists():
+    if not meta_file.exists() and not directory.is_file():
         raise UserError(
             f"{directory}: no dataset here; meta.json is missing: make the dataset, or name the "
             "directory of one"

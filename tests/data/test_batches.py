@@ -75,6 +75,7 @@ def test_a_damaged_meta_json_is_named(dataset, content):
         ({"vocab_size": 0}, "`vocab_size` should be greater than 0"),
         ({"train": {}}, r"`train\.n_tokens` is missing"),
         ({"val": 3}, "`val` "),
+        ({"vocab_size": "24"}, "`vocab_size` should be a valid integer"),
         ({"files": [{"path": "text.txt"}]}, r"`files\.0\.sha256` is missing"),
     ],
     ids=str,

@@ -1,19 +1,23 @@
 """meta.json: what a dataset is made of, and how much of it there is."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import PositiveInt
+from pydantic import Field
 
 from nanogpt.artifacts.records.base import Record
+
+# A number of things. Strict: not `"5"`, which pydantic would read as 5.
+Count = Annotated[int, Field(strict=True, ge=0)]
+PositiveCount = Annotated[int, Field(strict=True, gt=0)]
 
 
 class SplitMeta(Record):
     """A split of a dataset. n_characters and n_bytes are those of its text."""
 
-    n_tokens: PositiveInt
-    n_characters: int
-    n_bytes: int
-    n_documents: int
+    n_tokens: PositiveCount
+    n_characters: Count
+    n_bytes: Count
+    n_documents: Count
     sha256: str
 
 
@@ -29,9 +33,9 @@ class FileMeta(Record):
     path: str
     sha256: str
     encoding: str
-    n_documents: int
-    n_characters: int
-    n_bytes: int
+    n_documents: Count
+    n_characters: Count
+    n_bytes: Count
     hash: str | None
 
 
@@ -39,7 +43,7 @@ class DatasetMeta(Record):
     """meta.json of a dataset. dtype: of the token files. source: of a built-in corpus only."""
 
     tokenizer: str
-    vocab_size: PositiveInt
+    vocab_size: PositiveCount
     dtype: Literal["uint16", "uint32"]
     split: Literal["position", "document"]
     tokenizer_sha256: str | None = None  # which no stage reads

@@ -3,7 +3,7 @@
 from typing import Literal
 
 from nanogpt.artifacts.records.base import Record
-from nanogpt.artifacts.records.datasets import FileMeta
+from nanogpt.artifacts.records.datasets import Count, FileMeta
 
 
 class GroupCounts(Record):
@@ -13,8 +13,8 @@ class GroupCounts(Record):
     """
 
     files: tuple[FileMeta, ...]
-    n_documents: int
-    n_characters: int
+    n_documents: Count
+    n_characters: Count
     characters: str
 
 
@@ -26,18 +26,18 @@ class Plan(Record):
     """
 
     split: Literal["position", "document"]
-    n_documents: int
-    n_train: int
-    starts: tuple[int, ...]
+    n_documents: Count
+    n_train: Count
+    starts: tuple[Count, ...]
 
 
 class SplitTotals(Record):
     """A group's part of a split. sha256: of its token file."""
 
-    n_tokens: int
-    n_characters: int
-    n_bytes: int
-    n_documents: int
+    n_tokens: Count
+    n_characters: Count
+    n_bytes: Count
+    n_documents: Count
     sha256: str
 
 
