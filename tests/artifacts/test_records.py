@@ -92,6 +92,7 @@ OPTIONAL = {
     "gpu",
     "layouts",
     "source",
+    "tokenizer_sha256",
     "n_windows",
     "loss",
     "learning_rate",
