@@ -6,7 +6,6 @@ the saved states. training/saved_state.py knows what is in those.
 
 import contextlib
 import logging
-import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -26,7 +25,6 @@ logger = logging.getLogger(__name__)
 REQUEST = "run.json"
 METRICS = "metrics.jsonl"
 SAVED_STATES = "step-*.safetensors"
-STATE_NAME = re.compile(r"step-[0-9]+\.")
 
 
 @dataclass(frozen=True)
@@ -147,28 +145,3 @@ def _differences(other: Request, request: Request) -> list[str]:
     names = [name for name in now | before if before.get(name) != now.get(name)]
     same_inputs = list(other.inputs.values()) == list(request.inputs.values())
     return names or (["code"] if same_inputs else ["inputs"])
-
-
-def state_name(step: int, digest: str) -> str:
-    """The name of a saved state's file."""
-    return f"step-{step}.{digest[:16]}.safetensors"
-
-
-def find_states(directory: Path) -> list[Path]:
-    """The files of the states in a directory, newest first."""
-    found = _state_files(directory)
-    return sorted(found, key=lambda path: (step_of(path), path.stat().st_mtime_ns), reverse=True)
-
-
-def saved_steps(directory: Path) -> list[int]:
-    """The steps at which the states in a directory were saved, in order."""
-    return sorted(map(step_of, _state_files(directory)))
-
-
-def _state_files(directory: Path) -> list[Path]:
-    return [path for path in directory.glob("step-*.safetensors") if STATE_NAME.match(path.name)]
-
-
-def step_of(path: Path) -> int:
-    """The step at which a state was saved, by its file's name."""
-    return int(path.name.removeprefix("step-").partition(".")[0])

@@ -29,7 +29,7 @@ from nanogpt.data.tokenizers import ByteTokenizer, char_tokenizer
 from nanogpt.files.atomic import write_json
 from nanogpt.model.directories import save_model
 from nanogpt.model.gpt import GPT
-from tests.made_runs import make_run, metrics_text
+from tests.made_runs import make_run, make_training, metrics_text
 
 ROOT = Path(__file__).resolve().parents[2]
 MIRROR = os.environ.get("NANOGPT_MIRROR")
@@ -767,9 +767,7 @@ def test_bench_without_its_dataset_is_told(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_watch_shows_finished_runs_and_those_that_grow(tmp_path):
     make_run(tmp_path, "whole")
-    state = tmp_path / ".nanogpt/state/0123456789ab"
-    write_json(state / "run.json", {"run": "growing"})
-    (state / "metrics.jsonl").write_text(metrics_text(0.6, last_step=100))
+    state = make_training(tmp_path, "growing", last_step=100)
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]

@@ -4,22 +4,18 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from nanogpt.config.schema import ModelSettings
 from nanogpt.report.page import write_report
 from nanogpt.report.runs import read_runs
+from tests.made_runs import evaluation_of
 from tests.mistakes.base import Mistake, write_files
 
 METRICS = '{"step": 0, "tokens": 0, "val_loss": 4.2}\n'
 
 
-SPLIT = {"loss": 4.2, "perplexity": 66.7, "bits_per_byte": 6.1}
-
-
-EVALUATION = {
-    "dataset": "letters",
-    "val": SPLIT,
-    "train": SPLIT,
-    "model": {"n_parameters": 1, "vocab_size": 2},
-}
+EVALUATION = json.dumps(
+    evaluation_of("demo", "letters", 4.2, ModelSettings(n_layer=1), deep=False).content()
+)
 
 
 def report_on(title: str, shown: str, files: Mapping[str, str], message: str) -> Mistake:
@@ -55,19 +51,21 @@ REPORTS = [
         "a line that isn't metrics",
         "`metrics.jsonl` with a line of text",
         {"metrics.jsonl": "loss 4.2\n" + METRICS},
-        "results/demo/metrics.jsonl: line 1 is no line of metrics; train the run again",
+        "results/demo/metrics.jsonl: line 1: not JSON; train the run again",
     ),
     report_on(
         "a word for a step",
         '`{"step": "x", "tokens": 0}`',
         {"metrics.jsonl": '{"step": "x", "tokens": 0}\n' + METRICS},
-        "results/demo/metrics.jsonl: line 1 is no line of metrics; train the run again",
+        "results/demo/metrics.jsonl: line 1: damaged: `step` should be a valid integer, "
+        "unable to parse string as an integer; train the run again",
     ),
     report_on(
         "a word for a loss",
         '`{"step": 0, "tokens": 0, "loss": "low"}`',
         {"metrics.jsonl": '{"step": 0, "tokens": 0, "loss": "low"}\n' + METRICS},
-        "results/demo/metrics.jsonl: line 1 is no line of metrics; train the run again",
+        "results/demo/metrics.jsonl: line 1: damaged: `loss` should be a valid number, "
+        "unable to parse string as a number; train the run again",
     ),
     report_on(
         "a run that wasn't evaluated",
@@ -79,28 +77,28 @@ REPORTS = [
         "half an eval.json",
         "`eval.json` cut in half",
         {"metrics.jsonl": METRICS, "eval.json": '{"val": {"lo'},
-        "results/demo/eval.json: damaged, or of another version; make it again",
+        "results/demo/eval.json: damaged: not JSON; make it again",
     ),
     report_on(
         "an eval.json without results",
         "`{}`",
         {"metrics.jsonl": METRICS, "eval.json": "{}"},
-        "results/demo/eval.json: damaged, or of another version; make it again",
+        "results/demo/eval.json: damaged: `run` is missing; make it again",
     ),
     report_on(
         "half a training's manifest",
         "`train.manifest.json` cut in half",
         {
             "metrics.jsonl": METRICS,
-            "eval.json": json.dumps(EVALUATION),
+            "eval.json": EVALUATION,
             "train.manifest.json": '{"parameters": {',
         },
-        "results/demo/train.manifest.json: damaged, or of another version; make it again",
+        "results/demo/train.manifest.json: damaged: not JSON; make it again",
     ),
     report_on(
         "a bench.json that isn't a benchmark",
         "`bench.json` with a list",
-        {"metrics.jsonl": METRICS, "eval.json": json.dumps(EVALUATION), "bench.json": "[]"},
-        "results/demo/bench.json: damaged, or of another version; make it again",
+        {"metrics.jsonl": METRICS, "eval.json": EVALUATION, "bench.json": "[]"},
+        "results/demo/bench.json: damaged: not a JSON object; make it again",
     ),
 ]
