@@ -88,23 +88,6 @@ OPEN = {"inputs", "outputs", "by_kind"}
 # Fields that a file may lack: those of some stages or runs only, and those that came later.
 OF_TORCH = {"environment.torch", "environment.cpu_capability", "environment.gpu"}
 OPTIONAL = {
-<<<<<<< HEAD
-    "summary",
-    "torch",
-    "cpu_capability",
-    "gpu",
-    "layouts",
-    "source",
-    "tokenizer_sha256",
-    "n_windows",
-    "loss",
-    "learning_rate",
-    "grad_norm",
-    "train_loss",
-    "val_loss",
-    "tokens_per_second",
-    "seconds",
-=======
     Manifest: {"summary", "environment.layouts", *OF_TORCH},
     CacheEntry: {"summary", *OF_TORCH},
     Evaluation: {
@@ -117,7 +100,6 @@ OPTIONAL = {
         *("loss", "learning_rate", "grad_norm", "train_loss", "val_loss"),
         *("tokens_per_second", "seconds"),
     },
->>>>>>> 0a6d9ab58badf43962058b853261387205215561
 }
 
 
