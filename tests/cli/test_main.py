@@ -17,8 +17,9 @@ import pytest
 import yaml
 
 from nanogpt import __version__
-from nanogpt.artifacts import cache
-from nanogpt.artifacts import manifests as manifest
+from nanogpt.artifacts import cache, manifests
+from nanogpt.artifacts.records.base import write_record
+from nanogpt.artifacts.records.manifests import Manifest
 from nanogpt.cli.main import main
 from nanogpt.config.loading import load, read
 from nanogpt.config.reference import describe_run
@@ -29,6 +30,7 @@ from nanogpt.data.tokenizers import ByteTokenizer, char_tokenizer
 from nanogpt.files.atomic import write_json
 from nanogpt.model.directories import save_model
 from nanogpt.model.gpt import GPT
+from nanogpt.project import HERE
 from tests.made_runs import make_run, make_training, metrics_text
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -121,7 +123,9 @@ def test_help_of_sample_has_every_setting_with_its_meaning_and_default(capsys):
 
 LIGHT = {
     "import": ("import nanogpt",),
-    "modules of the workflow": ("from nanogpt import config, manifest, stage, files",),
+    "modules of the workflow": (
+        "from nanogpt.artifacts import cache, code_digest, manifests, stages, states; from nanogpt.data import sources",
+    ),
     "help": ("from nanogpt.cli.main import main; main()", "--help"),
     "help of sample": ("from nanogpt.cli.main import main; main()", "sample", "--help"),
     "config": ("from nanogpt.cli.main import main; main()", "config", "first"),
@@ -249,12 +253,8 @@ def test_what_cannot_be_understood_is_refused(arguments):
 def made(project):
     """A result with its manifest."""
     result = project / "results/demo/eval.json"
-    write_json(result, {"loss": 1.5})
-    outputs = manifest.digests(["results/demo/eval.json"])
-    asked = {"stage": "eval", "parameters": {}, "inputs": {}, "code": "c" * 64}
-    version = manifest.version("eval", {}, {}, "c" * 64)
-    path = project / "results/demo/eval.manifest.json"
-    write_json(path, {**asked, "version": version, "outputs": outputs})
+    path = "results/demo/eval.manifest.json"
+    write_manifest(path, "eval", [], {"results/demo/eval.json": '{"loss": 1.5}'})
     return result
 
 
@@ -300,18 +300,20 @@ def write_manifest(path, stage, inputs, outputs):
     for output, content in outputs.items():
         Path(output).parent.mkdir(parents=True, exist_ok=True)
         Path(output).write_text(content)
-    read = manifest.digests(inputs)
-    write_json(
-        path,
-        {
-            "stage": stage,
-            "version": manifest.version(stage, {}, read, "c" * 64),
-            "inputs": read,
-            "parameters": {},
-            "code": "c" * 64,
-            "outputs": manifest.digests(outputs),
-        },
+    digests = manifests.digests(HERE, inputs)
+    manifest = Manifest(
+        stage=stage,
+        version=manifests.version(stage, {}, digests, "c" * 64),
+        inputs=digests,
+        parameters={},
+        code="c" * 64,
+        summary="",
+        outputs=manifests.digests(HERE, outputs),
+        environment=manifests.environment(1),
+        wall_seconds=1.0,
     )
+    write_record(Path(path), manifest)
+    return manifest
 
 
 CORPUS = "resources/corpora/play/input.txt"
@@ -321,7 +323,7 @@ CHAIN = [
     "results/demo/eval.manifest.json",
     "results/demo/train.manifest.json",
     "results/datasets/play/prepare.manifest.json",
-    "resources/corpora/play/generate.manifest.json",
+    "resources/corpora/play/write_builtin.manifest.json",
 ]
 
 
@@ -382,7 +384,7 @@ def test_json_of_verify_has_the_path_of_each_problem_and_the_exit_code_is_1(chai
         (MODEL, CHAIN[0]),
         (MODEL, CHAIN[1]),
     ]
-    assert said["problems"][0]["problem"] == "cannot be read as a manifest"
+    assert said["problems"][0]["problem"].startswith("damaged: ")
     assert said["problems"][1]["problem"].startswith("missing")
 
 
@@ -412,10 +414,10 @@ def stored(project, monkeypatch):
     monkeypatch.delenv("NANOGPT_CACHE", raising=False)
     for days, size in ((5, 1_500_000), (1, 500_000)):
         path = f"results/first/{days}.manifest.json"
-        write_manifest(path, f"eval{days}", [], {"results/first/eval.json": "e" * size})
-        said = {**json.loads(Path(path).read_text()), "environment": {}, "wall_seconds": 1.0}
-        cache.store(said, {"eval.json": Path("results/first/eval.json")})
-        age(project / ".nanogpt/cache" / said["version"], days * 24)
+        outputs = {"results/first/eval.json": "e" * size}
+        manifest = write_manifest(path, f"eval{days}", [], outputs)
+        cache.store(HERE, manifest, {"eval.json": "results/first/eval.json"})
+        age(project / ".nanogpt/cache" / manifest.version, days * 24)
     (project / ".nanogpt/cache/0123456789ab").mkdir()
     age(project / ".nanogpt/cache/0123456789ab", 4)
     write_manifest("results/gone/eval.manifest.json", "eval", [], {"results/gone/eval.json": "1"})

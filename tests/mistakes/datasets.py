@@ -30,31 +30,35 @@ DATASETS = [
         "half a meta.json",
         "`meta.json` cut in half",
         lambda: (BOOK / "meta.json").write_text('{"dtype": "ui'),
-        "results/datasets/book/meta.json: damaged; make the dataset again",
+        "results/datasets/book/meta.json: damaged: not JSON; make the dataset again",
     ),
     damaged_dataset(
         "an unknown dtype of tokens",
         '`"dtype": "uint17"` in `meta.json`',
         lambda: edit_json(BOOK / "meta.json", dtype="uint17"),
-        "results/datasets/book/meta.json: damaged; make the dataset again",
+        "results/datasets/book/meta.json: damaged: `dtype` should be 'uint16' or 'uint32'; "
+        "make the dataset again",
     ),
     damaged_dataset(
         "a dtype that token files don't have",
         '`"dtype": "int16"` in `meta.json`',
         lambda: edit_json(BOOK / "meta.json", dtype="int16"),
-        "results/datasets/book/meta.json: damaged; make the dataset again",
+        "results/datasets/book/meta.json: damaged: `dtype` should be 'uint16' or 'uint32'; "
+        "make the dataset again",
     ),
     damaged_dataset(
         "a word for a number of tokens",
         '`"n_tokens": "5"` in `meta.json`',
         lambda: edit_json(BOOK / "meta.json", val={"n_tokens": "5"}),
-        "results/datasets/book/meta.json: damaged; make the dataset again",
+        "results/datasets/book/meta.json: damaged: `val.n_tokens` should be a valid integer; "
+        "make the dataset again",
     ),
     damaged_dataset(
         "no number of tokens",
         '`"n_tokens": null` in `meta.json`',
         lambda: edit_json(BOOK / "meta.json", train={"n_tokens": None}),
-        "results/datasets/book/meta.json: damaged; make the dataset again",
+        "results/datasets/book/meta.json: damaged: `train.n_tokens` should be a valid integer; "
+        "make the dataset again",
     ),
     damaged_dataset(
         "a split without tokens",
@@ -63,19 +67,20 @@ DATASETS = [
             lambda: edit_json(BOOK / "meta.json", val={"n_tokens": 0}),
             lambda: (BOOK / "val.bin").write_bytes(b""),
         ),
-        "results/datasets/book/meta.json: damaged; make the dataset again",
+        "results/datasets/book/meta.json: damaged: `val.n_tokens` should be greater than 0; "
+        "make the dataset again",
     ),
     damaged_dataset(
         "a directory in place of meta.json",
         "`meta.json/`",
         in_turn((BOOK / "meta.json").unlink, (BOOK / "meta.json").mkdir),
-        "results/datasets/book/meta.json: cannot be read: Is a directory; make the dataset again",
+        "results/datasets/book/meta.json: can't be read: Is a directory; make the dataset again",
     ),
     Mistake(
         "a file in place of a dataset",
         "`results/datasets/book`, a file",
         in_turn(lambda: write_files({str(BOOK): TEXT}), train_first),
-        "results/datasets/book/meta.json: cannot be read: Not a directory; make the dataset again",
+        "results/datasets/book/meta.json: can't be read: Not a directory; make the dataset again",
     ),
     damaged_dataset(
         "a truncated token file",

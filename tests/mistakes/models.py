@@ -110,21 +110,20 @@ MODELS = [
         "half a config",
         "`config.json` cut in half",
         lambda: (MODEL / "config.json").write_text('{"archi'),
-        "results/demo/model/config.json: not a model's config; train the run again",
+        "results/demo/model/config.json: damaged: not JSON; train the run again",
     ),
     damaged_model(
         "a config from Hugging Face",
         '`{"model_type": "gpt2", "n_layer": 12}`',
         lambda: (MODEL / "config.json").write_text('{"model_type": "gpt2", "n_layer": 12}'),
-        "results/demo/model/config.json: not a model's config (`architecture` is "
-        "missing); train the run again",
+        "results/demo/model/config.json: damaged: `architecture` is missing; train the run again",
     ),
     damaged_model(
         "another architecture",
         '`"architecture": "llama"`',
         lambda: edit_json(MODEL / "config.json", architecture="llama"),
-        "results/demo/model/config.json: an architecture that this version does not "
-        "know; train the run again",
+        "results/demo/model/config.json: unknown architecture `llama`, this version of "
+        "nanogpt reads `gpt2`; upgrade nanogpt, or train the run again",
     ),
     damaged_model(
         "a model without layers",
@@ -144,7 +143,7 @@ MODELS = [
         "a model's config of brackets nested too deeply",
         "`config.json` of 100,000 `[`",
         lambda: (MODEL / "config.json").write_text(100_000 * "["),
-        "results/demo/model/config.json: not a model's config; train the run again",
+        "results/demo/model/config.json: damaged: not JSON; train the run again",
     ),
     damaged_model(
         "heads that don't divide a model's width",

@@ -96,7 +96,7 @@ TRAINING = [
     prompt(
         "Apple's GPU on another machine",
         "--device mps",
-        "device mps: there is none here; set device to auto or cpu",
+        "device mps: no MPS device here; set device to auto or cpu",
         is_impossible=torch.backends.mps.is_available,
     ),
     prompt(
