@@ -124,7 +124,8 @@ def test_help_of_sample_has_every_setting_with_its_meaning_and_default(capsys):
 LIGHT = {
     "import": ("import nanogpt",),
     "modules of the workflow": (
-        "from nanogpt.artifacts import cache, code_digest, manifests, stages, states; from nanogpt.data import sources",
+        "from nanogpt.artifacts import cache, code_digest, manifests, stages, states\n"
+        "from nanogpt.data import sources",
     ),
     "help": ("from nanogpt.cli.main import main; main()", "--help"),
     "help of sample": ("from nanogpt.cli.main import main; main()", "sample", "--help"),
