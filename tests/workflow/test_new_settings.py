@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.workflow.conftest import AFTER_TRAIN, REMODELLING, edit_config, planned
+from tests.workflow.projects import AFTER_TRAIN, REMODELLING, edit_config, planned
 
 
 def add_setting(project: Path, default: bool) -> None:

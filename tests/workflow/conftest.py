@@ -1,0 +1,129 @@
+"""A project in which everything was computed once, and copies of it to change."""
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.checkouts import MIRROR, copy_checkout, own_environment
+from tests.sharing import made_once
+from tests.workflow.projects import CONFIG, ESSAYS, FAR, PAGE, write_essays
+
+# Python runs it at the start of every process that has its directory on the path.
+WATCH = """
+import atexit, json, os, sys
+
+def leave():
+    name = os.path.basename(sys.argv[0] if sys.argv else "")
+    stage = name.removesuffix(".py").rpartition(".")[2]
+    loaded = sorted(m for m in sys.modules if m.split(".")[0] == "nanogpt")
+    with open(os.path.join({directory!r}, f"{{stage}}.{{os.getpid()}}.json"), "w") as file:
+        json.dump(loaded, file)
+
+atexit.register(leave)
+"""
+
+GPT2_MERGES = "resources/tokenizers/gpt2/vocab.bpe"
+
+
+@dataclass(frozen=True)
+class Computed:
+    """What one call of Snakemake left, in which every rule ran.
+
+    cache: the artifacts, by version. loaded: a file for each process that ran a stage, with the
+    modules of this package that it had loaded at its end.
+    """
+
+    project: Path
+    cache: Path
+    loaded: Path
+
+    def loaded_modules(self) -> dict[str, set[str]]:
+        """The modules of this package that each stage loaded, by the name of its script."""
+        found: dict[str, set[str]] = {}
+        for path in self.loaded.glob("*.json"):
+            stage = path.name.split(".")[0]
+            found.setdefault(stage, set()).update(json.loads(path.read_text()))
+        return found
+
+
+def write_mirror(directory: Path) -> None:
+    """A mirror of the corpus `far`, and of GPT-2's merges if this machine has them."""
+    (directory / "corpora.example").mkdir(parents=True)
+    text = "The clocks were striking thirteen.\n" * 40
+    (directory / "corpora.example/far.txt").write_text(text)
+    if MIRROR:
+        files = "openaipublic.blob.core.windows.net"
+        (directory / files).symlink_to(Path(MIRROR) / files)
+
+
+def write_project(directory: Path) -> Path:
+    """A checkout with the tiny config, in which nothing was computed."""
+    copy_checkout(directory)
+    write_essays(directory)
+    (directory / "config.yaml").write_text(yaml.safe_dump(CONFIG, sort_keys=False))
+    return directory
+
+
+def compute(directory: Path) -> None:
+    """Run every rule, by the command that a user types."""
+    project = write_project(directory / "checkout")
+    write_mirror(directory / "mirror")
+    for name in ("loaded", "site"):
+        (directory / name).mkdir()
+    loaded = directory / "loaded"
+    (directory / "site/sitecustomize.py").write_text(WATCH.format(directory=str(loaded)))
+    targets = [PAGE, ESSAYS, FAR, *([GPT2_MERGES] if MIRROR else [])]
+    # One thread each, as in the calls that are compared with this one.
+    threads = [f"{rule}=1" for rule in ("train", "eval", "sample")]
+    run = subprocess.run(
+        [
+            *(sys.executable, "-m", "snakemake", "--cores", "2"),
+            *("--set-threads", *threads, "--", *targets),
+        ],
+        cwd=project,
+        env=own_environment(
+            PYTHONPATH=str(directory / "site"),
+            NANOGPT_CACHE=str(directory / "cache"),
+            NANOGPT_MIRROR=str(directory / "mirror"),
+        ),
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+
+
+@pytest.fixture(scope="session")
+def computed(tmp_path_factory: pytest.TempPathFactory) -> Computed:
+    """Everything, computed once for all workers of a test run; not to be changed."""
+    directory = made_once(tmp_path_factory, "computed", compute)
+    return Computed(directory / "checkout", directory / "cache", directory / "loaded")
+
+
+@pytest.fixture(scope="session")
+def done_project(computed: Computed) -> Path:
+    """A checkout in which everything was computed; not to be changed, and for dry runs only."""
+    return computed.project
+
+
+@pytest.fixture
+def project(done_project: Path, tmp_path: Path) -> Path:
+    """A copy, to be changed, of a checkout in which everything was computed."""
+    return Path(shutil.copytree(done_project, tmp_path / "checkout"))
+
+
+@pytest.fixture(scope="session")
+def empty_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout in which nothing was computed; not to be changed."""
+    return write_project(tmp_path_factory.mktemp("empty") / "checkout")
+
+
+@pytest.fixture
+def essays(empty_project: Path, tmp_path: Path) -> Path:
+    """A copy, to be changed, of a checkout in which nothing was computed."""
+    return Path(shutil.copytree(empty_project, tmp_path / "checkout"))

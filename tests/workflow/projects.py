@@ -1,0 +1,179 @@
+"""A small project for the tests of the workflow, and what they do with it."""
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+
+import yaml
+
+from tests.checkouts import own_environment
+
+CONFIG = {
+    "corpora": {
+        "play": {"builtin": "play", "n_characters": 20_000},
+        "essays": {"files": "texts/my éssays"},
+        "far": {"url": "http://corpora.example/far.txt"},
+    },
+    "datasets": {"play": {}, "essays": {"tokenizer": "bpe", "vocab_size": 280}, "far": {}},
+    "models": {"tiny": {"n_layer": 1, "n_head": 2, "n_embd": 16, "block_size": 32, "dropout": 0.1}},
+    "defaults": {
+        "model": "tiny",
+        "train": {
+            "max_iters": 20,
+            "batch_size": 4,
+            "warmup_iters": 2,
+            "eval_interval": 10,
+            "eval_iters": 2,
+        },
+        "eval": {"eval_iters": 2},
+        "sample": {"num_samples": 2, "max_new_tokens": 40},
+        "bench": {"burn_in": 1, "steps": 2},
+    },
+    "runs": {"one": {"dataset": "play"}, "two": {"dataset": "play", "train": {"seed": 2}}},
+    "report": {"runs": ["one", "two"]},
+}
+PAGE = "results/report/index.html"
+ESSAYS = "results/datasets/essays/meta.json"
+FAR = "results/datasets/far/meta.json"
+
+# The text of each third essay. The 40 essays make three groups of files.
+TEXTS = [f"The {word} essay is short, and ends here.\n" * 3 for word in ("first", "next", "last")]
+N_ESSAYS = 40
+
+# Jobs by rule, of the report unless another target is given.
+AFTER_TRAIN = {"train", "eval", "sample", "tensorboard", "bench_report"}
+ALL_RULES = {"prepare", "ngram", "bench", *AFTER_TRAIN}
+# The runs share dataset and model, and so one count of n-grams and one benchmark.
+RETRAINING = {**dict.fromkeys(AFTER_TRAIN, 2), "bench_report": 1}
+REMODELLING = {**RETRAINING, "bench": 1}
+RETOKENIZING = {**REMODELLING, "prepare": 1, "ngram": 1}
+GROUP_JOBS = {"count": 3, "plan": 1, "encode": 3, "prepare": 1}
+
+
+def write_essays(project: Path) -> None:
+    """Write the 40 texts of the corpus `essays`, and a file that isn't one of them."""
+    directory = project / "texts/my éssays"
+    directory.mkdir(parents=True)
+    for number in range(N_ESSAYS):
+        (directory / f"{number:02} é.txt").write_text(TEXTS[number % len(TEXTS)])
+    (directory / "notes.md").write_text("not an essay")
+
+
+def snakemake(
+    project: Path, *arguments: str, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run Snakemake as a user would, on one core."""
+    variables = own_environment(**{"NANOGPT_CACHE": "off", **environment})
+    arguments = ("--cores", "1", *arguments)
+    server = _server()
+    assert server.stdin
+    assert server.stdout
+    with tempfile.NamedTemporaryFile() as output, tempfile.NamedTemporaryFile() as errors:
+        request = (str(project), arguments, variables, output.name, errors.name)
+        server.stdin.write(json.dumps(request) + "\n")
+        server.stdin.flush()
+        code = int(server.stdout.readline())
+        printed = output.read().decode(), errors.read().decode()
+    return subprocess.CompletedProcess(["snakemake", *arguments], code, *printed)
+
+
+@cache
+def _server() -> subprocess.Popen[str]:
+    """The process that runs Snakemake for this one; it ends when this one does."""
+    # -P: the directory of the script isn't one to import from.
+    return subprocess.Popen(
+        [sys.executable, "-P", str(Path(__file__).with_name("snakemake_server.py"))],
+        env=own_environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def planned(project: Path, *arguments: str) -> dict[str, int]:
+    """The number of jobs of each rule that a dry run plans."""
+    run = snakemake(project, "-n", *arguments)
+    assert run.returncode == 0, run.stderr
+    table = run.stdout.partition("Job stats:")[2] + run.stderr.partition("Job stats:")[2]
+    counts = {rule: int(n) for rule, n in re.findall(r"^(\w+) +(\d+)$", table, re.MULTILINE)}
+    return {rule: n for rule, n in counts.items() if rule not in ("all", "total")}
+
+
+def make(project: Path, *targets: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run Snakemake for some targets, without an error."""
+    run = snakemake(project, *targets, **environment)
+    assert run.returncode == 0, run.stderr
+    return run
+
+
+def error_of(run: subprocess.CompletedProcess[str]) -> str:
+    """The one line about a user's mistake that a call ended with."""
+    (error,) = errors_of(run)
+    return error
+
+
+def errors_of(run: subprocess.CompletedProcess[str]) -> list[str]:
+    """The lines about users' mistakes that a call ended with."""
+    assert run.returncode != 0
+    assert "Traceback" not in run.stderr
+    errors = [line for line in run.stderr.splitlines() if line.startswith("error: ")]
+    assert errors, run.stderr
+    return errors
+
+
+def nanogpt(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of the project's copy of the package."""
+    return subprocess.run(
+        [sys.executable, "-c", "from nanogpt.cli.main import main; main()", *arguments],
+        cwd=project,
+        env=own_environment(),
+        capture_output=True,
+        text=True,
+    )
+
+
+def edit_config(project: Path, edit: Callable[[dict], object]) -> None:
+    """Edit the parsed config.yaml."""
+    config = yaml.safe_load((project / "config.yaml").read_text())
+    edit(config)
+    (project / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+
+
+Edit = Callable[[Path], None]
+
+
+def setting(*keys: str, value: object) -> Edit:
+    """An edit of a project that sets a value in config.yaml."""
+
+    def apply(project: Path) -> None:
+        def edit(config: dict) -> None:
+            for key in keys[:-1]:
+                config = config.setdefault(key, {})
+            config[keys[-1]] = value
+
+        edit_config(project, edit)
+
+    return apply
+
+
+def replacement(path: str, old: str, new: str) -> Edit:
+    """An edit of a project that replaces a text in a file."""
+
+    def apply(project: Path) -> None:
+        text = (project / path).read_text()
+        assert old in text
+        (project / path).write_text(text.replace(old, new, 1))
+
+    return apply
+
+
+def results(project: Path, *patterns: str) -> Mapping[str, bytes]:
+    """The bytes of some results, by path."""
+    found = [path for pattern in patterns for path in project.glob(pattern)]
+    assert found
+    return {str(path.relative_to(project)): path.read_bytes() for path in found}

@@ -1,0 +1,41 @@
+"""Snakemake, imported once and forked for each call, as its imports take most of a dry run's time.
+
+A request is a line of JSON on standard input: a directory, arguments, environment variables, and
+files for what the call prints. The answer is a line with its exit code. A call is a process of its
+own that runs what `python -m snakemake` runs.
+"""
+
+import json
+import os
+import sys
+
+# The plugin is one that Snakemake finds and imports at each call.
+import pulp  # noqa: F401
+import pydantic  # noqa: F401
+import snakemake
+import snakemake_executor_plugin_slurm  # noqa: F401
+import yaml  # noqa: F401
+from snakemake.cli import main
+
+while request := sys.stdin.readline():
+    child = os.fork()
+    if not child:
+        break
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+else:
+    sys.exit()
+
+directory, arguments, environment, output, errors = json.loads(request)
+os.chdir(directory)
+os.environ.clear()
+os.environ.update(environment)
+for descriptor, path, mode in (
+    (0, os.devnull, os.O_RDONLY),
+    (1, output, os.O_WRONLY),
+    (2, errors, os.O_WRONLY),
+):
+    os.dup2(os.open(path, mode), descriptor)
+# As `-m` sets them.
+sys.path.insert(0, directory)
+sys.argv = [f"{snakemake.__path__[0]}/__main__.py", *arguments]
+main()

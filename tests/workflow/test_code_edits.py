@@ -1,0 +1,130 @@
+"""An edit of code runs again the stages that run it, and nothing else; a comment runs nothing.
+
+The parts of this promise: a stage's digest covers the modules that it loads (test_closures), an
+edit of a module changes the digests of the stages that it's in, and a stage whose digest changed
+runs again.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from nanogpt.artifacts.code_digest import NEUTRAL, closure, code_digest
+from tests.checkouts import PROJECT, copy_checkout
+from tests.workflow.projects import (
+    FAR,
+    PAGE,
+    REMODELLING,
+    RETOKENIZING,
+    RETRAINING,
+    planned,
+    replacement,
+)
+
+STAGES = sorted(path.stem for path in (PROJECT / "workflow/scripts").glob("*.py"))
+MODULES = sorted(
+    ".".join(path.relative_to(PROJECT).with_suffix("").parts).removesuffix(".__init__")
+    for path in (PROJECT / "nanogpt").rglob("*.py")
+)
+
+# What an edit of a stage's code runs again.
+RERUNS = {
+    "bench": {"bench": 1, "bench_report": 1},
+    "bench_report": {"bench_report": 1},
+    # These make datasets, some by one job and some by many.
+    "count": RETOKENIZING,
+    "encode": RETOKENIZING,
+    "plan": RETOKENIZING,
+    "prepare": RETOKENIZING,
+    "download": {},  # what a URL gives isn't a matter of our code
+    "download_gpt2": {},
+    "eval": {"eval": 2, "bench_report": 1},
+    "ngram": {"ngram": 1, "bench_report": 1},
+    "sample": {"sample": 2, "bench_report": 1},
+    "tensorboard": {"tensorboard": 2, "bench_report": 1},
+    "train": RETRAINING,
+    "write_builtin": {**RETOKENIZING, "write_builtin": 1},
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_an_edit_of_a_stages_code_runs_it_again(project: Path, stage: str) -> None:
+    with open(project / f"workflow/scripts/{stage}.py", "a") as file:
+        file.write("\nassert True\n")
+    expected = dict(RERUNS[stage])
+    if "prepare" in expected:
+        expected["prepare"] += stage != "write_builtin"  # of the dataset `far`
+    assert planned(project, PAGE, FAR) == expected
+
+
+def digests(project: Path) -> dict[str, str]:
+    """The code digest of each stage of a copy of this project."""
+    package, scripts = project / "nanogpt", project / "workflow/scripts"
+    return {stage: code_digest(scripts / f"{stage}.py", package=package) for stage in STAGES}
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return copy_checkout(tmp_path_factory.mktemp("edited"))
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_an_edit_of_a_module_changes_the_digests_of_the_stages_that_it_is_in(
+    checkout: Path, module: str
+) -> None:
+    before = digests(checkout)
+    path = checkout.joinpath(*module.split("."))
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    code = path.read_text()
+    path.write_text(f"{code}\nassert True\n")
+    after = digests(checkout)
+    path.write_text(code)
+    changed = {stage for stage in STAGES if after[stage] != before[stage]}
+    adapters = {stage: PROJECT / f"workflow/scripts/{stage}.py" for stage in STAGES}
+    inside = {stage for stage, adapter in adapters.items() if module in closure(adapter)}
+    assert changed == (set() if module in NEUTRAL else inside)
+
+
+# The stages that code of a package may be in.
+MAY_CHANGE = {
+    "cli": set(),
+    "interchange": set(),
+    "report": {"bench_report", "tensorboard"},
+    "evaluation": {"eval", "bench"},
+    "inference": {"sample", "eval", "bench"},
+    "training": {"train", "bench"},
+    "ngram": {"ngram"},
+    "model": {"train", "eval", "sample", "bench", "bench_report"},
+}
+
+
+@pytest.mark.parametrize("package", MAY_CHANGE)
+def test_code_of_a_package_is_only_in_stages_that_need_it(package: str) -> None:
+    having = {
+        stage
+        for stage in STAGES
+        for module in closure(PROJECT / f"workflow/scripts/{stage}.py")
+        if module.startswith(f"nanogpt.{package}.") and module not in NEUTRAL
+    }
+    assert having == MAY_CHANGE[package]
+
+
+def test_comments_and_docstrings_run_nothing_again(project: Path) -> None:
+    edited = [*project.glob("nanogpt/**/*.py"), *project.glob("workflow/**/*.py")]
+    edited += [project / "Snakefile", *project.glob("workflow/rules/*.smk")]
+    assert len(edited) > 40
+    for path in edited:
+        path.write_text(f"# A comment.\n{path.read_text()}\n# And one at the end.\n")
+    replacement("nanogpt/model/gpt.py", "Logits (B, T, V)", "The logits")(project)
+    assert planned(project) == {}
+
+
+def test_an_edit_of_a_rules_command_runs_it_again(project: Path) -> None:
+    replacement("workflow/rules/run.smk", "python workflow", "python -u workflow")(project)
+    assert planned(project) == RETRAINING
+
+
+def test_an_edit_of_the_model_runs_again_what_computes_with_it(project: Path) -> None:
+    with open(project / "nanogpt/model/gpt.py", "a") as file:
+        file.write("\nassert True\n")
+    assert planned(project) == REMODELLING

@@ -1,0 +1,128 @@
+"""An edit of config.yaml or of a text runs again what depends on it, and nothing else."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.workflow.projects import (
+    AFTER_TRAIN,
+    REMODELLING,
+    RETOKENIZING,
+    RETRAINING,
+    Edit,
+    edit_config,
+    make,
+    planned,
+    replacement,
+    setting,
+)
+
+# What changes no result.
+NEUTRAL: dict[str, Edit] = {
+    "a default written out": setting("runs", "one", "train", "beta1", value=0.9),
+    "a number written in another way": setting("runs", "two", "train", "seed", value="2"),
+    "a mirror": setting("mirrors", value=["/somewhere"]),
+    "a setting of another tokenizer": setting("datasets", "play", "vocab_size", value=300),
+    "a run that isn't in the report": setting("runs", "three", value={"dataset": "play"}),
+    "a comment": replacement("config.yaml", "runs:", "# mine\nruns:"),
+}
+
+EDITS: dict[str, tuple[Edit, dict[str, int]]] = {
+    "a sampling setting of one run": (
+        setting("runs", "one", "sample", "temperature", value=0.5),
+        {"sample": 1, "bench_report": 1},
+    ),
+    "an evaluation setting of one run": (
+        setting("runs", "one", "eval", "seed", value=3),
+        {"eval": 1, "bench_report": 1},
+    ),
+    "a training setting of one run": (
+        setting("runs", "one", "train", "learning_rate", value=0.002),
+        dict.fromkeys(AFTER_TRAIN, 1),
+    ),
+    "how often a training is logged": (
+        setting("runs", "one", "train", "log_interval", value=5),
+        dict.fromkeys(AFTER_TRAIN, 1),
+    ),
+    "milestones": (
+        setting("runs", "one", "train", "milestones", value=[5]),
+        dict.fromkeys(AFTER_TRAIN, 1),
+    ),
+    "a model setting of one run": (
+        setting("runs", "one", "model", value={"preset": "tiny", "dropout": 0.2}),
+        {**dict.fromkeys(AFTER_TRAIN, 1), "bench": 2},  # of two models now
+    ),
+    "the dataset of one run": (
+        lambda project: (
+            setting("datasets", "again", value={"corpus": "play"})(project),
+            setting("runs", "one", "dataset", value="again")(project),
+        ),
+        {**dict.fromkeys(AFTER_TRAIN, 1), "prepare": 1, "ngram": 1, "bench": 2},
+    ),
+    "a setting of the benchmark": (
+        setting("defaults", "bench", "steps", value=3),
+        {"bench": 1, "bench_report": 1},
+    ),
+    "a sampling setting of all runs": (
+        setting("defaults", "sample", "seed", value=3),
+        {"sample": 2, "bench_report": 1},
+    ),
+    "a model setting of all runs": (setting("models", "tiny", "n_embd", value=32), REMODELLING),
+    "the split": (setting("datasets", "play", "val_ratio", value=0.2), RETOKENIZING),
+    "the corpus": (
+        setting("corpora", "play", "seed", value=2),
+        {**RETOKENIZING, "write_builtin": 1},
+    ),
+    "how newlines are read": (setting("corpora", "play", "newlines", value="lf"), RETOKENIZING),
+    "the tokenizer": (setting("datasets", "play", "tokenizer", value="byte"), RETOKENIZING),
+    "the report's runs": (setting("report", "runs", value=["one"]), {"bench_report": 1}),
+}
+
+
+@pytest.mark.parametrize("what", EDITS)
+def test_an_edit_runs_again_what_depends_on_it(project: Path, what: str) -> None:
+    edit, expected = EDITS[what]
+    edit(project)
+    assert planned(project) == expected
+
+
+def test_an_edit_that_changes_no_result_runs_nothing_again(project: Path) -> None:
+    config = project / "config.yaml"
+    before = config.read_text()
+    for edit in NEUTRAL.values():
+        edit(project)
+    if planned(project) != {}:
+        # One dry run answers for all; only if it fails, which edit was it?
+        for what, edit in NEUTRAL.items():
+            config.write_text(before)
+            edit(project)
+            assert planned(project) == {}, what
+        pytest.fail("these edits run something again only together")
+
+
+def test_the_command_line_overrides_every_run(done_project: Path) -> None:
+    assert planned(done_project, "--config", "train={beta2: 0.95}") == RETRAINING
+
+
+def test_a_changed_prompt_file_is_noticed(project: Path) -> None:
+    (project / "prompt.txt").write_text("[Enter ")
+    edit_config(project, lambda c: c["defaults"]["sample"].update(start="FILE:prompt.txt"))
+    target = "results/one/samples.txt"
+    make(project, target)
+    assert "[Enter " in (project / target).read_text()
+    (project / "prompt.txt").write_text("Where is ")
+    assert planned(project, target) == {"sample": 1}
+
+
+def test_a_dropped_text_becomes_a_run_and_a_change_to_an_older_one_is_noticed(
+    project: Path,
+) -> None:
+    text = project / "resources/texts/mybook.txt"
+    text.write_text("It was a bright cold day, and the clocks were striking.\n" * 40)
+    target = "results/mybook/samples.txt"
+    make(project, target)
+    assert planned(project, target) == {}
+    text.write_text("Call me whatever you like, but call me early for breakfast.\n" * 40)
+    os.utime(text, (1_000_000_000, 1_000_000_000))
+    assert planned(project, target) == {"prepare": 1, "train": 1, "sample": 1}

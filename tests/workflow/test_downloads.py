@@ -1,0 +1,72 @@
+"""Corpora that are downloaded: from a mirror, by hand, or not at all."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.checkouts import MIRROR, PROJECT
+from tests.workflow.projects import edit_config, error_of, make, planned, snakemake
+
+needs_mirror = pytest.mark.skipif(not MIRROR, reason="NANOGPT_MIRROR is not set")
+
+
+@pytest.mark.mirror
+@needs_mirror
+def test_writing_down_the_digest_of_a_download_runs_nothing_again(project: Path) -> None:
+    shipped = yaml.safe_load((PROJECT / "config.yaml").read_text())["corpora"]["shakespeare"]
+    digest = shipped.pop("sha256")
+    edit_config(project, lambda c: c["corpora"].update(shakespeare=shipped))
+    edit_config(project, lambda c: c["datasets"].update(shakespeare={}))
+    target = "results/datasets/shakespeare/meta.json"
+    make(project, target, NANOGPT_MIRROR=str(MIRROR))
+    log = project / "resources/corpora/shakespeare/input.txt.download.log"
+    assert f"sha256: {digest}" in log.read_text()
+    edit_config(project, lambda c: c["corpora"]["shakespeare"].update(sha256=digest))
+    edit_config(project, lambda c: c.update(mirrors=["/somewhere"]))
+    assert planned(project, target) == {}
+    edit_config(project, lambda c: c["corpora"]["shakespeare"].update(sha256="0" * 64))
+    assert planned(project, target) == {"download": 1, "prepare": 1}
+
+
+@pytest.mark.mirror
+@needs_mirror
+@pytest.mark.parametrize(
+    ("dataset", "vocab_size", "train", "val"),
+    [("shakespeare_char", 65, 1_003_854, 111_540), ("shakespeare", 50_257, 301_966, 36_059)],
+)
+def test_tiny_shakespeare_has_as_many_tokens_as_in_nanogpt(
+    project: Path, dataset: str, vocab_size: int, train: int, val: int
+) -> None:
+    shutil.copy(PROJECT / "config.yaml", project)
+    target = f"results/datasets/{dataset}/meta.json"
+    make(project, target, NANOGPT_MIRROR=str(MIRROR))
+    meta = json.loads((project / target).read_text())
+    assert meta["vocab_size"] == vocab_size
+    assert (meta["train"]["n_tokens"], meta["val"]["n_tokens"]) == (train, val)
+    assert planned(project, target) == {}
+
+
+@pytest.fixture
+def unreachable(project: Path) -> Path:
+    """A project whose corpus `gone` is at a URL that refuses."""
+    url = {"url": "http://127.0.0.1:9/corpus.txt", "sha256": "0" * 64}
+    edit_config(project, lambda c: c["corpora"].update(gone=url))
+    edit_config(project, lambda c: c["datasets"].update(gone={}))
+    return project
+
+
+def test_a_refused_download_names_three_ways_out(unreachable: Path) -> None:
+    error = error_of(snakemake(unreachable, "results/gone/samples.txt"))
+    for way_out in ("NANOGPT_MIRROR", "resources/corpora/gone/corpus.txt", "make demo"):
+        assert way_out in error
+    assert not (unreachable / "resources/corpora/gone/corpus.txt").exists()
+
+
+def test_a_corpus_put_there_by_hand_must_have_its_digest(unreachable: Path) -> None:
+    by_hand = unreachable / "resources/corpora/gone/corpus.txt"
+    by_hand.parent.mkdir(parents=True)
+    by_hand.write_text("not what was promised")
+    assert "0" * 64 in error_of(snakemake(unreachable, "results/gone/samples.txt"))

@@ -1,0 +1,101 @@
+"""A corpus of many files is prepared by jobs of groups, which leave nothing but the dataset."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.workflow.projects import (
+    ESSAYS,
+    GROUP_JOBS,
+    N_ESSAYS,
+    TEXTS,
+    edit_config,
+    make,
+    nanogpt,
+    planned,
+    results,
+)
+
+FIRST = "texts/my éssays/00 é.txt"
+
+
+def test_a_corpus_of_many_files_goes_through_jobs_of_groups(
+    empty_project: Path, done_project: Path
+) -> None:
+    assert planned(empty_project, ESSAYS) == GROUP_JOBS
+    meta = json.loads((done_project / ESSAYS).read_text())
+    assert len(meta["files"]) == N_ESSAYS
+    assert meta["train"]["n_characters"] + meta["val"]["n_characters"] == sum(
+        len(TEXTS[number % len(TEXTS)]) for number in range(N_ESSAYS)
+    )
+    groups = done_project / "results/datasets/essays/groups"
+    left = [path.name for path in groups.rglob("*.*")]
+    assert left
+    assert all(name.endswith((".log", ".benchmark.tsv")) for name in left), "parts are temporary"
+    assert planned(done_project, ESSAYS) == {}
+    verified = nanogpt(done_project, "verify", "results/datasets/essays")
+    assert verified.returncode == 0, verified.stdout
+
+
+def test_a_change_to_one_of_many_files_is_noticed(project: Path) -> None:
+    another = project / "texts/my éssays/zz.txt"
+    another.write_text(TEXTS[0])
+    assert planned(project, ESSAYS) == GROUP_JOBS
+    another.unlink()
+    assert planned(project, ESSAYS) == {}
+    (project / FIRST).write_text("An essay that is older than all the others.\n")
+    os.utime(project / FIRST, (1_000_000_000, 1_000_000_000))
+    assert planned(project, ESSAYS) == GROUP_JOBS
+
+
+def test_a_change_to_the_split_of_many_files_runs_all_their_jobs_again(project: Path) -> None:
+    edit_config(project, lambda c: c["datasets"]["essays"].update(val_ratio=0.2))
+    assert planned(project, ESSAYS) == GROUP_JOBS
+
+
+def test_what_an_aborted_call_left_is_made_again_when_settings_changed(essays: Path) -> None:
+    make(essays, "--notemp", "--until", "plan", "--", ESSAYS)
+    assert planned(essays, ESSAYS) == {"encode": 3, "prepare": 1}, "what is done stays"
+    edit_config(essays, lambda c: c["datasets"]["essays"].update(tokenizer="byte"))
+    assert planned(essays, ESSAYS) == GROUP_JOBS
+    make(essays, ESSAYS)
+    assert json.loads((essays / ESSAYS).read_text())["vocab_size"] == 256
+    assert planned(essays, ESSAYS) == {}
+
+
+def test_ten_thousand_small_files_make_few_jobs(essays: Path) -> None:
+    directory = essays / "many"
+    directory.mkdir()
+    for number in range(10_000):
+        (directory / f"{number}.txt").write_text("a small text\n")
+    edit_config(essays, lambda c: c["corpora"].update(many={"files": "many"}))
+    edit_config(essays, lambda c: c["datasets"].update(many={}))
+    jobs = planned(essays, "results/datasets/many/meta.json")
+    assert jobs == {"count": 64, "plan": 1, "encode": 64, "prepare": 1}
+
+
+@pytest.mark.slow
+def test_the_bytes_of_a_dataset_depend_on_no_number_of_cores(
+    essays: Path, done_project: Path
+) -> None:
+    files = ("results/datasets/essays/*.bin", "results/datasets/essays/*.json")
+    made = dict(results(done_project, *files))
+    make(essays, "--cores", "3", ESSAYS)
+    again = dict(results(essays, *files))
+    for outputs in (made, again):
+        del outputs["results/datasets/essays/prepare.manifest.json"]
+    assert again == made
+
+
+def test_a_dataset_can_have_the_tokenizer_of_another(project: Path) -> None:
+    other = {"corpus": "play", "tokenizer": "essays"}
+    edit_config(project, lambda c: c["datasets"].update(other=other))
+    target = "results/datasets/other/tokenizer.json"
+    make(project, target)
+    made = results(project, "results/datasets/*/tokenizer.json")
+    assert made[target] == made["results/datasets/essays/tokenizer.json"]
+    shutil.rmtree(project / "results/datasets")
+    assert planned(project, target) == {**GROUP_JOBS, "prepare": 2}

@@ -1,0 +1,107 @@
+"""One command makes everything, which holds, and the same again gives the same bytes."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.checkouts import MIRROR, PROJECT
+from tests.workflow.projects import (
+    ALL_RULES,
+    PAGE,
+    make,
+    nanogpt,
+    planned,
+    results,
+    snakemake,
+)
+
+
+def test_one_command_makes_samples_evaluations_and_the_report(done_project: Path) -> None:
+    samples = (done_project / "results/one/samples.txt").read_text()
+    assert samples.startswith("# 2 samples of one\n")
+    evaluation = json.loads((done_project / "results/one/eval.json").read_text())
+    assert evaluation["val"]["n_tokens"] == 1999
+    assert evaluation["source"]["excess_percent"] > 0
+    page = (done_project / PAGE).read_text()
+    assert "one" in page
+    assert "two" in page
+    assert not list(done_project.glob(".nanogpt/state/*")), "a finished training leaves no state"
+
+
+def test_every_stage_leaves_a_manifest_that_holds(done_project: Path) -> None:
+    stages = {
+        json.loads(path.read_text())["stage"] for path in done_project.rglob("*.manifest.json")
+    }
+    assert stages == ALL_RULES | {"write_builtin", "download"} | (
+        {"download_gpt2"} if MIRROR else set()
+    )
+    verified = nanogpt(done_project, "verify")
+    assert verified.returncode == 0, verified.stdout
+    assert verified.stdout.endswith(" 0 problems\n")
+
+
+def test_a_second_call_has_nothing_to_do(project: Path) -> None:
+    run = make(project)
+    assert "Nothing to be done" in run.stdout + run.stderr
+
+
+@pytest.mark.slow
+def test_the_same_config_gives_the_same_bytes_again(project: Path) -> None:
+    kept = ("results/one/model/*", "results/one/eval.json", "results/one/samples.txt")
+    kept += ("results/datasets/play/*.bin", "resources/corpora/play/input.txt")
+    before = results(project, *kept)
+    metrics = project / "results/one/metrics.jsonl"
+    curves = without_times(metrics)
+    for name in ("results", "resources/corpora"):
+        shutil.rmtree(project / name)
+    make(project, "results/one/samples.txt", "results/one/eval.json")
+    assert results(project, *kept) == before
+    assert without_times(metrics) == curves
+
+
+def without_times(metrics: Path) -> list[dict]:
+    """The lines of metrics, but for what depends on the machine's speed."""
+    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    timed = ("seconds", "tokens_per_second")
+    return [{k: v for k, v in line.items() if k not in timed} for line in lines]
+
+
+def test_a_dry_run_imports_no_torch(done_project: Path) -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "snakemake", "-n"]
+    run = subprocess.run(command, cwd=done_project, capture_output=True, text=True)
+    assert run.returncode == 0
+    imported = {line.split("|")[-1].strip() for line in run.stderr.splitlines()}
+    assert "nanogpt.config.loading" in imported
+    assert not imported & {"torch", "matplotlib", "httpx"}
+
+
+def test_the_report_is_made_again_without_training(done_project: Path) -> None:
+    assert planned(done_project, "--forcerun", "bench_report", "--", PAGE) == {"bench_report": 1}
+
+
+def test_all_benchmarks_of_the_report_can_be_requested(done_project: Path) -> None:
+    jobs = planned(done_project, "--forcerun", "bench", "--", "benches")
+    assert jobs == {"bench": 1, "benches": 1}
+
+
+def test_a_rule_says_in_one_line_what_it_made(project: Path) -> None:
+    (project / "results/one/samples.txt").unlink()
+    run = make(project, "results/one/samples.txt")
+    assert "\nsample one: 2 samples of 40 tokens\n" in run.stderr
+
+
+@pytest.mark.slow
+def test_snakemakes_own_report_has_every_result_with_its_caption(project: Path) -> None:
+    run = snakemake(project, "--report", "results/report/workflow.html")
+    assert run.returncode == 0, run.stderr
+    page = (project / "results/report/workflow.html").read_text()
+    captions = sorted((PROJECT / "workflow/report").glob("*.rst"))
+    assert len(captions) == 15
+    for caption in captions:
+        words = re.sub(r"``|\{\{.*?\}\}", "\0", caption.read_text()).partition("\0")[0]
+        assert " ".join(words.split())[:40] in " ".join(page.split()), caption.name

@@ -1,0 +1,20 @@
+"""A sweep in config.yaml is a run of each combination."""
+
+from pathlib import Path
+
+from tests.workflow.projects import AFTER_TRAIN, edit_config, error_of, planned, snakemake
+
+
+def test_a_sweep_is_a_run_of_each_combination_and_one_benchmark_of_each_model(
+    project: Path,
+) -> None:
+    grid = {"dataset": "play", "sweep": {"seed": [1, 2, 3], "model.n_layer": [1, 2]}}
+    edit_config(
+        project,
+        lambda config: config.update(runs={"grid": grid}, report={"runs": ["grid"]}),
+    )
+    assert planned(project) == {**dict.fromkeys(AFTER_TRAIN, 6), "bench_report": 1, "bench": 2}
+    samples = "results/grid.seed-2.n_layer-1/samples.txt"
+    assert planned(project, samples) == {"train": 1, "sample": 1}
+    error = error_of(snakemake(project, "-n", "results/grid/samples.txt"))
+    assert error.startswith("error: runs: `grid` is a sweep; its runs are `grid.seed-1.n_layer-1`")

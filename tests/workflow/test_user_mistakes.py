@@ -1,0 +1,143 @@
+"""A user's mistake ends the workflow with one line, before a job starts where possible."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.workflow.projects import (
+    ESSAYS,
+    TEXTS,
+    edit_config,
+    error_of,
+    errors_of,
+    nanogpt,
+    snakemake,
+)
+
+SOME_WORDS = b"some words to learn " * 99
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["results/oen/samples.txt"], "no run `oen`; did you mean `one`?"),
+        (["results/one/samples.txt", "--config", "train={max_itrs: 3}"], "train.max_itrs"),
+        (["results/one/samples.txt", "--config", "train={max_iters: many}"], "train.max_iters"),
+        (["results/one/samples.txt", "--config", "model={n_head: 3}"], "not divisible by n_head"),
+        (["results/datasets/nosuch/train.bin"], "no dataset `nosuch`"),
+    ],
+)
+def test_a_wrong_target_or_setting_is_found_before_any_job_starts(
+    empty_project: Path, arguments: list[str], words: str
+) -> None:
+    assert words in error_of(snakemake(empty_project, *arguments))
+    assert not (empty_project / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ("texts/none", "corpora.essays.files: there is no file texts/none"),
+        ("workflow/rules", "there is no .txt, .jsonl"),
+        ("texts/*.text", "no file matches the pattern texts/*.text"),
+        ("../*.txt", "the pattern ../*.txt leads out of the project"),
+        ("/usr/share/doc/**/*.txt", "leads out of the project"),
+    ],
+)
+def test_a_corpus_without_files_is_found_before_any_job_starts(
+    essays: Path, files: str, words: str
+) -> None:
+    edit_config(essays, lambda c: c["corpora"]["essays"].update(files=files))
+    assert words in error_of(snakemake(essays, ESSAYS))
+
+
+def test_braces_in_a_file_name_are_found_before_any_job_starts(essays: Path) -> None:
+    (essays / "texts/my éssays/{a}.txt").write_text(TEXTS[0])
+    error = error_of(snakemake(essays, ESSAYS))
+    assert "{a}.txt" in error
+    assert "rename the file" in error
+
+
+def test_a_text_whose_name_can_name_no_run_is_found(essays: Path) -> None:
+    (essays / "resources/texts/my book.txt").write_text("It was a bright cold day.\n")
+    error = error_of(snakemake(essays, "results/one/samples.txt"))
+    assert "my book.txt" in error
+    assert "rename the text" in error
+
+
+def test_a_key_given_twice_is_found(essays: Path) -> None:
+    with open(essays / "config.yaml", "a") as file:
+        file.write("runs: {three: {dataset: play}}\n")
+    assert "`runs` stands in line" in error_of(snakemake(essays, "results/one/samples.txt"))
+
+
+def test_a_missing_text_is_named(essays: Path) -> None:
+    edit_config(essays, lambda c: c["corpora"].update(gone={"files": "nowhere/gone.txt"}))
+    edit_config(essays, lambda c: c["datasets"].update(gone={}))
+    assert "nowhere/gone.txt" in error_of(snakemake(essays, "results/gone/samples.txt"))
+
+
+def test_a_bad_file_among_many_is_named_in_one_line(essays: Path) -> None:
+    (essays / "texts/my éssays/11 é.txt").write_bytes(b"caf\xc3\xa9 " * 99 + b"\xff")
+    error = error_of(snakemake(essays, ESSAYS))
+    assert "texts/my éssays/11 é.txt" in error
+    assert "0xff at offset 594" in error
+
+
+# A text and settings of training for which a stage can't go on, and words of its error.
+FAILURES: dict[str, tuple[bytes, dict[str, object], str]] = {
+    "empty": (b"", {}, "empty"),
+    "binary": (b"PK\x03\x04\x00\x00\x00binary" * 99, {}, "binary"),
+    "undecodable": (b"caf\xc3\xa9 " * 99 + b"\xff", {}, "0xff"),
+    "short": (b"thirty characters of some text", {}, "fewer than one window"),
+    "gpu": (SOME_WORDS, {"device": "cuda:99"}, "cuda:99"),
+    "diverged": (SOME_WORDS, {"learning_rate": 1e30, "min_lr": 1}, "training diverged"),
+}
+
+
+@pytest.fixture(scope="module")
+def failed(done_project: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """A project in which each of these runs failed, in one call; and the lines of errors."""
+    project = tmp_path_factory.mktemp("failed") / "checkout"
+    shutil.copytree(done_project, project)
+    for name, (text, train, _) in FAILURES.items():
+        content = text if isinstance(text, bytes) else text.encode()
+        (project / f"resources/texts/{name}.txt").write_bytes(content)
+        if train:
+            run = {"dataset": name, "train": train}
+            edit_config(
+                project, lambda c, name=name, run=run: c["runs"].update({f"{name}-run": run})
+            )
+    targets = [
+        f"results/{name}{'-run' if train else ''}/samples.txt"
+        for name, (_, train, _) in FAILURES.items()
+    ]
+    run = snakemake(project, "--keep-going", *targets)
+    return project, errors_of(run)
+
+
+@pytest.mark.parametrize("what", FAILURES)
+def test_a_stage_that_cannot_go_on_says_why_in_one_line(
+    failed: tuple[Path, list[str]], what: str
+) -> None:
+    _, errors = failed
+    assert len(errors) == len(FAILURES)
+    assert len([line for line in errors if FAILURES[what][2] in line]) == 1
+
+
+def test_a_stage_that_cannot_go_on_leaves_no_results(failed: tuple[Path, list[str]]) -> None:
+    project, _ = failed
+    trained = {path.parts[-3] for path in project.glob("results/**/*.safetensors")}
+    assert trained == {"one", "two"}
+    assert not list(project.glob("results/**/*.tmp"))
+
+
+def test_a_training_that_diverged_is_shown_as_such_with_its_curve(
+    failed: tuple[Path, list[str]],
+) -> None:
+    project, _ = failed
+    assert nanogpt(project, "report").returncode == 0
+    report = (project / "results/report/now/report.md").read_text()
+    assert "| diverged (diverged) |" in report
+    assert "- diverged (diverged): training diverged: " in report
