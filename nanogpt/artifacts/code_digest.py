@@ -18,7 +18,8 @@ from nanogpt.errors import UserError
 PACKAGE = Path(__file__).parents[1]
 
 # Modules whose effect on a result is hashed as parameters, or that have none, each with the reason.
-# Named one by one: a new module counts until somebody has thought about it.
+# Named one by one: a new module counts until somebody has thought about it. The modules that they
+# import when they are loaded count unless they are neutral as well.
 NEUTRAL = {
     "nanogpt": "holds the version, which manifests record",
     "nanogpt.errors": "words of messages",
@@ -61,13 +62,15 @@ class _Import:
 
 @dataclass(frozen=True)
 class _Source:
-    """A parsed source: its syntax tree as text, cut where groups of its own imports stand.
+    """A parsed source: digests of its syntax tree as text, cut at groups of our own imports.
 
-    uses_files: whether it mentions `__file__`, by which a module finds the files beside it.
+    on_load: imports that run when the module is loaded. uses_files: whether it mentions `__file__`,
+    by which a module finds the files beside it.
     """
 
     texts: tuple[str, ...]
     imports: tuple[tuple[_Import, ...], ...]
+    on_load: tuple[_Import, ...]
     uses_files: bool
 
 
@@ -80,7 +83,8 @@ def code_digest(adapter: Path, command: str = "", package: Path | None = None) -
     modules that import each other in a circle.
     """
     modules = _Modules(package or PACKAGE)
-    return _sha256(command, modules.digest_source(adapter, ""))
+    own = modules.digest_source(adapter, "")
+    return _sha256(command, own, *sorted(modules.behind_neutral))
 
 
 def closure(adapter: Path, package: Path | None = None) -> set[str]:
@@ -97,7 +101,9 @@ class _Modules:
         self.package = package
         self.root = package.name
         self.seen: set[str] = set()
+        self.behind_neutral: set[str] = set()  # digests of what neutral modules load
         self._digests: dict[str, str] = {}
+        self._files: dict[str, Path | None] = {}
         self._under_way: list[str] = []
 
     def digest_source(self, path: Path, module: str) -> str:
@@ -115,14 +121,18 @@ class _Modules:
         return _sha256(*parts)
 
     def _describe(self, imported: _Import, path: Path, module: str) -> str:
+        digest, name = self._resolve(imported, path, module)
+        return f"import({digest},{name},{imported.bound})"
+
+    def _resolve(self, imported: _Import, path: Path, module: str) -> tuple[str, str]:
+        """The digest of the module that an import names, and the name that it takes from it."""
         where = f"{path}: line {imported.line}"
         target = self._absolute(imported.module, path, module, where)
         name = imported.name
         if name and self._file(f"{target}.{name}"):
             self.seen.add(target)
             target, name = f"{target}.{name}", ""
-        digest = self._digest(target, where)
-        return f"import({digest},{name},{imported.bound})"
+        return self._digest(target, where), name
 
     def _absolute(self, module: str, path: Path, importer: str, where: str) -> str:
         level = len(module) - len(module.lstrip("."))
@@ -137,14 +147,16 @@ class _Modules:
 
     def _file(self, module: str) -> Path | None:
         """The source of a module, or of a package's __init__."""
-        below = self.package.joinpath(*module.split(".")[1:])
-        for path in (below / "__init__.py", below.with_name(f"{below.name}.py")):
-            if path.is_file():
-                return path
-        return None
+        if module not in self._files:
+            below = self.package.joinpath(*module.split(".")[1:])
+            candidates = (below / "__init__.py", below.with_name(f"{below.name}.py"))
+            self._files[module] = next((path for path in candidates if path.is_file()), None)
+        return self._files[module]
 
     def _digest(self, module: str, where: str) -> str:
         """The digest of a module and of the packages that it is in, as importing it runs them."""
+        if module in self._digests:
+            return self._digests[module]
         path = self._file(module)
         if path is None:
             raise UserError(f"{where}: no module {module} in {self.package}; correct the import")
@@ -153,18 +165,32 @@ class _Modules:
             raise UserError(f"{where}: modules import each other: {circle}; break the circle")
         self.seen.add(module)
         parent = module.rpartition(".")[0]
-        # Packages hold only their docstring: then they add nothing, wherever a module is moved.
         around = self._digest(parent, where) if parent else ""
-        if module in NEUTRAL:
-            return "neutral"
-        if module not in self._digests:
-            self._under_way.append(module)
-            self._digests[module] = self.digest_source(path, module)
-            self._under_way.pop()
-        own = self._digests[module]
+        self._under_way.append(module)
+        digest_one = self._digest_neutral if module in NEUTRAL else self.digest_source
+        self._digests[module] = self._within(around, digest_one(path, module))
+        self._under_way.pop()
+        return self._digests[module]
+
+    def _within(self, around: str, own: str) -> str:
+        """The digest of a module in packages whose digest is `around`."""
+        # Packages hold only their docstring: then they add nothing, wherever a module is moved.
         if own == EMPTY:
             return around
-        return own if around in ("", "neutral", EMPTY) else _sha256(own, around)
+        if around in ("", "neutral", EMPTY):
+            return own
+        if own == "neutral":
+            self.behind_neutral.add(around)
+            return own
+        return _sha256(own, around)
+
+    def _digest_neutral(self, path: Path, module: str) -> str:
+        """Note what a neutral module loads; its own code doesn't count."""
+        for imported in _parse(path.read_text(encoding="utf-8"), self.root, str(path)).on_load:
+            digest, _ = self._resolve(imported, path, module)
+            if digest not in ("", "neutral"):
+                self.behind_neutral.add(digest)
+        return "neutral"
 
 
 @cache  # a dry run asks for the digests of many stages, which share most of their modules
@@ -176,7 +202,10 @@ def _parse(source: str, root: str, path: str) -> _Source:
     uses_files = any(isinstance(n, ast.Name) and n.id == "__file__" for n in ast.walk(tree))
     groups: list[tuple[_Import, ...]] = []
     text = _dump(tree, root, groups)
-    return _Source(tuple(text.split(_MARK)), tuple(groups), uses_files)
+    on_load = [imported for node in tree.body for imported in _own_imports(node, root) or ()]
+    return _Source(
+        tuple(map(_sha256, text.split(_MARK))), tuple(groups), tuple(on_load), uses_files
+    )
 
 
 def _normalize(tree: ast.Module) -> None:
@@ -283,4 +312,4 @@ def _sha256(*parts: str | bytes) -> str:
 
 
 # The digest of a source without any statement.
-EMPTY = _sha256("Module()")
+EMPTY = _sha256(_sha256("Module()"))

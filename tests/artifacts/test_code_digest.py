@@ -129,7 +129,12 @@ INVISIBLE = {
     "a name bound to itself": ("maths/second", "import TWO", "import TWO as TWO"),
     "imports for type checkers": ("first", "import NUMBER", "import NUMBER as OTHER"),
     "what only type checkers import": ("unused", "NUMBER = 3", "NUMBER = 2"),
-    "a neutral module": ("artifacts/stages", "SETTING = 1", "SETTING = 2\nimport nanogpt.unused"),
+    "a neutral module": ("artifacts/stages", "SETTING = 1", "SETTING = 2"),
+    "what a neutral module imports late": (
+        "artifacts/stages",
+        "SETTING = 1",
+        "def late():\n    import nanogpt.unused\n",
+    ),
 }
 
 
@@ -158,6 +163,12 @@ VISIBLE = {
         "import NUMBER\n",
         "import NUMBER\nelse:\n    NUMBER = 2\n",
     ),
+    "what a neutral module loads": (
+        "artifacts/stages",
+        "SETTING",
+        "import nanogpt.unused\nSETTING",
+    ),
+    "code in a neutral module's package": ("artifacts/__init__", "Artifacts", 'A"""\nX = """'),
     "the adapter": ("../adapter", '"text"', '"texts"'),
     "a string that is no docstring": ("third", "NOTHING = 0", "NOTHING = 0\n'a statement'"),
     "a default": ("maths/second", "double(n)", "double(n=None)"),
@@ -320,7 +331,7 @@ async def g():
 
 def empty(): ...
 '''
-SAME_EVERYWHERE_DIGEST = "fcfc8f1306b4253f3d460aa3a320cd15e8535ebdbfcd2d54c39af2baca810cf3"
+SAME_EVERYWHERE_DIGEST = "b163642a2446c1613f19ad280085ee069d47a7b99735de52f594b17153d8a614"
 
 
 def test_the_digest_of_a_source_is_the_same_on_every_python(code):

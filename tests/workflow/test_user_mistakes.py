@@ -139,5 +139,5 @@ def test_a_training_that_diverged_is_shown_as_such_with_its_curve(
     project, _ = failed
     assert nanogpt(project, "report").returncode == 0
     report = (project / "results/report/now/report.md").read_text()
-    assert "| diverged (diverged) |" in report
-    assert "- diverged (diverged): training diverged: " in report
+    assert "| diverged-run (diverged) |" in report
+    assert "- diverged-run (diverged): training diverged: " in report
