@@ -15,7 +15,7 @@ def add_setting(project: Path, default: bool) -> None:
     assert before in text
     field = f'    qk_norm: bool = new_setting({default}, neutral=False, description="later")\n'
     text = text.replace(f"\n\n\n{before}", f"\n{field}\n\n{before}", 1)
-    where = "from nanogpt.errors import"
+    where = "from nanogpt.config.patterns import"
     text = text.replace(where, f"from nanogpt.config.parameters import new_setting\n{where}", 1)
     schema.write_text(text)
 
