@@ -126,6 +126,13 @@ MODELS = [
         "nanogpt reads `gpt2`; upgrade nanogpt, or train the run again",
     ),
     damaged_model(
+        "a model of a later version of nanogpt",
+        '`"format": 9`',
+        lambda: edit_json(MODEL / "config.json", format=9),
+        "results/demo/model/config.json: format 9, but this version of nanogpt reads "
+        "formats up to 2; upgrade nanogpt, or train the run again",
+    ),
+    damaged_model(
         "a model without layers",
         '`"n_layer": 0`',
         lambda: edit_json(MODEL / "config.json", n_layer=0),

@@ -7,6 +7,7 @@ from tests.mistakes.commands import COMMANDS
 from tests.mistakes.config_files import CONFIG_FILES
 from tests.mistakes.datasets import DATASETS
 from tests.mistakes.downloads import DOWNLOADS
+from tests.mistakes.edits import EDITS
 from tests.mistakes.models import MODELS
 from tests.mistakes.prompts import PROMPTS
 from tests.mistakes.reports import REPORTS
@@ -32,6 +33,7 @@ AREAS = {
     "Reports": REPORTS,
     "What `nanogpt verify` finds": VERIFICATION,
     "Commands": COMMANDS,
+    "Edits of the code": EDITS,
 }
 
 

@@ -81,6 +81,13 @@ VERIFICATION = [
         "results/demo/sample.manifest.json: damaged: not JSON; make it again",
     ),
     differs(
+        "a manifest of a later version of nanogpt",
+        '`"format": 9` written into it',
+        lambda: edit_json(MANIFEST, format=9),
+        "results/demo/sample.manifest.json: format 9, but this version of nanogpt reads "
+        "formats up to 1; upgrade nanogpt, or make it again",
+    ),
+    differs(
         "an edited manifest",
         '`"top_k": 1` written into it',
         lambda: edit_json(MANIFEST, parameters={"top_k": 1}),
