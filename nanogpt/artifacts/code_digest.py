@@ -8,7 +8,7 @@ moved module re-runs nothing, but pointing an import at another module does.
 
 import ast
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -64,13 +64,11 @@ class _Import:
 class _Source:
     """A parsed source: digests of its syntax tree as text, cut at groups of our own imports.
 
-    on_load: imports that run when the module is loaded. uses_files: whether it mentions `__file__`,
-    by which a module finds the files beside it.
+    uses_files: whether it mentions `__file__`, by which a module finds the files beside it.
     """
 
     texts: tuple[str, ...]
     imports: tuple[tuple[_Import, ...], ...]
-    on_load: tuple[_Import, ...]
     uses_files: bool
 
 
@@ -186,105 +184,120 @@ class _Modules:
 
     def _digest_neutral(self, path: Path, module: str) -> str:
         """Note what a neutral module loads; its own code doesn't count."""
-        for imported in _parse(path.read_text(encoding="utf-8"), self.root, str(path)).on_load:
+        for imported in _imports_on_load(path.read_text(encoding="utf-8"), self.root):
             digest, _ = self._resolve(imported, path, module)
             if digest not in ("", "neutral"):
                 self.behind_neutral.add(digest)
         return "neutral"
 
 
-@cache  # a dry run asks for the digests of many stages, which share most of their modules
-def _parse(source: str, root: str, path: str) -> _Source:
-    tree = ast.parse(source)
-    _normalize(tree)
-    for node in ast.walk(tree):
-        _check_computed_import(node, path)
-    uses_files = any(isinstance(n, ast.Name) and n.id == "__file__" for n in ast.walk(tree))
-    groups: list[tuple[_Import, ...]] = []
-    text = _dump(tree, root, groups)
-    on_load = [imported for node in tree.body for imported in _own_imports(node, root) or ()]
-    return _Source(
-        tuple(map(_sha256, text.split(_MARK))), tuple(groups), tuple(on_load), uses_files
-    )
-
-
-def _normalize(tree: ast.Module) -> None:
-    """Drop docstrings and blocks for type checkers; one name for each `import`."""
-    for node in ast.walk(tree):
-        if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
-            node.body = node.body[1:]
-        for name in ("body", "orelse", "finalbody"):
-            statements = getattr(node, name, None)
-            if isinstance(statements, list):
-                setattr(node, name, list(_statements_that_run(statements)))
-
-
-def _statements_that_run(statements: list[ast.stmt]) -> Iterator[ast.stmt]:
-    for statement in statements:
-        if isinstance(statement, ast.Import):
-            for alias in statement.names:
-                yield ast.copy_location(ast.Import([alias]), statement)
-            continue
-        test = statement.test if isinstance(statement, ast.If) else None
-        name = test.attr if isinstance(test, ast.Attribute) else getattr(test, "id", None)
-        if isinstance(statement, ast.If) and name == "TYPE_CHECKING":
-            yield from _statements_that_run(statement.orelse)
-        else:
-            yield statement
-
-
-def _check_computed_import(node: ast.AST, path: str) -> None:
-    """UserError for an import that only a run could resolve."""
-    names = [getattr(node, "id", None), getattr(node, "attr", None)]
-    if isinstance(node, ast.ImportFrom):
-        names = [alias.name for alias in node.names]
-    if not {"import_module", "__import__"} & set(names):
-        return
-    line = getattr(node, "lineno", 0)
-    raise UserError(
-        f"{path}: line {line}: a computed import, which the code digest can't resolve; "
-        "write an import statement, inside a function if it must be late"
-    )
-
-
 # Stands for a group of imports in a dump. No source can hold it: repr() escapes it in strings.
 _MARK = "\0"
 
 
-def _dump(node: object, root: str, groups: list[tuple[_Import, ...]]) -> str:
-    """A syntax tree as text, the same on every Python version (ast.dump isn't).
+@cache  # a dry run asks for the digests of many stages, which share most of their modules
+def _parse(source: str, root: str, path: str) -> _Source:
+    dumper = _Dumper(root, path)
+    text = dumper.dump(ast.parse(source))
+    texts = tuple(_sha256(part) for part in text.split(_MARK))
+    return _Source(texts, tuple(dumper.groups), dumper.uses_files)
 
-    groups: gets the imports from package `root`, in the order of their marks.
+
+@cache
+def _imports_on_load(source: str, root: str) -> tuple[_Import, ...]:
+    """The imports from package `root` that run when a module is loaded."""
+    statements = _statements_that_run(ast.parse(source).body)
+    return tuple(one for node in statements for one in _own_imports(node, root) or ())
+
+
+class _Dumper:
+    """Writes a syntax tree as text, the same on every Python version (ast.dump doesn't).
+
+    Without docstrings and blocks for type checkers, and with marks in place of imports from package
+    `root`; `groups` gets these, in the order of their marks. All in one pass, as trees are large.
     """
-    if isinstance(node, ast.AST):
-        fields = [(name, value) for name, value in ast.iter_fields(node) if value not in (None, [])]
-        if isinstance(node, ast.JoinedStr):
-            # Python 3.12 puts an empty string after a nested field of a format.
-            values = [part for part in node.values if getattr(part, "value", None) != ""]
-            fields = [("values", values)]
-        inner = ",".join(f"{name}={_dump(value, root, groups)}" for name, value in fields)
-        return f"{type(node).__name__}({inner})"
-    if isinstance(node, list):
-        return f"[{','.join(_dump_items(node, root, groups))}]"
-    return repr(node)
 
+    def __init__(self, root: str, path: str) -> None:
+        self.root = root
+        self.path = path
+        self.groups: list[tuple[_Import, ...]] = []
+        self.uses_files = False
 
-def _dump_items(nodes: list[object], root: str, groups: list[tuple[_Import, ...]]) -> Iterator[str]:
-    """The dumps of a list, with one mark for imports of ours that follow each other."""
-    group: list[_Import] = []
-    for node in nodes:
-        imports = _own_imports(node, root)
-        if imports is not None:
-            group += imports
-            continue
+    def dump(self, node: object) -> str:
+        if isinstance(node, list):
+            return f"[{','.join(self._dump_items(node))}]"
+        if not isinstance(node, ast.AST):
+            return repr(node)
+        if isinstance(node, ast.Name | ast.Attribute | ast.ImportFrom):
+            self._check_names(node)
+        fields = []
+        for name, value in ast.iter_fields(node):
+            if value is None or value == []:
+                continue
+            if name == "body" and isinstance(node, DOCUMENTED) and _has_docstring(node):
+                value = node.body[1:]
+            elif isinstance(node, ast.JoinedStr):
+                # Python 3.12 puts an empty string after a nested field of a format.
+                value = [part for part in node.values if getattr(part, "value", None) != ""]
+            text = self.dump(value)
+            if text != "[]" or isinstance(node, ast.JoinedStr):
+                fields.append(f"{name}={text}")
+        return f"{type(node).__name__}({','.join(fields)})"
+
+    def _dump_items(self, nodes: list[object]) -> Iterator[str]:
+        """The dumps of a list, with one mark for imports of ours that follow each other."""
+        group: list[_Import] = []
+        for node in _statements_that_run(nodes):
+            imports = _own_imports(node, self.root)
+            if imports is not None:
+                group += imports
+                continue
+            if group:
+                self.groups.append(tuple(group))
+                group = []
+                yield _MARK
+            yield self.dump(node)
         if group:
-            groups.append(tuple(group))
-            group = []
+            self.groups.append(tuple(group))
             yield _MARK
-        yield _dump(node, root, groups)
-    if group:
-        groups.append(tuple(group))
-        yield _MARK
+
+    def _check_names(self, node: ast.Name | ast.Attribute | ast.ImportFrom) -> None:
+        """Note `__file__`; UserError for an import that only a run could resolve."""
+        if isinstance(node, ast.Name):
+            names = [node.id]
+            self.uses_files |= node.id == "__file__"
+        elif isinstance(node, ast.Attribute):
+            names = [node.attr]
+        else:
+            names = [alias.name for alias in node.names]
+        if "import_module" in names or "__import__" in names:
+            raise UserError(
+                f"{self.path}: line {node.lineno}: a computed import, which the code digest can't "
+                "resolve; write an import statement, inside a function if it must be late"
+            )
+
+
+def _has_docstring(
+    node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef,
+) -> bool:
+    return ast.get_docstring(node, clean=False) is not None
+
+
+def _statements_that_run(nodes: Sequence[object]) -> Iterator[object]:
+    """Nodes without blocks for type checkers, and with one name for each `import`."""
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield ast.copy_location(ast.Import([alias]), node)
+        elif isinstance(node, ast.If) and _is_for_type_checkers(node.test):
+            yield from _statements_that_run(node.orelse)
+        else:
+            yield node
+
+
+def _is_for_type_checkers(test: ast.expr) -> bool:
+    name = test.attr if isinstance(test, ast.Attribute) else getattr(test, "id", None)
+    return name == "TYPE_CHECKING"
 
 
 def _own_imports(node: object, root: str) -> list[_Import] | None:
