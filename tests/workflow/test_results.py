@@ -71,13 +71,14 @@ def without_times(metrics: Path) -> list[dict]:
     return [{k: v for k, v in line.items() if k not in timed} for line in lines]
 
 
-def test_a_dry_run_imports_no_torch(done_project: Path) -> None:
+def test_a_dry_run_imports_no_torch_and_no_records(done_project: Path) -> None:
     command = [sys.executable, "-X", "importtime", "-m", "snakemake", "-n"]
     run = subprocess.run(command, cwd=done_project, capture_output=True, text=True)
     assert run.returncode == 0
     imported = {line.split("|")[-1].strip() for line in run.stderr.splitlines()}
     assert "nanogpt.config.loading" in imported
     assert not imported & {"torch", "matplotlib", "httpx"}
+    assert not {name for name in imported if name.startswith("nanogpt.artifacts.records")}
 
 
 def test_the_report_is_made_again_without_training(done_project: Path) -> None:
