@@ -5,6 +5,7 @@ edit of a module changes the digests of the stages that it's in, and a stage who
 runs again.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -21,10 +22,12 @@ from tests.workflow.projects import (
     replacement,
 )
 
-STAGES = sorted(path.stem for path in (PROJECT / "workflow/scripts").glob("*.py"))
+ADAPTERS = {path.stem: path for path in sorted((PROJECT / "workflow/scripts").glob("*.py"))}
+# A package itself holds nothing that could be edited.
 MODULES = sorted(
-    ".".join(path.relative_to(PROJECT).with_suffix("").parts).removesuffix(".__init__")
+    ".".join(path.relative_to(PROJECT).with_suffix("").parts)
     for path in (PROJECT / "nanogpt").rglob("*.py")
+    if path.name != "__init__.py"
 )
 
 # What an edit of a stage's code runs again.
@@ -47,7 +50,7 @@ RERUNS = {
 }
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", ADAPTERS)
 def test_an_edit_of_a_stages_code_runs_it_again(project: Path, stage: str) -> None:
     with open(project / f"workflow/scripts/{stage}.py", "a") as file:
         file.write("\nassert True\n")
@@ -57,32 +60,44 @@ def test_an_edit_of_a_stages_code_runs_it_again(project: Path, stage: str) -> No
     assert planned(project, PAGE, FAR) == expected
 
 
-def digests(project: Path) -> dict[str, str]:
-    """The code digest of each stage of a copy of this project."""
-    package, scripts = project / "nanogpt", project / "workflow/scripts"
-    return {stage: code_digest(scripts / f"{stage}.py", package=package) for stage in STAGES}
+@dataclass(frozen=True)
+class Checkout:
+    """A copy of this checkout, with the code digest of each stage."""
+
+    root: Path
+    digests: dict[str, str]
 
 
 @pytest.fixture(scope="module")
-def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return copy_checkout(tmp_path_factory.mktemp("edited"))
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
+    root = copy_checkout(tmp_path_factory.mktemp("edited"))
+    return Checkout(root, digests(root))
+
+
+def digests(root: Path) -> dict[str, str]:
+    """The code digest of each stage of a checkout."""
+    scripts = root / "workflow/scripts"
+    return {s: code_digest(scripts / f"{s}.py", package=root / "nanogpt") for s in ADAPTERS}
+
+
+@pytest.fixture(scope="module")
+def closures() -> dict[str, set[str]]:
+    """The modules that each stage's digest covers."""
+    return {stage: closure(adapter) for stage, adapter in ADAPTERS.items()}
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_an_edit_of_a_module_changes_the_digests_of_the_stages_that_it_is_in(
-    checkout: Path, module: str
+    checkout: Checkout, closures: dict[str, set[str]], module: str
 ) -> None:
-    before = digests(checkout)
-    path = checkout.joinpath(*module.split("."))
-    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    path = checkout.root.joinpath(*module.split(".")).with_suffix(".py")
     code = path.read_text()
     path.write_text(f"{code}\nassert True\n")
-    after = digests(checkout)
+    edited = digests(checkout.root)
     path.write_text(code)
-    changed = {stage for stage in STAGES if after[stage] != before[stage]}
-    adapters = {stage: PROJECT / f"workflow/scripts/{stage}.py" for stage in STAGES}
-    inside = {stage for stage, adapter in adapters.items() if module in closure(adapter)}
-    assert changed == (set() if module in NEUTRAL else inside)
+    changed = {stage for stage in ADAPTERS if edited[stage] != checkout.digests[stage]}
+    stages = {stage for stage in ADAPTERS if module in closures[stage]}
+    assert changed == (set() if module in NEUTRAL else stages)
 
 
 # The stages that code of a package may be in.
@@ -99,14 +114,16 @@ MAY_CHANGE = {
 
 
 @pytest.mark.parametrize("package", MAY_CHANGE)
-def test_code_of_a_package_is_only_in_stages_that_need_it(package: str) -> None:
-    having = {
+def test_code_of_a_package_is_only_in_stages_that_need_it(
+    closures: dict[str, set[str]], package: str
+) -> None:
+    stages = {
         stage
-        for stage in STAGES
-        for module in closure(PROJECT / f"workflow/scripts/{stage}.py")
-        if module.startswith(f"nanogpt.{package}.") and module not in NEUTRAL
+        for stage, modules in closures.items()
+        for module in modules - set(NEUTRAL)
+        if module.startswith(f"nanogpt.{package}.")
     }
-    assert having == MAY_CHANGE[package]
+    assert stages == MAY_CHANGE[package]
 
 
 def test_comments_and_docstrings_run_nothing_again(project: Path) -> None:

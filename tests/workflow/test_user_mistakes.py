@@ -1,6 +1,7 @@
 """A user's mistake ends the workflow with one line, before a job starts where possible."""
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from tests.workflow.projects import (
     error_of,
     errors_of,
     nanogpt,
+    setting,
     snakemake,
 )
 
@@ -92,52 +94,62 @@ FAILURES: dict[str, tuple[bytes, dict[str, object], str]] = {
     "undecodable": (b"caf\xc3\xa9 " * 99 + b"\xff", {}, "0xff"),
     "short": (b"thirty characters of some text", {}, "fewer than one window"),
     "gpu": (SOME_WORDS, {"device": "cuda:99"}, "cuda:99"),
-    "diverged": (SOME_WORDS, {"learning_rate": 1e30, "min_lr": 1}, "training diverged"),
+    "wild": (SOME_WORDS, {"learning_rate": 1e30, "min_lr": 1}, "training diverged"),
 }
 
 
+@dataclass(frozen=True)
+class Failed:
+    """A project in which runs failed, in one call, and the lines about them."""
+
+    project: Path
+    errors: list[str]
+
+
 @pytest.fixture(scope="module")
-def failed(done_project: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
-    """A project in which each of these runs failed, in one call; and the lines of errors."""
+def failed(done_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Failed:
+    """A run for each of the failures, and one whose corpus is at a URL that refuses."""
     project = tmp_path_factory.mktemp("failed") / "checkout"
     shutil.copytree(done_project, project)
     for name, (text, train, _) in FAILURES.items():
-        content = text if isinstance(text, bytes) else text.encode()
-        (project / f"resources/texts/{name}.txt").write_bytes(content)
-        if train:
-            run = {"dataset": name, "train": train}
-            edit_config(
-                project, lambda c, name=name, run=run: c["runs"].update({f"{name}-run": run})
-            )
-    targets = [
-        f"results/{name}{'-run' if train else ''}/samples.txt"
-        for name, (_, train, _) in FAILURES.items()
-    ]
-    run = snakemake(project, "--keep-going", *targets)
-    return project, errors_of(run)
+        (project / f"texts/{name}.txt").write_bytes(text)
+        setting("corpora", name, value={"files": f"texts/{name}.txt"})(project)
+        setting("datasets", name, value={})(project)
+        setting("runs", name, value={"dataset": name, "train": train})(project)
+    url = {"url": "http://127.0.0.1:9/corpus.txt", "sha256": "0" * 64}
+    setting("corpora", "refused", value=url)(project)
+    setting("datasets", "refused", value={})(project)
+    targets = [f"results/{name}/samples.txt" for name in ("refused", *FAILURES)]
+    # Two cores, as the download waits a while before it tries again.
+    run = snakemake(project, "--cores", "2", "--keep-going", *targets)
+    return Failed(project, errors_of(run))
+
+
+def test_each_failure_is_one_line(failed: Failed) -> None:
+    assert len(failed.errors) == len(FAILURES) + 1
 
 
 @pytest.mark.parametrize("what", FAILURES)
-def test_a_stage_that_cannot_go_on_says_why_in_one_line(
-    failed: tuple[Path, list[str]], what: str
-) -> None:
-    _, errors = failed
-    assert len(errors) == len(FAILURES)
-    assert len([line for line in errors if FAILURES[what][2] in line]) == 1
+def test_a_stage_that_cannot_go_on_says_why_in_one_line(failed: Failed, what: str) -> None:
+    *_, words = FAILURES[what]
+    assert len([line for line in failed.errors if words in line]) == 1
 
 
-def test_a_stage_that_cannot_go_on_leaves_no_results(failed: tuple[Path, list[str]]) -> None:
-    project, _ = failed
-    trained = {path.parts[-3] for path in project.glob("results/**/*.safetensors")}
+def test_a_refused_download_names_three_ways_out(failed: Failed) -> None:
+    (error,) = [line for line in failed.errors if "127.0.0.1:9" in line]
+    for way_out in ("NANOGPT_MIRROR", "resources/corpora/refused/corpus.txt", "make demo"):
+        assert way_out in error
+    assert not (failed.project / "resources/corpora/refused/corpus.txt").exists()
+
+
+def test_a_stage_that_cannot_go_on_leaves_no_results(failed: Failed) -> None:
+    trained = {path.parts[-3] for path in failed.project.glob("results/**/*.safetensors")}
     assert trained == {"one", "two"}
-    assert not list(project.glob("results/**/*.tmp"))
+    assert not list(failed.project.glob("results/**/*.tmp"))
 
 
-def test_a_training_that_diverged_is_shown_as_such_with_its_curve(
-    failed: tuple[Path, list[str]],
-) -> None:
-    project, _ = failed
-    assert nanogpt(project, "report").returncode == 0
-    report = (project / "results/report/now/report.md").read_text()
-    assert "| diverged-run (diverged) |" in report
-    assert "- diverged-run (diverged): training diverged: " in report
+def test_a_training_that_diverged_is_shown_as_such_with_its_curve(failed: Failed) -> None:
+    assert nanogpt(failed.project, "report").returncode == 0
+    report = (failed.project / "results/report/now/report.md").read_text()
+    assert "| wild (diverged) |" in report
+    assert "- wild (diverged): training diverged: " in report
