@@ -21,8 +21,8 @@ import yaml
 
 from nanogpt.artifacts.records.base import read_record
 from nanogpt.artifacts.records.manifests import Manifest
+from tests.checkouts import copy_checkout, own_environment
 
-ROOT = Path(__file__).resolve().parents[2]
 FULL = os.environ.get("NANOGPT_FAULTS") == "full"
 SEED = int(os.environ.get("NANOGPT_FAULT_SEED", "1"))
 
@@ -77,13 +77,7 @@ class Call:
 
 def make_project(directory: Path) -> Path:
     """A copy of this checkout with the small training, in which nothing was computed."""
-    directory.mkdir(parents=True)
-    for name in ("Snakefile", "nanogpt", "workflow", "profiles", "envs"):
-        if (ROOT / name).is_file():
-            shutil.copy(ROOT / name, directory)
-        else:
-            ignored = shutil.ignore_patterns("__pycache__")
-            shutil.copytree(ROOT / name, directory / name, ignore=ignored)
+    copy_checkout(directory)
     write_config(directory)
     return directory
 
@@ -96,11 +90,8 @@ def write_config(project: Path, **train: object) -> None:
 
 def environment(**more: str) -> dict[str, str]:
     """A user's environment: one thread, states saved often, no cache unless one is given."""
-    # Coverage would double the time that each process takes.
-    ours = ("NANOGPT_", "PYTHONPATH", "COVERAGE_", "COV_")
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     own = {"OMP_NUM_THREADS": "1", "NANOGPT_SAVE_INTERVAL": "0.2", "NANOGPT_CACHE": "off"}
-    return {**inherited, **own, "PYTHONPATH": ".", **more}
+    return own_environment(**{**own, "PYTHONPATH": ".", **more})
 
 
 def start(project: Path, command: list[str], **more: str) -> Call:

@@ -1,7 +1,5 @@
 """The run that is never touched, copies of it to attack, and the count of the attacks."""
 
-import fcntl
-import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -10,23 +8,20 @@ from pathlib import Path
 import pytest
 
 from tests.faults import attacks
+from tests.sharing import made_once
 
 
 @pytest.fixture(scope="session")
 def done_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project whose run was made at one go; all workers of a test run share it."""
-    base = tmp_path_factory.getbasetemp()
-    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
-    project = shared / "untouched"
-    with open(shared / "untouched.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not project.exists():
-            making = attacks.make_project(shared / "making")
-            attacks.run_workflow(making)
-            manifest = making / "results/one/train.manifest.json"
-            shutil.copy(manifest, making / "untouched.manifest.json")
-            making.rename(project)
-    return project
+    return made_once(tmp_path_factory, "untouched", make_untouched)
+
+
+def make_untouched(directory: Path) -> None:
+    project = attacks.make_project(directory)
+    attacks.run_workflow(project)
+    manifest = project / "results/one/train.manifest.json"
+    shutil.copy(manifest, project / "untouched.manifest.json")
 
 
 @pytest.fixture(scope="session")

@@ -216,7 +216,8 @@ def test_a_directory_that_may_not_be_written_to_is_one_line_that_names_it(
     assert_is_whole(project, untouched, later=())
 
 
-@pytest.mark.parametrize("mode", [0o000, pytest.param(0o555, marks=only_in_full)], ids=oct)
+@only_in_full
+@pytest.mark.parametrize("mode", [0o000, 0o555], ids=oct)
 def test_a_cache_that_belongs_to_others_is_a_warning(
     project: Path,
     untouched: dict[str, object],

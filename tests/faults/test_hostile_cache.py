@@ -16,10 +16,10 @@ from nanogpt.artifacts.records.base import read_record
 from nanogpt.artifacts.records.manifests import CacheEntry, Manifest
 from nanogpt.files.atomic import read_json, sha256_file
 from nanogpt.project import Project
+from tests.checkouts import PROJECT
 from tests.faults.attacks import (
     FULL,
     PATIENCE,
-    ROOT,
     assert_is_whole,
     environment,
     litter,
@@ -304,7 +304,7 @@ def test_many_processes_restore_store_and_remove_one_version_at_the_same_time(
         subprocess.Popen(
             [sys.executable, "-c", USER, str(number), str(turns)],
             cwd=project,
-            env=environment(NANOGPT_CACHE=str(project / CACHE), PYTHONPATH=str(ROOT)),
+            env=environment(NANOGPT_CACHE=str(project / CACHE), PYTHONPATH=str(PROJECT)),
             stderr=subprocess.PIPE,
             text=True,
         )

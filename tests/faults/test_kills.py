@@ -48,12 +48,7 @@ Kill = tuple[str, str, signal.Signals]  # when, whom, with what
 ROUND = ("starting", "stepping", "saving", "stepping", "stepping", "finishing", "eval", "sample")
 WAYS = (("job", KILL), ("snakemake", KILL), ("all", KILL), ("all", TERM), ("all", INT))
 KILLS_IN_FULL = 30
-SHORT: list[Kill] = [
-    ("stepping", "snakemake", KILL),
-    ("saving", "job", KILL),
-    ("stepping", "all", TERM),
-    ("sample", "all", KILL),
-]
+SHORT: list[Kill] = [("saving", "job", KILL), ("stepping", "all", KILL)]
 
 
 def planned_kills(chance: random.Random) -> list[Kill]:
@@ -289,6 +284,7 @@ def test_a_state_that_is_removed_under_a_trainer_stops_it_and_costs_no_bit(
     assert_is_whole(project, untouched, later=())
 
 
+@only_in_full
 def test_a_state_of_another_version_is_not_gone_on_from(
     project: Path, untouched: dict[str, object], count: Callable[[str], None]
 ) -> None:

@@ -18,10 +18,10 @@ from nanogpt.artifacts.records.manifests import Manifest
 from nanogpt.errors import UserError
 from nanogpt.files import locks
 from nanogpt.files.atomic import read_json
+from tests.checkouts import PROJECT
 from tests.faults.attacks import (
     FULL,
     PATIENCE,
-    ROOT,
     SEED,
     TRAINED,
     Call,
@@ -71,15 +71,16 @@ def test_a_dead_trainer_keeps_nobody_out(
     assert_is_whole(project, untouched, later=())
 
 
+@only_in_full
 @pytest.mark.parametrize(
     "changes",
     [
         # A process that lives, but is another one than that which wrote the lock.
         {"pid": 1, "started": "another time"},
-        pytest.param({"pid": 2**22 + 1}, marks=only_in_full),
-        pytest.param({"pid": -1}, marks=only_in_full),
-        pytest.param({"pid": "none"}, marks=only_in_full),
-        pytest.param({"pid": None}, marks=only_in_full),
+        {"pid": 2**22 + 1},
+        {"pid": -1},
+        {"pid": "none"},
+        {"pid": None},
     ],
     ids=str,
 )
@@ -165,7 +166,8 @@ def test_an_orphan_is_waited_for_and_what_it_makes_is_taken(
     assert_is_whole(project, untouched, later=())
 
 
-@pytest.mark.parametrize("interval", ["0.2", pytest.param("1000", marks=only_in_full)])
+@only_in_full
+@pytest.mark.parametrize("interval", ["0.2", "1000"])
 def test_an_orphan_with_old_settings_stops_and_overwrites_nothing(
     project: Path, untouched: dict[str, object], count: Callable[[str], None], interval: str
 ) -> None:
@@ -226,7 +228,7 @@ def start_holder(directory: Path, heartbeat: float) -> subprocess.Popen:
     """A process that holds a lock until it reads a line."""
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(directory), str(heartbeat)],
-        env=environment(PYTHONPATH=str(ROOT)),
+        env=environment(PYTHONPATH=str(PROJECT)),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -351,7 +353,7 @@ def test_of_many_processes_that_are_killed_now_and_then_never_two_hold_a_lock(
     def begin(seed: int) -> subprocess.Popen:
         command = [sys.executable, "-c", RACER, str(tmp_path), str(seed), str(turns)]
         return subprocess.Popen(
-            command, env=environment(PYTHONPATH=str(ROOT)), stderr=subprocess.PIPE, text=True
+            command, env=environment(PYTHONPATH=str(PROJECT)), stderr=subprocess.PIPE, text=True
         )
 
     racers = [begin(seed) for seed in range(n_processes)]
