@@ -10,13 +10,11 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from nanogpt.report.page import write_report
 from nanogpt.report.runs import read_runs
+from tests.browser.screens import DESKTOP
 from tests.made_runs import make_run, write_ngram
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next(filter(None, map(shutil.which, PROGRAMS)), None)
-
-DESKTOP = {"width": 1280, "height": 900}
-TELEPHONE = {"width": 390, "height": 844}
 
 
 @pytest.fixture(scope="session")

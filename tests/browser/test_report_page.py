@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from playwright.sync_api import Page
 
-from tests.browser.conftest import DESKTOP, TELEPHONE
+from tests.browser.screens import DESKTOP, TELEPHONE
 
 # What a heading of the page is in runs.csv.
 NUMBERS = [

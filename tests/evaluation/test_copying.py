@@ -14,7 +14,7 @@ from nanogpt.evaluation import copying as copying_module
 from nanogpt.evaluation.copying import COPYING, NGRAMS, copied_shares, measure_copying
 from nanogpt.inference.sampling import generate
 from nanogpt.model.losses import window_starts
-from tests.model.test_losses import (
+from tests.model.slow_losses import (
     SETTINGS,
     make_model,
     make_tokens,

@@ -19,10 +19,10 @@ from nanogpt.evaluation.symbols import KINDS
 from nanogpt.model.directories import save_model
 from nanogpt.model.gpt import GPT
 from nanogpt.model.losses import windows_loss
-from tests.model.test_losses import (
+from tests.checkouts import PROJECT
+from tests.model.slow_losses import (
     BLOCK,
     MODEL,
-    ROOT,
     SETTINGS,
     make_model,
     make_tokens,
@@ -162,7 +162,7 @@ def keys_of(value):
 
 
 def test_each_key_is_explained(evaluated):
-    explained = (ROOT / "docs" / "EVALUATION.md").read_text(encoding="utf-8")
+    explained = (PROJECT / "docs" / "EVALUATION.md").read_text(encoding="utf-8")
     result = {name: value for name, value in evaluated[1].content().items() if name != "model"}
     for key in (keys_of(result) | set(KINDS)) - {"model"}:
         assert f"`{key}`" in explained, key

@@ -18,7 +18,7 @@ from nanogpt.evaluation.statistics import (
 from nanogpt.evaluation.survey import survey_split
 from nanogpt.evaluation.symbols import KINDS, Symbols, describe_symbols
 from tests.evaluation.examples import BYTE_PAIRS, BYTES, CHARACTERS, KIND_OF_ID, SYMBOLS
-from tests.model.test_losses import (
+from tests.model.slow_losses import (
     BLOCK,
     MODEL,
     SETTINGS,

@@ -5,7 +5,7 @@ import pytest
 from nanogpt.evaluation.survey import survey_split, survey_windows
 from nanogpt.model.losses import window_starts, windows_loss
 from tests.evaluation.examples import SYMBOLS
-from tests.model.test_losses import (
+from tests.model.slow_losses import (
     BLOCK,
     MODEL,
     SETTINGS,

@@ -7,13 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nanogpt.artifacts.code_digest import code_digest
-from nanogpt.config.schema import EvalSettings, ModelSettings
-from nanogpt.model.gpt import GPT
 from nanogpt.model.losses import (
     n_full_windows,
     predictions,
@@ -21,50 +18,17 @@ from nanogpt.model.losses import (
     window_starts,
     windows_loss,
 )
+from tests.model.slow_losses import (
+    BLOCK,
+    MODEL,
+    SETTINGS,
+    log_probabilities,
+    make_model,
+    make_tokens,
+    slow_loss,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
-SETTINGS = EvalSettings(batch_size=4, eval_iters=3, seed=1337, device="cpu", dtype="float32")
-BLOCK = 16
-
-
-def make_model(vocab_size, seed=0, scale=5.0, **changes):
-    """A model of block size 16 that is sure of itself, so that each token's loss is its own."""
-    small = {"n_layer": 2, "n_head": 2, "n_embd": 32, "block_size": BLOCK, "dropout": 0.0}
-    torch.manual_seed(seed)
-    model = GPT(ModelSettings(**small | changes), vocab_size)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() >= 2:
-                parameter.mul_(scale)
-    return model
-
-
-def make_tokens(n_tokens, vocab_size, seed=0):
-    return np.random.default_rng(seed).integers(vocab_size, size=n_tokens).astype(np.uint16)
-
-
-@torch.no_grad()
-def log_probabilities(model, context):
-    """What a model gives each token, (V,), after the ids of a context."""
-    logits = model.eval()(torch.tensor([[int(id_) for id_ in context]]))[0, -1]
-    return logits.double().log_softmax(-1).numpy()
-
-
-def slow_nats(model, tokens):
-    """The nats of all tokens but the first, each after what its window holds before it."""
-    return [
-        -log_probabilities(model, tokens[(i - 1) // BLOCK * BLOCK : i])[int(tokens[i])]
-        for i in range(1, len(tokens))
-    ]
-
-
-def slow_loss(model, tokens):
-    return sum(slow_nats(model, tokens))
-
-
-MODEL = make_model(11)
-
-
 # --- The loss over windows ------------------------------------------------------------------
 
 

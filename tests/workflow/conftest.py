@@ -1,10 +1,8 @@
 """A project in which everything was computed once, and copies of it to change."""
 
-import json
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -12,7 +10,7 @@ import yaml
 
 from tests.checkouts import MIRROR, copy_checkout, own_environment
 from tests.sharing import made_once
-from tests.workflow.projects import CONFIG, ESSAYS, FAR, PAGE, write_essays
+from tests.workflow.projects import CONFIG, ESSAYS, FAR, PAGE, Computed, write_essays
 
 # Python runs it at the start of every process that has its directory on the path.
 WATCH = """
@@ -29,27 +27,6 @@ atexit.register(leave)
 """
 
 GPT2_MERGES = "resources/tokenizers/gpt2/vocab.bpe"
-
-
-@dataclass(frozen=True)
-class Computed:
-    """What one call of Snakemake left, in which every rule ran.
-
-    cache: the artifacts, by version. loaded: a file for each process that ran a stage, with the
-    modules of this package that it had loaded at its end.
-    """
-
-    project: Path
-    cache: Path
-    loaded: Path
-
-    def loaded_modules(self) -> dict[str, set[str]]:
-        """The modules of this package that each stage loaded, by the name of its script."""
-        found: dict[str, set[str]] = {}
-        for path in self.loaded.glob("*.json"):
-            stage = path.name.split(".")[0]
-            found.setdefault(stage, set()).update(json.loads(path.read_text()))
-        return found
 
 
 def write_mirror(directory: Path) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -53,6 +54,27 @@ RETRAINING = {**dict.fromkeys(AFTER_TRAIN, 2), "bench_report": 1}
 REMODELLING = {**RETRAINING, "bench": 1}
 RETOKENIZING = {**REMODELLING, "prepare": 1, "ngram": 1}
 GROUP_JOBS = {"count": 3, "plan": 1, "encode": 3, "prepare": 1}
+
+
+@dataclass(frozen=True)
+class Computed:
+    """What one call of Snakemake left, in which every rule ran.
+
+    cache: the artifacts, by version. loaded: a file for each process that ran a stage, with the
+    modules of this package that it had loaded at its end.
+    """
+
+    project: Path
+    cache: Path
+    loaded: Path
+
+    def loaded_modules(self) -> dict[str, set[str]]:
+        """The modules of this package that each stage loaded, by the name of its script."""
+        found: dict[str, set[str]] = {}
+        for path in self.loaded.glob("*.json"):
+            stage = path.name.split(".")[0]
+            found.setdefault(stage, set()).update(json.loads(path.read_text()))
+        return found
 
 
 def write_essays(project: Path) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from nanogpt.artifacts.code_digest import NEUTRAL, closure
 from tests.checkouts import MIRROR, PROJECT
-from tests.workflow.conftest import Computed
+from tests.workflow.projects import Computed
 
 ADAPTERS = {path.stem: path for path in sorted((PROJECT / "workflow/scripts").glob("*.py"))}
 

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.workflow.conftest import Computed
-from tests.workflow.projects import edit_config, make, nanogpt, results, setting
+from tests.workflow.projects import Computed, edit_config, make, nanogpt, results, setting
 
 KEPT = ("results/one/model/*", "results/one/metrics.jsonl", "results/one/*.json*")
 TARGETS = ("results/one/samples.txt", "results/one/eval.json")
