@@ -1,37 +1,54 @@
 """The wheel has all that the library and the command line need, and works without the checkout."""
 
-import os
 import shutil
 import site
 import subprocess
 import sys
 import venv
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-PACKAGE = ROOT / "nanogpt"
-MODEL = ROOT / "tests/fixtures/format_1/model"
+from tests.checkouts import PROJECT, own_environment
+from tests.made_runs import make_run
+
+PACKAGE = PROJECT / "nanogpt"
+MODEL = PROJECT / "tests/fixtures/format_1/model"
 
 LIBRARY_CALL = """
 import sys
 from pathlib import Path
 
 import nanogpt
-from nanogpt.config.schema import Corpus, Dataset
+from nanogpt.artifacts.states import TrainingState
+from nanogpt.config.schema import Corpus, Dataset, EvalSettings, ModelSettings, TrainSettings
 from nanogpt.data.preparing import prepare
-from nanogpt.model.directories import load_model
-from nanogpt.report.page import TEMPLATE, TEMPLATES
+from nanogpt.evaluation.evaluate import evaluate
+from nanogpt.training.loop import train
 
-assert not Path(nanogpt.__file__).is_relative_to(sys.argv[2]), "the installed package, not ours"
-assert (TEMPLATES / TEMPLATE).is_file()
-text = Path("text.txt")
+assert not Path(nanogpt.__file__).is_relative_to(sys.argv[1]), "the installed package, not ours"
+text, dataset, results = Path("text.txt"), Path("dataset"), Path("results/demo")
 text.write_text("It was a bright cold day in April.\\n" * 20)
-prepare([text], Corpus(files=["text.txt"]), Dataset(), Path("dataset"))
-print(load_model(Path(sys.argv[1])).model.n_parameters())
+prepare([text], Corpus(files=["text.txt"]), Dataset(), dataset)
+model = ModelSettings(n_layer=1, n_head=1, n_embd=8, block_size=8)
+steps = TrainSettings(max_iters=2, warmup_iters=1, eval_iters=1, device="cpu", dtype="float32")
+train("demo", dataset, model, steps, TrainingState(Path("state"), "version"), results)
+evaluation = evaluate(
+    "demo", dataset, results / "model", EvalSettings(device="cpu"), results / "eval.json"
+)
+print(evaluation.val.loss)
 """
+
+
+def isolation() -> list[str]:
+    """No isolated build where setuptools is recent enough, as that needs a package registry."""
+    try:
+        version = metadata.version("setuptools")
+    except metadata.PackageNotFoundError:
+        return []
+    return ["--no-build-isolation"] if int(version.split(".")[0]) >= 77 else []
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +56,10 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel of this project, built from a copy of what is in it."""
     source = tmp_path_factory.mktemp("source")
     for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
+        shutil.copy(PROJECT / name, source)
     shutil.copytree(PACKAGE, source / "nanogpt", ignore=shutil.ignore_patterns("__pycache__"))
     directory = tmp_path_factory.mktemp("wheel")
-    options = ["--no-deps", "--no-build-isolation", "--quiet", "--wheel-dir", str(directory)]
+    options = ["--no-deps", *isolation(), "--quiet", "--wheel-dir", str(directory)]
     subprocess.run([sys.executable, "-m", "pip", "wheel", *options, str(source)], check=True)
     (built,) = directory.glob("nanogpt-*.whl")
     return built
@@ -62,11 +79,14 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return environment / "bin"
 
 
-def run(*command: object, cwd: Path) -> subprocess.CompletedProcess:
-    """Run a command in a directory that isn't the checkout, without its path."""
-    own = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHONPATH", "COVERAGE"))}
+def run(*command: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command in a directory that isn't the checkout."""
     return subprocess.run(
-        list(map(str, command)), cwd=cwd, env=own, capture_output=True, text=True, check=False
+        list(map(str, command)),
+        cwd=cwd,
+        env=own_environment(OMP_NUM_THREADS="1"),
+        capture_output=True,
+        text=True,
     )
 
 
@@ -74,7 +94,7 @@ def test_the_wheel_has_every_package_and_every_file_beside_its_modules(wheel: Pa
     with zipfile.ZipFile(wheel) as archive:
         packed = set(archive.namelist())
     files = [path for path in PACKAGE.rglob("*") if path.is_file() and path.suffix != ".pyc"]
-    assert {str(path.relative_to(ROOT)) for path in files} <= packed
+    assert {str(path.relative_to(PROJECT)) for path in files} <= packed
 
 
 def test_the_command_line_works_without_the_checkout(installed: Path, tmp_path: Path) -> None:
@@ -91,9 +111,24 @@ def test_an_installed_nanogpt_samples_from_a_model(installed: Path, tmp_path: Pa
     assert len(ended.stdout.strip()) > 0
 
 
-def test_an_installed_library_prepares_a_text_and_reads_a_model(
+def test_an_installed_library_trains_and_evaluates(installed: Path, tmp_path: Path) -> None:
+    ended = run(installed / "python", "-c", LIBRARY_CALL, PROJECT, cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    assert float(ended.stdout) > 0
+
+
+def test_an_installed_nanogpt_writes_a_report_if_its_template_is_there(
     installed: Path, tmp_path: Path
 ) -> None:
-    ended = run(installed / "python", "-c", LIBRARY_CALL, MODEL, ROOT, cwd=tmp_path)
+    make_run(tmp_path, "demo")
+    ended = run(installed / "nanogpt", "report", cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr
-    assert int(ended.stdout) > 0
+    assert "<html" in (tmp_path / "results/report/now/index.html").read_text()
+
+    (template,) = installed.parent.glob("lib/python*/site-packages/nanogpt/report/templates/*.html")
+    template.rename(tmp_path / "template")
+    ended = run(installed / "nanogpt", "report", cwd=tmp_path)
+    (tmp_path / "template").rename(template)
+    assert ended.returncode == 1
+    assert ended.stderr.count("\n") == 1
+    assert ended.stderr.startswith("error: report.html is missing from the installation at ")
