@@ -494,7 +494,7 @@ def test_progress_is_shown_on_a_terminal_only(
 def fetch_elsewhere(url: str, destination: Path) -> "subprocess.Popen[str]":
     """Another process, which fetches and prints the digest."""
     code = (
-        "import sys; from pathlib import Path; from nanogpt import download; "
+        "import sys; from pathlib import Path; from nanogpt.files import downloads as download; "
         "print(download.fetch(sys.argv[1], Path(sys.argv[2])))"
     )
     command = [sys.executable, "-c", code, url, str(destination)]
