@@ -91,14 +91,14 @@ def shell_job() -> WorkflowJob:
 
 
 @contextmanager
-def logged(job: WorkflowJob, stage: str) -> Iterator[None]:
+def logged(job: WorkflowJob, stage: str, project: Project = HERE) -> Iterator[None]:
     """Run a stage whose outputs are temporary: with a log, and without a manifest.
 
     A user's mistake ends the process with one line and exit code 1, a signal with 128 + n; anything
     else leaves its traceback in the log as well.
     """
     try:
-        _log_to(Path(job.log[0]))
+        _log_to(project.root / job.log[0])
         with exiting():
             yield
     except Exception as error:
@@ -134,7 +134,7 @@ def run_stage(
     Errors are treated as `logged` treats them.
     """
     start = time.monotonic()
-    with logged(job, stage):
+    with logged(job, stage, project):
         parameters = _resolve(job.params.settings, job.threads)
         manifest_path = next(path for path in job.output if path.endswith(manifests.SUFFIX))
         outputs = [*(path for path in job.output if path != manifest_path), *more_outputs]

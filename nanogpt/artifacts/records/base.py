@@ -64,6 +64,7 @@ class Record(BaseModel):
                 f"up to {cls.FORMAT}; upgrade nanogpt, or {remedy}"
             )
         try:
+            content = {name: value for name, value in content.items() if name != "format"}
             if found < cls.FORMAT:
                 content = cls.upgrade(content, found)
             return cls.model_validate(content)

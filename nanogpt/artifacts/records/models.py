@@ -26,4 +26,4 @@ class ModelConfig(Record):
     @property
     def settings(self) -> dict[str, JsonValue]:
         """The settings of the model, unchecked."""
-        return {name: value for name, value in self.__pydantic_extra__.items() if name != "format"}
+        return dict(self.__pydantic_extra__)
