@@ -1,7 +1,8 @@
 # Everything a newcomer types. Each target does all the set-up it needs, and nothing twice.
 #
 #   make demo      from nothing to results/demo/samples.txt, without a download of data
-#   make test      the whole test suite
+#   make test      the tests, in minutes
+#   make test-all  with those that take long and rarely break, and how much of the code they run
 #   make test-faults   kills, full disks and damaged files, in full; SEED=2 for others
 #   make test-browser  the report in a headless Chromium, which must be installed
 #   make lint      style, types, workflow lint        make format    mend the style
@@ -17,13 +18,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: demo test test-faults test-browser lint format bench report watch picture clean distclean environment
+.PHONY: demo test test-all test-faults test-browser lint format bench report watch picture clean distclean environment
 
 demo: environment
 	$(BIN)/snakemake --cores $(CORES) results/demo/samples.txt results/demo/eval.json
 	@echo && cat results/demo/samples.txt
 
 test: environment
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" --ignore tests/browser
+
+test-all: environment
 	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term --ignore tests/browser
 
 test-faults: environment

@@ -111,12 +111,14 @@ def test_an_installed_nanogpt_samples_from_a_model(installed: Path, tmp_path: Pa
     assert len(ended.stdout.strip()) > 0
 
 
+@pytest.mark.slow
 def test_an_installed_library_trains_and_evaluates(installed: Path, tmp_path: Path) -> None:
     ended = run(installed / "python", "-c", LIBRARY_CALL, PROJECT, cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr
     assert float(ended.stdout) > 0
 
 
+@pytest.mark.slow
 def test_an_installed_nanogpt_writes_a_report_if_its_template_is_there(
     installed: Path, tmp_path: Path
 ) -> None:

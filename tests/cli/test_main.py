@@ -767,7 +767,6 @@ def test_bench_without_its_dataset_is_told(tmp_path, monkeypatch):
     assert "no dataset here" in error_of(["bench", "first"])
 
 
-@pytest.mark.slow
 def test_watch_shows_finished_runs_and_those_that_grow(tmp_path):
     make_run(tmp_path, "whole")
     state = make_training(tmp_path, "growing", last_step=100)

@@ -4,8 +4,6 @@ import json
 import shutil
 from pathlib import Path
 
-import pytest
-
 from tests.workflow.projects import Computed, edit_config, make, nanogpt, results, setting
 
 KEPT = ("results/one/model/*", "results/one/metrics.jsonl", "results/one/*.json*")
@@ -16,7 +14,6 @@ def log(project: Path, path: str) -> str:
     return (project / "results" / path).read_text()
 
 
-@pytest.mark.slow
 def test_going_back_to_an_earlier_config_trains_nothing(
     project: Path, computed: Computed, tmp_path: Path
 ) -> None:

@@ -5,8 +5,6 @@ import os
 import shutil
 from pathlib import Path
 
-import pytest
-
 from tests.workflow.projects import (
     ESSAYS,
     GROUP_JOBS,
@@ -77,7 +75,6 @@ def test_many_small_files_make_few_jobs(essays: Path) -> None:
     assert jobs == {"count": 64, "plan": 1, "encode": 64, "prepare": 1}
 
 
-@pytest.mark.slow
 def test_the_bytes_of_a_dataset_depend_on_no_number_of_cores(
     essays: Path, done_project: Path
 ) -> None:

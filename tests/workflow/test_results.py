@@ -7,8 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.checkouts import MIRROR, PROJECT
 from tests.workflow.projects import (
     ALL_RULES,
@@ -50,7 +48,6 @@ def test_a_second_call_has_nothing_to_do(project: Path) -> None:
     assert "Nothing to be done" in run.stdout + run.stderr
 
 
-@pytest.mark.slow
 def test_the_same_config_gives_the_same_bytes_again(project: Path) -> None:
     kept = ("results/one/model/*", "results/one/eval.json", "results/one/samples.txt")
     kept += ("results/datasets/play/*.bin", "resources/corpora/play/input.txt")
@@ -96,7 +93,6 @@ def test_a_rule_says_in_one_line_what_it_made(project: Path) -> None:
     assert "\nsample one: 2 samples of 40 tokens\n" in run.stderr
 
 
-@pytest.mark.slow
 def test_snakemakes_own_report_has_every_result_with_its_caption(project: Path) -> None:
     run = snakemake(project, "--report", "results/report/workflow.html")
     assert run.returncode == 0, run.stderr
