@@ -158,7 +158,8 @@ def test_a_file_that_may_not_grow_is_one_line_and_then_the_same_bytes_come(
     assert_is_whole(project, untouched, later=())
 
 
-@pytest.mark.parametrize("fault", ["full", pytest.param("read-only", marks=only_in_full)])
+@only_in_full
+@pytest.mark.parametrize("fault", ["full", "read-only"])
 def test_a_cache_that_cannot_be_written_to_is_a_warning(
     project: Path, untouched: dict[str, object], count: Callable[[str], None], fault: str
 ) -> None:

@@ -96,7 +96,8 @@ def test_a_lock_whose_process_id_is_another_process_s_now_keeps_nobody_out(
     assert_is_whole(project, untouched, later=())
 
 
-@pytest.mark.parametrize("cache", ["off", pytest.param(".nanogpt/cache", marks=only_in_full)])
+@only_in_full
+@pytest.mark.parametrize("cache", ["off", ".nanogpt/cache"])
 def test_of_two_trainers_one_trains_and_the_other_takes_what_that_one_made(
     project: Path, untouched: dict[str, object], count: Callable[[str], None], cache: str
 ) -> None:
