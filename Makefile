@@ -1,8 +1,8 @@
 # Everything a newcomer types. Each target does all the set-up it needs, and nothing twice.
 #
 #   make demo      from nothing to results/demo/samples.txt, without a download of data
-#   make test      the tests, in minutes
-#   make test-all  with those that take long and rarely break, and how much of the code they run
+#   make test      the test suite, in minutes; OPTIONS="--cov" also tells how much of the code it runs
+#   make test-slow     the few tests that take long and rarely break
 #   make test-faults   kills, full disks and damaged files, in full; SEED=2 for others
 #   make test-browser  the report in a headless Chromium, which must be installed
 #   make lint      style, types, workflow lint        make format    mend the style
@@ -18,17 +18,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: demo test test-all test-faults test-browser lint format bench report watch picture clean distclean environment
+.PHONY: demo test test-slow test-faults test-browser lint format bench report watch picture clean distclean environment
 
 demo: environment
 	$(BIN)/snakemake --cores $(CORES) results/demo/samples.txt results/demo/eval.json
 	@echo && cat results/demo/samples.txt
 
 test: environment
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" --ignore tests/browser
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" --ignore tests/browser $(OPTIONS)
 
-test-all: environment
-	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term --ignore tests/browser
+test-slow: environment
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow --ignore tests/browser
 
 test-faults: environment
 	NANOGPT_FAULTS=full NANOGPT_FAULT_SEED=$(SEED) $(BIN)/python -m pytest -n 2 --dist loadfile tests/faults
