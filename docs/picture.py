@@ -16,6 +16,8 @@ WIDTH, HEIGHT = 1280, 2010  # points
 
 def main(page_file: str = "results/report/index.html", picture: str = "docs/report.png") -> None:
     """Open the page in a headless browser and take a picture of its top."""
+    if not Path(page_file).exists():
+        sys.exit(f"error: {page_file}: no such file; make the report first: snakemake --cores all")
     program = shutil.which("chromium") or shutil.which("google-chrome")
     with sync_playwright() as playwright:
         arguments = ["--no-sandbox", "--disable-gpu"]

@@ -104,6 +104,6 @@ def set_tokenizer_threads(threads: int) -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "true"
 
 
-def make_cublas_deterministic() -> None:
-    """Give cuBLAS the fixed workspace that its deterministic kernels need."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+def set_cublas_workspace(workspace: str) -> None:
+    """Set the workspace of cuBLAS, unless the user did."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", workspace)

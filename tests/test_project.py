@@ -115,7 +115,7 @@ def test_variables_that_libraries_read_are_set(monkeypatch):
     project_module.set_tokenizer_threads(3)
     assert [os.environ[name] for name in names] == ["3", "true", "before"]
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
-    project_module.make_cublas_deterministic()
+    project_module.set_cublas_workspace(":4096:8")
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
 
 

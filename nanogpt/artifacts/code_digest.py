@@ -19,11 +19,12 @@ PACKAGE = Path(__file__).parents[1]
 
 # Modules whose effect on a result is hashed as parameters, or that have none, each with the reason.
 # Named one by one: a new module counts until somebody has thought about it. The modules that they
-# import when they are loaded count unless they are neutral as well.
+# import when they are loaded count unless they are neutral as well. What their functions import
+# doesn't.
 NEUTRAL = {
     "nanogpt": "holds the version, which manifests record",
-    "nanogpt.errors": "words of messages",
-    "nanogpt.project": "decides where files lie, not what is in them",
+    "nanogpt.errors": "words of messages, and of the report's title",
+    "nanogpt.project": "decides where files lie; values of variables are its callers'",
     "nanogpt.config.schema": "settings arrive as parameters",
     "nanogpt.config.patterns": "checks names and values",
     "nanogpt.config.parameters": "its effect is the parameters",
@@ -31,20 +32,25 @@ NEUTRAL = {
     "nanogpt.config.loading": "settings arrive as parameters",
     "nanogpt.config.sweeps": "settings arrive as parameters",
     "nanogpt.config.resolving": "settings arrive as parameters",
-    "nanogpt.config.reference": "pages for readers",
     "nanogpt.artifacts.records.manifests": "describes a result, and doesn't change it",
     "nanogpt.artifacts.manifests": "describes a result, and doesn't change it",
-    "nanogpt.artifacts.code_digest": "computes this digest",
     "nanogpt.artifacts.stages": "surrounds the call whose code is hashed",
     "nanogpt.artifacts.cache": "copies results byte for byte",
     "nanogpt.files.locks": "decides when a stage runs, not what it computes",
     "nanogpt.artifacts.signals": "decides when a training stops, not what it gives",
     "nanogpt.artifacts.states": "decides where a training's state lies and who owns it",
-    "nanogpt.cli.pruning": "lists and removes what lies on the disk",
-    "nanogpt.cli.main": "hands settings to functions whose code is hashed",
 }
 
-DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+# By these, code is run or a file read that only a run could name.
+COMPUTED_NAMES = {"__import__", "__spec__", "__doc__", "exec", "eval"}
+COMPUTED_MODULES = {"importlib", "runpy", "pkgutil"}
+COMPUTED = (
+    "a computed import, which the code digest can't resolve; write an import statement, inside a "
+    "function if it must be late, and find a file by __file__"
+)
+
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+DOCUMENTED = (ast.Module, ast.ClassDef, *FUNCTIONS)
 
 
 @dataclass(frozen=True)
@@ -77,8 +83,8 @@ def code_digest(adapter: Path, command: str = "", package: Path | None = None) -
 
     package: the directory of this package, or of a copy of it.
 
-    Errors: UserError for an import from this package that can't be resolved or is computed, and for
-    modules that import each other in a circle.
+    Errors: UserError for an import from this package that can't be resolved or is computed, for
+    modules that import each other in a circle, and for a file that isn't Python.
     """
     modules = _Modules(package or PACKAGE)
     own = modules.digest_source(adapter, "")
@@ -106,7 +112,7 @@ class _Modules:
 
     def digest_source(self, path: Path, module: str) -> str:
         """The digest of a source file. module: its dotted name; empty for an adapter."""
-        source = _parse(path.read_text(encoding="utf-8"), self.root, str(path))
+        source = _parse(path.read_bytes(), self.root, str(path))
         parts = [source.texts[0]]
         for imports, text in zip(source.imports, source.texts[1:], strict=True):
             # Sorted, because a formatter orders imports by their paths.
@@ -184,7 +190,7 @@ class _Modules:
 
     def _digest_neutral(self, path: Path, module: str) -> str:
         """Note what a neutral module loads; its own code doesn't count."""
-        for imported in _imports_on_load(path.read_text(encoding="utf-8"), self.root):
+        for imported in _imports_on_load(path.read_bytes(), self.root, str(path)):
             digest, _ = self._resolve(imported, path, module)
             if digest not in ("", "neutral"):
                 self.behind_neutral.add(digest)
@@ -196,18 +202,37 @@ _MARK = "\0"
 
 
 @cache  # a dry run asks for the digests of many stages, which share most of their modules
-def _parse(source: str, root: str, path: str) -> _Source:
+def _parse(source: bytes, root: str, path: str) -> _Source:
     dumper = _Dumper(root, path)
-    text = dumper.dump(ast.parse(source))
+    text = dumper.dump(_tree(source, path))
     texts = tuple(_sha256(part) for part in text.split(_MARK))
     return _Source(texts, tuple(dumper.groups), dumper.uses_files)
 
 
 @cache
-def _imports_on_load(source: str, root: str) -> tuple[_Import, ...]:
+def _imports_on_load(source: bytes, root: str, path: str) -> tuple[_Import, ...]:
     """The imports from package `root` that run when a module is loaded."""
-    statements = _statements_that_run(ast.parse(source).body)
+    statements = _loaded_statements(_tree(source, path).body)
     return tuple(one for node in statements for one in _own_imports(node, root) or ())
+
+
+def _loaded_statements(nodes: Sequence[object]) -> Iterator[object]:
+    """All statements that run when a module is loaded: also those in classes, `if`s and `try`s."""
+    for node in _statements_that_run(nodes):
+        yield node
+        if isinstance(node, ast.AST) and not isinstance(node, FUNCTIONS):
+            for _, value in ast.iter_fields(node):
+                if isinstance(value, list):
+                    yield from _loaded_statements(value)
+
+
+def _tree(source: bytes, path: str) -> ast.Module:
+    try:
+        return ast.parse(source.decode("utf-8"))
+    except SyntaxError as error:
+        raise UserError(f"{path}: line {error.lineno}: {error.msg}; correct it") from None
+    except ValueError:  # not UTF-8, or a null byte
+        raise UserError(f"{path}: not a Python source in UTF-8; correct it") from None
 
 
 class _Dumper:
@@ -228,7 +253,7 @@ class _Dumper:
             return f"[{','.join(self._dump_items(node))}]"
         if not isinstance(node, ast.AST):
             return repr(node)
-        if isinstance(node, ast.Name | ast.Attribute | ast.ImportFrom):
+        if isinstance(node, ast.Name | ast.Attribute | ast.Import | ast.ImportFrom):
             self._check_names(node)
         fields = []
         for name, value in ast.iter_fields(node):
@@ -261,20 +286,20 @@ class _Dumper:
             self.groups.append(tuple(group))
             yield _MARK
 
-    def _check_names(self, node: ast.Name | ast.Attribute | ast.ImportFrom) -> None:
+    def _check_names(self, node: ast.Name | ast.Attribute | ast.Import | ast.ImportFrom) -> None:
         """Note `__file__`; UserError for an import that only a run could resolve."""
+        computed = False
         if isinstance(node, ast.Name):
-            names = [node.id]
+            computed = node.id in COMPUTED_NAMES
             self.uses_files |= node.id == "__file__"
         elif isinstance(node, ast.Attribute):
-            names = [node.attr]
+            computed = node.attr in ("import_module", "__import__")
         else:
             names = [alias.name for alias in node.names]
-        if "import_module" in names or "__import__" in names:
-            raise UserError(
-                f"{self.path}: line {node.lineno}: a computed import, which the code digest can't "
-                "resolve; write an import statement, inside a function if it must be late"
-            )
+            modules = names if isinstance(node, ast.Import) else [node.module or ""]
+            computed = not COMPUTED_MODULES.isdisjoint(name.split(".")[0] for name in modules)
+        if computed:
+            raise UserError(f"{self.path}: line {node.lineno}: {COMPUTED}")
 
 
 def _has_docstring(

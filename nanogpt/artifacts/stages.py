@@ -115,6 +115,7 @@ def run_stage(
     stage: str,
     make: Callable[[Job], Made],
     *,
+    check: Callable[[], None] | None = None,
     inputs: Sequence[str] | None = None,
     more_outputs: Sequence[str] = (),
     more_directory: Path | None = None,
@@ -125,8 +126,9 @@ def run_stage(
     """Run a stage: restore the job's outputs from the cache, or make them; write their manifest.
 
     job.params: `settings`, groups of settings as parameters, and `code`, the stage's code digest.
-    stage: its name in versions and manifests, whatever its rule is called. inputs: what the
-    manifest names, if not all inputs: those that aren't temporary. more_outputs: what is made
+    stage: its name in versions and manifests, whatever its rule is called. check: raises
+    a UserError for inputs that aren't what the settings want, before a restore too. inputs: what
+    the manifest names, if not all inputs: those that aren't temporary. more_outputs: what is made
     beside the declared outputs, in more_directory, which is removed first. run: the run that is
     trained. Its training has a state, which one process at a time owns: another one waits for it,
     and then takes what that one made.
@@ -135,6 +137,8 @@ def run_stage(
     """
     start = time.monotonic()
     with logged(job, stage, project):
+        if check:
+            check()
         parameters = _resolve(job.params.settings, job.threads)
         manifest_path = next(path for path in job.output if path.endswith(manifests.SUFFIX))
         outputs = [*(path for path in job.output if path != manifest_path), *more_outputs]

@@ -57,7 +57,7 @@ def hold(project: Project, request: TrainingRequest) -> Iterator[TrainingState]:
 
         def check_owner() -> None:
             lock.check()
-            if claim.exists() and claim.read_text() != version:
+            if claim.exists() and claim.read_bytes() != version.encode():
                 raise ClaimedError(
                     f"{run}: another process trains this run with other settings or code now; "
                     "this one stops"

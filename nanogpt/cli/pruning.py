@@ -19,7 +19,7 @@ from nanogpt.artifacts.records.base import FormatError, JsonObject, read_record
 from nanogpt.artifacts.records.manifests import CacheEntry, Manifest, TrainingRequest
 from nanogpt.artifacts.states import REQUEST
 from nanogpt.config.resolving import resolve_run, run_names, run_parameters
-from nanogpt.config.schema import Config
+from nanogpt.config.schema import Config, Run
 from nanogpt.errors import UserError
 from nanogpt.files import locks
 from nanogpt.project import Project
@@ -94,8 +94,9 @@ def _remove_results(project: Project, directory: Path) -> None:
             for name in read_record(path, Manifest).outputs:
                 # A manifest of another place could name anything.
                 output = project.root / name
-                if output.resolve().is_relative_to(directory.resolve()):
-                    output.unlink(missing_ok=True)
+                with contextlib.suppress(ValueError):  # no name that a file can have
+                    if output.resolve().is_relative_to(directory.resolve()):
+                        output.unlink(missing_ok=True)
         stage = path.name.removesuffix(SUFFIX)
         for suffix in (".log", ".benchmark.tsv", SUFFIX):
             (directory / f"{stage}{suffix}").unlink(missing_ok=True)
@@ -150,6 +151,8 @@ def _state(directory: Path, config: Config) -> Item:
     unused = ""
     if request.run not in run_names(config):
         unused = "no such run in config.yaml"
+    elif not request.settings.keys() <= Run.model_fields.keys():
+        unused = "it has settings that this version of nanogpt doesn't know"
     elif request.settings != _parameters(config, request):
         unused = "config.yaml has other settings for this run now"
     return Item("state", directory, size, age, what, unused)
@@ -164,14 +167,13 @@ def _claims(project: Project, config: Config) -> list[Item]:
     """What is left of the claims on runs that no config names any more."""
     items = []
     for claim in project.claims.glob("*"):
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):  # ValueError: damaged
             if locks.owner(project.states / claim.read_text()):
                 continue
         if claim.name not in run_names(config):
             size, age = _measure(claim)
-            items.append(
-                Item("remains", claim, size, age, "of a run", "no such run in config.yaml")
-            )
+            what, why = f"of the run {claim.name}", "no such run in config.yaml"
+            items.append(Item("remains", claim, size, age, what, why))
     return items
 
 

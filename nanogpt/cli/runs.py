@@ -64,12 +64,13 @@ def bench(run: Positional[str], config_file: Path = HERE.config_file) -> None:
     from nanogpt.devices import resolve
     from nanogpt.evaluation.benchmark import bench as measure
 
-    asked = resolve_run(read(config_file), run)
-    train, sample = resolve(asked.train), resolve(asked.sample)
-    made = Project(config_file.parent).datasets / asked.dataset
+    settings = resolve_run(read(config_file), run)
+    train, sample = resolve(settings.train), resolve(settings.sample)
+    dataset = Project(config_file.parent).datasets / settings.dataset
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "bench.json"
-        print_json(measure(run, made, asked.model, train, asked.bench, sample, path).content())
+        measured = measure(run, dataset, settings.model, train, settings.bench, sample, path)
+        print_json(measured.content())
 
 
 @app.command

@@ -162,7 +162,7 @@ class SampleSettings(Settings):
 
     start: str = Field("\n", min_length=1, description="prompt, or FILE:path of a UTF-8 file")
     num_samples: int = Field(5, ge=1, description="samples to draw")
-    max_new_tokens: int = Field(500, ge=1, description="tokens of each sample, prompt not plural")
+    max_new_tokens: int = Field(500, ge=1, description="tokens of each sample, prompt not counted")
     temperature: float = Field(0.8, ge=1e-6, description="below 1 more cautious, above more random")
     top_k: int = Field(200, ge=0, description="choose among this many likeliest tokens; 0: all")
     seed: Seed = Field(1337, description="seed of the draws")

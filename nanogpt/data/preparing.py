@@ -51,21 +51,28 @@ BLOCK = 1 << 18  # bytes of a token file that are copied at once
 REMEDY = "prepare the dataset again"
 
 
+def check_sha256(files: Sequence[Path], corpus: Corpus) -> None:
+    """UserError if a file isn't the one whose sha256 config.yaml gives."""
+    for path in files if corpus.sha256 else ():
+        digest = sha256_file(path)
+        if digest != corpus.sha256:
+            raise UserError(
+                f"{path}: its sha256 is {digest}, but config.yaml says {corpus.sha256}; correct "
+                "it, or remove a download to make it again"
+            )
+
+
 def count(files: Sequence[Path], corpus: Corpus, threads: int = 1) -> GroupCounts:
     """What the first pass over some files finds.
 
     Errors: UserError for what can't be read or isn't text, and for a wrong sha256.
     """
+    check_sha256(files, corpus)
     occurs = np.zeros(0x110000, dtype=np.bool_)
     counted = []
     with OrderedPool(threads) as pool, progress_bar("count", files) as progress:
         for path in files:
             digest = pool.submit(sha256_file, path)
-            if corpus.sha256 and digest.result() != corpus.sha256:
-                raise UserError(
-                    f"{path}: its sha256 is {digest.result()}, but config.yaml says "
-                    f"{corpus.sha256}; correct it, or remove a download to make it again"
-                )
             counted.append(_count_file(path, digest, corpus, occurs, pool, progress.update))
     return GroupCounts(
         files=tuple(counted),
@@ -328,7 +335,12 @@ def prepare(
         tokenizer_sha256=sha256_file(directory / "tokenizer.json"),
         train=_add_up([group.train for group in totals], train_sha256),
         val=_add_up([group.val for group in totals], val_sha256),
-        files=tuple(file for group in counts for file in group.files),
+        # Without the directory: a dataset of the same text elsewhere has the same bytes.
+        files=tuple(
+            file.model_copy(update={"path": Path(file.path).name})
+            for group in counts
+            for file in group.files
+        ),
     )
     if corpus.builtin:
         source = SourceMeta(val_bits_per_byte=_entropy(files[0], corpus, plan, tokenizer, meta))

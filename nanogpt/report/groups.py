@@ -4,8 +4,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 
-from pydantic import JsonValue
-
 from nanogpt.artifacts.records.benchmarks import Benchmark
 from nanogpt.config.resolving import BENCHED
 from nanogpt.report.run import Run
@@ -73,8 +71,8 @@ def grouped(runs: Sequence[Run]) -> dict[str, list[Run]]:
 
 def one_of_each_seed(group: Sequence[Run]) -> list[Run]:
     """The runs of a group without those that differ only in evaluation or sampling."""
-    seeds: dict[JsonValue, Run] = {}
+    seeds: dict[str, Run] = {}
     for run in sorted(group, key=lambda run: run.status != "finished"):
-        seeds.setdefault(run.settings.get("train.seed", run.name), run)
+        seeds.setdefault(json.dumps(run.settings.get("train.seed", run.name)), run)
     chosen = {run.name for run in seeds.values()}
     return [run for run in group if run.name in chosen]

@@ -96,7 +96,6 @@ def _read_finished(directory: Path, notes: list[str] | None = None) -> Run:
     for stage in ("eval", "sample"):
         manifest = _read_manifest(directory, stage)
         settings |= _flat({stage: manifest.parameters.get(stage)} if manifest else {})
-    is_current = _is_of(_read_manifest(directory, "sample"), trained)
     dataset = directory.parent / "datasets" / evaluation.dataset
     return Run(
         directory.name,
@@ -110,8 +109,14 @@ def _read_finished(directory: Path, notes: list[str] | None = None) -> Run:
         evaluation=evaluation,
         ngram=_read_part(dataset / "ngram.json", NgramEvaluation, notes),
         bench=_read_part(directory / "bench.json", Benchmark, notes),
-        sample=_read_sample(directory / "samples.txt") if is_current else None,
+        sample=_current_sample(directory, trained),
     )
+
+
+def _current_sample(directory: Path, trained: Manifest | None) -> str | None:
+    """The first sample, if it's of the model that lies there."""
+    is_current = _is_of(_read_manifest(directory, "sample"), trained)
+    return _read_sample(directory / "samples.txt") if is_current else None
 
 
 def _read_found(directory: Path, state: Path | None) -> Run | None:
@@ -124,6 +129,7 @@ def _read_found(directory: Path, state: Path | None) -> Run | None:
             return replace(_read_finished(directory, notes), note="; ".join(notes))
         run = _read_requested(directory, trained, _manifest_path(directory, "train"))
         note = _last_error(directory / "eval.log")
+        run = replace(run, sample=_current_sample(directory, trained))
         return _unfinished(run, "not evaluated", note, directory / METRICS)
     note = _last_error(directory / "train.log")
     if state:

@@ -152,7 +152,9 @@ def load_state(
                 names = file.keys()
                 tensors = {name: file.get_tensor(name) for name in names}
             _restore(progress, tensors, model, optimizer)
-        except (RuntimeError, KeyError, TypeError):
+        except UserError:
+            raise
+        except (RuntimeError, KeyError, TypeError, ValueError, safetensors.SafetensorError):
             raise UserError(
                 f"{path}: not a state of this model, or of this version of nanogpt; {remedy}"
             ) from None

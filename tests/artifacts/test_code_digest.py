@@ -168,6 +168,12 @@ VISIBLE = {
         "SETTING",
         "import nanogpt.unused\nSETTING",
     ),
+    "what a neutral module loads in a block": (
+        "artifacts/stages",
+        "SETTING",
+        "class Late:\n    try:\n        import nanogpt.unused\n    except ImportError:\n"
+        "        pass\nSETTING",
+    ),
     "code in a neutral module's package": ("artifacts/__init__", "Artifacts", 'A"""\nX = """'),
     "the adapter": ("../adapter", '"text"', '"texts"'),
     "a string that is no docstring": ("third", "NOTHING = 0", "NOTHING = 0\n'a statement'"),
@@ -254,6 +260,10 @@ UNRESOLVABLE = {
         "a computed import",
     ),
     "Python's own function": ("X = __import__", "a computed import"),
+    "a module run by its name": ("import runpy", "a computed import"),
+    "a file found by its package": ("from importlib.resources import files", "a computed import"),
+    "code in a string": ("exec('import nanogpt.unused')", "a computed import"),
+    "a syntax error": ("def f(:", "invalid syntax"),
     "a circle": ("from nanogpt.first import MORE", "nanogpt.third -> nanogpt.first"),
 }
 
@@ -265,6 +275,12 @@ def test_an_import_that_cannot_be_resolved_is_an_error(code, statement, named):
         code.digest()
     assert re.search(r"\.py: line \d+: ", str(error.value))
     assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_module_in_another_encoding_is_an_error(code):
+    code.path("nanogpt/third").write_bytes("NOTHING = 0  # \xe4\n".encode("latin-1"))
+    with pytest.raises(UserError, match=r"third\.py: not a Python source in UTF-8"):
+        code.digest()
 
 
 def test_a_relative_import_in_an_adapter_is_an_error(code):

@@ -258,6 +258,22 @@ def test_a_state_with_a_damaged_request_may_go(config, content):
     assert unused(find_items(config)) == {directory: "of no run"}
 
 
+def test_a_state_with_a_group_of_settings_of_a_later_version_may_go(config):
+    directory = make_state(config)
+    request = json.loads((directory / "run.json").read_text())
+    settings = {**request["settings"], "later": {"size": 1}}
+    (directory / "run.json").write_text(json.dumps({**request, "settings": settings}))
+    why = "it has settings that this version of nanogpt doesn't know"
+    assert unused(find_items(config)) == {directory: why}
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"a\0b"])
+def test_a_damaged_claim_is_listed(config, content):
+    HERE.claims.mkdir(parents=True)
+    (HERE.claims / "gone").write_bytes(content)
+    assert unused(find_items(config)) == {HERE.claims / "gone": "no such run in config.yaml"}
+
+
 @pytest.mark.parametrize("run", ["first", "gone"])
 def test_a_state_that_is_being_trained_is_in_use_whatever_the_config_says(config, run):
     directory = make_state(config, run)

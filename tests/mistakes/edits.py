@@ -33,6 +33,7 @@ EDITS = [
         "a computed import",
         "module = __import__(name)",
         "workflow/scripts/eval.py: line 1: a computed import, which the code digest can't "
-        "resolve; write an import statement, inside a function if it must be late",
+        "resolve; write an import statement, inside a function if it must be late, and find a file "
+        "by __file__",
     ),
 ]

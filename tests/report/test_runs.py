@@ -72,9 +72,12 @@ def test_a_run_that_failed_says_why(tmp_path, with_state):
     assert run.note == "training diverged: loss is nan at step 2; lower it"
 
 
-def test_a_trained_run_without_evaluation_is_shown_with_its_curve(tmp_path):
-    (make_run(tmp_path, "mine") / "eval.json").unlink()
+def test_a_trained_run_without_evaluation_is_shown_with_its_curve_and_sample(tmp_path):
+    finished = make_run(tmp_path, "mine")
+    sample = status(tmp_path, "mine").sample
+    (finished / "eval.json").unlink()
     run = status(tmp_path, "mine")
+    assert run.sample == sample is not None
     assert (run.status, run.dataset, len(run.metrics)) == ("not evaluated", "play", 9)
     assert math.isnan(table([run]).loc[0, "val_loss_nats_per_token"])
 

@@ -1,5 +1,6 @@
 """A saved state gives back what was saved; older formats are read, unknown ones refused."""
 
+import hashlib
 import json
 import math
 import shutil
@@ -218,3 +219,12 @@ def test_removing_states_leaves_the_metrics(tmp_path):
 def test_listing_the_steps_of_states_does_not_wait_for_torch():
     code = "import sys, nanogpt.training.saved_state; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("content", [b"junk", b'\x1b\0\0\0\0\0\0\0{"__metadata__":{"a":"b"}} '])
+def test_a_file_that_is_no_state_but_named_like_one_is_refused(tiny, tmp_path, content):
+    path = tmp_path / state_name(3, hashlib.sha256(content).hexdigest())
+    path.write_bytes(content)
+    model, optimizer = make_trained(tiny)
+    with pytest.raises(UserError, match="not a state of this model"):
+        load_state(tmp_path, "v", model, optimizer)

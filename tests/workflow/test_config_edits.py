@@ -1,6 +1,8 @@
 """An edit of config.yaml or of a text runs again what depends on it, and nothing else."""
 
+import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from tests.workflow.projects import (
     planned,
     replacement,
     setting,
+    snakemake,
 )
 
 # What changes no result.
@@ -126,3 +129,29 @@ def test_a_dropped_text_becomes_a_run_and_a_change_to_an_older_one_is_noticed(
     text.write_text("Call me whatever you like, but call me early for breakfast.\n" * 40)
     os.utime(text, (1_000_000_000, 1_000_000_000))
     assert planned(project, target) == {"prepare": 1, "train": 1, "sample": 1}
+
+
+def test_a_wrong_sha256_stops_a_dataset_that_is_in_the_cache(project: Path) -> None:
+    text = project / "novel.txt"
+    text.write_text("It was a dark and stormy night.\n" * 40)
+    edit_config(
+        project,
+        lambda config: (
+            config["corpora"].update(novel={"files": "novel.txt"}),
+            config["datasets"].update(novel={}),
+        ),
+    )
+    target = "results/datasets/novel/meta.json"
+    assert snakemake(project, target, NANOGPT_CACHE="cache").returncode == 0
+    shutil.rmtree(project / "results/datasets/novel")
+    edit_config(project, lambda config: config["corpora"]["novel"].update(sha256="0" * 64))
+    run = snakemake(project, target, NANOGPT_CACHE="cache")
+    assert run.returncode != 0
+    assert "novel.txt: its sha256 is" in run.stderr
+
+
+def test_n_grams_from_the_cache_name_their_own_dataset(project: Path) -> None:
+    edit_config(project, lambda config: config["datasets"].update(twin={"corpus": "play"}))
+    target = "results/datasets/twin/ngram.json"
+    assert snakemake(project, "results/datasets/play/ngram.json", target).returncode == 0
+    assert json.loads((project / target).read_text())["dataset"] == "twin"

@@ -200,12 +200,13 @@ def wanted_digest(wildcards):
     manifest = Path(
         f"resources/corpora/{wildcards.corpus}/{wildcards.file}.download.manifest.json"
     )
-    there = (
-        json.loads(manifest.read_text())["outputs"].values()
-        if manifest.exists()
-        else [wanted]
-    )
-    return "as it is" if wanted is None or wanted in there else wanted
+    if wanted is None or not manifest.exists():
+        return "as it is"
+    try:
+        there = json.loads(manifest.read_text())["outputs"].values()
+    except (ValueError, TypeError, KeyError, AttributeError):  # damaged
+        return wanted
+    return "as it is" if wanted in there else wanted
 
 
 def dataset_settings(wildcards):

@@ -137,7 +137,7 @@ rule ngram:
         "../../envs/nanogpt.yaml"
     threads: 1
     params:
-        settings={},
+        settings=lambda wildcards: {"name": wildcards.dataset},
         code=lambda wildcards: stage_code("ngram"),
     script:
         "../scripts/ngram.py"

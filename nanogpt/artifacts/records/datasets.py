@@ -28,7 +28,10 @@ class SourceMeta(Record):
 
 
 class FileMeta(Record):
-    """A file of a corpus as the first pass found it. hash: of its text, if it is one document."""
+    """A file of a corpus as the first pass found it. hash: of its text, if it is one document.
+
+    path: in meta.json only the name.
+    """
 
     path: str
     sha256: str
