@@ -104,6 +104,15 @@ def set_tokenizer_threads(threads: int) -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "true"
 
 
+def let_threads_sleep() -> None:
+    """Let torch's threads sleep while they wait for each other, unless the user chose otherwise.
+
+    Otherwise they wait in a loop, and a busy process beside them slows a training down tenfold
+    (docs/BENCHMARKS.md). Counts only before torch is imported, here and in child processes.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
 def set_cublas_workspace(workspace: str) -> None:
     """Set the workspace of cuBLAS, unless the user did."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", workspace)

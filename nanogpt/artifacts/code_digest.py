@@ -8,6 +8,8 @@ moved module re-runs nothing, but pointing an import at another module does.
 
 import ast
 import hashlib
+import io
+import tokenize
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -43,6 +45,7 @@ NEUTRAL = {
 
 # By these, code is run or a file read that only a run could name.
 COMPUTED_NAMES = {"__import__", "__spec__", "__doc__", "exec", "eval"}
+COMPUTED_ATTRIBUTES = {"import_module", "__import__", "__spec__", "__doc__", "__path__"}
 COMPUTED_MODULES = {"importlib", "runpy", "pkgutil"}
 COMPUTED = (
     "a computed import, which the code digest can't resolve; write an import statement, inside a "
@@ -71,11 +74,13 @@ class _Source:
     """A parsed source: digests of its syntax tree as text, cut at groups of our own imports.
 
     uses_files: whether it mentions `__file__`, by which a module finds the files beside it.
+    foreign: the modules of others that it imports, with their lines.
     """
 
     texts: tuple[str, ...]
     imports: tuple[tuple[_Import, ...], ...]
     uses_files: bool
+    foreign: tuple[tuple[str, int], ...]
 
 
 def code_digest(adapter: Path, command: str = "", package: Path | None = None) -> str:
@@ -113,6 +118,10 @@ class _Modules:
     def digest_source(self, path: Path, module: str) -> str:
         """The digest of a source file. module: its dotted name; empty for an adapter."""
         source = _parse(path.read_bytes(), self.root, str(path))
+        # Where Python finds modules: the project, and for an adapter its own directory.
+        directories = [self.package.parent, *([] if module else [path.parent])]
+        for name, line in source.foreign:
+            _check_foreign(name, directories, f"{path}: line {line}")
         parts = [source.texts[0]]
         for imports, text in zip(source.imports, source.texts[1:], strict=True):
             # Sorted, because a formatter orders imports by their paths.
@@ -133,6 +142,8 @@ class _Modules:
         where = f"{path}: line {imported.line}"
         target = self._absolute(imported.module, path, module, where)
         name = imported.name
+        if name == "*":
+            raise UserError(f"{where}: import * of {target}; name what is imported")
         if name and self._file(f"{target}.{name}"):
             self.seen.add(target)
             target, name = f"{target}.{name}", ""
@@ -206,7 +217,7 @@ def _parse(source: bytes, root: str, path: str) -> _Source:
     dumper = _Dumper(root, path)
     text = dumper.dump(_tree(source, path))
     texts = tuple(_sha256(part) for part in text.split(_MARK))
-    return _Source(texts, tuple(dumper.groups), dumper.uses_files)
+    return _Source(texts, tuple(dumper.groups), dumper.uses_files, tuple(dumper.foreign))
 
 
 @cache
@@ -217,7 +228,7 @@ def _imports_on_load(source: bytes, root: str, path: str) -> tuple[_Import, ...]
 
 
 def _loaded_statements(nodes: Sequence[object]) -> Iterator[object]:
-    """All statements that run when a module is loaded: also those in classes, `if`s and `try`s."""
+    """All statements that run when a module is loaded, also those in classes, `if`s and `try`s."""
     for node in _statements_that_run(nodes):
         yield node
         if isinstance(node, ast.AST) and not isinstance(node, FUNCTIONS):
@@ -228,11 +239,12 @@ def _loaded_statements(nodes: Sequence[object]) -> Iterator[object]:
 
 def _tree(source: bytes, path: str) -> ast.Module:
     try:
-        return ast.parse(source.decode("utf-8"))
+        encoding, _ = tokenize.detect_encoding(io.BytesIO(source).readline)
+        return ast.parse(source.decode(encoding))
     except SyntaxError as error:
-        raise UserError(f"{path}: line {error.lineno}: {error.msg}; correct it") from None
-    except ValueError:  # not UTF-8, or a null byte
-        raise UserError(f"{path}: not a Python source in UTF-8; correct it") from None
+        raise UserError(f"{path}: line {error.lineno or 1}: {error.msg}; correct it") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: line 1: not Python: {error}; correct it") from None
 
 
 class _Dumper:
@@ -247,6 +259,7 @@ class _Dumper:
         self.path = path
         self.groups: list[tuple[_Import, ...]] = []
         self.uses_files = False
+        self.foreign: list[tuple[str, int]] = []
 
     def dump(self, node: object) -> str:
         if isinstance(node, list):
@@ -293,11 +306,13 @@ class _Dumper:
             computed = node.id in COMPUTED_NAMES
             self.uses_files |= node.id == "__file__"
         elif isinstance(node, ast.Attribute):
-            computed = node.attr in ("import_module", "__import__")
+            computed = node.attr in COMPUTED_ATTRIBUTES
         else:
             names = [alias.name for alias in node.names]
             modules = names if isinstance(node, ast.Import) else [node.module or ""]
             computed = not COMPUTED_MODULES.isdisjoint(name.split(".")[0] for name in modules)
+            if not getattr(node, "level", 0):
+                self.foreign += [(name, node.lineno) for name in modules]
         if computed:
             raise UserError(f"{self.path}: line {node.lineno}: {COMPUTED}")
 
@@ -323,6 +338,17 @@ def _statements_that_run(nodes: Sequence[object]) -> Iterator[object]:
 def _is_for_type_checkers(test: ast.expr) -> bool:
     name = test.attr if isinstance(test, ast.Attribute) else getattr(test, "id", None)
     return name == "TYPE_CHECKING"
+
+
+def _check_foreign(name: str, directories: Sequence[Path], where: str) -> None:
+    """UserError for an import of a module of the project that is in no digest."""
+    for directory in directories:
+        below = directory / name.split(".")[0]
+        if below.with_suffix(".py").is_file() or (below / "__init__.py").is_file():
+            raise UserError(
+                f"{where}: module {name} is in {directory}, where the code digest doesn't see it; "
+                "move it into the package"
+            )
 
 
 def _own_imports(node: object, root: str) -> list[_Import] | None:

@@ -14,10 +14,12 @@ from nanogpt.cli.app import app
 from nanogpt.config.messages import explain
 from nanogpt.config.schema import Config
 from nanogpt.errors import user_message
+from nanogpt.project import let_threads_sleep
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; a user's mistake ends it with one line and exit code 1."""
+    let_threads_sleep()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
         app.cli(prog="nanogpt", description=__doc__.partition("\n")[0], args=arguments)

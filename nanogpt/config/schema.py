@@ -62,10 +62,10 @@ class Settings(BaseModel):
 class ModelSettings(Settings):
     """Architecture: GPT-2's, as small or as large as these say."""
 
-    n_layer: int = Field(6, ge=1, description="transformer blocks")
+    n_layer: int = Field(6, ge=1, le=10_000, description="transformer blocks")
     n_head: int = Field(6, ge=1, description="attention heads of a block; must divide n_embd")
-    n_embd: int = Field(384, ge=1, description="width of the residual stream")
-    block_size: int = Field(256, ge=1, description="context length, in tokens")
+    n_embd: int = Field(384, ge=1, le=1_000_000, description="width of the residual stream")
+    block_size: int = Field(256, ge=1, le=100_000_000, description="context length, in tokens")
     dropout: float = Field(0.2, ge=0, lt=1, description="dropout probability while training")
     bias: bool = Field(False, description="biases in linear layers and norms, as in GPT-2")
     position: Literal["learned", "rotary"] = Field(
@@ -221,7 +221,7 @@ class Corpus(Settings):
         None, description="a generator of ours: play"
     )
     n_characters: int = Field(
-        1_000_000, ge=1, description="length of a built-in corpus, characters"
+        1_000_000, ge=1, le=10**12, description="length of a built-in corpus, characters"
     )
     seed: Seed = Field(1337, description="seed of a built-in corpus")
     encoding: str = Field(

@@ -129,12 +129,12 @@ INVISIBLE = {
     "a name bound to itself": ("maths/second", "import TWO", "import TWO as TWO"),
     "imports for type checkers": ("first", "import NUMBER", "import NUMBER as OTHER"),
     "what only type checkers import": ("unused", "NUMBER = 3", "NUMBER = 2"),
-    "a neutral module": ("artifacts/stages", "SETTING = 1", "SETTING = 2"),
     "what a neutral module imports late": (
         "artifacts/stages",
         "SETTING = 1",
-        "def late():\n    import nanogpt.unused\n",
+        "def late():\n    import nanogpt.unused\n\n\nSETTING = 1",
     ),
+    "a neutral module": ("artifacts/stages", "SETTING = 1", "SETTING = 2"),
 }
 
 
@@ -263,6 +263,9 @@ UNRESOLVABLE = {
     "a module run by its name": ("import runpy", "a computed import"),
     "a file found by its package": ("from importlib.resources import files", "a computed import"),
     "code in a string": ("exec('import nanogpt.unused')", "a computed import"),
+    "all names of a package": ("from nanogpt.maths import *", "import *"),
+    "a package's directory": ("import nanogpt\nnanogpt.__path__", "a computed import"),
+    "a module beside the package": ("import beside", "doesn't see it"),
     "a syntax error": ("def f(:", "invalid syntax"),
     "a circle": ("from nanogpt.first import MORE", "nanogpt.third -> nanogpt.first"),
 }
@@ -270,6 +273,7 @@ UNRESOLVABLE = {
 
 @pytest.mark.parametrize(("statement", "named"), UNRESOLVABLE.values(), ids=UNRESOLVABLE.keys())
 def test_an_import_that_cannot_be_resolved_is_an_error(code, statement, named):
+    (code.directory / "beside.py").write_text("NUMBER = 1\n")
     code.edit("nanogpt/third", "NOTHING = 0", f"NOTHING = 0\n{statement}")
     with pytest.raises(UserError, match=re.escape(named)) as error:
         code.digest()
@@ -279,7 +283,16 @@ def test_an_import_that_cannot_be_resolved_is_an_error(code, statement, named):
 
 def test_a_module_in_another_encoding_is_an_error(code):
     code.path("nanogpt/third").write_bytes("NOTHING = 0  # \xe4\n".encode("latin-1"))
-    with pytest.raises(UserError, match=r"third\.py: not a Python source in UTF-8"):
+    with pytest.raises(UserError, match=r"third\.py: line 1: .*correct it"):
+        code.digest()
+    code.path("nanogpt/third").write_bytes(b"# coding: latin-1\nNOTHING = 0  # \xe4\n")
+    assert code.digest()
+
+
+def test_a_module_beside_an_adapter_is_an_error(code):
+    code.path("adapter").with_name("helper.py").write_text("X = 1\n")
+    code.edit("adapter", 'run("text")', "import helper\nrun('text')")
+    with pytest.raises(UserError, match=r"helper is in .*doesn't see it"):
         code.digest()
 
 

@@ -16,8 +16,8 @@ from nanogpt.artifacts.records.base import (
     write_record,
 )
 from nanogpt.artifacts.records.benchmarks import Benchmark
-from nanogpt.artifacts.records.datasets import DatasetMeta
-from nanogpt.artifacts.records.evaluations import Evaluation
+from nanogpt.artifacts.records.datasets import DatasetMeta, SourceMeta
+from nanogpt.artifacts.records.evaluations import Evaluation, ModelSummary
 from nanogpt.artifacts.records.groups import GroupCounts, GroupTotals, Plan
 from nanogpt.artifacts.records.manifests import CacheEntry, Manifest, TrainingRequest
 from nanogpt.artifacts.records.metrics import MetricsLine, read_metrics
@@ -432,3 +432,33 @@ def test_a_line_says_which_measure_diverged_first():
     assert diverged(loss=1.0, tokens_per_second=math.inf) is None
     assert diverged(loss=1.0, grad_norm=math.nan, val_loss=math.inf) == "grad_norm"
     assert diverged(val_loss=math.inf) == "val_loss"
+
+
+REQUEST = {
+    "stage": "train",
+    "version": "0123456789ab",
+    "inputs": {},
+    "parameters": {},
+    "code": "0" * 64,
+    "settings": {},
+}
+HALF_A_CHARACTER = '{"dataset": "\\ud800"}'
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "flaw"),
+    [
+        (MetricsLine, '{"step": -5, "tokens": 1}', "step"),
+        (MetricsLine, '{"step": 5, "tokens": 1e400}', "tokens"),
+        (ModelSummary, '{"n_parameters": 1, "vocab_size": -1}', "vocab_size"),
+        (SourceMeta, '{"val_bits_per_byte": 0}', "val_bits_per_byte"),
+        (TrainingRequest, json.dumps({**REQUEST, "run": "../x"}), "run"),
+        (NgramEvaluation, HALF_A_CHARACTER, "not JSON"),
+    ],
+)
+def test_values_that_nothing_can_have_are_refused(tmp_path, kind, content, flaw):
+    path = tmp_path / "record.json"
+    path.write_text(content)
+    with pytest.raises(UserError, match=f"record.json: damaged: .*{flaw}") as error:
+        read_record(path, kind)
+    assert "\n" not in str(error.value)

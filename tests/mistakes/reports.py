@@ -57,8 +57,8 @@ REPORTS = [
         "a word for a step",
         '`{"step": "x", "tokens": 0}`',
         {"metrics.jsonl": '{"step": "x", "tokens": 0}\n' + METRICS},
-        "results/demo/metrics.jsonl: line 1: damaged: `step` should be a valid integer, "
-        "unable to parse string as an integer; train the run again",
+        "results/demo/metrics.jsonl: line 1: damaged: `step` should be a valid integer; "
+        "train the run again",
     ),
     report_on(
         "a word for a loss",

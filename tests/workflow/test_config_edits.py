@@ -3,7 +3,9 @@
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -155,3 +157,21 @@ def test_n_grams_from_the_cache_name_their_own_dataset(project: Path) -> None:
     target = "results/datasets/twin/ngram.json"
     assert snakemake(project, "results/datasets/play/ngram.json", target).returncode == 0
     assert json.loads((project / target).read_text())["dataset"] == "twin"
+
+
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [
+        ("FILE:nope.txt", "runs.one.sample.start: nope.txt: no such file"),
+        ("FILE:", "runs.one.sample.start: FILE:: no such file"),
+    ],
+)
+def test_a_prompt_file_that_is_not_there_is_named(project: Path, start: str, message: str) -> None:
+    edit_config(project, setting_of_one(start))
+    run = snakemake(project, "-n")
+    assert run.returncode != 0
+    assert f"error: {message}" in run.stdout + run.stderr
+
+
+def setting_of_one(start: str) -> Callable[[dict[str, Any]], object]:
+    return lambda config: config["runs"]["one"].setdefault("sample", {}).update(start=start)

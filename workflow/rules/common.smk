@@ -32,6 +32,7 @@ from nanogpt.config.resolving import (
 )
 from nanogpt.config.schema import TOKENIZERS
 from nanogpt.errors import UserError
+from nanogpt.project import let_threads_sleep
 from nanogpt.artifacts.code_digest import code_digest
 from nanogpt.data.sources import find_files
 
@@ -45,12 +46,16 @@ def search_first(variable, directory):
 # Jobs find the package of this checkout, and the Python that runs Snakemake, without activation.
 search_first("PYTHONPATH", PROJECT)
 search_first("PATH", Path(sys.executable).parent)
+let_threads_sleep()
 
 
 wildcard_constraints:
     corpus=NAME.pattern,
     dataset=NAME.pattern,
     run=NAME.pattern,
+
+
+BRACES = "Snakemake takes braces in a name for wildcards"
 
 
 def one_line_errors(function):
@@ -104,10 +109,7 @@ def corpus_files(dataset):
     files = find_files(name, CONFIG.corpora[name])
     for file in files:
         if set("{}") & set(str(file)):
-            raise UserError(
-                f"corpora.{name}.files: {file}: Snakemake takes braces in a name for wildcards; "
-                "rename the file"
-            )
+            raise UserError(f"corpora.{name}.files: {file}: {BRACES}; rename the file")
     return files
 
 
@@ -224,10 +226,22 @@ def dataset_settings(wildcards):
 NOT_READING = {"url", "sha256", "files", "n_characters", "seed"}
 
 
+@one_line_errors
 def prompt_file(wildcards):
     """The file that a run's prompt is read from, if it is read from one."""
     start = find_run(wildcards.run).sample.start
-    return start.removeprefix("FILE:") if start.startswith("FILE:") else []
+    if not start.startswith("FILE:"):
+        return []
+    file = start.removeprefix("FILE:")
+    where = f"runs.{wildcards.run}.sample.start: {file or start}"
+    # Snakemake would take samples without it for files of the user's, which need not be made.
+    if not Path(file).is_file():
+        raise UserError(
+            f"{where}: no such file; put a prompt there, or give another start"
+        )
+    if set("{}") & set(file):
+        raise UserError(f"{where}: {BRACES}; rename the file")
+    return file
 
 
 def dataset_file(name):

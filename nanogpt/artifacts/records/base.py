@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, JsonValue, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
 
 from nanogpt.errors import UserError
 from nanogpt.files.atomic import write_json
@@ -25,6 +25,10 @@ def _null_to_nan(value: object) -> object:
 Number = Annotated[float, BeforeValidator(_null_to_nan)]
 # The same, None where the file has nothing.
 OptionalNumber = Annotated[float | None, BeforeValidator(_null_to_nan)]
+
+# A number of things, which fits into 64 bits. Strict: not `"5"`, which pydantic would read as 5.
+Count = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
+PositiveCount = Annotated[int, Field(strict=True, gt=0, lt=2**63)]
 
 # A JSON object whose keys are the user's or another program's.
 JsonObject = dict[str, JsonValue]
@@ -90,6 +94,7 @@ def read_record(path: Path, kind: type[AnyRecord], remedy: str = "make it again"
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+        json.dumps(content, ensure_ascii=False).encode()  # fails for half a character
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; {remedy}") from None
     except OSError as error:

@@ -1,14 +1,10 @@
 """meta.json: what a dataset is made of, and how much of it there is."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field
 
-from nanogpt.artifacts.records.base import Record
-
-# A number of things. Strict: not `"5"`, which pydantic would read as 5.
-Count = Annotated[int, Field(strict=True, ge=0)]
-PositiveCount = Annotated[int, Field(strict=True, gt=0)]
+from nanogpt.artifacts.records.base import Count, PositiveCount, Record
 
 
 class SplitMeta(Record):
@@ -24,7 +20,7 @@ class SplitMeta(Record):
 class SourceMeta(Record):
     """The entropy of a built-in corpus's source over the validation split."""
 
-    val_bits_per_byte: float
+    val_bits_per_byte: float = Field(gt=0)
 
 
 class FileMeta(Record):

@@ -2,7 +2,7 @@
 
 from pydantic import ConfigDict, Field
 
-from nanogpt.artifacts.records.base import Number, OptionalNumber, Record
+from nanogpt.artifacts.records.base import Number, OptionalNumber, PositiveCount, Record
 
 
 class ModelSummary(Record):
@@ -10,8 +10,8 @@ class ModelSummary(Record):
 
     model_config = ConfigDict(extra="allow")
 
-    n_parameters: int
-    vocab_size: int
+    n_parameters: PositiveCount
+    vocab_size: int = Field(strict=True, gt=0, lt=2**31)
 
 
 class Interval(Record):

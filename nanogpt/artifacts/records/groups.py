@@ -2,8 +2,8 @@
 
 from typing import Literal
 
-from nanogpt.artifacts.records.base import Record
-from nanogpt.artifacts.records.datasets import Count, FileMeta
+from nanogpt.artifacts.records.base import Count, Record
+from nanogpt.artifacts.records.datasets import FileMeta
 
 
 class GroupCounts(Record):

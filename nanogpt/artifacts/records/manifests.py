@@ -1,6 +1,9 @@
 """Manifests and run.json: what a stage was asked for, and what came of it."""
 
+from pydantic import Field
+
 from nanogpt.artifacts.records.base import JsonObject, Record
+from nanogpt.config.patterns import NAME
 
 
 class Layout(Record):
@@ -67,5 +70,5 @@ class TrainingRequest(Request):
     settings: of its run, as config.yaml gives them, with devices not resolved.
     """
 
-    run: str
+    run: str = Field(pattern=f"^{NAME.pattern}$")
     settings: JsonObject

@@ -4,7 +4,7 @@ import json
 import math
 from pathlib import Path
 
-from nanogpt.artifacts.records.base import OptionalNumber, Record
+from nanogpt.artifacts.records.base import Count, OptionalNumber, Record
 from nanogpt.errors import UserError
 
 # What a line may measure, in the order of its keys.
@@ -17,8 +17,8 @@ class MetricsLine(Record):
     step: optimizer steps that are done. tokens: seen so far. seconds: of training so far.
     """
 
-    step: int
-    tokens: int
+    step: Count
+    tokens: Count
     loss: OptionalNumber = None
     learning_rate: OptionalNumber = None
     grad_norm: OptionalNumber = None
