@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from nanogpt.config.messages import did_you_mean
+from nanogpt.config.parameters import new_setting
 from nanogpt.config.patterns import DEVICE, NAME, SHA256
 
 NUMBERS = {int, float, int | None}
@@ -72,8 +73,33 @@ class ModelSettings(Settings):
         "learned",
         description="learned: a vector a position, as in GPT-2; rotary: RoPE, learns sooner",
     )
-    activation: Literal["gelu", "gelu_tanh"] = Field(
-        "gelu", description="gelu: exact, as in nanoGPT; gelu_tanh: GPT-2's approximation, slower"
+    activation: Literal["gelu", "gelu_tanh", "relu2"] = Field(
+        "gelu",
+        description="gelu: exact, as in nanoGPT; gelu_tanh: GPT-2's approximation, slower; relu2: "
+        "squared ReLU, faster",
+    )
+    norm: Literal["layernorm", "rmsnorm"] = new_setting(
+        "layernorm",
+        neutral="layernorm",
+        description="layernorm: as in GPT-2; rmsnorm: root mean square, without weights",
+    )
+    embedding_norm: bool = new_setting(
+        False, neutral=False, description="a norm after the token embedding"
+    )
+    qk_norm: bool = new_setting(
+        False, neutral=False, description="a norm of each query and key, without weights"
+    )
+    tie_word_embeddings: bool = new_setting(
+        True, neutral=True, description="one matrix for the token embedding and the output layer"
+    )
+    final_logit_softcapping: float = new_setting(
+        0.0, neutral=0.0, ge=0, description="c: logits become c * tanh(logits / c); 0: they don't"
+    )
+    init: Literal["gpt2", "zero_proj"] = new_setting(
+        "gpt2",
+        neutral="gpt2",
+        description="initial weights; gpt2: std 0.02; zero_proj: zero where a branch joins the "
+        "stream and in an untied output layer, so that all learn at one pace",
     )
 
 
@@ -115,16 +141,45 @@ class TrainSettings(Settings):
         ge=1,
         description="micro-batches summed into one step; more memory-friendly than batch_size",
     )
-    learning_rate: float = Field(1e-3, gt=0, description="peak learning rate")
-    decay_lr: bool = Field(
-        True, description="warm-up and cosine decay; off: learning_rate throughout"
+    optimizer: Literal["adamw", "muon"] = new_setting(
+        "adamw",
+        neutral="adamw",
+        description="adamw: for all parameters; muon: for the matrices of the blocks, and AdamW "
+        "for the rest",
+    )
+    learning_rate: float = Field(
+        1e-3, gt=0, description="peak learning rate; with muon that of biases, norms and positions"
+    )
+    matrix_lr: float = new_setting(
+        0.02, neutral=0.02, gt=0, description="muon's peak learning rate, of the blocks' matrices"
+    )
+    embedding_lr: float = new_setting(
+        0.02, neutral=0.02, gt=0, description="with muon, that of the token embedding"
+    )
+    unembedding_lr: float = new_setting(
+        4e-3, neutral=4e-3, gt=0, description="with muon, that of an untied output layer"
+    )
+    momentum: float = new_setting(0.95, neutral=0.95, ge=0, lt=1, description="muon's momentum")
+    ns_steps: int = new_setting(
+        3, neutral=3, ge=1, le=5, description="muon's steps of the Newton-Schulz iteration"
+    )
+    decay_lr: bool = Field(True, description="warm-up and decay; off: learning_rate throughout")
+    lr_schedule: Literal["cosine", "wsd"] = new_setting(
+        "cosine",
+        neutral="cosine",
+        description="after the warm-up; cosine: nanoGPT's decay; wsd: stable, then a linear decay",
+    )
+    warmdown_ratio: float = new_setting(
+        0.7, neutral=0.7, gt=0, le=1, description="share of the steps in which wsd decays"
     )
     warmup_iters: int = Field(100, ge=0, description="steps of linear warm-up")
     lr_decay_iters: int | None = Field(
         None, ge=1, description="step at which min_lr is reached; none: max_iters"
     )
     min_lr: float = Field(1e-4, ge=0, description="learning rate at the end of the decay")
-    weight_decay: float = Field(0.1, ge=0, description="AdamW's decay, of matrices only")
+    weight_decay: float = Field(
+        0.1, ge=0, description="decay of matrices; with muon, of the blocks' matrices only"
+    )
     beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's first-moment decay")
     beta2: float = Field(0.99, ge=0, lt=1, description="AdamW's second-moment decay")
     grad_clip: float = Field(1.0, ge=0, description="largest gradient norm; 0: no clipping")

@@ -26,7 +26,7 @@ from nanogpt.inference.sampling import generate
 from nanogpt.model.gpt import GPT
 from nanogpt.model.kernels import linear
 from nanogpt.model.sizing import flops_per_token
-from nanogpt.training.optimizers import configure_adamw
+from nanogpt.training.optimizers import configure_optimizer
 from nanogpt.training.schedules import learning_rate_at
 from nanogpt.training.step import Forward, compiled, optimizer_step, use_cuda_settings
 
@@ -158,7 +158,7 @@ def _time_steps(
     waited for, and training doesn't wait there.
     """
     forward: Forward = compiled(model) if settings.compile else model
-    optimizer = configure_adamw(model, settings)
+    optimizer = configure_optimizer(model, settings)
     last = bench_settings.burn_in + bench_settings.steps
     whole: list[float] = []
     parts: list[list[float]] = []

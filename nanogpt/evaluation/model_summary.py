@@ -1,6 +1,7 @@
 """The model that eval.json and bench.json are about."""
 
 from nanogpt.artifacts.records.evaluations import ModelSummary
+from nanogpt.config.parameters import as_parameters
 from nanogpt.model.gpt import GPT
 
 
@@ -9,5 +10,5 @@ def summarize_model(model: GPT) -> ModelSummary:
     return ModelSummary(
         n_parameters=model.n_parameters(),
         vocab_size=model.vocab_size,
-        **model.settings.model_dump(),
+        **as_parameters(model.settings),
     )

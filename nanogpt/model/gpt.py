@@ -1,14 +1,17 @@
 """GPT: a decoder-only transformer. Tokens in, logits out.
 
 - GPT-2's architecture and parameter names (`wte`, `wpe`, `h.0.attn.c_attn`, ..., `ln_f`)
-- token embedding tied to the output layer
+- token embedding tied to the output layer, or an output layer of its own; soft-capped logits
 - positions: a learned vector each, or rotary embeddings (RoPE)
 - pre-norm blocks: x + attention(norm(x)), then x + MLP(norm(x)), and a norm after the last block
-- causal multi-head attention, with a key/value cache for sampling
-- MLP four times as wide inside, with exact or tanh-approximated GELU
+  and, if wanted, after the token embedding; a norm is LayerNorm, or RMSNorm without weights
+- causal multi-head attention, with or without a norm of queries and keys; a key/value cache for
+  sampling
+- MLP four times as wide inside, with exact or tanh-approximated GELU, or squared ReLU
 - biases in all linear layers and norms, or in none
 - dropout on embeddings, attention weights, and what each branch adds to the stream
-- GPT-2's initial weights: normal, std 0.02; less for the projections into the residual stream
+- GPT-2's initial weights: normal, std 0.02; less for the projections into the residual stream. Or
+  zero there, as in modded-nanogpt and nanochat
 - every layer reports its parameters and FLOPs (`size`)
 
 The settings are `nanogpt.config.schema.ModelSettings`. Losses, optimizers, devices and sampling are
@@ -28,12 +31,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nanogpt.config.schema import ModelSettings
-from nanogpt.model.kernels import attend, linear
-from nanogpt.model.layers import FLOPS_PER_ENTRY, Embedding, LayerNorm, Linear, Size
+from nanogpt.model.kernels import attend, linear, rms_norm
+from nanogpt.model.layers import FLOPS_PER_ENTRY, Embedding, LayerNorm, Linear, RMSNorm, Size
 
 # GPT-2's: https://github.com/openai/gpt-2/blob/master/src/model.py
 INIT_STD = 0.02
 NORM_EPSILON = 1e-5
+RMS_EPSILON = 1e-6
 
 # RoPE's slowest pair turns once in about 2 pi times as many tokens: https://arxiv.org/abs/2104.09864
 ROTARY_BASE = 10_000
@@ -46,6 +50,13 @@ def rotary_angles(block_size: int, width: int) -> Tensor:
     """
     frequencies = ROTARY_BASE ** (-torch.arange(0, width, 2, device="cpu") / width)  # (D / 2,)
     return torch.outer(torch.arange(block_size, device="cpu"), frequencies)
+
+
+def make_norm(settings: ModelSettings) -> LayerNorm | RMSNorm:
+    """The norm of the residual stream."""
+    if settings.norm == "rmsnorm":
+        return RMSNorm(RMS_EPSILON)
+    return LayerNorm(settings.n_embd, NORM_EPSILON, bias=settings.bias)
 
 
 def rotate(x: Tensor, angles: Tensor) -> Tensor:
@@ -77,6 +88,7 @@ class CausalSelfAttention(nn.Module):
         super().__init__()
         self.n_head = settings.n_head
         self.dropout = settings.dropout
+        self.qk_norm = settings.qk_norm
         # Queries, keys and values of all heads from one matrix.
         self.c_attn = Linear(settings.n_embd, 3 * settings.n_embd, bias=settings.bias)
         self.c_proj = Linear(settings.n_embd, settings.n_embd, bias=settings.bias)
@@ -89,6 +101,8 @@ class CausalSelfAttention(nn.Module):
         q, k, v = heads.permute(2, 0, 3, 1, 4)  # 3 x (B, H, T, D)
         if angles is not None:
             q, k = rotate(q, angles), rotate(k, angles)
+        if self.qk_norm:
+            q, k = rms_norm(q, RMS_EPSILON), rms_norm(k, RMS_EPSILON)
         if cache is not None:
             k, v = self._extend(cache, layer, k, v)  # (B, H, S, D)
         y = attend(q, k, v, self.dropout if self.training else 0.0)  # (B, H, T, D)
@@ -111,19 +125,25 @@ class CausalSelfAttention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Two linear layers with a GELU in between, four times as wide inside."""
+    """Two linear layers with an activation in between, four times as wide inside."""
 
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
         self.dropout = settings.dropout
-        self.gelu = "tanh" if settings.activation == "gelu_tanh" else "none"
+        self.activation = settings.activation
         self.c_fc = Linear(settings.n_embd, 4 * settings.n_embd, bias=settings.bias)
         self.c_proj = Linear(4 * settings.n_embd, settings.n_embd, bias=settings.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.gelu(self.c_fc(x), approximate=self.gelu)  # (B, T, 4 C)
+        y = self.activate(self.c_fc(x))  # (B, T, 4 C)
         y = self.c_proj(y)  # (B, T, C)
         return F.dropout(y, self.dropout, self.training)
+
+    def activate(self, x: Tensor) -> Tensor:
+        """The activation of each number in x."""
+        if self.activation == "relu2":
+            return F.relu(x).square()
+        return F.gelu(x, approximate="tanh" if self.activation == "gelu_tanh" else "none")
 
     def size(self) -> Size:
         """Both matrices."""
@@ -135,9 +155,9 @@ class Block(nn.Module):
 
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
-        self.ln_1 = LayerNorm(settings.n_embd, NORM_EPSILON, bias=settings.bias)
+        self.ln_1 = make_norm(settings)
         self.attn = CausalSelfAttention(settings)
-        self.ln_2 = LayerNorm(settings.n_embd, NORM_EPSILON, bias=settings.bias)
+        self.ln_2 = make_norm(settings)
         self.mlp = MLP(settings)
 
     def forward(
@@ -153,7 +173,7 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    """The whole model: embeddings, blocks, and logits through the token embedding."""
+    """The whole model: embeddings, blocks, and logits through the output layer."""
 
     def __init__(self, settings: ModelSettings, vocab_size: int) -> None:
         super().__init__()
@@ -168,8 +188,13 @@ class GPT(nn.Module):
         self.angles: Tensor | None
         self.register_buffer("angles", angles, persistent=False)
         self.h = nn.ModuleList(Block(settings) for _ in range(settings.n_layer))
-        self.ln_f = LayerNorm(settings.n_embd, NORM_EPSILON, bias=settings.bias)
+        self.ln_f = make_norm(settings)
+        if not settings.tie_word_embeddings:
+            self.lm_head = Linear(settings.n_embd, vocab_size, bias=False)
         self.apply(self._init_weights)
+        if settings.init == "zero_proj":
+            self._zero_projections()
+            return
         # GPT-2 divides those of the projections into the residual stream by sqrt(their number).
         for name, parameter in self.named_parameters():
             if name.endswith("c_proj.weight"):
@@ -181,6 +206,21 @@ class GPT(nn.Module):
             nn.init.normal_(module.weight, std=INIT_STD)
         if isinstance(module, nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
+
+    @torch.no_grad()
+    def _zero_projections(self) -> None:
+        """Initial weights at which each block, and an untied output layer, give zero.
+
+        The other matrices have std 1 / sqrt(n_embd), which keeps the size of a vector, and an
+        untied embedding has std 1. Source: https://github.com/karpathy/nanochat
+        """
+        for name, parameter in self.named_parameters():
+            if name.endswith("c_proj.weight") or name == "lm_head.weight":
+                nn.init.zeros_(parameter)
+            elif parameter.dim() == 2 and not name.startswith("w"):
+                parameter.mul_(1 / (INIT_STD * math.sqrt(self.settings.n_embd)))
+        if not self.settings.tie_word_embeddings:
+            self.wte.weight.mul_(1 / INIT_STD)
 
     def forward(self, idx: Tensor, cache: KVCache | None = None) -> Tensor:
         """Logits (B, T, V) of the token after each of `idx` (B, T).
@@ -195,6 +235,8 @@ class GPT(nn.Module):
         end = start + idx.shape[1]
         assert end <= self.settings.block_size, "more tokens than block_size"
         x = self.wte(idx)  # (B, T, C)
+        if self.settings.embedding_norm:
+            x = rms_norm(x, RMS_EPSILON)
         if self.angles is None:
             angles = None
             x = x + self.wpe.weight[start:end]  # (T, C)
@@ -208,8 +250,11 @@ class GPT(nn.Module):
         return cast(Tensor, self.ln_f(x))
 
     def head(self, x: Tensor) -> Tensor:
-        """Logits (..., V) of hidden states (..., C), through the tied token embedding."""
-        return linear(x, self.wte.weight)
+        """Logits (..., V) of hidden states (..., C), through the output layer."""
+        tied = self.settings.tie_word_embeddings
+        logits = linear(x, self.wte.weight if tied else self.lm_head.weight)
+        cap = self.settings.final_logit_softcapping
+        return cap * torch.tanh(logits.float() / cap) if cap else logits
 
     def new_cache(self, batch_size: int, dtype: torch.dtype) -> KVCache:
         """An empty cache for `batch_size` sequences."""
@@ -225,7 +270,10 @@ class GPT(nn.Module):
 
     def size(self) -> Size:
         """The sum over all layers, at a context of block_size tokens."""
-        head = Size(flops_per_token=FLOPS_PER_ENTRY * self.wte.weight.numel())  # tied to wte
+        if self.settings.tie_word_embeddings:
+            head = Size(flops_per_token=FLOPS_PER_ENTRY * self.wte.weight.numel())
+        else:
+            head = self.lm_head.size()
         total = self.wte.size() + head + self.ln_f.size()
         if self.settings.position == "learned":
             total += self.wpe.size()

@@ -48,6 +48,34 @@ def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return cast(Tensor, torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], ""))
 
 
+def rms_norm(x: Tensor, epsilon: float) -> Tensor:
+    """x divided by the root of the mean of its squares over the last dimension, + epsilon.
+
+    Source: https://arxiv.org/abs/1910.07467. torch computes it in several passes on a CPU.
+    """
+    if x.device.type != "cpu" or torch.compiler.is_compiling():
+        return F.rms_norm(x, (x.shape[-1],), eps=epsilon)
+    return cast(Tensor, RmsNorm.apply(x, epsilon))  # type: ignore[no-untyped-call]
+
+
+class RmsNorm(torch.autograd.Function):
+    """`rms_norm` with few passes over memory, forward and backward."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, epsilon: float) -> Tensor:
+        norms = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+        scale = norms.square().div_(x.shape[-1]).add_(epsilon).rsqrt_().to(x.dtype)
+        y: Tensor = x * scale
+        ctx.save_for_backward(y, scale)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        y, scale = ctx.saved_tensors
+        along = (gradient * y).mean(-1, keepdim=True)
+        return torch.addcmul(gradient, y, along, value=-1).mul_(scale), None
+
+
 def attend(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
     """Causal scaled dot-product attention of queries (B, H, T, D) on keys and values (B, H, S, D).
 

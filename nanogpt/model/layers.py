@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from nanogpt.model.kernels import linear
+from nanogpt.model.kernels import linear, rms_norm
 
 # FLOPs of a training for each entry of a matrix that a vector is multiplied with: a multiplication
 # and an addition, once forward and twice backward (for the gradients of the input and the matrix).
@@ -59,6 +59,21 @@ class LayerNorm(nn.LayerNorm):
     def size(self) -> Size:
         """No matrix, so no product of one."""
         return Size(_n_parameters(self))
+
+
+class RMSNorm(nn.Module):
+    """Root mean square norm over the last dimension, without weights."""
+
+    def __init__(self, epsilon: float) -> None:
+        super().__init__()
+        self.epsilon = epsilon
+
+    def forward(self, x: Tensor) -> Tensor:
+        return rms_norm(x, self.epsilon)
+
+    def size(self) -> Size:
+        """Nothing is learned."""
+        return Size()
 
 
 def _n_parameters(layer: nn.Module) -> int:

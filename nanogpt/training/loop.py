@@ -17,7 +17,7 @@ from nanogpt.config.schema import ModelSettings, TrainSettings
 from nanogpt.data.batches import check_block_size, load
 from nanogpt.errors import ClaimedError
 from nanogpt.model.gpt import GPT
-from nanogpt.training.optimizers import configure_adamw
+from nanogpt.training.optimizers import configure_optimizer
 from nanogpt.training.saved_state import Progress, load_state
 from nanogpt.training.session import Session
 from nanogpt.training.step import Forward, compiled, use_cuda_settings
@@ -83,7 +83,7 @@ def _prepare(
         torch.get_num_threads(),
     )
     forward: Forward = compiled(model) if settings.compile else model
-    optimizer = configure_adamw(model, settings)
+    optimizer = configure_optimizer(model, settings)
     progress = load_state(state.directory, state.version, model, optimizer)
     progress = progress or Progress(state.version)
     if progress.step:

@@ -1,12 +1,24 @@
-"""The optimizer: AdamW on two groups of parameters.
+"""The optimizer: which parameters are in which group, and with what rate.
 
-A group carries `initial_lr`, from which schedules.py sets its rate in each step.
+A group carries `initial_lr`, from which schedules.py sets its rate in each step. Each parameter is
+in exactly one group.
 """
+
+from collections import defaultdict
+from typing import Any
 
 import torch
 
 from nanogpt.config.schema import TrainSettings
 from nanogpt.model.gpt import GPT
+from nanogpt.training.muon import MuonAdamW
+
+
+def configure_optimizer(model: GPT, settings: TrainSettings) -> torch.optim.AdamW:
+    """The optimizer that the settings name, on all parameters of a model."""
+    if settings.optimizer == "muon":
+        return configure_muon(model, settings)
+    return configure_adamw(model, settings)
 
 
 def configure_adamw(model: GPT, settings: TrainSettings) -> torch.optim.AdamW:
@@ -23,3 +35,39 @@ def configure_adamw(model: GPT, settings: TrainSettings) -> torch.optim.AdamW:
     ]
     betas = (settings.beta1, settings.beta2)
     return torch.optim.AdamW(groups, lr=rate, betas=betas, fused=True)
+
+
+def configure_muon(model: GPT, settings: TrainSettings) -> MuonAdamW:
+    """Muon for the matrices of the blocks, which alone decay; AdamW for embeddings and vectors."""
+    rates = {
+        "wte.weight": settings.embedding_lr,
+        "lm_head.weight": settings.unembedding_lr,
+    }
+    by_rate: defaultdict[float, list[torch.nn.Parameter]] = defaultdict(list)
+    by_shape: defaultdict[tuple[int, int], list[torch.nn.Parameter]] = defaultdict(list)
+    for name, parameter in model.named_parameters():
+        if name.startswith("h.") and parameter.dim() == 2:
+            rows, columns = parameter.shape
+            if name.endswith("c_attn.weight"):
+                rows //= 3  # queries, keys and values, each by itself
+            by_shape[max(rows, columns), min(rows, columns)].append(parameter)
+        else:
+            by_rate[rates.get(name, settings.learning_rate)].append(parameter)
+    groups: list[dict[str, Any]] = [
+        {
+            "params": matrices,
+            "initial_lr": settings.matrix_lr,
+            "weight_decay": settings.weight_decay,
+            "shape": shape,
+            "momentum": settings.momentum,
+        }
+        for shape, matrices in by_shape.items()
+    ]
+    groups += [
+        {"params": parameters, "initial_lr": rate, "weight_decay": 0.0}
+        for rate, parameters in by_rate.items()
+    ]
+    betas = (settings.beta1, settings.beta2)
+    return MuonAdamW(
+        groups, ns_steps=settings.ns_steps, lr=settings.learning_rate, betas=betas, fused=True
+    )

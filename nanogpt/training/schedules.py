@@ -1,4 +1,4 @@
-"""Learning rates: nanoGPT's linear warm-up, then a cosine down to min_lr."""
+"""Learning rates: a linear warm-up, then nanoGPT's cosine or a straight line down to min_lr."""
 
 import math
 
@@ -19,6 +19,9 @@ def learning_rate_at(step: int, settings: TrainSettings) -> float:
         return settings.learning_rate * (step + 1) / (settings.warmup_iters + 1)
     if step > decay_iters:
         return settings.min_lr
+    if settings.lr_schedule == "wsd":
+        left = (decay_iters - step) / (settings.warmdown_ratio * decay_iters)  # of the decay
+        return settings.min_lr + min(1.0, left) * (settings.learning_rate - settings.min_lr)
     progress = (step - settings.warmup_iters) / (decay_iters - settings.warmup_iters)
     cosine = 0.5 * (1 + math.cos(math.pi * progress))  # 1 at the end of the warm-up, 0 at the end
     return settings.min_lr + cosine * (settings.learning_rate - settings.min_lr)

@@ -34,7 +34,7 @@ NEUTRAL = json.loads((HERE / "neutral_values.json").read_text())
 class LaterModel(ModelSettings):
     """Model settings of a later version."""
 
-    qk_norm: bool = new_setting(True, neutral=False, description="normalised queries and keys")
+    normed: bool = new_setting(True, neutral=False, description="normalised queries and keys")
     window: int | None = new_setting(None, neutral=None, ge=1, description="tokens attended to")
 
 
@@ -57,23 +57,26 @@ def test_neutral_values_are_those_of_the_committed_table() -> None:
 
 def test_a_setting_at_its_neutral_value_is_no_parameter() -> None:
     first = as_parameters(ModelSettings())
-    assert as_parameters(LaterModel(qk_norm=False)) == first
-    assert as_parameters(LaterModel()) == {**first, "qk_norm": True}
-    assert as_parameters(LaterModel(qk_norm=False, window=8)) == {**first, "window": 8}
+    assert as_parameters(LaterModel(normed=False)) == first
+    assert as_parameters(LaterModel()) == {**first, "normed": True}
+    assert as_parameters(LaterModel(normed=False, window=8)) == {**first, "window": 8}
 
 
 def test_only_the_settings_that_matter_are_parameters() -> None:
-    assert as_parameters(LaterModel(), {"n_layer", "qk_norm"}) == {"n_layer": 6, "qk_norm": True}
+    assert as_parameters(LaterModel(), {"n_layer", "normed"}) == {
+        "n_layer": 6,
+        "normed": True,
+    }
 
 
 def test_gaps_are_filled_with_neutral_values_and_not_with_defaults() -> None:
     first = as_parameters(ModelSettings(n_layer=2))
     read = complete(LaterModel, first)
-    assert (read.n_layer, read.qk_norm, read.window) == (2, False, None)
+    assert (read.n_layer, read.normed, read.window) == (2, False, None)
 
 
 def test_parameters_are_read_back_as_they_were() -> None:
-    for settings in (LaterModel(), LaterModel(qk_norm=False), LaterModel(window=3)):
+    for settings in (LaterModel(), LaterModel(normed=False), LaterModel(window=3)):
         assert complete(LaterModel, as_parameters(settings)) == settings
 
 

@@ -6,6 +6,7 @@ import math
 import pytest
 
 from nanogpt.artifacts.states import TrainingState
+from nanogpt.config.parameters import as_parameters
 from nanogpt.config.schema import BenchSettings, ModelSettings, SampleSettings, TrainSettings
 from nanogpt.errors import UserError
 from nanogpt.evaluation import benchmark as bench_module
@@ -73,7 +74,7 @@ def test_the_file_says_what_was_measured_and_on_what(run_bench, play, tmp_path):
     assert result.model.content() == {
         "n_parameters": 32 * (59 + 16) + 2 * (12 * 32**2 + 2 * 32) + 32,
         "vocab_size": 59,
-        **MODEL.model_dump(),
+        **as_parameters(MODEL),
     }
     assert (result.device, result.dtype, result.compile) == ("cpu", "float32", False)
     assert result.threads == 1

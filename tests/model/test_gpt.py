@@ -23,9 +23,22 @@ def make_model(settings, vocab_size=VOCAB, seed=0, scale=5.0):
     return model
 
 
-@pytest.fixture(params=["learned", "rotary"])
+# What sets models apart, from GPT-2 to the recipe of `models.modern`.
+MODERN = {
+    "position": "rotary",
+    "norm": "rmsnorm",
+    "embedding_norm": True,
+    "qk_norm": True,
+    "activation": "relu2",
+    "tie_word_embeddings": False,
+    "final_logit_softcapping": 15.0,
+}
+KINDS = {"learned": {}, "rotary": {"position": "rotary"}, "modern": MODERN}
+
+
+@pytest.fixture(params=KINDS.values(), ids=KINDS.keys())
 def model(tiny, request):
-    return make_model(tiny.model_copy(update={"position": request.param}))
+    return make_model(tiny.model_copy(update=request.param))
 
 
 @pytest.fixture
@@ -112,7 +125,8 @@ def test_an_untrained_model_is_about_as_good_as_guessing(tiny, vocab_size):
 
 
 @torch.no_grad()
-def test_the_output_layer_is_the_token_embedding(model, tokens):
+def test_the_output_layer_is_the_token_embedding(tiny, tokens):
+    model = make_model(tiny)
     assert [name for name, p in model.named_parameters() if VOCAB in p.shape] == ["wte.weight"]
     assert [name for name, t in model.state_dict().items() if VOCAB in t.shape] == ["wte.weight"]
     expected = model.hidden(tokens) @ model.wte.weight.T
@@ -215,6 +229,70 @@ def test_the_same_seed_gives_the_same_initial_weights(tiny):
     first, second, other = (make_model(tiny, seed=s).state_dict() for s in (0, 0, 1))
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert not torch.equal(first["wte.weight"], other["wte.weight"])
+
+
+# --- The modern parts -----------------------------------------------------------------------
+
+
+def rms_normed(x):
+    return x * (x.square().mean(-1, keepdim=True) + 1e-6).rsqrt()
+
+
+@torch.no_grad()
+def test_a_modern_model_is_the_one_written_by_hand(tiny, tokens):
+    settings = tiny.model_copy(update=MODERN)
+    model = make_model(settings)
+    weights = {name: weight.double() for name, weight in model.state_dict().items()}
+    angles = rotary_angles(16, 16)
+    mask = torch.ones(16, 16, dtype=torch.bool).triu(1)
+    x = rms_normed(weights["wte.weight"][tokens])
+    for layer in range(2):
+        w = {
+            name: weights[f"h.{layer}.{name}.weight"]
+            for name in ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
+        }
+        q, k, v = (
+            part.unflatten(-1, (2, 16)).transpose(1, 2)
+            for part in (rms_normed(x) @ w["attn.c_attn"].T).chunk(3, dim=-1)
+        )
+        q, k = rms_normed(rotate(q, angles)), rms_normed(rotate(k, angles))
+        scores = (q @ k.mT / math.sqrt(16)).masked_fill(mask, -math.inf)
+        x = x + (scores.softmax(-1) @ v).transpose(1, 2).flatten(2) @ w["attn.c_proj"].T
+        x = x + (rms_normed(x) @ w["mlp.c_fc"].T).relu().square() @ w["mlp.c_proj"].T
+    logits = rms_normed(x) @ weights["lm_head.weight"].T
+    expected = 15 * torch.tanh(logits / 15)
+    torch.testing.assert_close(model(tokens).double(), expected, atol=1e-3, rtol=1e-4)
+
+
+def test_a_norm_without_weights_learns_nothing(tiny):
+    names = GPT(tiny.model_copy(update={"norm": "rmsnorm"}), VOCAB).state_dict()
+    assert not [name for name in names if "ln_" in name]
+
+
+@torch.no_grad()
+def test_logits_stay_below_the_soft_cap(tiny, tokens):
+    capped = tiny.model_copy(update={"final_logit_softcapping": 2.0})
+    without, with_cap = make_model(tiny, scale=50)(tokens), make_model(capped, scale=50)(tokens)
+    assert without.abs().max() > 2
+    assert with_cap.abs().max() <= 2
+
+
+@torch.no_grad()
+def test_zeroed_projections_leave_the_embedding_and_no_preference(tiny, tokens):
+    model = GPT(tiny.model_copy(update={**MODERN, "init": "zero_proj"}), VOCAB)
+    assert not model(tokens).any()
+    torch.testing.assert_close(
+        model.hidden(tokens), rms_normed(model.wte(tokens)), atol=1e-3, rtol=0
+    )
+    for name, weight in model.named_parameters():
+        if name.endswith(("c_attn.weight", "c_fc.weight")):
+            assert weight.std().item() == pytest.approx(32**-0.5, rel=0.1), name
+    assert model.wte.weight.std().item() == pytest.approx(1, rel=0.1)
+
+
+def test_a_tied_embedding_keeps_its_small_initial_weights(tiny):
+    model = GPT(tiny.model_copy(update={"init": "zero_proj"}), VOCAB)
+    assert model.wte.weight.std().item() == pytest.approx(0.02, rel=0.1)
 
 
 # --- Rotary positions -----------------------------------------------------------------------

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from nanogpt.model.kernels import MATMUL_ATTENTION_MAX_TOKENS, attend, linear
+from nanogpt.model.kernels import MATMUL_ATTENTION_MAX_TOKENS, attend, linear, rms_norm
 
 
 @pytest.mark.parametrize("S", [1, 7, 64, 128])
@@ -76,3 +76,24 @@ def test_a_linear_layer_follows_autocast():
     with torch.autocast("cpu", torch.bfloat16):
         assert linear(x, weight).dtype == torch.bfloat16
     assert linear(x, weight).dtype == torch.float32
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 5, 8), (7, 33)])
+def test_a_root_mean_square_norm_and_its_gradient_are_torchs(shape):
+    generator = torch.Generator().manual_seed(0)
+    x, gradient = torch.randn(2, *shape, generator=generator)
+    outcomes = []
+    for norm in (rms_norm, lambda x, epsilon: F.rms_norm(x, (x.shape[-1],), eps=epsilon)):
+        given = x.clone().requires_grad_()
+        y = norm(given, 1e-6)
+        y.backward(gradient)
+        outcomes.append((y, given.grad))
+    for ours, theirs in zip(*outcomes, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_the_norm_of_zeros_is_zero_and_has_a_gradient():
+    x = torch.zeros(2, 4, requires_grad=True)
+    rms_norm(x, 1e-6).sum().backward()
+    assert not rms_norm(x, 1e-6).any()
+    assert x.grad.isfinite().all()

@@ -25,6 +25,8 @@ def model_settings(draw):
         dropout=draw(st.sampled_from([0.0, 0.2])),
         bias=draw(st.booleans()),
         position=draw(st.sampled_from(["learned", "rotary"])),
+        norm=draw(st.sampled_from(["layernorm", "rmsnorm"])),
+        tie_word_embeddings=draw(st.booleans()),
     )
 
 
@@ -32,9 +34,10 @@ def parameters_by_formula(model, vocab_size):
     """docs/FORMULAS.md, "Parameters"."""
     L, C, T, V = model.n_layer, model.n_embd, model.block_size, vocab_size
     positions = T * C if model.position == "learned" else 0
-    if model.bias:
-        return V * C + positions + L * (12 * C**2 + 13 * C) + 2 * C
-    return V * C + positions + L * (12 * C**2 + 2 * C) + C
+    head = 0 if model.tie_word_embeddings else V * C
+    norms = (2 * L + 1) * C * (0 if model.norm == "rmsnorm" else 1 + model.bias)
+    biases = 9 * C * L if model.bias else 0
+    return V * C + positions + head + L * 12 * C**2 + norms + biases
 
 
 def flops_by_formula(model, vocab_size):

@@ -1,11 +1,13 @@
 """AdamW as its authors wrote it, on the right parameters."""
 
+import numpy as np
 import pytest
 import torch
 
 from nanogpt.config.schema import TrainSettings
 from nanogpt.model.gpt import GPT
-from nanogpt.training.optimizers import configure_adamw
+from nanogpt.training.optimizers import configure_adamw, configure_optimizer
+from nanogpt.training.step import optimizer_step
 
 
 @pytest.fixture
@@ -23,10 +25,43 @@ def test_matrices_and_embeddings_decay_and_biases_and_norms_do_not(model):
         assert decay[id(parameter)] == (0.0 if is_vector else 0.3), name
 
 
-def test_no_parameter_is_optimized_twice(model):
-    groups = configure_adamw(model, TrainSettings()).param_groups
-    parameters = [id(p) for group in groups for p in group["params"]]
-    assert len(parameters) == len(set(parameters))
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+@pytest.mark.parametrize("tied", [True, False])
+def test_each_parameter_is_in_exactly_one_group(tiny, name, tied):
+    settings = tiny.model_copy(update={"bias": True, "tie_word_embeddings": tied})
+    model = GPT(settings, 65)
+    groups = configure_optimizer(model, TrainSettings(optimizer=name)).param_groups
+    grouped = [id(p) for group in groups for p in group["params"]]
+    assert sorted(grouped) == sorted(id(p) for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_a_step_clears_every_gradient(model, name):
+    settings = TrainSettings(optimizer=name, device="cpu", batch_size=2)
+    optimizer = configure_optimizer(model, settings)
+    windows = np.arange(2 * 17).reshape(2, 17)
+    before = [p.detach().clone() for p in model.parameters()]
+    optimizer_step(model, optimizer, windows, 1e-3, settings, step=0)
+    for (name, parameter), old in zip(model.named_parameters(), before, strict=True):
+        assert parameter.grad is None, name
+        assert not torch.equal(parameter, old), name
+
+
+def test_muon_has_the_matrices_of_the_blocks_and_each_kind_its_rate(tiny):
+    model = GPT(tiny.model_copy(update={"bias": True, "tie_word_embeddings": False}), 65)
+    settings = TrainSettings(
+        optimizer="muon", matrix_lr=1, embedding_lr=2, unembedding_lr=3, learning_rate=0.5
+    )
+    optimizer = configure_optimizer(model, settings)
+    groups = {id(p): group for group in optimizer.param_groups for p in group["params"]}
+    for name, parameter in model.named_parameters():
+        group = groups[id(parameter)]
+        if name.startswith("h.") and parameter.dim() == 2:
+            expected = (1, 0.1, True)
+        else:
+            rate = {"wte.weight": 2, "lm_head.weight": 3}.get(name, 0.5)
+            expected = (rate, 0.0, False)
+        assert (group["initial_lr"], group["weight_decay"], "shape" in group) == expected, name
 
 
 def test_steps_are_those_of_a_hand_written_adamw(model):

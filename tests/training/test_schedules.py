@@ -50,6 +50,24 @@ def test_without_decay_the_learning_rate_is_constant(step):
     assert learning_rate_at(step, settings) == 6e-4
 
 
+WSD = SCHEDULE.model_copy(update={"lr_schedule": "wsd", "warmdown_ratio": 0.5, "min_lr": 0.0})
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [
+        (49, 6e-4 * 50 / 101),
+        (100, 6e-4),
+        (550, 6e-4),  # the last stable step
+        (825, 3e-4),
+        (1100, 0.0),
+        (1500, 0.0),
+    ],
+)
+def test_wsd_is_stable_and_then_falls_in_a_line(step, expected):
+    assert learning_rate_at(step, WSD) == pytest.approx(expected, rel=1e-12)
+
+
 # --- Groups of parameters -------------------------------------------------------------------
 
 

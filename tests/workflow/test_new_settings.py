@@ -13,10 +13,8 @@ def add_setting(project: Path, default: bool) -> None:
     text = schema.read_text()
     before = "class ModelChoice(ModelSettings):"
     assert before in text
-    field = f'    qk_norm: bool = new_setting({default}, neutral=False, description="later")\n'
+    field = f'    later_norm: bool = new_setting({default}, neutral=False, description="later")\n'
     text = text.replace(f"\n\n\n{before}", f"\n{field}\n\n{before}", 1)
-    where = "from nanogpt.config.patterns import"
-    text = text.replace(where, f"from nanogpt.config.parameters import new_setting\n{where}", 1)
     schema.write_text(text)
 
 
@@ -32,13 +30,13 @@ def test_a_new_setting_whose_default_is_not_neutral_re_runs_what_gets_it(project
 
 def test_a_new_setting_written_out_at_its_neutral_value_re_runs_nothing(project: Path) -> None:
     add_setting(project, default=True)
-    edit_config(project, lambda config: config["models"]["tiny"].update(qk_norm=False))
+    edit_config(project, lambda config: config["models"]["tiny"].update(later_norm=False))
     assert planned(project) == {}
 
 
 def test_a_run_that_keeps_the_neutral_value_is_not_made_again(project: Path) -> None:
     add_setting(project, default=True)
-    keep = {"preset": "tiny", "qk_norm": False}
+    keep = {"preset": "tiny", "later_norm": False}
     edit_config(project, lambda config: config["runs"]["one"].update(model=keep))
     again = {**dict.fromkeys(AFTER_TRAIN, 1), "bench": 1}
     assert planned(project) == again
@@ -49,7 +47,7 @@ def test_a_preset_with_a_new_setting_re_runs_its_runs(project: Path) -> None:
     edit_config(
         project,
         lambda config: (
-            config["models"].update(normed={**config["models"]["tiny"], "qk_norm": True}),
+            config["models"].update(normed={**config["models"]["tiny"], "later_norm": True}),
             config["runs"]["two"].update(model="normed"),
         ),
     )

@@ -1,0 +1,98 @@
+"""Muon: momentum, made orthogonal, for matrices; AdamW for all else.
+
+Sources: Muon, https://kellerjordan.github.io/posts/muon; the polynomials ("Polar Express"),
+https://arxiv.org/abs/2505.16932.
+"""
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+# p(x) = a x + b x^3 + c x^5, one for each step of `orthogonalize`: of all such polynomials the one
+# nearest to 1 on [LOWEST, 1], and then on what the steps before make of that interval. The lower
+# end isn't taken below 0.024 of the upper one, so that no polynomial is too steep.
+LOWEST = 0.01
+POLYNOMIALS = (
+    (7.5678, -21.5502, 15.8011),
+    (3.8466, -3.2091, 0.7046),
+    (2.6712, -1.9853, 0.4535),
+    (1.9589, -1.3403, 0.3841),
+    (1.8752, -1.2502, 0.3750),
+)
+
+
+def orthogonalize(matrices: Tensor, n_steps: int) -> Tensor:
+    """The nearest matrices with orthonormal columns, roughly: (N, m, n) with m >= n.
+
+    Each singular value s becomes p(...p(s)), near 1; the singular vectors stay. All steps but the
+    last product are made on the n x n matrices X^T X: X p(X^T X) has the Gram matrix p G p.
+    """
+    scale = torch.linalg.matrix_norm(matrices, keepdim=True).clamp_min(1e-12)  # >= largest s
+    x = matrices / scale
+    gram = x.mT @ x  # (N, n, n)
+    product = None  # of the polynomials so far, so that the result is x @ product
+    last = n_steps - 1
+    for step, (a, b, c) in enumerate(POLYNOMIALS[:n_steps]):
+        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        polynomial.diagonal(dim1=-2, dim2=-1).add_(a)
+        product = polynomial if product is None else product @ polynomial
+        if step < last:
+            gram = polynomial @ gram @ polynomial
+    assert product is not None
+    return cast(Tensor, x @ product)
+
+
+class MuonAdamW(torch.optim.AdamW):
+    """AdamW whose groups with a `shape` are updated by Muon, with the group's `momentum`.
+
+    shape: (m, n) with m >= n, of the matrices that are made orthogonal together. A parameter is one
+    of them, or its transpose, or several on top of each other. Its only state is its momentum.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], *, ns_steps: int, **options: Any) -> None:
+        super().__init__(groups, **options)
+        self.ns_steps = ns_steps
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
+        """Update all parameters. The gradients of Muon's are used up."""
+        assert closure is None
+        for group in self.param_groups:
+            if "shape" in group:
+                self._step_muon(group)
+        super().step()  # leaves parameters without a gradient alone
+
+    def _step_muon(self, group: dict[str, Any]) -> None:
+        parameters, momentum = group["params"], group["momentum"]
+        gradients = [parameter.grad for parameter in parameters]
+        for parameter in parameters:
+            if not self.state[parameter]:
+                self.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+            parameter.grad = None
+        buffers = [self.state[parameter]["momentum_buffer"] for parameter in parameters]
+        torch._foreach_lerp_(buffers, gradients, 1 - momentum)
+        torch._foreach_lerp_(gradients, buffers, momentum)  # Nesterov
+        m, n = group["shape"]
+        tall = torch.cat([_as_tall(gradient).reshape(-1, m, n) for gradient in gradients])
+        updates = orthogonalize(tall, self.ns_steps)  # (N, m, n)
+        torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+        for parameter in parameters:
+            count = parameter.numel() // (m * n)
+            update, updates = updates[:count], updates[count:]
+            rows, columns = (m, n) if count > 1 else parameter.shape
+            # An update whose entries don't depend on the shape, as far as inputs go.
+            scale = max(1.0, rows / columns) ** 0.5
+            parameter.add_(_like(update, parameter), alpha=-group["lr"] * scale)
+
+
+def _as_tall(matrix: Tensor) -> Tensor:
+    return matrix if matrix.shape[0] >= matrix.shape[1] else matrix.mT
+
+
+def _like(tall: Tensor, parameter: Tensor) -> Tensor:
+    """The inverse of `_as_tall`: (N, m, n) in the shape of a parameter."""
+    if parameter.shape[0] >= parameter.shape[1]:
+        return tall.reshape(parameter.shape)
+    return tall[0].mT
