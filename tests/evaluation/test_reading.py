@@ -39,6 +39,14 @@ def test_predictions_are_those_of_the_whole_logits():
     torch.testing.assert_close(found["confidence"], probabilities.max(-1).values)
 
 
+def test_other_devices_than_a_cpu_read_a_batch_in_one_pass():
+    # What is no plain "cpu" goes their way, on this machine as well.
+    found, expected = read(SETTINGS.model_copy(update={"device": "cpu:0"})), read()
+    assert torch.equal(found["targets"], expected["targets"])
+    assert torch.equal(found["right"], expected["right"])
+    torch.testing.assert_close(found["nats"], expected["nats"])
+
+
 @pytest.mark.parametrize("n_threads", [1, 2, 3])
 def test_the_number_of_threads_changes_no_bit(threads, n_threads):
     threads(1)
