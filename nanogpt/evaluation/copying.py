@@ -1,6 +1,5 @@
 """How much of what a model writes is copied from the training text."""
 
-import itertools
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -38,7 +37,7 @@ COPYING = complete(
     },
 )
 PROMPT_TOKENS = 16
-NGRAMS = (8, 16, 32)  # tokens; CopiedShares has a field for each
+NGRAMS = (8, 16, 32)  # tokens, each twice the one before; CopiedShares has a field for each
 SEARCHED_AT_ONCE = 1 << 16  # tokens of the training split
 FILTER_BITS = 18
 SEED = 1337  # of the hashes
@@ -101,8 +100,7 @@ def copied_shares(
     odd = random.integers(1 << 64, size=doublings, dtype=np.uint64) | np.uint64(1)
     hashes_of = [dict(_ngram_hashes(number_of[text], odd)) for text in texts]
     sought = {n: np.unique(np.concatenate([h[n].ravel() for h in hashes_of])) for n in NGRAMS}
-    blocks = _blocks(path, n_tokens, dtype)
-    found = _find(sought, (_ngram_hashes(number_of[block], odd) for block in blocks))
+    found = _find(sought, (number_of[block] for block in _blocks(path, n_tokens, dtype)), odd)
 
     def share(hashes: NDArray[np.uint64], n: int) -> float:
         return float(np.isin(hashes, found[n]).mean()) if hashes.size else math.nan
@@ -127,21 +125,46 @@ def _blocks(path: Path, n_tokens: int, dtype: np.dtype[Any]) -> Iterator[NDArray
 Hashes = dict[int, NDArray[np.uint64]]
 
 
-def _find(sought: Hashes, blocks: Iterator[Iterator[tuple[int, NDArray[np.uint64]]]]) -> Hashes:
-    """The hashes among those sought, sorted, that some block has."""
+def _find(
+    sought: Hashes, blocks: Iterator[NDArray[np.uint64]], multipliers: NDArray[np.uint64]
+) -> Hashes:
+    """The hashes among those sought, sorted, that some block of tokens' numbers has."""
     is_found = {n: np.zeros(len(sought[n]), dtype=bool) for n in NGRAMS}
-    # The first bits of a hash rule out nearly all n-grams of the file.
+    # The first bits of a hash rule out nearly all of the file's shortest n-grams.
     shift = np.uint64(64 - FILTER_BITS)
-    maybe = {n: np.zeros(1 << FILTER_BITS, dtype=bool) for n in NGRAMS}
-    for n in NGRAMS:
-        maybe[n][sought[n] >> shift] = True
-    for n, hashes in itertools.chain.from_iterable(blocks):
-        candidates = hashes[maybe[n][hashes >> shift]]
-        if len(candidates):
-            place = np.searchsorted(sought[n], candidates)
-            place = place[sought[n].take(place, mode="clip") == candidates]
-            is_found[n][place] = True
+    maybe = np.zeros(1 << FILTER_BITS, dtype=bool)
+    maybe[sought[NGRAMS[0]] >> shift] = True
+    for numbers in blocks:
+        _, all_hashes = next(_ngram_hashes(numbers, multipliers))
+        starts = np.flatnonzero(maybe[all_hashes >> shift])
+        hashes = all_hashes[starts]
+        for n in NGRAMS:
+            # Both halves of an n-gram that is sought are sought as well.
+            if n > NGRAMS[0]:
+                starts, hashes = _doubled(starts, hashes, n // 2, multipliers)
+            if not len(hashes) or not len(sought[n]):
+                break
+            place = np.searchsorted(sought[n], hashes)
+            is_sought = sought[n].take(place, mode="clip") == hashes
+            is_found[n][place[is_sought]] = True
+            starts, hashes = starts[is_sought], hashes[is_sought]
     return {n: sought[n][is_found[n]] for n in NGRAMS}
+
+
+def _doubled(
+    starts: NDArray[np.int64],
+    hashes: NDArray[np.uint64],
+    n: int,
+    multipliers: NDArray[np.uint64],
+) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
+    """The 2n-grams of two n-grams each: where they start, and their hashes.
+
+    starts, hashes: of some n-grams, in order.
+    """
+    second = np.searchsorted(starts, starts + n)
+    has_second = starts.take(second, mode="clip") == starts + n if len(starts) else second > 0
+    firsts, seconds = hashes[has_second], hashes[second[has_second]]
+    return starts[has_second], firsts * multipliers[n.bit_length() - 1] + seconds
 
 
 def _ngram_hashes(

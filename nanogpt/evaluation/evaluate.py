@@ -23,6 +23,7 @@ from nanogpt.data.tokenizers import Tokens
 from nanogpt.errors import UserError
 from nanogpt.evaluation.copying import measure_copying
 from nanogpt.evaluation.model_summary import summarize_model
+from nanogpt.evaluation.reading import read_windows
 from nanogpt.evaluation.statistics import (
     loss_by_kind,
     loss_by_position,
@@ -33,7 +34,7 @@ from nanogpt.evaluation.survey import survey_split, survey_windows
 from nanogpt.evaluation.symbols import Symbols, describe_symbols
 from nanogpt.model.directories import load_model
 from nanogpt.model.gpt import GPT
-from nanogpt.model.losses import n_full_windows, window_starts, windows_loss
+from nanogpt.model.losses import n_full_windows, window_starts
 
 
 def evaluate(
@@ -114,7 +115,9 @@ def nanogpt_estimate(model: GPT, tokens: Tokens, settings: EvalSettings) -> floa
     n_windows = settings.eval_iters * settings.batch_size
     random = np.random.default_rng(settings.seed)
     starts = random.integers(len(tokens) - block_size, size=n_windows)
-    return windows_loss(model, tokens, starts, settings).mean
+    batches = read_windows(model, tokens, [(starts, block_size)], settings)
+    nats = sum(batch.nats.double().sum().item() for batch in batches)
+    return nats / (n_windows * block_size)
 
 
 def _compare_with_source(val: SplitEvaluation, entropy: float) -> SourceEvaluation:

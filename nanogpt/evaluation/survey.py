@@ -4,20 +4,19 @@ A split is read in order, in windows of block_size without overlap, the last one
 each token but the first is predicted once. All numbers of a split are from that one reading.
 """
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from nanogpt.config.schema import EvalSettings
 from nanogpt.data.tokenizers import Tokens
+from nanogpt.evaluation.reading import Part, read_windows
 from nanogpt.evaluation.symbols import KINDS, Symbols
 from nanogpt.model.gpt import GPT
-from nanogpt.model.losses import n_full_windows, predictions, token_nats
+from nanogpt.model.losses import n_full_windows
 
 BINS = 10  # of the likeliest token's probability
 
@@ -39,11 +38,10 @@ class Survey:
     bins: NDArray[np.float64]
 
 
-@torch.no_grad()
 def survey_windows(
     model: GPT,
     tokens: Tokens,
-    parts: Sequence[tuple[NDArray[np.int64], int]],
+    parts: Sequence[Part],
     symbols: Symbols,
     settings: EvalSettings,
 ) -> Survey:
@@ -52,16 +50,11 @@ def survey_windows(
     positions = np.zeros((model.settings.block_size, 2))
     kinds, bins = np.zeros((len(KINDS), 2)), np.zeros((BINS, 3))
     inner_edges = np.arange(1, BINS) / BINS
-    batches = [predictions(model, tokens, starts, settings, length) for starts, length in parts]
-    for targets, logits in itertools.chain(*batches):
-        surprise = token_nats(logits, targets)  # (B, T)
-        top, guesses = logits.max(-1)
-        # The likeliest token's probability is the target's times e to what their logits differ by.
-        above = top - logits.gather(-1, targets[..., None])[..., 0]
-        confidence = (above - surprise).exp().clamp(max=1.0).flatten().cpu().double().numpy()
-        right = (guesses == targets).flatten().cpu().numpy()
-        ids = targets.cpu().numpy()
-        summed = surprise.cpu().double()
+    for batch in read_windows(model, tokens, parts, settings):
+        confidence = batch.confidence.flatten().double().numpy()
+        right = batch.right.flatten().numpy()
+        ids = batch.targets.numpy()
+        summed = batch.nats.double()
         nats += summed.sum().item()
         of_token = summed.numpy()
         windows.append(np.column_stack([of_token.sum(1), symbols.counts[ids].sum(1)]))
@@ -85,7 +78,7 @@ def survey_split(model: GPT, tokens: Tokens, symbols: Symbols, settings: EvalSet
     """Read a whole split: every token but the first is predicted once."""
     block_size = model.settings.block_size
     full = n_full_windows(len(tokens), block_size)
-    parts = [(block_size * np.arange(full), block_size)]
+    parts: list[Part] = [(block_size * np.arange(full), block_size)]
     rest = len(tokens) - 1 - full * block_size
     if rest:
         parts.append((np.array([full * block_size]), rest))

@@ -1,0 +1,149 @@
+"""Forward passes over windows of a split: what a model predicted of each token.
+
+- On a CPU each thread reads windows of its own, and torch computes an operation on one thread.
+  Nobody waits for the slowest part of an operation, and what a window gives doesn't depend on the
+  number of threads.
+- Logits are computed for a few tokens at once and reduced to three numbers a token: with GPT-2's
+  vocabulary, those of a window of 1,024 tokens would be 206 MB.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nanogpt.config.schema import EvalSettings
+from nanogpt.data.batches import windows
+from nanogpt.data.streams import OrderedPool
+from nanogpt.data.tokenizers import Tokens
+from nanogpt.devices import autocast
+from nanogpt.model.gpt import GPT
+from nanogpt.model.losses import token_nats
+
+# On one thread of a CPU. More tokens leave its caches, fewer cost more in calls than in work.
+TOKENS_AT_ONCE = 2048
+# 16 MB in float32. glibc takes 32 MB and more from the system each time, and gives them back.
+LOGITS_AT_ONCE = 1 << 22
+
+# Where some windows start, and their common length.
+Part = tuple[NDArray[np.int64], int]
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """How the tokens of some windows were predicted, on the CPU; each tensor is (B, T).
+
+    targets: the tokens. nats: their surprise, float32. confidence: the likeliest token's
+    probability, float32. right: whether that token is the target.
+    """
+
+    targets: Tensor
+    nats: Tensor
+    confidence: Tensor
+    right: Tensor
+
+
+def read_windows(
+    model: GPT, tokens: Tokens, parts: Sequence[Part], settings: EvalSettings
+) -> Iterator[Predictions]:
+    """The predictions of windows of a split, without dropout, batch_size windows at a time."""
+    batches = [
+        (starts[first : first + settings.batch_size], length)
+        for starts, length in parts
+        for first in range(0, len(starts), settings.batch_size)
+    ]
+    pieces_of = [_cut(batch, settings.device) for batch in batches]
+
+    def read(piece: Part) -> Predictions:
+        return _predict(model, tokens, piece, settings)
+
+    was_training = model.training
+    model.eval()
+    results = _in_threads(read, (piece for pieces in pieces_of for piece in pieces), settings)
+    for pieces in pieces_of:
+        yield _join(list(islice(results, len(pieces))))
+    model.train(was_training)
+
+
+def _cut(batch: Part, device: str) -> list[Part]:
+    """A batch as what is computed in one forward pass each: on a CPU, pieces of it."""
+    starts, length = batch
+    if device != "cpu":
+        return [batch]
+    size = max(1, TOKENS_AT_ONCE // length)
+    return [(starts[first : first + size], length) for first in range(0, len(starts), size)]
+
+
+def _in_threads(
+    read: Callable[[Part], Predictions], pieces: Iterable[Part], settings: EvalSettings
+) -> Iterator[Predictions]:
+    """Read pieces, in order: on a CPU, as many at once as torch has threads."""
+    if settings.device != "cpu":
+        yield from map(read, pieces)
+        return
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # of an operation, in threads that start from now on
+    try:
+        with OrderedPool(threads) as pool:
+            yield from pool.in_order(read, pieces)
+    finally:
+        torch.set_num_threads(threads)
+
+
+@torch.no_grad()
+def _predict(model: GPT, tokens: Tokens, piece: Part, settings: EvalSettings) -> Predictions:
+    """One forward pass, and what remains of its logits."""
+    rows = torch.from_numpy(windows(tokens, *piece)).to(settings.device)  # (B, T + 1)
+    targets = rows[:, 1:]
+    with autocast(settings.device, settings.dtype):
+        hidden = model.hidden(rows[:, :-1]).flatten(0, 1)  # (B * T, C)
+        at_once = len(hidden)
+        if settings.device == "cpu":
+            at_once = max(1, LOGITS_AT_ONCE // model.vocab_size)
+        compared = [
+            _compare(model.head(some).float(), their)
+            for some, their in zip(
+                torch.split(hidden, at_once), torch.split(targets.flatten(), at_once), strict=True
+            )
+        ]
+    nats, confidence, right = map(torch.cat, zip(*compared, strict=True))
+    return Predictions(
+        targets.cpu(),
+        nats.view(targets.shape).cpu(),
+        confidence.view(targets.shape).cpu(),
+        right.view(targets.shape).cpu(),
+    )
+
+
+def _compare(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Nats, confidence and whether the guess is right, (N,), by logits (N, V) and targets (N,)."""
+    nats = token_nats(logits[None], targets[None])[0]
+    guesses = _argmax(logits)
+    columns = torch.stack([guesses, targets], dim=-1)
+    top, of_target = logits.gather(-1, columns).unbind(-1)
+    # The likeliest token's probability is the target's times e to what their logits differ by.
+    confidence = (top - of_target - nats).exp().clamp(max=1.0)
+    return nats, confidence, guesses == targets
+
+
+def _argmax(logits: Tensor) -> Tensor:
+    """The first of the likeliest tokens, (N,). On a CPU numpy needs a tenth of torch's time."""
+    if logits.device.type != "cpu":
+        return logits.argmax(-1)
+    return torch.from_numpy(logits.numpy().argmax(-1))
+
+
+def _join(pieces: Sequence[Predictions]) -> Predictions:
+    """The predictions of a batch from those of its pieces."""
+    if len(pieces) == 1:
+        return pieces[0]
+    return Predictions(
+        torch.cat([piece.targets for piece in pieces]),
+        torch.cat([piece.nats for piece in pieces]),
+        torch.cat([piece.confidence for piece in pieces]),
+        torch.cat([piece.right for piece in pieces]),
+    )
