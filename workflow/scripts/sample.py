@@ -13,6 +13,7 @@ def make(job: Job) -> Made:
         Path(snakemake.input.weights).parent,
         job.settings("sample", SampleSettings),
         Path(snakemake.output.samples),
+        next(map(Path, snakemake.input.ngrams), None),
     )
     return Made(summary)
 

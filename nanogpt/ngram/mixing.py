@@ -1,0 +1,76 @@
+"""A GPT and n-grams together: p = (1 - weight) p_gpt + weight p_ngrams."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nanogpt.artifacts.records.ngram_counts import NgramHeader
+from nanogpt.data.tokenizers import Tokenizer
+from nanogpt.errors import UserError
+from nanogpt.ngram.counts import FILE_NAME, load_table, vocabulary_digest
+from nanogpt.ngram.trie import NgramTrie, build_trie
+
+
+@dataclass(frozen=True)
+class Ngrams:
+    """The n-grams beside a model, which are mixed with it. path: of their file."""
+
+    trie: NgramTrie
+    header: NgramHeader
+    path: Path
+
+    def summary(self) -> str:
+        """How they are mixed, in one line."""
+        header = self.header
+        return f"mixed with n-grams: max_order {header.max_order}, weight {header.weight:g}"
+
+    def mix(self, gpt: NDArray[np.float64], ngrams: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Mixed probabilities of the same tokens."""
+        return (1 - self.header.weight) * gpt + self.header.weight * ngrams
+
+
+def load_ngrams(path: Path, tokenizer: Tokenizer) -> Ngrams:
+    """Read the n-grams that are mixed with a model. tokenizer: the model's.
+
+    Errors: UserError for a file that is absent or damaged, or of another vocabulary.
+    """
+    table, header = load_table(path)
+    if header.vocabulary != vocabulary_digest(tokenizer):
+        raise UserError(
+            f"{path}: counted with another vocabulary than the model beside it has; make the run's "
+            "n-grams again"
+        )
+    return Ngrams(build_trie(table), header, path)
+
+
+def find_ngrams(model_directory: Path, tokenizer: Tokenizer) -> Ngrams | None:
+    """The n-grams beside a model, None if there are none."""
+    path = model_directory / FILE_NAME
+    return load_ngrams(path, tokenizer) if path.exists() else None
+
+
+class MixedSequences:
+    """Mixes the GPT's scores of the next tokens with the n-grams', for sequences as they grow."""
+
+    def __init__(self, ngrams: Ngrams, prompt: Tensor) -> None:
+        """prompt: the tokens read so far, (B, T)."""
+        self.ngrams = ngrams
+        self.contexts = ngrams.trie.empty_contexts(len(prompt))
+        # Earlier tokens are in no n-gram that continues.
+        for tokens in prompt[:, -ngrams.header.max_order :].T:
+            self.read(tokens)
+
+    def read(self, tokens: Tensor) -> None:
+        """Go on by one token of each sequence, (B,)."""
+        self.contexts = self.ngrams.trie.read(self.contexts, tokens.cpu().numpy())
+
+    def mix(self, logits: Tensor) -> Tensor:
+        """The logarithms of the mixed probabilities, (B, V), from the GPT's logits (B, V)."""
+        weight = self.ngrams.header.weight
+        distributions = torch.from_numpy(self.ngrams.trie.distributions(self.contexts))
+        gpt = torch.softmax(logits.float(), -1)
+        return gpt.lerp(distributions.to(gpt.device), weight).log()
