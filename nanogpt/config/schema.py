@@ -190,8 +190,15 @@ class NgramSettings(Settings):
     """N-grams of the training split, whose probabilities are mixed with the GPT's."""
 
     max_order: int = Field(8, ge=1, le=16, description="tokens of the longest n-grams")
+    # Found on text that neither GPT nor counts had seen: benchmarks/ngram_weights.py.
     weight: float = Field(
-        0.5, ge=0, le=1, description="share of the n-grams in each probability; the rest: the GPT"
+        0.9, ge=0, le=1, description="share of the n-grams where they are sure; the rest: the GPT's"
+    )
+    caution: float = Field(
+        0.5,
+        ge=0,
+        le=10,
+        description="how much less they get where they aren't sure; 0: `weight` everywhere",
     )
     max_tokens: int = Field(
         8_000_000,

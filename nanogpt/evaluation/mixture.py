@@ -22,12 +22,15 @@ def evaluate_mixture(survey: Survey, tokens: Tokens, ngrams: Ngrams) -> MixtureE
     n_before = np.arange(len(gpt)) % block_size + 1
 
     def evaluate(n_before: NDArray[np.int64] | None) -> SplitEvaluation:
-        mixed = ngrams.mix(gpt, ngrams.trie.probabilities(tokens, n_before))
+        predictions = ngrams.trie.probabilities(tokens, n_before)
+        weights = ngrams.weights(predictions)
+        mixed = (1 - weights) * gpt + weights * predictions.p
         return _summarize(survey, -np.log(mixed), block_size)
 
     return MixtureEvaluation(
         max_order=ngrams.header.max_order,
         weight=ngrams.header.weight,
+        caution=ngrams.header.caution,
         n_counted_tokens=ngrams.header.n_tokens,
         across_windows=evaluate(None),
         within_windows=evaluate(n_before),

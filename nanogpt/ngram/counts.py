@@ -88,6 +88,7 @@ def count_split(dataset_directory: Path, settings: NgramSettings, path: Path) ->
     header = NgramHeader(
         max_order=settings.max_order,
         weight=settings.weight,
+        caution=settings.caution,
         vocab_size=files.tokenizer.vocab_size,
         vocabulary=vocabulary_digest(files.tokenizer),
         train_sha256=files.meta.train.sha256,

@@ -1,4 +1,10 @@
-"""A GPT and n-grams together: p = (1 - weight) p_gpt + weight p_ngrams."""
+"""A GPT and n-grams together.
+
+    p(w | h) = (1 - m(h)) p_gpt(w | h) + m(h) p_ngrams(w | h)    m(h) = weight (1 - g(h))^caution
+
+g(h): the share that the longest context that was seen holds back for tokens that didn't follow it
+(probabilities.py). Where the counts are sure of what follows, they get the whole weight.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +18,7 @@ from nanogpt.artifacts.records.ngram_counts import NgramHeader
 from nanogpt.data.tokenizers import Tokenizer
 from nanogpt.errors import UserError
 from nanogpt.ngram.counts import FILE_NAME, load_table, vocabulary_digest
-from nanogpt.ngram.trie import NgramTrie, build_trie
+from nanogpt.ngram.trie import NgramTrie, Predictions, build_trie
 
 
 @dataclass(frozen=True)
@@ -26,11 +32,15 @@ class Ngrams:
     def summary(self) -> str:
         """How they are mixed, in one line."""
         header = self.header
-        return f"mixed with n-grams: max_order {header.max_order}, weight {header.weight:g}"
+        return (
+            f"mixed with n-grams: max_order {header.max_order}, weight {header.weight:g}, "
+            f"caution {header.caution:g}"
+        )
 
-    def mix(self, gpt: NDArray[np.float64], ngrams: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Mixed probabilities of the same tokens."""
-        return (1 - self.header.weight) * gpt + self.header.weight * ngrams
+    def weights(self, predictions: Predictions) -> NDArray[np.floating]:
+        """The n-grams' share in each prediction of a mixture, (n,)."""
+        weights: NDArray[np.floating] = (1 - predictions.held_back) ** self.header.caution
+        return self.header.weight * weights
 
 
 def load_ngrams(path: Path, tokenizer: Tokenizer) -> Ngrams:
@@ -70,7 +80,7 @@ class MixedSequences:
 
     def mix(self, logits: Tensor) -> Tensor:
         """The logarithms of the mixed probabilities, (B, V), from the GPT's logits (B, V)."""
-        weight = self.ngrams.header.weight
-        distributions = torch.from_numpy(self.ngrams.trie.distributions(self.contexts))
-        gpt = torch.softmax(logits.float(), -1)
-        return gpt.lerp(distributions.to(gpt.device), weight).log()
+        predictions = self.ngrams.trie.distributions(self.contexts)
+        weights = torch.from_numpy(self.ngrams.weights(predictions)).to(logits.device)
+        p = torch.from_numpy(predictions.p).to(logits.device)
+        return torch.softmax(logits.float(), -1).lerp(p, weights[:, None]).log()

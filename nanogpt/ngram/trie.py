@@ -27,6 +27,18 @@ NO_NODE = -1  # of a context that wasn't seen; the last element of all that node
 
 
 @dataclass(frozen=True)
+class Predictions:
+    """Probabilities, and how far they are from certain: what tells how much to rely on them.
+
+    p: of given tokens, (n,), or of all, (n, vocab_size). held_back: g(h) of the longest context
+    that was seen before another token, (n,): the share that is left to shorter ones.
+    """
+
+    p: NDArray[np.floating]
+    held_back: NDArray[np.floating]
+
+
+@dataclass(frozen=True)
 class NgramTrie:
     """A model of order max_order, ready to be looked up.
 
@@ -47,27 +59,27 @@ class NgramTrie:
 
     def probabilities(
         self, tokens: Tokens, n_before: NDArray[np.int64] | None = None
-    ) -> NDArray[np.float64]:
-        """Each token's probability after those before it, but for the first token: (n_tokens - 1,).
+    ) -> Predictions:
+        """Each token after those before it, but for the first token: n_tokens - 1 predictions.
 
         n_before: how many of the tokens before each may be seen, (n_tokens - 1,), if not all.
         """
-        if len(tokens) < 2:
-            return np.empty(0)
-        parts = []
+        parts = [(np.empty(0), np.empty(0))]
         for start in range(1, len(tokens), BLOCK):
             n_warm_up = min(start, self.max_order - 1)
             block = tokens[start - n_warm_up : start + BLOCK]
             seen = n_before[start - 1 : start - 1 + BLOCK] if n_before is not None else None
             parts.append(self._probabilities(block.astype(np.int64), n_warm_up, seen))
-        return np.concatenate(parts)
+        p, held_back = map(np.concatenate, zip(*parts, strict=True))
+        return Predictions(p, held_back)
 
     def _probabilities(
         self, tokens: NDArray[np.int64], n_warm_up: int, n_before: NDArray[np.int64] | None
-    ) -> NDArray[np.float64]:
-        """The probabilities of tokens[n_warm_up:]."""
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The probabilities of tokens[n_warm_up:], and what was held back."""
         nodes = np.zeros(len(tokens), dtype=np.int64)  # of the `length` tokens before each token
         p = np.full(len(tokens) - n_warm_up, 1 / self.vocab_size)
+        held_back = np.ones(len(p))
         for length in range(self.max_order):
             entries = self._find(nodes, tokens)
             contexts, found = nodes[n_warm_up:], entries[n_warm_up:]
@@ -75,11 +87,13 @@ class NgramTrie:
                 hidden = n_before < length
                 contexts, found = contexts.copy(), found.copy()
                 contexts[hidden] = found[hidden] = NO_NODE
-            p *= self.backoff[contexts]
+            backoff = self.backoff[contexts]
+            held_back = np.where(self.n_children[contexts] > 0, backoff, held_back)
+            p *= backoff
             p += np.where(found >= 0, self.seen[found], 0.0)
             if length + 1 < self.max_order:
                 nodes = np.append(NO_NODE, np.where(entries[:-1] >= 0, entries[:-1] + 1, NO_NODE))
-        return p
+        return p, held_back
 
     def _find(self, nodes: NDArray[np.int64], tokens: NDArray[np.int64]) -> NDArray[np.int64]:
         """The entries of tokens after nodes, -1 for those that there aren't."""
@@ -105,31 +119,27 @@ class NgramTrie:
         longer[:, 1:] = entries + (entries >= 0)
         return longer
 
-    def distributions(self, contexts: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The probabilities of all tokens after contexts (n_rows, max_order): (n_rows, vocab_size).
+    def distributions(self, contexts: NDArray[np.int64]) -> Predictions:
+        """All tokens after contexts (n_rows, max_order).
 
         An order's share is what all longer ones left over, so only children are touched:
         p = sum_k (product of g(h) of the longer contexts) * seen_k.
         """
-        backoff = self.backoff[contexts]
-        left = np.cumprod(backoff[:, :0:-1], axis=1)[:, ::-1]  # for contexts of 0, 1, ... tokens
-        shares = np.append(left[:, 1:], np.ones_like(left[:, :1]), axis=1)  # for 1, 2, ... tokens
-        # A model of order 1 has no longer contexts: all is left to the empty one.
-        all_left = left[:, :1] if self.max_order > 1 else np.ones((len(contexts), 1), np.float32)
-        p: NDArray[np.float32] = all_left * self.after_nothing
-        if self.max_order == 1:
-            return p
-        rows = np.arange(len(contexts))[:, None] * self.vocab_size
-        nodes = contexts[:, 1:].ravel()
-        n_children = self.n_children[nodes]
-        total = int(n_children.sum())
-        before = np.cumsum(n_children) - n_children
-        entries = np.repeat(self.first[nodes] - before, n_children) + np.arange(total)
-        places = self.tokens[entries] + np.repeat(
-            np.broadcast_to(rows, contexts[:, 1:].shape).ravel(), n_children
-        )
-        np.add.at(p.ravel(), places, self.seen[entries] * np.repeat(shares.ravel(), n_children))
-        return p
+        backoff, n_children = self.backoff[contexts], self.n_children[contexts]
+        each_row = np.arange(len(contexts))
+        # left[:, k]: what contexts of more than k tokens leave to that of k.
+        left = np.ones_like(backoff)
+        np.cumprod(backoff[:, :0:-1], axis=1, out=left[:, -2::-1])
+        p = left[:, :1] * self.after_nothing
+        longest = self.max_order - 1 - (n_children[:, ::-1] > 0).argmax(axis=1)
+        # The children of all longer contexts, one after the other.
+        nodes, n_entries = contexts[:, 1:].ravel(), n_children[:, 1:].ravel()
+        gaps = self.first[nodes] - np.cumsum(n_entries) + n_entries
+        entries = np.repeat(gaps, n_entries) + np.arange(n_entries.sum())
+        rows = np.repeat(each_row * self.vocab_size, n_children[:, 1:].sum(axis=1))
+        shares = np.repeat(left[:, 1:].ravel(), n_entries)
+        np.add.at(p.reshape(-1), rows + self.tokens[entries], shares * self.seen[entries])
+        return Predictions(p, backoff[each_row, longest])
 
 
 def build_trie(table: NgramTable) -> NgramTrie:

@@ -114,7 +114,7 @@ class NanogptEstimate(Record):
 
 
 class MixtureEvaluation(Record):
-    """The GPT mixed with n-grams: p = (1 - weight) p_gpt + weight p_ngrams.
+    """The GPT mixed with n-grams; weight and caution decide their share.
 
     n_counted_tokens: of the training split. across_windows: an n-gram may begin before the window
     that the GPT sees. within_windows: neither sees what comes before the window.
@@ -122,6 +122,7 @@ class MixtureEvaluation(Record):
 
     max_order: int
     weight: float
+    caution: float
     n_counted_tokens: int
     across_windows: SplitEvaluation
     within_windows: SplitEvaluation
