@@ -50,7 +50,7 @@ def sample(
 
     settings = resolve(settings)
     checkpoint = load_model(model, settings.device)
-    found = find_ngrams(model, checkpoint.tokenizer) if ngrams else None
+    found = find_ngrams(model) if ngrams else None
     if found:
         print(f"{found.path}: {found.summary()}", file=sys.stderr)
     for piece in stream(checkpoint, settings, found):

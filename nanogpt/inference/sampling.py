@@ -10,6 +10,7 @@ With n-grams, all of them draw from the mixed distribution: temperature and top_
 import codecs
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -22,12 +23,14 @@ from nanogpt.errors import UserError, plural
 from nanogpt.files.atomic import write_text
 from nanogpt.model.directories import Checkpoint, load_model
 from nanogpt.model.gpt import GPT
-from nanogpt.ngram.mixing import MixedSequences, Ngrams, load_ngrams
+
+if TYPE_CHECKING:  # given by callers that mix: a benchmark doesn't depend on their code
+    from nanogpt.ngram.mixing import Ngrams
 
 
 @torch.no_grad()
 def generate(
-    model: GPT, prompt: Tensor, settings: SampleSettings, ngrams: Ngrams | None = None
+    model: GPT, prompt: Tensor, settings: SampleSettings, ngrams: "Ngrams | None" = None
 ) -> Iterator[Tensor]:
     """Continue a prompt (B, T) by max_new_tokens tokens, yielding each step's (B,).
 
@@ -40,7 +43,7 @@ def generate(
     random = torch.Generator(device).manual_seed(settings.seed)
     dtype = torch.bfloat16 if settings.dtype == "bfloat16" else torch.float32
     cache = model.new_cache(prompt.shape[0], dtype)
-    mixed = MixedSequences(ngrams, prompt) if ngrams else None
+    mixed = ngrams.follow(prompt) if ngrams else None
     context = unread = prompt[:, -block_size:]  # unread: tokens that the cache doesn't have yet
     model.eval()
     for _ in range(settings.max_new_tokens):
@@ -102,15 +105,14 @@ def sample(
     model_directory: Path,
     settings: SampleSettings,
     path: Path,
-    ngrams_file: Path | None = None,
+    ngrams: "Ngrams | None" = None,
 ) -> str:
     """Draw samples from a model directory and write them to `path`, headed by the settings.
 
-    settings: with device and dtype resolved. ngrams_file: of n-grams to mix with the model. Returns
-    one line for the terminal.
+    settings: with device and dtype resolved. ngrams: to mix with the model. Returns one line for
+    the terminal.
     """
     checkpoint = load_model(model_directory, settings.device)
-    ngrams = load_ngrams(ngrams_file, checkpoint.tokenizer) if ngrams_file else None
     text, prompt = encode_prompt(checkpoint, settings)
     prompts = prompt.expand(settings.num_samples, -1).to(settings.device)
     steps = generate(checkpoint.model, prompts, settings, ngrams)
@@ -121,7 +123,7 @@ def sample(
 
 
 def _samples_page(
-    run: str, settings: SampleSettings, samples: Sequence[str], ngrams: Ngrams | None
+    run: str, settings: SampleSettings, samples: Sequence[str], ngrams: "Ngrams | None"
 ) -> str:
     """samples.txt: settings as comments, then each sample below a heading.
 
@@ -138,7 +140,7 @@ def _samples_page(
 
 
 def stream(
-    checkpoint: Checkpoint, settings: SampleSettings, ngrams: Ngrams | None = None
+    checkpoint: Checkpoint, settings: SampleSettings, ngrams: "Ngrams | None" = None
 ) -> Iterator[str]:
     """Text as it is drawn: the prompt, then a piece for each token, sample after sample.
 

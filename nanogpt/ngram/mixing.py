@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from nanogpt.artifacts.records.ngram_counts import NgramHeader
+from nanogpt.data.saved_tokenizers import load_tokenizer
 from nanogpt.data.tokenizers import Tokenizer
 from nanogpt.errors import UserError
 from nanogpt.ngram.counts import FILE_NAME, load_table, vocabulary_digest
@@ -37,6 +38,10 @@ class Ngrams:
             f"caution {header.caution:g}"
         )
 
+    def follow(self, prompt: Tensor) -> "MixedSequences":
+        """Mix the predictions after a prompt (B, T), and after what is read from there on."""
+        return MixedSequences(self, prompt)
+
     def weights(self, predictions: Predictions) -> NDArray[np.floating]:
         """The n-grams' share in each prediction of a mixture, (n,)."""
         weights: NDArray[np.floating] = (1 - predictions.held_back) ** self.header.caution
@@ -57,10 +62,15 @@ def load_ngrams(path: Path, tokenizer: Tokenizer) -> Ngrams:
     return Ngrams(build_trie(table), header, path)
 
 
-def find_ngrams(model_directory: Path, tokenizer: Tokenizer) -> Ngrams | None:
-    """The n-grams beside a model, None if there are none."""
+def find_ngrams(model_directory: Path) -> Ngrams | None:
+    """The n-grams beside a model, None if there are none.
+
+    Errors: UserError for a file that is damaged, or of another vocabulary than the model's.
+    """
     path = model_directory / FILE_NAME
-    return load_ngrams(path, tokenizer) if path.exists() else None
+    if not path.exists():
+        return None
+    return load_ngrams(path, load_tokenizer(model_directory / "tokenizer.json"))
 
 
 class MixedSequences:

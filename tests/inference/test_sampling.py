@@ -13,7 +13,7 @@ from nanogpt.errors import UserError
 from nanogpt.inference.sampling import encode_prompt, generate, sample, stream
 from nanogpt.model.directories import load_model, save_model
 from nanogpt.model.gpt import GPT
-from nanogpt.ngram.counts import count, save_table, vocabulary_digest
+from nanogpt.ngram.counts import count, vocabulary_digest
 from nanogpt.ngram.mixing import MixedSequences, Ngrams
 from nanogpt.ngram.trie import build_trie
 
@@ -322,8 +322,7 @@ def make_ngrams(weight, text="once upon a time there was a fox. " * 9):
         train_sha256="0" * 64,
         n_tokens=len(tokens),
     )
-    table = count(tokens, VOCAB, 4)
-    return Ngrams(build_trie(table), header, Path("ngrams.safetensors")), table
+    return Ngrams(build_trie(count(tokens, VOCAB, 4)), header, Path("ngrams.safetensors"))
 
 
 def draw_mixed(model, prompt, settings, ngrams):
@@ -332,7 +331,7 @@ def draw_mixed(model, prompt, settings, ngrams):
 
 @torch.no_grad()
 def test_tokens_are_drawn_from_the_mixture_at_that_temperature():
-    model, (ngrams, _) = make_model(scale=4.0), make_ngrams(0.6)
+    model, ngrams = make_model(scale=4.0), make_ngrams(0.6)
     prompt = torch.from_numpy(TOKENIZER.encode("was ").astype("int64"))[None]
     settings = with_settings(temperature=1.5, max_new_tokens=1)
     drawn = draw_mixed(model, prompt.expand(N_ROWS, -1), settings, ngrams)[:, 0]
@@ -344,7 +343,7 @@ def test_tokens_are_drawn_from_the_mixture_at_that_temperature():
 
 
 def test_ngrams_alone_go_on_as_the_text_did_however_long_it_gets():
-    model, (ngrams, _) = make_model(block_size=8), make_ngrams(1.0)
+    model, ngrams = make_model(block_size=8), make_ngrams(1.0)
     prompt = torch.from_numpy(TOKENIZER.encode("once").astype("int64"))[None]
     settings = with_settings(top_k=1, max_new_tokens=24)
     drawn = draw_mixed(model, prompt, settings, ngrams)[0]
@@ -352,16 +351,15 @@ def test_ngrams_alone_go_on_as_the_text_did_however_long_it_gets():
 
 
 def test_a_weight_of_0_draws_what_the_gpt_draws():
-    model, (ngrams, _) = make_model(), make_ngrams(0.0)
+    model, ngrams = make_model(), make_ngrams(0.0)
     prompts = random_prompts(3, 4)
     assert torch.equal(draw_mixed(model, prompts, BASE, ngrams), draw(model, prompts, BASE))
 
 
 def test_samples_with_ngrams_say_so_and_the_stream_has_the_same(directory, checkpoint, tmp_path):
-    ngrams, table = make_ngrams(0.6)
-    save_table(tmp_path / "ngrams.safetensors", table, ngrams.header)
+    ngrams = make_ngrams(0.6)
     settings, path = with_settings(max_new_tokens=30), tmp_path / "samples.txt"
-    sample("fable", directory, settings, path, tmp_path / "ngrams.safetensors")
+    sample("fable", directory, settings, path, ngrams)
     head, (one,) = split_samples(path.read_text(encoding="utf-8"))
     last = head.splitlines()[-1]
     assert last == "# mixed with n-grams: max_order 4, weight 0.6, caution 0.5"

@@ -47,9 +47,10 @@ def test_sequences_that_grow_are_as_those_read_at_once(play, tmp_path):
 
 def test_ngrams_of_another_vocabulary_are_refused(play, tmp_path):
     write_ngrams(play, tmp_path / "ngrams.safetensors")
+    char_tokenizer("abc").save(tmp_path / "tokenizer.json")
     with pytest.raises(UserError, match="another vocabulary than the model beside it"):
-        find_ngrams(tmp_path, char_tokenizer("abc"))
+        find_ngrams(tmp_path)
 
 
 def test_a_model_without_ngrams_has_none(tmp_path):
-    assert find_ngrams(tmp_path, char_tokenizer("abc")) is None
+    assert find_ngrams(tmp_path) is None
