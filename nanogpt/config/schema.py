@@ -204,8 +204,8 @@ class NgramSettings(Settings):
         8_000_000,
         ge=2,
         lt=2**32,
-        description="how many tokens are counted, the last ones of the training split; more need "
-        "more memory",
+        description="how many tokens are counted, the last ones of the training split; up "
+        "to 300 bytes of memory each",
     )
 
 
