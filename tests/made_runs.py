@@ -291,3 +291,11 @@ def made(kind: type[AnyRecord], content: dict) -> AnyRecord:
 def write(path: Path, value: object) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value))
+
+
+def mix_ngrams(run: Path, loss: float) -> None:
+    """Give a run's evaluation a mixture of its GPT with n-grams."""
+    mixture = {"max_order": 8, "weight": 0.9, "caution": 0.5, "n_counted_tokens": 1000}
+    mixture |= {"across_windows": split_of(loss, deep=True)}
+    mixture |= {"within_windows": split_of(loss + 0.02, deep=True)}
+    change(run / "eval.json", mixture=mixture)

@@ -34,19 +34,26 @@ def show_config(run: Positional[str], config_file: Path = HERE.config_file) -> N
 def sample(
     model: Positional[Path],
     settings: Annotated[SampleSettings, tyro.conf.arg(name="")] = SampleSettings(),  # noqa: B008
+    ngrams: bool = True,
 ) -> None:
     """Draw samples from a model directory, streaming them to the terminal.
 
     Args:
         model: a model directory, such as results/demo/model.
         settings: how to sample.
+        ngrams: mix in the n-grams that lie beside the model, if any do; --no-ngrams: the GPT alone.
     """
     from nanogpt.devices import resolve
     from nanogpt.inference.sampling import stream
     from nanogpt.model.directories import load_model
+    from nanogpt.ngram.mixing import find_ngrams
 
     settings = resolve(settings)
-    for piece in stream(load_model(model, settings.device), settings):
+    checkpoint = load_model(model, settings.device)
+    found = find_ngrams(model) if ngrams else None
+    if found:
+        print(f"{found.path}: {found.summary()}", file=sys.stderr)
+    for piece in stream(checkpoint, settings, found):
         print(piece, end="", flush=True)
 
 

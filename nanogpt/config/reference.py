@@ -12,6 +12,7 @@ from nanogpt.config.schema import (
     Dataset,
     EvalSettings,
     ModelChoice,
+    NgramChoice,
     Report,
     RunDefaults,
     RunEntry,
@@ -31,6 +32,9 @@ def describe_run(config: Config, name: str) -> str:
     }
     lines = [f"dataset: {run.dataset}"]
     for group in RunDefaults.GROUPS:
+        if getattr(run, group) is None:
+            lines.append(f"{group}: off")
+            continue
         lines.append(f"{group}:")
         for setting, value in getattr(run, group).model_dump().items():
             text = f"{setting}: {yaml_scalar(value)}"
@@ -55,6 +59,7 @@ def settings_page() -> str:
         ("eval", EvalSettings, EvalSettings.model_fields),
         ("sample", SampleSettings, SampleSettings.model_fields),
         ("bench", BenchSettings, BenchSettings.model_fields),
+        ("ngram", NgramChoice, NgramChoice.model_fields),
         ("corpora.<name>", Corpus, Corpus.model_fields),
         ("datasets.<name>", Dataset, Dataset.model_fields),
         ("runs.<name>, beside the groups above", RunEntry, ["dataset", "sweep"]),

@@ -111,6 +111,9 @@ def resolve_run(config: Config, name: str) -> Run:
         for group, settings in groups.items():
             merged[group].update(settings)
     dataset = (config.runs[name].dataset if name in config.runs else None) or name
+    uses_ngrams = merged["ngram"].pop("use", False)
+    if not uses_ngrams:
+        del merged["ngram"]
     run = _derive(Run.model_validate({"name": name, "dataset": dataset, **merged}))
     model, train = run.model, run.train
     try:
@@ -165,6 +168,12 @@ def run_parameters(
         else value
         for group in groups
     }
+
+
+def check_ngrams(run: Run) -> None:
+    """UserError if a run mixes no n-grams with its GPT."""
+    if run.ngram is None:
+        raise UserError(f"runs.{run.name}: mixes no n-grams with its GPT; say `ngram: on` in it")
 
 
 def check_model(model: ModelSettings) -> None:

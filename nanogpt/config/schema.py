@@ -241,6 +241,50 @@ class BenchSettings(Settings):
     seed: Seed = Field(1337, description="seed of the initial weights, batches and dropout")
 
 
+class NgramSettings(Settings):
+    """N-grams of the training split, whose probabilities are mixed with the GPT's."""
+
+    max_order: int = Field(8, ge=1, le=16, description="tokens of the longest n-grams")
+    # Found on text that neither GPT nor counts had seen: benchmarks/ngram_weights.py.
+    weight: float = Field(
+        0.9, ge=0, le=1, description="share of the n-grams where they are sure; the rest: the GPT's"
+    )
+    caution: float = Field(
+        0.5,
+        ge=0,
+        le=10,
+        description="how much less they get where they aren't sure; 0: `weight` everywhere",
+    )
+    max_tokens: int = Field(
+        8_000_000,
+        ge=2,
+        lt=2**32,
+        description="how many tokens are counted, the last ones of the training split; up "
+        "to 300 bytes of memory each",
+    )
+
+
+class NgramChoice(NgramSettings):
+    """Whether a run mixes n-grams with its GPT. `ngram: on`, `ngram: off`, or settings: on."""
+
+    use: bool = Field(False, description="whether n-grams are mixed in; giving a setting says so")
+
+
+def _on_or_off(value: Any) -> Any:
+    if isinstance(value, bool | str):  # a string from the command line
+        return {"use": value}
+    return {**IMPLIED["ngram"], **value} if isinstance(value, dict) else value or {}
+
+
+# `ngram: on` is short for `ngram: {use: true}`, and `ngram: {weight: 0.4}` implies it.
+Ngram = Annotated[
+    NgramChoice, BeforeValidator(_on_or_off, json_schema_input_type=bool | NgramChoice | None)
+]
+
+# What giving any setting of a group says as well, in an entry or in a sweep.
+IMPLIED: dict[str, dict[str, bool]] = {"ngram": {"use": True}}
+
+
 def _one_makes_a_list(value: Any) -> Any:
     return [] if value is None else [value] if isinstance(value, str) else value
 
@@ -389,8 +433,9 @@ class RunDefaults(Settings):
     eval: Annotated[EvalSettings, empty_allowed(EvalSettings)] = EvalSettings()
     sample: Annotated[SampleSettings, empty_allowed(SampleSettings)] = SampleSettings()
     bench: Annotated[BenchSettings, empty_allowed(BenchSettings)] = BenchSettings()
+    ngram: Ngram = NgramChoice()
 
-    GROUPS: ClassVar = ("model", "train", "eval", "sample", "bench")
+    GROUPS: ClassVar = ("model", "train", "eval", "sample", "bench", "ngram")
 
 
 # What a sweep can name: (group, setting) by key; a dataset is in no group.
@@ -463,7 +508,7 @@ class Config(RunDefaults):
 
 
 class Run(Settings):
-    """What a run comes to: every setting has its value."""
+    """What a run comes to: every setting has its value. ngram: None if it mixes none in."""
 
     name: str
     dataset: str
@@ -472,3 +517,4 @@ class Run(Settings):
     eval: EvalSettings
     sample: SampleSettings
     bench: BenchSettings
+    ngram: NgramSettings | None = None

@@ -17,7 +17,7 @@ from nanogpt.config.messages import (
     yaml_scalar,
 )
 from nanogpt.config.patterns import NAME
-from nanogpt.config.schema import SWEEPABLE, Config, RunEntry, Settings
+from nanogpt.config.schema import IMPLIED, SWEEPABLE, Config, RunEntry, Settings
 from nanogpt.errors import UserError
 
 # Bytes of the name of a sweep's run. File systems allow 255, of which temporary names need some.
@@ -75,7 +75,8 @@ def _runs_of_sweep(config: Config, name: str, entry: RunEntry) -> Iterator[tuple
             groups.setdefault(group, {})[setting] = value
         laid_over = groups.pop("")
         for group, settings in groups.items():
-            laid_over[group] = getattr(entry, group).model_copy(update=settings)
+            update = {**IMPLIED.get(group, {}), **settings}
+            laid_over[group] = getattr(entry, group).model_copy(update=update)
         run = ".".join([name, *(part for part, _ in combination)])
         yield run, entry.model_copy(update=laid_over)
 

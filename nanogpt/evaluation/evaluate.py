@@ -22,6 +22,7 @@ from nanogpt.data.batches import TokenFiles
 from nanogpt.data.tokenizers import Tokens
 from nanogpt.errors import UserError
 from nanogpt.evaluation.copying import measure_copying
+from nanogpt.evaluation.mixture import evaluate_mixture
 from nanogpt.evaluation.model_summary import summarize_model
 from nanogpt.evaluation.reading import read_windows
 from nanogpt.evaluation.statistics import (
@@ -35,20 +36,27 @@ from nanogpt.evaluation.symbols import Symbols, describe_symbols
 from nanogpt.model.directories import load_model
 from nanogpt.model.gpt import GPT
 from nanogpt.model.losses import n_full_windows, window_starts
+from nanogpt.ngram.mixing import Ngrams, load_ngrams
 
 
 def evaluate(
-    run: str, dataset_directory: Path, model_directory: Path, settings: EvalSettings, path: Path
+    run: str,
+    dataset_directory: Path,
+    model_directory: Path,
+    settings: EvalSettings,
+    path: Path,
+    ngrams_file: Path | None = None,
 ) -> Evaluation:
     """Evaluate a model on its dataset; writes eval.json to `path` and returns it.
 
-    settings: with device and dtype resolved. What a diverged model has no number for is NaN or
-    infinite, and null in the file.
+    settings: with device and dtype resolved. ngrams_file: of n-grams to mix with the model. What a
+    diverged model has no number for is NaN or infinite, and null in the file.
 
     Errors: UserError for files that don't fit together.
     """
     files = dataset.load(dataset_directory)
     model = _load_model_of(files, model_directory, dataset_directory, settings)
+    ngrams = _load_ngrams_of(files, ngrams_file, dataset_directory) if ngrams_file else None
     dataset.check_block_size(files, model.settings.block_size, dataset_directory.name)
     symbols = describe_symbols(files.tokenizer)
     survey = survey_split(model, files.val, symbols, settings)
@@ -78,6 +86,9 @@ def evaluate(
     if files.meta.source:
         source = _compare_with_source(val, files.meta.source.val_bits_per_byte)
         evaluation = evaluation.model_copy(update={"source": source})
+    if ngrams:
+        mixture = evaluate_mixture(survey, files.val, ngrams)
+        evaluation = evaluation.model_copy(update={"mixture": mixture})
     write_record(path, evaluation)
     return evaluation
 
@@ -93,6 +104,17 @@ def _load_model_of(
             "the run again, or evaluate it on its own dataset"
         )
     return checkpoint.model
+
+
+def _load_ngrams_of(files: TokenFiles, path: Path, dataset_directory: Path) -> Ngrams:
+    """The n-grams, if they were counted on the dataset."""
+    ngrams = load_ngrams(path, files.tokenizer)
+    if ngrams.header.train_sha256 != files.meta.train.sha256:
+        raise UserError(
+            f"{path}: counted on another training split than that of {dataset_directory}; make "
+            "the run's n-grams again"
+        )
+    return ngrams
 
 
 def _evaluate_train(
@@ -135,4 +157,7 @@ def summary(evaluation: Evaluation) -> str:
     val = evaluation.val
     numbers = {"nats per token": val.loss, "bits per byte": val.bits_per_byte}
     parts = [f"{number:.4f} {unit}" for unit, number in numbers.items() if math.isfinite(number)]
-    return f"validation loss {', '.join(parts) or 'is not a number'}"
+    of_gpt = f"validation loss {', '.join(parts) or 'is not a number'}"
+    if not evaluation.mixture:
+        return of_gpt
+    return f"{of_gpt}; with n-grams {evaluation.mixture.across_windows.loss:.4f} nats per token"

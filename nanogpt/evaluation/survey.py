@@ -25,13 +25,14 @@ BINS = 10  # of the likeliest token's probability
 class Survey:
     """How the tokens of a split were predicted: sums in float64, grouped in several ways.
 
-    nats: of all tokens. windows: nats, tokens, bytes and characters of each window, (n_windows, 4).
-    positions: nats and tokens at each position in a window, (block_size, 2). kinds: nats and tokens
-    of each of KINDS, (6, 2). bins: tokens, summed confidence and right guesses in each bin of
-    confidence, (BINS, 3).
+    nats: of all tokens. token_nats: of each, as they were read. windows: nats, tokens, bytes and
+    characters of each window, (n_windows, 4). positions: nats and tokens at each position in a
+    window, (block_size, 2). kinds: nats and tokens of each of KINDS, (6, 2). bins: tokens, summed
+    confidence and right guesses in each bin of confidence, (BINS, 3).
     """
 
     nats: float
+    token_nats: NDArray[np.float32]
     windows: NDArray[np.float64]
     positions: NDArray[np.float64]
     kinds: NDArray[np.float64]
@@ -46,7 +47,7 @@ def survey_windows(
     settings: EvalSettings,
 ) -> Survey:
     """Read some windows of a split once. parts: where windows start, and their common length."""
-    nats, windows = 0.0, []
+    nats, windows, token_nats_read = 0.0, [], []
     positions = np.zeros((model.settings.block_size, 2))
     kinds, bins = np.zeros((len(KINDS), 2)), np.zeros((BINS, 3))
     inner_edges = np.arange(1, BINS) / BINS
@@ -57,6 +58,7 @@ def survey_windows(
         summed = batch.nats.double()
         nats += summed.sum().item()
         of_token = summed.numpy()
+        token_nats_read.append(batch.nats.flatten().numpy())
         windows.append(np.column_stack([of_token.sum(1), symbols.counts[ids].sum(1)]))
         positions[: ids.shape[1], 0] += of_token.sum(0)
         positions[: ids.shape[1], 1] += len(ids)
@@ -64,7 +66,8 @@ def survey_windows(
         kinds += _sums(kind, len(KINDS), of_token.flatten(), None)
         bin_ = np.digitize(confidence, inner_edges, right=True)
         bins += _sums(bin_, BINS, None, confidence, right)
-    return Survey(nats, np.concatenate(windows), positions, kinds, bins)
+    of_tokens = np.concatenate(token_nats_read)
+    return Survey(nats, of_tokens, np.concatenate(windows), positions, kinds, bins)
 
 
 def _sums(

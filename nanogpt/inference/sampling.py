@@ -3,11 +3,14 @@
 - `generate`: token ids from a model and a prompt of token ids
 - `sample`: samples.txt from a model directory
 - `stream`: text, piece by piece, for a terminal
+
+With n-grams, all of them draw from the mixed distribution: temperature and top_k apply to it.
 """
 
 import codecs
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -21,9 +24,14 @@ from nanogpt.files.atomic import write_text
 from nanogpt.model.directories import Checkpoint, load_model
 from nanogpt.model.gpt import GPT
 
+if TYPE_CHECKING:  # given by callers that mix: a benchmark doesn't depend on their code
+    from nanogpt.ngram.mixing import Ngrams
+
 
 @torch.no_grad()
-def generate(model: GPT, prompt: Tensor, settings: SampleSettings) -> Iterator[Tensor]:
+def generate(
+    model: GPT, prompt: Tensor, settings: SampleSettings, ngrams: "Ngrams | None" = None
+) -> Iterator[Tensor]:
     """Continue a prompt (B, T) by max_new_tokens tokens, yielding each step's (B,).
 
     Every row draws its own tokens, all from one generator seeded with settings.seed. Once the
@@ -35,6 +43,7 @@ def generate(model: GPT, prompt: Tensor, settings: SampleSettings) -> Iterator[T
     random = torch.Generator(device).manual_seed(settings.seed)
     dtype = torch.bfloat16 if settings.dtype == "bfloat16" else torch.float32
     cache = model.new_cache(prompt.shape[0], dtype)
+    mixed = ngrams.follow(prompt) if ngrams else None
     context = unread = prompt[:, -block_size:]  # unread: tokens that the cache doesn't have yet
     model.eval()
     for _ in range(settings.max_new_tokens):
@@ -43,10 +52,14 @@ def generate(model: GPT, prompt: Tensor, settings: SampleSettings) -> Iterator[T
             context = unread = context[:, -max(1, block_size // 2) :]
         with autocast(settings.device, settings.dtype):
             logits = model.head(model.hidden(unread, cache)[:, -1])  # (B, V)
+        if mixed:
+            logits = mixed.mix(logits)
         kept = _keep_top_k(logits.float() / settings.temperature, settings.top_k)
         probabilities = torch.softmax(kept, -1)  # (B, V)
         unread = torch.multinomial(probabilities, 1, generator=random)  # (B, 1)
         context = torch.cat([context, unread], dim=1)[:, -block_size:]
+        if mixed:
+            mixed.read(unread[:, 0])
         yield unread[:, 0]
 
 
@@ -87,34 +100,48 @@ def _prompt_text(start: str) -> str:
     return text
 
 
-def sample(run: str, model_directory: Path, settings: SampleSettings, path: Path) -> str:
+def sample(
+    run: str,
+    model_directory: Path,
+    settings: SampleSettings,
+    path: Path,
+    ngrams: "Ngrams | None" = None,
+) -> str:
     """Draw samples from a model directory and write them to `path`, headed by the settings.
 
-    settings: with device and dtype resolved. Returns one line for the terminal.
+    settings: with device and dtype resolved. ngrams: to mix with the model. Returns one line for
+    the terminal.
     """
     checkpoint = load_model(model_directory, settings.device)
     text, prompt = encode_prompt(checkpoint, settings)
     prompts = prompt.expand(settings.num_samples, -1).to(settings.device)
-    tokens = torch.stack(list(generate(checkpoint.model, prompts, settings)), dim=1)  # (B, T)
+    steps = generate(checkpoint.model, prompts, settings, ngrams)
+    tokens = torch.stack(list(steps), dim=1)  # (B, T)
     samples = [text + checkpoint.tokenizer.decode(row.cpu()) for row in tokens]
-    write_text(path, _samples_page(run, settings, samples))
+    write_text(path, _samples_page(run, settings, samples, ngrams))
     return f"{plural(len(tokens), 'sample')} of {plural(tokens.shape[1], 'token')}"
 
 
-def _samples_page(run: str, settings: SampleSettings, samples: Sequence[str]) -> str:
+def _samples_page(
+    run: str, settings: SampleSettings, samples: Sequence[str], ngrams: "Ngrams | None"
+) -> str:
     """samples.txt: settings as comments, then each sample below a heading.
 
     Settings at their neutral values are left out, so that a new setting changes no byte.
     """
     lines = [f"# {settings.num_samples} samples of {run}"]
     lines += [f"# {name}: {value!r}" for name, value in as_parameters(settings).items()]
+    if ngrams:
+        lines.append(f"# {ngrams.summary()}")
     for number, text in enumerate(samples, 1):
         heading = f"--- sample {number} of {settings.num_samples} "
         lines += ["", heading.ljust(80, "-"), text]
     return "\n".join(lines) + "\n"
 
 
-def stream(checkpoint: Checkpoint, settings: SampleSettings) -> Iterator[str]:
+def stream(
+    checkpoint: Checkpoint, settings: SampleSettings, ngrams: "Ngrams | None" = None
+) -> Iterator[str]:
     """Text as it is drawn: the prompt, then a piece for each token, sample after sample.
 
     A token may end inside a character, which then comes with the next token.
@@ -125,6 +152,6 @@ def stream(checkpoint: Checkpoint, settings: SampleSettings) -> Iterator[str]:
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         # Each sample has its own seed, because they aren't drawn in one batch here.
         seeded = settings.model_copy(update={"seed": settings.seed + number, "num_samples": 1})
-        for token in generate(checkpoint.model, prompt.to(settings.device), seeded):
+        for token in generate(checkpoint.model, prompt.to(settings.device), seeded, ngrams):
             yield decoder.decode(checkpoint.tokenizer.to_bytes(token.cpu()))
         yield decoder.decode(b"", final=True) + "\n"

@@ -74,6 +74,11 @@ def _evaluation_cells(evaluation: Evaluation) -> dict[str, float | None]:
         cells["val_loss_low"], cells["val_loss_high"] = val.interval.loss
     if evaluation.source:
         cells["excess_over_source_percent"] = evaluation.source.excess_percent
+    if evaluation.mixture:
+        mixed = evaluation.mixture
+        cells["mixture_loss_nats_per_token"] = mixed.across_windows.loss
+        cells["mixture_within_windows_loss_nats_per_token"] = mixed.within_windows.loss
+        cells["mixture_bits_per_byte"] = mixed.across_windows.bits_per_byte
     if evaluation.calibration:
         error = evaluation.calibration.expected_calibration_error
         cells["calibration_error_percent"] = 100 * error
@@ -112,7 +117,8 @@ def settings_that_differ(runs: Sequence[Run]) -> tuple[list[str], dict[str, Json
     names = list(dict.fromkeys(name for run in runs for name in run.settings))
     shared, differ = {}, []
     for name in names:
-        group = name.partition(".")[0]
+        # A run that was evaluated without n-grams has no settings of theirs, and differs in that.
+        group = name.partition(".")[0].replace("ngram", "eval")
         # A run that wasn't evaluated has no settings of an evaluation, which isn't a difference.
         having = [run for run in runs if any(n.startswith(f"{group}.") for n in run.settings)]
         values = {json.dumps(run.settings.get(name)) for run in having}

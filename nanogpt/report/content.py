@@ -56,7 +56,8 @@ class RunsTable:
 class Finding:
     """The best run of a dataset, and what its loss compares with; all in bits per byte.
 
-    ngram: of the best n-gram model, with its order. source: the entropy of a built-in corpus.
+    ngram: of the best n-gram model, with its order. mixed: of the best run that mixes n-grams with
+    its GPT, with its name. source: the entropy of a built-in corpus.
     """
 
     dataset: str
@@ -64,6 +65,8 @@ class Finding:
     bits_per_byte: str
     ngram: str | None
     order: int | None
+    mixed: str | None
+    mixed_run: str | None
     source: str | None
 
 
@@ -129,7 +132,7 @@ def gather_content(runs: Sequence[Run], rows: pd.DataFrame, looks: Mapping[str, 
         seeds=_seeds_table(seeds_table(runs)),
         kinds=_kinds_table(runs),
         copying=_copying_table(runs),
-        samples=[Sample(run.name, looks[run.group], text) for run, text in samples],
+        samples=[Sample(_sampled(run), looks[run.group], text) for run, text in samples],
         n_left_out=sum(run.sample is not None for run in runs) - len(samples),
         key=[(look, group) for group, look in looks.items() if look.named],
         settings=Table(
@@ -150,9 +153,16 @@ def _samples_to_show(runs: Sequence[Run]) -> list[tuple[Run, str]]:
     firsts: dict[str, tuple[Run, str]] = {}
     for run in runs:
         if run.sample is not None:
-            settings = {n: v for n, v in run.settings.items() if n.startswith("sample.")}
+            of_samples = ("sample.", "ngram.")
+            settings = {n: v for n, v in run.settings.items() if n.startswith(of_samples)}
             firsts.setdefault(f"{run.group} {settings}", (run, run.sample))
     return list(firsts.values())[:MOST_SAMPLES]
+
+
+def _sampled(run: Run) -> str:
+    """What a sample is of."""
+    is_mixed = run.evaluation and run.evaluation.mixture
+    return f"{run.name}, with n-grams" if is_mixed else run.name
 
 
 def _notes(runs: Sequence[Run]) -> list[Note]:
@@ -182,6 +192,8 @@ def _findings(runs: Sequence[Run], rows: pd.DataFrame) -> list[Finding]:
     for dataset, members in evaluated.groupby("dataset", sort=False):
         best = members.sort_values("val_bits_per_byte", kind="stable").iloc[0]
         run = next(run for run in runs if run.name == best["run"])
+        mixed = members[members["mixture_bits_per_byte"].notna()]
+        mixed = mixed.sort_values("mixture_bits_per_byte", kind="stable").head(1)
         source = run.evaluation.source if run.evaluation else None
         findings.append(
             Finding(
@@ -190,6 +202,8 @@ def _findings(runs: Sequence[Run], rows: pd.DataFrame) -> list[Finding]:
                 f"{best['val_bits_per_byte']:.3f}",
                 f"{run.ngram.best.bits_per_byte:.3f}" if run.ngram else None,
                 run.ngram.best.order if run.ngram else None,
+                f"{mixed['mixture_bits_per_byte'].iloc[0]:.3f}" if len(mixed) else None,
+                str(mixed["run"].iloc[0]) if len(mixed) else None,
                 f"{source.bits_per_byte:.3f}" if source else None,
             )
         )

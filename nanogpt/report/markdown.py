@@ -5,9 +5,9 @@ from collections.abc import Iterable, Sequence
 from nanogpt.report.charts import CHARTS
 from nanogpt.report.content import Content, Finding, Sample
 
-FIGURES = """Losses are of whole splits. Compare them within a dataset only; bits per byte compare
-across tokenizers. Unrounded figures: [runs.csv](runs.csv); its columns and their units:
-[columns.csv](columns.csv)."""
+FIGURES = """Losses are of whole splits, and of the GPT alone unless n-grams are named. Compare
+them within a dataset only; bits per byte compare across tokenizers. Unrounded figures:
+[runs.csv](runs.csv); its columns and their units: [columns.csv](columns.csv)."""
 
 
 def render_markdown(content: Content) -> str:
@@ -46,6 +46,8 @@ def _finding(finding: Finding) -> str:
     line = f"- {finding.dataset}: {finding.bits_per_byte} bits per byte, {finding.run}"
     if finding.ngram:
         line += f"; {finding.order}-grams: {finding.ngram}"
+    if finding.mixed:
+        line += f"; GPT with n-grams: {finding.mixed}, {finding.mixed_run}"
     if finding.source:
         line += f"; the source's entropy: {finding.source}"
     return line

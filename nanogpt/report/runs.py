@@ -96,6 +96,9 @@ def _read_finished(directory: Path, notes: list[str] | None = None) -> Run:
     for stage in ("eval", "sample"):
         manifest = _read_manifest(directory, stage)
         settings |= _flat({stage: manifest.parameters.get(stage)} if manifest else {})
+    if evaluation.mixture:
+        mixed = ("max_order", "weight", "caution")
+        settings |= {f"ngram.{name}": getattr(evaluation.mixture, name) for name in mixed}
     dataset = directory.parent / "datasets" / evaluation.dataset
     return Run(
         directory.name,

@@ -12,6 +12,7 @@ from nanogpt.config.schema import (
     Dataset,
     EvalSettings,
     ModelSettings,
+    NgramSettings,
     SampleSettings,
     TrainSettings,
 )
@@ -23,6 +24,7 @@ GROUPS = (
     EvalSettings,
     SampleSettings,
     BenchSettings,
+    NgramSettings,
     Corpus,
     Dataset,
 )

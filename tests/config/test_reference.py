@@ -67,11 +67,16 @@ def test_a_description_names_the_setting_that_a_derived_one_follows():
 
 
 def test_a_description_has_every_setting():
-    described = yaml.safe_load(describe_run(load_yaml(LAYERS), "first"))
-    run = resolve_run(load_yaml(LAYERS), "first").model_dump()
+    config = load_yaml(LAYERS + "ngram: on\n")
+    described = yaml.safe_load(describe_run(config, "first"))
+    run = resolve_run(config, "first").model_dump()
     assert {group: set(described[group]) for group in RunDefaults.GROUPS} == {
         group: set(run[group]) for group in RunDefaults.GROUPS
     }
+
+
+def test_a_description_says_that_a_run_mixes_no_ngrams():
+    assert describe_run(load_yaml(""), "first").endswith("\nngram: off\n")
 
 
 @settings(deadline=None, max_examples=50)

@@ -196,7 +196,7 @@ def test_a_derived_setting_follows_another_one_unless_it_is_given(text, lr_decay
 
 
 def test_derived_settings_are_those_that_have_no_value_by_default():
-    run = resolve_run(load_yaml(""), "first")
+    run = resolve_run(load_yaml("ngram: on"), "first")
     without_value = {
         (group, setting)
         for group in RunDefaults.GROUPS
@@ -274,3 +274,36 @@ def test_a_benchmark_with_a_batch_size_of_its_own_ignores_that_of_training():
     assert set(bench_runs(config, [*config.runs]).values()) == {"r.batch_size-4"}
     config = load_sweep("{bench.batch_size: [null, 4]}", "dataset: letters, train: {batch_size: 4}")
     assert set(bench_runs(config, [*config.runs]).values()) == {"r.batch_size-none"}
+
+
+NGRAMS = {
+    "not asked for": ("", None),
+    "on": ("ngram: on", (8, 0.9)),
+    "on from the command line": ("ngram: 'on'", (8, 0.9)),
+    "a setting says on": ("runs: {first: {dataset: letters, ngram: {weight: 5e-1}}}", (8, 0.5)),
+    "off for a run": (
+        "{defaults: {ngram: on}, runs: {first: {dataset: letters, ngram: off}}}",
+        None,
+    ),
+    "nothing said in a run": (
+        "{defaults: {ngram: {max_order: 5}}, runs: {first: {dataset: letters, ngram: }}}",
+        (5, 0.9),
+    ),
+    "off from the command line": (
+        "{ngram: off, runs: {first: {dataset: letters, ngram: {weight: 0.5}}}}",
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize(("text", "expected"), NGRAMS.values(), ids=NGRAMS.keys())
+def test_ngrams_are_mixed_in_by_runs_that_ask_for_it(text, expected):
+    ngram = resolve_run(load_yaml(text), "first").ngram
+    assert (ngram and (ngram.max_order, ngram.weight)) == expected
+
+
+def test_a_sweep_over_a_setting_of_ngrams_asks_for_them():
+    swept = "runs: {first: {dataset: letters, sweep: {ngram.weight: [0, 0.5]}}}"
+    config = load_yaml(swept)
+    weights = [resolve_run(config, name).ngram.weight for name in config.runs]
+    assert weights == [0, 0.5]

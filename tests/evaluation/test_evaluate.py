@@ -9,7 +9,7 @@ import torch
 
 from nanogpt.artifacts.records.base import read_record
 from nanogpt.artifacts.records.evaluations import Evaluation
-from nanogpt.config.schema import ModelSettings
+from nanogpt.config.schema import ModelSettings, NgramSettings
 from nanogpt.data import play as playwright
 from nanogpt.data.batches import load
 from nanogpt.data.tokenizers import char_tokenizer
@@ -19,6 +19,8 @@ from nanogpt.evaluation.symbols import KINDS
 from nanogpt.model.directories import save_model
 from nanogpt.model.gpt import GPT
 from nanogpt.model.losses import windows_loss
+from nanogpt.ngram.counts import count_split
+from nanogpt.ngram.mixing import load_ngrams
 from tests.checkouts import PROJECT
 from tests.model.slow_losses import (
     BLOCK,
@@ -27,6 +29,7 @@ from tests.model.slow_losses import (
     make_model,
     make_tokens,
     slow_loss,
+    slow_nats,
 )
 
 
@@ -355,3 +358,63 @@ def test_a_split_shorter_than_a_window_is_refused(write_dataset, tmp_path):
 
 def test_a_missing_model_is_named(play, tmp_path):
     assert str(tmp_path / "nowhere") in refusal(play, tmp_path / "nowhere", tmp_path)
+
+
+# --- N-grams --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def mixed(scene, tmp_path_factory):
+    """(model, its n-grams, its evaluation with them) of a random model of the scene."""
+    root = tmp_path_factory.mktemp("mixed")
+    model = save(root / "model", scene)
+    path = root / "model" / "ngrams.safetensors"
+    count_split(scene, NgramSettings(max_order=5), path)
+    result = evaluate("someone", scene, root / "model", SETTINGS, root / "eval.json", path)
+    return model, load_ngrams(path, load(scene).tokenizer), result
+
+
+def test_ngrams_change_no_figure_of_the_gpt(evaluated, mixed):
+    _, alone, _ = evaluated
+    _, _, evaluation = mixed
+    assert evaluation.mixture
+    assert evaluation.content().keys() - alone.content().keys() == {"mixture"}
+    for name, value in alone.content().items():
+        assert evaluation.content()[name] == value, name
+
+
+@pytest.mark.parametrize("reaches_back", [True, False])
+def test_the_loss_of_a_mixture_is_that_of_each_token(mixed, scene, reaches_back):
+    model, ngrams, evaluation = mixed
+    val = load(scene).val
+    nats = np.array(slow_nats(model, val))
+    expected = []
+    for i in range(1, len(val)):
+        start = 0 if reaches_back else (i - 1) // BLOCK * BLOCK
+        one = ngrams.trie.probabilities(val[start : i + 1])
+        share = 0.9 * (1 - one.held_back[-1]) ** 0.5
+        expected.append(-math.log((1 - share) * math.exp(-nats[i - 1]) + share * one.p[-1]))
+    mixture = evaluation.mixture
+    found = mixture.across_windows if reaches_back else mixture.within_windows
+    assert found.loss == pytest.approx(np.mean(expected), rel=1e-5)
+    assert found.n_tokens == len(val) - 1
+    assert found.n_bytes == evaluation.val.n_bytes
+    low, high = found.interval.loss
+    assert low < found.loss < high
+
+
+def test_a_weight_of_0_is_the_gpt_alone(scene, tmp_path):
+    save(tmp_path / "model", scene)
+    path = tmp_path / "ngrams.safetensors"
+    count_split(scene, NgramSettings(weight=0), path)
+    result = evaluate("x", scene, tmp_path / "model", SETTINGS, tmp_path / "eval.json", path)
+    assert result.mixture.across_windows.loss == pytest.approx(result.val.loss, rel=1e-6)
+
+
+def test_the_summary_names_both_losses(mixed):
+    _, _, evaluation = mixed
+    text = summary(evaluation)
+    assert text.startswith(f"validation loss {evaluation.val.loss:.4f} nats per token")
+    assert text.endswith(
+        f"; with n-grams {evaluation.mixture.across_windows.loss:.4f} nats per token"
+    )

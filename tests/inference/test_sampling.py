@@ -1,16 +1,21 @@
 """Samples are what the model's probabilities say, token by token, whatever the cache does."""
 
 import re
+from pathlib import Path
 
 import pytest
 import torch
 
+from nanogpt.artifacts.records.ngram_counts import NgramHeader
 from nanogpt.config.schema import ModelSettings, SampleSettings
 from nanogpt.data.tokenizers import char_tokenizer
 from nanogpt.errors import UserError
 from nanogpt.inference.sampling import encode_prompt, generate, sample, stream
 from nanogpt.model.directories import load_model, save_model
 from nanogpt.model.gpt import GPT
+from nanogpt.ngram.counts import count, vocabulary_digest
+from nanogpt.ngram.mixing import MixedSequences, Ngrams
+from nanogpt.ngram.trie import build_trie
 
 TOKENIZER = char_tokenizer("abcdefghijklmnopqrstuvwxyz .,\nÉ日🎭")
 VOCAB = TOKENIZER.vocab_size
@@ -301,3 +306,62 @@ def test_a_stream_comes_token_by_token(checkpoint):
     pieces = stream(checkpoint, BASE)
     assert next(pieces) == "once"
     assert [len(piece) for piece in pieces] == [1] * 12 + [1]
+
+
+# --- N-grams --------------------------------------------------------------------------------
+
+
+def make_ngrams(weight, text="once upon a time there was a fox. " * 9):
+    tokens = TOKENIZER.encode(text)
+    header = NgramHeader(
+        max_order=4,
+        weight=weight,
+        caution=0.5,
+        vocab_size=VOCAB,
+        vocabulary=vocabulary_digest(TOKENIZER),
+        train_sha256="0" * 64,
+        n_tokens=len(tokens),
+    )
+    return Ngrams(build_trie(count(tokens, VOCAB, 4)), header, Path("ngrams.safetensors"))
+
+
+def draw_mixed(model, prompt, settings, ngrams):
+    return torch.stack(list(generate(model, prompt, settings, ngrams)), dim=1)
+
+
+@torch.no_grad()
+def test_tokens_are_drawn_from_the_mixture_at_that_temperature():
+    model, ngrams = make_model(scale=4.0), make_ngrams(0.6)
+    prompt = torch.from_numpy(TOKENIZER.encode("was ").astype("int64"))[None]
+    settings = with_settings(temperature=1.5, max_new_tokens=1)
+    drawn = draw_mixed(model, prompt.expand(N_ROWS, -1), settings, ngrams)[:, 0]
+    share = torch.bincount(drawn, minlength=VOCAB) / N_ROWS
+    mixed = MixedSequences(ngrams, prompt).mix(model(prompt)[:, -1])[0]
+    expected = torch.softmax(mixed / 1.5, -1)
+    error = (expected * (1 - expected) / N_ROWS).sqrt()
+    assert ((share - expected).abs() < 5 * error + 1 / N_ROWS).all()
+
+
+def test_ngrams_alone_go_on_as_the_text_did_however_long_it_gets():
+    model, ngrams = make_model(block_size=8), make_ngrams(1.0)
+    prompt = torch.from_numpy(TOKENIZER.encode("once").astype("int64"))[None]
+    settings = with_settings(top_k=1, max_new_tokens=24)
+    drawn = draw_mixed(model, prompt, settings, ngrams)[0]
+    assert TOKENIZER.decode(drawn) == " upon a time there was a"
+
+
+def test_a_weight_of_0_draws_what_the_gpt_draws():
+    model, ngrams = make_model(), make_ngrams(0.0)
+    prompts = random_prompts(3, 4)
+    assert torch.equal(draw_mixed(model, prompts, BASE, ngrams), draw(model, prompts, BASE))
+
+
+def test_samples_with_ngrams_say_so_and_the_stream_has_the_same(directory, checkpoint, tmp_path):
+    ngrams = make_ngrams(0.6)
+    settings, path = with_settings(max_new_tokens=30), tmp_path / "samples.txt"
+    sample("fable", directory, settings, path, ngrams)
+    head, (one,) = split_samples(path.read_text(encoding="utf-8"))
+    last = head.splitlines()[-1]
+    assert last == "# mixed with n-grams: max_order 4, weight 0.6, caution 0.5"
+    assert "".join(stream(checkpoint, settings, ngrams)) == one + "\n"
+    assert "".join(stream(checkpoint, settings)) != one + "\n"

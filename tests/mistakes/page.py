@@ -9,6 +9,7 @@ from tests.mistakes.datasets import DATASETS
 from tests.mistakes.downloads import DOWNLOADS
 from tests.mistakes.edits import EDITS
 from tests.mistakes.models import MODELS
+from tests.mistakes.ngrams import NGRAMS
 from tests.mistakes.prompts import PROMPTS
 from tests.mistakes.reports import REPORTS
 from tests.mistakes.settings import SETTINGS
@@ -27,6 +28,7 @@ AREAS = {
     "Tokenizers": TOKENIZERS,
     "Datasets": DATASETS,
     "Models": MODELS,
+    "N-grams": NGRAMS,
     "Prompts and sampling": PROMPTS,
     "Devices and training": TRAINING,
     "Downloads": DOWNLOADS,

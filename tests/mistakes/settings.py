@@ -42,7 +42,7 @@ SETTINGS = [
         "an unknown setting",
         "zzz: 1",
         "zzz: unknown setting; there is `model`, `train`, `eval`, `sample`, `bench`, "
-        "`corpora`, `datasets`, `models`, `runs`, `defaults`, `report`, `mirrors`",
+        "`ngram`, `corpora`, `datasets`, `models`, `runs`, `defaults`, `report`, `mirrors`",
     ),
     setting(
         "a preset in a preset",
@@ -81,6 +81,31 @@ SETTINGS = [
         "no value for a number",
         "train: {max_iters: null}",
         "train.max_iters: should be a valid integer (found nothing)",
+    ),
+    setting(
+        "n-grams of no token",
+        "ngram: {max_order: 0}",
+        "ngram.max_order: should be greater than or equal to 1 (found 0)",
+    ),
+    setting(
+        "n-grams that are too long",
+        "ngram: {max_order: 100}",
+        "ngram.max_order: should be less than or equal to 16 (found 100)",
+    ),
+    setting(
+        "a weight above 1",
+        "ngram: {weight: 1.5}",
+        "ngram.weight: should be less than or equal to 1 (found 1.5)",
+    ),
+    setting(
+        "a weight below 0",
+        "ngram: {weight: -0.1}",
+        "ngram.weight: should be greater than or equal to 0 (found -0.1)",
+    ),
+    setting(
+        "n-grams that are neither on nor off",
+        "ngram: maybe",
+        "ngram.use: should be a valid boolean, unable to interpret input (found 'maybe')",
     ),
     setting(
         "a list for a number",

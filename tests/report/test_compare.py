@@ -10,7 +10,7 @@ import pytest
 
 from nanogpt.report.compare import environments, seeds_table, settings_that_differ, table
 from nanogpt.report.runs import read_runs
-from tests.made_runs import LAST_STEP, STEP_TOKENS, make_run, write_ngram
+from tests.made_runs import LAST_STEP, STEP_TOKENS, make_run, mix_ngrams, write_ngram
 
 
 def rows_of(*directories):
@@ -127,3 +127,20 @@ def test_equal_machines_are_one_environment(tmp_path):
 def test_comparing_does_not_import_matplotlib():
     code = "import sys, nanogpt.report.compare; sys.exit('matplotlib' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_loss_with_ngrams_stands_beside_that_of_the_gpt_alone(tmp_path):
+    alone, mixed = make_run(tmp_path, "alone"), make_run(tmp_path, "mixed", val_loss=0.6)
+    mix_ngrams(mixed, 0.5)
+    rows = rows_of(alone, mixed)
+    assert rows.loc["mixed", "val_loss_nats_per_token"] == 0.6
+    assert rows.loc["mixed", "mixture_loss_nats_per_token"] == 0.5
+    assert rows.loc["mixed", "mixture_within_windows_loss_nats_per_token"] == 0.52
+    assert math.isnan(rows.loc["alone", "mixture_loss_nats_per_token"])
+
+
+def test_mixing_ngrams_is_a_setting_that_differs(tmp_path):
+    alone, mixed = make_run(tmp_path, "alone"), make_run(tmp_path, "mixed")
+    mix_ngrams(mixed, 0.5)
+    differ, _ = settings_that_differ(read_runs([alone, mixed]))
+    assert differ == ["ngram.max_order", "ngram.weight", "ngram.caution"]

@@ -2,7 +2,7 @@
 
 from nanogpt.report.page import write_report
 from nanogpt.report.runs import read_runs
-from tests.made_runs import make_run
+from tests.made_runs import make_run, mix_ngrams
 
 
 def write(directories, destination):
@@ -43,3 +43,15 @@ def test_the_best_run_is_one_that_did_not_diverge(tmp_path):
     runs = [make_run(tmp_path, "good", val_loss=0.7), make_run(tmp_path, "bad", diverges_at=300)]
     write(runs, tmp_path / "report")
     assert "bits per byte, good" in (tmp_path / "report/report.md").read_text()
+
+
+def test_a_figure_with_ngrams_is_never_given_for_the_gpt_alone(tmp_path):
+    alone = make_run(tmp_path, "alone", sample="text of alone")
+    mixed = make_run(tmp_path, "mixed", sample="text of mixed")
+    mix_ngrams(mixed, 0.5)
+    write([alone, mixed], tmp_path / "report")
+    text = (tmp_path / "report/report.md").read_text()
+    assert "- play: 0.880 bits per byte, alone; GPT with n-grams: 0.880, mixed" in text
+    assert "| GPT with n-grams: val loss (nats/token) |" in text
+    assert "### alone\n" in text
+    assert "### mixed, with n-grams\n" in text

@@ -35,12 +35,18 @@ CONFIG = {
         "sample": {"num_samples": 2, "max_new_tokens": 40},
         "bench": {"burn_in": 1, "steps": 2},
     },
-    "runs": {"one": {"dataset": "play"}, "two": {"dataset": "play", "train": {"seed": 2}}},
+    "runs": {
+        "one": {"dataset": "play"},
+        "two": {"dataset": "play", "train": {"seed": 2}},
+        "mixed": {"dataset": "play", "ngram": {"max_order": 4}},
+    },
     "report": {"runs": ["one", "two"]},
 }
 PAGE = "results/report/index.html"
 ESSAYS = "results/datasets/essays/meta.json"
 FAR = "results/datasets/far/meta.json"
+# Of a run that mixes n-grams with the GPT of `one`, and isn't in the report.
+MIXED = ("results/mixed/eval.json", "results/mixed/samples.txt")
 
 # The text of each third essay. The 40 essays make three groups of files.
 TEXTS = [f"The {word} essay is short, and ends here.\n" * 3 for word in ("first", "next", "last")]
@@ -48,7 +54,7 @@ N_ESSAYS = 40
 
 # Jobs by rule, of the report unless another target is given.
 AFTER_TRAIN = {"train", "eval", "sample", "tensorboard", "bench_report"}
-ALL_RULES = {"prepare", "ngram", "bench", *AFTER_TRAIN}
+ALL_RULES = {"prepare", "ngram", "count_ngrams", "bench", *AFTER_TRAIN}
 # The runs share dataset and model, and so one count of n-grams and one benchmark.
 RETRAINING = {**dict.fromkeys(AFTER_TRAIN, 2), "bench_report": 1}
 REMODELLING = {**RETRAINING, "bench": 1}

@@ -38,6 +38,7 @@ RERUNS = {
     "bench_report": {"bench_report": 1},
     # These make datasets, some by one job and some by many.
     "count": RETOKENIZING,
+    "count_ngrams": {},  # no run of the report mixes them in
     "encode": RETOKENIZING,
     "plan": RETOKENIZING,
     "prepare": RETOKENIZING,
@@ -137,7 +138,7 @@ MAY_CHANGE = {
     "evaluation": {"eval", "bench"},
     "inference": {"sample", "eval", "bench"},
     "training": {"train", "bench"},
-    "ngram": {"ngram"},
+    "ngram": {"ngram", "count_ngrams", "eval", "sample"},
     "model": {"train", "eval", "sample", "bench", "bench_report"},
 }
 

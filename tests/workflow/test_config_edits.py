@@ -28,6 +28,7 @@ NEUTRAL: dict[str, Edit] = {
     "a default written out": setting("runs", "one", "train", "beta1", value=0.9),
     "a number written in another way": setting("runs", "two", "train", "seed", value="2"),
     "a mirror": setting("mirrors", value=["/somewhere"]),
+    "n-grams that aren't mixed in": setting("runs", "one", "ngram", value=False),
     "a setting of another tokenizer": setting("datasets", "play", "vocab_size", value=300),
     "a run that isn't in the report": setting("runs", "three", value={"dataset": "play"}),
     "a comment": replacement("config.yaml", "runs:", "# mine\nruns:"),
@@ -81,6 +82,10 @@ EDITS: dict[str, tuple[Edit, dict[str, int]]] = {
     ),
     "how newlines are read": (setting("corpora", "play", "newlines", value="lf"), RETOKENIZING),
     "the tokenizer": (setting("datasets", "play", "tokenizer", value="byte"), RETOKENIZING),
+    "n-grams mixed in one run": (
+        setting("runs", "one", "ngram", value=True),
+        {"count_ngrams": 1, "eval": 1, "sample": 1, "bench_report": 1},
+    ),
     "the report's runs": (setting("report", "runs", value=["one"]), {"bench_report": 1}),
 }
 

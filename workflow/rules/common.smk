@@ -26,6 +26,7 @@ from nanogpt.config.parameters import as_parameters
 from nanogpt.config.resolving import (
     BENCHED,
     bench_runs,
+    check_ngrams,
     corpus_of,
     resolve_run,
     run_parameters,
@@ -242,6 +243,19 @@ def prompt_file(wildcards):
     if set("{}") & set(file):
         raise UserError(f"{where}: {BRACES}; rename the file")
     return file
+
+
+def mixed_ngrams(wildcards):
+    """The n-grams that a run mixes with its GPT, in a list, or none."""
+    path = f"results/{wildcards.run}/model/ngrams.safetensors"
+    return [path] if find_run(wildcards.run).ngram else []
+
+
+def ngram_settings(wildcards):
+    """The settings of the n-grams that a run mixes with its GPT."""
+    run = find_run(wildcards.run)
+    one_line_errors(check_ngrams)(run)
+    return run_parameters(run, ["ngram"])
 
 
 def dataset_file(name):

@@ -39,6 +39,30 @@ rule train:
         " --code {params.code} --log {log} --threads {threads}"
 
 
+rule count_ngrams:
+    """Count the n-grams that a run mixes with its GPT. Training doesn't need them."""
+    input:
+        train=dataset_file("train.bin"),
+        val=dataset_file("val.bin"),
+        tokenizer=dataset_file("tokenizer.json"),
+        meta=dataset_file("meta.json"),
+    output:
+        ngrams="results/{run}/model/ngrams.safetensors",
+        manifest="results/{run}/count_ngrams.manifest.json",
+    log:
+        "results/{run}/count_ngrams.log",
+    benchmark:
+        "results/{run}/count_ngrams.benchmark.tsv"
+    conda:
+        "../../envs/nanogpt.yaml"
+    threads: 1
+    params:
+        settings=ngram_settings,
+        code=lambda wildcards: stage_code("count_ngrams"),
+    script:
+        "../scripts/count_ngrams.py"
+
+
 rule eval:
     """Evaluate a model on the whole validation split, and on as much of the training split."""
     input:
@@ -49,6 +73,7 @@ rule eval:
         weights="results/{run}/model/model.safetensors",
         config="results/{run}/model/config.json",
         model_tokenizer="results/{run}/model/tokenizer.json",
+        ngrams=mixed_ngrams,
     output:
         eval=shown("results/{run}/eval.json", "eval", "evaluation", "{run}"),
         manifest="results/{run}/eval.manifest.json",
@@ -73,6 +98,7 @@ rule sample:
         config="results/{run}/model/config.json",
         tokenizer="results/{run}/model/tokenizer.json",
         prompt=prompt_file,
+        ngrams=mixed_ngrams,
     output:
         samples=shown("results/{run}/samples.txt", "samples", "samples", "{run}"),
         manifest="results/{run}/sample.manifest.json",

@@ -14,6 +14,7 @@ def make(job: Job) -> Made:
         Path(snakemake.input.weights).parent,
         job.settings("eval", EvalSettings),
         Path(snakemake.output.eval),
+        next(map(Path, snakemake.input.ngrams), None),
     )
     return Made(summary(result))
 

@@ -1,18 +1,22 @@
-"""Rule sample: a model in, samples.txt out."""
+"""Rule sample: a model in, and n-grams if the run mixes them in, samples.txt out."""
 
 from pathlib import Path
 
 from nanogpt.artifacts.stages import Job, Made, run_stage
 from nanogpt.config.schema import SampleSettings
 from nanogpt.inference.sampling import sample
+from nanogpt.ngram.mixing import find_ngrams
+
+model = Path(snakemake.input.weights).parent
 
 
 def make(job: Job) -> Made:
     summary = sample(
         job.text("name"),
-        Path(snakemake.input.weights).parent,
+        model,
         job.settings("sample", SampleSettings),
         Path(snakemake.output.samples),
+        find_ngrams(model) if snakemake.input.ngrams else None,
     )
     return Made(summary)
 

@@ -113,6 +113,21 @@ class NanogptEstimate(Record):
     batch_size: int
 
 
+class MixtureEvaluation(Record):
+    """The GPT mixed with n-grams; weight and caution decide their share.
+
+    n_counted_tokens: of the training split. across_windows: an n-gram may begin before the window
+    that the GPT sees. within_windows: neither sees what comes before the window.
+    """
+
+    max_order: int
+    weight: float
+    caution: float
+    n_counted_tokens: int
+    across_windows: SplitEvaluation
+    within_windows: SplitEvaluation
+
+
 class SourceEvaluation(Record):
     """The entropy of a built-in corpus's source, and how far the model is above it."""
 
@@ -122,7 +137,10 @@ class SourceEvaluation(Record):
 
 
 class Evaluation(Record):
-    """eval.json of a run. copying is None where nothing can be drawn from the model.
+    """eval.json of a run. All numbers are the GPT's alone, but for those of `mixture`.
+
+    mixture: the validation split by GPT and n-grams, in runs that mix them. copying is None where
+    nothing can be drawn from the model.
 
     The first evaluations had no by_position, by_kind, calibration and copying, and their splits no
     characters and no interval.
@@ -139,3 +157,4 @@ class Evaluation(Record):
     nanogpt_estimate: NanogptEstimate
     model: ModelSummary
     source: SourceEvaluation | None = None
+    mixture: MixtureEvaluation | None = None

@@ -1,0 +1,96 @@
+"""A GPT and n-grams together.
+
+    p(w | h) = (1 - m(h)) p_gpt(w | h) + m(h) p_ngrams(w | h)    m(h) = weight (1 - g(h))^caution
+
+g(h): the share that the longest context that was seen holds back for tokens that didn't follow it
+(probabilities.py). Where the counts are sure of what follows, they get the whole weight.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nanogpt.artifacts.records.ngram_counts import NgramHeader
+from nanogpt.data.saved_tokenizers import load_tokenizer
+from nanogpt.data.tokenizers import Tokenizer
+from nanogpt.errors import UserError
+from nanogpt.ngram.counts import FILE_NAME, load_table, vocabulary_digest
+from nanogpt.ngram.trie import NgramTrie, Predictions, build_trie
+
+
+@dataclass(frozen=True)
+class Ngrams:
+    """The n-grams beside a model, which are mixed with it. path: of their file."""
+
+    trie: NgramTrie
+    header: NgramHeader
+    path: Path
+
+    def summary(self) -> str:
+        """How they are mixed, in one line."""
+        header = self.header
+        return (
+            f"mixed with n-grams: max_order {header.max_order}, weight {header.weight:g}, "
+            f"caution {header.caution:g}"
+        )
+
+    def follow(self, prompt: Tensor) -> "MixedSequences":
+        """Mix the predictions after a prompt (B, T), and after what is read from there on."""
+        return MixedSequences(self, prompt)
+
+    def weights(self, predictions: Predictions) -> NDArray[np.floating]:
+        """The n-grams' share in each prediction of a mixture, (n,)."""
+        weights: NDArray[np.floating] = (1 - predictions.held_back) ** self.header.caution
+        return self.header.weight * weights
+
+
+def load_ngrams(path: Path, tokenizer: Tokenizer) -> Ngrams:
+    """Read the n-grams that are mixed with a model. tokenizer: the model's.
+
+    Errors: UserError for a file that is absent or damaged, or of another vocabulary.
+    """
+    table, header = load_table(path)
+    if header.vocabulary != vocabulary_digest(tokenizer):
+        raise UserError(
+            f"{path}: counted with another vocabulary than the model beside it has; make the run's "
+            "n-grams again"
+        )
+    return Ngrams(build_trie(table), header, path)
+
+
+def find_ngrams(model_directory: Path) -> Ngrams | None:
+    """The n-grams beside a model, None if there are none.
+
+    Errors: UserError for a file that is damaged, or of another vocabulary than the model's.
+    """
+    path = model_directory / FILE_NAME
+    if not path.exists():
+        return None
+    return load_ngrams(path, load_tokenizer(model_directory / "tokenizer.json"))
+
+
+class MixedSequences:
+    """Mixes the GPT's scores of the next tokens with the n-grams', for sequences as they grow."""
+
+    def __init__(self, ngrams: Ngrams, prompt: Tensor) -> None:
+        """prompt: the tokens read so far, (B, T)."""
+        self.ngrams = ngrams
+        self.contexts = ngrams.trie.empty_contexts(len(prompt))
+        # Earlier tokens are in no n-gram that continues.
+        for tokens in prompt[:, -ngrams.header.max_order :].T:
+            self.read(tokens)
+
+    def read(self, tokens: Tensor) -> None:
+        """Go on by one token of each sequence, (B,)."""
+        self.contexts = self.ngrams.trie.read(self.contexts, tokens.cpu().numpy())
+
+    def mix(self, logits: Tensor) -> Tensor:
+        """The logarithms of the mixed probabilities, (B, V), from the GPT's logits (B, V)."""
+        predictions = self.ngrams.trie.distributions(self.contexts)
+        weights = torch.from_numpy(self.ngrams.weights(predictions)).to(logits.device)
+        p = torch.from_numpy(predictions.p).to(logits.device)
+        return torch.softmax(logits.float(), -1).lerp(p, weights[:, None]).log()

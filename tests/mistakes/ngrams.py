@@ -1,0 +1,104 @@
+"""N-grams beside a model that don't belong to it, or are damaged."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from safetensors.numpy import load_file, save_file
+
+from nanogpt.cli.main import main
+from nanogpt.config.schema import EvalSettings, NgramSettings
+from nanogpt.data.batches import load
+from nanogpt.evaluation.evaluate import evaluate
+from nanogpt.ngram.counts import FILE_NAME, count_split
+from tests.mistakes.base import TEXT, Mistake, code, workflow
+from tests.mistakes.materials import BOOK, MODEL, make_dataset, make_model, prepare_book
+
+NGRAMS_FILE = MODEL / FILE_NAME
+
+
+def make_ngrams() -> None:
+    """The n-grams of the dataset `book` beside a model of its letters."""
+    make_dataset()
+    make_model("".join(sorted(set(TEXT))))
+    count_split(BOOK, NgramSettings(max_order=3), NGRAMS_FILE)
+
+
+def damaged_ngrams(
+    title: str, shown: str, damage: Callable[[bytes], bytes], message: str
+) -> Mistake:
+    """N-grams whose bytes were changed, beside a model that is sampled from."""
+
+    def make() -> None:
+        make_ngrams()
+        NGRAMS_FILE.write_bytes(damage(NGRAMS_FILE.read_bytes()))
+        main(["sample", str(MODEL)])
+
+    return Mistake(title, shown, make, message)
+
+
+def without_count(_: bytes) -> bytes:
+    """The file with a count of zero."""
+    arrays = load_file(NGRAMS_FILE)
+    arrays["counts"][0] = 0
+    header = NGRAMS_FILE.read_bytes().partition(b'"ngrams":"')[2].partition(b'"}')[0]
+    save_file(arrays, NGRAMS_FILE, {"ngrams": header.decode().replace('\\"', '"')})
+    return NGRAMS_FILE.read_bytes()
+
+
+def sample_another_vocabulary() -> None:
+    make_ngrams()
+    make_model("abc")
+    main(["sample", str(MODEL)])
+
+
+def evaluate_another_dataset() -> None:
+    make_ngrams()
+    prepare_book({"book.txt": TEXT * 2}, {})
+    assert load(BOOK).tokenizer
+    evaluate("demo", BOOK, MODEL, EvalSettings(device="cpu"), Path("eval.json"), NGRAMS_FILE)
+
+
+NGRAMS = [
+    damaged_ngrams(
+        "n-grams cut in half",
+        "`ngrams.safetensors` cut in half",
+        lambda data: data[: len(data) // 2],
+        "results/demo/model/ngrams.safetensors: damaged (Error while deserializing header: "
+        "incomplete metadata, file not fully covered); remove it, and make it again",
+    ),
+    damaged_ngrams(
+        "weights in place of n-grams",
+        "`model.safetensors` copied over `ngrams.safetensors`",
+        lambda _: (MODEL / "model.safetensors").read_bytes(),
+        "results/demo/model/ngrams.safetensors: no n-grams of nanogpt; remove it, and make it "
+        "again",
+    ),
+    damaged_ngrams(
+        "an n-gram that never occurs",
+        "a count of 0",
+        without_count,
+        "results/demo/model/ngrams.safetensors: damaged (a token or a count that can't be); "
+        "remove it, and make it again",
+    ),
+    Mistake(
+        "n-grams of another vocabulary",
+        "`ngrams.safetensors` of another run beside a model",
+        sample_another_vocabulary,
+        "results/demo/model/ngrams.safetensors: counted with another vocabulary than the model "
+        "beside it has; make the run's n-grams again",
+    ),
+    Mistake(
+        "n-grams of another dataset",
+        "evaluated on a dataset that wasn't counted",
+        evaluate_another_dataset,
+        "results/demo/model/ngrams.safetensors: counted on another training split than that of "
+        "results/datasets/book; make the run's n-grams again",
+    ),
+    workflow(
+        "n-grams of a run that mixes none",
+        code("snakemake results/book/model/ngrams.safetensors"),
+        "results/book/model/ngrams.safetensors",
+        "runs.book: mixes no n-grams with its GPT; say `ngram: on` in it",
+        "texts/a.txt",
+    ),
+]

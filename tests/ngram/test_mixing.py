@@ -1,0 +1,56 @@
+"""A mixture is the weighted mean of the GPT's and the n-grams' probabilities."""
+
+import numpy as np
+import pytest
+import torch
+
+from nanogpt.config.schema import NgramSettings
+from nanogpt.data.batches import load
+from nanogpt.data.tokenizers import char_tokenizer
+from nanogpt.errors import UserError
+from nanogpt.ngram.counts import count_split
+from nanogpt.ngram.mixing import MixedSequences, find_ngrams, load_ngrams
+
+
+def write_ngrams(play, path, **settings):
+    count_split(play, NgramSettings(max_order=4, **settings), path)
+    return load_ngrams(path, load(play).tokenizer)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("caution", [0.0, 0.5, 2.0])
+def test_each_probability_is_the_weighted_mean(play, tmp_path, weight, caution):
+    ngrams = write_ngrams(play, tmp_path / "n.safetensors", weight=weight, caution=caution)
+    text = load(play).val[:12].astype(np.int64)
+    logits = torch.randn(1, ngrams.trie.vocab_size, generator=torch.Generator().manual_seed(1))
+    sequences = MixedSequences(ngrams, torch.from_numpy(text[None]))
+    mixed = sequences.mix(logits).exp()[0]
+    assert mixed.sum().item() == pytest.approx(1, abs=1e-5)
+    for token in (0, 5, 20):
+        one = ngrams.trie.probabilities(np.append(text, token))
+        share = weight * (1 - one.held_back[-1]) ** caution
+        gpt = torch.softmax(logits, -1)[0, token].item()
+        expected = (1 - share) * gpt + share * one.p[-1]
+        assert mixed[token].item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_sequences_that_grow_are_as_those_read_at_once(play, tmp_path):
+    ngrams = write_ngrams(play, tmp_path / "n.safetensors")
+    text = torch.from_numpy(load(play).val[:30].astype(np.int64)).view(3, 10)
+    grown = MixedSequences(ngrams, text[:, :1])
+    for step in range(1, 10):
+        grown.read(text[:, step])
+    at_once = MixedSequences(ngrams, text)
+    logits = torch.zeros(3, ngrams.trie.vocab_size)
+    assert torch.equal(grown.mix(logits), at_once.mix(logits))
+
+
+def test_ngrams_of_another_vocabulary_are_refused(play, tmp_path):
+    write_ngrams(play, tmp_path / "ngrams.safetensors")
+    char_tokenizer("abc").save(tmp_path / "tokenizer.json")
+    with pytest.raises(UserError, match="another vocabulary than the model beside it"):
+        find_ngrams(tmp_path)
+
+
+def test_a_model_without_ngrams_has_none(tmp_path):
+    assert find_ngrams(tmp_path) is None
