@@ -24,9 +24,10 @@ PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT))
 
 from nanogpt.artifacts.states import TrainingState  # noqa: E402
+from nanogpt.config.corpora import Corpus, Dataset  # noqa: E402
 from nanogpt.config.loading import read  # noqa: E402
 from nanogpt.config.resolving import resolve_run  # noqa: E402
-from nanogpt.config.schema import Corpus, Dataset, Run  # noqa: E402
+from nanogpt.config.schema import Run  # noqa: E402
 from nanogpt.data.batches import load  # noqa: E402
 from nanogpt.data.preparing import prepare  # noqa: E402
 from nanogpt.devices import resolve  # noqa: E402

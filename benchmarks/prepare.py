@@ -30,7 +30,7 @@ from nanogpt.data.byte_pairs import GPT2_MERGES_URL  # noqa: E402
 OURS = """
 import sys
 from pathlib import Path
-from nanogpt.config.schema import Corpus, Dataset
+from nanogpt.config.corpora import Corpus, Dataset
 from nanogpt.data.preparing import prepare
 text, directory, tokenizer, tokenizer_file, threads = sys.argv[1:]
 dataset = Dataset(tokenizer=tokenizer)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from nanogpt.config.schema import Corpus, Dataset, ModelSettings
+from nanogpt.config.corpora import Corpus, Dataset
+from nanogpt.config.schema import ModelSettings
 from nanogpt.data import play as playwright
 from nanogpt.data.preparing import prepare
 

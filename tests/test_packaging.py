@@ -23,7 +23,8 @@ from pathlib import Path
 
 import nanogpt
 from nanogpt.artifacts.states import TrainingState
-from nanogpt.config.schema import Corpus, Dataset, EvalSettings, ModelSettings, TrainSettings
+from nanogpt.config.corpora import Corpus, Dataset
+from nanogpt.config.schema import EvalSettings, ModelSettings, TrainSettings
 from nanogpt.data.preparing import prepare
 from nanogpt.evaluation.evaluate import evaluate
 from nanogpt.training.loop import train

@@ -28,6 +28,8 @@ NEUTRAL = {
     "nanogpt.errors": "words of messages, and of the report's title",
     "nanogpt.project": "decides where files lie; values of variables are its callers'",
     "nanogpt.config.schema": "settings arrive as parameters",
+    "nanogpt.config.corpora": "settings arrive as parameters",
+    "nanogpt.config.values": "settings arrive as parameters",
     "nanogpt.config.patterns": "checks names and values",
     "nanogpt.config.parameters": "its effect is the parameters",
     "nanogpt.config.messages": "words of messages",

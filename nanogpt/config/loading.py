@@ -9,10 +9,11 @@ from pydantic import (
     ValidationError,
 )
 
+from nanogpt.config.corpora import TOKENIZERS, Corpus, Dataset
 from nanogpt.config.messages import explain, look_up
 from nanogpt.config.patterns import NAME, NAME_RULE, RESERVED_RUN_NAMES
 from nanogpt.config.resolving import expand, resolve_run, run_names
-from nanogpt.config.schema import TOKENIZERS, Config, Corpus, Dataset, Report
+from nanogpt.config.schema import Config, Report
 from nanogpt.config.sweeps import expand_sweeps
 from nanogpt.errors import UserError
 from nanogpt.project import HERE, Project

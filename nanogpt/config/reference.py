@@ -3,13 +3,12 @@
 import json
 from typing import Any
 
+from nanogpt.config.corpora import Corpus, Dataset
 from nanogpt.config.messages import yaml_scalar
 from nanogpt.config.resolving import DERIVED, resolve_run, run_layers
 from nanogpt.config.schema import (
     BenchSettings,
     Config,
-    Corpus,
-    Dataset,
     EvalSettings,
     ModelChoice,
     NgramChoice,

@@ -5,9 +5,11 @@ from typing import Any
 
 from pydantic import JsonValue
 
+from nanogpt.config.corpora import Corpus, Dataset
 from nanogpt.config.messages import look_up
 from nanogpt.config.parameters import as_parameters
-from nanogpt.config.schema import Config, Corpus, Dataset, ModelSettings, Run, RunDefaults, Settings
+from nanogpt.config.schema import Config, ModelSettings, Run, RunDefaults
+from nanogpt.config.values import Settings
 from nanogpt.errors import UserError
 
 # Runs of a sweep that a message shows.

@@ -3,61 +3,19 @@
 Each group of settings is a frozen model that refuses unknown keys. `Config` is all of config.yaml,
 `Run` is what a run resolves to. Loading, sweeps and resolving are modules of their own."""
 
-import contextlib
-import re
-from encodings.aliases import aliases
 from typing import Annotated, Any, ClassVar, Literal
-from urllib.parse import unquote, urlsplit
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PrivateAttr,
     WithJsonSchema,
-    field_validator,
-    model_validator,
 )
 
-from nanogpt.config.messages import did_you_mean
+from nanogpt.config.corpora import Corpus, Dataset
 from nanogpt.config.parameters import new_setting
-from nanogpt.config.patterns import DEVICE, NAME, SHA256
-
-NUMBERS = {int, float, int | None}
-
-
-def _number(value: Any) -> Any:
-    if isinstance(value, bool):
-        # pydantic would read `n_layer: yes` as 1.
-        raise ValueError("a number is wanted here, not yes or no")
-    return value
-
-
-def _whole_number(value: Any) -> Any:
-    if isinstance(value, str):
-        # pydantic takes "2000" and 2e3, but not "2e3".
-        with contextlib.suppress(ValueError):
-            number = float(value)
-            return int(number) if "e" in value and number.is_integer() else value
-    return _number(value)
-
-
-class Settings(BaseModel):
-    """What all groups of settings share: frozen, no unknown keys, numbers may stand in strings.
-
-    YAML reads `1e-3` as a string, and Snakemake's `--config 'train={lr: 0.5}'` gives '0.5'.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _yes_is_no_number(cls, value: Any, info: Any) -> Any:
-        annotation = cls.model_fields[info.field_name].annotation
-        if annotation in NUMBERS - {float}:
-            return _whole_number(value)
-        return _number(value) if annotation is float else value
+from nanogpt.config.patterns import DEVICE
+from nanogpt.config.values import Seed, Settings, whole_number
 
 
 class ModelSettings(Settings):
@@ -125,9 +83,6 @@ Model = Annotated[
 
 Device = Annotated[str, Field(pattern=DEVICE)]
 
-# Below 2^63, so that seed + the number of a sample is a seed as well.
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
-
 Dtype = Literal["auto", "float32", "bfloat16"]
 
 
@@ -191,7 +146,7 @@ class TrainSettings(Settings):
     keep: Literal["best", "last"] = Field(
         "best", description="weights that are kept: of the best validation loss, or the last"
     )
-    milestones: list[Annotated[int, Field(ge=1), BeforeValidator(_whole_number)]] = Field(
+    milestones: list[Annotated[int, Field(ge=1), BeforeValidator(whole_number)]] = Field(
         [], description="steps whose weights are kept too, in results/<run>/milestones/<step>/"
     )
     seed: Seed = Field(1337, description="seed of the initial weights, batches and dropout")
@@ -283,146 +238,6 @@ Ngram = Annotated[
 
 # What giving any setting of a group says as well, in an entry or in a sweep.
 IMPLIED: dict[str, dict[str, bool]] = {"ngram": {"use": True}}
-
-
-def _one_makes_a_list(value: Any) -> Any:
-    return [] if value is None else [value] if isinstance(value, str) else value
-
-
-# `files: novel.txt` is short for `files: [novel.txt]`.
-OneOrMore = BeforeValidator(_one_makes_a_list, json_schema_input_type=str | list[str] | None)
-
-# `playwright` is what the first version called the generator.
-BUILTIN = BeforeValidator(
-    lambda value: "play" if value == "playwright" else value,
-    json_schema_input_type=Literal["play", "playwright"] | None,
-)
-
-# curl's notation for numbered URLs: part-[00-79].parquet
-URL_RANGE = re.compile(r"\[(\d+)-(\d+)\]")
-
-
-class Corpus(Settings):
-    """Raw text: exactly one of `url`, `files` or `builtin`."""
-
-    url: Annotated[list[str], OneOrMore] = Field(
-        [], description="where to download it: one, a list, or a numbered range such as `[00-79]`"
-    )
-    sha256: str | None = Field(
-        None,
-        pattern=SHA256,
-        description="digest of the download, of a single file; none: the first one's is recorded",
-    )
-    files: Annotated[list[Annotated[str, Field(min_length=1)]], OneOrMore] = Field(
-        [], description="local files, directories or patterns such as `texts/**/*.txt`, one or more"
-    )
-    builtin: Annotated[Literal["play"] | None, BUILTIN] = Field(
-        None, description="a generator of ours: play"
-    )
-    n_characters: int = Field(
-        1_000_000, ge=1, le=10**12, description="length of a built-in corpus, characters"
-    )
-    seed: Seed = Field(1337, description="seed of a built-in corpus")
-    encoding: str = Field(
-        "auto", description="a name that Python knows, or auto: UTF-8, else the likeliest"
-    )
-    errors: Literal["strict", "replace"] = Field(
-        "strict", description="what bytes that do not fit the encoding get: an error, or U+FFFD"
-    )
-    newlines: Literal["keep", "lf"] = Field(
-        "keep", description="lf: CRLF and CR become a line feed; keep: they stay"
-    )
-    text_column: str = Field(
-        "text", description="what holds the text: a field of .jsonl, a column of .parquet and .csv"
-    )
-
-    @model_validator(mode="after")
-    def _one_source(self) -> "Corpus":
-        if sum(map(bool, (self.url, self.files, self.builtin))) != 1:
-            raise ValueError("a corpus has exactly one of url, files and builtin")
-        if self.sha256 and len(self.urls) + len(self.files) > 1:
-            raise ValueError("a sha256 is of one file, and these are several; leave it out")
-        if len({_last_part(url) for url in self.urls}) < len(self.urls):
-            raise ValueError("two of its URLs end in the same name of a file; one would be lost")
-        return self
-
-    @field_validator("url")
-    @classmethod
-    def _is_of_a_file(cls, urls: list[str]) -> list[str]:
-        for url in urls:
-            if not re.fullmatch(r"https?://[^/?#\s]+/\S+", url):
-                raise ValueError(f"`{url}` is no URL of a file; http(s)://host/path is wanted")
-            if any(int(low) > int(high) for low, high in URL_RANGE.findall(url)):
-                raise ValueError(f"`{url}`: a range begins with its lowest number")
-            if not all(NAME.fullmatch(_last_part(one)) for one in expand_url(url)):
-                raise ValueError("a URL that ends in the name of a file is wanted")
-        return urls
-
-    @field_validator("encoding")
-    @classmethod
-    def _known_encoding(cls, encoding: str) -> str:
-        try:
-            if encoding != "auto":
-                "".encode(encoding)
-        except (LookupError, ValueError):
-            raise ValueError(
-                f"`{encoding}` is no encoding that Python knows"
-                f"{did_you_mean(encoding.lower(), sorted(set(aliases.values())), none='')}"
-            ) from None
-        return encoding
-
-    @property
-    def urls(self) -> list[str]:
-        """All its URLs, ranges written out."""
-        return [one for url in self.url for one in expand_url(url)]
-
-    @property
-    def downloads(self) -> dict[str, str]:
-        """Its URLs by the names that the files get in resources/corpora/<corpus>/."""
-        return {_last_part(url): url for url in self.urls}
-
-
-def expand_url(url: str) -> list[str]:
-    """A URL with numbered ranges, curl's `[00-79]`, written out; leading zeros stay."""
-    found = URL_RANGE.search(url)
-    if not found:
-        return [url]
-    low, high = found.groups()
-    numbers = [str(n).zfill(len(low)) for n in range(int(low), int(high) + 1)]
-    rest = expand_url(url[found.end() :])
-    return [url[: found.start()] + number + tail for number in numbers for tail in rest]
-
-
-def _last_part(url: str) -> str:
-    return unquote(urlsplit(url).path).rpartition("/")[2]
-
-
-TOKENIZERS = ("char", "bpe", "gpt2", "byte")
-
-
-class Dataset(Settings):
-    """A corpus, a tokenizer and a split."""
-
-    corpus: str | None = Field(None, description="name of a corpus; none: the dataset's own name")
-    tokenizer: str = Field(
-        "char",
-        description="char: one token a character; bpe: byte pairs, trained on the training split; "
-        "gpt2: GPT-2's; byte: 256 symbols; or the name of a dataset, whose tokenizer is taken",
-    )
-    vocab_size: int = Field(
-        1024, ge=257, description="tokens of `bpe`: 256 bytes, joined pairs, and the end of a text"
-    )
-    val_ratio: float = Field(0.1, gt=0, lt=1, description="share held out for validation")
-    split: Literal["auto", "position", "document"] = Field(
-        "auto",
-        description="position: the end of the text is held out; document: documents are, chosen "
-        "by a hash of each; auto: document from 100 documents on",
-    )
-    separator: str = Field(
-        "\n",
-        description="what stands after each of several documents, for `char` and `byte`; "
-        "byte pairs have a token for it",
-    )
 
 
 class RunDefaults(Settings):

@@ -17,7 +17,8 @@ from nanogpt.config.messages import (
     yaml_scalar,
 )
 from nanogpt.config.patterns import NAME
-from nanogpt.config.schema import IMPLIED, SWEEPABLE, Config, RunEntry, Settings
+from nanogpt.config.schema import IMPLIED, SWEEPABLE, Config, RunEntry
+from nanogpt.config.values import Settings
 from nanogpt.errors import UserError
 
 # Bytes of the name of a sweep's run. File systems allow 255, of which temporary names need some.

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from nanogpt.config.schema import Corpus
+from nanogpt.config.corpora import Corpus
 from nanogpt.data.encodings import OnBytesRead, decode, without_surrogates
 from nanogpt.data.opening import TABLES, kind_of, open_unpacked
 from nanogpt.errors import UserError, plural

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from nanogpt.artifacts.records.groups import GroupCounts, Plan
-from nanogpt.config.schema import Corpus, Dataset
+from nanogpt.config.corpora import Corpus, Dataset
 from nanogpt.data.encodings import OnBytesRead
 from nanogpt.data.formats import read_documents
 from nanogpt.errors import UserError

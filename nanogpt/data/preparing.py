@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from nanogpt.artifacts.records.base import read_record, write_record
 from nanogpt.artifacts.records.datasets import DatasetMeta, FileMeta, SourceMeta, SplitMeta
 from nanogpt.artifacts.records.groups import GroupCounts, GroupTotals, Plan, SplitTotals
-from nanogpt.config.schema import Corpus, Dataset
+from nanogpt.config.corpora import Corpus, Dataset
 from nanogpt.data.byte_pairs import separated_at, train_byte_pairs
 from nanogpt.data.encodings import OnBytesRead, decide_encoding
 from nanogpt.data.formats import read_documents

@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from nanogpt.config.schema import Corpus
+from nanogpt.config.corpora import Corpus
 from nanogpt.data.opening import KINDS, kind_of
 from nanogpt.errors import UserError
 from nanogpt.project import HERE, Project

@@ -21,9 +21,10 @@ from nanogpt.artifacts import cache, manifests
 from nanogpt.artifacts.records.base import write_record
 from nanogpt.artifacts.records.manifests import Manifest
 from nanogpt.cli.main import main
+from nanogpt.config.corpora import Corpus, Dataset
 from nanogpt.config.loading import load, read
 from nanogpt.config.reference import describe_run
-from nanogpt.config.schema import Corpus, Dataset, ModelSettings
+from nanogpt.config.schema import ModelSettings
 from nanogpt.data.byte_pairs import GPT2_MERGES_URL, gpt2_tokenizer
 from nanogpt.data.preparing import prepare
 from nanogpt.data.tokenizers import ByteTokenizer, char_tokenizer

@@ -5,12 +5,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from nanogpt.config.corpora import Corpus
 from nanogpt.config.loading import find_texts, load, read, read_mapping
 from nanogpt.config.resolving import corpus_of, resolve_run, run_names
-from nanogpt.config.schema import (
-    Config,
-    Corpus,
-)
+from nanogpt.config.schema import Config
 from nanogpt.errors import UserError
 from nanogpt.project import Project
 from tests.config.examples import (

@@ -5,11 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from nanogpt.config.corpora import Corpus, Dataset
 from nanogpt.config.parameters import as_parameters, complete, neutral_values, new_setting
 from nanogpt.config.schema import (
     BenchSettings,
-    Corpus,
-    Dataset,
     EvalSettings,
     ModelSettings,
     NgramSettings,

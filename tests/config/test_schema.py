@@ -3,10 +3,8 @@
 import pytest
 from pydantic import ValidationError
 
+from nanogpt.config.corpora import Corpus
 from nanogpt.config.resolving import resolve_run
-from nanogpt.config.schema import (
-    Corpus,
-)
 from tests.config.examples import (
     assert_one_line,
     load_yaml,

@@ -13,9 +13,7 @@ from hypothesis import strategies as st
 from nanogpt.config.loading import load
 from nanogpt.config.patterns import NAME
 from nanogpt.config.resolving import expand, resolve_run, run_names
-from nanogpt.config.schema import (
-    ModelSettings,
-)
+from nanogpt.config.schema import ModelSettings
 from nanogpt.errors import UserError
 from tests.config.examples import (
     SWEEPING,

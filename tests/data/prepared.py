@@ -9,7 +9,7 @@ import pytest
 
 from nanogpt.artifacts.records.base import read_record, write_record
 from nanogpt.artifacts.records.groups import GroupCounts, Plan
-from nanogpt.config.schema import Corpus, Dataset
+from nanogpt.config.corpora import Corpus, Dataset
 from nanogpt.data.batches import load
 from nanogpt.data.pieces import Group
 from nanogpt.data.preparing import count, encode, plan_dataset, prepare

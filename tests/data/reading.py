@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from nanogpt.config.schema import Corpus
+from nanogpt.config.corpora import Corpus
 from nanogpt.data import encodings, opening
 from nanogpt.data.encodings import decide_encoding
 from nanogpt.data.formats import read_documents

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nanogpt.artifacts.records.base import write_record
-from nanogpt.config.schema import Corpus, Dataset, EvalSettings, ModelSettings
+from nanogpt.config.corpora import Corpus, Dataset
+from nanogpt.config.schema import EvalSettings, ModelSettings
 from nanogpt.data.batches import batch, check_block_size, load, windows
 from nanogpt.data.preparing import prepare
 from nanogpt.data.tokenizers import ByteTokenizer

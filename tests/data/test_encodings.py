@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from nanogpt.config.schema import Corpus
+from nanogpt.config.corpora import Corpus
 from nanogpt.data import encodings
 from nanogpt.data.encodings import decide_encoding
 from nanogpt.data.formats import read_documents

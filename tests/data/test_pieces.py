@@ -323,7 +323,7 @@ def test_byte_pairs_are_the_same_with_any_number_of_threads(tmp_path):
     script = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from nanogpt.config.schema import Corpus, Dataset\n"
+        "from nanogpt.config.corpora import Corpus, Dataset\n"
         "from nanogpt.data.preparing import prepare\n"
         "path, directory, threads = sys.argv[1:]\n"
         "dataset = Dataset(tokenizer='bpe', vocab_size=500)\n"

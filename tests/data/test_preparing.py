@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import yaml
 
+from nanogpt.config.corpora import Corpus, Dataset
 from nanogpt.config.loading import load as load_config
-from nanogpt.config.schema import Corpus, Dataset
 from nanogpt.data import encodings, pieces, play, streams
 from nanogpt.data.batches import load
 from nanogpt.data.byte_pairs import train_byte_pairs

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nanogpt.config.schema import Corpus
+from nanogpt.config.corpora import Corpus
 from nanogpt.data.sources import find_files
 from nanogpt.errors import UserError
 from nanogpt.project import Project

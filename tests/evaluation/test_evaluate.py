@@ -9,6 +9,7 @@ import torch
 
 from nanogpt.artifacts.records.base import read_record
 from nanogpt.artifacts.records.evaluations import Evaluation
+from nanogpt.config.parameters import as_parameters
 from nanogpt.config.schema import ModelSettings, NgramSettings
 from nanogpt.data import play as playwright
 from nanogpt.data.batches import load
@@ -176,7 +177,7 @@ def test_eval_json_says_what_was_evaluated(evaluated):
     assert result.model.content() == {
         "n_parameters": model.n_parameters(),
         "vocab_size": model.vocab_size,
-        **model.settings.model_dump(),
+        **as_parameters(model.settings),
     }
     assert result.nanogpt_estimate.eval_iters == 3
     assert result.nanogpt_estimate.batch_size == 4

@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import pytest
 
-from nanogpt.config.schema import Corpus, Dataset
+from nanogpt.config.corpora import Corpus, Dataset
 from nanogpt.data.preparing import prepare
 from nanogpt.errors import UserError
 from nanogpt.interchange.nanogpt_data import export_dataset

@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 
 from nanogpt.artifacts.states import TrainingState
-from nanogpt.config.schema import Corpus, Dataset, ModelSettings, TrainSettings
+from nanogpt.config.corpora import Corpus, Dataset
+from nanogpt.config.schema import ModelSettings, TrainSettings
 from nanogpt.data.preparing import prepare
 from nanogpt.data.sources import find_files
 from nanogpt.data.tokenizers import char_tokenizer

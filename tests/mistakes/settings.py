@@ -48,7 +48,8 @@ SETTINGS = [
         "a preset in a preset",
         "models: {small: {preset: tiny}}",
         "models.small.preset: unknown setting; there is `n_layer`, `n_head`, "
-        "`n_embd`, `block_size`, `dropout`, `bias`, `position`, `activation`",
+        "`n_embd`, `block_size`, `dropout`, `bias`, `position`, `activation`, `norm`, "
+        "`embedding_norm`, `qk_norm`, `tie_word_embeddings`, `final_logit_softcapping`, `init`",
     ),
     setting(
         "several mistakes at once",
@@ -207,9 +208,15 @@ SETTINGS = [
         "train.device: should be auto, cpu, mps, cuda or cuda:N (found 'gpu')",
     ),
     setting(
+        "a decay that begins before the warm-up ends",
+        "runs: {first: {train: {lr_schedule: wsd, warmdown_ratio: 1, warmup_iters: 5}}}",
+        "runs.first.train: warmup_iters 5 ends after step 0, where warmdown_ratio 1 begins the "
+        "decay; lower one of them",
+    ),
+    setting(
         "an unknown activation",
         "models: {tiny: {activation: relu}}",
-        "models.tiny.activation: should be 'gelu' or 'gelu_tanh' (found 'relu')",
+        "models.tiny.activation: should be 'gelu', 'gelu_tanh' or 'relu2' (found 'relu')",
     ),
     setting(
         "an unknown choice of weights",

@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow
 from pyarrow import parquet
 
-from nanogpt.config.schema import Corpus, Dataset
+from nanogpt.config.corpora import Corpus, Dataset
 from nanogpt.data.pieces import Group
 from nanogpt.data.preparing import count, encode, plan_dataset
 from tests.mistakes.base import TEXT, Mistake, code, workflow, write_files

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from nanogpt.config.schema import Corpus, Dataset
+from nanogpt.config.corpora import Corpus, Dataset
 from nanogpt.data.preparing import prepare
 from nanogpt.data.tokenizers import CharTokenizer
 from tests.mistakes.base import TEXT, Mistake, write_files

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nanogpt.config.schema import Corpus, Dataset
+from nanogpt.config.corpora import Corpus, Dataset
 from nanogpt.data.batches import load
 from nanogpt.data.preparing import prepare
 from nanogpt.files.atomic import read_json

@@ -31,7 +31,7 @@ from nanogpt.config.resolving import (
     resolve_run,
     run_parameters,
 )
-from nanogpt.config.schema import TOKENIZERS
+from nanogpt.config.corpora import TOKENIZERS
 from nanogpt.errors import UserError
 from nanogpt.project import let_threads_sleep
 from nanogpt.artifacts.code_digest import code_digest

@@ -1,7 +1,7 @@
 """Rule write_builtin: a length and a seed in, a play out."""
 
 from nanogpt.artifacts.stages import Job, Made, run_stage
-from nanogpt.config.schema import Corpus
+from nanogpt.config.corpora import Corpus
 from nanogpt.data import play
 from nanogpt.files.atomic import write_text
 

@@ -1,0 +1,53 @@
+"""What all groups of settings share: how a value is read, and values that several groups have."""
+
+import contextlib
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+
+NUMBERS = {int, float, int | None}
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, bool):
+        # pydantic would read `n_layer: yes` as 1.
+        raise ValueError("a number is wanted here, not yes or no")
+    return value
+
+
+def whole_number(value: Any) -> Any:
+    if isinstance(value, str):
+        # pydantic takes "2000" and 2e3, but not "2e3".
+        with contextlib.suppress(ValueError):
+            number = float(value)
+            return int(number) if "e" in value and number.is_integer() else value
+    return _number(value)
+
+
+class Settings(BaseModel):
+    """What all groups of settings share: frozen, no unknown keys, numbers may stand in strings.
+
+    YAML reads `1e-3` as a string, and Snakemake's `--config 'train={lr: 0.5}'` gives '0.5'.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _yes_is_no_number(cls, value: Any, info: Any) -> Any:
+        annotation = cls.model_fields[info.field_name].annotation
+        if annotation in NUMBERS - {float}:
+            return whole_number(value)
+        return _number(value) if annotation is float else value
+
+
+# Below 2^63, so that seed + the number of a sample is a seed as well.
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+def _one_makes_a_list(value: Any) -> Any:
+    return [] if value is None else [value] if isinstance(value, str) else value
+
+
+# `files: novel.txt` is short for `files: [novel.txt]`.
+OneOrMore = BeforeValidator(_one_makes_a_list, json_schema_input_type=str | list[str] | None)
