@@ -209,8 +209,8 @@ SETTINGS = [
     ),
     setting(
         "a decay that begins before the warm-up ends",
-        "runs: {first: {train: {lr_schedule: wsd, warmdown_ratio: 1, warmup_iters: 5}}}",
-        "runs.first.train: warmup_iters 5 ends after step 0, where warmdown_ratio 1 begins the "
+        "runs: {first: {dataset: letters, train: {lr_schedule: wsd, warmdown_ratio: 1}}}",
+        "runs.first.train: warmup_iters 100 ends after step 0, where warmdown_ratio 1 begins the "
         "decay; lower one of them",
     ),
     setting(
