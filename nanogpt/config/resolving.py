@@ -138,12 +138,6 @@ def resolve_run(config: Config, name: str) -> Run:
             f"runs.{name}.train: warmup_iters {train.warmup_iters} leaves no step for the decay, "
             f"which ends at {train.lr_decay_iters}; lower it"
         )
-    stable = (1 - train.warmdown_ratio) * (train.lr_decay_iters or 0)
-    if train.decay_lr and train.lr_schedule == "wsd" and train.warmup_iters > stable:
-        raise UserError(
-            f"runs.{name}.train: warmup_iters {train.warmup_iters} ends after step {stable:g}, "
-            f"where warmdown_ratio {train.warmdown_ratio:g} begins the decay; lower one of them"
-        )
     return run
 
 

@@ -125,7 +125,11 @@ class TrainSettings(Settings):
         description="after the warm-up; cosine: nanoGPT's decay; wsd: stable, then a linear decay",
     )
     warmdown_ratio: float = new_setting(
-        0.7, neutral=0.7, gt=0, le=1, description="share of the steps in which wsd decays"
+        0.7,
+        neutral=0.7,
+        gt=0,
+        le=1,
+        description="share of the steps in which wsd decays; at most those after the warm-up",
     )
     warmup_iters: int = Field(100, ge=0, description="steps of linear warm-up")
     lr_decay_iters: int | None = Field(

@@ -20,7 +20,8 @@ def learning_rate_at(step: int, settings: TrainSettings) -> float:
     if step > decay_iters:
         return settings.min_lr
     if settings.lr_schedule == "wsd":
-        left = (decay_iters - step) / (settings.warmdown_ratio * decay_iters)  # of the decay
+        decay = min(settings.warmdown_ratio * decay_iters, decay_iters - settings.warmup_iters)
+        left = (decay_iters - step) / decay
         return settings.min_lr + min(1.0, left) * (settings.learning_rate - settings.min_lr)
     progress = (step - settings.warmup_iters) / (decay_iters - settings.warmup_iters)
     cosine = 0.5 * (1 + math.cos(math.pi * progress))  # 1 at the end of the warm-up, 0 at the end

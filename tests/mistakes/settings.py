@@ -208,12 +208,6 @@ SETTINGS = [
         "train.device: should be auto, cpu, mps, cuda or cuda:N (found 'gpu')",
     ),
     setting(
-        "a decay that begins before the warm-up ends",
-        "runs: {first: {dataset: letters, train: {lr_schedule: wsd, warmdown_ratio: 1}}}",
-        "runs.first.train: warmup_iters 100 ends after step 0, where warmdown_ratio 1 begins the "
-        "decay; lower one of them",
-    ),
-    setting(
         "an unknown activation",
         "models: {tiny: {activation: relu}}",
         "models.tiny.activation: should be 'gelu', 'gelu_tanh' or 'relu2' (found 'relu')",

@@ -68,6 +68,12 @@ def test_wsd_is_stable_and_then_falls_in_a_line(step, expected):
     assert learning_rate_at(step, WSD) == pytest.approx(expected, rel=1e-12)
 
 
+def test_a_long_warmdown_begins_where_the_warm_up_ends():
+    settings = WSD.model_copy(update={"warmdown_ratio": 1.0})
+    assert learning_rate_at(100, settings) == pytest.approx(6e-4)
+    assert learning_rate_at(600, settings) == pytest.approx(3e-4)
+
+
 # --- Groups of parameters -------------------------------------------------------------------
 
 
