@@ -17,8 +17,6 @@ if " " in sys.executable:
         f"error: the path of Python, {sys.executable}, has a space, which Snakemake's scripts "
         "cannot start; move the checkout, or make the environment elsewhere"
     )
-if not PROJECT.samefile(Path.cwd()):
-    sys.exit(f"error: this project works in its own directory; cd {PROJECT} first")
 sys.path.insert(0, str(PROJECT))
 
 from nanogpt.config.loading import find_texts, load, read_mapping
