@@ -215,7 +215,7 @@ def test_the_shipped_config_is_what_the_schema_describes():
     check = jsonschema.Draft202012Validator(schema)
     # Editors read YAML 1.2, where 1e-3 is a number.
     for run in [shipped["defaults"], *shipped["runs"].values()]:
-        for setting in ("learning_rate", "min_lr"):
+        for setting in ("learning_rate", "min_lr", "unembedding_lr"):
             if setting in run.get("train", {}):
                 run["train"][setting] = float(run["train"][setting])
     assert [error.message for error in check.iter_errors(shipped)] == []
