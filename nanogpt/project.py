@@ -11,6 +11,9 @@ from pathlib import Path
 
 from nanogpt.errors import UserError
 
+# Looks at whether to go on, before a thread sleeps: libgomp's own number is 300,000.
+SPIN_COUNT = "1000"
+
 
 @dataclass(frozen=True)
 class Project:
@@ -105,12 +108,15 @@ def set_tokenizer_threads(threads: int) -> None:
 
 
 def let_threads_sleep() -> None:
-    """Let torch's threads sleep while they wait for each other, unless the user chose otherwise.
+    """Let torch's threads sleep soon while they wait for each other, if the user didn't choose.
 
-    Otherwise they wait in a loop, and a busy process beside them slows a training down tenfold
-    (docs/BENCHMARKS.md). Counts only before torch is imported, here and in child processes.
+    By default they wait in a loop for long, which slows a training down further beside a busy
+    process. Without any loop, each of many short waits costs a wake-up (docs/BENCHMARKS.md). It
+    works only before torch is imported, here and in child processes, and with GNU's OpenMP, which
+    torch has on Linux.
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
 
 
 def set_cublas_workspace(workspace: str) -> None:

@@ -35,6 +35,7 @@ RAW = {
     "artifacts/records/models.py ModelConfig.upgrade": "the same, of config.json",
     "config/loading.py read_mapping": "parses config.yaml",
     "config/loading.py load": "checks what read_mapping or Snakemake parsed",
+    "config/loading.py load_dataset": "the same",
     "config/reference.py json_schema": "a JSON schema, as pydantic makes it",
     "interchange/hugging_face.py settings_from_hugging_face": "checks transformers' config.json",
 }

@@ -119,6 +119,20 @@ def test_variables_that_libraries_read_are_set(monkeypatch):
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
 
 
+def test_threads_sleep_soon_unless_the_user_chose_otherwise(monkeypatch):
+    monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+    monkeypatch.setenv("GOMP_SPINCOUNT", "before")  # so that it's restored afterwards
+    monkeypatch.delenv("GOMP_SPINCOUNT")
+    project_module.let_threads_sleep()
+    assert "GOMP_SPINCOUNT" not in os.environ
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    project_module.let_threads_sleep()
+    assert os.environ["GOMP_SPINCOUNT"] == "1000"
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+    project_module.let_threads_sleep()
+    assert os.environ["GOMP_SPINCOUNT"] == "7"
+
+
 # --- No other module has a path or a variable of its own --------------------------------------
 
 ENVIRONMENT = {"environ", "environb", "getenv", "getenvb", "putenv", "unsetenv"}

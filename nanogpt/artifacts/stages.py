@@ -10,7 +10,7 @@ import logging
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,7 +115,7 @@ def run_stage(
     stage: str,
     make: Callable[[Job], Made],
     *,
-    check: Callable[[], None] | None = None,
+    check: Callable[[Mapping[str, str]], None] | None = None,
     inputs: Sequence[str] | None = None,
     more_outputs: Sequence[str] = (),
     more_directory: Path | None = None,
@@ -126,25 +126,25 @@ def run_stage(
     """Run a stage: restore the job's outputs from the cache, or make them; write their manifest.
 
     job.params: `settings`, groups of settings as parameters, and `code`, the stage's code digest.
-    stage: its name in versions and manifests, whatever its rule is called. check: raises
-    a UserError for inputs that aren't what the settings want, before a restore too. inputs: what
-    the manifest names, if not all inputs: those that aren't temporary. more_outputs: what is made
-    beside the declared outputs, in more_directory, which is removed first. run: the run that is
-    trained. Its training has a state, which one process at a time owns: another one waits for it,
-    and then takes what that one made.
+    stage: its name in versions and manifests, whatever its rule is called. check: gets the sha256
+    of each input by its path, before a restore too, and raises a UserError for one that isn't what
+    the settings want. inputs: what the manifest names, if not all inputs: those that aren't
+    temporary. more_outputs: what is made beside the declared outputs, in more_directory, which is
+    removed first. run: the run that is trained. Its training has a state, which one process at a
+    time owns: another one waits for it, and then takes what that one made.
 
     Errors are treated as `logged` treats them.
     """
     start = time.monotonic()
     with logged(job, stage, project):
-        if check:
-            check()
         parameters = _resolve(job.params.settings, job.threads)
         manifest_path = next(path for path in job.output if path.endswith(manifests.SUFFIX))
         outputs = [*(path for path in job.output if path != manifest_path), *more_outputs]
         request = _request(
             project, stage, parameters, job.input if inputs is None else inputs, job.params.code
         )
+        if check:
+            check(request.inputs)
         logger.info("stage %s, version %s", stage, request.version)
         with _alone(project, manifest_path, request, run, job.params.settings) as training:
             if run and _is_made(project, manifest_path, request.version):

@@ -36,7 +36,7 @@ class Corpus(Settings):
         [], description="local files, directories or patterns such as `texts/**/*.txt`, one or more"
     )
     builtin: Annotated[Literal["play"] | None, BUILTIN] = Field(
-        None, description="a generator of ours: play"
+        None, description="a built-in generator: play"
     )
     n_characters: int = Field(
         1_000_000, ge=1, le=10**12, description="length of a built-in corpus, characters"

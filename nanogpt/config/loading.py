@@ -12,7 +12,7 @@ from pydantic import (
 from nanogpt.config.corpora import TOKENIZERS, Corpus, Dataset
 from nanogpt.config.messages import explain, look_up
 from nanogpt.config.patterns import NAME, NAME_RULE, RESERVED_RUN_NAMES
-from nanogpt.config.resolving import expand, resolve_run, run_names
+from nanogpt.config.resolving import expand, find_dataset, resolve_run, run_names
 from nanogpt.config.schema import Config, Report
 from nanogpt.config.sweeps import expand_sweeps
 from nanogpt.errors import UserError
@@ -129,6 +129,11 @@ def load(mapping: Mapping[str, Any], texts: Iterable[str] = ()) -> Config:
     for name in run_names(config):
         resolve_run(config, name)
     return config.model_copy(update={"report": Report(runs=_report_runs(config))})
+
+
+def load_dataset(mapping: Mapping[str, Any], name: str) -> tuple[Corpus, Dataset]:
+    """What a dataset is made of and how, by parsed YAML and the texts that are there."""
+    return find_dataset(load(mapping, find_texts()), name)
 
 
 def _check_names(config: Config) -> None:

@@ -42,10 +42,10 @@ class ModelSettings(Settings):
         description="layernorm: as in GPT-2; rmsnorm: root mean square, without weights",
     )
     embedding_norm: bool = new_setting(
-        False, neutral=False, description="a norm after the token embedding"
+        False, neutral=False, description="RMSNorm, without weights, after the token embedding"
     )
     qk_norm: bool = new_setting(
-        False, neutral=False, description="a norm of each query and key, without weights"
+        False, neutral=False, description="RMSNorm, without weights, of each query and key"
     )
     tie_word_embeddings: bool = new_setting(
         True, neutral=True, description="one matrix for the token embedding and the output layer"
@@ -327,7 +327,7 @@ class Config(RunDefaults):
 
 
 class Run(Settings):
-    """What a run comes to: every setting has its value. ngram: None if it mixes none in."""
+    """What a run comes to: every setting has its value. ngram: None without n-grams."""
 
     name: str
     dataset: str

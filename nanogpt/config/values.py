@@ -25,7 +25,7 @@ def whole_number(value: Any) -> Any:
 
 
 class Settings(BaseModel):
-    """What all groups of settings share: frozen, no unknown keys, numbers may stand in strings.
+    """What all groups of settings share: frozen, no unknown keys, numbers may be strings.
 
     YAML reads `1e-3` as a string, and Snakemake's `--config 'train={lr: 0.5}'` gives '0.5'.
     """

@@ -11,7 +11,7 @@ all four. Neither grouping nor the number of threads changes a byte of the resul
 
 import hashlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -51,11 +51,10 @@ BLOCK = 1 << 18  # bytes of a token file that are copied at once
 REMEDY = "prepare the dataset again"
 
 
-def check_sha256(files: Sequence[Path], corpus: Corpus) -> None:
-    """UserError if a file isn't the one whose sha256 config.yaml gives."""
-    for path in files if corpus.sha256 else ():
-        digest = sha256_file(path)
-        if digest != corpus.sha256:
+def check_sha256(digests: Mapping[str, str], corpus: Corpus) -> None:
+    """UserError if a file's sha256 isn't the one that config.yaml gives. digests: by path."""
+    for path, digest in digests.items():
+        if corpus.sha256 not in (None, digest):
             raise UserError(
                 f"{path}: its sha256 is {digest}, but config.yaml says {corpus.sha256}; correct "
                 "it, or remove a download to make it again"
@@ -67,12 +66,13 @@ def count(files: Sequence[Path], corpus: Corpus, threads: int = 1) -> GroupCount
 
     Errors: UserError for what can't be read or isn't text, and for a wrong sha256.
     """
-    check_sha256(files, corpus)
     occurs = np.zeros(0x110000, dtype=np.bool_)
     counted = []
     with OrderedPool(threads) as pool, progress_bar("count", files) as progress:
         for path in files:
             digest = pool.submit(sha256_file, path)
+            if corpus.sha256:  # waits for the digest
+                check_sha256({str(path): digest.result()}, corpus)
             counted.append(_count_file(path, digest, corpus, occurs, pool, progress.update))
     return GroupCounts(
         files=tuple(counted),

@@ -4,8 +4,8 @@
 - token embedding tied to the output layer, or an output layer of its own; soft-capped logits
 - positions: a learned vector each, or rotary embeddings (RoPE)
 - pre-norm blocks: x + attention(norm(x)), then x + MLP(norm(x)), and a norm after the last block
-  and, if wanted, after the token embedding; a norm is LayerNorm, or RMSNorm without weights
-- causal multi-head attention, with or without a norm of queries and keys; a key/value cache for
+  (LayerNorm, or RMSNorm without weights); if wanted, RMSNorm after the token embedding
+- causal multi-head attention, with or without RMSNorm of queries and keys; a key/value cache for
   sampling
 - MLP four times as wide inside, with exact or tanh-approximated GELU, or squared ReLU
 - biases in all linear layers and norms, or in none
@@ -194,11 +194,8 @@ class GPT(nn.Module):
         self.apply(self._init_weights)
         if settings.init == "zero_proj":
             self._zero_projections()
-            return
-        # GPT-2 divides those of the projections into the residual stream by sqrt(their number).
-        for name, parameter in self.named_parameters():
-            if name.endswith("c_proj.weight"):
-                nn.init.normal_(parameter, std=INIT_STD / math.sqrt(2 * settings.n_layer))
+        else:
+            self._shrink_projections()
 
     @staticmethod
     def _init_weights(module: nn.Module) -> None:
@@ -206,6 +203,12 @@ class GPT(nn.Module):
             nn.init.normal_(module.weight, std=INIT_STD)
         if isinstance(module, nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
+
+    def _shrink_projections(self) -> None:
+        """GPT-2 divides those into the residual stream by the square root of their number."""
+        for name, parameter in self.named_parameters():
+            if name.endswith("c_proj.weight"):
+                nn.init.normal_(parameter, std=INIT_STD / math.sqrt(2 * self.settings.n_layer))
 
     @torch.no_grad()
     def _zero_projections(self) -> None:

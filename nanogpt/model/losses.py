@@ -66,13 +66,9 @@ def predictions(
     tokens: Tokens,
     starts: NDArray[np.int64],
     settings: ForwardSettings,
-    block_size: int | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Targets (B, T) and logits (B, T, V) in float32 of the windows at `starts`, without dropout.
-
-    block_size: length of a window, the model's own if none is given.
-    """
-    block_size = block_size or model.settings.block_size
+    """Targets (B, T) and float32 logits (B, T, V) of the windows at `starts`, without dropout."""
+    block_size = model.settings.block_size
     was_training = model.training
     model.eval()
     for first in range(0, len(starts), settings.batch_size):

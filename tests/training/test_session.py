@@ -20,6 +20,15 @@ from nanogpt.training import session as session_module
 from nanogpt.training.saved_state import find_states
 from tests.training.trainings import BASE, DIVERGES, read_metrics, without_times
 
+MODERN = {
+    "position": "rotary",
+    "norm": "rmsnorm",
+    "embedding_norm": True,
+    "qk_norm": True,
+    "activation": "relu2",
+    "tie_word_embeddings": False,
+    "init": "zero_proj",
+}
 LONG = {"max_iters": 12, "log_interval": 3, "eval_interval": 4}
 
 
@@ -96,6 +105,20 @@ def test_metrics_grow_in_the_state_directory_and_results_come_at_the_end(trainin
     training.run(play, tiny, max_iters=6, log_interval=3)
     assert seen == [([0], False), ([0, 3], False), ([0, 3, 6], False)]
     assert steps_of(training.results / "metrics.jsonl") == [0, 3, 6]
+
+
+def test_a_training_by_the_modern_recipe_goes_on_to_the_same_bytes(
+    training, another_training, play, tiny, at
+):
+    modern = tiny.model_copy(update=MODERN)
+    settings = {**LONG, "optimizer": "muon", "lr_schedule": "wsd", "weight_decay": 0.01}
+    for step in (3, 4):
+        at(step, kill(signal.SIGTERM))
+        with pytest.raises(SystemExit):
+            training.run(play, modern, **settings)
+        assert len(find_states(training.state)) in (1, 2)
+    training.run(play, modern, **settings)
+    assert_same(training, another_training.run(play, modern, **settings))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

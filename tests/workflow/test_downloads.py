@@ -27,6 +27,12 @@ def test_writing_down_the_digest_of_a_download_runs_nothing_again(project: Path)
     edit_config(project, lambda c: c["corpora"]["shakespeare"].update(sha256=digest))
     edit_config(project, lambda c: c.update(mirrors=["/somewhere"]))
     assert planned(project, target) == {}
+    manifest = project / "resources/corpora/shakespeare/input.txt.download.manifest.json"
+    whole = manifest.read_bytes()
+    for damaged in (b"", b"[]", b'{"outputs": []}', b"\xff"):
+        manifest.write_bytes(damaged)
+        assert planned(project, target)["download"] == 1, "no record, so no digest to compare"
+    manifest.write_bytes(whole)
     edit_config(project, lambda c: c["corpora"]["shakespeare"].update(sha256="0" * 64))
     assert planned(project, target) == {"download": 1, "prepare": 1}
 

@@ -205,9 +205,13 @@ def wanted_digest(wildcards):
     )
     if wanted is None or not manifest.exists():
         return "as it is"
+    # Late: most dry runs read no records.
+    from nanogpt.artifacts.records.base import read_record
+    from nanogpt.artifacts.records.manifests import Manifest
+
     try:
-        there = json.loads(manifest.read_text())["outputs"].values()
-    except (ValueError, TypeError, KeyError, AttributeError):  # damaged
+        there = read_record(manifest, Manifest).outputs.values()
+    except UserError:  # damaged
         return wanted
     return "as it is" if wanted in there else wanted
 
@@ -236,7 +240,7 @@ def prompt_file(wildcards):
     file = start.removeprefix("FILE:")
     where = f"runs.{wildcards.run}.sample.start: {file or start}"
     # Snakemake would take samples without it for files of the user's, which need not be made.
-    if not Path(file).is_file():
+    if not os.path.isfile(file):  # Path's fails for a name that is too long
         raise UserError(
             f"{where}: no such file; put a prompt there, or give another start"
         )

@@ -4,13 +4,12 @@ from pathlib import Path
 
 from nanogpt.artifacts.records.base import write_record
 from nanogpt.artifacts.stages import logged, say
-from nanogpt.config.loading import find_texts, load
-from nanogpt.config.resolving import find_dataset
+from nanogpt.config.loading import load_dataset
 from nanogpt.data.preparing import count
 
 with logged(snakemake, "count"):
     name = snakemake.wildcards.dataset
-    corpus, _ = find_dataset(load(snakemake.config, find_texts()), name)
+    corpus, _ = load_dataset(snakemake.config, name)
     counts = count(list(map(Path, snakemake.input.corpus)), corpus, snakemake.threads)
     write_record(Path(snakemake.output.counts), counts)
     say(f"count {name}: {len(counts.files)} files, {counts.n_characters:,} characters")

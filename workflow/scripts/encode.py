@@ -5,8 +5,7 @@ from pathlib import Path
 from nanogpt.artifacts.records.base import read_record, write_record
 from nanogpt.artifacts.records.groups import GroupCounts, Plan
 from nanogpt.artifacts.stages import logged, say
-from nanogpt.config.loading import find_texts, load
-from nanogpt.config.resolving import find_dataset
+from nanogpt.config.loading import load_dataset
 from nanogpt.data.pieces import Group
 from nanogpt.data.preparing import encode
 from nanogpt.data.saved_tokenizers import load_tokenizer
@@ -15,8 +14,7 @@ with logged(snakemake, "encode"):
     name, number = snakemake.wildcards.dataset, int(snakemake.wildcards.group)
     counts = read_record(Path(snakemake.input.counts), GroupCounts)
     plan = read_record(Path(snakemake.input.plan), Plan)
-    config = load(snakemake.config, find_texts())
-    group = Group(counts, plan, number, *find_dataset(config, name))
+    group = Group(counts, plan, number, *load_dataset(snakemake.config, name))
     tokenizer = load_tokenizer(snakemake.input.tokenizer)
     totals_file = Path(snakemake.output.totals)
     totals = encode(group, tokenizer, totals_file.parent, snakemake.threads)

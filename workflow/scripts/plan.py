@@ -5,13 +5,12 @@ from pathlib import Path
 from nanogpt.artifacts.records.base import read_record, write_record
 from nanogpt.artifacts.records.groups import GroupCounts
 from nanogpt.artifacts.stages import logged, say
-from nanogpt.config.loading import find_texts, load
-from nanogpt.config.resolving import find_dataset
+from nanogpt.config.loading import load_dataset
 from nanogpt.data.preparing import plan_dataset
 
 with logged(snakemake, "plan"):
     name = snakemake.wildcards.dataset
-    corpus, dataset = find_dataset(load(snakemake.config, find_texts()), name)
+    corpus, dataset = load_dataset(snakemake.config, name)
     counts = [read_record(Path(path), GroupCounts) for path in snakemake.input.counts]
     tokenizer_file = next(iter(snakemake.input.tokenizer), None)
     plan, tokenizer = plan_dataset(counts, corpus, dataset, tokenizer_file, snakemake.threads)

@@ -3,22 +3,23 @@
 from pathlib import Path
 
 from nanogpt.artifacts.stages import Job, Made, run_stage
-from nanogpt.config.loading import find_texts, load
-from nanogpt.config.resolving import find_dataset
+from nanogpt.config.loading import load_dataset
 from nanogpt.data.preparing import check_sha256, prepare
 
-given = snakemake.input
-files = [Path(name) for name in given.corpus]
-settings = find_dataset(load(snakemake.config, find_texts()), snakemake.wildcards.dataset)
-directory, threads = Path(snakemake.output.meta).parent, snakemake.threads
-beside = {"tokenizer_file": next(iter(given.tokenizer), None), "threads": threads}
+given, name, threads = snakemake.input, snakemake.wildcards.dataset, snakemake.threads
 
 
 def make(_: Job) -> Made:
-    plan_file = next(iter(given.planned), None)
-    return Made(prepare(files, *settings, directory, plan_file=plan_file, **beside))
+    files, directory = list(map(Path, given.corpus)), Path(snakemake.output.meta).parent
+    tokenizer, plan = (next(iter(names), None) for names in (given.tokenizer, given.planned))
+    more = {"tokenizer_file": tokenizer, "plan_file": plan, "threads": threads}
+    return Made(prepare(files, *load_dataset(snakemake.config, name), directory, **more))
 
 
-# The parts of many files are there already, and joining them is no more work than a restore.
-options = {"inputs": [*given.corpus, *given.tokenizer], "cached": not given.planned}
-run_stage(snakemake, "prepare", make, check=lambda: check_sha256(files, settings[0]), **options)
+def check(digests: dict[str, str]) -> None:
+    of_corpus = {path: digests[path] for path in given.corpus}
+    check_sha256(of_corpus, load_dataset(snakemake.config, name)[0])
+
+
+inputs = [*given.corpus, *given.tokenizer]  # many files' parts are there: joined, not restored
+run_stage(snakemake, "prepare", make, check=check, inputs=inputs, cached=not given.planned)
