@@ -85,13 +85,12 @@ def test_the_nats_are_added_in_float64():
 
 
 def test_predictions_are_those_of_the_windows_that_were_named():
-    tokens = make_tokens(100, 11)
-    T = MODEL.settings.block_size
+    tokens = make_tokens(200, 11)
     (first, second) = predictions(MODEL, tokens, np.array([0, 7, 9, 11, 90]), SETTINGS)
     targets, logits = second
-    assert targets.tolist() == [tokens[91 : 91 + T].tolist()]
-    assert first[0].shape == (4, T)
-    assert first[1].shape == (4, T, 11)
+    assert targets.tolist() == [tokens[91 : 91 + BLOCK].tolist()]
+    assert first[0].shape == (4, BLOCK)
+    assert first[1].shape == (4, BLOCK, 11)
     expected = log_probabilities(MODEL, tokens[90:93])
     assert logits[0, 2].log_softmax(-1).numpy() == pytest.approx(expected, abs=1e-4)
 
