@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nanogpt.config.schema import ModelSettings
-from nanogpt.model.kernels import attend, linear, rms_norm
+from nanogpt.model.kernels import attend, linear, rms_norm, rotate, squared_relu
 from nanogpt.model.layers import FLOPS_PER_ENTRY, Embedding, LayerNorm, Linear, RMSNorm, Size
 
 # GPT-2's: https://github.com/openai/gpt-2/blob/master/src/model.py
@@ -43,13 +43,15 @@ RMS_EPSILON = 1e-6
 ROTARY_BASE = 10_000
 
 
-def rotary_angles(block_size: int, width: int) -> Tensor:
-    """The angle by which RoPE turns each pair of a head at each position: (block_size, D / 2).
+def rotary_tables(block_size: int, width: int) -> Tensor:
+    """Cosines and sines of the angles by which RoPE turns each pair of a head at each position.
 
-    width: D. Computed on the CPU, so that all devices get the same bits.
+    width: D. Shape (2, block_size, 1, 1, D / 2). Computed on the CPU, so that all devices get the
+    same bits.
     """
     frequencies = ROTARY_BASE ** (-torch.arange(0, width, 2, device="cpu") / width)  # (D / 2,)
-    return torch.outer(torch.arange(block_size, device="cpu"), frequencies)
+    angles = torch.outer(torch.arange(block_size, device="cpu"), frequencies)
+    return torch.stack([angles.cos(), angles.sin()])[:, :, None, None]
 
 
 def make_norm(settings: ModelSettings) -> LayerNorm | RMSNorm:
@@ -57,16 +59,6 @@ def make_norm(settings: ModelSettings) -> LayerNorm | RMSNorm:
     if settings.norm == "rmsnorm":
         return RMSNorm(RMS_EPSILON)
     return LayerNorm(settings.n_embd, NORM_EPSILON, bias=settings.bias)
-
-
-def rotate(x: Tensor, angles: Tensor) -> Tensor:
-    """Turn the pairs (x[i], x[i + D/2]) of queries or keys (B, H, T, D) by angles (T, D/2).
-
-    The product of a query and a key then depends on their distance, not on their positions.
-    """
-    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)  # (T, D / 2)
-    a, b = x.chunk(2, dim=-1)  # (B, H, T, D / 2)
-    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)  # (B, H, T, D)
 
 
 @dataclass
@@ -93,16 +85,19 @@ class CausalSelfAttention(nn.Module):
         self.c_attn = Linear(settings.n_embd, 3 * settings.n_embd, bias=settings.bias)
         self.c_proj = Linear(settings.n_embd, settings.n_embd, bias=settings.bias)
 
-    def forward(
-        self, x: Tensor, angles: Tensor | None, cache: KVCache | None, layer: int
-    ) -> Tensor:
+    def forward(self, x: Tensor, turns: Tensor | None, cache: KVCache | None, layer: int) -> Tensor:
         B, T, C = x.shape
         heads = self.c_attn(x).view(B, T, 3, self.n_head, C // self.n_head)  # (B, T, 3, H, D)
-        q, k, v = heads.permute(2, 0, 3, 1, 4)  # 3 x (B, H, T, D)
-        if angles is not None:
-            q, k = rotate(q, angles), rotate(k, angles)
-        if self.qk_norm:
-            q, k = rms_norm(q, RMS_EPSILON), rms_norm(k, RMS_EPSILON)
+        if turns is None and not self.qk_norm:
+            q, k, v = heads.permute(2, 0, 3, 1, 4)  # 3 x (B, H, T, D)
+        else:
+            both, values = heads.split([2, 1], dim=2)  # (B, T, 2, H, D), (B, T, 1, H, D)
+            if turns is not None:
+                both = rotate(both, *turns)
+            if self.qk_norm:
+                both = rms_norm(both, RMS_EPSILON)
+            q, k = both.permute(2, 0, 3, 1, 4)  # 2 x (B, H, T, D)
+            v = values.squeeze(2).transpose(1, 2)  # (B, H, T, D)
         if cache is not None:
             k, v = self._extend(cache, layer, k, v)  # (B, H, S, D)
         y = attend(q, k, v, self.dropout if self.training else 0.0)  # (B, H, T, D)
@@ -142,7 +137,7 @@ class MLP(nn.Module):
     def activate(self, x: Tensor) -> Tensor:
         """The activation of each number in x."""
         if self.activation == "relu2":
-            return F.relu(x).square()
+            return squared_relu(x)
         return F.gelu(x, approximate="tanh" if self.activation == "gelu_tanh" else "none")
 
     def size(self) -> Size:
@@ -160,10 +155,8 @@ class Block(nn.Module):
         self.ln_2 = make_norm(settings)
         self.mlp = MLP(settings)
 
-    def forward(
-        self, x: Tensor, angles: Tensor | None, cache: KVCache | None, layer: int
-    ) -> Tensor:
-        x = x + self.attn(self.ln_1(x), angles, cache, layer)
+    def forward(self, x: Tensor, turns: Tensor | None, cache: KVCache | None, layer: int) -> Tensor:
+        x = x + self.attn(self.ln_1(x), turns, cache, layer)
         return cast(Tensor, x + self.mlp(self.ln_2(x)))
 
     def size(self, context_length: int) -> Size:
@@ -180,13 +173,13 @@ class GPT(nn.Module):
         self.settings = settings
         self.vocab_size = vocab_size
         self.wte = Embedding(vocab_size, settings.n_embd)
-        angles = None
+        turns = None
         if settings.position == "rotary":
-            angles = rotary_angles(settings.block_size, settings.n_embd // settings.n_head)
+            turns = rotary_tables(settings.block_size, settings.n_embd // settings.n_head)
         else:
             self.wpe = Embedding(settings.block_size, settings.n_embd)
-        self.angles: Tensor | None
-        self.register_buffer("angles", angles, persistent=False)
+        self.turns: Tensor | None
+        self.register_buffer("turns", turns, persistent=False)
         self.h = nn.ModuleList(Block(settings) for _ in range(settings.n_layer))
         self.ln_f = make_norm(settings)
         if not settings.tie_word_embeddings:
@@ -240,14 +233,14 @@ class GPT(nn.Module):
         x = self.wte(idx)  # (B, T, C)
         if self.settings.embedding_norm:
             x = rms_norm(x, RMS_EPSILON)
-        if self.angles is None:
-            angles = None
+        if self.turns is None:
+            turns = None
             x = x + self.wpe.weight[start:end]  # (T, C)
         else:
-            angles = self.angles[start:end]  # (T, D / 2)
+            turns = self.turns[:, start:end]  # (2, T, 1, 1, D / 2)
         x = F.dropout(x, self.settings.dropout, self.training)
         for layer, block in enumerate(self.h):
-            x = block(x, angles, cache, layer)
+            x = block(x, turns, cache, layer)
         if cache is not None:
             cache.length = end
         return cast(Tensor, self.ln_f(x))

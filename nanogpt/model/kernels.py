@@ -76,6 +76,64 @@ class RmsNorm(torch.autograd.Function):
         return torch.addcmul(gradient, y, along, value=-1).mul_(scale), None
 
 
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn each pair (x[..., i], x[..., i + D/2]) of x (..., D) by the angle of a cos and a sin.
+
+    These have shapes that broadcast with (..., D/2).
+
+    Source: https://arxiv.org/abs/2104.09864, with pairs half a head apart.
+    """
+    cos, sin = cos.to(x.dtype), sin.to(x.dtype)
+    if torch.compiler.is_compiling():
+        return _turn(x, cos, sin)
+    return cast(Tensor, Rotate.apply(x, cos, sin))  # type: ignore[no-untyped-call]
+
+
+class Rotate(torch.autograd.Function):
+    """`rotate`; its gradient turns back."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return _turn(x, cos, sin)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        cos, sin = ctx.saved_tensors
+        return _turn(gradient, cos, -sin), None, None
+
+
+def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    a, b = x.chunk(2, dim=-1)  # (..., D / 2)
+    y = torch.cat([a * cos, b * cos], dim=-1)
+    half = a.shape[-1]
+    y[..., :half].addcmul_(b, sin, value=-1)
+    y[..., half:].addcmul_(a, sin)
+    return y
+
+
+def squared_relu(x: Tensor) -> Tensor:
+    """x^2 where x is positive, else 0. Source: https://arxiv.org/abs/2109.08668."""
+    if torch.compiler.is_compiling():
+        return F.relu(x).square()
+    return cast(Tensor, SquaredRelu.apply(x))  # type: ignore[no-untyped-call]
+
+
+class SquaredRelu(torch.autograd.Function):
+    """`squared_relu` with one pass over memory less, forward and backward."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        positive = F.relu(x)
+        ctx.save_for_backward(positive)
+        return positive.square()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (positive,) = ctx.saved_tensors
+        return torch.mul(gradient, positive).mul_(2)
+
+
 def attend(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
     """Causal scaled dot-product attention of queries (B, H, T, D) on keys and values (B, H, S, D).
 

@@ -7,7 +7,8 @@ import torch
 from torch.nn import functional as F
 
 from nanogpt.config.schema import ModelSettings
-from nanogpt.model.gpt import GPT, rotary_angles, rotate
+from nanogpt.model.gpt import GPT, rotary_tables
+from nanogpt.model.kernels import rotate
 
 VOCAB = 65
 
@@ -243,7 +244,7 @@ def test_a_modern_model_is_the_one_written_by_hand(tiny, tokens):
     settings = tiny.model_copy(update=MODERN)
     model = make_model(settings)
     weights = {name: weight.double() for name, weight in model.state_dict().items()}
-    angles = rotary_angles(16, 16)
+    turns = rotary_tables(16, 16)[..., 0, 0, :]  # (2, T, D / 2)
     mask = torch.ones(16, 16, dtype=torch.bool).triu(1)
     x = rms_normed(weights["wte.weight"][tokens])
     for layer in range(2):
@@ -255,7 +256,7 @@ def test_a_modern_model_is_the_one_written_by_hand(tiny, tokens):
             part.unflatten(-1, (2, 16)).transpose(1, 2)
             for part in (rms_normed(x) @ w["attn.c_attn"].T).chunk(3, dim=-1)
         )
-        q, k = rms_normed(rotate(q, angles)), rms_normed(rotate(k, angles))
+        q, k = rms_normed(rotate(q, *turns)), rms_normed(rotate(k, *turns))
         scores = (q @ k.mT / math.sqrt(16)).masked_fill(mask, -math.inf)
         x = x + (scores.softmax(-1) @ v).transpose(1, 2).flatten(2) @ w["attn.c_proj"].T
         x = x + (rms_normed(x) @ w["mlp.c_fc"].T).relu().square() @ w["mlp.c_proj"].T
@@ -301,7 +302,7 @@ def test_a_tied_embedding_keeps_its_small_initial_weights(tiny):
 def test_a_rotated_pair_is_a_complex_number_times_a_turn():
     """RoPE's formula, written with complex numbers: x_m -> x_m exp(i m 10000^(-2j/D))."""
     x = torch.randn(2, 3, 7, 8, generator=torch.Generator().manual_seed(0))
-    turned = rotate(x, rotary_angles(7, 8))
+    turned = rotate(x, *rotary_tables(7, 8)[..., 0, 0, :])
     pairs = torch.complex(x[..., :4].double(), x[..., 4:].double())
     places = torch.arange(7, dtype=torch.float64)[:, None]
     speeds = 10_000.0 ** (-2 * torch.arange(4, dtype=torch.float64) / 8)
@@ -312,14 +313,16 @@ def test_a_rotated_pair_is_a_complex_number_times_a_turn():
 
 def test_rotated_scores_depend_on_distance_and_not_on_place():
     q, k = torch.randn(2, 1, 1, 1, 8, generator=torch.Generator().manual_seed(0))
-    angles = rotary_angles(20, 8)
-    scores = [(rotate(q, angles[[n + 3]]) * rotate(k, angles[[n]])).sum().item() for n in range(17)]
+    turns = rotary_tables(20, 8)
+    scores = [
+        (rotate(q, *turns[:, n + 3]) * rotate(k, *turns[:, n])).sum().item() for n in range(17)
+    ]
     assert scores == pytest.approx([scores[0]] * 17, abs=1e-5)
-    farther = (rotate(q, angles[[5]]) * rotate(k, angles[[0]])).sum().item()
+    farther = (rotate(q, *turns[:, 5]) * rotate(k, *turns[:, 0])).sum().item()
     assert abs(farther - scores[0]) > 1e-3
 
 
 def test_rotary_positions_are_not_learned_and_not_stored(tiny):
     model = GPT(tiny.model_copy(update={"position": "rotary"}), VOCAB)
     assert "wpe.weight" not in model.state_dict()
-    assert not [name for name in model.state_dict() if "angles" in name]
+    assert not [name for name in model.state_dict() if "turns" in name]

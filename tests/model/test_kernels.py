@@ -6,7 +6,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from nanogpt.model.kernels import MATMUL_ATTENTION_MAX_TOKENS, attend, linear, rms_norm
+from nanogpt.model.kernels import (
+    MATMUL_ATTENTION_MAX_TOKENS,
+    attend,
+    linear,
+    rms_norm,
+    rotate,
+    squared_relu,
+)
 
 
 @pytest.mark.parametrize("S", [1, 7, 64, 128])
@@ -97,3 +104,18 @@ def test_the_norm_of_zeros_is_zero_and_has_a_gradient():
     rms_norm(x, 1e-6).sum().backward()
     assert not rms_norm(x, 1e-6).any()
     assert x.grad.isfinite().all()
+
+
+def test_turning_a_pair_and_its_gradient_are_products_with_a_complex_number():
+    x = torch.randn(2, 5, 3, 8, dtype=torch.float64, requires_grad=True)
+    cos, sin = torch.randn(2, 5, 1, 4, dtype=torch.float64)
+    a, b = x.chunk(2, -1)
+    expected = torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
+    torch.testing.assert_close(rotate(x, cos, sin), expected)
+    torch.autograd.gradcheck(lambda x: rotate(x, cos, sin), x)
+
+
+def test_a_squared_relu_and_its_gradient_are_torchs():
+    x = torch.tensor([[-2.0, 0.0, 3.0]], dtype=torch.float64, requires_grad=True)
+    assert squared_relu(x).tolist() == [[0, 0, 9]]
+    torch.autograd.gradcheck(squared_relu, (x - 0.5).detach().requires_grad_())
