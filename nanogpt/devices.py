@@ -4,7 +4,9 @@
 late: most who read settings don't compute.
 """
 
+import platform
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any, TypeVar
 
 from nanogpt.config.schema import EvalSettings, SampleSettings, TrainSettings
@@ -56,6 +58,13 @@ def resolve_dtype(dtype: str, device: str) -> str:
         capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
         native = device == "cpu" and bool(capabilities.get("avx512_bf16"))
     return "bfloat16" if native else "float32"
+
+
+def is_intel() -> bool:
+    """Whether the CPU is Intel's."""
+    cpuinfo = Path("/proc/cpuinfo")
+    text = cpuinfo.read_text() if cpuinfo.exists() else platform.processor()
+    return "GenuineIntel" in text
 
 
 def autocast(device: str, dtype: str) -> AbstractContextManager[object]:

@@ -96,6 +96,11 @@ def save_interval() -> float | None:
     return seconds
 
 
+def matmul_override() -> str | None:
+    """NANOGPT_MATMUL: what computes float32 products on a CPU, if set: torch or onednn."""
+    return os.environ.get("NANOGPT_MATMUL") or None
+
+
 def cxx_compiler() -> str:
     """CXX: the C++ compiler that torch.compile calls on a CPU."""
     return os.environ.get("CXX", "g++")

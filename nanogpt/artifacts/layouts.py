@@ -3,8 +3,11 @@
 from nanogpt.artifacts.records.manifests import Layout
 
 
-def current_layout(device: str, first_step: int) -> Layout:
-    """The layout of this process from `first_step` on. device: resolved."""
+def current_layout(device: str, first_step: int, matmul: str | None) -> Layout:
+    """The layout of this process from `first_step` on.
+
+    device: resolved. matmul: what computes float32 products on a CPU.
+    """
     import torch  # late, as in devices.py
 
     on_cuda = device.startswith("cuda")
@@ -15,4 +18,5 @@ def current_layout(device: str, first_step: int) -> Layout:
         torch=str(torch.__version__),
         cpu_capability=torch.backends.cpu.get_cpu_capability(),
         gpu=torch.cuda.get_device_name(device) if on_cuda else None,
+        matmul=matmul,
     )

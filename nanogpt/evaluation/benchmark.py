@@ -15,6 +15,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
 
 from nanogpt.artifacts.records.base import write_record
 from nanogpt.artifacts.records.benchmarks import Benchmark, Generation, Percentiles, StepSeconds
@@ -24,11 +26,11 @@ from nanogpt.data.batches import TokenFiles
 from nanogpt.evaluation.model_summary import summarize_model
 from nanogpt.inference.sampling import generate
 from nanogpt.model.gpt import GPT
-from nanogpt.model.kernels import linear
+from nanogpt.model.kernels import matmul, matmuls, use_matmul
 from nanogpt.model.sizing import flops_per_token
 from nanogpt.training.optimizers import configure_optimizer
 from nanogpt.training.schedules import learning_rate_at
-from nanogpt.training.step import Forward, compiled, optimizer_step, use_cuda_settings
+from nanogpt.training.step import Forward, compiled, optimizer_step, prepare_process
 
 # Widths of square matrices: the small ones saturate a CPU, the large ones a GPU.
 GEMM_SIZES = (1024, 2048, 3072, 4096, 8192)
@@ -37,6 +39,10 @@ GEMM_SECONDS = 0.4  # for each size; a size whose product takes longer than that
 GENERATED_BATCH = 10  # rows, beside a single one: as many samples as nanoGPT's sample.py draws
 GENERATED_TOKENS = 128  # of each row, at most
 GENERATION_SECONDS = 5.0  # for each batch, about
+
+
+# How much faster the other way to compute float32 products must be, to be mentioned.
+WORTH_A_WORD = 1.03
 
 
 def bench(
@@ -62,16 +68,16 @@ def bench(
     files = dataset.load(dataset_directory)
     block_size, vocab_size = model_settings.block_size, files.tokenizer.vocab_size
     draw = _windows_by_step(files, dataset_directory.name, block_size, settings, bench_settings)
-    use_cuda_settings(settings)
+    prepare_process(settings)
     torch.manual_seed(settings.seed)
     model = GPT(model_settings, vocab_size).to(settings.device)
     seconds, loss = _time_steps(model, draw, settings, bench_settings)
     peak_memory = _peak_memory_bytes(settings.device)  # of training: the rest can take more
+    by_matmul = _time_each_matmul(model_settings, vocab_size, draw, settings, bench_settings)
     gemm = gemm_flops_per_second(settings.device, settings.dtype)
     tokens_per_second = settings.batch_size * block_size / seconds.step.median
     flops = flops_per_token(model_settings, vocab_size)
-    # Weights that diverged would have no probabilities to draw from.
-    untrained = GPT(model_settings, vocab_size).to(sample_settings.device)
+    single, rows = _time_generations(model_settings, vocab_size, sample_settings)
     benchmark = Benchmark(
         run=run,
         dataset=dataset_directory.name,
@@ -92,8 +98,10 @@ def bench(
         mfu=tokens_per_second * flops / gemm,
         peak_memory_bytes=peak_memory,
         loss=loss,
-        generation=_time_generation(untrained, 1, sample_settings),
-        batch_generation=_time_generation(untrained, GENERATED_BATCH, sample_settings),
+        generation=single,
+        batch_generation=rows,
+        matmul=matmul() if by_matmul else None,
+        step_seconds=by_matmul,
     )
     write_record(path, benchmark)
     return benchmark
@@ -101,11 +109,18 @@ def bench(
 
 def summary(benchmark: Benchmark) -> str:
     """The speeds that matter, in one line."""
-    return (
+    text = (
         f"{benchmark.tokens_per_second:,.0f} tokens/s in training "
         f"(MFU {benchmark.mfu:.2f}), "
         f"{benchmark.generation.tokens_per_second:,.0f} tokens/s sampling one stream"
     )
+    by_matmul = benchmark.step_seconds
+    if by_matmul and benchmark.matmul:
+        fastest = min(by_matmul, key=lambda name: by_matmul[name])
+        gain = by_matmul[benchmark.matmul] / by_matmul[fastest]
+        if gain > WORTH_A_WORD:
+            text += f"; NANOGPT_MATMUL={fastest} trains {gain:.2f} times as fast here"
+    return text
 
 
 def _step_settings(train: TrainSettings, bench: BenchSettings) -> TrainSettings:
@@ -192,6 +207,38 @@ def _time_steps(
     return seconds, final_loss
 
 
+def _time_each_matmul(
+    model_settings: ModelSettings,
+    vocab_size: int,
+    draw: Callable[[int], NDArray[np.int64]],
+    settings: TrainSettings,
+    bench_settings: BenchSettings,
+) -> dict[str, float]:
+    """Median seconds of a step by each way to compute float32 products; nothing elsewhere.
+
+    They are timed in turn, a step each, so that a machine that slows down slows both.
+    """
+    if settings.device != "cpu" or settings.dtype != "float32" or settings.compile:
+        return {}
+    chosen = matmul()
+    torch.manual_seed(settings.seed)
+    model = GPT(model_settings, vocab_size)
+    optimizer = configure_optimizer(model, settings)
+    seconds: dict[str, list[float]] = {name: [] for name in matmuls()}
+    for step in range(bench_settings.burn_in + bench_settings.steps):
+        for name, times in seconds.items():
+            use_matmul(name)
+            start = _now(settings.device)
+            rate = learning_rate_at(step, settings)
+            loss, _ = optimizer_step(model, optimizer, draw(step), rate, settings, step)
+            loss.item()
+            times.append(_now(settings.device) - start)
+    use_matmul(chosen)
+    return {
+        name: float(np.median(times[bench_settings.burn_in :])) for name, times in seconds.items()
+    }
+
+
 def _percentiles(times: NDArray[np.float64]) -> Percentiles:
     p10, median, p90 = np.percentile(times, [10, 50, 90]).tolist()
     return Percentiles(p10=p10, median=median, p90=p90)
@@ -205,10 +252,16 @@ def _now(device: str) -> float:
 
 
 def gemm_flops_per_second(device: str, dtype: str) -> float:
-    """The most FLOPs a second that products of square matrices reach, computed as the model's are.
+    """The most FLOPs a second that products of square matrices reach, by the fastest way.
 
     The best of all, because other work of the machine can only slow them down.
     """
+    ways = matmuls() if device == "cpu" and dtype == "float32" else {"torch": F.linear}
+    return max(_flops_per_second(way, device, dtype) for way in ways.values())
+
+
+def _flops_per_second(way: Callable[[Tensor, Tensor], Tensor], device: str, dtype: str) -> float:
+    """The most FLOPs a second that products of square matrices reach by one function."""
     kind = torch.bfloat16 if dtype == "bfloat16" else torch.float32
     best = 0.0
     for n in GEMM_SIZES:
@@ -216,14 +269,24 @@ def gemm_flops_per_second(device: str, dtype: str) -> float:
         if best and flops / best > GEMM_SECONDS:
             break
         x, weight = torch.randn(2, n, n, device=device).to(kind)
-        linear(x, weight)  # the first call chooses a kernel
+        way(x, weight)  # the first call chooses a kernel
         began = end = _now(device)
         while end - began < GEMM_SECONDS:
             start = end
-            linear(x, weight)
+            way(x, weight)
             end = _now(device)
             best = max(best, flops / (end - start))
     return best
+
+
+def _time_generations(
+    model_settings: ModelSettings, vocab_size: int, settings: SampleSettings
+) -> tuple[Generation, Generation]:
+    """The speed of sampling one row, and GENERATED_BATCH rows."""
+    # Weights that diverged would have no probabilities to draw from.
+    untrained = GPT(model_settings, vocab_size).to(settings.device)
+    single = _time_generation(untrained, 1, settings)
+    return single, _time_generation(untrained, GENERATED_BATCH, settings)
 
 
 def _time_generation(model: GPT, batch_size: int, settings: SampleSettings) -> Generation:

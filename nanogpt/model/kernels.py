@@ -1,28 +1,72 @@
-"""Operations that torch computes slowly on some machines, by a faster way to the same result."""
+"""Operations that torch computes slowly on some machines, by a faster way to the same result.
+
+Ways differ in the last bits, so a choice between them is recorded in a training's layout.
+"""
 
 import math
+from collections.abc import Callable
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from nanogpt.devices import is_intel
+from nanogpt.errors import UserError
+from nanogpt.project import matmul_override
+
 MATMUL_ATTENTION_MAX_TOKENS = 512
 
-# An operator for torch's own compiler; where a version or build lacks it, we use F.linear.
+# An operator for torch's own compiler; some versions and builds lack it.
 ONEDNN_LINEAR = hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+_matmul: str | None = None  # none: not chosen yet
+
+
+def matmul() -> str:
+    """What computes float32 products on this CPU: `torch` as it comes (MKL, on x86), or `onednn`.
+
+    Errors: UserError for a NANOGPT_MATMUL that isn't one, or that this build of torch lacks.
+    """
+    return _matmul or use_matmul(matmul_override() or usual_matmul())
+
+
+def usual_matmul() -> str:
+    """The one that is faster on a CPU with these capabilities.
+
+    MKL uses AVX-512 on Intel's CPUs only; oneDNN uses it on all. Without it, they are even but for
+    the gradients of weights, which MKL computes faster (docs/BENCHMARKS.md).
+    """
+    avx512 = torch.backends.cpu.get_cpu_capability() == "AVX512"
+    return "onednn" if ONEDNN_LINEAR and avx512 and not is_intel() else "torch"
+
+
+def use_matmul(name: str) -> str:
+    """Compute float32 products by `name` from here on; returns it.
+
+    Errors: UserError for what is neither, or what this build of torch lacks.
+    """
+    global _matmul
+    if name not in ("torch", "onednn"):
+        raise UserError(f"NANOGPT_MATMUL: `{name}` is neither torch nor onednn")
+    if name not in matmuls():
+        raise UserError("NANOGPT_MATMUL: this build of torch has no oneDNN; use torch")
+    _matmul = name
+    return name
+
+
+def keep_matmul(name: str) -> None:
+    """Compute float32 products by `name`, as a training did before, unless overridden."""
+    if matmul_override() is None and name in matmuls():
+        use_matmul(name)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x @ weight.T + bias: (..., in), (out, in), (out,) -> (..., out).
-
-    In float32 on a CPU torch would take MKL, which has half oneDNN's speed on AMD's processors
-    (docs/BENCHMARKS.md).
-    """
+    """x @ weight.T + bias: (..., in), (out, in), (out,) -> (..., out)."""
     float32_on_cpu = (
         x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
     )
-    if not float32_on_cpu or not ONEDNN_LINEAR or torch.compiler.is_compiling():
+    if not float32_on_cpu or torch.compiler.is_compiling() or matmul() == "torch":
         return F.linear(x, weight, bias)
     return cast(Tensor, OneDnnLinear.apply(x, weight, bias))  # type: ignore[no-untyped-call]
 
@@ -33,19 +77,25 @@ class OneDnnLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return _onednn(x, weight, bias)
+        return onednn_linear(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         x, weight = ctx.saved_tensors
         rows = gradient.flatten(0, -2)  # (B * T, out)
         of_bias = rows.sum(0) if ctx.needs_input_grad[2] else None
-        of_weight = _onednn(rows.t(), x.flatten(0, -2).t(), None)
-        return _onednn(gradient, weight.t(), None), of_weight, of_bias
+        of_weight = onednn_linear(rows.t(), x.flatten(0, -2).t())
+        return onednn_linear(gradient, weight.t()), of_weight, of_bias
 
 
-def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x @ weight.T + bias by oneDNN, without a gradient."""
     return cast(Tensor, torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], ""))
+
+
+def matmuls() -> dict[str, Callable[..., Tensor]]:
+    """The ways to compute x @ weight.T on a CPU that this build of torch has."""
+    return {"torch": F.linear, **({"onednn": onednn_linear} if ONEDNN_LINEAR else {})}
 
 
 def rms_norm(x: Tensor, epsilon: float) -> Tensor:

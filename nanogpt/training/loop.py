@@ -17,10 +17,11 @@ from nanogpt.config.schema import ModelSettings, TrainSettings
 from nanogpt.data.batches import check_block_size, load
 from nanogpt.errors import ClaimedError
 from nanogpt.model.gpt import GPT
+from nanogpt.model.kernels import keep_matmul, matmul
 from nanogpt.training.optimizers import configure_optimizer
 from nanogpt.training.saved_state import Progress, load_state
 from nanogpt.training.session import Session
-from nanogpt.training.step import Forward, compiled, use_cuda_settings
+from nanogpt.training.step import Forward, compiled, prepare_process
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +72,7 @@ def _prepare(
     """A session at the first step, or where the state that was saved last is."""
     files = load(dataset_directory)
     check_block_size(files, model_settings.block_size, dataset_directory.name)
-    use_cuda_settings(settings)
+    prepare_process(settings)
     torch.manual_seed(settings.seed)
     model = GPT(model_settings, files.tokenizer.vocab_size).to(settings.device)
     logger.info(
@@ -86,6 +87,8 @@ def _prepare(
     optimizer = configure_optimizer(model, settings)
     progress = load_state(state.directory, state.version, model, optimizer)
     progress = progress or Progress(state.version)
+    if progress.layouts and progress.layouts[-1].matmul:
+        keep_matmul(progress.layouts[-1].matmul)
     if progress.step:
         logger.info("%s: going on from step %d", run, progress.step)
     _note_layout(progress, settings)
@@ -119,7 +122,9 @@ def _make_steps(session: Session, signals: Signals) -> None:
 
 def _note_layout(progress: Progress, settings: TrainSettings) -> None:
     """Note where the training is computed from here on; warn if it was elsewhere before."""
-    here = current_layout(settings.device, progress.step)
+    here = current_layout(
+        settings.device, progress.step, matmul() if settings.device == "cpu" else None
+    )
     if progress.layouts:
         before = progress.layouts[-1]
         changes = [

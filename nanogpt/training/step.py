@@ -15,6 +15,7 @@ from nanogpt.devices import autocast
 from nanogpt.errors import UserError
 from nanogpt.model.gpt import GPT
 from nanogpt.project import cxx_compiler, set_cublas_workspace
+from nanogpt.training.memory import keep_freed_memory
 from nanogpt.training.schedules import set_learning_rates
 
 # Called with tokens (B, T), gives logits (B, T, V): the model, or what torch.compile made of it.
@@ -72,8 +73,9 @@ def compiled(model: GPT) -> Forward:
     return torch.compile(model)
 
 
-def use_cuda_settings(settings: TrainSettings) -> None:
-    """Make this process compute with TF32, or deterministically, as the settings say."""
+def prepare_process(settings: TrainSettings) -> None:
+    """Make this process keep freed memory, and use TF32 or deterministic kernels, as set."""
+    keep_freed_memory()
     torch.backends.cuda.matmul.allow_tf32 = not settings.deterministic
     torch.use_deterministic_algorithms(settings.deterministic)
     if settings.deterministic:

@@ -12,6 +12,7 @@ from nanogpt.errors import UserError
 from nanogpt.evaluation import benchmark as bench_module
 from nanogpt.evaluation.benchmark import bench, gemm_flops_per_second, summary
 from nanogpt.files.atomic import read_json, sha256_file
+from nanogpt.model.kernels import matmul, matmuls
 from nanogpt.model.sizing import flops_per_token
 from nanogpt.training.loop import train
 
@@ -175,7 +176,8 @@ def test_sizes_that_take_too_long_are_not_multiplied(dtype, monkeypatch):
         sizes.append(len(x))
         return x @ weight.T
 
-    monkeypatch.setattr(bench_module, "linear", linear)
+    monkeypatch.setattr(bench_module, "matmuls", lambda: {"torch": linear})
+    monkeypatch.setattr(bench_module.F, "linear", linear)
     monkeypatch.setattr(bench_module, "GEMM_SIZES", (64, 128, 2**40))
     assert gemm_flops_per_second("cpu", dtype) > 0
     assert set(sizes) == {64, 128}
@@ -183,12 +185,29 @@ def test_sizes_that_take_too_long_are_not_multiplied(dtype, monkeypatch):
 
 def test_the_summary_is_one_line(run_bench):
     result = run_bench()
-    figures = {"tokens_per_second": 38_000.4, "mfu": 0.314}
+    figures = {"tokens_per_second": 38_000.4, "mfu": 0.314, "step_seconds": {}}
     stream = result.generation.model_copy(update={"tokens_per_second": 950.2})
     result = result.model_copy(update={**figures, "generation": stream})
     assert summary(result) == (
         "38,000 tokens/s in training (MFU 0.31), 950 tokens/s sampling one stream"
     )
+
+
+def test_a_step_is_timed_by_each_way_to_multiply(run_bench):
+    result = run_bench()
+    assert result.matmul == matmul()
+    assert set(result.step_seconds) == set(matmuls())
+    assert all(seconds > 0 for seconds in result.step_seconds.values())
+    assert run_bench(dtype="bfloat16").step_seconds == {}
+
+
+@pytest.mark.skipif("onednn" not in matmuls(), reason="this build of torch has no oneDNN")
+def test_the_summary_says_when_the_other_way_to_multiply_is_faster(run_bench):
+    result = run_bench().model_copy(update={"matmul": "onednn"})
+    slower = result.model_copy(update={"step_seconds": {"torch": 2.0, "onednn": 1.0}})
+    assert "NANOGPT_MATMUL" not in summary(slower)
+    faster = result.model_copy(update={"step_seconds": {"torch": 1.0, "onednn": 2.0}})
+    assert summary(faster).endswith("; NANOGPT_MATMUL=torch trains 2.00 times as fast here")
 
 
 def test_sampling_is_timed_as_sample_does_it(run_bench):

@@ -14,6 +14,7 @@ from nanogpt.artifacts.stages import logged
 from nanogpt.artifacts.states import hold
 from nanogpt.errors import UserError
 from nanogpt.files import locks
+from nanogpt.model import kernels
 from nanogpt.model.gpt import GPT
 from nanogpt.project import HERE
 from nanogpt.training.saved_state import Progress, save_state
@@ -25,6 +26,13 @@ from tests.mistakes.prompts import prompt
 def save_often() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NANOGPT_SAVE_INTERVAL", "often")
+        train_first()
+
+
+def multiply_by_mkl() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernels, "_matmul", None)
+        patch.setenv("NANOGPT_MATMUL", "mkl")
         train_first()
 
 
@@ -116,6 +124,12 @@ TRAINING = [
         code("NANOGPT_SAVE_INTERVAL=often snakemake ..."),
         in_turn(make_dataset, save_often),
         "NANOGPT_SAVE_INTERVAL: `often` isn't a number of seconds; use 60, for example",
+    ),
+    Mistake(
+        "another way to multiply matrices",
+        code("NANOGPT_MATMUL=mkl snakemake ..."),
+        in_turn(make_dataset, multiply_by_mkl),
+        "NANOGPT_MATMUL: `mkl` is neither torch nor onednn",
     ),
     Mistake(
         "a state of another model",

@@ -6,13 +6,20 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from nanogpt.errors import UserError
+from nanogpt.model import kernels
 from nanogpt.model.kernels import (
     MATMUL_ATTENTION_MAX_TOKENS,
     attend,
+    keep_matmul,
     linear,
+    matmul,
+    matmuls,
     rms_norm,
     rotate,
     squared_relu,
+    use_matmul,
+    usual_matmul,
 )
 
 
@@ -61,9 +68,19 @@ def test_attention_drops_weights_and_keeps_their_sum_on_average(dtype):
     assert torch.equal(attend(q, q, ones, 0.0), attend(q, q, ones, 0.0))
 
 
+@pytest.fixture
+def unchosen(monkeypatch):
+    """As in a new process of a user who chose nothing: no way to multiply is chosen yet."""
+    monkeypatch.setattr(kernels, "_matmul", None)
+    monkeypatch.delenv("NANOGPT_MATMUL", raising=False)
+
+
 @pytest.mark.parametrize("shape", [(3, 5, 8), (5, 8)])
 @pytest.mark.parametrize("with_bias", [True, False])
-def test_a_linear_layer_and_its_gradients_are_torchs(shape, with_bias):
+@pytest.mark.usefixtures("unchosen")
+@pytest.mark.parametrize("way", list(matmuls()))
+def test_a_linear_layer_and_its_gradients_are_torchs(shape, with_bias, way):
+    use_matmul(way)
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(shape, generator=generator)
     weight = torch.randn(6, 8, generator=generator)
@@ -119,3 +136,49 @@ def test_a_squared_relu_and_its_gradient_are_torchs():
     x = torch.tensor([[-2.0, 0.0, 3.0]], dtype=torch.float64, requires_grad=True)
     assert squared_relu(x).tolist() == [[0, 0, 9]]
     torch.autograd.gradcheck(squared_relu, (x - 0.5).detach().requires_grad_())
+
+
+# --- The choice of what multiplies ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("capability", "intel", "expected"),
+    [("AVX512", False, "onednn"), ("AVX512", True, "torch"), ("AVX2", False, "torch")],
+)
+@pytest.mark.usefixtures("unchosen")
+def test_what_multiplies_follows_from_the_cpu(capability, intel, expected, monkeypatch):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(kernels, "is_intel", lambda: intel)
+    monkeypatch.setattr(kernels, "ONEDNN_LINEAR", True)
+    assert matmul() == usual_matmul() == expected
+    monkeypatch.setattr(kernels, "ONEDNN_LINEAR", False)
+    assert usual_matmul() == "torch"
+
+
+@pytest.mark.usefixtures("unchosen")
+def test_a_user_overrides_what_multiplies(monkeypatch):
+    other = "torch" if usual_matmul() == "onednn" else "onednn"
+    monkeypatch.setattr(kernels, "ONEDNN_LINEAR", True)
+    monkeypatch.setenv("NANOGPT_MATMUL", other)
+    keep_matmul(usual_matmul())
+    assert matmul() == other
+
+
+@pytest.mark.usefixtures("unchosen")
+def test_a_training_goes_on_with_what_multiplied_before(monkeypatch):
+    monkeypatch.setattr(kernels, "ONEDNN_LINEAR", True)
+    for name in ("torch", "onednn"):
+        keep_matmul(name)
+        assert matmul() == name
+    monkeypatch.setattr(kernels, "_matmul", None)
+    monkeypatch.setattr(kernels, "ONEDNN_LINEAR", False)
+    keep_matmul("onednn")
+    assert matmul() == "torch"
+
+
+@pytest.mark.usefixtures("unchosen")
+def test_a_way_to_multiply_that_is_not_here_is_refused(monkeypatch):
+    monkeypatch.setattr(kernels, "ONEDNN_LINEAR", False)
+    monkeypatch.setenv("NANOGPT_MATMUL", "onednn")
+    with pytest.raises(UserError, match="this build of torch has no oneDNN"):
+        matmul()

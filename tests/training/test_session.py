@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from nanogpt.artifacts.signals import Signals
 from nanogpt.artifacts.states import TrainingState
 from nanogpt.errors import ClaimedError, DivergedError, UserError
+from nanogpt.model import kernels
 from nanogpt.model.directories import load_model
 from nanogpt.training import loop
 from nanogpt.training import session as session_module
@@ -271,6 +272,18 @@ def test_another_number_of_threads_is_told_and_noted(training, play, tiny, at, c
         torch.set_num_threads(1)
     assert "threads 1 before, 2 now" in caplog.text
     assert [(layout.first_step, layout.threads) for layout in training.layouts] == [(0, 1), (4, 2)]
+
+
+def test_a_training_goes_on_with_what_multiplied_its_matrices(
+    training, play, tiny, at, monkeypatch
+):
+    used = kernels.matmul()
+    at(3, kill(signal.SIGTERM))
+    with pytest.raises(SystemExit):
+        training.run(play, tiny, **LONG)
+    monkeypatch.setattr(kernels, "_matmul", next(n for n in kernels.matmuls() if n != used))
+    training.run(play, tiny, **LONG)
+    assert [layout.matmul for layout in training.layouts] == [used]
 
 
 def test_the_seconds_of_a_training_that_was_stopped_go_on(training, play, tiny, at):

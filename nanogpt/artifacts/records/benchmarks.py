@@ -1,5 +1,7 @@
 """bench.json: how fast this machine trains a model and samples from it."""
 
+from pydantic import Field
+
 from nanogpt.artifacts.records.base import Number, Record
 from nanogpt.artifacts.records.evaluations import ModelSummary
 
@@ -36,8 +38,9 @@ class Generation(Record):
 class Benchmark(Record):
     """bench.json of a run.
 
-    mfu: share of the machine's measured rate of matrix products. peak_memory_bytes: until training
-    ended. loss: of the last timed step, nats per token.
+    mfu: share of the machine's measured rate of matrix products, by the faster way to compute them.
+    peak_memory_bytes: until training ended. loss: of the last timed step, nats per token. matmul:
+    what computed float32 products on a CPU. step_seconds: of a step, by each way to compute them.
     """
 
     run: str
@@ -61,3 +64,5 @@ class Benchmark(Record):
     loss: Number
     generation: Generation
     batch_generation: Generation
+    matmul: str | None = None
+    step_seconds: dict[str, float] = Field(default_factory=dict)

@@ -7,7 +7,10 @@ from nanogpt.config.patterns import NAME
 
 
 class Layout(Record):
-    """Where a training was computed from `first_step` on: it decides the last bits."""
+    """Where a training was computed from `first_step` on: it decides the last bits.
+
+    matmul: what computed float32 products on a CPU; None elsewhere, and in earlier versions.
+    """
 
     first_step: int
     device: str
@@ -15,6 +18,7 @@ class Layout(Record):
     torch: str
     cpu_capability: str
     gpu: str | None
+    matmul: str | None = None
 
 
 class Environment(Record):

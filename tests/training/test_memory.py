@@ -1,0 +1,48 @@
+"""What a training frees, it takes again without asking the system for new pages."""
+
+import subprocess
+import sys
+
+import pytest
+
+from nanogpt.training import memory
+
+# Tensors of 40 MB: above 32 MB, glibc takes each from the system and gives it back.
+PROGRAM = """
+import resource
+import torch
+from nanogpt.training.memory import keep_freed_memory
+{keep}
+
+def add():
+    return (torch.ones(10_000_000) + 1).sum()
+
+for _ in range(5):
+    add()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    add()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def page_faults(keep):
+    program = PROGRAM.format(keep=keep)
+    return int(subprocess.check_output([sys.executable, "-c", program], text=True))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has glibc")
+def test_freed_memory_is_taken_again_without_page_faults():
+    assert page_faults("keep_freed_memory()") < page_faults("") / 10
+
+
+def test_another_system_is_left_alone(monkeypatch):
+    monkeypatch.setattr(memory.sys, "platform", "darwin")
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda _: pytest.fail("no glibc there"))
+    memory.keep_freed_memory()
+
+
+def test_another_c_library_is_left_alone(monkeypatch):
+    monkeypatch.setattr(memory.sys, "platform", "linux")
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda _: object())
+    memory.keep_freed_memory()
