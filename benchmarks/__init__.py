@@ -1,0 +1,1 @@
+"""What was measured for docs/BENCHMARKS.md, as programs that measure it again."""

@@ -1,0 +1,179 @@
+"""Training beside nanoGPT's, in turn on the same machine: how soon, how well, how fast.
+
+    snakemake --cores 2 results/datasets/{shakespeare_char,shakespeare}/meta.json
+    python benchmarks/train.py PATH_OF_A_NANOGPT_CHECKOUT [--short] [--long]
+
+1. nanoGPT's CPU quick start, unchanged, and our `shakespeare_char_modern`: seconds from the start
+   of the process to its weights, and their loss.
+2. Our `shakespeare_char` in as many seconds as nanoGPT took.
+3. With --long: our `shakespeare_char_long`, beside nanoGPT's published loss on a GPU.
+4. Steps of one architecture, GPT-2's, by both (benchmarks/train_step.py).
+
+Losses are of the whole validation split, by our evaluation, nanoGPT's too (its ckpt.pt is read).
+Three seeds; --short has one, and leaves out the steps of GPT-2 124M. A measurement that another
+process disturbed is made again; on a busy machine the program ends without figures.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+from collections import defaultdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(PROJECT))
+
+import torch  # noqa: E402
+
+from benchmarks import train_step  # noqa: E402
+from benchmarks.peer import QUICK_START, copy_with_data, read_weights, set_seed  # noqa: E402
+from benchmarks.processes import Timed, run_timed  # noqa: E402
+from nanogpt.config.loading import read  # noqa: E402
+from nanogpt.config.resolving import resolve_run  # noqa: E402
+from nanogpt.config.schema import EvalSettings, Run  # noqa: E402
+from nanogpt.data.batches import load  # noqa: E402
+from nanogpt.model.directories import load_model  # noqa: E402
+from nanogpt.model.gpt import GPT  # noqa: E402
+from nanogpt.model.losses import window_starts, windows_loss  # noqa: E402
+from nanogpt.project import SPIN_COUNT  # noqa: E402
+
+DATASETS = PROJECT / "results/datasets"
+SEEDS = (1337, 1, 2)
+PEER = "nanoGPT's CPU quick start"
+TRIAL_STEPS = (20, 120)  # of two short trainings, from which the time of a long one is told
+
+
+@dataclass(frozen=True)
+class Row:
+    """A training: what, with which seed, how long, and how good. loss: nats per token."""
+
+    what: str
+    seed: int
+    steps: int
+    wall: float
+    cpu: float
+    loss: float
+
+
+def whole_split_loss(model: GPT) -> float:
+    """Nats per token on all whole windows of the validation split."""
+    tokens = load(DATASETS / "shakespeare_char").val
+    starts = window_starts(len(tokens), model.settings.block_size, len(tokens))
+    settings = EvalSettings(device="cpu", dtype="float32", batch_size=32)
+    return windows_loss(model, tokens, starts, settings).mean
+
+
+def train_peer(copy: Path, seed: int, threads: int) -> Row:
+    """nanoGPT's quick start in a copy of its checkout."""
+    set_seed(copy, seed)
+    timed = run_timed([sys.executable, "train.py", *QUICK_START], copy, threads)
+    loss = whole_split_loss(read_weights(copy / "out-shakespeare-char/ckpt.pt"))
+    return _row(PEER, seed, 2000, timed, loss)
+
+
+def train_ours(run: Run, seed: int, threads: int, steps: int | None = None) -> Row:
+    """A run of config.yaml with another seed, and as many steps as it says or as given."""
+    train = run.train.model_dump(mode="json") | {"seed": seed}
+    if steps:
+        train |= {"max_iters": steps, "lr_decay_iters": steps, "eval_interval": steps}
+    with tempfile.TemporaryDirectory() as results:
+        job = {
+            "threads": threads,
+            "results": results,
+            "dataset": str(DATASETS / run.dataset),
+            "model": run.model.model_dump(mode="json"),
+            "train": train,
+        }
+        command = [sys.executable, "-c", train_step.OURS, json.dumps(job)]
+        timed = run_timed(command, PROJECT, threads, GOMP_SPINCOUNT=SPIN_COUNT)
+        loss = whole_split_loss(load_model(Path(results) / "model").model)
+    return _row(run.name, seed, train["max_iters"], timed, loss)
+
+
+def steps_within(run: Run, seconds: float, threads: int) -> int:
+    """How many steps a run can make from the start of its process to the end in some seconds."""
+    few, many = (train_ours(run, 1, threads, steps).wall for steps in TRIAL_STEPS)
+    of_step = (many - few) / (TRIAL_STEPS[1] - TRIAL_STEPS[0])
+    return int((seconds - few) / of_step) + TRIAL_STEPS[0]
+
+
+def _row(what: str, seed: int, steps: int, timed: Timed, loss: float) -> Row:
+    row = Row(what, seed, steps, timed.wall, timed.cpu, loss)
+    print(
+        f"{what}, seed {seed}: {steps} steps, {row.wall:.1f} s, cpu {row.cpu:.1f} s, "
+        f"others {timed.others:.1%}, loss {loss:.4f}",
+        flush=True,
+    )
+    return row
+
+
+def table(rows: list[Row]) -> str:
+    """Medians of all seeds, with the least and the most."""
+    by_name: defaultdict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        by_name[row.what].append(row)
+    lines = [
+        "| what | seeds | steps | seconds, median | least to most | loss, mean | least to most "
+        "| nanoGPT's seconds / ours |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    peer = statistics.median(row.wall for row in by_name[PEER])
+    for what, group in by_name.items():
+        walls, losses = [row.wall for row in group], [row.loss for row in group]
+        wall = statistics.median(walls)
+        steps = statistics.median(row.steps for row in group)
+        lines.append(
+            f"| {what} | {len(group)} | {steps:.0f} | {wall:.1f} "
+            f"| {min(walls):.1f} to {max(walls):.1f} | {statistics.mean(losses):.4f} "
+            f"| {min(losses):.4f} to {max(losses):.4f} | {peer / wall:.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def train_all(checkout: Path, seeds: tuple[int, ...], long: bool, threads: int) -> list[Row]:
+    """Both sides in turn, a seed after the other."""
+    config = read(PROJECT / "config.yaml")
+    soon, given_time = (
+        resolve_run(config, name) for name in ("shakespeare_char_modern", "shakespeare_char")
+    )
+    given_time = given_time.model_copy(update={"name": "shakespeare_char, nanoGPT's seconds"})
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory() as directory:
+        data = {"shakespeare_char": DATASETS / "shakespeare_char"}
+        copy = copy_with_data(checkout, Path(directory), data)
+        for seed in seeds:
+            peer = train_peer(copy, seed, threads)
+            steps = steps_within(given_time, peer.wall, threads)
+            rows += [peer, train_ours(soon, seed, threads)]
+            rows += [train_ours(given_time, seed, threads, steps)]
+    if long:
+        rows.append(train_ours(resolve_run(config, "shakespeare_char_long"), 1337, threads))
+    return rows
+
+
+def main() -> None:
+    """Measure all, and print it as tables."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("checkout", type=Path)
+    parser.add_argument("--short", action="store_true", help="one seed: under ten minutes")
+    parser.add_argument("--long", action="store_true", help="also shakespeare_char_long")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--rows", type=Path, help="a file for the rows, as JSON")
+    arguments = parser.parse_args()
+    seeds = SEEDS[:1] if arguments.short else SEEDS
+    rows = train_all(arguments.checkout.resolve(), seeds, arguments.long, arguments.threads)
+    if arguments.rows:
+        arguments.rows.write_text(json.dumps([asdict(row) for row in rows], indent=1))
+    print(f"\n{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}\n")
+    print(table(rows))
+    shapes, rounds = [train_step.QUICK_START, train_step.GPT2], 5
+    if arguments.short:
+        shapes, rounds = shapes[:1], 3
+    train_step.compare_all(arguments.checkout, shapes, rounds, arguments.threads)
+
+
+if __name__ == "__main__":
+    main()
