@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nanogpt.config.schema import ModelSettings
-from nanogpt.model.kernels import attend, linear, rms_norm, rotate, squared_relu
+from nanogpt.model.kernels import attend, drop, linear, rms_norm, rotate, squared_relu
 from nanogpt.model.layers import FLOPS_PER_ENTRY, Embedding, LayerNorm, Linear, RMSNorm, Size
 
 # GPT-2's: https://github.com/openai/gpt-2/blob/master/src/model.py
@@ -102,7 +102,7 @@ class CausalSelfAttention(nn.Module):
             k, v = self._extend(cache, layer, k, v)  # (B, H, S, D)
         y = attend(q, k, v, self.dropout if self.training else 0.0)  # (B, H, T, D)
         y = self.c_proj(y.transpose(1, 2).reshape(B, T, C))  # (B, T, C)
-        return F.dropout(y, self.dropout, self.training)
+        return drop(y, self.dropout) if self.training else y
 
     def _extend(self, cache: KVCache, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Add new keys and values to a cache, and return all that it has."""
@@ -132,7 +132,7 @@ class MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.activate(self.c_fc(x))  # (B, T, 4 C)
         y = self.c_proj(y)  # (B, T, C)
-        return F.dropout(y, self.dropout, self.training)
+        return drop(y, self.dropout) if self.training else y
 
     def activate(self, x: Tensor) -> Tensor:
         """The activation of each number in x."""
@@ -238,7 +238,8 @@ class GPT(nn.Module):
             x = x + self.wpe.weight[start:end]  # (T, C)
         else:
             turns = self.turns[:, start:end]  # (2, T, 1, 1, D / 2)
-        x = F.dropout(x, self.settings.dropout, self.training)
+        if self.training:
+            x = drop(x, self.settings.dropout)
         for layer, block in enumerate(self.h):
             x = block(x, turns, cache, layer)
         if cache is not None:

@@ -184,18 +184,46 @@ class SquaredRelu(torch.autograd.Function):
         return torch.mul(gradient, positive).mul_(2)
 
 
+def drop(x: Tensor, p: float) -> Tensor:
+    """Dropout: with probability p, rounded to 1/65536, a number becomes zero; else * 1 / (1 - p).
+
+    torch draws a number for each on one thread of a CPU; this draws 16 bits for each, 64 at once.
+    """
+    if p == 0 or x.device.type != "cpu" or torch.compiler.is_compiling():
+        return F.dropout(x, p)
+    return cast(Tensor, Drop.apply(x, p))  # type: ignore[no-untyped-call]
+
+
+class Drop(torch.autograd.Function):
+    """`drop`, from torch's generator of the CPU."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, p: float) -> Tensor:
+        numbers = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+        words = numbers.view(torch.int16)[: x.numel()].view(x.shape)  # -32768 to 32767
+        factors = (words >= round(p * 2**16) - 2**15).to(x.dtype).mul_(1 / (1 - p))
+        ctx.save_for_backward(factors)
+        return x * factors
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (factors,) = ctx.saved_tensors
+        return gradient * factors, None
+
+
 def attend(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
     """Causal scaled dot-product attention of queries (B, H, T, D) on keys and values (B, H, S, D).
 
     T = S, or T = 1: a single new token, which may see all of S.
     """
     T, S, D = q.shape[2], k.shape[2], q.shape[3]
-    if q.device.type != "cpu" or q.dtype != torch.bfloat16 or S > MATMUL_ATTENTION_MAX_TOKENS:
+    by_products = q.device.type == "cpu" and (q.dtype == torch.bfloat16 or dropout > 0)
+    if not by_products or S > MATMUL_ATTENTION_MAX_TOKENS:
         return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=T > 1)
     # On a CPU, PyTorch's fused bfloat16 kernel takes 2 to 6 times as long as plain matrix products,
-    # until the (T, S) scores outgrow the caches (docs/BENCHMARKS.md).
+    # until the (T, S) scores outgrow the caches (docs/BENCHMARKS.md). With dropout it isn't fused.
     scores = q @ k.transpose(-2, -1) / math.sqrt(D)
     if T > 1:
         scores = scores.masked_fill(torch.ones(T, S, dtype=torch.bool).triu(1), -math.inf)
-    weights = F.dropout(F.softmax(scores, dim=-1), dropout)
-    return weights.to(v.dtype) @ v
+    weights = F.softmax(scores, dim=-1).to(v.dtype)
+    return drop(weights, dropout) @ v

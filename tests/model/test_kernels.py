@@ -11,6 +11,7 @@ from nanogpt.model import kernels
 from nanogpt.model.kernels import (
     MATMUL_ATTENTION_MAX_TOKENS,
     attend,
+    drop,
     keep_matmul,
     linear,
     matmul,
@@ -182,3 +183,44 @@ def test_a_way_to_multiply_that_is_not_here_is_refused(monkeypatch):
     monkeypatch.setenv("NANOGPT_MATMUL", "onednn")
     with pytest.raises(UserError, match="this build of torch has no oneDNN"):
         matmul()
+
+
+# --- Dropout --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("p", [0.001, 0.1, 0.5, 0.9])
+def test_dropout_drops_its_share_and_keeps_the_mean(dtype, p):
+    torch.manual_seed(0)
+    n = 1_000_003  # no multiple of four
+    y = drop(torch.ones(n, dtype=dtype), p).float()
+    dropped = (y == 0).float().mean().item()
+    assert dropped == pytest.approx(p, abs=5 * math.sqrt(p * (1 - p) / n))
+    kept = y[y != 0].unique().tolist()
+    assert kept == [torch.tensor(1 / (1 - p), dtype=dtype).item()]
+
+
+def test_dropout_of_neighbours_is_independent():
+    torch.manual_seed(0)
+    dropped = (drop(torch.ones(400_000), 0.5) == 0).float() - 0.5
+    for lag in range(1, 9):
+        assert abs((dropped[lag:] * dropped[:-lag]).mean().item()) < 5 * 0.25 / 400_000**0.5
+
+
+def test_the_gradient_of_dropout_passes_where_the_number_did():
+    torch.manual_seed(0)
+    x = torch.randn(3, 5, 7, requires_grad=True)
+    y = drop(x, 0.3)
+    y.sum().backward()
+    torch.testing.assert_close(y, x * x.grad)
+    assert x.grad.unique().numel() == 2
+
+
+def test_dropout_follows_the_seed_and_zero_is_none():
+    x = torch.randn(50)
+    torch.manual_seed(3)
+    first = drop(x, 0.5)
+    assert not torch.equal(drop(x, 0.5), first)
+    torch.manual_seed(3)
+    assert torch.equal(drop(x, 0.5), first)
+    assert torch.equal(drop(x, 0.0), x)
