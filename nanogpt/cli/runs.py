@@ -13,7 +13,7 @@ from tyro.conf import Positional
 from nanogpt.cli.app import app, print_json
 from nanogpt.config.loading import read
 from nanogpt.config.reference import describe_run
-from nanogpt.config.resolving import resolve_run
+from nanogpt.config.resolving import check_trains, resolve_run
 from nanogpt.config.schema import SampleSettings
 from nanogpt.errors import UserError
 from nanogpt.project import HERE, Project
@@ -72,6 +72,7 @@ def bench(run: Positional[str], config_file: Path = HERE.config_file) -> None:
     from nanogpt.evaluation.benchmark import bench as measure
 
     settings = resolve_run(read(config_file), run)
+    check_trains(settings)
     train, sample = resolve(settings.train), resolve(settings.sample)
     dataset = Project(config_file.parent).datasets / settings.dataset
     with tempfile.TemporaryDirectory() as directory:

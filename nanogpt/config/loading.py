@@ -10,6 +10,7 @@ from pydantic import (
 )
 
 from nanogpt.config.corpora import TOKENIZERS, Corpus, Dataset
+from nanogpt.config.ensembles import expand_ensembles
 from nanogpt.config.messages import explain, look_up
 from nanogpt.config.patterns import NAME, NAME_RULE, RESERVED_RUN_NAMES
 from nanogpt.config.resolving import expand, find_dataset, resolve_run, run_names
@@ -125,7 +126,7 @@ def load(mapping: Mapping[str, Any], texts: Iterable[str] = ()) -> Config:
         }
     )
     _check_names(config)
-    config = expand_sweeps(config)
+    config = expand_ensembles(expand_sweeps(config))
     for name in run_names(config):
         resolve_run(config, name)
     return config.model_copy(update={"report": Report(runs=_report_runs(config))})
@@ -152,7 +153,7 @@ def _check_names(config: Config) -> None:
         look_up(config.corpora, dataset.corpus or name, f"datasets.{name}.corpus", "corpus")
         _check_tokenizer(config, name)
     for name, run in config.runs.items():
-        if "dataset" not in run.sweep:
+        if "dataset" not in run.sweep and not run.ensemble:
             look_up(config.datasets, run.dataset or name, f"runs.{name}.dataset", "dataset")
 
 
@@ -162,6 +163,10 @@ def _report_runs(config: Config) -> list[str]:
     seen: set[str] = set()
     for name in config.report.runs:
         look_up(known, name, "report.runs", "run")
+        if name in config.runs and config.runs[name].ensemble:
+            raise UserError(
+                f"report.runs: `{name}` is an ensemble, which has no curve; name its runs instead"
+            )
         if name in seen:
             raise UserError(f"report.runs: `{name}` stands there twice; name it once")
         seen.add(name)

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from nanogpt.config.corpora import Corpus, Dataset
+from nanogpt.config.ensembles import NOT_OWN
 from nanogpt.config.messages import yaml_scalar
 from nanogpt.config.resolving import DERIVED, resolve_run, run_layers
 from nanogpt.config.schema import (
@@ -30,7 +31,11 @@ def describe_run(config: Config, name: str) -> str:
         for setting, value in settings.items()
     }
     lines = [f"dataset: {run.dataset}"]
+    if run.ensemble:
+        lines.append(f"ensemble: [{', '.join(run.ensemble)}]")
     for group in RunDefaults.GROUPS:
+        if run.ensemble and group in NOT_OWN:
+            continue
         if getattr(run, group) is None:
             lines.append(f"{group}: off")
             continue
@@ -61,7 +66,7 @@ def settings_page() -> str:
         ("ngram", NgramChoice, NgramChoice.model_fields),
         ("corpora.<name>", Corpus, Corpus.model_fields),
         ("datasets.<name>", Dataset, Dataset.model_fields),
-        ("runs.<name>, beside the groups above", RunEntry, ["dataset", "sweep"]),
+        ("runs.<name>, beside the groups above", RunEntry, ["dataset", "ensemble", "sweep"]),
         ("report", Report, ["runs"]),
         ("top level", Config, ["mirrors"]),
     ):

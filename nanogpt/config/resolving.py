@@ -8,7 +8,7 @@ from pydantic import JsonValue
 from nanogpt.config.corpora import Corpus, Dataset
 from nanogpt.config.messages import look_up
 from nanogpt.config.parameters import as_parameters
-from nanogpt.config.schema import Config, ModelSettings, Run, RunDefaults
+from nanogpt.config.schema import Config, ModelSettings, Run, RunDefaults, RunEntry
 from nanogpt.config.values import Settings
 from nanogpt.errors import UserError
 
@@ -108,15 +108,16 @@ def resolve_run(config: Config, name: str) -> Run:
 
     Errors: UserError for an unknown run or preset, or settings that do not go together.
     """
-    merged: dict[str, dict[str, JsonValue]] = {group: {} for group in RunDefaults.GROUPS}
+    merged: dict[str, Any] = {group: {} for group in RunDefaults.GROUPS}
     for _, groups in run_layers(config, name):
         for group, settings in groups.items():
             merged[group].update(settings)
-    dataset = (config.runs[name].dataset if name in config.runs else None) or name
+    entry = config.runs.get(name, RunEntry())
     uses_ngrams = merged["ngram"].pop("use", False)
     if not uses_ngrams:
         del merged["ngram"]
-    run = _derive(Run.model_validate({"name": name, "dataset": dataset, **merged}))
+    merged |= {"name": name, "dataset": entry.dataset or name, "ensemble": tuple(entry.ensemble)}
+    run = _derive(Run.model_validate(merged))
     model, train = run.model, run.train
     try:
         check_model(model)
@@ -170,6 +171,15 @@ def check_ngrams(run: Run) -> None:
     """UserError if a run mixes no n-grams with its GPT."""
     if run.ngram is None:
         raise UserError(f"runs.{run.name}: mixes no n-grams with its GPT; say `ngram: on` in it")
+
+
+def check_trains(run: Run) -> None:
+    """UserError if a run is an ensemble, which trains nothing."""
+    if run.ensemble:
+        raise UserError(
+            f"runs.{run.name}: an ensemble trains nothing, so it has no curve and no speed; name "
+            f"its runs ({', '.join(run.ensemble[:RUNS_SHOWN])}) instead"
+        )
 
 
 def check_model(model: ModelSettings) -> None:

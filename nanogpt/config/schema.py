@@ -283,6 +283,11 @@ class RunEntry(RunDefaults):
     """A run as config.yaml writes it: only what differs from `defaults`."""
 
     dataset: str | None = Field(None, description="name of a dataset; none: the run's own name")
+    ensemble: list[str] = Field(
+        default_factory=list,
+        description="runs of one dataset whose predicted probabilities are averaged; such an entry "
+        "trains nothing, and has no dataset, model or train of its own",
+    )
     sweep: Annotated[
         dict[str, Annotated[list[SweptValue], Field(json_schema_extra={"minItems": 1})]],
         BeforeValidator(_something_swept),
@@ -327,10 +332,15 @@ class Config(RunDefaults):
 
 
 class Run(Settings):
-    """What a run comes to: every setting has its value. ngram: None without n-grams."""
+    """What a run comes to: every setting has its value.
+
+    ensemble: the runs whose predictions are averaged; none in a run that trains. ngram: None
+    without n-grams.
+    """
 
     name: str
     dataset: str
+    ensemble: tuple[str, ...] = ()
     model: ModelSettings
     train: TrainSettings
     eval: EvalSettings

@@ -15,7 +15,7 @@ from nanogpt.config.schema import EvalSettings, SampleSettings
 from nanogpt.data import batches as dataset
 from nanogpt.data.tokenizers import Tokens
 from nanogpt.inference.sampling import generate
-from nanogpt.model.gpt import GPT
+from nanogpt.model.ensemble import Model
 from nanogpt.model.losses import window_starts
 
 # How the text is generated that is searched for copies. These aren't the run's own settings of
@@ -44,7 +44,7 @@ SEED = 1337  # of the hashes
 
 
 def measure_copying(
-    model: GPT, train: Path, n_train: int, val: Tokens, settings: EvalSettings
+    model: Model, train: Path, n_train: int, val: Tokens, settings: EvalSettings
 ) -> Copying:
     """Which share of the n-grams that the model writes is in the training split.
 

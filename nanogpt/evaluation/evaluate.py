@@ -34,7 +34,7 @@ from nanogpt.evaluation.statistics import (
 from nanogpt.evaluation.survey import survey_split, survey_windows
 from nanogpt.evaluation.symbols import Symbols, describe_symbols
 from nanogpt.model.directories import load_model
-from nanogpt.model.gpt import GPT
+from nanogpt.model.ensemble import Model
 from nanogpt.model.losses import n_full_windows, window_starts
 from nanogpt.ngram.mixing import Ngrams, load_ngrams
 
@@ -95,7 +95,7 @@ def evaluate(
 
 def _load_model_of(
     files: TokenFiles, model_directory: Path, dataset_directory: Path, settings: EvalSettings
-) -> GPT:
+) -> Model:
     """The model, if it was trained on the dataset's vocabulary."""
     checkpoint = load_model(model_directory, settings.device)
     if checkpoint.tokenizer != files.tokenizer:
@@ -118,7 +118,7 @@ def _load_ngrams_of(files: TokenFiles, path: Path, dataset_directory: Path) -> N
 
 
 def _evaluate_train(
-    model: GPT, files: TokenFiles, symbols: Symbols, settings: EvalSettings
+    model: Model, files: TokenFiles, symbols: Symbols, settings: EvalSettings
 ) -> SplitEvaluation:
     """The training split's evaluation, over windows spread evenly over it.
 
@@ -131,7 +131,7 @@ def _evaluate_train(
     return summarize_split(survey).model_copy(update={"n_windows": len(starts)})
 
 
-def nanogpt_estimate(model: GPT, tokens: Tokens, settings: EvalSettings) -> float:
+def nanogpt_estimate(model: Model, tokens: Tokens, settings: EvalSettings) -> float:
     """nanoGPT's estimate, nats per token: the mean over random windows. Only for comparison."""
     block_size = model.settings.block_size
     n_windows = settings.eval_iters * settings.batch_size

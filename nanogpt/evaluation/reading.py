@@ -21,7 +21,7 @@ from nanogpt.data.batches import windows
 from nanogpt.data.streams import OrderedPool
 from nanogpt.data.tokenizers import Tokens
 from nanogpt.devices import autocast
-from nanogpt.model.gpt import GPT
+from nanogpt.model.ensemble import Model
 from nanogpt.model.losses import token_nats
 
 # On one thread of a CPU. More tokens leave its caches, fewer cost more in calls than in work.
@@ -48,7 +48,7 @@ class Predictions:
 
 
 def read_windows(
-    model: GPT, tokens: Tokens, parts: Sequence[Part], settings: EvalSettings
+    model: Model, tokens: Tokens, parts: Sequence[Part], settings: EvalSettings
 ) -> Iterator[Predictions]:
     """The predictions of windows of a split, without dropout, batch_size windows at a time."""
     batches = [
@@ -95,7 +95,7 @@ def _in_threads(
 
 
 @torch.no_grad()
-def _predict(model: GPT, tokens: Tokens, piece: Part, settings: EvalSettings) -> Predictions:
+def _predict(model: Model, tokens: Tokens, piece: Part, settings: EvalSettings) -> Predictions:
     """One forward pass, and what remains of its logits."""
     rows = torch.from_numpy(windows(tokens, *piece)).to(settings.device)  # (B, T + 1)
     targets = rows[:, 1:]

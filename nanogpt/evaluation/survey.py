@@ -15,7 +15,7 @@ from nanogpt.config.schema import EvalSettings
 from nanogpt.data.tokenizers import Tokens
 from nanogpt.evaluation.reading import Part, read_windows
 from nanogpt.evaluation.symbols import KINDS, Symbols
-from nanogpt.model.gpt import GPT
+from nanogpt.model.ensemble import Model
 from nanogpt.model.losses import n_full_windows
 
 BINS = 10  # of the likeliest token's probability
@@ -40,7 +40,7 @@ class Survey:
 
 
 def survey_windows(
-    model: GPT,
+    model: Model,
     tokens: Tokens,
     parts: Sequence[Part],
     symbols: Symbols,
@@ -77,7 +77,7 @@ def _sums(
     return np.stack([np.bincount(index, weight, size) for weight in weights], axis=1).astype(float)
 
 
-def survey_split(model: GPT, tokens: Tokens, symbols: Symbols, settings: EvalSettings) -> Survey:
+def survey_split(model: Model, tokens: Tokens, symbols: Symbols, settings: EvalSettings) -> Survey:
     """Read a whole split: every token but the first is predicted once."""
     block_size = model.settings.block_size
     full = n_full_windows(len(tokens), block_size)

@@ -22,7 +22,7 @@ from nanogpt.devices import autocast
 from nanogpt.errors import UserError, plural
 from nanogpt.files.atomic import write_text
 from nanogpt.model.directories import Checkpoint, load_model
-from nanogpt.model.gpt import GPT
+from nanogpt.model.ensemble import Model
 
 if TYPE_CHECKING:  # given by callers that mix: a benchmark doesn't depend on their code
     from nanogpt.ngram.mixing import Ngrams
@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # given by callers that mix: a benchmark doesn't depend on th
 
 @torch.no_grad()
 def generate(
-    model: GPT, prompt: Tensor, settings: SampleSettings, ngrams: "Ngrams | None" = None
+    model: Model, prompt: Tensor, settings: SampleSettings, ngrams: "Ngrams | None" = None
 ) -> Iterator[Tensor]:
     """Continue a prompt (B, T) by max_new_tokens tokens, yielding each step's (B,).
 

@@ -3,11 +3,13 @@
 Nothing in them is executed when they're read: weights are safetensors, the rest is JSON.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors
 import torch
+from pydantic import JsonValue
 from safetensors.torch import load_file, save
 from torch import Tensor
 
@@ -20,19 +22,21 @@ from nanogpt.data.saved_tokenizers import load_tokenizer
 from nanogpt.data.tokenizers import Tokenizer
 from nanogpt.errors import UserError, plural
 from nanogpt.files.atomic import atomic_write
+from nanogpt.model.ensemble import Ensemble, Model
 from nanogpt.model.gpt import GPT
 
 MODEL_FILES = ("model.safetensors", "config.json", "tokenizer.json")
 
-# The `architecture` of config.json that this version can build.
+# The `architecture` of config.json that this version can build, of one model and of several.
 ARCHITECTURE = "gpt2"
+ENSEMBLE = "ensemble"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
     """A trained model and its tokenizer."""
 
-    model: GPT
+    model: Model
     tokenizer: Tokenizer
 
 
@@ -43,15 +47,45 @@ def save_model(
     tokenizer: Tokenizer,
 ) -> None:
     """Write a model directory; each file appears whole or not at all, the weights last."""
-    tokenizer.save(directory / "tokenizer.json")
     config = ModelConfig(
         architecture=ARCHITECTURE,
         vocab_size=tokenizer.vocab_size,
         **settings.model_dump(mode="json"),
     )
+    _write(directory, weights, config, tokenizer)
+
+
+def _write(
+    directory: Path, weights: dict[str, Tensor], config: ModelConfig, tokenizer: Tokenizer
+) -> None:
+    tokenizer.save(directory / "tokenizer.json")
     write_record(directory / "config.json", config)
     with atomic_write(directory / "model.safetensors") as file:
         file.write(save({name: tensor.contiguous() for name, tensor in weights.items()}))
+
+
+def save_ensemble(directory: Path, members: Sequence[Path]) -> str:
+    """Write a model directory of the models in others; returns one line for the log.
+
+    Errors: UserError for models of different vocabularies.
+    """
+    checkpoints = [load_model(member) for member in members]
+    tokenizer = checkpoints[0].tokenizer
+    for member, checkpoint in zip(members, checkpoints, strict=True):
+        if checkpoint.tokenizer != tokenizer:
+            raise UserError(f"{member}: of another vocabulary than {members[0]}")
+    weights = {
+        f"members.{number}.{name}": weight
+        for number, checkpoint in enumerate(checkpoints)
+        for name, weight in checkpoint.model.state_dict().items()
+    }
+    config = ModelConfig(
+        architecture=ENSEMBLE,
+        vocab_size=tokenizer.vocab_size,
+        ensemble=tuple(c.model.settings.model_dump(mode="json") for c in checkpoints),
+    )
+    _write(directory, weights, config, tokenizer)
+    return f"{plural(len(members), 'model')} whose probabilities are averaged"
 
 
 def load_model(directory: Path, device: str = "cpu") -> Checkpoint:
@@ -74,20 +108,33 @@ def load_model(directory: Path, device: str = "cpu") -> Checkpoint:
             f"{plural(tokenizer.vocab_size, 'token')}; they do not belong together: train the run "
             "again"
         )
-    model = GPT(settings, config.vocab_size)
+    model: Model
+    if isinstance(settings, ModelSettings):
+        model = GPT(settings, config.vocab_size)
+    else:
+        model = Ensemble(settings, config.vocab_size)
     load_weights(model, directory / "model.safetensors")
     return Checkpoint(model.to(device), tokenizer)
 
 
-def _settings(config: ModelConfig, path: Path) -> ModelSettings:
-    """The settings in a config.json. UserError for those of a model that can't be built here."""
+def _settings(config: ModelConfig, path: Path) -> ModelSettings | list[ModelSettings]:
+    """The settings in a config.json, of one model or of an ensemble's.
+
+    Errors: UserError for those of a model that can't be built here.
+    """
+    if config.architecture == ENSEMBLE and config.ensemble:
+        return [_settings_of_gpt(settings, path) for settings in config.ensemble]
     if config.architecture != ARCHITECTURE:
         raise UserError(
             f"{path}: unknown architecture `{config.architecture}`, this version of nanogpt reads "
             f"`{ARCHITECTURE}`; upgrade nanogpt, or train the run again"
         )
+    return _settings_of_gpt(config.settings, path)
+
+
+def _settings_of_gpt(found: dict[str, JsonValue], path: Path) -> ModelSettings:
     try:
-        settings = complete(ModelSettings, config.settings)
+        settings = complete(ModelSettings, found)
     except UserError as error:
         raise UserError(f"{path}: not a model's config ({error}); train the run again") from None
     try:
@@ -97,7 +144,7 @@ def _settings(config: ModelConfig, path: Path) -> ModelSettings:
     return settings
 
 
-def load_weights(model: GPT, path: Path) -> None:
+def load_weights(model: Model, path: Path) -> None:
     """Read a safetensors file into a model of the same architecture.
 
     Errors: UserError for a file that is absent or damaged, or the first tensor that doesn't fit or

@@ -8,6 +8,7 @@ from tests.mistakes.config_files import CONFIG_FILES
 from tests.mistakes.datasets import DATASETS
 from tests.mistakes.downloads import DOWNLOADS
 from tests.mistakes.edits import EDITS
+from tests.mistakes.ensembles import ENSEMBLES
 from tests.mistakes.models import MODELS
 from tests.mistakes.ngrams import NGRAMS
 from tests.mistakes.prompts import PROMPTS
@@ -24,6 +25,7 @@ AREAS = {
     "The file config.yaml": CONFIG_FILES,
     "Settings": SETTINGS,
     "Sweeps": SWEEPS,
+    "Ensembles": ENSEMBLES,
     "Texts": TEXTS,
     "Tokenizers": TOKENIZERS,
     "Datasets": DATASETS,

@@ -10,7 +10,16 @@ import yaml
 
 from tests.checkouts import MIRROR, copy_checkout, own_environment
 from tests.sharing import made_once
-from tests.workflow.projects import CONFIG, ESSAYS, FAR, MIXED, PAGE, Computed, write_essays
+from tests.workflow.projects import (
+    BOTH,
+    CONFIG,
+    ESSAYS,
+    FAR,
+    MIXED,
+    PAGE,
+    Computed,
+    write_essays,
+)
 
 # Python runs it at the start of every process that has its directory on the path.
 WATCH = """
@@ -55,7 +64,7 @@ def compute(directory: Path) -> None:
         (directory / name).mkdir()
     loaded = directory / "loaded"
     (directory / "site/sitecustomize.py").write_text(WATCH.format(directory=str(loaded)))
-    targets = [PAGE, ESSAYS, FAR, *MIXED, *([GPT2_MERGES] if MIRROR else [])]
+    targets = [PAGE, ESSAYS, FAR, *MIXED, *BOTH, *([GPT2_MERGES] if MIRROR else [])]
     run = subprocess.run(
         # One core, as in the calls that are compared with this one.
         [sys.executable, "-m", "snakemake", "--cores", "1", *targets],

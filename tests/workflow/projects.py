@@ -39,6 +39,7 @@ CONFIG = {
         "one": {"dataset": "play"},
         "two": {"dataset": "play", "train": {"seed": 2}},
         "mixed": {"dataset": "play", "ngram": {"max_order": 4}},
+        "both": {"ensemble": ["one", "two"]},
     },
     "report": {"runs": ["one", "two"]},
 }
@@ -47,6 +48,9 @@ ESSAYS = "results/datasets/essays/meta.json"
 FAR = "results/datasets/far/meta.json"
 # Of a run that mixes n-grams with the GPT of `one`, and isn't in the report.
 MIXED = ("results/mixed/eval.json", "results/mixed/samples.txt")
+
+# Of an ensemble of the report's runs.
+BOTH = ("results/both/eval.json", "results/both/samples.txt")
 
 # The text of each third essay. The 40 essays make three groups of files.
 TEXTS = [f"The {word} essay is short, and ends here.\n" * 3 for word in ("first", "next", "last")]

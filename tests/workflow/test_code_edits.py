@@ -38,6 +38,7 @@ RERUNS = {
     "bench_report": {"bench_report": 1},
     # These make datasets, some by one job and some by many.
     "count": RETOKENIZING,
+    "combine": {},  # the report has no ensemble
     "count_ngrams": {},  # no run of the report mixes them in
     "encode": RETOKENIZING,
     "plan": RETOKENIZING,
@@ -139,7 +140,7 @@ MAY_CHANGE = {
     "inference": {"sample", "eval", "bench"},
     "training": {"train", "bench"},
     "ngram": {"ngram", "count_ngrams", "eval", "sample"},
-    "model": {"train", "eval", "sample", "bench", "bench_report"},
+    "model": {"train", "combine", "eval", "sample", "bench", "bench_report"},
 }
 
 

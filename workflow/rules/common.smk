@@ -27,6 +27,7 @@ from nanogpt.config.resolving import (
     BENCHED,
     bench_runs,
     check_ngrams,
+    check_trains,
     corpus_of,
     resolve_run,
     run_parameters,
@@ -90,6 +91,16 @@ def find_run(name):
 def any_of(names):
     """A pattern that matches each of these names, and nothing else."""
     return "|".join(map(re.escape, names)) or "(?!)"
+
+
+ENSEMBLES = [name for name, entry in CONFIG.runs.items() if entry.ensemble]
+
+
+def of_members(name):
+    """An input function: this file of the model of each run of an ensemble, in order."""
+    return lambda wildcards: [
+        f"results/{run}/model/{name}" for run in find_run(wildcards.run).ensemble
+    ]
 
 
 def corpora_with(source):
@@ -278,6 +289,7 @@ def run_settings(*groups):
 def bench_settings(wildcards):
     """The settings that decide what is measured; those of other groups only as far as they do."""
     groups = ("name", "dataset", "model", "bench", *BENCHED)
+    one_line_errors(check_trains)(find_run(wildcards.run))
     measured = {group: set(names) for group, names in BENCHED.items()}
     return run_parameters(find_run(wildcards.run), groups, measured)
 

@@ -22,6 +22,8 @@ rule train:
         "results/{run}/train.log",
     benchmark:
         "results/{run}/train.benchmark.tsv"
+    wildcard_constraints:
+        run=rf"(?!(?:{any_of(ENSEMBLES)})/){NAME.pattern}",
     conda:
         "../../envs/nanogpt.yaml"
     threads: 8
@@ -37,6 +39,33 @@ rule train:
         "trap '' USR1; exec {resources.launcher} python workflow/scripts/train.py --run {wildcards.run}"
         " --input {input} --output {output} --settings {params.settings:q}"
         " --code {params.code} --log {log} --threads {threads}"
+
+
+rule combine:
+    """Put the models of an ensemble's runs side by side, to average what they predict."""
+    input:
+        weights=of_members("model.safetensors"),
+        configs=of_members("config.json"),
+        tokenizers=of_members("tokenizer.json"),
+    output:
+        weights="results/{run}/model/model.safetensors",
+        config="results/{run}/model/config.json",
+        tokenizer="results/{run}/model/tokenizer.json",
+        manifest="results/{run}/combine.manifest.json",
+    log:
+        "results/{run}/combine.log",
+    benchmark:
+        "results/{run}/combine.benchmark.tsv"
+    wildcard_constraints:
+        run=any_of(ENSEMBLES),
+    conda:
+        "../../envs/nanogpt.yaml"
+    threads: 1
+    params:
+        settings={},
+        code=lambda wildcards: stage_code("combine"),
+    script:
+        "../scripts/combine.py"
 
 
 rule count_ngrams:

@@ -8,7 +8,10 @@ from nanogpt.artifacts.records.base import Record
 
 
 class ModelConfig(Record):
-    """The model's architecture and vocabulary; beside these, all of its settings by their names."""
+    """The model's architecture and vocabulary; beside these, all of its settings by their names.
+
+    ensemble: instead of settings, those of each model whose predictions are averaged.
+    """
 
     model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, JsonValue]
@@ -17,6 +20,7 @@ class ModelConfig(Record):
 
     architecture: str
     vocab_size: PositiveInt
+    ensemble: tuple[dict[str, JsonValue], ...] = ()
 
     @classmethod
     def upgrade(cls, content: dict[str, Any], found: int) -> dict[str, Any]:  # noqa: ARG003

@@ -1,0 +1,131 @@
+"""What each switch of the modern recipe gains: the run without it, beside the run.
+
+    snakemake --cores 1 results/datasets/shakespeare_char/meta.json
+    python benchmarks/recipe.py [--run shakespeare_char_fast] [--processes 2]
+
+A switch is set back to GPT-2's way, alone, and the run is trained with three seeds for as many
+steps (equal tokens), and for as many steps as fit into the run's time (equal time). Its time is
+CPU time on one thread, so that several trainings can run side by side. Losses are of the whole
+validation split, nats per token; a positive difference is what the switch gains.
+"""
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+PROJECT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(PROJECT))
+
+import torch  # noqa: E402
+
+from nanogpt.artifacts.states import TrainingState  # noqa: E402
+from nanogpt.config.loading import read  # noqa: E402
+from nanogpt.config.resolving import resolve_run  # noqa: E402
+from nanogpt.config.schema import EvalSettings, ModelSettings, Run, TrainSettings  # noqa: E402
+from nanogpt.data.batches import load  # noqa: E402
+from nanogpt.devices import resolve  # noqa: E402
+from nanogpt.model.directories import load_model  # noqa: E402
+from nanogpt.model.losses import window_starts, windows_loss  # noqa: E402
+from nanogpt.training.loop import train  # noqa: E402
+
+SEEDS = (1337, 1, 2)
+TRIAL_STEPS = 60
+
+# The switches, each as what undoes it.
+WITHOUT: dict[str, dict[str, Any]] = {
+    "position: rotary": {"position": "learned"},
+    "norm: rmsnorm": {"norm": "layernorm"},
+    "embedding_norm": {"embedding_norm": False},
+    "qk_norm": {"qk_norm": False},
+    "activation: relu2": {"activation": "gelu"},
+    "tie_word_embeddings: false": {"tie_word_embeddings": True},
+    "final_logit_softcapping: 15": {"final_logit_softcapping": 0.0},
+    "init: zero_proj": {"init": "gpt2"},
+    "optimizer: muon": {"optimizer": "adamw", "learning_rate": 4e-3, "weight_decay": 0.1},
+    "lr_schedule: wsd": {"lr_schedule": "cosine"},
+    "momentum: 0.9, not 0.95": {"momentum": 0.95},
+    "ns_steps: 3, not 5": {"ns_steps": 5},
+    "weight_decay: 0.01, not 0.1": {"weight_decay": 0.1},
+}
+
+
+def changed(run: Run, changes: dict[str, Any], seed: int, steps: int) -> Run:
+    """A run with other settings, wherever they belong, and another seed and number of steps."""
+    model = {k: v for k, v in changes.items() if k in ModelSettings.model_fields}
+    rest = {k: v for k, v in changes.items() if k in TrainSettings.model_fields}
+    rest |= {"seed": seed, "max_iters": steps, "lr_decay_iters": steps, "eval_interval": steps}
+    return run.model_copy(
+        update={
+            "model": run.model.model_copy(update=model),
+            "train": resolve(run.train.model_copy(update=rest)),
+        }
+    )
+
+
+def measure(run: Run) -> tuple[float, float]:
+    """Train a run on one thread: CPU seconds of training, and the loss of the whole split."""
+    torch.set_num_threads(1)
+    dataset = PROJECT / "results/datasets" / run.dataset
+    with tempfile.TemporaryDirectory() as directory:
+        results = Path(directory)
+        start = time.process_time()
+        state = TrainingState(results / "state", "recipe")
+        train(run.name, dataset, run.model, run.train, state, results)
+        seconds = time.process_time() - start
+        model = load_model(results / "model").model
+    tokens = load(dataset).val
+    starts = window_starts(len(tokens), run.model.block_size, len(tokens))
+    settings = EvalSettings(device="cpu", dtype="float32")
+    return seconds, windows_loss(model, tokens, starts, settings).mean
+
+
+def rows(run: Run, processes: int) -> Iterator[str]:
+    """A line of the table for the run, and for each switch."""
+    steps = run.train.max_iters
+    variants: dict[str, dict[str, Any]] = {"the recipe": {}, **WITHOUT}
+    with ProcessPoolExecutor(processes, max_tasks_per_child=8) as pool:
+        trials = [changed(run, changes, 1, TRIAL_STEPS) for changes in variants.values()]
+        of_trial = [seconds for seconds, _ in pool.map(measure, trials)]
+        equal_time = [round(steps * of_trial[0] / seconds) for seconds in of_trial]
+        jobs = [
+            changed(run, changes, seed, n)
+            for changes, fitting in zip(variants.values(), equal_time, strict=True)
+            for n in (steps, fitting)
+            for seed in SEEDS
+        ]
+        losses = [loss for _, loss in pool.map(measure, jobs)]
+    means = [statistics.mean(losses[i : i + 3]) for i in range(0, len(losses), 3)]
+    spreads = [max(losses[i : i + 3]) - min(losses[i : i + 3]) for i in range(0, len(losses), 3)]
+    for i, name in enumerate(variants):
+        tokens, same_time = means[2 * i], means[2 * i + 1]
+        gains = f"{tokens - means[0]:+.3f} | {same_time - means[0]:+.3f}" if i else " | "
+        yield (
+            f"| {name} | {tokens:.3f} ({spreads[2 * i]:.3f}) | {equal_time[i]} "
+            f"| {same_time:.3f} ({spreads[2 * i + 1]:.3f}) | {gains} |"
+        )
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--run", default="shakespeare_char_fast")
+    parser.add_argument("--processes", type=int, default=2)
+    arguments = parser.parse_args()
+    run = resolve_run(read(PROJECT / "config.yaml"), arguments.run)
+    print(
+        f"| without | loss after {run.train.max_iters} steps (spread) | steps in equal time "
+        "| loss then (spread) | gain at equal tokens | at equal time |"
+    )
+    print("|---|--:|--:|--:|--:|--:|", flush=True)
+    for row in rows(run, arguments.processes):
+        print(row, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""Runs that average what others predict."""
+
+from tests.mistakes.base import CONFIG, Mistake, command, write_files
+from tests.mistakes.settings import setting
+
+
+def ensemble(title: str, entry: str, message: str) -> Mistake:
+    """A run `both` beside the runs `first` and `second` of one dataset."""
+    runs = f"first: {{dataset: letters}}, second: {{dataset: letters}}, both: {entry}"
+    return setting(title, f"runs: {{{runs}}}", message)
+
+
+ENSEMBLES = [
+    ensemble(
+        "an ensemble of a run that isn't there",
+        "{ensemble: [first, secnd]}",
+        "runs.both.ensemble: no run `secnd`; did you mean `second`?",
+    ),
+    ensemble(
+        "an ensemble that trains",
+        "{ensemble: [first, second], train: {max_iters: 3}}",
+        "runs.both.train: an ensemble trains nothing; leave it out",
+    ),
+    ensemble(
+        "a run twice in an ensemble",
+        "{ensemble: [first, first]}",
+        "runs.both.ensemble: `first` stands there twice; name it once",
+    ),
+    ensemble(
+        "an ensemble of an ensemble",
+        "{ensemble: [first, second]}, all: {ensemble: [first, both]}",
+        "runs.all.ensemble: `both` is an ensemble; name its runs",
+    ),
+    setting(
+        "an ensemble over two datasets",
+        "{datasets: {letters: {corpus: text}, others: {corpus: text}}, runs: {first: {dataset: "
+        "letters}, second: {dataset: others}, both: {ensemble: [first, second]}}}",
+        "runs.both.ensemble: `first` is trained on letters, `second` on others; name runs of one "
+        "dataset",
+    ),
+    setting(
+        "an ensemble in the report",
+        "{runs: {first: {dataset: letters}, both: {ensemble: [first]}}, report: {runs: [both]}}",
+        "report.runs: `both` is an ensemble, which has no curve; name its runs instead",
+    ),
+    command(
+        "the speed of an ensemble",
+        "bench both",
+        "runs.both: an ensemble trains nothing, so it has no curve and no speed; name its runs "
+        "(first) instead",
+        lambda: write_files(
+            {"config.yaml": CONFIG.replace("runs: {", "runs: {both: {ensemble: [first]}, ")}
+        ),
+    ),
+]

@@ -1,0 +1,97 @@
+"""An ensemble predicts the mean of its models' probabilities, everywhere that a model is taken."""
+
+import pytest
+import torch
+
+from nanogpt.config.schema import EvalSettings, SampleSettings
+from nanogpt.data.saved_tokenizers import load_tokenizer
+from nanogpt.data.tokenizers import ByteTokenizer, char_tokenizer
+from nanogpt.errors import UserError
+from nanogpt.inference.sampling import generate
+from nanogpt.model.directories import load_model, save_ensemble, save_model
+from nanogpt.model.ensemble import Ensemble
+from nanogpt.model.gpt import GPT
+from nanogpt.model.losses import windows_loss
+
+VOCAB = 11
+
+
+@pytest.fixture
+def members(tiny):
+    """Settings of two models of different width, depth and context."""
+    other = {"n_layer": 1, "n_embd": 16, "block_size": 12, "position": "rotary", "norm": "rmsnorm"}
+    return [tiny, tiny.model_copy(update=other)]
+
+
+@pytest.fixture
+def ensemble(members):
+    torch.manual_seed(0)
+    ensemble = Ensemble(members, VOCAB)
+    with torch.no_grad():
+        for parameter in ensemble.parameters():
+            parameter.mul_(4)  # so that the models differ in what they predict
+    return ensemble.eval()
+
+
+@torch.no_grad()
+def test_its_probabilities_are_the_mean_of_its_models(ensemble):
+    tokens = torch.randint(VOCAB, (3, 12), generator=torch.Generator().manual_seed(1))
+    probabilities = [gpt(tokens).softmax(-1) for gpt in ensemble.members]
+    assert (probabilities[0] - probabilities[1]).abs().max() > 0.05
+    torch.testing.assert_close(ensemble(tokens).exp(), sum(probabilities) / 2)
+
+
+@torch.no_grad()
+def test_with_a_cache_its_logits_are_those_of_one_forward_pass(ensemble):
+    tokens = torch.randint(VOCAB, (2, 12), generator=torch.Generator().manual_seed(1))
+    cache = ensemble.new_cache(2, torch.float32)
+    pieces = [ensemble.head(ensemble.hidden(tokens[:, :5], cache))]
+    for t in range(5, 12):
+        assert cache.length == t
+        pieces.append(ensemble.head(ensemble.hidden(tokens[:, [t]], cache)))
+    torch.testing.assert_close(torch.cat(pieces, dim=1), ensemble(tokens), atol=1e-5, rtol=1e-5)
+
+
+def test_it_sees_as_many_tokens_as_the_shortest_context_holds(ensemble):
+    assert ensemble.settings.block_size == 12
+    settings = SampleSettings(max_new_tokens=40, device="cpu", dtype="float32")
+    drawn = list(generate(ensemble, torch.zeros(2, 1, dtype=torch.int64), settings))
+    assert len(drawn) == 40
+
+
+def test_its_loss_is_never_above_the_mean_of_its_models(ensemble):
+    """The logarithm is concave: averaging probabilities beats averaging losses."""
+    tokens = torch.randint(VOCAB, (500,), generator=torch.Generator().manual_seed(1)).numpy()
+    starts = 12 * torch.arange(40).numpy()
+    settings = EvalSettings(device="cpu", batch_size=8)
+    rows = [torch.from_numpy(tokens[s : s + 13]) for s in starts]
+    losses = []
+    for gpt in ensemble.members:
+        with torch.no_grad():
+            logits = torch.cat([gpt(row[None, :-1])[0] for row in rows])
+        targets = torch.cat([row[1:] for row in rows])
+        losses.append(torch.nn.functional.cross_entropy(logits, targets).item())
+    assert windows_loss(ensemble, tokens, starts, settings).mean < sum(losses) / 2
+
+
+def test_a_model_directory_holds_it(tmp_path, members, play):
+    tokenizer = load_tokenizer(play / "tokenizer.json")
+    models = [GPT(settings, tokenizer.vocab_size) for settings in members]
+    for number, model in enumerate(models):
+        save_model(tmp_path / str(number), model.state_dict(), model.settings, tokenizer)
+    directories = [tmp_path / "0", tmp_path / "1"]
+    assert save_ensemble(tmp_path / "both", directories).startswith("2 models")
+    both = load_model(tmp_path / "both").model
+    assert isinstance(both, Ensemble)
+    assert both.n_parameters() == sum(model.n_parameters() for model in models)
+    tokens = torch.zeros(1, 12, dtype=torch.int64)
+    expected = sum(model.eval()(tokens).softmax(-1) for model in models) / 2
+    torch.testing.assert_close(both.eval()(tokens).exp(), expected)
+
+
+def test_models_of_different_vocabularies_are_refused(tmp_path, tiny):
+    for name, tokenizer in (("a", char_tokenizer("abc")), ("b", ByteTokenizer())):
+        model = GPT(tiny, tokenizer.vocab_size)
+        save_model(tmp_path / name, model.state_dict(), tiny, tokenizer)
+    with pytest.raises(UserError, match="another vocabulary"):
+        save_ensemble(tmp_path / "both", [tmp_path / "a", tmp_path / "b"])
