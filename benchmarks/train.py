@@ -16,10 +16,12 @@ process disturbed is made again; on a busy machine the program ends without figu
 
 import argparse
 import json
+import re
 import statistics
 import sys
 import tempfile
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -66,12 +68,15 @@ def whole_split_loss(model: GPT) -> float:
     return windows_loss(model, tokens, starts, settings).mean
 
 
-def train_peer(copy: Path, seed: int, threads: int) -> Row:
-    """nanoGPT's quick start in a copy of its checkout."""
+def train_peer(
+    copy: Path, seed: int, threads: int, what: str = PEER, arguments: Sequence[str] = QUICK_START
+) -> Row:
+    """nanoGPT's quick start, or another training of its, in a copy of its checkout."""
     set_seed(copy, seed)
-    timed = run_timed([sys.executable, "train.py", *QUICK_START], copy, threads)
+    timed = run_timed([sys.executable, "train.py", *arguments], copy, threads)
     loss = whole_split_loss(read_weights(copy / "out-shakespeare-char/ckpt.pt"))
-    return _row(PEER, seed, 2000, timed, loss)
+    n_steps = len(re.findall(r"^iter ", timed.output, re.MULTILINE))
+    return _row(what, seed, n_steps, timed, loss)
 
 
 def train_ours(run: Run, seed: int, threads: int, steps: int | None = None) -> Row:
@@ -111,7 +116,7 @@ def _row(what: str, seed: int, steps: int, timed: Timed, loss: float) -> Row:
 
 
 def table(rows: list[Row]) -> str:
-    """Medians of all seeds, with the least and the most."""
+    """Medians of all seeds, with the least and the most; the first rows are the peer's."""
     by_name: defaultdict[str, list[Row]] = defaultdict(list)
     for row in rows:
         by_name[row.what].append(row)
@@ -120,7 +125,7 @@ def table(rows: list[Row]) -> str:
         "| nanoGPT's seconds / ours |",
         "|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
-    peer = statistics.median(row.wall for row in by_name[PEER])
+    peer = statistics.median(row.wall for row in by_name[rows[0].what])
     for what, group in by_name.items():
         walls, losses = [row.wall for row in group], [row.loss for row in group]
         wall = statistics.median(walls)

@@ -43,6 +43,12 @@ class Shape:
     batch_size: int
     steps: int
     warm_up: int
+    device: str = "cpu"
+
+    @property
+    def compile(self) -> bool:
+        """Whether both sides compile their models: where nanoGPT does by default."""
+        return self.device != "cpu"
 
 
 QUICK_START = Shape(
@@ -87,8 +93,9 @@ def our_steps(shape: Shape, dtype: str, threads: int) -> list[float]:
         eval_iters=1,
         log_interval=1,
         keep="last",
-        device="cpu",
+        device=shape.device,
         dtype=dtype,
+        compile=shape.compile,
     )
     with tempfile.TemporaryDirectory() as results:
         job = {
@@ -110,8 +117,8 @@ def nanogpt_steps(checkout: Path, shape: Shape, threads: int) -> list[float]:
     model = shape.model
     flags = {
         "dataset": shape.dataset,
-        "device": "cpu",
-        "compile": False,
+        "device": shape.device,
+        "compile": shape.compile,
         "eval_iters": 1,
         "eval_interval": 10**9,
         "log_interval": 1,
@@ -131,9 +138,13 @@ def nanogpt_steps(checkout: Path, shape: Shape, threads: int) -> list[float]:
 
 
 def compare(checkout: Path, shape: Shape, rounds: int, threads: int) -> None:
-    """Time both in turn and print a table. checkout: a copy with our token files."""
+    """Time both in turn and print a table. checkout: a copy with our token files.
+
+    nanoGPT computes in float32 on a CPU, and in bfloat16 on a GPU that can.
+    """
+    peer_name = "nanoGPT, float32" if shape.device == "cpu" else "nanoGPT, its default"
     measured = {
-        "nanoGPT, float32": lambda: nanogpt_steps(checkout, shape, threads),
+        peer_name: lambda: nanogpt_steps(checkout, shape, threads),
         "ours, float32": lambda: our_steps(shape, "float32", threads),
         "ours, bfloat16": lambda: our_steps(shape, "bfloat16", threads),
     }
@@ -145,7 +156,7 @@ def compare(checkout: Path, shape: Shape, rounds: int, threads: int) -> None:
             print(f"{shape.name}: {name}: {median:.1f} ms", flush=True)
     print(f"\n| {shape.name} | median of rounds, ms | least | most | times nanoGPT's speed |")
     print("|---|--:|--:|--:|--:|")
-    peer = statistics.median(medians["nanoGPT, float32"])
+    peer = statistics.median(medians[peer_name])
     for name, times in medians.items():
         median = statistics.median(times)
         print(

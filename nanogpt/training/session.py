@@ -35,6 +35,11 @@ logger = logging.getLogger(__name__)
 
 SAVE_INTERVAL = 60.0  # seconds between two states, at least
 SAVE_SHARE = 0.01  # of a training's time, that saving its state may take
+# Seconds of steps after which a busy machine is told, and the share of them in which the thread
+# that makes the steps should have had a processor: alone on a machine, nearly all.
+NOTICE_AFTER = 20.0
+UNDISTURBED = 0.75
+
 CHECK_INTERVAL = 5.0  # seconds between two looks whether this process may still write
 
 MILESTONES = "milestones"
@@ -65,6 +70,7 @@ class Session:
         self._start = time.monotonic() - self.progress.seconds
         self._saved = self._checked = time.monotonic()
         self._timed_steps, self._step_seconds = 0, 0.0  # since the last line of metrics
+        self._wall, self._cpu = 0.0, 0.0  # seconds of all steps, until a notice
 
     @property
     def is_last(self) -> bool:
@@ -75,7 +81,7 @@ class Session:
 
     def step(self) -> None:
         """Make the next step. It measures itself where it's to be logged or evaluated."""
-        start = time.monotonic()
+        start, cpu_start = time.monotonic(), time.thread_time()
         settings, progress = self.settings, self.progress
         learning_rate = learning_rate_at(progress.step, settings)
         block_size = self.model.settings.block_size
@@ -96,9 +102,25 @@ class Session:
                 learning_rate=learning_rate,
                 grad_norm=grad_norm.item(),
             )
-        self._step_seconds += time.monotonic() - start
+        seconds = time.monotonic() - start
+        self._step_seconds += seconds
         self._timed_steps += 1
+        self._notice_disturbance(seconds, time.thread_time() - cpu_start)
         self._bar.update()
+
+    def _notice_disturbance(self, wall: float, cpu: float) -> None:
+        """Say once if other processes keep the steps waiting. wall, cpu: seconds of a step."""
+        if self.settings.device != "cpu" or self._wall >= NOTICE_AFTER:
+            return
+        self._wall += wall
+        self._cpu += cpu
+        if self._wall >= NOTICE_AFTER and self._cpu < UNDISTURBED * self._wall:
+            logger.warning(
+                "other processes keep this training waiting: it had a processor in %.0f %% of the "
+                "last %.0f seconds; end them, or give it fewer threads than there are processors",
+                100 * self._cpu / self._wall,
+                self._wall,
+            )
 
     def evaluate(self, signals: Signals) -> MetricsLine | None:
         """What there is to log of the last step, with the losses of both splits where they're due.

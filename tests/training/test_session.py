@@ -286,6 +286,17 @@ def test_a_training_goes_on_with_what_multiplied_its_matrices(
     assert [layout.matmul for layout in training.layouts] == [used]
 
 
+@pytest.mark.parametrize(("share", "told"), [(0.5, 1), (0.9, 0)])
+def test_a_training_that_others_keep_waiting_says_so_once(
+    training, play, tiny, monkeypatch, caplog, share, told
+):
+    monkeypatch.setattr(session_module, "NOTICE_AFTER", 1e-6)
+    clock = time.monotonic
+    monkeypatch.setattr(session_module.time, "thread_time", lambda: share * clock())
+    training.run(play, tiny, max_iters=5)
+    assert caplog.text.count("other processes keep this training waiting") == told
+
+
 def test_the_seconds_of_a_training_that_was_stopped_go_on(training, play, tiny, at):
     at(3, lambda: time.sleep(0.3))
     at(6, kill(signal.SIGTERM))
