@@ -58,7 +58,7 @@ N_ESSAYS = 40
 
 # Jobs by rule, of the report unless another target is given.
 AFTER_TRAIN = {"train", "eval", "sample", "tensorboard", "bench_report"}
-ALL_RULES = {"prepare", "ngram", "count_ngrams", "bench", *AFTER_TRAIN}
+ALL_RULES = {"prepare", "ngram", "count_ngrams", "combine", "bench", *AFTER_TRAIN}
 # The runs share dataset and model, and so one count of n-grams and one benchmark.
 RETRAINING = {**dict.fromkeys(AFTER_TRAIN, 2), "bench_report": 1}
 REMODELLING = {**RETRAINING, "bench": 1}

@@ -63,6 +63,7 @@ EDITS: dict[str, tuple[Edit, dict[str, int]]] = {
         lambda project: (
             setting("datasets", "again", value={"corpus": "play"})(project),
             setting("runs", "one", "dataset", value="again")(project),
+            setting("runs", "both", "ensemble", value=["two"])(project),
         ),
         {**dict.fromkeys(AFTER_TRAIN, 1), "prepare": 1, "ngram": 1, "bench": 2},
     ),
