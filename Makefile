@@ -6,7 +6,8 @@
 #   make test-faults   kills, full disks and damaged files, in full; SEED=2 for others
 #   make test-browser  the report in a headless Chromium, which must be installed
 #   make lint      style, types, workflow lint        make format    mend the style
-#   make bench     how fast the models of `report.runs` train and sample here
+#   make bench NANOGPT=PATH   our training beside that of a checkout of nanoGPT, in ten minutes
+#   make speed     how fast the models of `report.runs` train and sample here
 #   make report    all runs as they stand, also unfinished ones      make watch     their curves in TensorBoard
 #   make clean     remove what was computed, with the cache and unfinished trainings
 #   make distclean and the environment
@@ -18,7 +19,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: demo test test-slow test-faults test-browser lint format bench report watch picture clean distclean environment
+.PHONY: demo test test-slow test-faults test-browser lint format bench speed report watch picture clean distclean environment
 
 demo: environment
 	$(BIN)/snakemake --cores $(CORES) results/demo/samples.txt results/demo/eval.json
@@ -52,6 +53,11 @@ format: environment
 	$(BIN)/python -m tests.mistakes.page > docs/ERRORS.md
 
 bench: environment
+	@test -n "$(NANOGPT)" || { echo "say make bench NANOGPT=PATH, the path of a checkout of nanoGPT"; exit 1; }
+	$(BIN)/snakemake --cores $(CORES) results/datasets/shakespeare_char/meta.json
+	$(BIN)/python benchmarks/train.py $(NANOGPT) --short
+
+speed: environment
 	$(BIN)/snakemake --cores $(CORES) --forcerun bench -- benches
 
 report: environment

@@ -1,7 +1,7 @@
 """Training beside nanoGPT's, in turn on the same machine: how soon, how well, how fast.
 
     snakemake --cores 2 results/datasets/{shakespeare_char,shakespeare}/meta.json
-    python benchmarks/train.py PATH_OF_A_NANOGPT_CHECKOUT [--short] [--long]
+    python benchmarks/train.py PATH_OF_A_NANOGPT_CHECKOUT [--short] [--long] [--plot docs/train.svg]
 
 1. nanoGPT's CPU quick start, unchanged, and our `shakespeare_char_fast`: seconds from the start
    of the process to its weights, and their loss.
@@ -45,6 +45,7 @@ from nanogpt.project import SPIN_COUNT  # noqa: E402
 DATASETS = PROJECT / "results/datasets"
 SEEDS = (1337, 1, 2)
 PEER = "nanoGPT's CPU quick start"
+GPU_LOSS = 1.4697  # https://github.com/karpathy/nanoGPT
 TRIAL_STEPS = (20, 120)  # of two short trainings, from which the time of a long one is told
 
 
@@ -138,6 +139,46 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
+def draw(rows: list[Row], path: Path) -> None:
+    """Loss over seconds: a point for each training."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot as plt
+
+    plt.rcParams["svg.hashsalt"] = "train"
+    figure, axis = plt.subplots(figsize=(8, 4.4), layout="constrained")
+    for what in dict.fromkeys(row.what for row in rows):
+        group = [row for row in rows if row.what == what]
+        marker = "x" if what == rows[0].what else "o"
+        axis.plot(
+            [row.wall for row in group],
+            [row.loss for row in group],
+            marker,
+            label=what,
+            markersize=7,
+        )
+    axis.axhline(GPU_LOSS, color="grey", linewidth=1, linestyle=":")
+    axis.annotate(
+        f"{GPU_LOSS}, nanoGPT's on an A100, published",
+        (0.01, GPU_LOSS),
+        xycoords=("axes fraction", "data"),
+        xytext=(0, 3),
+        textcoords="offset points",
+        fontsize=8,
+        color="grey",
+    )
+    axis.set_xscale("log")
+    ticks = [5, 10, 20, 50, 100, 200, 500, 1000, 2000]
+    axis.set_xticks(ticks, [str(tick) for tick in ticks], minor=False)
+    axis.set_xlim(4, max(200.0, 1.3 * max(row.wall for row in rows)))
+    axis.set_xlabel("seconds from the start of the process to its weights")
+    axis.set_ylabel("loss on the whole validation split, nats")
+    axis.grid(alpha=0.25)
+    axis.legend(frameon=False, fontsize=9)
+    figure.savefig(path, metadata={"Date": None})
+
+
 def train_all(checkout: Path, seeds: tuple[int, ...], long: bool, threads: int) -> list[Row]:
     """Both sides in turn, a seed after the other."""
     config = read(PROJECT / "config.yaml")
@@ -166,6 +207,7 @@ def main() -> None:
     parser.add_argument("--short", action="store_true", help="one seed: under ten minutes")
     parser.add_argument("--long", action="store_true", help="also shakespeare_char_long")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--plot", type=Path, help="a file for the plot")
     parser.add_argument("--rows", type=Path, help="a file for the rows, as JSON")
     arguments = parser.parse_args()
     seeds = SEEDS[:1] if arguments.short else SEEDS
@@ -174,6 +216,8 @@ def main() -> None:
         arguments.rows.write_text(json.dumps([asdict(row) for row in rows], indent=1))
     print(f"\n{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}\n")
     print(table(rows))
+    if arguments.plot:
+        draw(rows, arguments.plot)
     shapes, rounds = [train_step.QUICK_START, train_step.GPT2], 5
     if arguments.short:
         shapes, rounds = shapes[:1], 3
