@@ -53,7 +53,7 @@ format: environment
 	$(BIN)/python -m tests.mistakes.page > docs/ERRORS.md
 
 bench: environment
-	@test -n "$(NANOGPT)" || { echo "say make bench NANOGPT=PATH, the path of a checkout of nanoGPT"; exit 1; }
+	@test -n "$(NANOGPT)" || { echo "NANOGPT is not set; say make bench NANOGPT=PATH_OF_A_NANOGPT_CHECKOUT"; exit 1; }
 	$(BIN)/snakemake --cores $(CORES) results/datasets/shakespeare_char/meta.json
 	$(BIN)/python benchmarks/train.py $(NANOGPT) --short
 

@@ -4,7 +4,7 @@
 #   benchmarks/gpu.sh PATH_OF_A_NANOGPT_CHECKOUT          on a GPU
 #   benchmarks/gpu.sh PATH_OF_A_NANOGPT_CHECKOUT --tiny   a few steps on the CPU: does all of it run?
 set -euo pipefail
-checkout=$(realpath "$1")
+checkout=$(realpath "${1:?say benchmarks/gpu.sh PATH_OF_A_NANOGPT_CHECKOUT}")
 cd "$(dirname "$0")/.."
 
 snakemake --cores all results/datasets/{shakespeare_char,shakespeare}/meta.json

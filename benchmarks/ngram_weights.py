@@ -33,7 +33,7 @@ from nanogpt.data.preparing import prepare  # noqa: E402
 from nanogpt.devices import resolve  # noqa: E402
 from nanogpt.evaluation.survey import survey_split  # noqa: E402
 from nanogpt.evaluation.symbols import describe_symbols  # noqa: E402
-from nanogpt.model.directories import load_model  # noqa: E402
+from nanogpt.model.checkpoints import load_model  # noqa: E402
 from nanogpt.ngram.counts import count  # noqa: E402
 from nanogpt.ngram.trie import Predictions, build_trie  # noqa: E402
 from nanogpt.training.loop import train  # noqa: E402

@@ -14,7 +14,7 @@ from nanogpt.config.schema import ModelSettings
 from nanogpt.data.batches import load
 from nanogpt.model.gpt import GPT
 
-# What nanoGPT's README tells to type for a training on a CPU.
+# The command for a training on a CPU in nanoGPT's README.
 QUICK_START = (
     "config/train_shakespeare_char.py",
     "--device=cpu",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[1]
 
-MAX_OTHERS = 0.05  # share of the machine's time that others may take of a measurement
+max_others = 0.05  # share of the machine's time that others may take of a measurement
 TRIES = 3
 
 
@@ -27,7 +27,8 @@ class Timed:
 def run_timed(command: Sequence[str], directory: Path, threads: int, **variables: str) -> Timed:
     """Run a process alone on the machine and time it from its start to its end.
 
-    A measurement that others disturbed is made again; after TRIES of them the program ends.
+    A measurement in which others took more than `max_others` is made again; after TRIES of them the
+    program ends.
     """
     environment = {
         **os.environ,
@@ -37,7 +38,7 @@ def run_timed(command: Sequence[str], directory: Path, threads: int, **variables
     }
     for _ in range(TRIES):
         timed = _run(command, directory, environment)
-        if timed.others <= MAX_OTHERS:
+        if timed.others <= max_others:
             return timed
         print(f"again: others took {timed.others:.0%} of the machine meanwhile", flush=True)
     sys.exit("the machine is busy with something else; measure when it isn't")

@@ -30,7 +30,7 @@ from nanogpt.config.resolving import resolve_run  # noqa: E402
 from nanogpt.config.schema import EvalSettings, ModelSettings, Run, TrainSettings  # noqa: E402
 from nanogpt.data.batches import load  # noqa: E402
 from nanogpt.devices import resolve  # noqa: E402
-from nanogpt.model.directories import load_model  # noqa: E402
+from nanogpt.model.checkpoints import load_model  # noqa: E402
 from nanogpt.model.losses import window_starts, windows_loss  # noqa: E402
 from nanogpt.training.loop import train  # noqa: E402
 

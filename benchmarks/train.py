@@ -37,7 +37,7 @@ from nanogpt.config.loading import read  # noqa: E402
 from nanogpt.config.resolving import resolve_run  # noqa: E402
 from nanogpt.config.schema import EvalSettings, Run  # noqa: E402
 from nanogpt.data.batches import load  # noqa: E402
-from nanogpt.model.directories import load_model  # noqa: E402
+from nanogpt.model.checkpoints import load_model  # noqa: E402
 from nanogpt.model.gpt import GPT  # noqa: E402
 from nanogpt.model.losses import window_starts, windows_loss  # noqa: E402
 from nanogpt.project import SPIN_COUNT  # noqa: E402
@@ -46,7 +46,7 @@ DATASETS = PROJECT / "results/datasets"
 SEEDS = (1337, 1, 2)
 PEER = "nanoGPT's CPU quick start"
 GPU_LOSS = 1.4697  # https://github.com/karpathy/nanoGPT
-TRIAL_STEPS = (20, 120)  # of two short trainings, from which the time of a long one is told
+TRIAL_STEPS = (20, 120)  # of two short trainings, from which the time of a long one is estimated
 
 
 @dataclass(frozen=True)
@@ -214,7 +214,7 @@ def main() -> None:
     rows = train_all(arguments.checkout.resolve(), seeds, arguments.long, arguments.threads)
     if arguments.rows:
         arguments.rows.write_text(json.dumps([asdict(row) for row in rows], indent=1))
-    print(f"\n{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}\n")
+    print(f"\n{arguments.threads} threads, {torch.backends.cpu.get_cpu_capability()}\n")
     print(table(rows))
     if arguments.plot:
         draw(rows, arguments.plot)

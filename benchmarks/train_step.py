@@ -74,12 +74,13 @@ from pathlib import Path
 import torch
 from nanogpt.config.schema import ModelSettings, TrainSettings
 from nanogpt.artifacts.states import TrainingState
+from nanogpt.devices import resolve
 from nanogpt.training.loop import train
 job = json.loads(sys.argv[1])
 torch.set_num_threads(job["threads"])
 results = Path(job["results"])
-train("bench", Path(job["dataset"]), ModelSettings(**job["model"]), TrainSettings(**job["train"]),
-      TrainingState(results / "state", "bench"), results)
+train("bench", Path(job["dataset"]), ModelSettings(**job["model"]),
+      resolve(TrainSettings(**job["train"])), TrainingState(results / "state", "bench"), results)
 """
 
 

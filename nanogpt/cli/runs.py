@@ -45,7 +45,7 @@ def sample(
     """
     from nanogpt.devices import resolve
     from nanogpt.inference.sampling import stream
-    from nanogpt.model.directories import load_model
+    from nanogpt.model.checkpoints import load_model
     from nanogpt.ngram.mixing import find_ngrams
 
     settings = resolve(settings)

@@ -6,7 +6,7 @@ from nanogpt.config.schema import Config, RunEntry
 from nanogpt.errors import UserError
 
 # What an ensemble takes from its runs, or doesn't do.
-NOT_OWN = ("dataset", "model", "train", "bench", "sweep")
+NOT_OWN = ("dataset", "model", "train", "bench")
 
 
 def expand_ensembles(config: Config) -> Config:
@@ -16,7 +16,7 @@ def expand_ensembles(config: Config) -> Config:
     ensemble has no use for.
     """
     runs = {
-        name: _expanded(config, name, entry) if entry.ensemble else entry
+        name: _expanded(config, name, entry) if "ensemble" in entry.model_fields_set else entry
         for name, entry in config.runs.items()
     }
     expanded = config.model_copy(update={"runs": runs})
@@ -26,6 +26,8 @@ def expand_ensembles(config: Config) -> Config:
 
 def _expanded(config: Config, name: str, entry: RunEntry) -> RunEntry:
     where = f"runs.{name}"
+    if not entry.ensemble:
+        raise UserError(f"{where}.ensemble: no run; name some, or leave it out")
     for key in NOT_OWN:
         if key in entry.model_fields_set:
             raise UserError(f"{where}.{key}: an ensemble trains nothing; leave it out")
@@ -41,7 +43,7 @@ def _expanded(config: Config, name: str, entry: RunEntry) -> RunEntry:
         datasets.setdefault(of_member.dataset or member, member)
     if len(set(members)) < len(members):
         twice = next(member for member in members if members.count(member) > 1)
-        raise UserError(f"{where}.ensemble: `{twice}` stands there twice; name it once")
+        raise UserError(f"{where}.ensemble: `{twice}` is listed twice; name it once")
     if len(datasets) > 1:
         (one, first), (other, second) = list(datasets.items())[:2]
         raise UserError(

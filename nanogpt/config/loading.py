@@ -153,7 +153,7 @@ def _check_names(config: Config) -> None:
         look_up(config.corpora, dataset.corpus or name, f"datasets.{name}.corpus", "corpus")
         _check_tokenizer(config, name)
     for name, run in config.runs.items():
-        if "dataset" not in run.sweep and not run.ensemble:
+        if "dataset" not in run.sweep and "ensemble" not in run.model_fields_set:
             look_up(config.datasets, run.dataset or name, f"runs.{name}.dataset", "dataset")
 
 

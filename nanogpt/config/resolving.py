@@ -119,6 +119,11 @@ def resolve_run(config: Config, name: str) -> Run:
     merged |= {"name": name, "dataset": entry.dataset or name, "ensemble": tuple(entry.ensemble)}
     run = _derive(Run.model_validate(merged))
     model, train = run.model, run.train
+    if "learning_rate" in merged["train"] and not _uses_learning_rate(run):
+        raise UserError(
+            f"runs.{name}.train.learning_rate: of no use with muon and this model; set matrix_lr, "
+            "embedding_lr and unembedding_lr, or optimizer: adamw"
+        )
     try:
         check_model(model)
     except UserError as error:
@@ -140,6 +145,13 @@ def resolve_run(config: Config, name: str) -> Run:
             f"which ends at {train.lr_decay_iters}; lower it"
         )
     return run
+
+
+def _uses_learning_rate(run: Run) -> bool:
+    """Whether a parameter learns at `train.learning_rate`: with muon, biases, norms, positions."""
+    model = run.model
+    others = model.bias or model.norm == "layernorm" or model.position == "learned"
+    return run.train.optimizer == "adamw" or others
 
 
 def _derive(run: Run) -> Run:

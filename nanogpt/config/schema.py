@@ -109,10 +109,10 @@ class TrainSettings(Settings):
         0.02, neutral=0.02, gt=0, description="muon's peak learning rate, of the blocks' matrices"
     )
     embedding_lr: float = new_setting(
-        0.02, neutral=0.02, gt=0, description="with muon, that of the token embedding"
+        0.02, neutral=0.02, gt=0, description="with muon, that of an untied token embedding"
     )
     unembedding_lr: float = new_setting(
-        4e-3, neutral=4e-3, gt=0, description="with muon, that of an untied output layer"
+        4e-3, neutral=4e-3, gt=0, description="with muon, that of the output layer"
     )
     momentum: float = new_setting(0.95, neutral=0.95, ge=0, lt=1, description="muon's momentum")
     ns_steps: int = new_setting(
@@ -293,8 +293,8 @@ class RunEntry(RunDefaults):
         BeforeValidator(_something_swept),
     ] = Field(
         {},
-        description="settings and the values that each takes, as `{model: [tiny, small], "
-        "seed: [1, 2, 3], train.learning_rate: [1e-3, 2e-3]}`; the entry stands for a run of each "
+        description="settings and the values that each takes, as `{model: [modern, baby], "
+        "seed: [1, 2, 3], train.matrix_lr: [0.01, 0.02]}`; the entry stands for a run of each "
         "combination (docs/SWEEPS.md)",
         json_schema_extra={"minProperties": 1, "propertyNames": {"enum": list(SWEEPABLE)}},
     )

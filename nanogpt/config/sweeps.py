@@ -34,6 +34,8 @@ def expand_sweeps(config: Config) -> Config:
             runs[name] = entry
             continue
         where = f"runs.{name}.sweep"
+        if entry.ensemble:
+            raise UserError(f"{where}: an ensemble trains nothing; leave it out")
         for run, swept in _runs_of_sweep(config, name, entry):
             if sweep_of.get(run) == name:
                 raise UserError(

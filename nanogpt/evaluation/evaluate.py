@@ -33,7 +33,7 @@ from nanogpt.evaluation.statistics import (
 )
 from nanogpt.evaluation.survey import survey_split, survey_windows
 from nanogpt.evaluation.symbols import Symbols, describe_symbols
-from nanogpt.model.directories import load_model
+from nanogpt.model.checkpoints import load_model
 from nanogpt.model.ensemble import Model
 from nanogpt.model.losses import n_full_windows, window_starts
 from nanogpt.ngram.mixing import Ngrams, load_ngrams

@@ -21,7 +21,7 @@ from nanogpt.data.formats import read_text
 from nanogpt.devices import autocast
 from nanogpt.errors import UserError, plural
 from nanogpt.files.atomic import write_text
-from nanogpt.model.directories import Checkpoint, load_model
+from nanogpt.model.checkpoints import Checkpoint, load_model
 from nanogpt.model.ensemble import Model
 
 if TYPE_CHECKING:  # given by callers that mix: a benchmark doesn't depend on their code

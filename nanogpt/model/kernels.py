@@ -48,7 +48,7 @@ def use_matmul(name: str) -> str:
     """
     global _matmul
     if name not in ("torch", "onednn"):
-        raise UserError(f"NANOGPT_MATMUL: `{name}` is neither torch nor onednn")
+        raise UserError(f"NANOGPT_MATMUL: unknown value `{name}`; use torch or onednn")
     if name not in matmuls():
         raise UserError("NANOGPT_MATMUL: this build of torch has no oneDNN; use torch")
     _matmul = name
@@ -221,7 +221,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
     if not by_products or S > MATMUL_ATTENTION_MAX_TOKENS:
         return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=T > 1)
     # On a CPU, PyTorch's fused bfloat16 kernel takes 2 to 6 times as long as plain matrix products,
-    # until the (T, S) scores outgrow the caches (docs/BENCHMARKS.md). With dropout it isn't fused.
+    # until the (T, S) scores outgrow the caches (docs/BENCHMARKS.md). With dropout, none is fused.
     scores = q @ k.transpose(-2, -1) / math.sqrt(D)
     if T > 1:
         scores = scores.masked_fill(torch.ones(T, S, dtype=torch.bool).triu(1), -math.inf)

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from nanogpt.data.batches import windows
 from nanogpt.data.tokenizers import Tokens
 from nanogpt.devices import autocast
-from nanogpt.model.ensemble import Model
+from nanogpt.model.gpt import GPT
 
 
 class ForwardSettings(Protocol):
@@ -62,7 +62,7 @@ def window_starts(n_tokens: int, block_size: int, n_windows: int) -> NDArray[np.
 
 @torch.no_grad()
 def predictions(
-    model: Model,
+    model: GPT,
     tokens: Tokens,
     starts: NDArray[np.int64],
     settings: ForwardSettings,
@@ -87,7 +87,7 @@ def token_nats(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def windows_loss(
-    model: Model,
+    model: GPT,
     tokens: Tokens,
     starts: NDArray[np.int64],
     settings: ForwardSettings,

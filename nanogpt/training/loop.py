@@ -122,9 +122,8 @@ def _make_steps(session: Session, signals: Signals) -> None:
 
 def _note_layout(progress: Progress, settings: TrainSettings) -> None:
     """Note where the training is computed from here on; warn if it was elsewhere before."""
-    here = current_layout(
-        settings.device, progress.step, matmul() if settings.device == "cpu" else None
-    )
+    chooses = settings.device == "cpu" and not settings.compile
+    here = current_layout(settings.device, progress.step, matmul() if chooses else None)
     if progress.layouts:
         before = progress.layouts[-1]
         changes = [

@@ -39,8 +39,9 @@ def configure_adamw(model: GPT, settings: TrainSettings) -> torch.optim.AdamW:
 
 def configure_muon(model: GPT, settings: TrainSettings) -> MuonAdamW:
     """Muon for the matrices of the blocks, which alone decay; AdamW for embeddings and vectors."""
+    tied = model.settings.tie_word_embeddings
     rates = {
-        "wte.weight": settings.embedding_lr,
+        "wte.weight": settings.unembedding_lr if tied else settings.embedding_lr,
         "lm_head.weight": settings.unembedding_lr,
     }
     by_rate: defaultdict[float, list[torch.nn.Parameter]] = defaultdict(list)

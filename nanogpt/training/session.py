@@ -35,8 +35,8 @@ logger = logging.getLogger(__name__)
 
 SAVE_INTERVAL = 60.0  # seconds between two states, at least
 SAVE_SHARE = 0.01  # of a training's time, that saving its state may take
-# Seconds of steps after which a busy machine is told, and the share of them in which the thread
-# that makes the steps should have had a processor: alone on a machine, nearly all.
+# Warn after so many seconds of steps if the thread that makes them had a processor in less than
+# this share of them: alone on a machine, it has one nearly all the time.
 NOTICE_AFTER = 20.0
 UNDISTURBED = 0.75
 
@@ -109,15 +109,16 @@ class Session:
         self._bar.update()
 
     def _notice_disturbance(self, wall: float, cpu: float) -> None:
-        """Say once if other processes keep the steps waiting. wall, cpu: seconds of a step."""
-        if self.settings.device != "cpu" or self._wall >= NOTICE_AFTER:
+        """Warn if something keeps the first steps waiting. wall, cpu: seconds of a step."""
+        settings = self.settings
+        if settings.device != "cpu" or settings.compile or self._wall >= NOTICE_AFTER:
             return
         self._wall += wall
         self._cpu += cpu
         if self._wall >= NOTICE_AFTER and self._cpu < UNDISTURBED * self._wall:
             logger.warning(
-                "other processes keep this training waiting: it had a processor in %.0f %% of the "
-                "last %.0f seconds; end them, or give it fewer threads than there are processors",
+                "this training waits: it had a processor in only %.0f %% of the first %.0f seconds"
+                "; end what else computes here, or give it fewer threads than there are processors",
                 100 * self._cpu / self._wall,
                 self._wall,
             )
@@ -197,12 +198,14 @@ class Session:
         name = line.diverged()
         if name is None:
             return
+        muon = self.settings.optimizer == "muon"
+        rates = "matrix_lr, embedding_lr and unembedding_lr" if muon else "learning_rate"
         if self.is_main:
             self.state.check_lock()
             remove_states(self.state.directory)  # a resume from them would diverge again
         raise DivergedError(
             f"training diverged: {name} is {getattr(line, name)} at step {line.step}; "
-            "lower learning_rate, raise warmup_iters or set grad_clip"
+            f"lower {rates}, raise warmup_iters or set grad_clip"
         )
 
     def save_is_due(self) -> bool:

@@ -11,7 +11,8 @@ from nanogpt.config.schema import ModelSettings, SampleSettings
 from nanogpt.data.tokenizers import char_tokenizer
 from nanogpt.errors import UserError
 from nanogpt.inference.sampling import encode_prompt, generate, sample, stream
-from nanogpt.model.directories import load_model, save_model
+from nanogpt.model.checkpoints import load_model
+from nanogpt.model.directories import save_model
 from nanogpt.model.gpt import GPT
 from nanogpt.ngram.counts import count, vocabulary_digest
 from nanogpt.ngram.mixing import MixedSequences, Ngrams

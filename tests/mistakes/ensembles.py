@@ -22,9 +22,19 @@ ENSEMBLES = [
         "runs.both.train: an ensemble trains nothing; leave it out",
     ),
     ensemble(
+        "an ensemble of nothing",
+        "{ensemble: []}",
+        "runs.both.ensemble: no run; name some, or leave it out",
+    ),
+    ensemble(
+        "an ensemble with a sweep",
+        "{ensemble: [first], sweep: {seed: [1, 2]}}",
+        "runs.both.sweep: an ensemble trains nothing; leave it out",
+    ),
+    ensemble(
         "a run twice in an ensemble",
         "{ensemble: [first, first]}",
-        "runs.both.ensemble: `first` stands there twice; name it once",
+        "runs.both.ensemble: `first` is listed twice; name it once",
     ),
     ensemble(
         "an ensemble of an ensemble",

@@ -129,7 +129,7 @@ TRAINING = [
         "another way to multiply matrices",
         code("NANOGPT_MATMUL=mkl snakemake ..."),
         in_turn(make_dataset, multiply_by_mkl),
-        "NANOGPT_MATMUL: `mkl` is neither torch nor onednn",
+        "NANOGPT_MATMUL: unknown value `mkl`; use torch or onednn",
     ),
     Mistake(
         "a state of another model",

@@ -8,7 +8,8 @@ from nanogpt.data.saved_tokenizers import load_tokenizer
 from nanogpt.data.tokenizers import ByteTokenizer, char_tokenizer
 from nanogpt.errors import UserError
 from nanogpt.inference.sampling import generate
-from nanogpt.model.directories import load_model, save_ensemble, save_model
+from nanogpt.model.checkpoints import load_model, save_ensemble
+from nanogpt.model.directories import save_model
 from nanogpt.model.ensemble import Ensemble
 from nanogpt.model.gpt import GPT
 from nanogpt.model.losses import windows_loss
@@ -93,5 +94,5 @@ def test_models_of_different_vocabularies_are_refused(tmp_path, tiny):
     for name, tokenizer in (("a", char_tokenizer("abc")), ("b", ByteTokenizer())):
         model = GPT(tiny, tokenizer.vocab_size)
         save_model(tmp_path / name, model.state_dict(), tiny, tokenizer)
-    with pytest.raises(UserError, match="another vocabulary"):
+    with pytest.raises(UserError, match="its vocabulary differs"):
         save_ensemble(tmp_path / "both", [tmp_path / "a", tmp_path / "b"])

@@ -14,7 +14,7 @@ from nanogpt.data import play as playwright
 from nanogpt.data.batches import load
 from nanogpt.errors import UserError
 from nanogpt.evaluation.evaluate import evaluate
-from nanogpt.model.directories import load_model
+from nanogpt.model.checkpoints import load_model
 from nanogpt.model.gpt import GPT
 from nanogpt.training.schedules import learning_rate_at
 from tests.training.trainings import (

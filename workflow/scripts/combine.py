@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from nanogpt.artifacts.stages import Job, Made, run_stage
-from nanogpt.model.directories import save_ensemble
+from nanogpt.model.checkpoints import save_ensemble
 
 
 def make(_: Job) -> Made:

@@ -1,0 +1,156 @@
+"""Model directories, read: a model or an ensemble, and its tokenizer.
+
+Nothing in them is executed: weights are safetensors, the rest is JSON. Training writes directories
+and reads none, so this module isn't part of it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors
+import torch
+from pydantic import JsonValue
+from safetensors.torch import load_file
+from torch import Tensor
+
+from nanogpt.artifacts.records.base import read_record
+from nanogpt.artifacts.records.models import ModelConfig
+from nanogpt.config.parameters import complete
+from nanogpt.config.resolving import check_model
+from nanogpt.config.schema import ModelSettings
+from nanogpt.data.saved_tokenizers import load_tokenizer
+from nanogpt.data.tokenizers import Tokenizer
+from nanogpt.errors import UserError, plural
+from nanogpt.model.directories import ARCHITECTURE, write_directory
+from nanogpt.model.ensemble import Ensemble, Model
+from nanogpt.model.gpt import GPT
+
+# The `architecture` in config.json of several models whose predictions are averaged.
+ENSEMBLE = "ensemble"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained model and its tokenizer."""
+
+    model: Model
+    tokenizer: Tokenizer
+
+
+def load_model(directory: Path, device: str = "cpu") -> Checkpoint:
+    """Read a model directory.
+
+    Errors: UserError for a file that is absent, damaged, or of another architecture or vocabulary.
+    """
+    config_file = directory / "config.json"
+    if not config_file.exists():
+        raise UserError(
+            f"{directory}: no model here; config.json is missing: train the run, or name the "
+            "directory of a model"
+        )
+    config = read_record(config_file, ModelConfig, "train the run again")
+    settings = _settings(config, config_file)
+    tokenizer = load_tokenizer(directory / "tokenizer.json")
+    if tokenizer.vocab_size != config.vocab_size:
+        raise UserError(
+            f"{config_file}: vocab_size is {config.vocab_size}, but tokenizer.json has "
+            f"{plural(tokenizer.vocab_size, 'token')}; they do not belong together: train the run "
+            "again"
+        )
+    model: Model
+    if isinstance(settings, ModelSettings):
+        model = GPT(settings, config.vocab_size)
+    else:
+        model = Ensemble(settings, config.vocab_size)
+    load_weights(model, directory / "model.safetensors")
+    return Checkpoint(model.to(device), tokenizer)
+
+
+def _settings(config: ModelConfig, path: Path) -> ModelSettings | list[ModelSettings]:
+    """The settings in a config.json, of one model or of an ensemble's.
+
+    Errors: UserError for those of a model that can't be built here.
+    """
+    if config.architecture == ENSEMBLE and config.ensemble:
+        return [_settings_of_gpt(settings, path) for settings in config.ensemble]
+    if config.architecture != ARCHITECTURE:
+        raise UserError(
+            f"{path}: unknown architecture `{config.architecture}`, this version of nanogpt reads "
+            f"`{ARCHITECTURE}`; upgrade nanogpt, or train the run again"
+        )
+    return _settings_of_gpt(config.settings, path)
+
+
+def _settings_of_gpt(found: dict[str, JsonValue], path: Path) -> ModelSettings:
+    try:
+        settings = complete(ModelSettings, found)
+    except UserError as error:
+        raise UserError(f"{path}: not a model's config ({error}); train the run again") from None
+    try:
+        check_model(settings)
+    except UserError as error:
+        raise UserError(f"{path}: {error}; train the run again") from None
+    return settings
+
+
+def load_weights(model: Model, path: Path) -> None:
+    """Read a safetensors file into a model of the same architecture.
+
+    Errors: UserError for a file that is absent or damaged, or the first tensor that doesn't fit or
+    isn't finite.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; train the run again")
+    try:
+        weights = load_file(path)
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{path}: damaged ({error}); train the run again") from None
+    wanted = model.state_dict()
+    for name in sorted(wanted.keys() | weights.keys()):
+        flaw = _tensor_flaw(weights.get(name), wanted.get(name))
+        if flaw:
+            raise UserError(f"{path}: tensor {name} {flaw}; train the run again")
+    model.load_state_dict(weights)
+
+
+def _tensor_flaw(found: Tensor | None, wanted: Tensor | None) -> str | None:
+    if found is None or wanted is None:
+        return "is missing" if found is None else "is not of this model"
+
+    def form(tensor: Tensor) -> str:
+        return f"{str(tensor.dtype).removeprefix('torch.')} of shape {tuple(tensor.shape)}"
+
+    if form(found) != form(wanted):
+        return f"is {form(found)}, but the model's is {form(wanted)}"
+    # The extremes tell: isfinite().all() of the whole tensor takes twenty times as long.
+    if not torch.stack(torch.aminmax(found)).isfinite().all():
+        return "has NaN or infinity"
+    return None
+
+
+def save_ensemble(directory: Path, members: Sequence[Path]) -> str:
+    """Write a model directory of the models in others; returns one line for the log.
+
+    Errors: UserError for models of different vocabularies.
+    """
+    checkpoints = [load_model(member) for member in members]
+    tokenizer = checkpoints[0].tokenizer
+    for member, checkpoint in zip(members, checkpoints, strict=True):
+        if checkpoint.tokenizer != tokenizer:
+            raise UserError(
+                f"{member}: its vocabulary differs from that of {members[0]}; train both on one "
+                "dataset"
+            )
+    weights = {
+        f"members.{number}.{name}": weight
+        for number, checkpoint in enumerate(checkpoints)
+        for name, weight in checkpoint.model.state_dict().items()
+    }
+    config = ModelConfig(
+        architecture=ENSEMBLE,
+        vocab_size=tokenizer.vocab_size,
+        ensemble=tuple(c.model.settings.model_dump(mode="json") for c in checkpoints),
+    )
+    write_directory(directory, weights, config, tokenizer)
+    return f"{plural(len(members), 'model')} whose probabilities are averaged"
