@@ -3,7 +3,7 @@
     python benchmarks/gpu.py PATH_OF_A_NANOGPT_CHECKOUT [--device cuda] [--tiny]
 
 1. nanoGPT's train_shakespeare_char, unchanged; our `shakespeare_char_baby`, the same by ours; our
-   `shakespeare_char_long`, the modern recipe: seconds from the start of the process, and loss.
+   `shakespeare_char_best`, the modern recipe: seconds from the start of the process, and loss.
 2. Steps of the baby GPT and of GPT-2 124M by both, compiled.
 
 --tiny takes a few steps of each, to see that all of it runs.
@@ -44,7 +44,7 @@ def train_all(checkout: Path, device: str, tiny: bool) -> list[Row]:
     with tempfile.TemporaryDirectory() as directory:
         copy = copy_with_data(checkout, Path(directory), data)
         rows = [train_peer(copy, SEED, THREADS, "nanoGPT's train_shakespeare_char", arguments)]
-    for name in ("shakespeare_char_baby", "shakespeare_char_long"):
+    for name in ("shakespeare_char_baby", "shakespeare_char_best"):
         run = resolve_run(CONFIG, name)
         run = run.model_copy(update={"train": run.train.model_copy(update=changes)})
         rows.append(train_ours(run, SEED, THREADS, steps))

@@ -201,7 +201,9 @@ class Drop(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, p: float) -> Tensor:
         numbers = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
         words = numbers.view(torch.int16)[: x.numel()].view(x.shape)  # -32768 to 32767
-        factors = (words >= round(p * 2**16) - 2**15).to(x.dtype).mul_(1 / (1 - p))
+        # Not above 32767, which a 16-bit number can't hold: all would be kept.
+        first_kept = min(round(p * 2**16) - 2**15, 2**15 - 1)
+        factors = (words >= first_kept).to(x.dtype).mul_(1 / (1 - p))
         ctx.save_for_backward(factors)
         return x * factors
 

@@ -200,6 +200,11 @@ def test_dropout_drops_its_share_and_keeps_the_mean(dtype, p):
     assert kept == [torch.tensor(1 / (1 - p), dtype=dtype).item()]
 
 
+def test_dropout_of_nearly_all_drops_nearly_all():
+    torch.manual_seed(0)
+    assert (drop(torch.ones(100_000), 1 - 1e-6) == 0).float().mean() > 0.999
+
+
 def test_dropout_of_neighbours_is_independent():
     torch.manual_seed(0)
     dropped = (drop(torch.ones(400_000), 0.5) == 0).float() - 0.5
