@@ -40,9 +40,8 @@ from nanogpt.data.batches import load  # noqa: E402
 from nanogpt.model.checkpoints import load_model  # noqa: E402
 from nanogpt.model.gpt import GPT  # noqa: E402
 from nanogpt.model.losses import window_starts, windows_loss  # noqa: E402
-from nanogpt.project import SPIN_COUNT  # noqa: E402
 
-DATASETS = PROJECT / "results/datasets"
+DATASETS = train_step.DATASETS
 SEEDS = (1337, 1, 2)
 PEER = "nanoGPT's CPU quick start"
 GPU_LOSS = 1.4697  # https://github.com/karpathy/nanoGPT
@@ -82,21 +81,14 @@ def train_peer(
 
 def train_ours(run: Run, seed: int, threads: int, steps: int | None = None) -> Row:
     """A run of config.yaml with another seed, and as many steps as it says or as given."""
-    train = run.train.model_dump(mode="json") | {"seed": seed}
+    changes = {"seed": seed}
     if steps:
-        train |= {"max_iters": steps, "lr_decay_iters": steps, "eval_interval": steps}
+        changes |= {"max_iters": steps, "lr_decay_iters": steps, "eval_interval": steps}
+    train = run.train.model_copy(update=changes)
     with tempfile.TemporaryDirectory() as results:
-        job = {
-            "threads": threads,
-            "results": results,
-            "dataset": str(DATASETS / run.dataset),
-            "model": run.model.model_dump(mode="json"),
-            "train": train,
-        }
-        command = [sys.executable, "-c", train_step.OURS, json.dumps(job)]
-        timed = run_timed(command, PROJECT, threads, GOMP_SPINCOUNT=SPIN_COUNT)
+        timed = train_step.run_ours(run.dataset, run.model, train, threads, results)
         loss = whole_split_loss(load_model(Path(results) / "model").model)
-    return _row(run.name, seed, train["max_iters"], timed, loss)
+    return _row(run.name, seed, train.max_iters, timed, loss)
 
 
 def steps_within(run: Run, seconds: float, threads: int) -> int:

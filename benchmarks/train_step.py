@@ -24,7 +24,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT))
 
 from benchmarks.peer import copy_with_data  # noqa: E402
-from benchmarks.processes import run_timed  # noqa: E402
+from benchmarks.processes import Timed, run_timed  # noqa: E402
 from nanogpt.config.loading import read  # noqa: E402
 from nanogpt.config.resolving import resolve_run  # noqa: E402
 from nanogpt.config.schema import ModelSettings, TrainSettings  # noqa: E402
@@ -84,6 +84,21 @@ train("bench", Path(job["dataset"]), ModelSettings(**job["model"]),
 """
 
 
+def run_ours(
+    dataset: str, model: ModelSettings, train: TrainSettings, threads: int, results: str
+) -> Timed:
+    """Train in a process of its own, and time it; it writes into the directory `results`."""
+    job = {
+        "threads": threads,
+        "results": results,
+        "dataset": str(DATASETS / dataset),
+        "model": model.model_dump(mode="json"),
+        "train": train.model_dump(mode="json"),
+    }
+    command = [sys.executable, "-c", OURS, json.dumps(job)]
+    return run_timed(command, PROJECT, threads, GOMP_SPINCOUNT=SPIN_COUNT)
+
+
 def our_steps(shape: Shape, dtype: str, threads: int) -> list[float]:
     """Milliseconds of each step of ours."""
     settings = TrainSettings(
@@ -99,15 +114,7 @@ def our_steps(shape: Shape, dtype: str, threads: int) -> list[float]:
         compile=shape.compile,
     )
     with tempfile.TemporaryDirectory() as results:
-        job = {
-            "threads": threads,
-            "results": results,
-            "dataset": str(DATASETS / shape.dataset),
-            "model": shape.model.model_dump(mode="json"),
-            "train": settings.model_dump(mode="json"),
-        }
-        command = [sys.executable, "-c", OURS, json.dumps(job)]
-        run_timed(command, PROJECT, threads, GOMP_SPINCOUNT=SPIN_COUNT)
+        run_ours(shape.dataset, shape.model, settings, threads, results)
         lines = (Path(results) / "metrics.jsonl").read_text().splitlines()
     tokens = shape.batch_size * shape.model.block_size
     return [1e3 * tokens / json.loads(line)["tokens_per_second"] for line in lines[1:]]

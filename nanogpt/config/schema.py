@@ -332,7 +332,7 @@ class Config(RunDefaults):
 
 
 class Run(Settings):
-    """What a run comes to: every setting has its value.
+    """A resolved run: every setting has its value.
 
     ensemble: the runs whose predictions are averaged; none in a run that trains. ngram: None
     without n-grams.

@@ -11,7 +11,7 @@ KEPT = 2**31 - 1  # bytes at the end of the heap; an int is all that mallopt tak
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep what is freed: a page that is taken anew is filled with zeros first.
+    """Make glibc keep freed memory: the system fills each new page with zeros, which takes time.
 
     Elsewhere, nothing changes.
     """

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from nanogpt.config.schema import ModelSettings
 from nanogpt.model.gpt import GPT, rotary_tables
 from nanogpt.model.kernels import rotate
+from tests.recipes import MODERN
 
 VOCAB = 65
 
@@ -25,15 +26,6 @@ def make_model(settings, vocab_size=VOCAB, seed=0, scale=5.0):
 
 
 # What sets models apart, from GPT-2 to the recipe of `models.modern`.
-MODERN = {
-    "position": "rotary",
-    "norm": "rmsnorm",
-    "embedding_norm": True,
-    "qk_norm": True,
-    "activation": "relu2",
-    "tie_word_embeddings": False,
-    "final_logit_softcapping": 15.0,
-}
 KINDS = {"learned": {}, "rotary": {"position": "rotary"}, "modern": MODERN}
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from nanogpt.training import session as session_module
+from tests.recipes import MODERN
 from tests.training.trainings import read_metrics
 
 pytestmark = [
@@ -13,17 +14,10 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU here"),
 ]
 
-MODERN = {
-    "position": "rotary",
-    "norm": "rmsnorm",
-    "embedding_norm": True,
-    "qk_norm": True,
-    "activation": "relu2",
-    "tie_word_embeddings": False,
-    "final_logit_softcapping": 15.0,
-    "init": "zero_proj",
+RECIPES = {
+    "gpt2": ({}, {}),
+    "modern": ({**MODERN, "init": "zero_proj"}, {"optimizer": "muon", "min_lr": 0.0}),
 }
-RECIPES = {"gpt2": ({}, {}), "modern": (MODERN, {"optimizer": "muon", "min_lr": 0.0})}
 
 
 @pytest.fixture(params=RECIPES)

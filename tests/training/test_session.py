@@ -19,17 +19,9 @@ from nanogpt.model.checkpoints import load_model
 from nanogpt.training import loop
 from nanogpt.training import session as session_module
 from nanogpt.training.saved_state import find_states
+from tests.recipes import MODERN
 from tests.training.trainings import BASE, DIVERGES, read_metrics, without_times
 
-MODERN = {
-    "position": "rotary",
-    "norm": "rmsnorm",
-    "embedding_norm": True,
-    "qk_norm": True,
-    "activation": "relu2",
-    "tie_word_embeddings": False,
-    "init": "zero_proj",
-}
 LONG = {"max_iters": 12, "log_interval": 3, "eval_interval": 4}
 
 
@@ -111,7 +103,7 @@ def test_metrics_grow_in_the_state_directory_and_results_come_at_the_end(trainin
 def test_a_training_by_the_modern_recipe_goes_on_to_the_same_bytes(
     training, another_training, play, tiny, at
 ):
-    modern = tiny.model_copy(update=MODERN)
+    modern = tiny.model_copy(update={**MODERN, "init": "zero_proj"})
     settings = {**LONG, "optimizer": "muon", "lr_schedule": "wsd", "weight_decay": 0.01}
     for step in (3, 4):
         at(step, kill(signal.SIGTERM))
