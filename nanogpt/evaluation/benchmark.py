@@ -30,7 +30,7 @@ from nanogpt.model.kernels import matmul, matmuls, use_matmul
 from nanogpt.model.sizing import flops_per_token
 from nanogpt.training.optimizers import configure_optimizer
 from nanogpt.training.schedules import learning_rate_at
-from nanogpt.training.step import Forward, compiled, optimizer_step, prepare_process
+from nanogpt.training.step import loss_function, optimizer_step, prepare_process
 
 # Widths of square matrices: the small ones saturate a CPU, the large ones a GPU.
 GEMM_SIZES = (1024, 2048, 3072, 4096, 8192)
@@ -172,7 +172,7 @@ def _time_steps(
     The parts are timed apart from whole steps, a quarter as often: to time them a GPU must be
     waited for, and training doesn't wait there.
     """
-    forward: Forward = compiled(model) if settings.compile else model
+    loss_of = loss_function(model, settings)
     optimizer = configure_optimizer(model, settings)
     last = bench_settings.burn_in + bench_settings.steps
     whole: list[float] = []
@@ -188,7 +188,7 @@ def _time_steps(
         start = _now(settings.device)
         windows = draw(step)
         rate = learning_rate_at(step, settings)
-        arguments = (forward, optimizer, windows, rate, settings, step)
+        arguments = (loss_of, optimizer, windows, rate, settings, step)
         if step < last:
             loss, _ = optimizer_step(*arguments)
             final_loss = loss.item()  # as training reads it
@@ -223,6 +223,7 @@ def _time_each_matmul(
     chosen = matmul()
     torch.manual_seed(settings.seed)
     model = GPT(model_settings, vocab_size)
+    loss_of = loss_function(model, settings)
     optimizer = configure_optimizer(model, settings)
     seconds: dict[str, list[float]] = {name: [] for name in matmuls()}
     for step in range(bench_settings.burn_in + bench_settings.steps):
@@ -230,7 +231,7 @@ def _time_each_matmul(
             use_matmul(name)
             start = _now(settings.device)
             rate = learning_rate_at(step, settings)
-            loss, _ = optimizer_step(model, optimizer, draw(step), rate, settings, step)
+            loss, _ = optimizer_step(loss_of, optimizer, draw(step), rate, settings, step)
             loss.item()
             times.append(_now(settings.device) - start)
     use_matmul(chosen)

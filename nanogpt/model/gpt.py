@@ -31,7 +31,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from nanogpt.config.schema import ModelSettings
-from nanogpt.model.kernels import attend, drop, linear, rms_norm, rotate, squared_relu
+from nanogpt.model.kernels import (
+    attend,
+    drop,
+    linear,
+    rms_norm,
+    rotate,
+    soft_capped,
+    squared_relu,
+)
 from nanogpt.model.layers import FLOPS_PER_ENTRY, Embedding, LayerNorm, Linear, RMSNorm, Size
 
 # GPT-2's: https://github.com/openai/gpt-2/blob/master/src/model.py
@@ -248,10 +256,12 @@ class GPT(nn.Module):
 
     def head(self, x: Tensor) -> Tensor:
         """Logits (..., V) of hidden states (..., C), through the output layer."""
-        tied = self.settings.tie_word_embeddings
-        logits = linear(x, self.wte.weight if tied else self.lm_head.weight)
-        cap = self.settings.final_logit_softcapping
-        return cap * torch.tanh(logits.float() / cap) if cap else logits
+        return soft_capped(linear(x, self.output_matrix), self.settings.final_logit_softcapping)
+
+    @property
+    def output_matrix(self) -> Tensor:
+        """Of the output layer, (V, C)."""
+        return self.wte.weight if self.settings.tie_word_embeddings else self.lm_head.weight
 
     def new_cache(self, batch_size: int, dtype: torch.dtype) -> KVCache:
         """An empty cache for `batch_size` sequences."""

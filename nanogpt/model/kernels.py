@@ -4,7 +4,8 @@ Ways differ in the last bits, so a choice between them is recorded in a training
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any, cast
 
 import torch
@@ -16,6 +17,12 @@ from nanogpt.errors import UserError
 from nanogpt.project import matmul_override
 
 MATMUL_ATTENTION_MAX_TOKENS = 512
+QUERIES_AT_ONCE = 128
+
+# With a vocabulary of this size, a CPU computes so many logits, and their gradients, at a time.
+LARGE_VOCABULARY = 8192
+LOGITS_AT_ONCE = 1 << 22
+GRADIENTS_AT_ONCE = 1 << 26
 
 # An operator for torch's own compiler; some versions and builds lack it.
 ONEDNN_LINEAR = hasattr(torch.ops.mkldnn, "_linear_pointwise")
@@ -72,7 +79,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 class OneDnnLinear(torch.autograd.Function):
-    """x @ weight.T + bias by oneDNN, for float32 on a CPU."""
+    """x @ weight.T + bias by oneDNN, for float32 on a CPU; the gradient of the weights by MKL."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -84,7 +91,8 @@ class OneDnnLinear(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         rows = gradient.flatten(0, -2)  # (B * T, out)
         of_bias = rows.sum(0) if ctx.needs_input_grad[2] else None
-        of_weight = onednn_linear(rows.t(), x.flatten(0, -2).t())
+        # oneDNN takes up to twice as long for it with two threads.
+        of_weight = rows.t() @ x.flatten(0, -2)
         return onednn_linear(gradient, weight.t()), of_weight, of_bias
 
 
@@ -195,15 +203,11 @@ def drop(x: Tensor, p: float) -> Tensor:
 
 
 class Drop(torch.autograd.Function):
-    """`drop`, from torch's generator of the CPU."""
+    """`drop`."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, p: float) -> Tensor:
-        numbers = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
-        words = numbers.view(torch.int16)[: x.numel()].view(x.shape)  # -32768 to 32767
-        # Not above 32767, which a 16-bit number can't hold: all would be kept.
-        first_kept = min(round(p * 2**16) - 2**15, 2**15 - 1)
-        factors = (words >= first_kept).to(x.dtype).mul_(1 / (1 - p))
+        factors = drop_factors(x, p)
         ctx.save_for_backward(factors)
         return x * factors
 
@@ -213,19 +217,161 @@ class Drop(torch.autograd.Function):
         return gradient * factors, None
 
 
+def drop_factors(x: Tensor, p: float) -> Tensor:
+    """By what dropout multiplies each number of x, from torch's generator of the CPU."""
+    numbers = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
+    words = numbers.view(torch.int16)[: x.numel()].view(x.shape)  # -32768 to 32767
+    # Not above 32767, which a 16-bit number can't hold: all would be kept.
+    first_kept = min(round(p * 2**16) - 2**15, 2**15 - 1)
+    return (words >= first_kept).to(x.dtype).mul_(1 / (1 - p))
+
+
+def head_loss(x: Tensor, weight: Tensor, targets: Tensor, cap: float) -> Tensor:
+    """Mean nats of targets (N,) by the output layer (V, C) of hidden states x (N, C).
+
+    cap: of the logits, as in `soft_capped`. For training: gradients are computed with the loss. A
+    CPU's cache holds the logits of one group of tokens at a time, and memory only their gradients.
+    """
+    return cast(Tensor, HeadLoss.apply(x, weight, targets, cap))  # type: ignore[no-untyped-call]
+
+
+class HeadLoss(torch.autograd.Function):
+    """`head_loss`, with products in autocast's dtype where it's on."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, targets: Tensor, cap: float) -> Tensor:
+        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+        states, matrix = x.to(dtype), weight.to(dtype)
+        nats, of_states, of_matrix = torch.zeros(()), [], []
+        for outer in _slices(len(x), GRADIENTS_AT_ONCE // len(weight)):
+            some, their = states[outer], targets[outer]
+            gradients = torch.empty(len(some), len(weight), dtype=dtype)
+            for inner in _slices(len(some), LOGITS_AT_ONCE // len(weight)):
+                logits = linear(some[inner], matrix).float()
+                nats += _surprise(logits, their[inner], cap, gradients[inner])
+            of_states.append(linear(gradients, matrix.t()))
+            of_matrix.append((gradients.t() @ some).float())  # not by oneDNN, as in OneDnnLinear
+            if len(of_matrix) == 2:
+                of_matrix = [of_matrix[0].add_(of_matrix[1])]
+        ctx.save_for_backward(torch.cat(of_states).float(), of_matrix[0])
+        return nats / len(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        of_x, of_weight = ctx.saved_tensors  # of the sum, not of the mean
+        share = gradient / len(of_x)
+        return share * of_x, share * of_weight, None, None
+
+
+def _surprise(logits: Tensor, targets: Tensor, cap: float, gradients: Tensor) -> Tensor:
+    """The sum of the nats of targets (N,) by logits (N, V), which are used up.
+
+    Their gradients go to `gradients`.
+    """
+    index = targets[:, None]
+    if cap:
+        logits.div_(cap).tanh_()
+    capped = cap * logits if cap else logits
+    of_logits = capped.softmax(-1)
+    # The likeliest token's surprise is -log p, that of another one more by what the logits differ.
+    more = capped.amax(-1) - capped.gather(1, index)[:, 0]
+    nats = (more - of_logits.amax(-1).log()).sum()
+    of_logits.scatter_add_(1, index, torch.full(index.shape, -1.0))
+    if cap:  # of tanh: 1 - tanh^2
+        of_logits.addcmul_(of_logits * logits, logits, value=-1)
+    gradients.copy_(of_logits)
+    return nats
+
+
+def _slices(n: int, size: int) -> Iterator[slice]:
+    """0 to n in slices of `size`, at least 1."""
+    size = max(1, size)
+    return (slice(first, min(first + size, n)) for first in range(0, n, size))
+
+
+def soft_capped(logits: Tensor, cap: float) -> Tensor:
+    """cap * tanh(logits / cap), which stays below it; the same logits with a cap of 0.
+
+    Source: https://arxiv.org/abs/2408.00118.
+    """
+    return cap * torch.tanh(logits.float() / cap) if cap else logits
+
+
 def attend(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
     """Causal scaled dot-product attention of queries (B, H, T, D) on keys and values (B, H, S, D).
 
     T = S, or T = 1: a single new token, which may see all of S.
+
+    On a CPU, plain matrix products are faster than torch's fused kernels, until the (T, S) weights
+    take too much memory (docs/BENCHMARKS.md).
     """
-    T, S, D = q.shape[2], k.shape[2], q.shape[3]
-    by_products = q.device.type == "cpu" and (q.dtype == torch.bfloat16 or dropout > 0)
-    if not by_products or S > MATMUL_ATTENTION_MAX_TOKENS:
+    T, S = q.shape[2], k.shape[2]
+    on_cpu = q.device.type == "cpu" and not torch.compiler.is_compiling()
+    if not on_cpu or S > MATMUL_ATTENTION_MAX_TOKENS:
         return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=T > 1)
-    # On a CPU, PyTorch's fused bfloat16 kernel takes 2 to 6 times as long as plain matrix products,
-    # until the (T, S) scores outgrow the caches (docs/BENCHMARKS.md). With dropout, none is fused.
-    scores = q @ k.transpose(-2, -1) / math.sqrt(D)
-    if T > 1:
-        scores = scores.masked_fill(torch.ones(T, S, dtype=torch.bool).triu(1), -math.inf)
-    weights = F.softmax(scores, dim=-1).to(v.dtype)
-    return drop(weights, dropout) @ v
+    if T < S:
+        scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[3])
+        return F.softmax(scores, dim=-1) @ v
+    return cast(Tensor, Attend.apply(q, k, v, dropout))  # type: ignore[no-untyped-call]
+
+
+class Attend(torch.autograd.Function):
+    """Causal attention of T tokens on each other, QUERIES_AT_ONCE at a time on those up to them."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
+        ctx.shape, ctx.dropout = q.shape, dropout
+        T, D = q.shape[2:]
+        q, k, v = (x.reshape(-1, T, D) for x in (q, k, v))  # (B * H, T, D)
+        out, saved = torch.empty_like(q), []
+        for first, last in _blocks(T):
+            mask = _causal_mask(first, last, q.dtype)
+            scores = torch.baddbmm(
+                mask, q[:, first:last], k[:, :last].mT, alpha=1 / math.sqrt(D)
+            )  # (B * H, last - first, last)
+            weights = F.softmax(scores, dim=-1)
+            saved.append(weights)
+            if dropout:
+                factors = drop_factors(weights, dropout)
+                saved.append(factors)
+                weights = weights * factors
+            out[:, first:last] = weights @ v[:, :last]
+        ctx.save_for_backward(q, k, v, *saved)
+        return out.view(ctx.shape)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        q, k, v, *saved = ctx.saved_tensors
+        T, D = q.shape[1:]
+        gradient = gradient.reshape(-1, T, D)
+        of_q, of_k, of_v = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
+        for first, last in reversed(_blocks(T)):
+            factors = saved.pop() if ctx.dropout else None
+            weights = saved.pop()
+            of_out = gradient[:, first:last]
+            of_weights = of_out @ v[:, :last].mT
+            used = weights
+            if factors is not None:
+                used = weights * factors
+                of_weights *= factors
+            of_scores = torch._softmax_backward_data(of_weights, weights, -1, weights.dtype)
+            of_scores *= 1 / math.sqrt(D)
+            of_q[:, first:last] = of_scores @ k[:, :last]
+            if last == T:  # the last block comes first, and sees all keys
+                torch.bmm(of_scores.mT, q[:, first:last], out=of_k)
+                torch.bmm(used.mT, of_out, out=of_v)
+            else:
+                of_k[:, :last] += of_scores.mT @ q[:, first:last]
+                of_v[:, :last] += used.mT @ of_out
+        return of_q.view(ctx.shape), of_k.view(ctx.shape), of_v.view(ctx.shape), None
+
+
+def _blocks(n_tokens: int) -> list[tuple[int, int]]:
+    """Where blocks of queries begin and end."""
+    return [(block.start, block.stop) for block in _slices(n_tokens, QUERIES_AT_ONCE)]
+
+
+@lru_cache(maxsize=64)
+def _causal_mask(first: int, last: int, dtype: torch.dtype) -> Tensor:
+    """0 where queries first to last may see a key, else -infinity: (last - first, last)."""
+    return torch.full((last - first, last), -math.inf, dtype=dtype).triu_(first + 1)

@@ -17,6 +17,7 @@ from nanogpt.data.batches import windows
 from nanogpt.data.tokenizers import Tokens
 from nanogpt.devices import autocast
 from nanogpt.model.gpt import GPT
+from nanogpt.model.kernels import LARGE_VOCABULARY, head_loss
 
 
 class ForwardSettings(Protocol):
@@ -58,6 +59,16 @@ def window_starts(n_tokens: int, block_size: int, n_windows: int) -> NDArray[np.
     full = n_full_windows(n_tokens, block_size)
     chosen = np.linspace(0, full - 1, min(n_windows, full)).round().astype(np.int64)
     return chosen * block_size
+
+
+def mean_loss(model: GPT, idx: Tensor, targets: Tensor) -> Tensor:
+    """Mean nats of targets (B, T), the tokens after `idx` (B, T); for training, with gradients."""
+    settings, on_cpu = model.settings, idx.device.type == "cpu"
+    if on_cpu and model.vocab_size >= LARGE_VOCABULARY and not torch.compiler.is_compiling():
+        states = model.hidden(idx).flatten(0, 1)
+        cap = settings.final_logit_softcapping
+        return head_loss(states, model.output_matrix, targets.flatten(), cap)
+    return F.cross_entropy(model(idx).float().flatten(0, 1), targets.flatten())
 
 
 @torch.no_grad()

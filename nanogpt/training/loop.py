@@ -21,7 +21,7 @@ from nanogpt.model.kernels import keep_matmul, matmul
 from nanogpt.training.optimizers import configure_optimizer
 from nanogpt.training.saved_state import Progress, load_state
 from nanogpt.training.session import Session
-from nanogpt.training.step import Forward, compiled, prepare_process
+from nanogpt.training.step import loss_function, prepare_process
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ def _prepare(
         settings.dtype,
         torch.get_num_threads(),
     )
-    forward: Forward = compiled(model) if settings.compile else model
+    loss_of = loss_function(model, settings)
     optimizer = configure_optimizer(model, settings)
     progress = load_state(state.directory, state.version, model, optimizer)
     progress = progress or Progress(state.version)
@@ -92,7 +92,7 @@ def _prepare(
     if progress.step:
         logger.info("%s: going on from step %d", run, progress.step)
     _note_layout(progress, settings)
-    return Session(model, forward, optimizer, files, settings, progress, state)
+    return Session(model, loss_of, optimizer, files, settings, progress, state)
 
 
 def _make_steps(session: Session, signals: Signals) -> None:

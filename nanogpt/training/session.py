@@ -29,7 +29,7 @@ from nanogpt.model.losses import window_starts, windows_loss
 from nanogpt.project import save_interval
 from nanogpt.training.saved_state import Progress, remove_states, save_state
 from nanogpt.training.schedules import learning_rate_at
-from nanogpt.training.step import Forward, optimizer_step
+from nanogpt.training.step import LossFunction, optimizer_step
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class Session:
     """
 
     model: GPT
-    forward: Forward
+    loss_of: LossFunction
     optimizer: torch.optim.Optimizer
     files: TokenFiles
     settings: TrainSettings
@@ -89,7 +89,7 @@ class Session:
             self.files.train, block_size, self._rows_per_step, settings.seed, progress.step
         )
         loss, grad_norm = optimizer_step(
-            self.forward, self.optimizer, windows, learning_rate, settings, progress.step
+            self.loss_of, self.optimizer, windows, learning_rate, settings, progress.step
         )
         progress.step += 1
         progress.line = None

@@ -3,27 +3,28 @@
 import math
 import shutil
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from nanogpt.config.schema import TrainSettings
 from nanogpt.devices import autocast
 from nanogpt.errors import UserError
 from nanogpt.model.gpt import GPT
+from nanogpt.model.losses import mean_loss
 from nanogpt.project import cxx_compiler, set_cublas_workspace
 from nanogpt.training.memory import keep_freed_memory
 from nanogpt.training.schedules import set_learning_rates
 
-# Called with tokens (B, T), gives logits (B, T, V): the model, or what torch.compile made of it.
-Forward = Callable[[Tensor], Tensor]
+# Called with tokens (B, T) and those after each (B, T): the mean loss, with gradients.
+LossFunction = Callable[[Tensor, Tensor], Tensor]
 
 
 def optimizer_step(
-    forward: Forward,
+    loss_of: LossFunction,
     optimizer: torch.optim.Optimizer,
     windows: NDArray[np.int64],
     learning_rate: float,
@@ -43,8 +44,7 @@ def optimizer_step(
         micro_batch = windows[first : first + settings.batch_size]
         rows = torch.from_numpy(micro_batch).to(settings.device)
         with autocast(settings.device, settings.dtype):
-            logits = forward(rows[:, :-1])
-        loss = F.cross_entropy(logits.float().flatten(0, 1), rows[:, 1:].flatten())
+            loss = loss_of(rows[:, :-1], rows[:, 1:])
         loss = loss / settings.gradient_accumulation_steps
         done("forward")
         loss.backward()  # type: ignore[no-untyped-call]
@@ -59,18 +59,21 @@ def optimizer_step(
     return total, grad_norm
 
 
-def compiled(model: GPT) -> Forward:
-    """The model's forward pass, compiled.
+def loss_function(model: GPT, settings: TrainSettings) -> LossFunction:
+    """The loss of a model, compiled if the settings say so.
 
     Errors: UserError where torch.compile has no compiler to call.
     """
+    loss_of = partial(mean_loss, model)
+    if not settings.compile:
+        return loss_of
     on_cpu = next(model.parameters()).device.type == "cpu"
     if on_cpu and not any(map(shutil.which, [cxx_compiler(), "g++", "clang++"])):
         raise UserError(
             "train.compile: torch.compile needs a C++ compiler on a CPU and found none (g++, "
             "clang++ or $CXX); install one or set compile: false"
         )
-    return torch.compile(model)
+    return torch.compile(loss_of)
 
 
 def prepare_process(settings: TrainSettings) -> None:

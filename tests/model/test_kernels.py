@@ -12,12 +12,14 @@ from nanogpt.model.kernels import (
     MATMUL_ATTENTION_MAX_TOKENS,
     attend,
     drop,
+    head_loss,
     keep_matmul,
     linear,
     matmul,
     matmuls,
     rms_norm,
     rotate,
+    soft_capped,
     squared_relu,
     use_matmul,
     usual_matmul,
@@ -229,3 +231,36 @@ def test_dropout_follows_the_seed_and_zero_is_none():
     torch.manual_seed(3)
     assert torch.equal(drop(x, 0.5), first)
     assert torch.equal(drop(x, 0.0), x)
+
+
+@pytest.mark.parametrize("cap", [0.0, 3.0])
+@pytest.mark.parametrize("n_tokens", [1, 8, 21])  # fewer than at a time, as many, and a rest
+def test_the_loss_of_few_logits_at_a_time_is_that_of_all(monkeypatch, cap, n_tokens):
+    monkeypatch.setattr(kernels, "LOGITS_AT_ONCE", 8 * 50)
+    generator = torch.Generator().manual_seed(0)
+    x, weight = (4 * torch.randn(n, 16, generator=generator) for n in (n_tokens, 50))
+    targets = torch.randint(50, (n_tokens,), generator=generator)
+    results = []
+    for loss_of in (
+        lambda x, w: head_loss(x, w, targets, cap),
+        lambda x, w: F.cross_entropy(soft_capped(x @ w.T, cap), targets),
+    ):
+        inputs = x.clone().requires_grad_(), weight.clone().requires_grad_()
+        loss = 0.5 * loss_of(*inputs)
+        loss.backward()
+        results.append((loss.detach(), *(tensor.grad for tensor in inputs)))
+    for ours, expected in zip(*results, strict=True):
+        torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_the_loss_of_few_logits_at_a_time_is_computed_in_the_dtype_of_autocast():
+    generator = torch.Generator().manual_seed(0)
+    x, weight = (torch.randn(n, 16, generator=generator) for n in (8, 50))
+    targets = torch.randint(50, (8,), generator=generator)
+    exact = F.cross_entropy(x @ weight.T, targets)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = head_loss(x.requires_grad_(), weight.requires_grad_(), targets, 0.0)
+    loss.backward()
+    assert loss.dtype == x.grad.dtype == weight.grad.dtype == torch.float32
+    assert loss.item() != exact.item()
+    assert loss.item() == pytest.approx(exact.item(), rel=0.01)

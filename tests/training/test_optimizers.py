@@ -7,7 +7,7 @@ import torch
 from nanogpt.config.schema import TrainSettings
 from nanogpt.model.gpt import GPT
 from nanogpt.training.optimizers import configure_adamw, configure_optimizer
-from nanogpt.training.step import optimizer_step
+from nanogpt.training.step import loss_function, optimizer_step
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_a_step_clears_every_gradient(model, name):
     optimizer = configure_optimizer(model, settings)
     windows = np.arange(2 * 17).reshape(2, 17)
     before = [p.detach().clone() for p in model.parameters()]
-    optimizer_step(model, optimizer, windows, 1e-3, settings, step=0)
+    optimizer_step(loss_function(model, settings), optimizer, windows, 1e-3, settings, step=0)
     for (name, parameter), old in zip(model.named_parameters(), before, strict=True):
         assert parameter.grad is None, name
         assert not torch.equal(parameter, old), name

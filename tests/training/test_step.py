@@ -7,7 +7,7 @@ import torch
 from nanogpt.config.schema import TrainSettings
 from nanogpt.data.batches import load
 from nanogpt.model.gpt import GPT
-from nanogpt.training.step import optimizer_step
+from nanogpt.training.step import loss_function, optimizer_step
 
 SETTINGS = TrainSettings(batch_size=8, seed=1337, device="cpu", dtype="float32")
 
@@ -27,7 +27,8 @@ def step(play, tiny):
         torch.rand(np.random.default_rng().integers(100))
         group = {"params": model.parameters(), "initial_lr": settings.learning_rate}
         optimizer = torch.optim.SGD([group], lr=123.0)
-        loss, norm = optimizer_step(model, optimizer, windows, 1.0, settings, number)
+        loss_of = loss_function(model, settings)
+        loss, norm = optimizer_step(loss_of, optimizer, windows, 1.0, settings, number)
         after = torch.cat([p.detach().flatten() for p in model.parameters()])
         assert all(p.grad is None for p in model.parameters())
         return loss.item(), norm.item(), before - after
