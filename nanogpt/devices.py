@@ -18,9 +18,16 @@ ComputeSettings = TypeVar("ComputeSettings", TrainSettings, EvalSettings, Sample
 
 def resolve(settings: ComputeSettings) -> ComputeSettings:
     """The same settings with `device` and `dtype` resolved."""
-    device = resolve_device(settings.device)
-    dtype = resolve_dtype(settings.dtype, device)
+    device, dtype = resolve_both(settings.device, settings.dtype, settings.reproducible)
     return settings.model_copy(update={"device": device, "dtype": dtype})
+
+
+def resolve_both(device: str, dtype: str, reproducible: str) -> tuple[str, str]:
+    """Device and dtype for `device` and `dtype`, either of which may be `auto`."""
+    if reproducible == "anywhere":  # config/resolving.py lets no other ones through
+        return "cpu", "float32"
+    device = resolve_device(device)
+    return device, resolve_dtype(dtype, device)
 
 
 def resolve_device(device: str) -> str:

@@ -124,6 +124,14 @@ def let_threads_sleep() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
 
 
+def set_cpu_capability(capability: str) -> None:
+    """Hold torch's own kernels to those of a CPU with a capability, such as avx2.
+
+    torch reads it once, when it computes something for the first time.
+    """
+    os.environ["ATEN_CPU_CAPABILITY"] = capability
+
+
 def set_cublas_workspace(workspace: str) -> None:
     """Set the workspace of cuBLAS, unless the user did."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", workspace)

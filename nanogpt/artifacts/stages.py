@@ -268,15 +268,16 @@ def _resolve(settings: JsonObject, threads: int) -> JsonObject:
     # Not at the top: a stage that doesn't compute with torch must not wait for it.
     import torch
 
-    from nanogpt.devices import resolve_device, resolve_dtype
+    from nanogpt.devices import resolve_both
 
     torch.set_num_threads(threads)
 
     def resolve(group: JsonValue) -> JsonValue:
         if not isinstance(group, dict) or "device" not in group:
             return group
-        device = resolve_device(str(group["device"]))
-        return {**group, "device": device, "dtype": resolve_dtype(str(group["dtype"]), device)}
+        reproducible = str(group.get("reproducible", "machine"))
+        device, dtype = resolve_both(str(group["device"]), str(group["dtype"]), reproducible)
+        return {**group, "device": device, "dtype": dtype}
 
     return {name: resolve(group) for name, group in settings.items()}
 

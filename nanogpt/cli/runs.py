@@ -46,9 +46,11 @@ def sample(
     from nanogpt.devices import resolve
     from nanogpt.inference.sampling import stream
     from nanogpt.model.checkpoints import load_model
+    from nanogpt.model.kernels import prepare_kernels
     from nanogpt.ngram.mixing import find_ngrams
 
     settings = resolve(settings)
+    prepare_kernels(settings.reproducible)
     checkpoint = load_model(model, settings.device)
     found = find_ngrams(model) if ngrams else None
     if found:

@@ -8,7 +8,16 @@ from pydantic import JsonValue
 from nanogpt.config.corpora import Corpus, Dataset
 from nanogpt.config.messages import look_up
 from nanogpt.config.parameters import as_parameters
-from nanogpt.config.schema import Config, ModelSettings, Run, RunDefaults, RunEntry
+from nanogpt.config.schema import (
+    Config,
+    EvalSettings,
+    ModelSettings,
+    Run,
+    RunDefaults,
+    RunEntry,
+    SampleSettings,
+    TrainSettings,
+)
 from nanogpt.config.values import Settings
 from nanogpt.errors import UserError
 
@@ -43,7 +52,7 @@ def expand(config: Config, names: Iterable[str]) -> list[str]:
 
 # What a benchmark takes from the settings of other groups; the rest changes no speed.
 BENCHED = {
-    "train": ("batch_size", "device", "dtype", "compile", "deterministic"),
+    "train": ("batch_size", "device", "dtype", "compile", "deterministic", "reproducible"),
     "sample": ("device", "dtype"),
 }
 
@@ -133,6 +142,7 @@ def resolve_run(config: Config, name: str) -> Run:
             f"runs.{name}.train: min_lr {train.min_lr:g} is above "
             f"learning_rate {train.learning_rate:g}; lower it"
         )
+    _check_reproducible(run)
     late = [step for step in train.milestones if step > train.max_iters]
     if late:
         raise UserError(
@@ -145,6 +155,27 @@ def resolve_run(config: Config, name: str) -> Run:
             f"which ends at {train.lr_decay_iters}; lower it"
         )
     return run
+
+
+def _check_reproducible(run: Run) -> None:
+    """UserError for a group that shall be the same anywhere, but not on a CPU in float32."""
+    groups: dict[str, TrainSettings | EvalSettings | SampleSettings] = {
+        "train": run.train,
+        "eval": run.eval,
+        "sample": run.sample,
+    }
+    for name, group in groups.items():
+        fits = group.device in ("auto", "cpu") and group.dtype in ("auto", "float32")
+        if group.reproducible == "anywhere" and not fits:
+            raise UserError(
+                f"runs.{run.name}.{name}: reproducible: anywhere computes on a CPU in float32; "
+                "set device: auto and dtype: auto"
+            )
+    if run.train.reproducible == "anywhere" and run.train.compile:
+        raise UserError(
+            f"runs.{run.name}.train: reproducible: anywhere can't hold what a compiler makes; "
+            "set compile: false"
+        )
 
 
 def _uses_learning_rate(run: Run) -> bool:

@@ -85,6 +85,18 @@ Device = Annotated[str, Field(pattern=DEVICE)]
 
 Dtype = Literal["auto", "float32", "bfloat16"]
 
+Reproducible = Literal["machine", "anywhere"]
+
+
+def reproducible() -> Any:
+    """The setting `reproducible` of a group that computes."""
+    return new_setting(
+        "machine",
+        neutral="machine",
+        description="where the same bytes are made; machine: on such a CPU with as many threads; "
+        "anywhere: on any x86-64 CPU with AVX2, in float32, slower (docs/REPRODUCIBILITY.md)",
+    )
+
 
 class TrainSettings(Settings):
     """Training. The names are nanoGPT's."""
@@ -158,6 +170,7 @@ class TrainSettings(Settings):
     dtype: Dtype = Field("auto", description="auto, float32 or bfloat16 (autocast)")
     compile: bool = Field(False, description="torch.compile; on a CPU it needs a C++ compiler")
     deterministic: bool = Field(False, description="deterministic CUDA kernels, slower")
+    reproducible: Reproducible = reproducible()
 
 
 class EvalSettings(Settings):
@@ -169,6 +182,7 @@ class EvalSettings(Settings):
     device: Device = Field("auto", description="auto, cpu, cuda, cuda:N or mps")
     # Not auto: losses and samples of different machines shall compare.
     dtype: Dtype = Field("float32", description="float32, bfloat16 (autocast) or auto")
+    reproducible: Reproducible = reproducible()
 
 
 class SampleSettings(Settings):
@@ -186,6 +200,7 @@ class SampleSettings(Settings):
     device: Device = Field("auto", description="auto, cpu, cuda, cuda:N or mps")
     # Not auto: losses and samples of different machines shall compare.
     dtype: Dtype = Field("float32", description="float32, bfloat16 (autocast) or auto")
+    reproducible: Reproducible = reproducible()
 
 
 class BenchSettings(Settings):

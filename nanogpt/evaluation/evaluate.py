@@ -35,6 +35,7 @@ from nanogpt.evaluation.survey import survey_split, survey_windows
 from nanogpt.evaluation.symbols import Symbols, describe_symbols
 from nanogpt.model.checkpoints import load_model
 from nanogpt.model.ensemble import Model
+from nanogpt.model.kernels import prepare_kernels
 from nanogpt.model.losses import n_full_windows, window_starts
 from nanogpt.ngram.mixing import Ngrams, load_ngrams
 
@@ -54,6 +55,7 @@ def evaluate(
 
     Errors: UserError for files that don't fit together.
     """
+    prepare_kernels(settings.reproducible)
     files = dataset.load(dataset_directory)
     model = _load_model_of(files, model_directory, dataset_directory, settings)
     ngrams = _load_ngrams_of(files, ngrams_file, dataset_directory) if ngrams_file else None

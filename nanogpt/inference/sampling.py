@@ -23,6 +23,7 @@ from nanogpt.errors import UserError, plural
 from nanogpt.files.atomic import write_text
 from nanogpt.model.checkpoints import Checkpoint, load_model
 from nanogpt.model.ensemble import Model
+from nanogpt.model.kernels import prepare_kernels, softmax
 
 if TYPE_CHECKING:  # given by callers that mix: a benchmark doesn't depend on their code
     from nanogpt.ngram.mixing import Ngrams
@@ -55,7 +56,7 @@ def generate(
         if mixed:
             logits = mixed.mix(logits)
         kept = _keep_top_k(logits.float() / settings.temperature, settings.top_k)
-        probabilities = torch.softmax(kept, -1)  # (B, V)
+        probabilities = softmax(kept)  # (B, V)
         unread = torch.multinomial(probabilities, 1, generator=random)  # (B, 1)
         context = torch.cat([context, unread], dim=1)[:, -block_size:]
         if mixed:
@@ -112,6 +113,7 @@ def sample(
     settings: with device and dtype resolved. ngrams: to mix with the model. Returns one line for
     the terminal.
     """
+    prepare_kernels(settings.reproducible)
     checkpoint = load_model(model_directory, settings.device)
     text, prompt = encode_prompt(checkpoint, settings)
     prompts = prompt.expand(settings.num_samples, -1).to(settings.device)

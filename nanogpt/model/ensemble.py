@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from nanogpt.config.schema import ModelSettings
 from nanogpt.model.gpt import GPT, KVCache
+from nanogpt.model.kernels import log_softmax
 
 
 class Ensemble(nn.Module):
@@ -47,7 +48,7 @@ class Ensemble(nn.Module):
     def head(self, x: Tensor) -> Tensor:
         """Logarithms of the mean probabilities, (..., V), of hidden states (..., sum of C)."""
         of_members = [
-            gpt.head(own).float().log_softmax(-1)
+            log_softmax(gpt.head(own).float())
             for gpt, own in zip(self._gpts(), torch.split(x, self.widths, dim=-1), strict=True)
         ]
         return torch.stack(of_members).logsumexp(0) - math.log(len(of_members))

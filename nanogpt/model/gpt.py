@@ -28,12 +28,12 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from nanogpt.config.schema import ModelSettings
 from nanogpt.model.kernels import (
     attend,
     drop,
+    gelu,
     linear,
     rms_norm,
     rotate,
@@ -54,12 +54,13 @@ ROTARY_BASE = 10_000
 def rotary_tables(block_size: int, width: int) -> Tensor:
     """Cosines and sines of the angles by which RoPE turns each pair of a head at each position.
 
-    width: D. Shape (2, block_size, 1, 1, D / 2). Computed on the CPU, so that all devices get the
-    same bits.
+    width: D. Shape (2, block_size, 1, 1, D / 2). Computed on the CPU and in float64, so that all
+    machines get the same bits once it's rounded.
     """
-    frequencies = ROTARY_BASE ** (-torch.arange(0, width, 2, device="cpu") / width)  # (D / 2,)
-    angles = torch.outer(torch.arange(block_size, device="cpu"), frequencies)
-    return torch.stack([angles.cos(), angles.sin()])[:, :, None, None]
+    pairs = torch.arange(0, width, 2, device="cpu", dtype=torch.float64)
+    frequencies = ROTARY_BASE ** (-pairs / width)  # (D / 2,)
+    angles = torch.outer(torch.arange(block_size, device="cpu", dtype=torch.float64), frequencies)
+    return torch.stack([angles.cos(), angles.sin()]).float()[:, :, None, None]
 
 
 def make_norm(settings: ModelSettings) -> LayerNorm | RMSNorm:
@@ -146,7 +147,7 @@ class MLP(nn.Module):
         """The activation of each number in x."""
         if self.activation == "relu2":
             return squared_relu(x)
-        return F.gelu(x, approximate="tanh" if self.activation == "gelu_tanh" else "none")
+        return gelu(x, approximate="tanh" if self.activation == "gelu_tanh" else "none")
 
     def size(self) -> Size:
         """Both matrices."""

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from nanogpt.devices import is_intel
 from nanogpt.errors import UserError
+from nanogpt.model import alike
 from nanogpt.project import matmul_override
 
 MATMUL_ATTENTION_MAX_TOKENS = 512
@@ -28,6 +29,15 @@ GRADIENTS_AT_ONCE = 1 << 26
 ONEDNN_LINEAR = hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 _matmul: str | None = None  # none: not chosen yet
+
+
+def prepare_kernels(reproducible: str) -> None:
+    """Compute as a setting says, `machine` or `anywhere`, before torch computes anything.
+
+    Errors: UserError on a machine that can't.
+    """
+    if reproducible == "anywhere":
+        alike.use()
 
 
 def matmul() -> str:
@@ -70,6 +80,8 @@ def keep_matmul(name: str) -> None:
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x @ weight.T + bias: (..., in), (out, in), (out,) -> (..., out)."""
+    if alike.on():
+        return alike.linear(x, weight, bias)
     float32_on_cpu = (
         x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
     )
@@ -168,6 +180,28 @@ def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     y[..., :half].addcmul_(b, sin, value=-1)
     y[..., half:].addcmul_(a, sin)
     return y
+
+
+def gelu(x: Tensor, approximate: str) -> Tensor:
+    """GELU, approximate: none or tanh. Source: https://arxiv.org/abs/1606.08415."""
+    return alike.gelu(x, approximate) if alike.on() else F.gelu(x, approximate=approximate)
+
+
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None, epsilon: float) -> Tensor:
+    """Source: https://arxiv.org/abs/1607.06450."""
+    if alike.on():
+        return alike.layer_norm(x, weight, bias, epsilon)
+    return F.layer_norm(x, weight.shape, weight, bias, epsilon)
+
+
+def softmax(x: Tensor) -> Tensor:
+    """Probabilities by logits (..., V)."""
+    return alike.softmax(x) if alike.on() else F.softmax(x, dim=-1)
+
+
+def log_softmax(x: Tensor) -> Tensor:
+    """Logarithms of probabilities by logits (..., V)."""
+    return alike.log_softmax(x) if alike.on() else F.log_softmax(x, dim=-1)
 
 
 def squared_relu(x: Tensor) -> Tensor:
@@ -294,7 +328,10 @@ def soft_capped(logits: Tensor, cap: float) -> Tensor:
 
     Source: https://arxiv.org/abs/2408.00118.
     """
-    return cap * torch.tanh(logits.float() / cap) if cap else logits
+    if not cap:
+        return logits
+    tanh = alike.tanh if alike.on() else torch.tanh
+    return cap * tanh(logits.float() / cap)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
@@ -306,6 +343,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
     take too much memory (docs/BENCHMARKS.md).
     """
     T, S = q.shape[2], k.shape[2]
+    if alike.on():
+        weights = alike.attention_weights(q.flatten(0, 1), k.flatten(0, 1))  # (B * H, T, S)
+        return alike.product(drop(weights, dropout), v.flatten(0, 1)).view(q.shape)
     on_cpu = q.device.type == "cpu" and not torch.compiler.is_compiling()
     if not on_cpu or S > MATMUL_ATTENTION_MAX_TOKENS:
         return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=T > 1)

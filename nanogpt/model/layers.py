@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from nanogpt.model.kernels import linear, rms_norm
+from nanogpt.model.kernels import layer_norm, linear, rms_norm
 
 # FLOPs of a training for each entry of a matrix that a vector is multiplied with: a multiplication
 # and an addition, once forward and twice backward (for the gradients of the input and the matrix).
@@ -55,6 +55,9 @@ class Embedding(nn.Embedding):
 
 class LayerNorm(nn.LayerNorm):
     """torch's layer norm."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return layer_norm(x, self.weight, self.bias, self.eps)
 
     def size(self) -> Size:
         """No matrix, so no product of one."""

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from nanogpt.data.batches import windows
 from nanogpt.data.tokenizers import Tokens
 from nanogpt.devices import autocast
+from nanogpt.model import alike
 from nanogpt.model.gpt import GPT
 from nanogpt.model.kernels import LARGE_VOCABULARY, head_loss
 
@@ -63,6 +64,9 @@ def window_starts(n_tokens: int, block_size: int, n_windows: int) -> NDArray[np.
 
 def mean_loss(model: GPT, idx: Tensor, targets: Tensor) -> Tensor:
     """Mean nats of targets (B, T), the tokens after `idx` (B, T); for training, with gradients."""
+    if alike.on():
+        nats = token_nats(model(idx), targets)
+        return alike.total(nats) / nats.numel()
     settings, on_cpu = model.settings, idx.device.type == "cpu"
     if on_cpu and model.vocab_size >= LARGE_VOCABULARY and not torch.compiler.is_compiling():
         states = model.hidden(idx).flatten(0, 1)
@@ -93,6 +97,8 @@ def predictions(
 
 def token_nats(logits: Tensor, targets: Tensor) -> Tensor:
     """Nats of each target (B, T) by logits (B, T, V): (B, T), float32."""
+    if alike.on():
+        return alike.nats(logits.flatten(0, 1), targets.flatten()).view(targets.shape)
     flat = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
     return flat.view(targets.shape)
 

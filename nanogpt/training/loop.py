@@ -16,6 +16,7 @@ from nanogpt.artifacts.states import TrainingState
 from nanogpt.config.schema import ModelSettings, TrainSettings
 from nanogpt.data.batches import check_block_size, load
 from nanogpt.errors import ClaimedError
+from nanogpt.model import alike
 from nanogpt.model.gpt import GPT
 from nanogpt.model.kernels import keep_matmul, matmul
 from nanogpt.training.optimizers import configure_optimizer
@@ -122,7 +123,7 @@ def _make_steps(session: Session, signals: Signals) -> None:
 
 def _note_layout(progress: Progress, settings: TrainSettings) -> None:
     """Note where the training is computed from here on; warn if it was elsewhere before."""
-    chooses = settings.device == "cpu" and not settings.compile
+    chooses = settings.device == "cpu" and not settings.compile and not alike.on()
     here = current_layout(settings.device, progress.step, matmul() if chooses else None)
     if progress.layouts:
         before = progress.layouts[-1]
@@ -133,10 +134,11 @@ def _note_layout(progress: Progress, settings: TrainSettings) -> None:
         ]
         if not changes:
             return
-        logger.warning(
-            "the training goes on at step %d with %s: the last bits of the result will not be "
-            "those of one that was never stopped",
-            progress.step,
-            "; ".join(changes),
-        )
+        if not alike.on():
+            logger.warning(
+                "the training goes on at step %d with %s: the last bits of the result will not be "
+                "those of one that was never stopped",
+                progress.step,
+                "; ".join(changes),
+            )
     progress.layouts.append(here)

@@ -5,10 +5,12 @@ https://arxiv.org/abs/2505.16932.
 """
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from nanogpt.model import alike
 
 # p(x) = a x + b x^3 + c x^5, one for each step of `orthogonalize`: of all such polynomials the one
 # nearest to 1 on [LOWEST, 1], and then on what the steps before make of that interval. The lower
@@ -29,19 +31,27 @@ def orthogonalize(matrices: Tensor, n_steps: int) -> Tensor:
     Each singular value s becomes p(...p(s)), near 1; the singular vectors stay. All steps but the
     last product are made on the n x n matrices X^T X: X p(X^T X) has the Gram matrix p G p.
     """
-    scale = torch.linalg.matrix_norm(matrices, keepdim=True).clamp_min(1e-12)  # >= largest s
-    x = matrices / scale
-    gram = x.mT @ x  # (N, n, n)
+    multiply: Callable[[Tensor, Tensor], Tensor] = torch.matmul
+    if alike.on():
+        multiply = alike.product
+        norms = torch.stack([alike.norm([matrix]) for matrix in matrices])[:, None, None]
+    else:
+        norms = torch.linalg.matrix_norm(matrices, keepdim=True)
+    x = matrices / norms.clamp_min(1e-12)  # >= largest s
+    gram = multiply(x.mT, x)  # (N, n, n)
     product = None  # of the polynomials so far, so that the result is x @ product
     last = n_steps - 1
     for step, (a, b, c) in enumerate(POLYNOMIALS[:n_steps]):
-        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        if alike.on():
+            polynomial = b * gram + c * multiply(gram, gram)
+        else:
+            polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
         polynomial.diagonal(dim1=-2, dim2=-1).add_(a)
-        product = polynomial if product is None else product @ polynomial
+        product = polynomial if product is None else multiply(product, polynomial)
         if step < last:
-            gram = polynomial @ gram @ polynomial
+            gram = multiply(multiply(polynomial, gram), polynomial)
     assert product is not None
-    return cast(Tensor, x @ product)
+    return multiply(x, product)
 
 
 class MuonAdamW(torch.optim.AdamW):

@@ -13,7 +13,9 @@ from torch import Tensor
 from nanogpt.config.schema import TrainSettings
 from nanogpt.devices import autocast
 from nanogpt.errors import UserError
+from nanogpt.model import alike
 from nanogpt.model.gpt import GPT
+from nanogpt.model.kernels import prepare_kernels
 from nanogpt.model.losses import mean_loss
 from nanogpt.project import cxx_compiler, set_cublas_workspace
 from nanogpt.training.memory import keep_freed_memory
@@ -51,12 +53,20 @@ def optimizer_step(
         done("backward")
         total += loss.detach()
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    largest_norm = settings.grad_clip or math.inf
-    grad_norm = torch.nn.utils.clip_grad_norm_(parameters, largest_norm)
+    grad_norm = _clip(parameters, settings.grad_clip or math.inf)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     done("optimizer")
     return total, grad_norm
+
+
+def _clip(parameters: list[Tensor], largest_norm: float) -> Tensor:
+    """Shrink the gradient to a norm of largest_norm, if it's larger; returns the norm it had."""
+    if not alike.on():
+        return torch.nn.utils.clip_grad_norm_(parameters, largest_norm)
+    norm = alike.norm(p.grad for p in parameters if p.grad is not None)
+    torch.nn.utils.clip_grads_with_norm_(parameters, largest_norm, norm)
+    return norm
 
 
 def loss_function(model: GPT, settings: TrainSettings) -> LossFunction:
@@ -77,8 +87,12 @@ def loss_function(model: GPT, settings: TrainSettings) -> LossFunction:
 
 
 def prepare_process(settings: TrainSettings) -> None:
-    """Make this process keep freed memory, and use TF32 or deterministic kernels, as set."""
+    """Make this process keep freed memory, and use the kernels that the settings name.
+
+    Errors: UserError on a machine that lacks them.
+    """
     keep_freed_memory()
+    prepare_kernels(settings.reproducible)
     torch.backends.cuda.matmul.allow_tf32 = not settings.deterministic
     torch.use_deterministic_algorithms(settings.deterministic)
     if settings.deterministic:

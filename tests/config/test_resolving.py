@@ -2,6 +2,7 @@
 
 import pytest
 
+from nanogpt.config.parameters import as_parameters
 from nanogpt.config.resolving import (
     DERIVED,
     bench_runs,
@@ -54,6 +55,19 @@ WRONG = {
     "warm-up of all steps": (
         "runs: {r: {dataset: letters, train: {warmup_iters: 50, max_iters: 50}}}",
         ["runs.r.train", "warmup_iters 50", "ends at 50"],
+    ),
+    "the same anywhere, on a GPU": (
+        "runs: {r: {dataset: letters, eval: {reproducible: anywhere, device: cuda}}}",
+        ["runs.r.eval: reproducible: anywhere", "set device: auto"],
+    ),
+    "the same anywhere, in bfloat16": (
+        "{defaults: {sample: {dtype: bfloat16}}, "
+        "runs: {r: {dataset: letters, sample: {reproducible: anywhere}}}}",
+        ["runs.r.sample: reproducible: anywhere", "dtype: auto"],
+    ),
+    "the same anywhere, compiled": (
+        "runs: {r: {dataset: letters, train: {reproducible: anywhere, compile: true}}}",
+        ["runs.r.train: reproducible: anywhere", "compile: false"],
     ),
     "warm-up beyond the decay": (
         "train: {warmup_iters: 200, lr_decay_iters: 150, max_iters: 1000}",
@@ -220,7 +234,7 @@ def test_parameters_are_the_groups_and_names_that_are_wanted():
     assert run_parameters(run, ["name", "dataset", "sample", "train"], only) == {
         "name": "first",
         "dataset": "letters",
-        "sample": SampleSettings(seed=5).model_dump(mode="json"),
+        "sample": as_parameters(SampleSettings(seed=5)),
         "train": {"batch_size": 64, "dtype": "auto"},
     }
 

@@ -326,6 +326,18 @@ SETTINGS = [
         "out, or raise max_iters",
     ),
     setting(
+        "the same bytes anywhere, with what not every machine has",
+        "train: {reproducible: anywhere, device: cuda}",
+        "runs.first.train: reproducible: anywhere computes on a CPU in float32; set "
+        "device: auto and dtype: auto",
+    ),
+    setting(
+        "the same bytes anywhere, compiled",
+        "train: {reproducible: anywhere, compile: true}",
+        "runs.first.train: reproducible: anywhere can't hold what a compiler makes; set "
+        "compile: false",
+    ),
+    setting(
         "a corpus without a source",
         "corpora: {text: {encoding: utf-8}}",
         "corpora.text: a corpus has exactly one of url, files and builtin",

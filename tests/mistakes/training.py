@@ -14,7 +14,7 @@ from nanogpt.artifacts.stages import logged
 from nanogpt.artifacts.states import hold
 from nanogpt.errors import UserError
 from nanogpt.files import locks
-from nanogpt.model import kernels
+from nanogpt.model import alike, kernels
 from nanogpt.model.gpt import GPT
 from nanogpt.project import HERE
 from nanogpt.training.saved_state import Progress, save_state
@@ -34,6 +34,16 @@ def multiply_by_mkl() -> None:
         patch.setattr(kernels, "_matmul", None)
         patch.setenv("NANOGPT_MATMUL", "mkl")
         train_first()
+
+
+def compute_anywhere(capability: str) -> None:
+    """Train `reproducible: anywhere` on a CPU with a capability, whose products are others."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+        patch.setattr(alike, "_on", False)
+        patch.setattr(alike, "DIGESTS", {**alike.digests(), "product": "another"})
+        patch.setenv("ATEN_CPU_CAPABILITY", "avx2")  # given back at the end
+        train_first(reproducible="anywhere")
 
 
 def take_another_models_state() -> None:
@@ -130,6 +140,20 @@ TRAINING = [
         code("NANOGPT_MATMUL=mkl snakemake ..."),
         in_turn(make_dataset, multiply_by_mkl),
         "NANOGPT_MATMUL: unknown value `mkl`; use torch or onednn",
+    ),
+    Mistake(
+        "`reproducible: anywhere` on a CPU without AVX2",
+        code("snakemake ..."),
+        in_turn(make_dataset, lambda: compute_anywhere("DEFAULT")),
+        "reproducible: anywhere needs an x86-64 CPU with AVX2, and oneDNN in torch; torch computes "
+        "for DEFAULT here; set reproducible: machine",
+    ),
+    Mistake(
+        "`reproducible: anywhere` on a machine that computes other bits",
+        code("snakemake ..."),
+        in_turn(make_dataset, lambda: compute_anywhere("AVX2")),
+        "reproducible: anywhere: this machine computes other bits (product); set reproducible: "
+        "machine, and please report its CPU and its version of torch",
     ),
     Mistake(
         "a state of another model",

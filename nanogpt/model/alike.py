@@ -1,0 +1,241 @@
+"""The same bits on any x86-64 CPU with AVX2 and with any number of threads.
+
+CPUs and numbers of threads differ in the order in which sums are added, and CPUs in the last bits
+of functions such as exp. Once `use` was called,
+
+- torch's own kernels are those for AVX2, on a CPU with AVX-512 too
+- a matrix product is a sum, in order, of products of at most TERMS terms; oneDNN's kernels add so
+  few one after the other, each with one rounding, whatever the CPU and the number of threads
+- what torch computes differently by CPU or threads (softmax, cross entropy, GELU, layer norm, sums
+  over everything) is made of what it doesn't
+- a sum over everything is one of sums of SUMMED numbers
+
+`use` computes all of it on fixed numbers and compares digests, so that a machine on which something
+differs after all says so instead of training another model. docs/REPRODUCIBILITY.md has the
+measurements.
+"""
+
+import hashlib
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from nanogpt.errors import UserError
+from nanogpt.project import set_cpu_capability
+
+TERMS = 128
+SUMMED = 1024
+SMALLEST = 16  # rows and columns of a product; smaller ones are filled up, as they have own kernels
+
+# sha256 of what `operations` gives, its first 16 digits.
+DIGESTS = {
+    "random numbers": "cc1b81791adf64db",
+    "draws": "ffb99981c2b5f34d",
+    "powers": "a3d254497215dba8",
+    "error function": "6128a0d591e3430b",
+    "roots": "fbe39d40c66299ea",
+    "product": "84315dcb22702970",
+    "product with few rows": "856c4ce1f3f4dec8",
+    "products of a batch": "3f8689919b03c739",
+    "softmax": "8ba8eed8285b2111",
+    "cross entropy": "578152dbdac09a53",
+    "GELU": "fdeeab6b15a6c91b",
+    "tanh": "89da8645215e9552",
+    "layer norm": "04e3ff3372ff9b7f",
+    "norm of rows": "abd72754d95cb231",
+    "sums": "485667955153ae8c",
+    "norm": "c93be12d3add9be2",
+}
+
+_on = False
+
+
+def on() -> bool:
+    """Whether this process computes alike on all machines."""
+    return _on
+
+
+def use() -> None:
+    """Compute alike from here on; to be called before torch computes anything.
+
+    Errors: UserError on a machine that can't.
+    """
+    global _on
+    set_cpu_capability("avx2")
+    capability = torch.backends.cpu.get_cpu_capability()
+    if capability != "AVX2" or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        raise UserError(
+            "reproducible: anywhere needs an x86-64 CPU with AVX2, and oneDNN in torch; torch "
+            f"computes for {capability} here; set reproducible: machine"
+        )
+    different = [name for name, digest in digests().items() if digest != DIGESTS.get(name)]
+    if different:
+        raise UserError(
+            f"reproducible: anywhere: this machine computes other bits ({', '.join(different)}); "
+            "set reproducible: machine, and please report its CPU and its version of torch"
+        )
+    _on = True
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """The matrix product of a (..., M, K) and b (..., K, N), of two or three dimensions."""
+    return cast(Tensor, Product.apply(a, b))  # type: ignore[no-untyped-call]
+
+
+class Product(torch.autograd.Function):
+    """`product`, whose gradients are products too."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
+        ctx.save_for_backward(a, b)
+        return _product(a, b)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        a, b = ctx.saved_tensors
+        return _product(gradient, b.mT), _product(a.mT, gradient)
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    if a.dim() == 2:
+        return _product(a[None], b[None])[0]
+    rows, columns = _at_least(a), _at_least(b.mT)  # (B, M, K), (B, N, K)
+    total = None
+    parts = (torch.split(matrices, TERMS, -1) for matrices in (rows, columns))
+    for some, their in zip(*parts, strict=True):
+        matrices = zip(some.contiguous(), their.contiguous(), strict=True)
+        part = torch.stack(
+            [torch.ops.mkldnn._linear_pointwise(x, y, None, "none", [], "") for x, y in matrices]
+        )
+        total = part if total is None else total.add_(part)
+    return cast(Tensor, total)[:, : a.shape[1], : b.shape[2]]
+
+
+def _at_least(matrices: Tensor) -> Tensor:
+    """Matrices (B, M, K), with rows of zeros below them if they have fewer than SMALLEST."""
+    missing = SMALLEST - matrices.shape[1]
+    return F.pad(matrices, (0, 0, 0, missing)) if missing > 0 else matrices
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x @ weight.T + bias: (..., in), (out, in), (out,) -> (..., out)."""
+    y = product(x.flatten(0, -2), weight.mT).view(*x.shape[:-1], len(weight))
+    return y if bias is None else y + bias
+
+
+def attention_weights(q: Tensor, k: Tensor) -> Tensor:
+    """Of queries (N, T, D) on keys (N, S, D), causal if T > 1: (N, T, S)."""
+    T, S = q.shape[1], k.shape[1]
+    scores = product(q, k.mT) / math.sqrt(q.shape[2])
+    if T > 1:
+        scores = scores.masked_fill(torch.ones(T, S, dtype=torch.bool).triu(1), -math.inf)
+    return softmax(scores)
+
+
+def softmax(x: Tensor) -> Tensor:
+    """Over the last dimension."""
+    powers = _powers_of_e(x - x.detach().amax(-1, keepdim=True))
+    return powers / powers.sum(-1, keepdim=True)
+
+
+def log_softmax(x: Tensor) -> Tensor:
+    """Over the last dimension."""
+    shifted = x - x.detach().amax(-1, keepdim=True)
+    # The sum is at least 1.
+    return shifted - (_powers_of_e(shifted).sum(-1, keepdim=True) - 1).log1p()
+
+
+def nats(logits: Tensor, targets: Tensor) -> Tensor:
+    """The surprise (N,) of targets (N,) by logits (N, V)."""
+    return -log_softmax(logits).gather(-1, targets[:, None])[:, 0]
+
+
+def _powers_of_e(x: Tensor) -> Tensor:
+    """e to the power of each number. torch's exp is MKL's, which may differ by CPU; exp2 isn't."""
+    return torch.exp2(x * math.log2(math.e))
+
+
+def tanh(x: Tensor) -> Tensor:
+    """Of each number, from what isn't MKL's, too; above 15, the last bit is the same."""
+    more = torch.expm1(2 * x.clamp(-15, 15))
+    return more / (more + 2)
+
+
+def gelu(x: Tensor, approximate: str) -> Tensor:
+    """GELU as torch has it, approximate: none or tanh. Source: https://arxiv.org/abs/1606.08415."""
+    if approximate == "tanh":
+        inner = math.sqrt(2 / math.pi) * (x + 0.044715 * (x * x * x))
+        return 0.5 * x * (1 + tanh(inner))
+    return 0.5 * x * (1 + torch.erf(x / math.sqrt(2)))
+
+
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None, epsilon: float) -> Tensor:
+    """Source: https://arxiv.org/abs/1607.06450."""
+    centred = x - x.mean(-1, keepdim=True)
+    y = centred * (centred * centred).mean(-1, keepdim=True).add(epsilon).rsqrt() * weight
+    return y if bias is None else y + bias
+
+
+def total(x: Tensor) -> Tensor:
+    """The sum of all numbers of x."""
+    x = x.flatten()
+    while len(x) > SUMMED:
+        x = F.pad(x, (0, -len(x) % SUMMED)).view(-1, SUMMED).sum(-1)
+    return x.sum()
+
+
+def norm(tensors: Iterable[Tensor]) -> Tensor:
+    """The root of the sum of all squares."""
+    return torch.stack([total(x * x) for x in tensors]).sum().sqrt()
+
+
+def digests() -> dict[str, str]:
+    """For each operation on fixed numbers, the first digits of its result's sha256."""
+    return {name: digest(operation()) for name, operation in operations().items()}
+
+
+def digest(result: Tensor) -> str:
+    return hashlib.sha256(result.detach().contiguous().numpy().tobytes()).hexdigest()[:16]
+
+
+def operations() -> dict[str, Callable[[], Tensor]]:
+    """What a training, an evaluation and a sampling are made of, each on fixed numbers."""
+    seeded = torch.Generator().manual_seed(0)
+    numbers = torch.randn(300, 400, generator=seeded)
+    # Exact in any arithmetic, unlike those that torch drew.
+    grid = torch.arange(-4096, 4096, dtype=torch.float32) / 512
+    rows = torch.sin(torch.arange(40 * 300, dtype=torch.float32)).view(40, 300)
+    index = torch.arange(40) % 7
+
+    def surprise() -> Tensor:
+        logits = rows.clone().requires_grad_()
+        gradient: Tensor
+        (gradient,) = torch.autograd.grad(total(nats(logits, index)), logits)
+        return gradient
+
+    def draws() -> Tensor:
+        probabilities = softmax(rows)
+        return torch.cat([torch.multinomial(probabilities, 1, generator=seeded) for _ in range(9)])
+
+    return {
+        "random numbers": lambda: numbers,
+        "draws": draws,
+        "powers": lambda: torch.cat([grid.exp2(), grid.expm1(), grid.abs().log1p()]),
+        "error function": grid.erf,
+        "roots": lambda: torch.cat([(grid + 8.25).sqrt(), (grid + 8.25).rsqrt()]),
+        "product": lambda: product(rows, rows.mT),
+        "product with few rows": lambda: product(rows[:1], rows.mT),
+        "products of a batch": lambda: product(rows.view(5, 8, 300), rows.view(5, 300, 8)),
+        "softmax": lambda: softmax(rows),
+        "cross entropy": surprise,
+        "GELU": lambda: torch.cat([gelu(grid, "none"), gelu(grid, "tanh")]),
+        "tanh": lambda: tanh(grid),
+        "layer norm": lambda: layer_norm(rows, rows[0], rows[1], 1e-5),
+        "norm of rows": lambda: torch.linalg.vector_norm(rows, dim=-1),
+        "sums": lambda: torch.cat([rows.sum(0), rows.sum(-1), torch.stack([total(rows)])]),
+        "norm": lambda: norm([rows, numbers]),
+    }

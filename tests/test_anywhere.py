@@ -1,0 +1,94 @@
+"""`reproducible: anywhere`: the same weights, evaluation and samples on all CPUs with AVX2."""
+
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).parents[1]
+GOLDEN = json.loads(Path(__file__).with_name("golden_anywhere.json").read_text())
+
+pytestmark = pytest.mark.skipif(
+    platform.machine() != "x86_64", reason="anywhere means: on any x86-64 CPU"
+)
+
+
+@pytest.fixture
+def digests(play, tmp_path):
+    """A function: recipe, steps, threads and more environment in; digests by file out."""
+
+    def run(recipe, steps, threads, *, name=None, last=None, **environment):
+        results = tmp_path / (name or f"{recipe}-{threads}-{len(environment)}")
+        command = [sys.executable, "-m", "tests.anywhere", play, results, recipe, steps, threads]
+        command += [last] if last else []
+        done = subprocess.run(
+            list(map(str, command)),
+            cwd=PROJECT,
+            env={**os.environ, **environment},
+            capture_output=True,
+            text=True,
+        )
+        if "needs an x86-64 CPU with AVX2" in done.stderr:
+            pytest.skip("this CPU has no AVX2")
+        if last:
+            assert done.returncode == 128 + signal.SIGTERM, done.stderr
+            return None
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    return run
+
+
+@pytest.mark.parametrize("recipe", ["gpt2", "modern"])
+def test_threads_and_instructions_change_no_byte(digests, recipe):
+    expected = digests(recipe, 20, 1)
+    assert digests(recipe, 20, 2) == expected
+    # As on a CPU that has no AVX-512, as far as one that has it can show.
+    assert digests(recipe, 20, 2, ONEDNN_MAX_CPU_ISA="AVX2", MKL_CBWR="AVX2") == expected
+
+
+def test_a_training_may_go_on_with_other_threads(digests):
+    digests("modern", 20, 1, name="stopped", last=7)
+    assert digests("modern", 20, 2, name="stopped") == digests("modern", 20, 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["gpt2", "modern"])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_two_hundred_steps_give_the_bytes_that_other_machines_gave(digests, recipe, threads):
+    found = digests(recipe, 200, threads)
+    assert {name: found[name] for name in GOLDEN[recipe]} == GOLDEN[recipe]
+
+
+def test_a_machine_that_computes_other_bits_says_so():
+    script = (
+        "from nanogpt.model import alike\n"
+        "alike.DIGESTS['product'] = 'another'\n"
+        "from nanogpt.errors import UserError\n"
+        "try: alike.use()\n"
+        "except UserError as error: print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True, check=True
+    )
+    assert "this machine computes other bits (product)" in done.stdout or "AVX2" in done.stdout
+
+
+def test_torch_that_has_computed_something_already_is_refused():
+    script = (
+        "import torch; torch.ones(3).sum()\n"
+        "if torch.backends.cpu.get_cpu_capability() == 'AVX2': raise SystemExit(3)\n"
+        "from nanogpt.model import alike\n"
+        "alike.use()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True, check=False
+    )
+    if done.returncode == 3:
+        pytest.skip("torch computes for AVX2 here anyway")
+    assert "needs an x86-64 CPU with AVX2" in done.stderr
