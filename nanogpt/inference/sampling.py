@@ -23,7 +23,7 @@ from nanogpt.errors import UserError, plural
 from nanogpt.files.atomic import write_text
 from nanogpt.model.checkpoints import Checkpoint, load_model
 from nanogpt.model.ensemble import Model
-from nanogpt.model.kernels import prepare_kernels, softmax
+from nanogpt.model.kernels import draw, prepare_kernels, softmax
 
 if TYPE_CHECKING:  # given by callers that mix: a benchmark doesn't depend on their code
     from nanogpt.ngram.mixing import Ngrams
@@ -57,7 +57,7 @@ def generate(
             logits = mixed.mix(logits)
         kept = _keep_top_k(logits.float() / settings.temperature, settings.top_k)
         probabilities = softmax(kept)  # (B, V)
-        unread = torch.multinomial(probabilities, 1, generator=random)  # (B, 1)
+        unread = draw(probabilities, random)  # (B, 1)
         context = torch.cat([context, unread], dim=1)[:, -block_size:]
         if mixed:
             mixed.read(unread[:, 0])

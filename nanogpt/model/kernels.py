@@ -194,6 +194,13 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None, epsilon: float) -
     return F.layer_norm(x, weight.shape, weight, bias, epsilon)
 
 
+def draw(probabilities: Tensor, generator: torch.Generator) -> Tensor:
+    """A number below V for each row of probabilities (B, V): (B, 1)."""
+    if alike.on():
+        return alike.draw(probabilities, generator)
+    return torch.multinomial(probabilities, 1, generator=generator)
+
+
 def softmax(x: Tensor) -> Tensor:
     """Probabilities by logits (..., V)."""
     return alike.softmax(x) if alike.on() else F.softmax(x, dim=-1)

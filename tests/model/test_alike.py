@@ -13,6 +13,7 @@ OPERATIONS = {
     "gelu": (lambda x: alike.gelu(x, "none"), F.gelu),
     "gelu_tanh": (lambda x: alike.gelu(x, "tanh"), lambda x: F.gelu(x, approximate="tanh")),
     "tanh": (alike.tanh, torch.tanh),
+    "erf": (alike.erf, torch.erf),
     "total": (alike.total, torch.sum),
     "norm": (lambda x: alike.norm([x, 2 * x]), lambda x: torch.cat([x, 2 * x]).norm()),
 }
@@ -73,6 +74,20 @@ def test_attention_weights_are_a_softmax_over_what_came_before():
     torch.testing.assert_close(weights, expected, **CLOSE)
     last = alike.attention_weights(q[:, -1:], k)
     torch.testing.assert_close(last, expected[:, -1:], **CLOSE)
+
+
+def test_the_error_function_is_right_to_the_last_bits():
+    x = torch.linspace(-6, 6, 10_001)
+    assert (alike.erf(x) - torch.erf(x)).abs().max() < 1e-6
+
+
+def test_draws_are_as_frequent_as_probable():
+    probabilities = torch.tensor([0.1, 0.0, 0.6, 0.3]).expand(20_000, 4)
+    drawn = alike.draw(probabilities, torch.Generator().manual_seed(0))
+    assert drawn.shape == (20_000, 1)
+    frequencies = drawn[:, 0].bincount(minlength=4)
+    torch.testing.assert_close(frequencies / 20_000, probabilities[0], atol=0.01, rtol=0)
+    assert frequencies[1] == 0
 
 
 def test_the_nats_are_those_of_cross_entropy():
