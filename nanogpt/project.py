@@ -12,7 +12,9 @@ from pathlib import Path
 from nanogpt.errors import UserError
 
 # Looks at whether to go on, before a thread sleeps: libgomp's own number is 300,000.
-SPIN_COUNT = "1000"
+SPIN_COUNT = "10000"
+SPIN_COUNT_BESIDE_OTHERS = "1000"
+LOAD = Path("/proc/loadavg")  # Linux alone has it
 
 
 @dataclass(frozen=True)
@@ -116,12 +118,24 @@ def let_threads_sleep() -> None:
     """Let torch's threads sleep soon while they wait for each other, if the user didn't choose.
 
     By default they wait in a loop for long, which slows a training down further beside a busy
-    process. Without any loop, each of many short waits costs a wake-up (docs/BENCHMARKS.md). It
-    works only before torch is imported, here and in child processes, and with GNU's OpenMP, which
-    torch has on Linux.
+    process; the less they look, the less, and the more it costs where they are alone. Without any
+    loop, each of many short waits costs a wake-up (docs/BENCHMARKS.md). It works only before torch
+    is imported, here and in child processes, and with GNU's OpenMP, which torch has on Linux.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
+        others = _n_other_running()
+        beside_others = 4 * others >= (os.cpu_count() or 1)
+        count = SPIN_COUNT_BESIDE_OTHERS if beside_others else SPIN_COUNT
+        os.environ.setdefault("GOMP_SPINCOUNT", count)
+
+
+def _n_other_running() -> int:
+    """How many threads of other processes have a processor or wait for one at this moment."""
+    try:
+        running, _ = LOAD.read_text().split()[3].split("/")
+    except (OSError, ValueError, IndexError):
+        return 0
+    return int(running) - 1
 
 
 def set_cpu_capability(capability: str) -> None:

@@ -127,10 +127,31 @@ def test_threads_sleep_soon_unless_the_user_chose_otherwise(monkeypatch):
     assert "GOMP_SPINCOUNT" not in os.environ
     monkeypatch.delenv("OMP_WAIT_POLICY")
     project_module.let_threads_sleep()
-    assert os.environ["GOMP_SPINCOUNT"] == "1000"
+    assert os.environ["GOMP_SPINCOUNT"] in ("1000", "10000")
     monkeypatch.setenv("GOMP_SPINCOUNT", "7")
     project_module.let_threads_sleep()
     assert os.environ["GOMP_SPINCOUNT"] == "7"
+
+
+@pytest.mark.parametrize(
+    ("load", "count"),
+    [
+        ("0.10 1.00 1.00 1/77 6854", "10000"),  # this process alone
+        ("0.10 1.00 1.00 2/77 6854", "10000"),  # beside one on eight processors
+        ("0.10 1.00 1.00 3/77 6854", "1000"),
+        ("0.10 1.00 1.00 9/77 6854", "1000"),
+        ("something else", "10000"),
+    ],
+)
+def test_threads_sleep_sooner_beside_others(monkeypatch, tmp_path, load, count):
+    (tmp_path / "loadavg").write_text(load)
+    monkeypatch.setattr(project_module, "LOAD", tmp_path / "loadavg")
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.setenv("GOMP_SPINCOUNT", "before")  # so that it's restored afterwards
+    monkeypatch.delenv("GOMP_SPINCOUNT")
+    project_module.let_threads_sleep()
+    assert os.environ["GOMP_SPINCOUNT"] == count
 
 
 # --- No other module has a path or a variable of its own --------------------------------------
