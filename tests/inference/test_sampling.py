@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from nanogpt.artifacts.records.ngram_counts import NgramHeader
+from nanogpt.config.parameters import as_parameters
 from nanogpt.config.schema import ModelSettings, SampleSettings
 from nanogpt.data.tokenizers import char_tokenizer
 from nanogpt.errors import UserError
@@ -257,7 +258,7 @@ def test_samples_are_headed_by_the_run_and_its_settings(directory, tmp_path):
     head, _ = split_samples(text)
     lines = head.splitlines()
     assert lines[0] == "# 2 samples of fable"
-    settings = with_settings(num_samples=2, start="a\nb").model_dump()
+    settings = as_parameters(with_settings(num_samples=2, start="a\nb"))
     assert lines[1:] == [f"# {name}: {value!r}" for name, value in settings.items()]
     assert "# start: 'a\\nb'" in lines
     assert "# temperature: 1.0" in lines
