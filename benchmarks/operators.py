@@ -47,7 +47,7 @@ def torchs() -> dict[str, Callable[[], Tensor]]:
     generator = torch.Generator().manual_seed(0)
 
     def numbers(*shape: int) -> Tensor:
-        # Whole ones: the same whatever draws them, and products that must be rounded.
+        # Made of whole ones, which are drawn alike everywhere; their products must be rounded.
         return torch.randint(-9999, 9999, shape, generator=generator) / 4567
 
     x, weight, gradient = numbers(768, 512), numbers(128, 512), numbers(768, 128)

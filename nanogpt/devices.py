@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar
 
-from nanogpt.config.schema import EvalSettings, SampleSettings, TrainSettings
+from nanogpt.config.schema import EvalSettings, SampleSettings, TrainSettings, check_device
 from nanogpt.errors import UserError, plural
 
 # A group of settings with a device and a dtype.
@@ -23,8 +23,12 @@ def resolve(settings: ComputeSettings) -> ComputeSettings:
 
 
 def resolve_both(device: str, dtype: str, reproducible: str) -> tuple[str, str]:
-    """Device and dtype for `device` and `dtype`, either of which may be `auto`."""
-    if reproducible == "anywhere":  # config/resolving.py lets no other ones through
+    """Device and dtype for `device` and `dtype`, either of which may be `auto`.
+
+    Errors: UserError for a device that is absent, or that `reproducible: anywhere` can't take.
+    """
+    check_device(device, dtype, reproducible)
+    if reproducible == "anywhere":
         return "cpu", "float32"
     device = resolve_device(device)
     return device, resolve_dtype(dtype, device)

@@ -1,4 +1,4 @@
-"""A run that shall give the same bytes anywhere: what a test starts in a process of its own.
+"""A run with `reproducible: anywhere`, for a test to start in a process of its own.
 
     python -m tests.anywhere DATASET RESULTS RECIPE STEPS THREADS [LAST]
 

@@ -87,3 +87,11 @@ def test_matrix_products_are_computed_in_the_dtype(dtype):
     with autocast("cpu", str(dtype).removeprefix("torch.")):
         assert (x @ x).dtype == dtype
     assert (x @ x).dtype == torch.float32
+
+
+@pytest.mark.parametrize("wrong", [{"device": "cuda"}, {"dtype": "bfloat16"}])
+def test_what_not_every_machine_has_is_refused_where_all_shall_agree(wrong):
+    with pytest.raises(UserError, match="reproducible: anywhere computes on a CPU in float32"):
+        resolve(SampleSettings(reproducible="anywhere", **wrong))
+    group = resolve(SampleSettings(reproducible="anywhere"))
+    assert (group.device, group.dtype) == ("cpu", "float32")

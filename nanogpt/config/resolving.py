@@ -17,6 +17,7 @@ from nanogpt.config.schema import (
     RunEntry,
     SampleSettings,
     TrainSettings,
+    check_device,
 )
 from nanogpt.config.values import Settings
 from nanogpt.errors import UserError
@@ -158,19 +159,17 @@ def resolve_run(config: Config, name: str) -> Run:
 
 
 def _check_reproducible(run: Run) -> None:
-    """UserError for a group that shall be the same anywhere, but not on a CPU in float32."""
+    """UserError if `reproducible: anywhere` meets a setting that not every machine can follow."""
     groups: dict[str, TrainSettings | EvalSettings | SampleSettings] = {
         "train": run.train,
         "eval": run.eval,
         "sample": run.sample,
     }
     for name, group in groups.items():
-        fits = group.device in ("auto", "cpu") and group.dtype in ("auto", "float32")
-        if group.reproducible == "anywhere" and not fits:
-            raise UserError(
-                f"runs.{run.name}.{name}: reproducible: anywhere computes on a CPU in float32; "
-                "set device: auto and dtype: auto"
-            )
+        try:
+            check_device(group.device, group.dtype, group.reproducible)
+        except UserError as error:
+            raise UserError(f"runs.{run.name}.{name}: {error}") from None
     if run.train.reproducible == "anywhere" and run.train.compile:
         raise UserError(
             f"runs.{run.name}.train: reproducible: anywhere can't hold what a compiler makes; "

@@ -16,6 +16,7 @@ from nanogpt.config.corpora import Corpus, Dataset
 from nanogpt.config.parameters import new_setting
 from nanogpt.config.patterns import DEVICE
 from nanogpt.config.values import Seed, Settings, whole_number
+from nanogpt.errors import UserError
 
 
 class ModelSettings(Settings):
@@ -96,6 +97,15 @@ def reproducible() -> Any:
         description="where the same bytes are made; machine: on such a CPU with as many threads; "
         "anywhere: on any x86-64 CPU with AVX2, in float32, slower (docs/REPRODUCIBILITY.md)",
     )
+
+
+def check_device(device: str, dtype: str, reproducible: str) -> None:
+    """UserError if a device or a dtype isn't what all machines have, and all shall agree."""
+    fits = device in ("auto", "cpu") and dtype in ("auto", "float32")
+    if reproducible == "anywhere" and not fits:
+        raise UserError(
+            "reproducible: anywhere computes on a CPU in float32; set device: auto and dtype: auto"
+        )
 
 
 class TrainSettings(Settings):

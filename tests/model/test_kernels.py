@@ -233,10 +233,39 @@ def test_dropout_follows_the_seed_and_zero_is_none():
     assert torch.equal(drop(x, 0.0), x)
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pytest.mark.parametrize("T", [5, 128, 300])  # in one block of queries, and in several
+def test_the_gradients_of_attention_are_those_of_the_formula(monkeypatch, T, dropout):
+    def factors(x, p):  # the same for the same place, whatever block it's in
+        rows = torch.arange(x.shape[1])[:, None] + (x.shape[2] - x.shape[1])
+        return ((rows + 3 * torch.arange(x.shape[2])) % 10 >= 10 * p).float() / (1 - p)
+
+    monkeypatch.setattr(kernels, "drop_factors", factors)
+    inputs = torch.randn(3, 2, 2, T, 8, generator=torch.Generator().manual_seed(T))
+
+    def formula(q, k, v):
+        scores = (q @ k.mT / math.sqrt(8)).masked_fill(
+            torch.ones(T, T, dtype=torch.bool).triu(1), -math.inf
+        )
+        weights = scores.softmax(-1)
+        whole = factors(torch.empty(1, T, T), dropout) if dropout else 1
+        return (weights * whole) @ v
+
+    results = []
+    for attention in (lambda q, k, v: attend(q, k, v, dropout), formula):
+        tensors = [x.clone().requires_grad_() for x in inputs]
+        out = attention(*tensors)
+        (out * torch.arange(T)[:, None].remainder(7)).sum().backward()
+        results.append((out.detach(), *(x.grad for x in tensors)))
+    for ours, expected in zip(*results, strict=True):
+        torch.testing.assert_close(ours, expected, atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize("cap", [0.0, 3.0])
 @pytest.mark.parametrize("n_tokens", [1, 8, 21])  # fewer than at a time, as many, and a rest
 def test_the_loss_of_few_logits_at_a_time_is_that_of_all(monkeypatch, cap, n_tokens):
-    monkeypatch.setattr(kernels, "LOGITS_AT_ONCE", 8 * 50)
+    monkeypatch.setattr(kernels, "LOGITS_AT_ONCE", 4 * 50)
+    monkeypatch.setattr(kernels, "GRADIENTS_AT_ONCE", 8 * 50)
     generator = torch.Generator().manual_seed(0)
     x, weight = (4 * torch.randn(n, 16, generator=generator) for n in (n_tokens, 50))
     targets = torch.randint(50, (n_tokens,), generator=generator)

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nanogpt.artifacts.code_digest import code_digest
+from nanogpt.model import losses
 from nanogpt.model.losses import (
     n_full_windows,
     predictions,
@@ -73,6 +75,16 @@ def test_bfloat16_is_near_float32_and_not_the_same():
     loss = windows_loss(MODEL, tokens, starts, rounded).mean
     assert loss != exact
     assert loss == pytest.approx(exact, rel=0.02)
+
+
+@pytest.mark.parametrize("large", [1, 10**9])
+def test_the_mean_loss_is_that_of_all_tokens_whatever_the_vocabulary(monkeypatch, large):
+    monkeypatch.setattr(losses, "LARGE_VOCABULARY", large)
+    tokens = make_tokens(100, 11)
+    rows = torch.from_numpy(tokens[: 4 * (BLOCK + 1)].astype("int64")).view(4, BLOCK + 1)
+    loss = losses.mean_loss(MODEL, rows[:, :-1], rows[:, 1:])
+    expected = token_nats(MODEL(rows[:, :-1]), rows[:, 1:]).mean()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_the_nats_are_added_in_float64():
