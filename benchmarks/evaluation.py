@@ -45,6 +45,7 @@ def measure(name: str, rounds: int) -> None:
             cpu.append(time.process_time() - cpu_start)
             digests.add(sha256_file(path)[:12])
     training = read_metrics(directory / "metrics.jsonl")[-1].seconds
+    assert training is not None
     taken = statistics.median(wall)
     print(
         f"{name:<30} wall {taken:6.2f} s ({min(wall):.2f} to {max(wall):.2f})"

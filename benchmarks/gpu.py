@@ -64,8 +64,7 @@ def shapes(device: str, tiny: bool) -> list[train_step.Shape]:
     )
     gpt2 = replace(train_step.GPT2, batch_size=12, device=device, steps=60, warm_up=20)
     if tiny:
-        few = {"batch_size": 1, "steps": TINY_STEPS, "warm_up": 1}
-        return [replace(baby, **few), replace(gpt2, **few)]
+        return [replace(shape, batch_size=1, steps=TINY_STEPS, warm_up=1) for shape in (baby, gpt2)]
     return [baby, gpt2]
 
 

@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from nanogpt.config.schema import EvalSettings, ModelSettings, Run, TrainSetting
 from nanogpt.data.batches import load  # noqa: E402
 from nanogpt.devices import resolve  # noqa: E402
 from nanogpt.model.checkpoints import load_model  # noqa: E402
+from nanogpt.model.gpt import GPT  # noqa: E402
 from nanogpt.model.losses import window_starts, windows_loss  # noqa: E402
 from nanogpt.training.loop import train  # noqa: E402
 
@@ -79,6 +81,7 @@ def measure(run: Run) -> tuple[float, float]:
         train(run.name, dataset, run.model, run.train, state, results)
         seconds = time.process_time() - start
         model = load_model(results / "model").model
+    assert isinstance(model, GPT)
     tokens = load(dataset).val
     starts = window_starts(len(tokens), run.model.block_size, len(tokens))
     settings = EvalSettings(device="cpu", dtype="float32")
@@ -89,7 +92,7 @@ def rows(run: Run, processes: int) -> Iterator[str]:
     """A line of the table for the run, and for each switch."""
     steps = run.train.max_iters
     variants: dict[str, dict[str, Any]] = {"the recipe": {}, **WITHOUT}
-    with ProcessPoolExecutor(processes, max_tasks_per_child=8) as pool:
+    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
         trials = [changed(run, changes, 1, TRIAL_STEPS) for changes in variants.values()]
         of_trial = [seconds for seconds, _ in pool.map(measure, trials)]
         equal_time = [round(steps * of_trial[0] / seconds) for seconds in of_trial]

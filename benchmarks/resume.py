@@ -30,9 +30,10 @@ from nanogpt.config.loading import read  # noqa: E402
 from nanogpt.config.schema import ModelSettings, TrainSettings  # noqa: E402
 from nanogpt.model.gpt import GPT  # noqa: E402
 from nanogpt.project import Project  # noqa: E402
-from nanogpt.training import loop  # noqa: E402
 from nanogpt.training.optimizers import configure_adamw  # noqa: E402
 from nanogpt.training.saved_state import Progress, save_state  # noqa: E402
+from nanogpt.training.session import SAVE_INTERVAL, interval_between_saves  # noqa: E402
+from nanogpt.training.step import loss_scaler  # noqa: E402
 
 GPT2 = {"n_layer": 12, "n_head": 12, "n_embd": 768, "block_size": 1024}
 N_RUNS = 500
@@ -77,7 +78,8 @@ def report(what: str, times: list[float], note: str = "") -> None:
 def save_times(name: str, settings: ModelSettings, vocab_size: int, rounds: int) -> None:
     """Save a model's state, with moments and kept weights, as a training would."""
     model = GPT(settings, vocab_size)
-    optimizer = configure_adamw(model, TrainSettings())
+    training = TrainSettings(device="cpu", dtype="float32")
+    optimizer, scaler = configure_adamw(model, training), loss_scaler(training)
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
@@ -87,11 +89,11 @@ def save_times(name: str, settings: ModelSettings, vocab_size: int, rounds: int)
 
         def save() -> None:
             progress.step += 1
-            save_state(Path(directory), progress, model, optimizer)
+            save_state(Path(directory), progress, model, optimizer, scaler)
 
         times = [seconds(save) for _ in range(rounds)]
     middle = statistics.median(times)
-    share = middle / (middle + loop._save_interval(middle))
+    share = middle / (middle + interval_between_saves(middle))
     millions = model.n_parameters() / 1e6
     report(f"save the state of {name} ({millions:.1f} M)", times, f", {share:.2%} of the time")
 
@@ -164,8 +166,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
     models = read(PROJECT / "config.yaml").models
-    print(f"default interval {loop.SAVE_INTERVAL:.0f} s")
-    save_times("small", models["small"], 65, rounds)
+    print(f"default interval {SAVE_INTERVAL:.0f} s")
+    save_times("modern", models["modern"], 65, rounds)
     save_times("baby", models["baby"], 65, rounds)
     save_times("GPT-2", ModelSettings(**GPT2), 50257, rounds)
     restore_times(rounds)

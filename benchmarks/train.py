@@ -87,7 +87,9 @@ def train_ours(run: Run, seed: int, threads: int, steps: int | None = None) -> R
     train = run.train.model_copy(update=changes)
     with tempfile.TemporaryDirectory() as results:
         timed = train_step.run_ours(run.dataset, run.model, train, threads, results)
-        loss = whole_split_loss(load_model(Path(results) / "model").model)
+        model = load_model(Path(results) / "model").model
+    assert isinstance(model, GPT)
+    loss = whole_split_loss(model)
     return _row(run.name, seed, train.max_iters, timed, loss)
 
 

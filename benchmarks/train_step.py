@@ -17,6 +17,7 @@ import re
 import statistics
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -151,7 +152,7 @@ def compare(checkout: Path, shape: Shape, rounds: int, threads: int) -> None:
     nanoGPT computes in float32 on a CPU, and in bfloat16 on a GPU that can.
     """
     peer_name = "nanoGPT, float32" if shape.device == "cpu" else "nanoGPT, its default"
-    measured = {
+    measured: dict[str, Callable[[], list[float]]] = {
         peer_name: lambda: nanogpt_steps(checkout, shape, threads),
         "ours, float32": lambda: our_steps(shape, "float32", threads),
         "ours, bfloat16": lambda: our_steps(shape, "bfloat16", threads),

@@ -7,10 +7,13 @@ late: most who read settings don't compute.
 import platform
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from nanogpt.config.schema import EvalSettings, SampleSettings, TrainSettings, check_device
 from nanogpt.errors import UserError, plural
+
+if TYPE_CHECKING:
+    import torch
 
 # A group of settings with a device and a dtype.
 ComputeSettings = TypeVar("ComputeSettings", TrainSettings, EvalSettings, SampleSettings)
@@ -56,18 +59,20 @@ def resolve_device(device: str) -> str:
 
 
 def resolve_dtype(dtype: str, device: str) -> str:
-    """`auto` is bfloat16 where the device computes in it natively, else float32."""
+    """`auto` is the fastest that the device has natively: bfloat16, float16 on CUDA, or float32."""
     if dtype != "auto":
         return dtype
     import torch
 
     if device.startswith("cuda"):
-        # Before compute capability 8.0, bfloat16 is emulated and slow.
-        native = torch.cuda.get_device_capability(device)[0] >= 8
-    else:
-        # An older torch can't say what the CPU has; float32 is right everywhere.
-        capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-        native = device == "cpu" and bool(capabilities.get("avx512_bf16"))
+        # Before compute capability 8.0, bfloat16 is emulated and slow; before 7.0, float16 too.
+        capability = torch.cuda.get_device_capability(device)
+        if capability < (8, 0):
+            return "float16" if capability >= (7, 0) else "float32"
+        return "bfloat16"
+    # An older torch can't say what the CPU has; float32 is right everywhere.
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    native = device == "cpu" and bool(capabilities.get("avx512_bf16"))
     return "bfloat16" if native else "float32"
 
 
@@ -84,4 +89,12 @@ def autocast(device: str, dtype: str) -> AbstractContextManager[object]:
         return nullcontext()
     import torch
 
-    return torch.autocast(torch.device(device).type, dtype=torch.bfloat16)
+    return torch.autocast(torch.device(device).type, dtype=torch_dtype(dtype))
+
+
+def torch_dtype(dtype: str) -> "torch.dtype":
+    """The dtype that a resolved `dtype` setting names."""
+    import torch
+
+    resolved: torch.dtype = getattr(torch, dtype)
+    return resolved

@@ -64,7 +64,7 @@ def test_auto_is_float32_on_mps():
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda", "mps"])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_a_named_dtype_is_taken_at_its_word(dtype, device):
     assert resolve_dtype(dtype, device) == dtype
 
@@ -81,7 +81,7 @@ def test_resolving_changes_device_and_dtype_and_nothing_else(group):
     assert resolve(resolved) == resolved
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_matrix_products_are_computed_in_the_dtype(dtype):
     x = torch.ones(2, 2)
     with autocast("cpu", str(dtype).removeprefix("torch.")):
@@ -95,3 +95,12 @@ def test_what_not_every_machine_has_is_refused_where_all_shall_agree(wrong):
         resolve(SampleSettings(reproducible="anywhere", **wrong))
     group = resolve(SampleSettings(reproducible="anywhere"))
     assert (group.device, group.dtype) == ("cpu", "float32")
+
+
+@pytest.mark.parametrize(
+    ("capability", "expected"),
+    [((6, 1), "float32"), ((7, 0), "float16"), ((7, 5), "float16"), ((8, 0), "bfloat16")],
+)
+def test_auto_on_cuda_is_the_fastest_that_the_card_has(monkeypatch, capability, expected):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    assert resolve_dtype("auto", "cuda") == expected

@@ -84,7 +84,7 @@ Model = Annotated[
 
 Device = Annotated[str, Field(pattern=DEVICE)]
 
-Dtype = Literal["auto", "float32", "bfloat16"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 Reproducible = Literal["machine", "anywhere"]
 
@@ -177,7 +177,7 @@ class TrainSettings(Settings):
     )
     seed: Seed = Field(1337, description="seed of the initial weights, batches and dropout")
     device: Device = Field("auto", description="auto, cpu, cuda, cuda:N or mps")
-    dtype: Dtype = Field("auto", description="auto, float32 or bfloat16 (autocast)")
+    dtype: Dtype = Field("auto", description="auto, float32, or bfloat16 or float16 (autocast)")
     compile: bool = Field(False, description="torch.compile; on a CPU it needs a C++ compiler")
     deterministic: bool = Field(False, description="deterministic CUDA kernels, slower")
     reproducible: Reproducible = reproducible()
@@ -191,7 +191,7 @@ class EvalSettings(Settings):
     seed: Seed = Field(1337, description="seed of nanoGPT's estimate")
     device: Device = Field("auto", description="auto, cpu, cuda, cuda:N or mps")
     # Not auto: losses and samples of different machines shall compare.
-    dtype: Dtype = Field("float32", description="float32, bfloat16 (autocast) or auto")
+    dtype: Dtype = Field("float32", description="float32, bfloat16 or float16 (autocast), or auto")
     reproducible: Reproducible = reproducible()
 
 
@@ -209,7 +209,7 @@ class SampleSettings(Settings):
     )
     device: Device = Field("auto", description="auto, cpu, cuda, cuda:N or mps")
     # Not auto: losses and samples of different machines shall compare.
-    dtype: Dtype = Field("float32", description="float32, bfloat16 (autocast) or auto")
+    dtype: Dtype = Field("float32", description="float32, bfloat16 or float16 (autocast), or auto")
     reproducible: Reproducible = reproducible()
 
 

@@ -23,6 +23,7 @@ from nanogpt.artifacts.records.benchmarks import Benchmark, Generation, Percenti
 from nanogpt.config.schema import BenchSettings, ModelSettings, SampleSettings, TrainSettings
 from nanogpt.data import batches as dataset
 from nanogpt.data.batches import TokenFiles
+from nanogpt.devices import torch_dtype
 from nanogpt.evaluation.model_summary import summarize_model
 from nanogpt.inference.sampling import generate
 from nanogpt.model import alike
@@ -31,7 +32,7 @@ from nanogpt.model.kernels import matmul, matmuls, use_matmul
 from nanogpt.model.sizing import flops_per_token
 from nanogpt.training.optimizers import configure_optimizer
 from nanogpt.training.schedules import learning_rate_at
-from nanogpt.training.step import loss_function, optimizer_step, prepare_process
+from nanogpt.training.step import loss_function, loss_scaler, optimizer_step, prepare_process
 
 # Widths of square matrices: the small ones saturate a CPU, the large ones a GPU.
 GEMM_SIZES = (1024, 2048, 3072, 4096, 8192)
@@ -174,7 +175,7 @@ def _time_steps(
     waited for, and training doesn't wait there.
     """
     loss_of = loss_function(model, settings)
-    optimizer = configure_optimizer(model, settings)
+    optimizer, scaler = configure_optimizer(model, settings), loss_scaler(settings)
     last = bench_settings.burn_in + bench_settings.steps
     whole: list[float] = []
     parts: list[list[float]] = []
@@ -189,7 +190,7 @@ def _time_steps(
         start = _now(settings.device)
         windows = draw(step)
         rate = learning_rate_at(step, settings)
-        arguments = (loss_of, optimizer, windows, rate, settings, step)
+        arguments = (loss_of, optimizer, scaler, windows, rate, settings, step)
         if step < last:
             loss, _ = optimizer_step(*arguments)
             final_loss = loss.item()  # as training reads it
@@ -226,14 +227,14 @@ def _time_each_matmul(
     torch.manual_seed(settings.seed)
     model = GPT(model_settings, vocab_size)
     loss_of = loss_function(model, settings)
-    optimizer = configure_optimizer(model, settings)
+    optimizer, scaler = configure_optimizer(model, settings), loss_scaler(settings)
     seconds: dict[str, list[float]] = {name: [] for name in matmuls()}
     for step in range(bench_settings.burn_in + bench_settings.steps):
         for name, times in seconds.items():
             use_matmul(name)
             start = _now(settings.device)
             rate = learning_rate_at(step, settings)
-            loss, _ = optimizer_step(loss_of, optimizer, draw(step), rate, settings, step)
+            loss, _ = optimizer_step(loss_of, optimizer, scaler, draw(step), rate, settings, step)
             loss.item()
             times.append(_now(settings.device) - start)
     use_matmul(chosen)
@@ -265,7 +266,7 @@ def gemm_flops_per_second(device: str, dtype: str) -> float:
 
 def _flops_per_second(way: Callable[[Tensor, Tensor], Tensor], device: str, dtype: str) -> float:
     """The most FLOPs a second that products of square matrices reach by one function."""
-    kind = torch.bfloat16 if dtype == "bfloat16" else torch.float32
+    kind = torch_dtype(dtype)
     best = 0.0
     for n in GEMM_SIZES:
         flops = 2 * n**3

@@ -18,7 +18,7 @@ from torch import Tensor
 from nanogpt.config.parameters import as_parameters
 from nanogpt.config.schema import SampleSettings
 from nanogpt.data.formats import read_text
-from nanogpt.devices import autocast
+from nanogpt.devices import autocast, torch_dtype
 from nanogpt.errors import UserError, plural
 from nanogpt.files.atomic import write_text
 from nanogpt.model.checkpoints import Checkpoint, load_model
@@ -42,8 +42,7 @@ def generate(
     block_size = model.settings.block_size
     device = prompt.device
     random = torch.Generator(device).manual_seed(settings.seed)
-    dtype = torch.bfloat16 if settings.dtype == "bfloat16" else torch.float32
-    cache = model.new_cache(prompt.shape[0], dtype)
+    cache = model.new_cache(prompt.shape[0], torch_dtype(settings.dtype))
     mixed = ngrams.follow(prompt) if ngrams else None
     context = unread = prompt[:, -block_size:]  # unread: tokens that the cache doesn't have yet
     model.eval()

@@ -22,7 +22,7 @@ from nanogpt.model.kernels import keep_matmul, matmul
 from nanogpt.training.optimizers import configure_optimizer
 from nanogpt.training.saved_state import Progress, load_state
 from nanogpt.training.session import Session
-from nanogpt.training.step import loss_function, prepare_process
+from nanogpt.training.step import loss_function, loss_scaler, prepare_process
 
 logger = logging.getLogger(__name__)
 
@@ -85,15 +85,15 @@ def _prepare(
         torch.get_num_threads(),
     )
     loss_of = loss_function(model, settings)
-    optimizer = configure_optimizer(model, settings)
-    progress = load_state(state.directory, state.version, model, optimizer)
+    optimizer, scaler = configure_optimizer(model, settings), loss_scaler(settings)
+    progress = load_state(state.directory, state.version, model, optimizer, scaler)
     progress = progress or Progress(state.version)
     if progress.layouts and progress.layouts[-1].matmul:
         keep_matmul(progress.layouts[-1].matmul)
     if progress.step:
         logger.info("%s: going on from step %d", run, progress.step)
     _note_layout(progress, settings)
-    return Session(model, loss_of, optimizer, files, settings, progress, state)
+    return Session(model, loss_of, optimizer, scaler, files, settings, progress, state)
 
 
 def _make_steps(session: Session, signals: Signals) -> None:

@@ -63,6 +63,7 @@ class MuonAdamW(torch.optim.AdamW):
 
     def __init__(self, groups: list[dict[str, Any]], *, ns_steps: int, **options: Any) -> None:
         super().__init__(groups, **options)
+        self._step_supports_amp_scaling = False  # a GradScaler leaves out the whole step
         self.ns_steps = ns_steps
 
     @torch.no_grad()

@@ -24,6 +24,7 @@ from nanogpt.files.atomic import put_in_place, sha256_file
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.amp import GradScaler
     from torch.optim import Optimizer
 
     from nanogpt.model.gpt import GPT
@@ -87,7 +88,13 @@ class _Header(Record):
         }
 
 
-def save_state(directory: Path, progress: Progress, model: "GPT", optimizer: "Optimizer") -> None:
+def save_state(
+    directory: Path,
+    progress: Progress,
+    model: "GPT",
+    optimizer: "Optimizer",
+    scaler: "GradScaler",
+) -> None:
     """Write the state of a training as one file, and remove those before the last two.
 
     Errors: OSError, for a full disk too.
@@ -103,10 +110,12 @@ def save_state(directory: Path, progress: Progress, model: "GPT", optimizer: "Op
             tensors[f"optimizer.{name}.{key}"] = moment
     tensors["metrics"] = torch.frombuffer(progress.metrics + b"\n", dtype=torch.uint8)
     on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    header = json.dumps(_header(progress).content(), allow_nan=False)
+    metadata = {"progress": json.dumps(_header(progress).content(), allow_nan=False)}
+    if scaler.is_enabled():
+        metadata["scaler"] = json.dumps(scaler.state_dict())
     temporary = directory / f".state.{os.getpid()}.tmp"
     try:
-        save_file(on_cpu, temporary, metadata={"progress": header})
+        save_file(on_cpu, temporary, metadata=metadata)
         digest = sha256_file(temporary)
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
@@ -123,7 +132,11 @@ def save_state(directory: Path, progress: Progress, model: "GPT", optimizer: "Op
 
 
 def load_state(
-    directory: Path, version: str, model: "GPT", optimizer: "Optimizer"
+    directory: Path,
+    version: str,
+    model: "GPT",
+    optimizer: "Optimizer",
+    scaler: "GradScaler",
 ) -> Progress | None:
     """Resume from the newest undamaged state in a directory; None if there isn't one.
 
@@ -144,7 +157,8 @@ def load_state(
         remedy = f"remove {directory} to train from the beginning"
         try:
             with safetensors.safe_open(path, framework="pt") as file:
-                content = json.loads(file.metadata()["progress"])
+                metadata = file.metadata()
+                content = json.loads(metadata["progress"])
                 progress = _progress(_Header.parse(content, str(path), remedy))
                 if progress.version != version:
                     logger.warning("%s: of version %s; ignored", path, progress.version)
@@ -152,6 +166,7 @@ def load_state(
                 names = file.keys()
                 tensors = {name: file.get_tensor(name) for name in names}
             _restore(progress, tensors, model, optimizer)
+            scaler.load_state_dict(json.loads(metadata.get("scaler", "{}")))
         except UserError:
             raise
         except (RuntimeError, KeyError, TypeError, ValueError, safetensors.SafetensorError):

@@ -6,6 +6,7 @@
 import contextlib
 import json
 import logging
+import math
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -56,6 +57,7 @@ class Session:
     model: GPT
     loss_of: LossFunction
     optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
     files: TokenFiles
     settings: TrainSettings
     progress: Progress
@@ -88,20 +90,29 @@ class Session:
         windows = batch(
             self.files.train, block_size, self._rows_per_step, settings.seed, progress.step
         )
-        loss, grad_norm = optimizer_step(
-            self.loss_of, self.optimizer, windows, learning_rate, settings, progress.step
+        loss, norm = optimizer_step(
+            self.loss_of,
+            self.optimizer,
+            self.scaler,
+            windows,
+            learning_rate,
+            settings,
+            progress.step,
         )
         progress.step += 1
         progress.line = None
         if progress.step % settings.log_interval == 0 or self._evaluates:
             # Reading a number waits for the device, so it belongs to the step's time.
-            progress.line = MetricsLine(
+            line = MetricsLine(
                 step=progress.step,
                 tokens=progress.step * self._tokens_per_step,
                 loss=loss.item(),
                 learning_rate=learning_rate,
-                grad_norm=grad_norm.item(),
             )
+            # With float16, no finite norm means that the step was left out.
+            if math.isfinite(norm) or not self.scaler.is_enabled():
+                line = line.model_copy(update={"grad_norm": norm.item()})
+            progress.line = line
         seconds = time.monotonic() - start
         self._step_seconds += seconds
         self._timed_steps += 1
@@ -221,7 +232,7 @@ class Session:
         self.state.check_lock()
         start = time.monotonic()
         self.progress.seconds = start - self._start
-        save_state(self.state.directory, self.progress, self.model, self.optimizer)
+        save_state(self.state.directory, self.progress, self.model, self.optimizer, self.scaler)
         logger.info("state saved at step %d", self.progress.step)
         self._saved = time.monotonic()
         self._save_interval = interval_between_saves(self._saved - start)

@@ -28,6 +28,7 @@ LossFunction = Callable[[Tensor, Tensor], Tensor]
 def optimizer_step(
     loss_of: LossFunction,
     optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
     windows: NDArray[np.int64],
     learning_rate: float,
     settings: TrainSettings,
@@ -35,6 +36,9 @@ def optimizer_step(
     done: Callable[[str], None] = lambda _: None,
 ) -> tuple[Tensor, Tensor]:
     """One step on windows (rows, block_size + 1); returns mean loss and norm of the gradient.
+
+    scaler: from `loss_scaler`. Where it's on, a norm that isn't a number means that float16 was too
+    small for a gradient: the parameters stay, and the next step's loss is scaled down.
 
     done: called after each `forward`, each `backward` and the `optimizer`, to time them.
     """
@@ -49,12 +53,14 @@ def optimizer_step(
             loss = loss_of(rows[:, :-1], rows[:, 1:])
         loss = loss / settings.gradient_accumulation_steps
         done("forward")
-        loss.backward()  # type: ignore[no-untyped-call]
+        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         done("backward")
         total += loss.detach()
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    scaler.unscale_(optimizer)
     grad_norm = _clip(parameters, settings.grad_clip or math.inf)
-    optimizer.step()
+    scaler.step(optimizer)
+    scaler.update()
     optimizer.zero_grad(set_to_none=True)
     done("optimizer")
     return total, grad_norm
@@ -67,6 +73,15 @@ def _clip(parameters: list[Tensor], largest_norm: float) -> Tensor:
     norm = alike.norm(p.grad for p in parameters if p.grad is not None)
     torch.nn.utils.clip_grads_with_norm_(parameters, largest_norm, norm)
     return norm
+
+
+def loss_scaler(settings: TrainSettings) -> torch.amp.GradScaler:
+    """What multiplies a loss, and divides its gradient, to keep that within float16's range.
+
+    Off for other dtypes, which have float32's range.
+    """
+    device = torch.device(settings.device).type
+    return torch.amp.GradScaler(device, enabled=settings.dtype == "float16")
 
 
 def loss_function(model: GPT, settings: TrainSettings) -> LossFunction:

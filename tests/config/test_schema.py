@@ -54,7 +54,7 @@ WRONG = {
     "NaN in a string": ("train: {weight_decay: nan}", ["train.weight_decay", "'nan'"]),
     "infinity": ("train: {grad_clip: .inf}", ["train.grad_clip", "finite", "inf"]),
     # Choices.
-    "dtype": ("train: {dtype: float16}", ["train.dtype", "'bfloat16'", "'float16'"]),
+    "dtype": ("train: {dtype: float64}", ["train.dtype", "'bfloat16'", "'float64'"]),
     "device": ("train: {device: gpu}", ["train.device", "cuda", "'gpu'"]),
     "activation": ("models: {m: {activation: relu}}", ["m.activation", "'gelu'", "'relu'"]),
     "a vocabulary of bytes alone": ("datasets: {d: {vocab_size: 256}}", ["vocab_size", "257"]),

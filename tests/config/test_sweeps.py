@@ -230,8 +230,8 @@ WRONG_SWEEPS = {
         ".seed: should be greater than or equal to 0 (found -1)",
     ),
     "an unknown choice": (
-        "{train.dtype: [float16]}",
-        ".train.dtype: should be 'auto', 'float32' or 'bfloat16' (found 'float16')",
+        "{train.dtype: [float64]}",
+        ".train.dtype: should be 'auto', 'float32', 'bfloat16' or 'float16' (found 'float64')",
     ),
     "an unknown model": (
         "{model: [tiny, smal]}",

@@ -199,8 +199,8 @@ SETTINGS = [
     ),
     setting(
         "an unknown dtype",
-        "train: {dtype: float16}",
-        "train.dtype: should be 'auto', 'float32' or 'bfloat16' (found 'float16')",
+        "train: {dtype: float64}",
+        "train.dtype: should be 'auto', 'float32', 'bfloat16' or 'float16' (found 'float64')",
     ),
     setting(
         "an unknown device",

@@ -50,7 +50,8 @@ def take_another_models_state() -> None:
     model = GPT(TINY.model_copy(update={"n_embd": 8}), vocab_size=3)
     Path("state").mkdir()
     optimizer = torch.optim.AdamW(model.parameters())
-    save_state(Path("state"), Progress("v", step=1), model, optimizer)
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    save_state(Path("state"), Progress("v", step=1), model, optimizer, scaler)
     try:
         train_first()
     except UserError as error:

@@ -27,7 +27,7 @@ def recipe(request, tiny):
     return tiny.model_copy(update={**model, "dropout": 0.1}), train
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_a_training_that_was_stopped_goes_on_to_the_same_bytes(
     training, play, recipe, dtype, monkeypatch
 ):
@@ -61,7 +61,7 @@ def test_the_loss_is_that_of_a_cpu(training, play, recipe):
     assert losses[1] == pytest.approx(losses[0], abs=0.02)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_a_compiled_model_learns_as_one_that_is_not(training, play, recipe, dtype):
     model, train = recipe
     model = model.model_copy(update={"dropout": 0.0})

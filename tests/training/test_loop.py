@@ -95,7 +95,7 @@ def test_the_loss_of_the_first_step_is_that_of_the_initial_model_on_its_batch(tr
 # --- The same again -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_the_same_seed_gives_the_same_bytes(training, another_training, play, tiny, dtype):
     settings = {"max_iters": 12, "log_interval": 4, "eval_interval": 6, "dtype": dtype}
     with_dropout = tiny.model_copy(update={"dropout": 0.2})

@@ -7,7 +7,7 @@ import torch
 from nanogpt.config.schema import TrainSettings
 from nanogpt.model.gpt import GPT
 from nanogpt.training.optimizers import configure_adamw, configure_optimizer
-from nanogpt.training.step import loss_function, optimizer_step
+from nanogpt.training.step import loss_function, loss_scaler, optimizer_step
 
 
 @pytest.fixture
@@ -37,11 +37,12 @@ def test_each_parameter_is_in_exactly_one_group(tiny, name, tied):
 
 @pytest.mark.parametrize("name", ["adamw", "muon"])
 def test_a_step_clears_every_gradient(model, name):
-    settings = TrainSettings(optimizer=name, device="cpu", batch_size=2)
-    optimizer = configure_optimizer(model, settings)
+    settings = TrainSettings(optimizer=name, device="cpu", dtype="float32", batch_size=2)
+    optimizer, scaler = configure_optimizer(model, settings), loss_scaler(settings)
     windows = np.arange(2 * 17).reshape(2, 17)
     before = [p.detach().clone() for p in model.parameters()]
-    optimizer_step(loss_function(model, settings), optimizer, windows, 1e-3, settings, step=0)
+    loss_of = loss_function(model, settings)
+    optimizer_step(loss_of, optimizer, scaler, windows, 1e-3, settings, step=0)
     for (name, parameter), old in zip(model.named_parameters(), before, strict=True):
         assert parameter.grad is None, name
         assert not torch.equal(parameter, old), name

@@ -38,6 +38,8 @@ LAYOUT = Layout(
 )
 LINE = MetricsLine(step=3, tokens=384, loss=2.5, learning_rate=1e-3, grad_norm=math.inf)
 
+UNSCALED = torch.amp.GradScaler("cpu", enabled=False)
+
 
 def make_trained(tiny, seed=0):
     """A model and its optimizer after one step."""
@@ -78,9 +80,9 @@ def header_of(path):
 def test_what_is_loaded_is_what_was_saved(tiny, tmp_path):
     model, optimizer = make_trained(tiny)
     saved = make_progress(model)
-    save_state(tmp_path, saved, model, optimizer)
+    save_state(tmp_path, saved, model, optimizer, UNSCALED)
     other, its_optimizer = make_trained(tiny, seed=1)
-    loaded = load_state(tmp_path, "v", other, its_optimizer)
+    loaded = load_state(tmp_path, "v", other, its_optimizer, UNSCALED)
     for name in ("version", "step", "best_val_loss", "seconds", "metrics", "layouts"):
         assert getattr(loaded, name) == getattr(saved, name)
     assert loaded.line.loss == LINE.loss
@@ -95,26 +97,47 @@ def test_what_is_loaded_is_what_was_saved(tiny, tmp_path):
             assert torch.equal(moment, its_optimizer.state[theirs][key]), (name, key)
 
 
+def test_the_scale_of_losses_in_float16_goes_with_it(tiny, tmp_path):
+    model, optimizer = make_trained(tiny)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    parameter = next(model.parameters())
+    scaler.scale(parameter.sum()).backward()
+    parameter.grad[:] = math.inf
+    scaler.step(optimizer)
+    scaler.update()
+    save_state(tmp_path, make_progress(model), model, optimizer, scaler)
+    other = torch.amp.GradScaler("cpu")
+    load_state(tmp_path, "v", model, optimizer, other)
+    assert other.get_scale() == 512.0
+    assert other.state_dict() == scaler.state_dict()
+
+
 def test_a_state_before_any_evaluation_has_no_loss_and_no_line(tiny, tmp_path):
     model, optimizer = make_trained(tiny)
-    save_state(tmp_path, make_progress(model, line=None, best_val_loss=math.inf), model, optimizer)
+    save_state(
+        tmp_path,
+        make_progress(model, line=None, best_val_loss=math.inf),
+        model,
+        optimizer,
+        UNSCALED,
+    )
     header = header_of(find_states(tmp_path)[0])
     assert header["format"] == 2
     assert header["line"] is None
     assert header["best_val_loss"] is None
-    loaded = load_state(tmp_path, "v", model, optimizer)
+    loaded = load_state(tmp_path, "v", model, optimizer, UNSCALED)
     assert loaded.line is None
     assert loaded.best_val_loss == math.inf
 
 
 def test_without_states_nothing_is_loaded(tiny, tmp_path):
-    assert load_state(tmp_path, "v", *make_trained(tiny)) is None
+    assert load_state(tmp_path, "v", *make_trained(tiny), UNSCALED) is None
 
 
 def test_a_state_of_another_version_is_logged_and_left(tiny, tmp_path, caplog):
     model, optimizer = make_trained(tiny)
-    save_state(tmp_path, make_progress(model, version="other"), model, optimizer)
-    assert load_state(tmp_path, "v", model, optimizer) is None
+    save_state(tmp_path, make_progress(model, version="other"), model, optimizer, UNSCALED)
+    assert load_state(tmp_path, "v", model, optimizer, UNSCALED) is None
     assert f"{find_states(tmp_path)[0]}: of version other; ignored" in caplog.text
 
 
@@ -127,7 +150,9 @@ def test_a_state_of_format_1_is_read_with_the_meaning_it_had(tmp_path):
     settings = TrainSettings.model_validate(request["parameters"]["train"])
     vocab_size = load_tokenizer(FORMAT_1.parent / "dataset/tokenizer.json").vocab_size
     model = GPT(ModelSettings.model_validate(request["parameters"]["model"]), vocab_size)
-    progress = load_state(directory, request["version"], model, configure_adamw(model, settings))
+    progress = load_state(
+        directory, request["version"], model, configure_adamw(model, settings), UNSCALED
+    )
     assert (progress.version, progress.step) == ("3cf8e8fd8c9a", 1991)
     assert progress.line is None
     assert progress.best_val_loss == 4.057026632130146
@@ -150,11 +175,11 @@ def test_a_state_of_format_1_is_read_with_the_meaning_it_had(tmp_path):
 
 def test_a_line_of_format_1_gets_its_step_and_infinity_was_no_loss(tiny, tmp_path):
     model, optimizer = make_trained(tiny)
-    save_state(tmp_path, make_progress(model), model, optimizer)
+    save_state(tmp_path, make_progress(model), model, optimizer, UNSCALED)
     measures = {"loss": 2.5, "learning_rate": 1e-3, "grad_norm": math.nan}
     changes = {"format": ..., "line": measures, "best_val_loss": math.inf}
     edit_header(find_states(tmp_path)[0], **changes)
-    progress = load_state(tmp_path, "v", model, optimizer)
+    progress = load_state(tmp_path, "v", model, optimizer, UNSCALED)
     assert progress.best_val_loss == math.inf
     assert (progress.line.step, progress.line.loss, progress.line.learning_rate) == (3, 2.5, 1e-3)
     assert progress.line.diverged() == "grad_norm"
@@ -163,10 +188,10 @@ def test_a_line_of_format_1_gets_its_step_and_infinity_was_no_loss(tiny, tmp_pat
 @pytest.mark.parametrize("number", [3, 0, "2"])
 def test_an_unknown_format_is_refused_in_one_line(tiny, tmp_path, number):
     model, optimizer = make_trained(tiny)
-    save_state(tmp_path, make_progress(model), model, optimizer)
+    save_state(tmp_path, make_progress(model), model, optimizer, UNSCALED)
     path = edit_header(find_states(tmp_path)[0], format=number)
     with pytest.raises(UserError) as error:
-        load_state(tmp_path, "v", model, optimizer)
+        load_state(tmp_path, "v", model, optimizer, UNSCALED)
     message = str(error.value)
     assert message.startswith(f"{path}: format {json.dumps(number)}, but")
     assert f"remove {tmp_path}" in message
@@ -180,10 +205,10 @@ def test_an_unknown_format_is_refused_in_one_line(tiny, tmp_path, number):
 )
 def test_a_field_that_is_wrong_is_named(tiny, tmp_path, changes, flaw):
     model, optimizer = make_trained(tiny)
-    save_state(tmp_path, make_progress(model), model, optimizer)
+    save_state(tmp_path, make_progress(model), model, optimizer, UNSCALED)
     edit_header(find_states(tmp_path)[0], **changes)
     with pytest.raises(UserError, match=flaw):
-        load_state(tmp_path, "v", model, optimizer)
+        load_state(tmp_path, "v", model, optimizer, UNSCALED)
 
 
 # --- Files ----------------------------------------------------------------------------------
@@ -192,7 +217,7 @@ def test_a_field_that_is_wrong_is_named(tiny, tmp_path, changes, flaw):
 def test_the_last_two_states_stay(tiny, tmp_path):
     model, optimizer = make_trained(tiny)
     for step in (9, 10, 100):
-        save_state(tmp_path, make_progress(model, step=step), model, optimizer)
+        save_state(tmp_path, make_progress(model, step=step), model, optimizer, UNSCALED)
     assert saved_steps(tmp_path) == [10, 100]
 
 
@@ -227,4 +252,4 @@ def test_a_file_that_is_no_state_but_named_like_one_is_refused(tiny, tmp_path, c
     path.write_bytes(content)
     model, optimizer = make_trained(tiny)
     with pytest.raises(UserError, match="not a state of this model"):
-        load_state(tmp_path, "v", model, optimizer)
+        load_state(tmp_path, "v", model, optimizer, UNSCALED)

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import time
+from functools import partial
 
 import pytest
 import torch
@@ -98,6 +99,24 @@ def test_metrics_grow_in_the_state_directory_and_results_come_at_the_end(trainin
     training.run(play, tiny, max_iters=6, log_interval=3)
     assert seen == [([0], False), ([0, 3], False), ([0, 3, 6], False)]
     assert steps_of(training.results / "metrics.jsonl") == [0, 3, 6]
+
+
+def test_a_training_in_float16_goes_on_to_the_same_bytes_and_the_same_scale(
+    training, another_training, play, tiny, at, monkeypatch
+):
+    """The first steps are left out, as the scale is far too large; it's halved until it fits."""
+    too_large = partial(torch.amp.GradScaler, init_scale=2.0**26)
+    monkeypatch.setattr(torch.amp, "GradScaler", too_large)
+    settings = {**LONG, "dtype": "float16", "log_interval": 1}
+    for step in (3, 10):
+        at(step, kill(signal.SIGTERM))
+        with pytest.raises(SystemExit):
+            training.run(play, tiny, **settings)
+    training.run(play, tiny, **settings)
+    assert_same(training, another_training.run(play, tiny, **settings))
+    norms = [line.get("grad_norm") for line in training.metrics[1:]]
+    assert norms[0] is None
+    assert all(norms[-2:])
 
 
 def test_a_training_by_the_modern_recipe_goes_on_to_the_same_bytes(

@@ -1,5 +1,7 @@
 """What one optimizer step does: dropout by seed and step, clipping."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,8 @@ import torch
 from nanogpt.config.schema import TrainSettings
 from nanogpt.data.batches import load
 from nanogpt.model.gpt import GPT
-from nanogpt.training.step import loss_function, optimizer_step
+from nanogpt.training.optimizers import configure_optimizer
+from nanogpt.training.step import loss_function, loss_scaler, optimizer_step
 
 SETTINGS = TrainSettings(batch_size=8, seed=1337, device="cpu", dtype="float32")
 
@@ -20,7 +23,7 @@ def step(play, tiny):
     """
     windows = np.arange(8 * 17, dtype=np.int64).reshape(8, 17) % 50
 
-    def take(settings, number=0, dropout=0.0):
+    def take(settings, number=0, dropout=0.0, scaler=None):
         torch.manual_seed(0)
         model = GPT(tiny.model_copy(update={"dropout": dropout}), load(play).tokenizer.vocab_size)
         before = torch.cat([p.detach().flatten().clone() for p in model.parameters()])
@@ -28,7 +31,8 @@ def step(play, tiny):
         group = {"params": model.parameters(), "initial_lr": settings.learning_rate}
         optimizer = torch.optim.SGD([group], lr=123.0)
         loss_of = loss_function(model, settings)
-        loss, norm = optimizer_step(loss_of, optimizer, windows, 1.0, settings, number)
+        scaler = scaler or loss_scaler(settings)
+        loss, norm = optimizer_step(loss_of, optimizer, scaler, windows, 1.0, settings, number)
         after = torch.cat([p.detach().flatten() for p in model.parameters()])
         assert all(p.grad is None for p in model.parameters())
         return loss.item(), norm.item(), before - after
@@ -54,3 +58,32 @@ def test_gradients_are_clipped_to_grad_clip(step):
 def test_gradients_below_grad_clip_or_without_it_are_left_alone(step, grad_clip):
     _, norm, change = step(SETTINGS.model_copy(update={"grad_clip": grad_clip}))
     assert change.norm().item() == pytest.approx(norm, rel=1e-3)
+
+
+def test_a_gradient_in_float16_is_that_in_float32_but_for_rounding(step):
+    halves = SETTINGS.model_copy(update={"dtype": "float16"})
+    (loss, norm, change), expected = step(halves), step(SETTINGS)
+    assert loss == pytest.approx(expected[0], rel=1e-3)
+    assert norm == pytest.approx(expected[1], rel=1e-2)
+    assert (change - expected[2]).norm() < 0.01 * expected[2].norm()
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_step_whose_gradient_is_too_large_for_float16_is_left_out(play, tiny, optimizer):
+    settings = SETTINGS.model_copy(update={"dtype": "float16", "optimizer": optimizer})
+    torch.manual_seed(0)
+    model = GPT(tiny, load(play).tokenizer.vocab_size)
+    before = [p.detach().clone() for p in model.parameters()]
+    arguments = loss_function(model, settings), configure_optimizer(model, settings)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
+    windows = np.arange(8 * 17, dtype=np.int64).reshape(8, 17) % 50
+    steps = 0
+    while scaler.get_scale() == 2.0 ** (40 - steps):
+        for parameter, old in zip(model.parameters(), before, strict=True):
+            assert torch.equal(parameter, old)
+            assert parameter.grad is None
+        _, norm = optimizer_step(*arguments, scaler, windows, 1e-3, settings, steps)
+        steps += 1
+        assert math.isfinite(norm) == (scaler.get_scale() != 2.0 ** (40 - steps))
+    assert 10 < steps < 35
+    assert not any(map(torch.equal, model.parameters(), before))
