@@ -37,7 +37,6 @@ from nanogpt.model.losses import window_starts, windows_loss  # noqa: E402
 from nanogpt.training.loop import train  # noqa: E402
 
 SEEDS = (1337, 1, 2)
-TRIAL_STEPS = 60
 
 # The switches, each as what undoes it.
 WITHOUT: dict[str, dict[str, Any]] = {
@@ -90,28 +89,41 @@ def measure(run: Run) -> tuple[float, float]:
 
 def rows(run: Run, processes: int) -> Iterator[str]:
     """A line of the table for the run, and for each switch."""
-    steps = run.train.max_iters
+    n_steps = run.train.max_iters
     variants: dict[str, dict[str, Any]] = {"the recipe": {}, **WITHOUT}
     with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
-        trials = [changed(run, changes, 1, TRIAL_STEPS) for changes in variants.values()]
-        of_trial = [seconds for seconds, _ in pool.map(measure, trials)]
-        equal_time = [round(steps * of_trial[0] / seconds) for seconds in of_trial]
-        jobs = [
-            changed(run, changes, seed, n)
-            for changes, fitting in zip(variants.values(), equal_time, strict=True)
-            for n in (steps, fitting)
-            for seed in SEEDS
-        ]
-        losses = [loss for _, loss in pool.map(measure, jobs)]
-    means = [statistics.mean(losses[i : i + 3]) for i in range(0, len(losses), 3)]
-    spreads = [max(losses[i : i + 3]) - min(losses[i : i + 3]) for i in range(0, len(losses), 3)]
-    for i, name in enumerate(variants):
-        tokens, same_time = means[2 * i], means[2 * i + 1]
-        gains = f"{tokens - means[0]:+.3f} | {same_time - means[0]:+.3f}" if i else " | "
+
+        def train_all(steps: dict[str, int]) -> dict[str, list[tuple[float, float]]]:
+            """Train variants with each seed; a machine whose speed drifts slows all alike."""
+            jobs = [changed(run, variants[v], seed, n) for seed in SEEDS for v, n in steps.items()]
+            measured = list(pool.map(measure, jobs))
+            return {name: measured[i :: len(steps)] for i, name in enumerate(steps)}
+
+        list(pool.map(measure, [changed(run, {}, 1, 1)] * processes))  # the first take longer
+        without = train_all(dict.fromkeys(variants, n_steps))
+        recipe = without.pop("the recipe")
+        fitting = {
+            name: round(n_steps * _seconds(recipe) / _seconds(measured))
+            for name, measured in without.items()
+        }
+        longer = train_all(fitting)
+    loss = statistics.mean(loss for _, loss in recipe)
+    yield f"| the recipe | {_mean_and_spread(recipe)} | | | | |"
+    for name in WITHOUT:
+        gains = [statistics.mean(loss for _, loss in of[name]) - loss for of in (without, longer)]
         yield (
-            f"| {name} | {tokens:.3f} ({spreads[2 * i]:.3f}) | {equal_time[i]} "
-            f"| {same_time:.3f} ({spreads[2 * i + 1]:.3f}) | {gains} |"
+            f"| {name} | {_mean_and_spread(without[name])} | {fitting[name]} "
+            f"| {_mean_and_spread(longer[name])} | {gains[0]:+.3f} | {gains[1]:+.3f} |"
         )
+
+
+def _seconds(measured: list[tuple[float, float]]) -> float:
+    return statistics.median(seconds for seconds, _ in measured)
+
+
+def _mean_and_spread(measured: list[tuple[float, float]]) -> str:
+    losses = [loss for _, loss in measured]
+    return f"{statistics.mean(losses):.3f} ({max(losses) - min(losses):.3f})"
 
 
 def main() -> None:
