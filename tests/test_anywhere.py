@@ -29,7 +29,8 @@ def digests(play, tmp_path):
         done = subprocess.run(
             list(map(str, command)),
             cwd=PROJECT,
-            env={**os.environ, **environment},
+            # Threads that outnumber the processors would wait in loops.
+            env={**os.environ, "GOMP_SPINCOUNT": "100", **environment},
             capture_output=True,
             text=True,
         )
@@ -47,9 +48,15 @@ def digests(play, tmp_path):
 @pytest.mark.parametrize("recipe", ["gpt2", "modern"])
 def test_threads_and_instructions_change_no_byte(digests, recipe):
     expected = digests(recipe, 20, 1)
-    assert digests(recipe, 20, 2) == expected
+    assert digests(recipe, 20, 3) == expected
     # As on a CPU that has no AVX-512, as far as one that has it can show.
     assert digests(recipe, 20, 2, ONEDNN_MAX_CPU_ISA="AVX2", MKL_CBWR="AVX2") == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["gpt2", "modern"])
+def test_no_operator_is_used_that_processors_compute_differently(digests, recipe):
+    assert digests(recipe, 4, 1, ANYWHERE_THOROUGH="yes")
 
 
 def test_a_training_may_go_on_with_other_threads(digests):
@@ -59,7 +66,7 @@ def test_a_training_may_go_on_with_other_threads(digests):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["gpt2", "modern"])
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("threads", [1, 5])
 def test_two_hundred_steps_give_the_bytes_that_other_machines_gave(digests, recipe, threads):
     found = digests(recipe, 200, threads)
     assert {name: found[name] for name in GOLDEN[recipe]} == GOLDEN[recipe]
@@ -91,4 +98,4 @@ def test_torch_that_has_computed_something_already_is_refused():
     )
     if done.returncode == 3:
         pytest.skip("torch computes for AVX2 here anyway")
-    assert "needs an x86-64 CPU with AVX2" in done.stderr
+    assert "torch has computed something in this process already" in done.stderr

@@ -138,10 +138,11 @@ def resolve_run(config: Config, name: str) -> Run:
         check_model(model)
     except UserError as error:
         raise UserError(f"runs.{name}.model: {error}; change one of them") from None
-    if train.decay_lr and train.min_lr > train.learning_rate:
+    if train.decay_lr and train.min_lr > train.peak_rate:
+        peak = "matrix_lr" if train.optimizer == "muon" else "learning_rate"
         raise UserError(
-            f"runs.{name}.train: min_lr {train.min_lr:g} is above "
-            f"learning_rate {train.learning_rate:g}; lower it"
+            f"runs.{name}.train: min_lr {train.min_lr:g} is above {peak} {train.peak_rate:g}; "
+            "lower it"
         )
     _check_reproducible(run)
     late = [step for step in train.milestones if step > train.max_iters]
@@ -172,7 +173,7 @@ def _check_reproducible(run: Run) -> None:
             raise UserError(f"runs.{run.name}.{name}: {error}") from None
     if run.train.reproducible == "anywhere" and run.train.compile:
         raise UserError(
-            f"runs.{run.name}.train: reproducible: anywhere can't hold what a compiler makes; "
+            f"runs.{run.name}.train: reproducible: anywhere doesn't go with compile; "
             "set compile: false"
         )
 

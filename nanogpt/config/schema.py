@@ -140,7 +140,7 @@ class TrainSettings(Settings):
     ns_steps: int = new_setting(
         3, neutral=3, ge=1, le=5, description="muon's steps of the Newton-Schulz iteration"
     )
-    decay_lr: bool = Field(True, description="warm-up and decay; off: learning_rate throughout")
+    decay_lr: bool = Field(True, description="warm-up and decay; off: the peak rates throughout")
     lr_schedule: Literal["cosine", "wsd"] = new_setting(
         "cosine",
         neutral="cosine",
@@ -157,7 +157,12 @@ class TrainSettings(Settings):
     lr_decay_iters: int | None = Field(
         None, ge=1, description="step at which min_lr is reached; none: max_iters"
     )
-    min_lr: float = Field(1e-4, ge=0, description="learning rate at the end of the decay")
+    min_lr: float = Field(
+        1e-4,
+        ge=0,
+        description="learning rate at the end of the decay; with muon, that of the blocks' "
+        "matrices, and the others fall in proportion",
+    )
     weight_decay: float = Field(
         0.1, ge=0, description="decay of matrices; with muon, of the blocks' matrices only"
     )
@@ -181,6 +186,11 @@ class TrainSettings(Settings):
     compile: bool = Field(False, description="torch.compile; on a CPU it needs a C++ compiler")
     deterministic: bool = Field(False, description="deterministic CUDA kernels, slower")
     reproducible: Reproducible = reproducible()
+
+    @property
+    def peak_rate(self) -> float:
+        """The rate that `min_lr` ends and metrics.jsonl shows: with muon, of the matrices."""
+        return self.matrix_lr if self.optimizer == "muon" else self.learning_rate
 
 
 class EvalSettings(Settings):

@@ -28,7 +28,7 @@ from nanogpt.evaluation.model_summary import summarize_model
 from nanogpt.inference.sampling import generate
 from nanogpt.model import alike
 from nanogpt.model.gpt import GPT
-from nanogpt.model.kernels import matmul, matmuls, use_matmul
+from nanogpt.model.kernels import matmul_in_use, matmuls, use_matmul
 from nanogpt.model.sizing import flops_per_token
 from nanogpt.training.optimizers import configure_optimizer
 from nanogpt.training.schedules import learning_rate_at
@@ -79,6 +79,8 @@ def bench(
     gemm = gemm_flops_per_second(settings.device, settings.dtype)
     tokens_per_second = settings.batch_size * block_size / seconds.step.median
     flops = flops_per_token(model_settings, vocab_size)
+    if alike.on():  # for the rest of this process
+        sample_settings = sample_settings.model_copy(update={"dtype": "float32"})
     single, rows = _time_generations(model_settings, vocab_size, sample_settings)
     benchmark = Benchmark(
         run=run,
@@ -102,7 +104,7 @@ def bench(
         loss=loss,
         generation=single,
         batch_generation=rows,
-        matmul=matmul() if by_matmul else None,
+        matmul=matmul_in_use() if by_matmul else None,
         step_seconds=by_matmul,
     )
     write_record(path, benchmark)
@@ -223,7 +225,7 @@ def _time_each_matmul(
     chooses = settings.device == "cpu" and settings.dtype == "float32" and not settings.compile
     if not chooses or alike.on():
         return {}
-    chosen = matmul()
+    chosen = matmul_in_use()
     torch.manual_seed(settings.seed)
     model = GPT(model_settings, vocab_size)
     loss_of = loss_function(model, settings)

@@ -22,6 +22,7 @@ from nanogpt.data.streams import OrderedPool
 from nanogpt.data.tokenizers import Tokens
 from nanogpt.devices import autocast
 from nanogpt.model.ensemble import Model
+from nanogpt.model.kernels import exp
 from nanogpt.model.losses import token_nats
 
 # On one thread of a CPU. More tokens leave its caches, fewer cost more in calls than in work.
@@ -126,7 +127,7 @@ def _compare(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     columns = torch.stack([guesses, targets], dim=-1)
     top, of_target = logits.gather(-1, columns).unbind(-1)
     # The likeliest token's probability is the target's times e to what their logits differ by.
-    confidence = (top - of_target - nats).exp().clamp(max=1.0)
+    confidence = exp(top - of_target - nats).clamp(max=1.0)
     return nats, confidence, guesses == targets
 
 

@@ -34,20 +34,22 @@ SMALLEST = 16  # rows and columns of a product; smaller ones are filled up, as t
 # sha256 of what `operations` gives, its first 16 digits.
 DIGESTS = {
     "random numbers": "cc1b81791adf64db",
-    "draws": "0ce858dc1faa9b22",
-    "powers": "a3d254497215dba8",
-    "roots": "fbe39d40c66299ea",
-    "product": "84315dcb22702970",
-    "product with few rows": "856c4ce1f3f4dec8",
-    "products of a batch": "3f8689919b03c739",
-    "softmax": "8ba8eed8285b2111",
-    "cross entropy": "578152dbdac09a53",
-    "GELU": "74f3813266389ffd",
-    "tanh": "89da8645215e9552",
-    "layer norm": "04e3ff3372ff9b7f",
-    "norm of rows": "abd72754d95cb231",
-    "sums": "485667955153ae8c",
-    "norm": "c93be12d3add9be2",
+    "draws": "76178a9c1e8e1851",
+    "powers": "6c623601ab5a9003",
+    "logarithms": "d065e9b763af1f10",
+    "roots": "394cd0982d5b9c08",
+    "averages": "2f60298f18b1041a",
+    "product": "7ed2102224c47142",
+    "product with few rows": "d3b69c42aa53e564",
+    "products of a batch": "8e829abd6bc91c70",
+    "softmax": "e361c629fadf31e5",
+    "cross entropy": "bad0aef4ba176445",
+    "GELU": "522bcf7f581920b6",
+    "tanh": "50164e43f7d1f970",
+    "layer norm": "795b6e052fb949f6",
+    "norm of rows": "e2415e5d0b58f94d",
+    "sums": "ca58490c065f7ef6",
+    "norm": "f65bacb51567b178",
 }
 
 _on = False
@@ -66,6 +68,11 @@ def use() -> None:
     global _on
     set_cpu_capability("avx2")
     capability = torch.backends.cpu.get_cpu_capability()
+    if capability == "AVX512":
+        raise UserError(
+            "reproducible: anywhere: torch has computed something in this process already; start "
+            "another one"
+        )
     if capability != "AVX2" or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         raise UserError(
             "reproducible: anywhere needs an x86-64 CPU with AVX2, and oneDNN in torch; torch "
@@ -147,7 +154,7 @@ def attention_weights(q: Tensor, k: Tensor) -> Tensor:
 
 def softmax(x: Tensor) -> Tensor:
     """Over the last dimension."""
-    powers = _powers_of_e(x - x.detach().amax(-1, keepdim=True))
+    powers = exp(x - x.detach().amax(-1, keepdim=True))
     return powers / powers.sum(-1, keepdim=True)
 
 
@@ -155,7 +162,7 @@ def log_softmax(x: Tensor) -> Tensor:
     """Over the last dimension."""
     shifted = x - x.detach().amax(-1, keepdim=True)
     # The sum is at least 1.
-    return shifted - (_powers_of_e(shifted).sum(-1, keepdim=True) - 1).log1p()
+    return shifted - (exp(shifted).sum(-1, keepdim=True) - 1).log1p()
 
 
 def nats(logits: Tensor, targets: Tensor) -> Tensor:
@@ -163,9 +170,35 @@ def nats(logits: Tensor, targets: Tensor) -> Tensor:
     return -log_softmax(logits).gather(-1, targets[:, None])[:, 0]
 
 
-def _powers_of_e(x: Tensor) -> Tensor:
-    """e to the power of each number. torch's exp is MKL's, which may differ by CPU; exp2 isn't."""
-    return torch.exp2(x * math.log2(math.e))
+def exp(x: Tensor) -> Tensor:
+    """e to the power of each number, none of them above 0 but for rounding.
+
+    torch's exp is MKL's, which may differ by CPU; expm1 isn't. Nor is exp2, but torch computes the
+    last few numbers of each thread's share of it by the C library, which differs from the rest.
+    """
+    return cast(Tensor, Exp.apply(x))  # type: ignore[no-untyped-call]
+
+
+class Exp(torch.autograd.Function):
+    """`exp`: 1 / (1 + (e^-x - 1)), precise for e^-x of 1 and more."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        powers = (torch.expm1(-x) + 1).reciprocal()
+        ctx.save_for_backward(powers)
+        return powers
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        powers: Tensor
+        (powers,) = ctx.saved_tensors
+        return gradient * powers
+
+
+def log(x: Tensor) -> Tensor:
+    """The natural logarithm of each number, x = m 2^n with m from 1/2 to 1; -inf of 0."""
+    m, n = torch.frexp(x)
+    return torch.log1p(m - 1) + n * math.log(2)
 
 
 def tanh(x: Tensor) -> Tensor:
@@ -188,7 +221,7 @@ def erf(x: Tensor) -> Tensor:
     polynomial = torch.zeros_like(t)
     for coefficient in (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592):
         polynomial = (polynomial + coefficient) * t
-    return torch.sign(x) * (1 - polynomial * _powers_of_e(-x * x))
+    return torch.sign(x) * (1 - polynomial * exp(-x * x))
 
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None, epsilon: float) -> Tensor:
@@ -226,8 +259,9 @@ def operations() -> dict[str, Callable[[], Tensor]]:
     numbers = torch.randn(300, 400, generator=seeded)
     # Exact in any arithmetic, unlike those that torch drew.
     grid = torch.arange(-4096, 4096, dtype=torch.float32) / 512
-    rows = torch.sin(torch.arange(40 * 300, dtype=torch.float32)).view(40, 300)
-    index = torch.arange(40) % 7
+    rows = (torch.arange(41 * 300) * 7919 % 2003 - 1001).float().view(41, 300) / 512
+    odd = torch.cat([grid, grid, grid, grid, grid[:-3]])  # split over threads, with a rest for each
+    index = torch.arange(41) % 7
 
     def surprise() -> Tensor:
         logits = rows.clone().requires_grad_()
@@ -242,15 +276,17 @@ def operations() -> dict[str, Callable[[], Tensor]]:
     return {
         "random numbers": lambda: numbers,
         "draws": draws,
-        "powers": lambda: torch.cat([grid.exp2(), grid.expm1(), grid.abs().log1p()]),
-        "roots": lambda: torch.cat([(grid + 8.25).sqrt(), (grid + 8.25).rsqrt()]),
+        "powers": lambda: torch.cat([exp(-odd.abs()), odd.expm1(), odd.abs().log1p()]),
+        "logarithms": lambda: log(odd.abs()),
+        "roots": lambda: torch.cat([(odd + 8.25).sqrt(), (odd + 8.25).rsqrt()]),
+        "averages": lambda: torch.cat([odd.lerp(odd * odd, 0.1), odd.lerp(odd * odd, 0.9)]),
         "product": lambda: product(rows, rows.mT),
         "product with few rows": lambda: product(rows[:1], rows.mT),
-        "products of a batch": lambda: product(rows.view(5, 8, 300), rows.view(5, 300, 8)),
+        "products of a batch": lambda: product(rows[:40].view(5, 8, 300), rows[1:].view(5, 300, 8)),
         "softmax": lambda: softmax(rows),
         "cross entropy": surprise,
-        "GELU": lambda: torch.cat([gelu(grid, "none"), gelu(grid, "tanh")]),
-        "tanh": lambda: tanh(grid),
+        "GELU": lambda: torch.cat([gelu(odd, "none"), gelu(odd, "tanh")]),
+        "tanh": lambda: tanh(odd),
         "layer norm": lambda: layer_norm(rows, rows[0], rows[1], 1e-5),
         "norm of rows": lambda: torch.linalg.vector_norm(rows, dim=-1),
         "sums": lambda: torch.cat([rows.sum(0), rows.sum(-1), torch.stack([total(rows)])]),

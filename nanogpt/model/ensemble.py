@@ -3,7 +3,6 @@
 An ensemble has a GPT's interface as far as evaluation and sampling use it.
 """
 
-import math
 from collections.abc import Sequence
 from typing import cast
 
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from nanogpt.config.schema import ModelSettings
 from nanogpt.model.gpt import GPT, KVCache
-from nanogpt.model.kernels import log_softmax
+from nanogpt.model.kernels import exp, log, log_softmax
 
 
 class Ensemble(nn.Module):
@@ -51,7 +50,9 @@ class Ensemble(nn.Module):
             log_softmax(gpt.head(own).float())
             for gpt, own in zip(self._gpts(), torch.split(x, self.widths, dim=-1), strict=True)
         ]
-        return torch.stack(of_members).logsumexp(0) - math.log(len(of_members))
+        stacked = torch.stack(of_members)
+        largest = stacked.amax(0)
+        return largest + log(exp(stacked - largest).mean(0))
 
     def new_cache(self, batch_size: int, dtype: torch.dtype) -> KVCache:
         """An empty cache for `batch_size` sequences: the layers of all models in a row."""

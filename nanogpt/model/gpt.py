@@ -30,8 +30,8 @@ import torch
 from torch import Tensor, nn
 
 from nanogpt.config.schema import ModelSettings
+from nanogpt.model.attention import attend
 from nanogpt.model.kernels import (
-    attend,
     drop,
     gelu,
     linear,

@@ -3,9 +3,7 @@
 Ways differ in the last bits, so a choice between them is recorded in a training's layout.
 """
 
-import math
 from collections.abc import Callable, Iterator
-from functools import lru_cache
 from typing import Any, cast
 
 import torch
@@ -17,13 +15,10 @@ from nanogpt.errors import UserError
 from nanogpt.model import alike
 from nanogpt.project import matmul_override
 
-MATMUL_ATTENTION_MAX_TOKENS = 512
-QUERIES_AT_ONCE = 128
-
-# With a vocabulary of this size, a CPU computes so many logits, and their gradients, at a time.
+# From a vocabulary of this size on, a CPU computes the loss for some tokens at a time.
 LARGE_VOCABULARY = 8192
-LOGITS_AT_ONCE = 1 << 22
-GRADIENTS_AT_ONCE = 1 << 26
+LOGITS_AT_ONCE = 1 << 22  # numbers that are computed together
+GRADIENTS_AT_ONCE = 1 << 26  # numbers that are kept for a product
 
 # An operator for torch's own compiler; some versions and builds lack it.
 ONEDNN_LINEAR = hasattr(torch.ops.mkldnn, "_linear_pointwise")
@@ -34,13 +29,17 @@ _matmul: str | None = None  # none: not chosen yet
 def prepare_kernels(reproducible: str) -> None:
     """Compute as a setting says, `machine` or `anywhere`, before torch computes anything.
 
-    Errors: UserError on a machine that can't.
+    Errors: UserError on a machine that can't, and in a process that computed the other way.
     """
     if reproducible == "anywhere":
         alike.use()
+    elif alike.on():
+        raise UserError(
+            "reproducible: machine: this process computes with `anywhere` already; start another"
+        )
 
 
-def matmul() -> str:
+def matmul_in_use() -> str:
     """What computes float32 products on this CPU: `torch` as it comes (MKL, on x86), or `onednn`.
 
     Errors: UserError for a NANOGPT_MATMUL that isn't one, or that this build of torch lacks.
@@ -85,7 +84,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     float32_on_cpu = (
         x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
     )
-    if not float32_on_cpu or torch.compiler.is_compiling() or matmul() == "torch":
+    if not float32_on_cpu or torch.compiler.is_compiling() or matmul_in_use() == "torch":
         return F.linear(x, weight, bias)
     return cast(Tensor, OneDnnLinear.apply(x, weight, bias))  # type: ignore[no-untyped-call]
 
@@ -199,6 +198,16 @@ def draw(probabilities: Tensor, generator: torch.Generator) -> Tensor:
     if alike.on():
         return alike.draw(probabilities, generator)
     return torch.multinomial(probabilities, 1, generator=generator)
+
+
+def exp(x: Tensor) -> Tensor:
+    """e to the power of each number, none of them above 0 but for rounding."""
+    return alike.exp(x) if alike.on() else x.exp()
+
+
+def log(x: Tensor) -> Tensor:
+    """The natural logarithm of each number."""
+    return alike.log(x) if alike.on() else x.log()
 
 
 def softmax(x: Tensor) -> Tensor:
@@ -339,86 +348,3 @@ def soft_capped(logits: Tensor, cap: float) -> Tensor:
         return logits
     tanh = alike.tanh if alike.on() else torch.tanh
     return cap * tanh(logits.float() / cap)
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
-    """Causal scaled dot-product attention of queries (B, H, T, D) on keys and values (B, H, S, D).
-
-    T = S, or T = 1: a single new token, which may see all of S.
-
-    On a CPU, plain matrix products are faster than torch's fused kernels, until the (T, S) weights
-    take too much memory (docs/BENCHMARKS.md).
-    """
-    T, S = q.shape[2], k.shape[2]
-    if alike.on():
-        weights = alike.attention_weights(q.flatten(0, 1), k.flatten(0, 1))  # (B * H, T, S)
-        return alike.product(drop(weights, dropout), v.flatten(0, 1)).view(q.shape)
-    on_cpu = q.device.type == "cpu" and not torch.compiler.is_compiling()
-    if not on_cpu or S > MATMUL_ATTENTION_MAX_TOKENS:
-        return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=T > 1)
-    if T < S:
-        scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[3])
-        return F.softmax(scores, dim=-1) @ v
-    return cast(Tensor, Attend.apply(q, k, v, dropout))  # type: ignore[no-untyped-call]
-
-
-class Attend(torch.autograd.Function):
-    """Causal attention of T tokens on each other, QUERIES_AT_ONCE at a time on those up to them."""
-
-    @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
-        ctx.shape, ctx.dropout = q.shape, dropout
-        T, D = q.shape[2:]
-        q, k, v = (x.reshape(-1, T, D) for x in (q, k, v))  # (B * H, T, D)
-        out, saved = torch.empty_like(q), []
-        for first, last in _blocks(T):
-            mask = _causal_mask(first, last, q.dtype)
-            scores = torch.baddbmm(
-                mask, q[:, first:last], k[:, :last].mT, alpha=1 / math.sqrt(D)
-            )  # (B * H, last - first, last)
-            weights = F.softmax(scores, dim=-1)
-            saved.append(weights)
-            if dropout:
-                factors = drop_factors(weights, dropout)
-                saved.append(factors)
-                weights = weights * factors
-            out[:, first:last] = weights @ v[:, :last]
-        ctx.save_for_backward(q, k, v, *saved)
-        return out.view(ctx.shape)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        q, k, v, *saved = ctx.saved_tensors
-        T, D = q.shape[1:]
-        gradient = gradient.reshape(-1, T, D)
-        of_q, of_k, of_v = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
-        for first, last in reversed(_blocks(T)):
-            factors = saved.pop() if ctx.dropout else None
-            weights = saved.pop()
-            of_out = gradient[:, first:last]
-            of_weights = of_out @ v[:, :last].mT
-            used = weights
-            if factors is not None:
-                used = weights * factors
-                of_weights *= factors
-            of_scores = torch._softmax_backward_data(of_weights, weights, -1, weights.dtype)
-            of_scores *= 1 / math.sqrt(D)
-            of_q[:, first:last] = of_scores @ k[:, :last]
-            if last == T:  # the last block comes first, and sees all keys
-                torch.bmm(of_scores.mT, q[:, first:last], out=of_k)
-                torch.bmm(used.mT, of_out, out=of_v)
-            else:
-                of_k[:, :last] += of_scores.mT @ q[:, first:last]
-                of_v[:, :last] += used.mT @ of_out
-        return of_q.view(ctx.shape), of_k.view(ctx.shape), of_v.view(ctx.shape), None
-
-
-def _blocks(n_tokens: int) -> list[tuple[int, int]]:
-    """Where blocks of queries begin and end."""
-    return [(block.start, block.stop) for block in _slices(n_tokens, QUERIES_AT_ONCE)]
-
-
-@lru_cache(maxsize=64)
-def _causal_mask(first: int, last: int, dtype: torch.dtype) -> Tensor:
-    """0 where queries first to last may see a key, else -infinity: (last - first, last)."""
-    return torch.full((last - first, last), -math.inf, dtype=dtype).triu_(first + 1)

@@ -18,6 +18,7 @@ from nanogpt.artifacts.records.ngram_counts import NgramHeader
 from nanogpt.data.saved_tokenizers import load_tokenizer
 from nanogpt.data.tokenizers import Tokenizer
 from nanogpt.errors import UserError
+from nanogpt.model.kernels import log, softmax
 from nanogpt.ngram.counts import FILE_NAME, load_table, vocabulary_digest
 from nanogpt.ngram.trie import NgramTrie, Predictions, build_trie
 
@@ -93,4 +94,4 @@ class MixedSequences:
         predictions = self.ngrams.trie.distributions(self.contexts)
         weights = torch.from_numpy(self.ngrams.weights(predictions)).to(logits.device)
         p = torch.from_numpy(predictions.p).to(logits.device)
-        return torch.softmax(logits.float(), -1).lerp(p, weights[:, None]).log()
+        return log(softmax(logits.float()).lerp(p, weights[:, None]))

@@ -18,7 +18,7 @@ from nanogpt.data.batches import check_block_size, load
 from nanogpt.errors import ClaimedError
 from nanogpt.model import alike
 from nanogpt.model.gpt import GPT
-from nanogpt.model.kernels import keep_matmul, matmul
+from nanogpt.model.kernels import keep_matmul, matmul_in_use
 from nanogpt.training.optimizers import configure_optimizer
 from nanogpt.training.saved_state import Progress, load_state
 from nanogpt.training.session import Session
@@ -124,7 +124,7 @@ def _make_steps(session: Session, signals: Signals) -> None:
 def _note_layout(progress: Progress, settings: TrainSettings) -> None:
     """Note where the training is computed from here on; warn if it was elsewhere before."""
     chooses = settings.device == "cpu" and not settings.compile and not alike.on()
-    here = current_layout(settings.device, progress.step, matmul() if chooses else None)
+    here = current_layout(settings.device, progress.step, matmul_in_use() if chooses else None)
     if progress.layouts:
         before = progress.layouts[-1]
         changes = [

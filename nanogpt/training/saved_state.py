@@ -165,7 +165,7 @@ def load_state(
                     continue
                 names = file.keys()
                 tensors = {name: file.get_tensor(name) for name in names}
-            _restore(progress, tensors, model, optimizer)
+            _restore(progress, tensors, model, optimizer, scaler)
             scaler.load_state_dict(json.loads(metadata.get("scaler", "{}")))
         except UserError:
             raise
@@ -233,7 +233,11 @@ def _progress(header: _Header) -> Progress:
 
 
 def _restore(
-    progress: Progress, tensors: "dict[str, Tensor]", model: "GPT", optimizer: "Optimizer"
+    progress: Progress,
+    tensors: "dict[str, Tensor]",
+    model: "GPT",
+    optimizer: "Optimizer",
+    scaler: "GradScaler",
 ) -> None:
     """Put a state's tensors where they belong."""
 
@@ -242,9 +246,11 @@ def _restore(
         return {name.removeprefix(prefix): tensors[name] for name in names}
 
     model.load_state_dict(part("model."))
+    # With float16, the first steps may all have been left out.
+    needs_moments = progress.step > 0 and (not scaler.is_enabled() or bool(part("optimizer.")))
     for name, parameter in model.named_parameters():
         moments = part(f"optimizer.{name}.")
-        if progress.step and not moments:
+        if needs_moments and not moments:
             raise KeyError(name)
         if moments:
             # All of them, as the fused optimizer wants the number of steps there, too.

@@ -8,24 +8,25 @@ from nanogpt.config.schema import TrainSettings
 
 
 def learning_rate_at(step: int, settings: TrainSettings) -> float:
-    """The learning rate of step 0, 1, ..., for parameters that start from settings.learning_rate.
+    """The learning rate of step 0, 1, ..., for parameters whose peak is settings.peak_rate.
 
     Warm-up never starts at zero, and after lr_decay_iters min_lr holds.
     """
+    peak = settings.peak_rate
     if not settings.decay_lr:
-        return settings.learning_rate
+        return peak
     decay_iters = settings.lr_decay_iters or settings.max_iters
     if step < settings.warmup_iters:
-        return settings.learning_rate * (step + 1) / (settings.warmup_iters + 1)
+        return peak * (step + 1) / (settings.warmup_iters + 1)
     if step > decay_iters:
         return settings.min_lr
     if settings.lr_schedule == "wsd":
         decay = min(settings.warmdown_ratio * decay_iters, decay_iters - settings.warmup_iters)
         left = (decay_iters - step) / decay
-        return settings.min_lr + min(1.0, left) * (settings.learning_rate - settings.min_lr)
+        return settings.min_lr + min(1.0, left) * (peak - settings.min_lr)
     progress = (step - settings.warmup_iters) / (decay_iters - settings.warmup_iters)
     cosine = 0.5 * (1 + math.cos(math.pi * progress))  # 1 at the end of the warm-up, 0 at the end
-    return settings.min_lr + cosine * (settings.learning_rate - settings.min_lr)
+    return settings.min_lr + cosine * (peak - settings.min_lr)
 
 
 def set_learning_rates(
@@ -36,5 +37,5 @@ def set_learning_rates(
     So the whole schedule, min_lr too, scales with initial_lr.
     """
     for group in optimizer.param_groups:
-        # The ratio is exactly 1 for a group that starts from settings.learning_rate.
-        group["lr"] = learning_rate * (group["initial_lr"] / settings.learning_rate)
+        # The ratio is exactly 1 for a group whose peak is settings.peak_rate.
+        group["lr"] = learning_rate * (group["initial_lr"] / settings.peak_rate)

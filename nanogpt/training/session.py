@@ -207,7 +207,10 @@ class Session:
     def stop_if_diverged(self, line: MetricsLine) -> None:
         """Raise DivergedError if a measure isn't a number, with the metrics kept to look at."""
         name = line.diverged()
-        if name is None:
+        measure = f"{name} is {getattr(line, name)}" if name else None
+        if self.scaler.is_enabled() and self.scaler.get_scale() < 1:
+            measure = "gradients are beyond float16's range"
+        if measure is None:
             return
         muon = self.settings.optimizer == "muon"
         rates = "matrix_lr, embedding_lr and unembedding_lr" if muon else "learning_rate"
@@ -215,7 +218,7 @@ class Session:
             self.state.check_lock()
             remove_states(self.state.directory)  # a resume from them would diverge again
         raise DivergedError(
-            f"training diverged: {name} is {getattr(line, name)} at step {line.step}; "
+            f"training diverged: {measure} at step {line.step}; "
             f"lower {rates}, raise warmup_iters or set grad_clip"
         )
 

@@ -314,6 +314,11 @@ SETTINGS = [
         "runs.first.train: min_lr 0.0001 is above learning_rate 1e-05; lower it",
     ),
     setting(
+        "a min_lr above the matrices' rate",
+        "train: {optimizer: muon, matrix_lr: 0.01, min_lr: 0.02}",
+        "runs.first.train: min_lr 0.02 is above matrix_lr 0.01; lower it",
+    ),
+    setting(
         "a warm-up that takes all steps",
         "train: {warmup_iters: 50, max_iters: 50}",
         "runs.first.train: warmup_iters 50 leaves no step for the decay, which ends "
@@ -334,8 +339,7 @@ SETTINGS = [
     setting(
         "the same bytes anywhere, compiled",
         "train: {reproducible: anywhere, compile: true}",
-        "runs.first.train: reproducible: anywhere can't hold what a compiler makes; set "
-        "compile: false",
+        "runs.first.train: reproducible: anywhere doesn't go with compile; set compile: false",
     ),
     setting(
         "a corpus without a source",

@@ -8,14 +8,14 @@ from torch.nn import functional as F
 
 from nanogpt.errors import UserError
 from nanogpt.model import kernels
+from nanogpt.model.attention import attend
 from nanogpt.model.kernels import (
     MATMUL_ATTENTION_MAX_TOKENS,
-    attend,
     drop,
     head_loss,
     keep_matmul,
     linear,
-    matmul,
+    matmul_in_use,
     matmuls,
     rms_norm,
     rotate,
@@ -153,7 +153,7 @@ def test_what_multiplies_follows_from_the_cpu(capability, intel, expected, monke
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     monkeypatch.setattr(kernels, "is_intel", lambda: intel)
     monkeypatch.setattr(kernels, "ONEDNN_LINEAR", True)
-    assert matmul() == usual_matmul() == expected
+    assert matmul_in_use() == usual_matmul() == expected
     monkeypatch.setattr(kernels, "ONEDNN_LINEAR", False)
     assert usual_matmul() == "torch"
 
@@ -164,7 +164,7 @@ def test_a_user_overrides_what_multiplies(monkeypatch):
     monkeypatch.setattr(kernels, "ONEDNN_LINEAR", True)
     monkeypatch.setenv("NANOGPT_MATMUL", other)
     keep_matmul(usual_matmul())
-    assert matmul() == other
+    assert matmul_in_use() == other
 
 
 @pytest.mark.usefixtures("unchosen")
@@ -172,11 +172,11 @@ def test_a_training_goes_on_with_what_multiplied_before(monkeypatch):
     monkeypatch.setattr(kernels, "ONEDNN_LINEAR", True)
     for name in ("torch", "onednn"):
         keep_matmul(name)
-        assert matmul() == name
+        assert matmul_in_use() == name
     monkeypatch.setattr(kernels, "_matmul", None)
     monkeypatch.setattr(kernels, "ONEDNN_LINEAR", False)
     keep_matmul("onednn")
-    assert matmul() == "torch"
+    assert matmul_in_use() == "torch"
 
 
 @pytest.mark.usefixtures("unchosen")
@@ -184,7 +184,7 @@ def test_a_way_to_multiply_that_is_not_here_is_refused(monkeypatch):
     monkeypatch.setattr(kernels, "ONEDNN_LINEAR", False)
     monkeypatch.setenv("NANOGPT_MATMUL", "onednn")
     with pytest.raises(UserError, match="this build of torch has no oneDNN"):
-        matmul()
+        matmul_in_use()
 
 
 # --- Dropout --------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from nanogpt.model import kernels
 from nanogpt.model.checkpoints import load_model
 from nanogpt.training import loop
 from nanogpt.training import session as session_module
+from nanogpt.training.optimizers import configure_optimizer
 from nanogpt.training.saved_state import find_states
 from tests.recipes import MODERN
 from tests.training.trainings import BASE, DIVERGES, read_metrics, without_times
@@ -101,13 +102,14 @@ def test_metrics_grow_in_the_state_directory_and_results_come_at_the_end(trainin
     assert steps_of(training.results / "metrics.jsonl") == [0, 3, 6]
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_a_training_in_float16_goes_on_to_the_same_bytes_and_the_same_scale(
-    training, another_training, play, tiny, at, monkeypatch
+    training, another_training, play, tiny, at, monkeypatch, optimizer
 ):
     """The first steps are left out, as the scale is far too large; it's halved until it fits."""
     too_large = partial(torch.amp.GradScaler, init_scale=2.0**26)
     monkeypatch.setattr(torch.amp, "GradScaler", too_large)
-    settings = {**LONG, "dtype": "float16", "log_interval": 1}
+    settings = {**LONG, "dtype": "float16", "log_interval": 1, "optimizer": optimizer}
     for step in (3, 10):
         at(step, kill(signal.SIGTERM))
         with pytest.raises(SystemExit):
@@ -117,6 +119,20 @@ def test_a_training_in_float16_goes_on_to_the_same_bytes_and_the_same_scale(
     norms = [line.get("grad_norm") for line in training.metrics[1:]]
     assert norms[0] is None
     assert all(norms[-2:])
+
+
+def test_a_training_in_float16_that_makes_no_step_ends_with_one_line(
+    training, play, tiny, monkeypatch
+):
+    def configure(model, settings):
+        for parameter in model.parameters():
+            parameter.register_hook(lambda gradient: gradient + torch.inf)
+        return configure_optimizer(model, settings)
+
+    monkeypatch.setattr(loop, "configure_optimizer", configure)
+    monkeypatch.setattr(torch.amp, "GradScaler", partial(torch.amp.GradScaler, init_scale=8.0))
+    with pytest.raises(DivergedError, match="beyond float16's range at step 6; lower"):
+        training.run(play, tiny, **LONG, dtype="float16")
 
 
 def test_a_training_by_the_modern_recipe_goes_on_to_the_same_bytes(
@@ -288,7 +304,7 @@ def test_another_number_of_threads_is_told_and_noted(training, play, tiny, at, c
 def test_a_training_goes_on_with_what_multiplied_its_matrices(
     training, play, tiny, at, monkeypatch
 ):
-    used = kernels.matmul()
+    used = kernels.matmul_in_use()
     at(3, kill(signal.SIGTERM))
     with pytest.raises(SystemExit):
         training.run(play, tiny, **LONG)
