@@ -79,8 +79,6 @@ def bench(
     gemm = gemm_flops_per_second(settings.device, settings.dtype)
     tokens_per_second = settings.batch_size * block_size / seconds.step.median
     flops = flops_per_token(model_settings, vocab_size)
-    if alike.on():  # for the rest of this process
-        sample_settings = sample_settings.model_copy(update={"dtype": "float32"})
     single, rows = _time_generations(model_settings, vocab_size, sample_settings)
     benchmark = Benchmark(
         run=run,
@@ -289,6 +287,8 @@ def _time_generations(
     model_settings: ModelSettings, vocab_size: int, settings: SampleSettings
 ) -> tuple[Generation, Generation]:
     """The speed of sampling one row, and GENERATED_BATCH rows."""
+    if alike.on():  # as training had it, for the rest of this process
+        settings = settings.model_copy(update={"dtype": "float32"})
     # Weights that diverged would have no probabilities to draw from.
     untrained = GPT(model_settings, vocab_size).to(settings.device)
     single = _time_generation(untrained, 1, settings)

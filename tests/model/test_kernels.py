@@ -7,10 +7,9 @@ import torch
 from torch.nn import functional as F
 
 from nanogpt.errors import UserError
-from nanogpt.model import kernels
-from nanogpt.model.attention import attend
+from nanogpt.model import attention, kernels
+from nanogpt.model.attention import MATMUL_ATTENTION_MAX_TOKENS, attend
 from nanogpt.model.kernels import (
-    MATMUL_ATTENTION_MAX_TOKENS,
     drop,
     head_loss,
     keep_matmul,
@@ -240,7 +239,7 @@ def test_the_gradients_of_attention_are_those_of_the_formula(monkeypatch, T, dro
         rows = torch.arange(x.shape[1])[:, None] + (x.shape[2] - x.shape[1])
         return ((rows + 3 * torch.arange(x.shape[2])) % 10 >= 10 * p).float() / (1 - p)
 
-    monkeypatch.setattr(kernels, "drop_factors", factors)
+    monkeypatch.setattr(attention, "drop_factors", factors)
     inputs = torch.randn(3, 2, 2, T, 8, generator=torch.Generator().manual_seed(T))
 
     def formula(q, k, v):
@@ -252,9 +251,9 @@ def test_the_gradients_of_attention_are_those_of_the_formula(monkeypatch, T, dro
         return (weights * whole) @ v
 
     results = []
-    for attention in (lambda q, k, v: attend(q, k, v, dropout), formula):
+    for way in (lambda q, k, v: attend(q, k, v, dropout), formula):
         tensors = [x.clone().requires_grad_() for x in inputs]
-        out = attention(*tensors)
+        out = way(*tensors)
         (out * torch.arange(T)[:, None].remainder(7)).sum().backward()
         results.append((out.detach(), *(x.grad for x in tensors)))
     for ours, expected in zip(*results, strict=True):
