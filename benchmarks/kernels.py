@@ -38,7 +38,11 @@ from nanogpt.config.loading import read  # noqa: E402
 from nanogpt.config.resolving import resolve_run  # noqa: E402
 from nanogpt.devices import resolve  # noqa: E402
 from nanogpt.model import gpt, losses  # noqa: E402
-from nanogpt.project import SPIN_COUNT, SPIN_COUNT_BESIDE_OTHERS  # noqa: E402
+from nanogpt.project import (  # noqa: E402
+    SPIN_COUNT,
+    SPIN_COUNT_BESIDE_OTHERS,
+    SPIN_COUNT_IN_A_CROWD,
+)
 from nanogpt.training import loop, step  # noqa: E402
 from nanogpt.training.session import Session  # noqa: E402
 
@@ -89,11 +93,14 @@ WAYS: dict[str, tuple[dict[str, str], Callable[[], None]]] = {
 WAITING: dict[str, tuple[dict[str, str], Callable[[], None]]] = {
     "`GOMP_SPINCOUNT=300000`, libgomp's own": ({"GOMP_SPINCOUNT": "300000"}, as_shipped),
     f"`GOMP_SPINCOUNT={SPIN_COUNT}`, ours alone": ({}, as_shipped),
-    f"`GOMP_SPINCOUNT={SPIN_COUNT_BESIDE_OTHERS}`, ours beside others": (
+    f"`GOMP_SPINCOUNT={SPIN_COUNT_BESIDE_OTHERS}`, ours beside some": (
         {"GOMP_SPINCOUNT": SPIN_COUNT_BESIDE_OTHERS},
         as_shipped,
     ),
-    "`GOMP_SPINCOUNT=0`, as `OMP_WAIT_POLICY=passive`": ({"GOMP_SPINCOUNT": "0"}, as_shipped),
+    f"`GOMP_SPINCOUNT={SPIN_COUNT_IN_A_CROWD}`, ours beside as many as processors": (
+        {"GOMP_SPINCOUNT": SPIN_COUNT_IN_A_CROWD},
+        as_shipped,
+    ),
 }
 
 

@@ -13,7 +13,8 @@ from nanogpt.errors import UserError
 
 # Looks at whether to go on, before a thread sleeps: libgomp's own number is 300,000.
 SPIN_COUNT = "10000"
-SPIN_COUNT_BESIDE_OTHERS = "1000"
+SPIN_COUNT_BESIDE_OTHERS = "1000"  # on a quarter of the processors or more
+SPIN_COUNT_IN_A_CROWD = "0"  # where others are as many as processors
 LOAD = Path("/proc/loadavg")  # Linux alone has it
 
 
@@ -124,8 +125,12 @@ def let_threads_sleep() -> None:
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         others = _n_other_running()
-        beside_others = 4 * others >= (os.cpu_count() or 1)
-        count = SPIN_COUNT_BESIDE_OTHERS if beside_others else SPIN_COUNT
+        processors = os.cpu_count() or 1
+        count = SPIN_COUNT
+        if others >= processors:
+            count = SPIN_COUNT_IN_A_CROWD
+        elif 4 * others >= processors:
+            count = SPIN_COUNT_BESIDE_OTHERS
         os.environ.setdefault("GOMP_SPINCOUNT", count)
 
 
