@@ -6,6 +6,8 @@ Snakemake, manifests and messages name files that way.
 """
 
 import os
+import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +18,8 @@ SPIN_COUNT = "10000"
 SPIN_COUNT_BESIDE_OTHERS = "1000"  # on a quarter of the processors or more
 SPIN_COUNT_IN_A_CROWD = "0"  # where others are as many as processors
 LOAD = Path("/proc/loadavg")  # Linux alone has it
+LOOKS = 8
+BETWEEN_LOOKS = 0.05  # seconds
 
 
 @dataclass(frozen=True)
@@ -135,12 +139,22 @@ def let_threads_sleep() -> None:
 
 
 def _n_other_running() -> int:
-    """How many threads of other processes have a processor or wait for one at this moment."""
-    try:
-        running, _ = LOAD.read_text().split()[3].split("/")
-    except (OSError, ValueError, IndexError):
-        return 0
-    return int(running) - 1
+    """How many threads of other processes have a processor or wait for one, at each of some looks.
+
+    What runs for a moment only, such as what started this process, isn't counted.
+    """
+    least = sys.maxsize
+    for look in range(LOOKS):
+        if look:
+            time.sleep(BETWEEN_LOOKS)
+        try:
+            running, _ = LOAD.read_text().split()[3].split("/")
+        except (OSError, ValueError, IndexError):
+            return 0
+        least = min(least, int(running) - 1)
+        if least == 0:
+            break
+    return least
 
 
 def set_cpu_capability(capability: str) -> None:

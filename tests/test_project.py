@@ -3,6 +3,7 @@
 import ast
 import os
 from pathlib import Path, PurePosixPath
+from types import SimpleNamespace
 
 import pytest
 
@@ -131,6 +132,12 @@ def test_threads_sleep_soon_unless_the_user_chose_otherwise(monkeypatch):
     monkeypatch.setenv("GOMP_SPINCOUNT", "7")
     project_module.let_threads_sleep()
     assert os.environ["GOMP_SPINCOUNT"] == "7"
+
+
+def test_what_runs_for_a_moment_only_is_not_counted(monkeypatch):
+    loads = iter(["0.1 1.0 1.0 9/77 6854", "0.1 1.0 1.0 4/77 6854", "0.1 1.0 1.0 1/77 6854"])
+    monkeypatch.setattr(project_module, "LOAD", SimpleNamespace(read_text=lambda: next(loads)))
+    assert project_module._n_other_running() == 0
 
 
 @pytest.mark.parametrize(
