@@ -144,6 +144,11 @@ def resolve_run(config: Config, name: str) -> Run:
             f"runs.{name}.train: min_lr {train.min_lr:g} is above {peak} {train.peak_rate:g}; "
             "lower it"
         )
+    if train.decay_lr and not train.min_lr and (train.lr_decay_iters or 0) < train.max_iters:
+        raise UserError(
+            f"runs.{name}.train: lr_decay_iters {train.lr_decay_iters} ends all learning before "
+            f"max_iters {train.max_iters}, as min_lr is 0; raise it, or min_lr"
+        )
     _check_reproducible(run)
     late = [step for step in train.milestones if step > train.max_iters]
     if late:

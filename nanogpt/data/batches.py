@@ -110,13 +110,13 @@ def batch(tokens: Tokens, block_size: int, n_rows: int, seed: int, step: int) ->
     order. What fills no window is left to another epoch's offset.
     """
     n_windows = max(1, (len(tokens) - block_size) // block_size)
-    index = np.arange(step * n_rows, (step + 1) * n_rows)  # of a window, counted over all epochs
-    starts = np.empty(n_rows, dtype=np.int64)
-    for epoch in np.unique(index // n_windows).tolist():
-        rows = index // n_windows == epoch
+    first, last = step * n_rows, (step + 1) * n_rows  # windows, counted over all epochs
+    starts = []
+    for epoch in range(first // n_windows, (last - 1) // n_windows + 1):
         offset, order = _epoch(len(tokens), n_windows, block_size, seed, epoch)
-        starts[rows] = offset + block_size * order[index[rows] % n_windows]
-    return windows(tokens, starts, block_size)
+        before = epoch * n_windows
+        starts.append(offset + block_size * order[max(0, first - before) : last - before])
+    return windows(tokens, np.concatenate(starts), block_size)
 
 
 # Two, because a batch can stand astride two epochs.

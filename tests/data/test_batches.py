@@ -242,6 +242,13 @@ def test_ranks_that_slice_the_rows_never_see_the_same_token():
         assert sum(map(len, inputs)) == len(set().union(*inputs)) == 24 * 10
 
 
+def test_a_step_may_take_many_epochs():
+    tokens = np.arange(45, dtype=np.uint16)
+    many = batch(tokens, 10, 30, 1337, 1)  # rows 30 to 60 of epochs of three
+    one_by_one = [batch(tokens, 10, 1, 1337, step) for step in range(30, 60)]
+    assert np.array_equal(many, np.concatenate(one_by_one))
+
+
 def test_epochs_differ_in_offset_and_order():
     tokens = np.arange(1000, dtype=np.uint16)
     epochs = [epoch_starts(tokens, 10, 1337, epoch) for epoch in range(20)]

@@ -319,6 +319,12 @@ SETTINGS = [
         "runs.first.train: min_lr 0.02 is above matrix_lr 0.01; lower it",
     ),
     setting(
+        "a decay to nothing before the end",
+        "train: {min_lr: 0, max_iters: 600, lr_decay_iters: 200}",
+        "runs.first.train: lr_decay_iters 200 ends all learning before max_iters 600, as min_lr is "
+        "0; raise it, or min_lr",
+    ),
+    setting(
         "a warm-up that takes all steps",
         "train: {warmup_iters: 50, max_iters: 50}",
         "runs.first.train: warmup_iters 50 leaves no step for the decay, which ends "
