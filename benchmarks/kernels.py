@@ -102,6 +102,7 @@ WAITING: dict[str, tuple[dict[str, str], Callable[[], None]]] = {
         as_shipped,
     ),
 }
+ALL_WAYS = WAYS | WAITING
 
 
 def ways_of(run: str, dtype: str) -> list[str]:
@@ -123,7 +124,7 @@ class Measured:
 
 def measure_here(name: str, dtype: str, way: str) -> Measured:
     """Make a run's steps in this process, by a way."""
-    (WAYS | WAITING)[way][1]()
+    ALL_WAYS[way][1]()
     run = resolve_run(read(PROJECT / "config.yaml"), name)
     changes = {"device": "cpu", "dtype": dtype, "eval_interval": sys.maxsize, "eval_iters": 1}
     settings = resolve(run.train.model_copy(update=changes))
@@ -149,7 +150,7 @@ def measure_here(name: str, dtype: str, way: str) -> Measured:
 
 def measure(name: str, dtype: str, way: str, threads: int) -> Measured:
     """The same in a process of its own."""
-    variables = {"GOMP_SPINCOUNT": SPIN_COUNT, **(WAYS | WAITING)[way][0]}
+    variables = {"GOMP_SPINCOUNT": SPIN_COUNT, **ALL_WAYS[way][0]}
     command = [sys.executable, __file__, "--child", name, dtype, way]
     timed = processes.run_timed(command, PROJECT, threads, **variables)
     return Measured(**json.loads(timed.output.splitlines()[-1]))

@@ -89,6 +89,17 @@ def test_a_machine_that_computes_other_bits_says_so():
     assert "this machine computes other bits (product)" in done.stderr
 
 
+def test_a_process_computes_in_one_way():
+    done = python(
+        "from nanogpt.model.kernels import prepare_kernels",
+        "prepare_kernels('anywhere')",
+        "prepare_kernels('machine')",
+    )
+    if "needs an x86-64 CPU with AVX2" in done.stderr:
+        pytest.skip("this CPU has no AVX2")
+    assert "this process computes with `anywhere` already; start another" in done.stderr
+
+
 def test_torch_that_has_computed_something_already_is_refused():
     done = python(
         "import torch; torch.ones(3).sum()",

@@ -100,7 +100,7 @@ def reproducible() -> Any:
 
 
 def check_device(device: str, dtype: str, reproducible: str) -> None:
-    """UserError if a device or a dtype isn't what all machines have, and all shall agree."""
+    """UserError if `anywhere` meets a device or a dtype that not every machine has."""
     fits = device in ("auto", "cpu") and dtype in ("auto", "float32")
     if reproducible == "anywhere" and not fits:
         raise UserError(
@@ -200,7 +200,7 @@ class EvalSettings(Settings):
     eval_iters: int = Field(200, ge=1, description="random batches of nanoGPT's estimate")
     seed: Seed = Field(1337, description="seed of nanoGPT's estimate")
     device: Device = Field("auto", description="auto, cpu, cuda, cuda:N or mps")
-    # Not auto: losses and samples of different machines shall compare.
+    # Not auto: so that losses and samples of different machines compare.
     dtype: Dtype = Field("float32", description="float32, bfloat16 or float16 (autocast), or auto")
     reproducible: Reproducible = reproducible()
 
@@ -218,7 +218,7 @@ class SampleSettings(Settings):
         "error", description="what a prompt's character that the vocabulary lacks gets"
     )
     device: Device = Field("auto", description="auto, cpu, cuda, cuda:N or mps")
-    # Not auto: losses and samples of different machines shall compare.
+    # Not auto: so that losses and samples of different machines compare.
     dtype: Dtype = Field("float32", description="float32, bfloat16 or float16 (autocast), or auto")
     reproducible: Reproducible = reproducible()
 

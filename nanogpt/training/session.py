@@ -110,8 +110,9 @@ class Session:
                 learning_rate=learning_rate,
             )
             # With float16, no finite norm means that the step was left out.
-            if math.isfinite(norm) or not self.scaler.is_enabled():
-                line = line.model_copy(update={"grad_norm": norm.item()})
+            grad_norm = norm.item()
+            if math.isfinite(grad_norm) or not self.scaler.is_enabled():
+                line = line.model_copy(update={"grad_norm": grad_norm})
             progress.line = line
         seconds = time.monotonic() - start
         self._step_seconds += seconds
@@ -205,7 +206,10 @@ class Session:
         self._bar.set_postfix_str(summary, refresh=False)
 
     def stop_if_diverged(self, line: MetricsLine) -> None:
-        """Raise DivergedError if a measure isn't a number, with the metrics kept to look at."""
+        """Raise DivergedError if a measure isn't a number, or no gradient fits into float16.
+
+        The metrics are kept to look at.
+        """
         name = line.diverged()
         measure = f"{name} is {getattr(line, name)}" if name else None
         if self.scaler.is_enabled() and self.scaler.get_scale() < 1:

@@ -23,7 +23,7 @@ def step(play, tiny):
     """
     windows = np.arange(8 * 17, dtype=np.int64).reshape(8, 17) % 50
 
-    def take(settings, number=0, dropout=0.0, scaler=None):
+    def take(settings, number=0, dropout=0.0):
         torch.manual_seed(0)
         model = GPT(tiny.model_copy(update={"dropout": dropout}), load(play).tokenizer.vocab_size)
         before = torch.cat([p.detach().flatten().clone() for p in model.parameters()])
@@ -31,7 +31,7 @@ def step(play, tiny):
         group = {"params": model.parameters(), "initial_lr": settings.learning_rate}
         optimizer = torch.optim.SGD([group], lr=123.0)
         loss_of = loss_function(model, settings)
-        scaler = scaler or loss_scaler(settings)
+        scaler = loss_scaler(settings)
         loss, norm = optimizer_step(loss_of, optimizer, scaler, windows, 1.0, settings, number)
         after = torch.cat([p.detach().flatten() for p in model.parameters()])
         assert all(p.grad is None for p in model.parameters())
