@@ -29,6 +29,7 @@ from benchmarks.processes import Timed, run_timed  # noqa: E402
 from nanogpt.config.loading import read  # noqa: E402
 from nanogpt.config.resolving import resolve_run  # noqa: E402
 from nanogpt.config.schema import ModelSettings, TrainSettings  # noqa: E402
+from nanogpt.devices import resolve_dtype  # noqa: E402
 from nanogpt.project import SPIN_COUNT  # noqa: E402
 
 DATASETS = PROJECT / "results/datasets"
@@ -149,14 +150,16 @@ def nanogpt_steps(checkout: Path, shape: Shape, threads: int) -> list[float]:
 def compare(checkout: Path, shape: Shape, rounds: int, threads: int) -> None:
     """Time both in turn and print a table. checkout: a copy with our token files.
 
-    nanoGPT computes in float32 on a CPU, and in bfloat16 on a GPU that can.
+    nanoGPT computes in float32 on a CPU, and in bfloat16 on a GPU that can; so do we, and in
+    bfloat16 on a CPU that has it.
     """
     peer_name = "nanoGPT, float32" if shape.device == "cpu" else "nanoGPT, its default"
     measured: dict[str, Callable[[], list[float]]] = {
         peer_name: lambda: nanogpt_steps(checkout, shape, threads),
         "ours, float32": lambda: our_steps(shape, "float32", threads),
-        "ours, bfloat16": lambda: our_steps(shape, "bfloat16", threads),
     }
+    if resolve_dtype("auto", shape.device) == "bfloat16":
+        measured["ours, bfloat16"] = lambda: our_steps(shape, "bfloat16", threads)
     medians: dict[str, list[float]] = {}
     for _ in range(rounds):
         for name, steps in measured.items():

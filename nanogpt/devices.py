@@ -72,7 +72,12 @@ def resolve_dtype(dtype: str, device: str) -> str:
         return "bfloat16"
     # An older torch can't say what the CPU has; float32 is right everywhere.
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    native = device == "cpu" and bool(capabilities.get("avx512_bf16"))
+    # torch held to AVX2 (ATEN_CPU_CAPABILITY) emulates bfloat16 too.
+    native = (
+        device == "cpu"
+        and bool(capabilities.get("avx512_bf16"))
+        and torch.backends.cpu.get_cpu_capability() == "AVX512"
+    )
     return "bfloat16" if native else "float32"
 
 

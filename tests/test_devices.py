@@ -1,5 +1,8 @@
 """`auto` is what this machine has; what it has not is refused with advice."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -57,6 +60,16 @@ def test_mps_where_there_is_none_is_refused_with_advice():
 def test_auto_is_bfloat16_on_a_cpu_only_if_it_computes_in_it():
     native = "avx512_bf16" in CPUINFO.read_text().split()
     assert resolve_dtype("auto", "cpu") == ("bfloat16" if native else "float32")
+
+
+def test_auto_is_float32_where_torch_is_held_to_avx2():
+    """oneDNN would emulate bfloat16, slower than float32."""
+    command = "from nanogpt.devices import resolve_dtype; print(resolve_dtype('auto', 'cpu'))"
+    environment = {**os.environ, "ATEN_CPU_CAPABILITY": "avx2"}
+    shown = subprocess.run(
+        [sys.executable, "-c", command], env=environment, capture_output=True, text=True
+    )
+    assert shown.stdout == "float32\n"
 
 
 def test_auto_is_float32_on_mps():
