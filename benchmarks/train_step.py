@@ -71,7 +71,7 @@ GPT2 = Shape(
 )
 
 OURS = """
-import json, sys
+import json, shutil, sys
 from pathlib import Path
 import torch
 from nanogpt.config.schema import ModelSettings, TrainSettings
@@ -81,6 +81,7 @@ from nanogpt.training.loop import train
 job = json.loads(sys.argv[1])
 torch.set_num_threads(job["threads"])
 results = Path(job["results"])
+shutil.rmtree(results / "state", ignore_errors=True)  # of a try that another process disturbed
 train("bench", Path(job["dataset"]), ModelSettings(**job["model"]),
       resolve(TrainSettings(**job["train"])), TrainingState(results / "state", "bench"), results)
 """

@@ -3,18 +3,41 @@
 import errno
 import re
 
+# Characters of a message, of which the middle is left out beyond, and of what a message quotes.
+LONGEST_MESSAGE = 2000
+LONGEST_QUOTED = 80
+
 
 class UserError(ValueError):
     """A mistake of the user's, told in one line that names it and says what to do."""
 
     def __init__(self, message: str) -> None:
-        # A name that is quoted in it may hold a line break.
-        super().__init__(message.replace("\n", "\\n"))
+        # A name that is quoted in it may hold a line break, or bytes that aren't UTF-8.
+        line = message.replace("\n", "\\n").replace("\r", "\\r")
+        line = line.encode("utf-8", "backslashreplace").decode("utf-8")
+        if len(line) > LONGEST_MESSAGE:
+            half = LONGEST_MESSAGE // 2
+            line = f"{line[:half]} … {line[-half:]}"
+        super().__init__(line)
+
+
+def shorten(text: str, length: int = LONGEST_QUOTED) -> str:
+    """A text that a message quotes, cut where it's long."""
+    return text if len(text) <= length else f"{text[:length]}…"
 
 
 def plural(number: int, noun: str) -> str:
     """`1 token`, `2,000 tokens`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+class NoTextError(UserError):
+    """A file of a corpus has no text, which is no mistake beside others that have."""
+
+    def __init__(self, path: object, more: str = "") -> None:
+        super().__init__(
+            f"{path}: no text in it{more}; put a text there, or take it out of the corpus"
+        )
 
 
 class ClaimedError(UserError):

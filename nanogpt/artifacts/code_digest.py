@@ -42,6 +42,7 @@ NEUTRAL = {
     "nanogpt.artifacts.cache": "copies results byte for byte",
     "nanogpt.files.locks": "decides when a stage runs, not what it computes",
     "nanogpt.artifacts.signals": "decides when a training stops, not what it gives",
+    "nanogpt.inference.checks": "decides whether a training starts, not what it gives",
     "nanogpt.artifacts.states": "decides where a training's state lies and who owns it",
 }
 

@@ -83,10 +83,16 @@ def shell_job() -> WorkflowJob:
     for name in ("input", "output", "log"):
         parser.add_argument(f"--{name}", nargs="+")
     parser.add_argument("--threads", type=int)
-    for name, kind in (("run", str), ("settings", json.loads), ("code", str)):
+    params: dict[str, Callable[[str], Any]] = {
+        "run": str,
+        "settings": json.loads,
+        "untracked": json.loads,
+        "code": str,
+    }
+    for name, kind in params.items():
         parser.add_argument(f"--{name}", type=kind)
     job = parser.parse_args()
-    job.params = argparse.Namespace(run=job.run, settings=job.settings, code=job.code)
+    job.params = argparse.Namespace(**{name: getattr(job, name) for name in params})
     return cast(WorkflowJob, job)
 
 

@@ -3,6 +3,7 @@
 A command calls one function of the package; torch is imported only by those that compute with it.
 """
 
+import io
 import logging
 import sys
 from collections.abc import Sequence
@@ -20,6 +21,9 @@ from nanogpt.project import let_threads_sleep
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; a user's mistake ends it with one line and exit code 1."""
     let_threads_sleep()
+    for shown in (sys.stdout, sys.stderr):
+        if isinstance(shown, io.TextIOWrapper):  # what a terminal can't show is no mistake
+            shown.reconfigure(errors="replace")
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
         app.cli(prog="nanogpt", description=__doc__.partition("\n")[0], args=arguments)

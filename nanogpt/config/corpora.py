@@ -8,6 +8,7 @@ from urllib.parse import unquote, urlsplit
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from nanogpt.config.messages import did_you_mean
+from nanogpt.config.parameters import new_setting
 from nanogpt.config.patterns import NAME, SHA256
 from nanogpt.config.values import OneOrMore, Seed, Settings
 
@@ -27,10 +28,10 @@ class Corpus(Settings):
     url: Annotated[list[str], OneOrMore] = Field(
         [], description="where to download it: one, a list, or a numbered range such as `[00-79]`"
     )
-    sha256: str | None = Field(
-        None,
-        pattern=SHA256,
-        description="digest of the download, of a single file; none: the first one's is recorded",
+    sha256: Annotated[list[Annotated[str, Field(pattern=SHA256)]], OneOrMore] = Field(
+        [],
+        description="digests of the files, as many as there are and in their order; none: those of "
+        "the first download are recorded",
     )
     files: Annotated[list[Annotated[str, Field(min_length=1)]], OneOrMore] = Field(
         [], description="local files, directories or patterns such as `texts/**/*.txt`, one or more"
@@ -42,6 +43,17 @@ class Corpus(Settings):
         1_000_000, ge=1, le=10**12, description="length of a built-in corpus, characters"
     )
     seed: Seed = Field(1337, description="seed of a built-in corpus")
+    format: Literal["auto", "text", "jsonl", "csv", "tsv", "parquet"] = new_setting(
+        "auto",
+        neutral="auto",
+        description="how its files are read; auto: by their names and first bytes; text: as plain "
+        "text, whatever they look like",
+    )
+    member: str = new_setting(
+        "",
+        neutral="",
+        description="the file of an archive (.zip, .tar) that is read; empty: its only text",
+    )
     encoding: str = Field(
         "auto", description="a name that Python knows, or auto: UTF-8, else the likeliest"
     )
@@ -51,16 +63,37 @@ class Corpus(Settings):
     newlines: Literal["keep", "lf"] = Field(
         "keep", description="lf: CRLF and CR become a line feed; keep: they stay"
     )
+    rows: Literal["documents", "joined"] = new_setting(
+        "documents",
+        neutral="documents",
+        description="what the rows of a table are; joined: parts of one document, such as lines",
+    )
     text_column: str = Field(
-        "text", description="what holds the text: a field of .jsonl, a column of .parquet and .csv"
+        "text",
+        min_length=1,
+        description="what holds the text: a field of .jsonl, a column of .parquet, .csv and .tsv; "
+        "`a.b` is b within a",
+    )
+    missing: Literal["error", "skip"] = new_setting(
+        "error", neutral="error", description="what a row of .jsonl without text_column gets"
+    )
+    delimiter: str = new_setting(
+        "auto",
+        neutral="auto",
+        min_length=1,
+        description="what separates the columns of .csv; auto: a comma, semicolon, tab or bar, the "
+        "first of them by which the header has text_column",
     )
 
     @model_validator(mode="after")
     def _one_source(self) -> "Corpus":
         if sum(map(bool, (self.url, self.files, self.builtin))) != 1:
             raise ValueError("a corpus has exactly one of url, files and builtin")
-        if self.sha256 and len(self.urls) + len(self.files) > 1:
-            raise ValueError("a sha256 is of one file, and these are several; leave it out")
+        n_files = len(self.urls) + len(self.files)
+        if self.sha256 and len(self.sha256) != n_files:
+            raise ValueError(
+                f"{len(self.sha256)} sha256 for {n_files} files; give each file's, or leave it out"
+            )
         if len({_last_part(url) for url in self.urls}) < len(self.urls):
             raise ValueError("two of its URLs end in the same name of a file; one would be lost")
         return self
@@ -74,8 +107,15 @@ class Corpus(Settings):
             if any(int(low) > int(high) for low, high in URL_RANGE.findall(url)):
                 raise ValueError(f"`{url}`: a range begins with its lowest number")
             if not all(NAME.fullmatch(_last_part(one)) for one in expand_url(url)):
-                raise ValueError("a URL that ends in the name of a file is wanted")
+                raise ValueError(f"`{url}` doesn't end in the name of a file, as it should")
         return urls
+
+    @field_validator("delimiter")
+    @classmethod
+    def _one_character(cls, delimiter: str) -> str:
+        if delimiter != "auto" and (len(delimiter) > 1 or delimiter in '"\r\n'):
+            raise ValueError("one character is wanted, but no quote or line end, or auto")
+        return delimiter
 
     @field_validator("encoding")
     @classmethod
@@ -95,6 +135,11 @@ class Corpus(Settings):
         """All its URLs, ranges written out."""
         return [one for url in self.url for one in expand_url(url)]
 
+    def digest_of(self, file: str) -> str | None:
+        """The sha256 that a file of this name must have, if config.yaml says one."""
+        names = list(self.downloads) or [entry.rpartition("/")[2] for entry in self.files]
+        return dict(zip(names, self.sha256, strict=False)).get(file)
+
     @property
     def downloads(self) -> dict[str, str]:
         """Its URLs by the names that the files get in resources/corpora/<corpus>/."""
@@ -113,7 +158,9 @@ def expand_url(url: str) -> list[str]:
 
 
 def _last_part(url: str) -> str:
-    return unquote(urlsplit(url).path).rpartition("/")[2]
+    """The name of a URL's file here: its last part, `_` for what can't be in a name."""
+    last = unquote(urlsplit(url).path).rpartition("/")[2]
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", last).lstrip("._-")
 
 
 TOKENIZERS = ("char", "bpe", "gpt2", "byte")
@@ -132,13 +179,34 @@ class Dataset(Settings):
         1024, ge=257, description="tokens of `bpe`: 256 bytes, joined pairs, and the end of a text"
     )
     val_ratio: float = Field(0.1, gt=0, lt=1, description="share held out for validation")
-    split: Literal["auto", "position", "document"] = Field(
+    train_bytes: int | None = new_setting(
+        None,
+        neutral=None,
+        ge=1,
+        description="bytes of UTF-8 at the text's beginning to train on, in place of val_ratio",
+    )
+    val_bytes: int | None = new_setting(
+        None,
+        neutral=None,
+        ge=1,
+        description="bytes after train_bytes that are held out for validation, while those after "
+        "them, a test split, are in neither; none: all of the rest",
+    )
+    split: Literal["auto", "position", "document", "last_file"] = Field(
         "auto",
         description="position: the end of the text is held out; document: documents are, chosen "
-        "by a hash of each; auto: document from 100 documents on",
+        "by a hash of each; last_file: the last file is; auto: document from 100 documents on",
     )
     separator: str = Field(
         "\n",
         description="what stands after each of several documents, for `char` and `byte`; "
         "byte pairs have a token for it",
     )
+
+    @model_validator(mode="after")
+    def _one_split(self) -> "Dataset":
+        if self.val_bytes and not self.train_bytes:
+            raise ValueError("val_bytes are those after train_bytes; give that, too")
+        if self.train_bytes and self.split not in ("auto", "position"):
+            raise ValueError("train_bytes cuts by position; leave out `split`, or train_bytes")
+        return self

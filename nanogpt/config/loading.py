@@ -1,5 +1,6 @@
 """From config.yaml to a checked `Config`: YAML, the user's own texts, names, sweeps."""
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,9 @@ from nanogpt.project import HERE, Project
 
 
 def find_texts(project: Project = HERE) -> list[str]:
-    """The names (without .txt) of the user's own texts, sorted, without hidden files."""
-    return sorted(path.stem for path in project.texts.glob("[!.]*.txt"))
+    """The files of the user's own texts in resources/texts/, sorted, without hidden ones."""
+    files = project.texts.glob("[!.]*") if project.texts.is_dir() else ()
+    return sorted(f.name for f in files if f.suffix.lower() == ".txt" and not f.is_dir())
 
 
 def read(path: str | Path = HERE.config_file) -> Config:
@@ -79,6 +81,8 @@ def _check_keys(root: yaml.Node, path: str | Path) -> None:
         seen.add(id(node))
         if isinstance(node, yaml.SequenceNode):
             waiting += node.value
+        if isinstance(node, yaml.ScalarNode):
+            _check_number(node, path)
         if not isinstance(node, yaml.MappingNode):
             continue
         lines: dict[tuple[str, str], int] = {}
@@ -95,41 +99,70 @@ def _check_keys(root: yaml.Node, path: str | Path) -> None:
             lines[name] = line
 
 
-def load(mapping: Mapping[str, Any], texts: Iterable[str] = ()) -> Config:
-    """Check the mapping of config.yaml; each name of `texts` becomes a corpus and a dataset.
+# Whole numbers that YAML 1.1 reads as others than they look: 010 is 8, and 1:30 is 90.
+SURPRISING = re.compile(r"[-+]?(0[0-7_]*[1-7][0-7_]*|[0-9_]+(:[0-5]?[0-9])+)")
 
-    The runs of a sweep stand in its place, in `runs` and in `report.runs`.
+
+def _check_number(node: yaml.ScalarNode, path: str | Path) -> None:
+    if node.tag == "tag:yaml.org,2002:int" and SURPRISING.fullmatch(node.value):
+        value = yaml.safe_load(node.value)
+        raise UserError(
+            f"{path}: line {node.start_mark.line + 1}: YAML reads `{node.value}` as {value}; "
+            f"write {value}, or put it in quotes"
+        )
+
+
+def load(mapping: Mapping[str, Any], texts: Iterable[str] = ()) -> Config:
+    """Check the mapping of config.yaml; each file of `texts` becomes a corpus and a dataset.
+
+    config.yaml may say more of such a dataset, or of a run on it, by entries of the text's name.
+    Keys `x-...` are the user's, for YAML's anchors. The runs of a sweep stand in its place, in
+    `runs` and in `report.runs`.
 
     Errors: UserError with one line that names the first thing that is wrong.
     """
     try:
-        config = Config.model_validate(mapping)
+        kept = {name: value for name, value in mapping.items() if not str(name).startswith("x-")}
+        config = Config.model_validate(kept)
     except ValidationError as error:
         raise UserError(explain(error, Config)) from None
-    taken = {**config.runs, **config.datasets, **config.corpora}
-    for name in texts:
-        where = f"{HERE.texts}/{name}.txt"
-        if not NAME.fullmatch(name):
-            raise UserError(f"{where}: `{name}` is no name; {NAME_RULE}; rename the text")
-        if RESERVED_RUN_NAMES.fullmatch(name):
-            raise UserError(f"{where}: `{name}` is a reserved name; rename the text")
-        if name in taken:
-            raise UserError(
-                f"{where}: config.yaml has a run, dataset or corpus `{name}` as well; "
-                "rename the text"
-            )
-    dropped = {name: Corpus(files=[str(HERE.texts / f"{name}.txt")]) for name in texts}
-    config = config.model_copy(
-        update={
-            "corpora": {**config.corpora, **dropped},
-            "datasets": {**config.datasets, **{name: Dataset() for name in dropped}},
-        }
-    )
+    config = _add_texts(config, texts)
     _check_names(config)
     config = expand_ensembles(expand_sweeps(config))
     for name in run_names(config):
         resolve_run(config, name)
     return config.model_copy(update={"report": Report(runs=_report_runs(config))})
+
+
+def _add_texts(config: Config, texts: Iterable[str]) -> Config:
+    """The config with a corpus and a dataset for each text of the user's."""
+    files: dict[str, str] = {}
+    for file in texts:
+        name, where = Path(file).stem, f"{HERE.texts}/{file}"
+        if not NAME.fullmatch(name):
+            raise UserError(f"{where}: `{name}` is no name; {NAME_RULE}; rename the text")
+        if RESERVED_RUN_NAMES.fullmatch(name):
+            raise UserError(f"{where}: `{name}` is a reserved name; rename the text")
+        if name in TOKENIZERS:
+            raise UserError(f"{where}: `{name}` is a tokenizer; rename the text")
+        if name in files:
+            raise UserError(f"{where}: {files[name]} has the same name; rename one of them")
+        dataset, run = config.datasets.get(name, Dataset()), config.runs.get(name)
+        if name in config.corpora or dataset.corpus not in (None, name):
+            raise UserError(
+                f"{where}: config.yaml has a corpus or a dataset `{name}` of another text; rename "
+                "the text"
+            )
+        if run and (run.ensemble or run.dataset not in (None, name)):
+            raise UserError(
+                f"{where}: config.yaml has a run `{name}` on another dataset; rename the text"
+            )
+        files[name] = where
+    corpora = {name: Corpus(files=[where]) for name, where in files.items()}
+    datasets = {**{name: Dataset() for name in files}, **config.datasets}
+    return config.model_copy(
+        update={"corpora": {**config.corpora, **corpora}, "datasets": datasets}
+    )
 
 
 def load_dataset(mapping: Mapping[str, Any], name: str) -> tuple[Corpus, Dataset]:

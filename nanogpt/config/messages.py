@@ -2,7 +2,7 @@
 
 import difflib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from typing import Annotated, Any, get_args, get_origin
 
@@ -14,13 +14,10 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from nanogpt.config.patterns import PATTERNS
-from nanogpt.errors import UserError
+from nanogpt.errors import UserError, shorten
 
 # More names than this are not listed where none is near.
 MANY_NAMES = 20
-
-# Characters of a wrong value that a message shows.
-LONGEST_SHOWN = 80
 
 
 def look_up(names: Any, name: str, where: str, kind: str) -> Any:
@@ -36,8 +33,8 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     first = problems[0]
     where = ".".join(str(part) for part in first["loc"] if part != "[key]")
     if first["type"] == "extra_forbidden":
-        names = _settings_at(first["loc"][:-1], model)
-        message = f"unknown setting{did_you_mean(str(first['loc'][-1]), names)}"
+        *way, name = first["loc"]
+        message = _unknown(str(name), way, model)
     else:
         message = explain_one(first)
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
@@ -48,7 +45,7 @@ def explain_one(error: ErrorDetails) -> str:
     """What one of pydantic's errors says, and of which value."""
     message = _problem(error)
     found = error["input"]
-    if isinstance(found, str | int | float | list | None) and f"`{found}`" not in message:
+    if isinstance(found, str | int | float | list | date | None) and f"`{found}`" not in message:
         message += f" (found {show_value(found)})"
     return message
 
@@ -61,6 +58,8 @@ def _problem(error: ErrorDetails) -> str:
         return "should be a mapping of settings"
     if error["type"] == "string_type" and isinstance(error["input"], int | float | date):
         return "should be text; put it in quotes"
+    if error["type"] in ("int_parsing", "float_parsing"):
+        return "should be a number, such as 10000, 10_000 or 1e4"
     message: str = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
     return message[0].lower() + message[1:]
 
@@ -71,24 +70,56 @@ def show_value(value: Any) -> str:
         return "yes" if value else "no"
     if value is None:
         return "nothing"
+    if isinstance(value, date):
+        return str(value)
     text = repr(value)
     if isinstance(value, list):
         text = yaml.safe_dump(value, default_flow_style=True, width=math.inf).strip()
-    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
+    return shorten(text)
 
 
-def _settings_at(location: tuple[str | int, ...], model: type[BaseModel]) -> list[str]:
-    """The settings that may stand at a place of what `model` describes."""
-    parts = iter(location)
-    for part in parts:
-        annotation: Any = model.model_fields[str(part)].annotation
-        if get_origin(annotation) is dict:
-            next(parts, None)  # a name of the user's, as in runs.<name>
-            annotation = get_args(annotation)[1]
-        if get_origin(annotation) is Annotated:
-            annotation = get_args(annotation)[0]
-        model = annotation
-    return list(model.model_fields)
+def _unknown(name: str, way: Sequence[str | int], model: type[BaseModel]) -> str:
+    """What to say of a setting that isn't known at a place: where it belongs, or the nearest."""
+    models = _models_along(way, model)
+    for depth in range(len(way), -1, -1):
+        if depth in models:
+            places = _groups_with(name, [*map(str, way[:depth])], models[depth])
+            if places:
+                return f"unknown setting here; it belongs to {' or '.join(places)}"
+    return f"unknown setting{did_you_mean(name, models[len(way)].model_fields)}"
+
+
+def _models_along(way: Sequence[str | int], model: type[BaseModel]) -> dict[int, type[BaseModel]]:
+    """The models at the places on the way from `model` into it, by their depth."""
+    models, depth = {0: model}, 0
+    while depth < len(way):
+        inner, named = _model_of(model.model_fields[str(way[depth])].annotation)
+        depth += 2 if named else 1
+        assert inner
+        models[depth] = model = inner
+    return models
+
+
+def _model_of(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
+    """The group of settings that a field holds, if it does, and whether by names of the user's."""
+    if get_origin(annotation) is Annotated:
+        return _model_of(get_args(annotation)[0])
+    if get_origin(annotation) is dict:
+        return _model_of(get_args(annotation)[1])[0], True
+    is_model = isinstance(annotation, type) and issubclass(annotation, BaseModel)
+    return (annotation if is_model else None), False
+
+
+def _groups_with(name: str, way: Sequence[str], model: type[BaseModel]) -> list[str]:
+    """The groups within a model that have a setting, those without names of the user's first."""
+    plain: list[str] = []
+    named: list[str] = []
+    for group, field in model.model_fields.items():
+        inner, by_name = _model_of(field.annotation)
+        if inner and name in inner.model_fields:
+            place = ".".join([*way, group])
+            (named if by_name else plain).append(f"`{place}.<name>`" if by_name else f"`{place}`")
+    return plain or named
 
 
 def did_you_mean(name: str, names: Iterable[str], none: str = "; there is none") -> str:

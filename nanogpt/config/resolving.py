@@ -122,6 +122,7 @@ def resolve_run(config: Config, name: str) -> Run:
     for _, groups in run_layers(config, name):
         for group, settings in groups.items():
             merged[group].update(settings)
+    _shorten_warm_up(merged["train"], run_layers(config, name))
     entry = config.runs.get(name, RunEntry())
     uses_ngrams = merged["ngram"].pop("use", False)
     if not uses_ngrams:
@@ -162,6 +163,23 @@ def resolve_run(config: Config, name: str) -> Run:
             f"which ends at {train.lr_decay_iters}; lower it"
         )
     return run
+
+
+def _shorten_warm_up(train: dict[str, Any], layers: Sequence[Layer]) -> None:
+    """A tenth of `max_iters` for the warm-up, if that was given for more steps than there are.
+
+    So whoever tries a run with few steps needs not think of it. Both in one place are a mistake.
+    """
+    source = {
+        setting: number
+        for number, (_, groups) in enumerate(layers)
+        for setting in groups.get("train", {})
+    }
+    steps = train.get("max_iters", TrainSettings().max_iters)
+    warm_up = train.get("warmup_iters", TrainSettings().warmup_iters)
+    follows = source.get("max_iters", -1) > source.get("warmup_iters", -1)
+    if follows and "lr_decay_iters" not in train and warm_up >= steps:
+        train["warmup_iters"] = steps // 10
 
 
 def _check_reproducible(run: Run) -> None:

@@ -77,6 +77,11 @@ def empty_allowed(model: Any) -> BeforeValidator:
     return BeforeValidator(lambda value: {} if value is None else value, model | None)
 
 
+# `mirrors:` with nothing after it.
+EMPTY_LIST = BeforeValidator(
+    lambda value: [] if value is None else value, json_schema_input_type=list[str] | None
+)
+
 # `model: small` is short for `model: {preset: small}`.
 Model = Annotated[
     ModelChoice, BeforeValidator(_preset_by_name, json_schema_input_type=str | ModelChoice | None)
@@ -208,10 +213,18 @@ class EvalSettings(Settings):
 class SampleSettings(Settings):
     """Sampling from the finished model."""
 
-    start: str = Field("\n", min_length=1, description="prompt, or FILE:path of a UTF-8 file")
+    start: str = Field(
+        "",
+        description="prompt, or FILE:path of a UTF-8 file; empty: what a text of the training "
+        "split begins after, such as a line feed",
+    )
     num_samples: int = Field(5, ge=1, description="samples to draw")
     max_new_tokens: int = Field(500, ge=1, description="tokens of each sample, prompt not counted")
-    temperature: float = Field(0.8, ge=1e-6, description="below 1 more cautious, above more random")
+    temperature: float = Field(
+        0.8,
+        ge=0,
+        description="below 1 more cautious, above more random; 0: always the likeliest token",
+    )
     top_k: int = Field(200, ge=0, description="choose among this many likeliest tokens; 0: all")
     seed: Seed = Field(1337, description="seed of the draws")
     unknown: Literal["error", "skip"] = Field(
@@ -338,22 +351,31 @@ class RunEntry(RunDefaults):
 class Report(Settings):
     """The report that `rule all` makes."""
 
-    runs: list[str] = Field(
+    runs: Annotated[list[str], EMPTY_LIST] = Field(
         default_factory=list,
         description="runs that the report compares; a sweep stands for all of its runs",
     )
 
 
+# The maps of config.yaml, by names of the user's.
+Corpora = dict[str, Corpus]
+Datasets = dict[str, Annotated[Dataset, empty_allowed(Dataset)]]
+Models = dict[str, Annotated[ModelSettings, empty_allowed(ModelSettings)]]
+Runs = dict[str, Annotated[RunEntry, empty_allowed(RunEntry)]]
+
+
 class Config(RunDefaults):
     """All of config.yaml. Groups at top level override every run; they are meant for --config."""
 
-    corpora: dict[str, Corpus] = Field(default_factory=dict)
-    datasets: dict[str, Annotated[Dataset, empty_allowed(Dataset)]] = Field(default_factory=dict)
-    models: dict[str, ModelSettings] = Field(default_factory=dict)
-    runs: dict[str, Annotated[RunEntry, empty_allowed(RunEntry)]] = Field(default_factory=dict)
-    defaults: RunDefaults = Field(default_factory=RunDefaults)
-    report: Report = Field(default_factory=Report)
-    mirrors: list[str] = Field(
+    corpora: Annotated[Corpora, empty_allowed(Corpora)] = Field(default_factory=dict)
+    datasets: Annotated[Datasets, empty_allowed(Datasets)] = Field(default_factory=dict)
+    models: Annotated[Models, empty_allowed(Models)] = Field(default_factory=dict)
+    runs: Annotated[Runs, empty_allowed(Runs)] = Field(default_factory=dict)
+    defaults: Annotated[RunDefaults, empty_allowed(RunDefaults)] = Field(
+        default_factory=RunDefaults
+    )
+    report: Annotated[Report, empty_allowed(Report)] = Field(default_factory=Report)
+    mirrors: Annotated[list[str], EMPTY_LIST] = Field(
         default_factory=list,
         description="directories or URL prefixes that hold a file at <host>/<path>, tried first",
     )

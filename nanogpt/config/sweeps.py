@@ -9,7 +9,6 @@ from pydantic import (
 )
 
 from nanogpt.config.messages import (
-    LONGEST_SHOWN,
     did_you_mean,
     explain_one,
     look_up,
@@ -19,7 +18,7 @@ from nanogpt.config.messages import (
 from nanogpt.config.patterns import NAME
 from nanogpt.config.schema import IMPLIED, SWEEPABLE, Config, RunEntry
 from nanogpt.config.values import Settings
-from nanogpt.errors import UserError
+from nanogpt.errors import UserError, shorten
 
 # Bytes of the name of a sweep's run. File systems allow 255, of which temporary names need some.
 LONGEST_NAME = 200
@@ -49,7 +48,7 @@ def expand_sweeps(config: Config) -> Config:
                 )
             if len(run) > LONGEST_NAME:
                 raise UserError(
-                    f"{where}: the name of a run, `{run[:LONGEST_SHOWN]}…`, would have {len(run)} "
+                    f"{where}: the name of a run, `{shorten(run)}`, would have {len(run)} "
                     f"characters, and {LONGEST_NAME} are the most; shorten the names in it, or "
                     "sweep fewer settings"
                 )

@@ -1,9 +1,13 @@
 """What all groups of settings share: how a value is read, and values that several groups have."""
 
 import contextlib
+import logging
+import re
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+
+logger = logging.getLogger(__name__)
 
 NUMBERS = {int, float, int | None}
 
@@ -24,6 +28,11 @@ def whole_number(value: Any) -> Any:
     return _number(value)
 
 
+def _is_unicode(text: str) -> bool:
+    """Whether a text is one: bytes of the command line that aren't UTF-8 become surrogates."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 class Settings(BaseModel):
     """What all groups of settings share: frozen, no unknown keys, numbers may be strings.
 
@@ -35,6 +44,8 @@ class Settings(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _yes_is_no_number(cls, value: Any, info: Any) -> Any:
+        if isinstance(value, str) and not _is_unicode(value):
+            raise ValueError("a character of it is no Unicode; it may not be in UTF-8")
         annotation = cls.model_fields[info.field_name].annotation
         if annotation in NUMBERS - {float}:
             return whole_number(value)
@@ -45,8 +56,23 @@ class Settings(BaseModel):
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
+def warn_of_escapes(text: str, where: str) -> None:
+    """Warn of a backslash and a letter where a line feed or a tab was meant, most likely."""
+    found = ESCAPES.search(text)
+    if found:
+        logger.warning(
+            "%s: %s is a backslash and a letter here; YAML reads it as one character in double "
+            "quotes only, and a shell in $'...'",
+            where,
+            found.group(),
+        )
+
+
+ESCAPES = re.compile(r"\\[nrt]")
+
+
 def _one_makes_a_list(value: Any) -> Any:
-    return [] if value is None else [value] if isinstance(value, str) else value
+    return [] if value is None else [value] if isinstance(value, str | int | float) else value
 
 
 # `files: novel.txt` is short for `files: [novel.txt]`.

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from nanogpt.artifacts.records.base import read_record
 from nanogpt.artifacts.records.datasets import DatasetMeta
 from nanogpt.data.saved_tokenizers import load_tokenizer
-from nanogpt.data.tokenizers import Tokenizer, Tokens
+from nanogpt.data.tokenizers import Tokenizer, Tokens, token_texts
 from nanogpt.errors import UserError, plural
 
 BLOCK = 1 << 22  # bytes of a token file that are checked at once
+COUNTED = 1 << 24  # tokens among which the most frequent one is looked for
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,21 @@ def check_block_size(files: TokenFiles, block_size: int, name: str) -> None:
                 f"one window of block_size {block_size} and its last target; lower block_size or "
                 "add text"
             )
+
+
+def start_tokens(files: TokenFiles) -> tuple[int, ...]:
+    """The tokens that a text of the training split begins after, for samples without a prompt.
+
+    What separates documents; of a single document, the most frequent token that ends a line, or
+    the most frequent one where nothing does.
+    """
+    if files.meta.separator:
+        return files.meta.separator
+    counts = np.bincount(files.train[:COUNTED], minlength=files.tokenizer.vocab_size)
+    texts = token_texts(files.tokenizer)
+    ends_line = [text.endswith((b"\n", b"\r")) for text in texts]
+    ending = counts[: len(texts)] * ends_line
+    return (int((ending if ending.any() else counts).argmax()),)
 
 
 def windows(tokens: Tokens, starts: NDArray[np.int64], block_size: int) -> NDArray[np.int64]:

@@ -111,6 +111,12 @@ class BytePairTokenizer:
         parts.append(_encode(self._fast_engine, text[start:]))
         return cast(Tokens, np.concatenate(parts).astype(dtype, copy=False))
 
+    def encode_prompt(self, text: str, unknown: Literal["error", "skip"] = "error") -> Tokens:
+        first, *others = (self.encode(part, unknown) for part in text.split(END_OF_TEXT))
+        end = self.end_of_document("")
+        parts = [first, *itertools.chain.from_iterable((end, part) for part in others)]
+        return cast(Tokens, np.concatenate(parts))
+
     def cut(self, text: str) -> int:
         return separated_at(text)
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from nanogpt.config.corpora import Corpus
-from nanogpt.data.opening import kind_of, open_unpacked
+from nanogpt.data.opening import open_unpacked
+from nanogpt.data.sniffing import format_of
 from nanogpt.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -58,13 +59,13 @@ def decide_encoding(path: Path, corpus: Corpus) -> str:
     ASCII. A named encoding is taken at its word: `utf-8-sig` drops a mark, `utf-8` leaves it as
     U+FEFF. Parquet is UTF-8.
 
-    Errors: UserError for a file that cannot be read or is binary.
+    Errors: UserError for a file that cannot be read or isn't text.
     """
-    if kind_of(path) == ".parquet":
+    if format_of(path, corpus) == "parquet":
         return "utf-8"
     if corpus.encoding != "auto":
         return codecs.lookup(corpus.encoding).name
-    sample = _sample(path)
+    sample = _sample(path, corpus.member)
     for mark, codec in BYTE_ORDER_MARKS:
         if sample[0].startswith(mark):
             return codec
@@ -73,9 +74,9 @@ def decide_encoding(path: Path, corpus: Corpus) -> str:
     return _likeliest(b"\n".join(sample), path)
 
 
-def _sample(path: Path) -> list[bytes]:
+def _sample(path: Path, member: str = "") -> list[bytes]:
     """Bytes at places spread over a file; if they are all ASCII, then where some are not."""
-    with open_unpacked(path) as (raw, file):
+    with open_unpacked(path, member) as (raw, file, _):
         size = os.fstat(raw.fileno()).st_size
         if file is not raw:  # no going back in a compressed file
             file = io.BytesIO(file.read(SCANNED))
@@ -177,7 +178,7 @@ def decode(
     decoder = codecs.getincrementaldecoder(encoding)(corpus.errors)
     line_feeds = io.IncrementalNewlineDecoder(None, translate=True)
     offset = reported = 0
-    with open_unpacked(path) as (raw, file):
+    with open_unpacked(path, corpus.member) as (raw, file, _):
         while True:
             data = file.read(PIECE)
             offset += len(data)

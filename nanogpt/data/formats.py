@@ -1,11 +1,14 @@
-"""The documents of a file: plain text, JSONL, CSV or parquet, compressed or not.
+"""The documents of a file: plain text, JSONL, CSV, TSV or parquet, packed or not.
 
 A text is read in pieces of bounded size, whatever the size of its file. Only a row of a table,
 which is a document, is held as a whole.
 """
 
 import codecs
+import contextlib
 import csv
+import io
+import itertools
 import json
 import os
 from collections.abc import Iterable, Iterator
@@ -14,8 +17,11 @@ from typing import Any
 
 from nanogpt.config.corpora import Corpus
 from nanogpt.data.encodings import OnBytesRead, decode, without_surrogates
-from nanogpt.data.opening import TABLES, kind_of, open_unpacked
-from nanogpt.errors import UserError, plural
+from nanogpt.data.opening import open_unpacked
+from nanogpt.data.sniffing import format_of
+from nanogpt.errors import NoTextError, UserError, plural, shorten
+
+COLUMNS_SHOWN = 8  # of those that a table has, in a message
 
 
 def read_text(path: Path) -> str:
@@ -23,7 +29,7 @@ def read_text(path: Path) -> str:
 
     Errors: UserError for what cannot be read, and for other encodings.
     """
-    with open_unpacked(path) as (raw, _):
+    with open_unpacked(path) as (raw, _, _):
         data = raw.read()
     try:
         return data.removeprefix(codecs.BOM_UTF8).decode("utf-8")
@@ -39,57 +45,66 @@ def read_documents(
 ) -> Iterator[tuple[str, bool]]:
     """The documents of a file, in pieces: (text, whether a document ends with it).
 
-    A row of a .jsonl, .parquet or .csv file is a document, empty ones left out; any other file is
-    one. Only the last piece of a document can be empty. encoding: from `decide_encoding`.
+    A row of a table is a document, unless rows are joined, and empty ones are left out; any other
+    file is one. Only the last piece of a document can be empty. encoding: from `decide_encoding`.
 
-    Errors: UserError for what cannot be read, bytes that do not fit, and where there is no text.
+    Errors: UserError for what cannot be read, and bytes that do not fit; NoTextError.
     """
-    kind = kind_of(path)
-    if kind not in TABLES:
-        yield from _whole(path, decode(path, corpus, encoding, progress))
-        return
-    if kind == ".parquet":
-        rows = _parquet_rows(path, corpus.text_column, progress)
+    form = format_of(path, corpus)
+    pieces: Iterator[tuple[str, bool]]
+    if form == "text":
+        pieces = ((text, False) for text in decode(path, corpus, encoding, progress))
+    else:
+        pieces = _table(path, corpus, form, encoding, progress)
+    empty = ends_document = True
+    for text, ends_document in pieces:
+        empty = False
+        yield text, ends_document
+    if empty:
+        raise NoTextError(path)
+    if not ends_document:
+        yield "", True
+
+
+def _table(
+    path: Path, corpus: Corpus, form: str, encoding: str, progress: OnBytesRead | None
+) -> Iterator[tuple[str, bool]]:
+    """The rows of a table that have text, and whether each is a document."""
+    if form == "parquet":
+        rows = _parquet_rows(path, corpus, progress)
     else:
         lines = _lines(decode(path, corpus, encoding, progress))
-        read_rows = _csv_rows if kind == ".csv" else _jsonl_rows
-        rows = read_rows(path, lines, corpus.text_column)
-    n_documents = 0
-    for where, row in rows:
-        text = row
+        read_rows = _jsonl_rows if form == "jsonl" else _csv_rows
+        rows = read_rows(path, lines, corpus, form)
+    for where, text in rows:
         if corpus.newlines == "lf":
             text = text.replace("\r\n", "\n").replace("\r", "\n")
         if text:
-            yield without_surrogates(text, corpus.errors, where), True
-            n_documents += 1
-    if not n_documents:
-        raise UserError(f"{path}: no document in it; put texts there or take it out of the corpus")
-
-
-def _whole(path: Path, pieces: Iterable[str]) -> Iterator[tuple[str, bool]]:
-    empty = True
-    for piece in pieces:
-        empty = False
-        yield piece, False
-    if empty:
-        raise UserError(f"{path}: empty; put a text there, or take it out of the corpus")
-    yield "", True
+            yield without_surrogates(text, corpus.errors, where), corpus.rows == "documents"
 
 
 def _lines(pieces: Iterable[str]) -> Iterator[str]:
-    """Lines with their line feeds; no other character ends one."""
-    parts: list[str] = []
+    """Lines with their ends, a line feed, a carriage return or both, and without a mark at first.
+
+    One may end within a field of CSV, whose reader joins it with the next.
+    """
+    rest, first = "", True
     for piece in pieces:
-        *lines, rest = piece.split("\n")
-        for line in lines:
-            yield "".join([*parts, line, "\n"])
-            parts = []
-        parts.append(rest)
-    if any(parts):
-        yield "".join(parts)
+        text = rest + piece
+        if first and text:
+            text, first = text.removeprefix("\ufeff"), False
+        lines = io.StringIO(text, newline="").readlines()
+        # What may go on: a line without an end, or half of the end of Windows'.
+        rest = lines.pop() if lines and not lines[-1].endswith("\n") else ""
+        yield from lines
+    if rest:
+        yield rest
 
 
-def _jsonl_rows(path: Path, lines: Iterable[str], column: str) -> Iterator[tuple[str, str]]:
+def _jsonl_rows(
+    path: Path, lines: Iterable[str], corpus: Corpus, _: str
+) -> Iterator[tuple[str, str]]:
+    column = corpus.text_column
     for number, line in enumerate(lines, 1):
         where = f"{path}: line {number}"
         if line.isspace():
@@ -108,14 +123,36 @@ def _jsonl_rows(path: Path, lines: Iterable[str], column: str) -> Iterator[tuple
             raise UserError(
                 f"{where}: not a JSON object, such as {example}; mend the line or take it out"
             )
-        if column not in record:
-            raise _no_column(where, column, list(record))
-        yield where, _text_of(record[column], where, column)
+        found = _field(record, column)
+        if found is ABSENT:
+            if corpus.missing == "skip":
+                continue
+            raise _no_column(where, column, list(record), ", or say `missing: skip`")
+        yield where, _text_of(found, where, corpus)
 
 
-def _csv_rows(path: Path, lines: Iterable[str], column: str) -> Iterator[tuple[str, str]]:
+# In place of a field that a row doesn't have; null is one that it has.
+ABSENT = object()
+
+
+def _field(record: Any, column: str) -> Any:
+    """A field of a row, by its name or, `a.b`, by those of the objects that it's in."""
+    if not isinstance(record, dict):
+        return ABSENT
+    if column in record:
+        return record[column]
+    outer, dot, inner = column.partition(".")
+    return _field(record.get(outer, ABSENT), inner) if dot else ABSENT
+
+
+def _csv_rows(
+    path: Path, lines: Iterable[str], corpus: Corpus, form: str
+) -> Iterator[tuple[str, str]]:
     csv.field_size_limit(2**31 - 1)
-    reader = csv.reader(lines, strict=True)
+    column, lines = corpus.text_column, iter(lines)
+    header = next(lines, "")
+    delimiter = _delimiter(header, corpus, form)
+    reader = csv.reader(itertools.chain([header], lines), delimiter=delimiter, strict=True)
     try:
         columns = next(reader, [])
         if column not in columns:
@@ -126,7 +163,7 @@ def _csv_rows(path: Path, lines: Iterable[str], column: str) -> Iterator[tuple[s
             if row and len(row) != len(columns):
                 raise UserError(
                     f"{where}: {plural(len(row), 'field')} where the header has {len(columns)}; "
-                    "mend the row: a field with a comma in it stands in double quotes"
+                    f"mend the row: a field with {delimiter!r} in it stands in double quotes"
                 )
             yield where, row[index] if row else ""
     except csv.Error as error:
@@ -136,24 +173,45 @@ def _csv_rows(path: Path, lines: Iterable[str], column: str) -> Iterator[tuple[s
         ) from None
 
 
+DELIMITERS = (",", ";", "\t", "|")
+
+
+def _delimiter(header: str, corpus: Corpus, form: str) -> str:
+    """What separates the columns: as the corpus says, or as the header has the text's column."""
+    if corpus.delimiter != "auto":
+        return corpus.delimiter
+    if form == "tsv":
+        return "\t"
+    for delimiter in DELIMITERS:
+        with contextlib.suppress(csv.Error):
+            if corpus.text_column in next(csv.reader([header], delimiter=delimiter), []):
+                return delimiter
+    return ","
+
+
 def _parquet_rows(
-    path: Path, column: str, progress: OnBytesRead | None
+    path: Path, corpus: Corpus, progress: OnBytesRead | None
 ) -> Iterator[tuple[str, str]]:
     import pyarrow
     from pyarrow import parquet
 
-    with open_unpacked(path) as (raw, _):
+    column = corpus.text_column
+    with open_unpacked(path) as (raw, _, _):
         try:
             table = parquet.ParquetFile(raw, pre_buffer=False)
-            if column not in table.schema_arrow.names:
-                raise _no_column(str(path), column, table.schema_arrow.names)
+            if column not in map(str, table.schema_arrow.names):
+                paths = [table.schema.column(n).path for n in range(len(table.schema))]
+                if column not in paths:
+                    raise _no_column(str(path), column, [*table.schema_arrow.names, *paths])
             number = reported = 0
             size, n_rows = os.fstat(raw.fileno()).st_size, table.metadata.num_rows
             for rows in table.iter_batches(256, columns=[column], use_threads=False):
-                for text in rows.column(0):
+                (name,) = rows.schema.names
+                for value in rows.column(0):
                     number += 1
                     where = f"{path}: row {number}"
-                    yield where, _text_of(text.as_py(), where, column)
+                    found = _field({name: value.as_py()}, column)
+                    yield where, _text_of(found, where, corpus)
                 if progress:
                     progress(size * number // n_rows - reported)
                     reported = size * number // n_rows
@@ -168,20 +226,31 @@ def _parquet_rows(
             ) from None
 
 
-def _no_column(where: str, column: str, columns: list[str]) -> UserError:
-    there = ", ".join(f"`{name}`" for name in columns) or "none"
+def _no_column(where: str, column: str, columns: Iterable[str], more: str = "") -> UserError:
+    names = list(dict.fromkeys(columns))
+    there = ", ".join(f"`{shorten(name)}`" for name in names[:COLUMNS_SHOWN]) or "none"
+    there += f" and {len(names) - COLUMNS_SHOWN} more" if len(names) > COLUMNS_SHOWN else ""
     return UserError(
-        f"{where}: no column `{column}`; there is {there}; "
-        "name the one with the text as the corpus's `text_column:`"
+        f"{where}: no column `{shorten(column)}`; there is {there}; "
+        f"name the one with the text as the corpus's `text_column:`{more}"
     )
 
 
-def _text_of(value: Any, where: str, column: str) -> str:
-    if value is None:
+def _text_of(value: Any, where: str, corpus: Corpus) -> str:
+    """The text of a row. Parquet may have it as bytes, and null for none."""
+    if value is None or value is ABSENT:
         return ""
+    if isinstance(value, bytes):
+        try:
+            return value.decode("utf-8", corpus.errors)
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"{where}: `{corpus.text_column}` is not UTF-8: {error.reason} at offset "
+                f"{error.start}; write the file again, or say `errors: replace` of its corpus"
+            ) from None
     if not isinstance(value, str):
         raise UserError(
-            f"{where}: `{column}` is no text but {type(value).__name__}; mend it, or name what "
-            "holds the text as the corpus's `text_column:`"
+            f"{where}: `{corpus.text_column}` is no text but {type(value).__name__}; mend it, or "
+            "name what holds the text as the corpus's `text_column:`"
         )
     return value

@@ -1,55 +1,84 @@
-"""Open a file of a corpus, compressed or not, and tell its format by its name."""
+"""Open a file of a corpus: plain, compressed, or a member of an archive."""
 
+import bz2
 import gzip
+import io
 import lzma
 import sys
+import tarfile
+import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import BinaryIO, cast
+from pathlib import Path, PurePath
+from typing import BinaryIO, NamedTuple, cast
 
-from nanogpt.errors import UserError
+from nanogpt.errors import UserError, plural, shorten
 
 if sys.version_info >= (3, 14):
     from compression import zstd
 else:
     from backports import zstd
 
-# What a directory's texts are called. A file that is listed itself may have any other name, and is
-# plain text then.
-KINDS = (".txt", ".jsonl", ".ndjson", ".csv", ".parquet")
-TABLES = KINDS[1:]
-COMPRESSIONS = (".gz", ".zst", ".xz")
+# What a directory's texts are called. A file that is named itself may have any other name.
+KINDS = (".txt", ".md", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
+
+# Their first bytes, and the names that say it where the bytes don't: such a file is damaged.
+COMPRESSIONS = {
+    ".gz": b"\x1f\x8b\x08",
+    ".xz": b"\xfd7zXZ\0",
+    ".zst": b"\x28\xb5\x2f\xfd",
+    ".zstd": b"\x28\xb5\x2f\xfd",
+    ".bz2": b"BZh",
+}
+BZ2_BLOCKS = (b"1AY&SY", b"\x17\x72\x45\x38\x50\x90")  # after a digit; the second of no bytes
+ZIP = (b"PK\x03\x04", b"PK\x05\x06")
+ARCHIVE_NAMES = (".tar", ".tgz", ".tbz2", ".txz", ".zip")
+
+MEMBERS_SHOWN = 3
 
 
-def kind_of(path: Path) -> str:
-    """The suffix of a file's format, in lower case, without that of its compression."""
-    path = Path(path.name.lower())
+class Unpacked(NamedTuple):
+    """An open file. raw: as it lies on the disk. content: unpacked. name: of that content."""
+
+    raw: BinaryIO
+    content: BinaryIO
+    name: str
+
+
+def kind_of(name: str) -> str:
+    """The suffix of a format, in lower case, without that of a compression."""
+    path = PurePath(PurePath(name).name.lower())
     return path.with_suffix("").suffix if path.suffix in COMPRESSIONS else path.suffix
 
 
 @contextmanager
-def open_unpacked(path: Path) -> Iterator[tuple[BinaryIO, BinaryIO]]:
-    """The file itself, and its content without the compression; both are the same without one."""
-    suffix = path.suffix.lower()
+def open_unpacked(path: Path, member: str = "") -> Iterator[Unpacked]:
+    """Open a file by what it is, whatever its name.
+
+    member: of an archive, the one to read; none: its only text.
+
+    Errors: UserError for what can't be read, and for an archive of several texts.
+    """
     try:
         with open(path, "rb") as raw:
-            if suffix == ".gz":
-                yield raw, cast(BinaryIO, gzip.GzipFile(fileobj=raw))
-            elif suffix == ".xz":
-                yield raw, cast(BinaryIO, lzma.LZMAFile(raw))  # noqa: SIM115
-            elif suffix == ".zst":
-                yield raw, cast(BinaryIO, zstd.ZstdFile(raw))
-            else:
-                yield raw, raw
+            content = _unpack(raw, path.suffix.lower())
+            yield Unpacked(raw, *_unarchive(content, path, member))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; put a text there or correct the path") from None
     except IsADirectoryError:
         raise UserError(f"{path}: a directory; name a text file in it") from None
     except PermissionError:
         raise UserError(f"{path}: no permission to read it; try `chmod a+r {path}`") from None
-    except (EOFError, lzma.LZMAError, zlib.error, zstd.ZstdError, OSError) as error:
+    except (
+        EOFError,
+        OSError,
+        lzma.LZMAError,
+        zlib.error,
+        zstd.ZstdError,
+        zipfile.BadZipFile,
+        tarfile.TarError,
+    ) as error:
         if isinstance(error, OSError) and error.strerror:  # the system's, not of what unpacks
             raise UserError(
                 f"{path}: cannot be read: {error.strerror}; correct the path, or get it again"
@@ -59,3 +88,79 @@ def open_unpacked(path: Path) -> Iterator[tuple[BinaryIO, BinaryIO]]:
             f"{path}: cannot be read to its end: {reason}; it may be cut short or damaged: "
             "get it again"
         ) from None
+
+
+def _unpack(raw: io.BufferedReader, suffix: str) -> BinaryIO:
+    head = raw.peek(16)[:16]
+    by_content = [name for name, magic in COMPRESSIONS.items() if head.startswith(magic)]
+    if by_content == [".bz2"] and not head[4:].startswith(BZ2_BLOCKS):
+        by_content = []
+    for compression in (*by_content, suffix):
+        if compression == ".gz":
+            return cast(BinaryIO, gzip.GzipFile(fileobj=raw))
+        if compression == ".xz":
+            return cast(BinaryIO, lzma.LZMAFile(raw))
+        if compression in (".zst", ".zstd"):
+            return cast(BinaryIO, zstd.ZstdFile(raw))
+        if compression == ".bz2":
+            return cast(BinaryIO, bz2.BZ2File(raw))
+    return raw
+
+
+def _unarchive(content: BinaryIO, path: Path, member: str) -> tuple[BinaryIO, str]:
+    """The content itself, or of an archive that of one member; and its name."""
+    head = content.peek(512)  # type: ignore[attr-defined]
+    if head.startswith(ZIP):
+        archive = zipfile.ZipFile(content)
+        files = [info.filename for info in archive.infolist() if not info.is_dir()]
+        _check_is_no_document(files, path)
+        chosen = _choose(files, path, member)
+        try:
+            return cast(BinaryIO, archive.open(chosen)), chosen
+        except RuntimeError as error:  # it is encrypted, or packed in a way that Python lacks
+            raise UserError(f"{path}: cannot be unpacked: {error}; unpack it by hand") from None
+    if head[257:262] == b"ustar":
+        tar = tarfile.open(fileobj=content, mode="r:")  # noqa: SIM115
+        members = {info.name: info for info in tar.getmembers() if info.isfile()}
+        chosen = _choose(list(members), path, member)
+        return cast(BinaryIO, tar.extractfile(members[chosen])), chosen
+    if member:
+        raise UserError(f"{path}: no archive, so it has no member {member}; leave out `member:`")
+    return content, path.name
+
+
+def _check_is_no_document(files: Sequence[str], path: Path) -> None:
+    """UserError for the files of office programs and e-book readers, which are zip archives."""
+    for sign, what in (
+        ("[Content_Types].xml", "a Word, Excel or PowerPoint file"),
+        ("META-INF/container.xml", "an e-book (EPUB)"),
+        ("META-INF/manifest.xml", "an OpenDocument file"),
+    ):
+        if sign in files:
+            raise UserError(f"{path}: {what}, not text; save it as plain text")
+
+
+def _choose(files: Sequence[str], path: Path, member: str) -> str:
+    """The member of an archive that is read."""
+    if member:
+        if member not in files:
+            raise UserError(f"{path}: no member {member}; {_members(files)}")
+        return member
+    shown = [f for f in files if not f.startswith("__MACOSX/") and not _is_hidden(f)]
+    texts = [file for file in shown if kind_of(file) in KINDS] or shown
+    if len(texts) != 1:
+        raise UserError(
+            f"{path}: an archive; {_members(texts)}; name one as the corpus's `member:`, or unpack "
+            "it and name the directory"
+        )
+    return texts[0]
+
+
+def _is_hidden(file: str) -> bool:
+    return any(part.startswith(".") and part != "." for part in PurePath(file).parts)
+
+
+def _members(files: Sequence[str]) -> str:
+    named = ", ".join(map(shorten, files[:MEMBERS_SHOWN]))
+    more = ", ..." if len(files) > MEMBERS_SHOWN else ""
+    return f"it has {plural(len(files), 'file')}{': ' if files else ''}{named}{more}"

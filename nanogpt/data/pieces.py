@@ -45,25 +45,58 @@ class Group:
 
 
 def read_pieces(group: Group, progress: OnBytesRead) -> Iterator[Piece]:
-    """The documents of a group in pieces, each in its split."""
+    """The documents of a group in pieces, each in its split; what is in neither is left out."""
     plan = group.plan
     position = plan.starts[group.number]
-    for file in group.counts.files:
+    is_last_group = group.number == len(plan.starts) - 1
+    files = [file for file in group.counts.files if file.n_documents]
+    for file in files:
+        is_last = is_last_group and file is files[-1]
         documents = read_documents(Path(file.path), group.corpus, file.encoding, progress)
         for text, ends_document in documents:
             if plan.split == "document":
                 # A file of several documents gives each as one piece.
                 split = _split_of(file.hash or _hash(text), group.dataset.val_ratio)
                 yield Piece(split, text, ends_document, file.path)
-                continue
-            n_train = min(max(0, plan.n_train - position), len(text))
-            position += len(text)
-            if n_train == len(text) and position <= plan.n_train:
-                yield Piece("train", text, ends_document, file.path)
-                continue
-            if n_train:
-                yield Piece("train", text[:n_train], False, file.path)
-            yield Piece("val", text[n_train:], ends_document, file.path)
+            elif plan.split == "last_file":
+                yield Piece("val" if is_last else "train", text, ends_document, file.path)
+            else:
+                piece = Piece("train", text, ends_document, file.path)
+                yield from _cut_at(piece, position, plan)
+                position += _length(text, plan)
+
+
+def _cut_at(piece: Piece, position: int, plan: Plan) -> Iterator[Piece]:
+    """A piece cut where the training split ends, and where the validation split does.
+
+    position: of its beginning, in the unit of the plan.
+    """
+    text, end = piece.text, position + _length(piece.text, plan)
+    if end <= plan.n_train:
+        yield piece
+        return
+    n_train = _n_characters(text, plan.n_train - position, plan)
+    if n_train:
+        yield piece._replace(text=text[:n_train], ends_document=False)
+    if plan.n_end is None or end <= plan.n_end:
+        yield piece._replace(split="val", text=text[n_train:])
+        return
+    n_val = _n_characters(text, plan.n_end - position, plan)
+    if n_val > n_train:
+        yield piece._replace(split="val", text=text[n_train:n_val], ends_document=False)
+
+
+def _length(text: str, plan: Plan) -> int:
+    """Characters, or bytes of UTF-8 where the split is by bytes."""
+    return len(text.encode("utf-8")) if plan.split == "bytes" else len(text)
+
+
+def _n_characters(text: str, length: int, plan: Plan) -> int:
+    """How many characters of a text are within a length of it."""
+    length = max(0, length)
+    if plan.split != "bytes":
+        return min(length, len(text))
+    return len(text.encode("utf-8")[:length].decode("utf-8", "ignore"))
 
 
 def _hash(text: str) -> str:

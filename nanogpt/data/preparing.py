@@ -9,27 +9,30 @@ The workflow runs these as separate jobs for a corpus of many files; for one fil
 all four. Neither grouping nor the number of threads changes a byte of the result.
 """
 
+import contextlib
 import hashlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, Literal, NamedTuple, cast
+from typing import BinaryIO, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nanogpt.artifacts.records.base import read_record, write_record
-from nanogpt.artifacts.records.datasets import DatasetMeta, FileMeta, SourceMeta, SplitMeta
+from nanogpt.artifacts.records.datasets import DatasetMeta, FileMeta, SourceMeta, Split, SplitMeta
 from nanogpt.artifacts.records.groups import GroupCounts, GroupTotals, Plan, SplitTotals
 from nanogpt.config.corpora import Corpus, Dataset
+from nanogpt.config.values import warn_of_escapes
 from nanogpt.data.byte_pairs import separated_at, train_byte_pairs
 from nanogpt.data.encodings import OnBytesRead, decide_encoding
 from nanogpt.data.formats import read_documents
 from nanogpt.data.pieces import Group, Piece, read_pieces, recut
 from nanogpt.data.play import surprisal
 from nanogpt.data.saved_tokenizers import load_tokenizer
+from nanogpt.data.sources import in_words, passed_over
 from nanogpt.data.streams import OrderedPool, in_batches, progress_bar
 from nanogpt.data.tokenizers import (
     ByteTokenizer,
@@ -39,12 +42,13 @@ from nanogpt.data.tokenizers import (
     code_points,
     token_dtype,
 )
-from nanogpt.errors import UserError, plural
+from nanogpt.errors import NoTextError, UserError, plural
 from nanogpt.files.atomic import atomic_write, sha256_file
 
 logger = logging.getLogger(__name__)
 
 MANY_DOCUMENTS = 100  # from here on `split: auto` goes by document
+EMPTY_SHOWN = 3  # files without text that are named
 BLOCK = 1 << 18  # bytes of a token file that are copied at once
 
 # What to do about a damaged file that another job left.
@@ -54,9 +58,10 @@ REMEDY = "prepare the dataset again"
 def check_sha256(digests: Mapping[str, str], corpus: Corpus) -> None:
     """UserError if a file's sha256 isn't the one that config.yaml gives. digests: by path."""
     for path, digest in digests.items():
-        if corpus.sha256 not in (None, digest):
+        wanted = corpus.digest_of(Path(path).name)
+        if wanted not in (None, digest):
             raise UserError(
-                f"{path}: its sha256 is {digest}, but config.yaml says {corpus.sha256}; correct "
+                f"{path}: its sha256 is {digest}, but config.yaml says {wanted}; correct "
                 "it, or remove a download to make it again"
             )
 
@@ -104,8 +109,9 @@ def _count_file(
             n_bytes += len(data)
             yield text
 
-    for _ in pool.in_order(partial(_mark, occurs), in_batches(texts(), len)):
-        pass
+    with contextlib.suppress(NoTextError):  # `plan_dataset` sees it
+        for _ in pool.in_order(partial(_mark, occurs), in_batches(texts(), len)):
+            pass
     return FileMeta(
         path=str(path),
         sha256=digest.result(),
@@ -138,22 +144,13 @@ def plan_dataset(
 
     counts: of all groups of files, in order. tokenizer_file: of another dataset, or GPT-2's merges.
     """
-    lengths = [group.n_characters for group in counts]
     n_documents = sum(group.n_documents for group in counts)
-    split: Literal["position", "document"]
-    if dataset.split == "auto":
-        split = "document" if n_documents >= MANY_DOCUMENTS else "position"
-    else:
-        split = dataset.split
-    plan = Plan(
-        split=split,
-        n_documents=n_documents,
-        # Where nanoGPT cuts a text.
-        n_train=int(sum(lengths) * (1 - dataset.val_ratio)),
-        starts=tuple(sum(lengths[:group]) for group in range(len(counts))),
-    )
+    _check_texts(counts)
+    plan = _plan_split(counts, dataset, n_documents)
     if tokenizer_file:
         return plan, load_tokenizer(tokenizer_file)
+    if n_documents > 1 and dataset.tokenizer in ("char", "byte"):
+        warn_of_escapes(dataset.separator, "separator")
     if dataset.tokenizer == "byte":
         return plan, ByteTokenizer()
     if dataset.tokenizer == "char":
@@ -161,6 +158,55 @@ def plan_dataset(
         return plan, char_tokenizer(separator.join(["", *(c.characters for c in counts)]))
     groups = [Group(c, plan, number, corpus, dataset) for number, c in enumerate(counts)]
     return plan, _train_byte_pairs(groups, dataset.vocab_size, threads)
+
+
+def _check_texts(counts: Sequence[GroupCounts]) -> None:
+    """Warn of files without text; NoTextError if there is none in any."""
+    files = [file for group in counts for file in group.files]
+    empty = [file.path for file in files if not file.n_documents]
+    if len(empty) == len(files):
+        more = f" and in {plural(len(files) - 1, 'other file')} of it" if len(files) > 1 else ""
+        raise NoTextError(files[0].path, more)
+    for path in empty[:EMPTY_SHOWN]:
+        logger.warning("%s: no text in it; passed over", path)
+    if len(empty) > EMPTY_SHOWN:
+        logger.warning("%d other files: no text in them; passed over", len(empty) - EMPTY_SHOWN)
+
+
+def _plan_split(counts: Sequence[GroupCounts], dataset: Dataset, n_documents: int) -> Plan:
+    """How a text of at least one document is split."""
+    split: Split
+    if dataset.train_bytes:
+        split = "bytes"
+    elif dataset.split == "auto":
+        split = "document" if n_documents >= MANY_DOCUMENTS else "position"
+    else:
+        split = dataset.split
+    if split == "bytes":
+        lengths = [sum(file.n_bytes for file in group.files) for group in counts]
+    else:
+        lengths = [group.n_characters for group in counts]
+    total, n_end = sum(lengths), None
+    if dataset.train_bytes:
+        n_end = dataset.train_bytes + dataset.val_bytes if dataset.val_bytes else total
+        if total < n_end or dataset.train_bytes >= total:
+            raise UserError(
+                f"{counts[0].files[0].path}: {plural(total, 'byte')} in all, fewer than "
+                "`train_bytes` and `val_bytes` of the dataset; lower them, or add text"
+            )
+    if split == "last_file" and sum(len(group.files) for group in counts) == 1:
+        raise UserError(
+            f"{counts[0].files[0].path}: the only file, and `split: last_file` holds out the last "
+            "of several; add one, or change `split:` of the dataset"
+        )
+    return Plan(
+        split=split,
+        n_documents=n_documents,
+        # Where nanoGPT cuts a text.
+        n_train=dataset.train_bytes or int(total * (1 - dataset.val_ratio)),
+        n_end=n_end,
+        starts=tuple(sum(lengths[:group]) for group in range(len(counts))),
+    )
 
 
 def _train_byte_pairs(groups: Sequence[Group], vocab_size: int, threads: int) -> Tokenizer:
@@ -251,7 +297,8 @@ def encode(group: Group, tokenizer: Tokenizer, directory: Path, threads: int = 1
                 writers[encoded.piece.split].write(encoded)
         totals = GroupTotals(train=writers["train"].totals(), val=writers["val"].totals())
         # Errors are raised before the files get their names.
-        if totals.train.n_characters + totals.val.n_characters != group.counts.n_characters:
+        n_characters = totals.train.n_characters + totals.val.n_characters
+        if group.plan.n_end is None and n_characters != group.counts.n_characters:
             raise UserError(f"{paths[0]}, or a file after it, changed while it was read; try again")
         if len(group.plan.starts) == 1:
             _check_splits([totals], group.dataset, paths[0])
@@ -277,12 +324,13 @@ def _check_splits(groups: Sequence[GroupTotals], dataset: Dataset, first: Path) 
     """UserError if a split is too short, over all groups. first: a file, for the message."""
     splits = [group.train for group in groups], [group.val for group in groups]
     n_characters = sum(totals.n_characters for split in splits for totals in split)
+    by = "train_bytes" if dataset.train_bytes else f"val_ratio {dataset.val_ratio:g}"
     for name, split in zip(("train", "val"), splits, strict=True):
         n_tokens = sum(totals.n_tokens for totals in split)
         if n_tokens < 2:
             raise UserError(
                 f"{first}: {plural(n_characters, 'character')} in all, too few to split by "
-                f"val_ratio {dataset.val_ratio:g}: the {name} split would have "
+                f"{by}: the {name} split would have "
                 f"{plural(n_tokens, 'token')}; add text, or change val_ratio or "
                 "`split:` of the dataset"
             )
@@ -327,26 +375,39 @@ def prepare(
         totals = [encode(group, tokenizer, directory, threads)]
         train_sha256, val_sha256 = totals[0].train.sha256, totals[0].val.sha256
     tokenizer.save(directory / "tokenizer.json")
+    several = plan.n_documents > 1
+    separator = tokenizer.end_of_document(dataset.separator) if several else ()
     meta = DatasetMeta(
         tokenizer=dataset.tokenizer,
         vocab_size=tokenizer.vocab_size,
         dtype="uint16" if token_dtype(tokenizer.vocab_size) is np.uint16 else "uint32",
         split=plan.split,
+        separator=tuple(map(int, separator)),
         tokenizer_sha256=sha256_file(directory / "tokenizer.json"),
         train=_add_up([group.train for group in totals], train_sha256),
         val=_add_up([group.val for group in totals], val_sha256),
-        # Without the directory: a dataset of the same text elsewhere has the same bytes.
-        files=tuple(
-            file.model_copy(update={"path": Path(file.path).name})
-            for group in counts
-            for file in group.files
-        ),
+        files=_without_directories(counts),
+        passed_over=passed_over(corpus),
     )
     if corpus.builtin:
         source = SourceMeta(val_bits_per_byte=_entropy(files[0], corpus, plan, tokenizer, meta))
         meta = meta.model_copy(update={"source": source})
     write_record(directory / "meta.json", meta)
-    return f"{meta.train.n_tokens:,} tokens to train on, {meta.val.n_tokens:,} to validate"
+    return _summary(meta)
+
+
+def _without_directories(counts: Sequence[GroupCounts]) -> tuple[FileMeta, ...]:
+    """All files by their names only: a dataset of the same text elsewhere has the same bytes."""
+    files = [file for group in counts for file in group.files]
+    return tuple(file.model_copy(update={"path": Path(file.path).name}) for file in files)
+
+
+def _summary(meta: DatasetMeta) -> str:
+    summary = f"{meta.train.n_tokens:,} tokens to train on, {meta.val.n_tokens:,} to validate"
+    if meta.passed_over:
+        n_read = plural(len(meta.files), "file")
+        summary += f"; {n_read} read, passed over: {in_words(meta.passed_over)}"
+    return summary
 
 
 def _join(parts: Sequence[Path], path: Path) -> str:
@@ -380,6 +441,6 @@ def _entropy(
     That is all of the validation split but its first token. A play is ASCII.
     """
     text = "".join(text for text, _ in read_documents(file, corpus, meta.files[0].encoding))
-    first = len(tokenizer.decode(tokenizer.encode(text[plan.n_train :])[:1]))
-    bits = surprisal(text)[plan.n_train + first :].sum()
+    first = len(tokenizer.decode(tokenizer.encode(text[plan.n_train : plan.n_end])[:1]))
+    bits = surprisal(text)[plan.n_train + first : plan.n_end].sum()
     return float(bits) / (meta.val.n_bytes - first)

@@ -2,13 +2,16 @@
 
 import glob
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from nanogpt.config.corpora import Corpus
 from nanogpt.data.opening import KINDS, kind_of
-from nanogpt.errors import UserError
+from nanogpt.errors import UserError, plural
 from nanogpt.project import HERE, Project
+
+KINDS_SHOWN = 5  # of files that a directory has and that aren't read
 
 
 def find_files(name: str, corpus: Corpus, project: Project = HERE) -> list[Path]:
@@ -23,30 +26,76 @@ def find_files(name: str, corpus: Corpus, project: Project = HERE) -> list[Path]
         return [project.corpora / name / "input.txt"]
     if corpus.url:
         return [project.corpora / name / file for file in corpus.downloads]
+    try:
+        return list(_find(corpus, project))
+    except OSError as error:
+        raise UserError(f"corpora.{name}.files: {error.filename}: {error.strerror}") from None
+    except UserError as error:
+        raise UserError(f"corpora.{name}.files: {error}") from None
+
+
+def passed_over(corpus: Corpus, project: Project = HERE) -> dict[str, int]:
+    """What is in the directories of a corpus and isn't read, by kind, hidden files left out."""
+    passed: Counter[str] = Counter()
+    for directory in {project.root / entry: None for entry in corpus.files}:
+        if directory.is_dir():
+            for _ in _files_below(directory, passed):
+                pass
+    return dict(sorted(passed.items()))
+
+
+def in_words(kinds: Mapping[str, int]) -> str:
+    """`99 .html, 1 .pdf`, the most frequent kinds first."""
+    ordered = sorted(kinds, key=lambda kind: (-kinds[kind], kind))
+    shown = [f"{kinds[kind]:,} {kind}" for kind in ordered[:KINDS_SHOWN]]
+    more = sum(kinds[kind] for kind in ordered[KINDS_SHOWN:])
+    return ", ".join(shown) + (f" and {plural(more, 'other file')}" if more else "")
+
+
+def _find(corpus: Corpus, project: Project) -> dict[Path, None]:
     found: dict[Path, None] = {}
     for entry in corpus.files:
+        if corpus.sha256 and not (project.root / entry).is_file():
+            raise UserError(
+                f"a sha256 is of a file that is named, and {entry} is none; leave it out"
+            )
+        found.update(dict.fromkeys(_expand(entry, project)))
+    _check_names(found)
+    return found
+
+
+def _check_names(files: Iterable[Path]) -> None:
+    """UserError for a name that isn't UTF-8, which Snakemake and JSON can't hold."""
+    for file in files:
         try:
-            files = _expand(entry, project)
-        except OSError as error:
-            raise UserError(f"corpora.{name}.files: {error.filename}: {error.strerror}") from None
-        except UserError as error:
-            raise UserError(f"corpora.{name}.files: {error}") from None
-        found.update(dict.fromkeys(files))
-    return list(found)
+            str(file).encode("utf-8")
+        except UnicodeEncodeError:
+            raise UserError(
+                f"{file}: its name isn't UTF-8, as from an old archive; rename it, for example "
+                "with `convmv`"
+            ) from None
 
 
 def _expand(entry: str, project: Project) -> list[Path]:
     path = project.root / entry
     if path.is_dir():
-        files = sorted(_files_below(path))
+        passed: Counter[str] = Counter()
+        files = sorted(_files_below(path, passed))
         if not files:
+            there = f"; it has {in_words(passed)}" if passed else ""
             raise UserError(
-                f"there is no {', '.join(KINDS)} file in the directory {entry}; put texts there, "
-                "or name a file of it, whatever its name"
+                f"there is no {', '.join(KINDS)} file in the directory {entry}{there}; put texts "
+                "there, or name a file of it, whatever its name"
             )
         return files
     if path.is_file():
         return [path]
+    if path.exists():
+        raise UserError(f"{entry} is a pipe or a device, which can't be read twice; name a file")
+    if path.is_symlink():
+        raise UserError(f"{entry} is a link to nothing; mend it, or name a file")
+    if entry.startswith(("http://", "https://")):
+        raise UserError(f"{entry} is a URL; put it under `url:` instead of `files:`")
     if not glob.has_magic(entry):
         raise UserError(f"there is no file {entry}; put it there or correct the path")
     if Path(entry).is_absolute() or ".." in Path(entry).parts:
@@ -62,7 +111,7 @@ def _expand(entry: str, project: Project) -> list[Path]:
     return sorted(matches)
 
 
-def _files_below(directory: Path) -> Iterator[Path]:
+def _files_below(directory: Path, passed: Counter[str]) -> Iterator[Path]:
     """What of a directory is a corpus' file, by its name; hidden ones are none."""
 
     def fail(error: OSError) -> None:
@@ -77,7 +126,13 @@ def _files_below(directory: Path) -> Iterator[Path]:
         directories[:] = [name for name in directories if not name.startswith(".")]
         for name in names:
             path = Path(root, name)
-            if kind_of(path) in KINDS and not name.startswith("."):
-                if not path.exists():
-                    raise UserError(f"{path}: a link to nothing; mend or remove it")
+            if name.startswith("."):
+                continue
+            if not path.exists():
+                passed["links to nothing"] += 1
+            elif not path.is_file():
+                passed["pipes and devices"] += 1
+            elif kind_of(name) in KINDS:
                 yield path
+            else:
+                passed[path.suffix.lower() or "without a suffix"] += 1

@@ -39,6 +39,12 @@ class Tokenizer(Protocol):
         to be skipped.
         """
 
+    def encode_prompt(self, text: str, unknown: Literal["error", "skip"]) -> Tokens:
+        """The token ids of a prompt, in which `<|endoftext|>` is the token that ends a document.
+
+        It is plain text where there is no such token, as for characters and bytes.
+        """
+
     def cut(self, text: str) -> int:
         """Where a text that goes on can be cut, as far right as possible; 0: nowhere.
 
@@ -90,6 +96,8 @@ class CharTokenizer:
             ids = ids[ids >= 0]
         return cast(Tokens, ids.astype(token_dtype(self.vocab_size)))
 
+    encode_prompt = encode
+
     def cut(self, text: str) -> int:
         return len(text)
 
@@ -127,6 +135,8 @@ class ByteTokenizer:
 
     def encode(self, text: str, unknown: Literal["error", "skip"] = "error") -> Tokens:  # noqa: ARG002
         return np.frombuffer(text.encode("utf-8"), dtype=np.uint8).astype(np.uint16)
+
+    encode_prompt = encode
 
     def cut(self, text: str) -> int:
         return len(text)

@@ -28,6 +28,7 @@ from tqdm import tqdm
 from nanogpt.errors import UserError
 from nanogpt.files.atomic import fsync_directory, write_json
 from nanogpt.files.locks import Lock, hold
+from nanogpt.files.signatures import HEAD, WEB_PAGE, find_flaw
 from nanogpt.project import mirror
 
 logger = logging.getLogger(__name__)
@@ -82,6 +83,7 @@ class _Part:
     size: int = 0
     digest: "hashlib._Hash" = field(default_factory=hashlib.sha256)
     continued: bool = False  # whether more than one answer went into it
+    is_page: bool = False  # whether the server says that it's HTML
 
 
 def mirrors(configured: Sequence[str]) -> list[str]:
@@ -151,7 +153,10 @@ def _fetch(sources: Sequence[Path | str], destination: Path, sha256: str | None,
             failure = error
             continue
         logger.info("%s: %d bytes from %s", destination, part.size, source)
-        if sha256 is None:
+        flaw = _flaw(destination, part)
+        if flaw and sha256 is None:
+            logger.warning("%s: looks like %s; is %s the right URL?", destination, flaw, source)
+        elif sha256 is None:
             logger.info(
                 "%s: no sha256 was known; this one is now recorded: put `sha256: %s` "
                 "into config.yaml to hold later downloads to it",
@@ -160,6 +165,15 @@ def _fetch(sources: Sequence[Path | str], destination: Path, sha256: str | None,
             )
         return digest
     raise failure
+
+
+def _flaw(path: Path, part: _Part) -> str | None:
+    """What a download looks like that is no text, by its first bytes or by what the server says."""
+    with open(path, "rb") as file:
+        flaw = find_flaw(path.name, file.read(HEAD))
+    if flaw:
+        return flaw.what
+    return WEB_PAGE.what if part.is_page else None
 
 
 def _in_mirror(mirror: str, relative: str) -> list[Path | str]:
@@ -326,6 +340,8 @@ def _attempt(
             headers["If-Range"] = part.origin.validator
     with _get(client, url, headers, downgrade=sha256 is not None) as response:
         status = response.status_code
+        if status in (200, 206):
+            part.is_page = response.headers.get("Content-Type", "").startswith("text/html")
         if status == 200:
             length = response.headers.get("Content-Length")
             _restart(part, _validator(response), int(length) if length else None)

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from nanogpt.config.parameters import as_parameters
 from nanogpt.config.schema import SampleSettings
-from nanogpt.data.formats import read_text
 from nanogpt.devices import autocast, torch_dtype
-from nanogpt.errors import UserError, plural
+from nanogpt.errors import plural
 from nanogpt.files.atomic import write_text
+from nanogpt.inference.prompts import encode_prompt
 from nanogpt.model.checkpoints import Checkpoint, load_model
 from nanogpt.model.ensemble import Model
 from nanogpt.model.kernels import draw, prepare_kernels, softmax
@@ -54,13 +54,19 @@ def generate(
             logits = model.head(model.hidden(unread, cache)[:, -1])  # (B, V)
         if mixed:
             logits = mixed.mix(logits)
-        kept = _keep_top_k(logits.float() / settings.temperature, settings.top_k)
-        probabilities = softmax(kept)  # (B, V)
-        unread = draw(probabilities, random)  # (B, 1)
+        unread = _choose(logits.float(), settings, random)  # (B, 1)
         context = torch.cat([context, unread], dim=1)[:, -block_size:]
         if mixed:
             mixed.read(unread[:, 0])
         yield unread[:, 0]
+
+
+def _choose(logits: Tensor, settings: SampleSettings, random: torch.Generator) -> Tensor:
+    """The next token of each row, (B, 1): drawn, or at temperature 0 the likeliest."""
+    if not settings.temperature:
+        return logits.argmax(-1, keepdim=True)
+    kept = _keep_top_k(logits / settings.temperature, settings.top_k)
+    return draw(softmax(kept), random)
 
 
 def _keep_top_k(logits: Tensor, top_k: int) -> Tensor:
@@ -69,35 +75,6 @@ def _keep_top_k(logits: Tensor, top_k: int) -> Tensor:
         return logits
     smallest_kept = torch.topk(logits, top_k).values[:, [-1]]
     return logits.masked_fill(logits < smallest_kept, -torch.inf)
-
-
-def encode_prompt(checkpoint: Checkpoint, settings: SampleSettings) -> tuple[str, Tensor]:
-    """The prompt's text and its tokens (1, T).
-
-    Errors: UserError for a file that can't be read, or characters that the vocabulary lacks.
-    """
-    text = _prompt_text(settings.start)
-    try:
-        ids = checkpoint.tokenizer.encode(text, settings.unknown)
-    except UserError as error:
-        raise UserError(f"sample.start: {error}, or say `unknown: skip`") from None
-    if not len(ids):
-        raise UserError("sample.start: no character of it is in the vocabulary; give another start")
-    return checkpoint.tokenizer.decode(ids), torch.from_numpy(ids.astype("int64"))[None]
-
-
-def _prompt_text(start: str) -> str:
-    """The text of `start`, which may be FILE:path."""
-    if not start.startswith("FILE:"):
-        return start
-    path = Path(start.removeprefix("FILE:"))
-    try:
-        text = read_text(path)
-    except UserError as error:
-        raise UserError(f"sample.start: {error}") from None
-    if not text:
-        raise UserError(f"sample.start: {path}: empty; put a prompt there")
-    return text
 
 
 def sample(
@@ -114,13 +91,21 @@ def sample(
     """
     prepare_kernels(settings.reproducible)
     checkpoint = load_model(model_directory, settings.device)
-    text, prompt = encode_prompt(checkpoint, settings)
+    text, prompt = _prompt(checkpoint, settings)
     prompts = prompt.expand(settings.num_samples, -1).to(settings.device)
     steps = generate(checkpoint.model, prompts, settings, ngrams)
     tokens = torch.stack(list(steps), dim=1)  # (B, T)
     samples = [text + checkpoint.tokenizer.decode(row.cpu()) for row in tokens]
+    if not settings.start:
+        settings = settings.model_copy(update={"start": text})
     write_text(path, _samples_page(run, settings, samples, ngrams))
     return f"{plural(len(tokens), 'sample')} of {plural(tokens.shape[1], 'token')}"
+
+
+def _prompt(checkpoint: Checkpoint, settings: SampleSettings) -> tuple[str, Tensor]:
+    """The prompt's text and its tokens (1, T)."""
+    ids = encode_prompt(checkpoint.tokenizer, settings, checkpoint.start)
+    return checkpoint.tokenizer.decode(ids), torch.tensor(ids)[None]
 
 
 def _samples_page(
@@ -147,7 +132,7 @@ def stream(
 
     A token may end inside a character, which then comes with the next token.
     """
-    text, prompt = encode_prompt(checkpoint, settings)
+    text, prompt = _prompt(checkpoint, settings)
     for number in range(settings.num_samples):
         yield text
         decoder = codecs.getincrementaldecoder("utf-8")("replace")

@@ -32,10 +32,11 @@ ENSEMBLE = "ensemble"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A trained model and its tokenizer."""
+    """A trained model and its tokenizer. start: the tokens that a text begins after, if known."""
 
     model: Model
     tokenizer: Tokenizer
+    start: tuple[int, ...] = ()
 
 
 def load_model(directory: Path, device: str = "cpu") -> Checkpoint:
@@ -58,13 +59,15 @@ def load_model(directory: Path, device: str = "cpu") -> Checkpoint:
             f"{plural(tokenizer.vocab_size, 'token')}; they do not belong together: train the run "
             "again"
         )
+    if any(token >= config.vocab_size for token in config.start):
+        raise UserError(f"{config_file}: `start` is outside the vocabulary; train the run again")
     model: Model
     if isinstance(settings, ModelSettings):
         model = GPT(settings, config.vocab_size)
     else:
         model = Ensemble(settings, config.vocab_size)
     load_weights(model, directory / "model.safetensors")
-    return Checkpoint(model.to(device), tokenizer)
+    return Checkpoint(model.to(device), tokenizer, config.start)
 
 
 def _settings(config: ModelConfig, path: Path) -> ModelSettings | list[ModelSettings]:
@@ -150,6 +153,7 @@ def save_ensemble(directory: Path, members: Sequence[Path]) -> str:
     config = ModelConfig(
         architecture=ENSEMBLE,
         vocab_size=tokenizer.vocab_size,
+        start=checkpoints[0].start,
         ensemble=tuple(c.model.settings.model_dump(mode="json") for c in checkpoints),
     )
     write_directory(directory, weights, config, tokenizer)

@@ -3,6 +3,7 @@
 Nothing in them is executed when they're read: weights are safetensors, the rest is JSON.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from safetensors.torch import save
@@ -25,11 +26,16 @@ def save_model(
     weights: dict[str, Tensor],
     settings: ModelSettings,
     tokenizer: Tokenizer,
+    start: Sequence[int] = (),
 ) -> None:
-    """Write a model directory; each file appears whole or not at all, the weights last."""
+    """Write a model directory; each file appears whole or not at all, the weights last.
+
+    start: the tokens that a text begins after, for samples without a prompt.
+    """
     config = ModelConfig(
         architecture=ARCHITECTURE,
         vocab_size=tokenizer.vocab_size,
+        start=tuple(start),
         **settings.model_dump(mode="json"),
     )
     write_directory(directory, weights, config, tokenizer)

@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from nanogpt.artifacts.records.metrics import MetricsLine
 from nanogpt.artifacts.signals import Signals
 from nanogpt.artifacts.states import METRICS, TrainingState
 from nanogpt.config.schema import TrainSettings
-from nanogpt.data.batches import TokenFiles, batch
+from nanogpt.data.batches import TokenFiles, batch, start_tokens
 from nanogpt.data.tokenizers import Tokens
 from nanogpt.errors import DivergedError
 from nanogpt.files.atomic import atomic_write
@@ -260,8 +261,7 @@ class Session:
         step = self.progress.step
         if self.is_main and step in self.settings.milestones:
             directory = self.state.directory / MILESTONES / str(step)
-            weights = self.model.state_dict()
-            save_model(directory, weights, self.model.settings, self.files.tokenizer)
+            self._save_model(directory, self.model.state_dict())
 
     def write_results(self, results: Path) -> None:
         """Write the model, the milestones and the metrics of a finished training."""
@@ -273,9 +273,13 @@ class Session:
             kept = self.state.directory / Path(path).relative_to(results)
             with atomic_write(path) as file:
                 file.write(kept.read_bytes())
-        save_model(results / "model", self.progress.kept, self.model.settings, self.files.tokenizer)
+        self._save_model(results / "model", self.progress.kept)
         with atomic_write(results / METRICS) as file:
             file.write(self.progress.metrics)
+
+    def _save_model(self, directory: Path, weights: dict[str, Tensor]) -> None:
+        start = start_tokens(self.files)
+        save_model(directory, weights, self.model.settings, self.files.tokenizer, start)
 
 
 def milestone_files(results: Path, steps: Sequence[int]) -> list[str]:

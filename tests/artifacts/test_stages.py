@@ -245,10 +245,12 @@ def test_a_shell_command_describes_the_same_job_as_a_script():
     )
     arguments = ["--input", "a", "b", "--output", "c", "--log", "d", "--threads", "2"]
     arguments += ["--run", "demo", "--settings", '{"train": {"seed": 1}}', "--code", "ab"]
+    arguments += ["--untracked", '{"sample": {"start": "a"}}']
     ended = subprocess.run(
         [sys.executable, "-c", program, *arguments], cwd=ROOT, capture_output=True, check=True
     )
     params = {"run": "demo", "settings": {"train": {"seed": 1}}, "code": "ab"}
+    params["untracked"] = {"sample": {"start": "a"}}
     assert json.loads(ended.stdout) == [["a", "b"], ["c"], ["d"], 2, params]
 
 

@@ -44,12 +44,12 @@ runs: {first: {dataset: letters, train: {max_iters: 300}}}
 """
 
 
-def run_python(code, *arguments, **options):
+def run_python(code, *arguments, more=None, **options):
     """Run Python code with this package importable, as its own process."""
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     return subprocess.run(
         [sys.executable, "-c", code, *arguments],
-        env={**os.environ, "PYTHONPATH": path},
+        env={**os.environ, "PYTHONPATH": path, **(more or {})},
         capture_output=True,
         text=True,
         encoding="utf-8",
@@ -117,7 +117,8 @@ def test_help_of_sample_has_every_setting_with_its_meaning_and_default(capsys):
     with pytest.raises(SystemExit):
         main(["sample", "--help"])
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    assert "--temperature FLOAT below 1 more cautious, above more random (default: 0.8)" in text
+    assert "--temperature FLOAT below 1 more cautious, above more random; 0: always the" in text
+    assert "(default: 0.8)" in text
     assert "--max-new-tokens" in text
     assert "--unknown {error,skip}" in text
 
@@ -597,13 +598,12 @@ def test_a_prompt_of_unknown_characters_only_is_refused(model):
 @pytest.mark.parametrize(
     ("flag", "value", "word"),
     [
-        ("--temperature", "-1", "0.000001"),
+        ("--temperature", "-1", "equal to 0"),
         ("--temperature", "nan", "finite"),
         ("--num-samples", "0", "found 0"),
         ("--max-new-tokens", "0", "found 0"),
         ("--top-k", "-1", "found -1"),
         ("--device", "gpu", "'gpu'"),
-        ("--start", "", "at least 1 character"),
     ],
 )
 def test_a_flag_out_of_range_is_named_in_one_line(model, flag, value, word):
@@ -614,7 +614,7 @@ def test_a_flag_out_of_range_is_named_in_one_line(model, flag, value, word):
 
 def test_a_wrong_flag_ends_the_process_with_one_line(model):
     ended = nanogpt("sample", str(model), "--temperature", "-1")
-    assert_one_line(ended, "temperature", "0.000001", "-1")
+    assert_one_line(ended, "temperature", "equal to 0", "-1")
 
 
 def test_an_absent_device_is_one_line(model):
@@ -809,3 +809,21 @@ def test_watch_shows_finished_runs_and_those_that_grow(tmp_path):
         assert watching.wait(30) == 128 + signal.SIGTERM
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"http://localhost:{port}/")
+
+
+# --- Terminals that aren't UTF-8 ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
+def test_a_terminal_that_lacks_letters_shows_what_it_can(tmp_path, encoding):
+    char_tokenizer("aé日\n").save(tmp_path / "tokenizer.json")
+    shown = run_python(
+        "from nanogpt.cli.main import main; main()",
+        *("tokenize", str(tmp_path / "tokenizer.json"), "aé日"),
+        input="",
+        more={"PYTHONIOENCODING": encoding},
+    )
+    assert shown.returncode == 0
+    assert shown.stdout.splitlines()[0].endswith("'a'")
+    assert shown.stdout.splitlines()[2].endswith("'?'")
+    assert "3 tokens of 4" in shown.stdout

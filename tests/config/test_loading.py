@@ -156,7 +156,7 @@ def test_an_empty_config_file_is_an_empty_config(project):
 
 
 def test_a_dropped_text_is_a_corpus_a_character_dataset_and_a_run():
-    config = load_yaml("defaults: {train: {max_iters: 300}}", texts=["mybook"])
+    config = load_yaml("defaults: {train: {max_iters: 300}}", texts=["mybook.txt"])
     assert config.corpora["mybook"] == Corpus(files="resources/texts/mybook.txt")
     assert config.datasets["mybook"].tokenizer == "char"
     run = resolve_run(config, "mybook")
@@ -164,36 +164,94 @@ def test_a_dropped_text_is_a_corpus_a_character_dataset_and_a_run():
 
 
 def test_a_dropped_text_may_stand_in_the_report_and_be_a_runs_dataset():
-    config = load_yaml("{runs: {long: {dataset: mybook}}, report: {runs: [mybook]}}", ["mybook"])
+    config = load_yaml(
+        "{runs: {long: {dataset: mybook}}, report: {runs: [mybook]}}", ["mybook.txt"]
+    )
     assert resolve_run(config, "long").dataset == "mybook"
     assert config.report.runs == ["mybook"]
 
 
 @pytest.mark.parametrize("name", ["text", "letters", "first"])
-def test_a_dropped_text_that_shares_its_name_is_an_error(name):
-    message = message_of("", texts=["other", name])
-    assert message.startswith(f"resources/texts/{name}.txt: ")
-    assert "run, dataset or corpus" in message
-    assert "rename" in message
+def test_a_dropped_text_that_shares_its_name_with_another_is_an_error(name):
+    message = message_of("", texts=["other.txt", f"{name}.txt"])
+    assert message.startswith(f"resources/texts/{name}.txt: config.yaml has a ")
+    assert message.endswith("rename the text")
     assert len(message.splitlines()) == 1
 
 
-def test_a_dropped_text_with_a_reserved_name_is_an_error():
-    assert "`gpt2` is a reserved name" in message_of("", texts=["gpt2"])
+def test_config_may_say_more_of_a_dropped_text_and_of_a_run_on_it():
+    config = load_yaml(
+        "{datasets: {mybook: {tokenizer: bpe}}, runs: {mybook: {train: {max_iters: 9}}}}",
+        ["mybook.txt"],
+    )
+    assert config.corpora["mybook"].files == ["resources/texts/mybook.txt"]
+    assert config.datasets["mybook"].tokenizer == "bpe"
+    run = resolve_run(config, "mybook")
+    assert (run.dataset, run.train.max_iters) == ("mybook", 9)
+
+
+@pytest.mark.parametrize(
+    ("name", "flaw"),
+    [("gpt2", "a reserved name"), ("char", "a tokenizer"), ("bpe", "a tokenizer")],
+)
+def test_a_dropped_text_with_a_reserved_name_is_an_error(name, flaw):
+    assert message_of("", texts=[f"{name}.txt"]) == (
+        f"resources/texts/{name}.txt: `{name}` is {flaw}; rename the text"
+    )
 
 
 @pytest.mark.parametrize("name", ["two words", "-n", "Käse", "红楼梦"])
 def test_a_text_whose_name_cannot_be_a_name_of_a_run_is_an_error(name):
     with pytest.raises(UserError, match=f"{name}.txt: `{name}` is no name; .*; rename the text"):
-        load({}, [name])
+        load({}, [f"{name}.txt"])
 
 
 def test_texts_are_found_by_their_names(project):
     texts = project / "resources" / "texts"
     for name in ["b.txt", "a.1.txt", "README.md", "two words.txt", ".hidden.txt", "-n.txt"]:
         (texts / name).write_text("text")
-    assert find_texts() == ["-n", "a.1", "b", "two words"]
+    (texts / "Book.TXT").write_text("text")
+    (texts / "folder.txt").mkdir()
+    found = ["-n.txt", "Book.TXT", "a.1.txt", "b.txt", "two words.txt"]
+    assert find_texts() == found
     assert find_texts(Project(project / "nowhere")) == []
+    assert load({}, ["Book.TXT"]).corpora["Book"].files == ["resources/texts/Book.TXT"]
+
+
+def test_two_texts_of_one_name_are_an_error():
+    message = message_of("", texts=["book.TXT", "book.txt"])
+    assert message == (
+        "resources/texts/book.txt: resources/texts/book.TXT has the same name; rename one of them"
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["corpora", "datasets", "models", "runs", "defaults", "report", "mirrors"]
+)
+def test_an_empty_map_is_allowed_everywhere(name):
+    assert load({name: None}) == load({})
+    load({"report": {"runs": None}})
+
+
+def test_keys_of_the_user_are_left_alone():
+    config = load_yaml("{x-note: [1, 2], x-common: &c {max_iters: 7}, train: *c}")
+    assert config.train.max_iters == 7
+    assert "x_note: unknown setting" in message_of("x_note: 1")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("010", 8), ("0100", 64), ("1:30", 90), ("-017", -15), ("1:00:00", 3600)]
+)
+def test_a_number_that_yaml_reads_as_another_is_told(project, text, value):
+    (project / "config.yaml").write_text(f"train:\n  seed: {text}\n")
+    with pytest.raises(UserError, match=rf"line 2: YAML reads `{text}` as {value}; write {value}"):
+        read_mapping()
+
+
+@pytest.mark.parametrize("text", ["0", "00", "10", "1_000", "0x1F", "'010'", "08", "1e3", "0.10"])
+def test_other_numbers_are_read(project, text):
+    (project / "config.yaml").write_text(f"train:\n  seed: {text}\n")
+    read_mapping()
 
 
 def test_read_finds_the_texts_beside_the_config_file(project, tmp_path_factory, monkeypatch):
@@ -225,10 +283,11 @@ def test_the_shipped_demo_needs_no_download(shipped):
     assert shipped.corpora[corpus_of(shipped, dataset)].builtin == "play"
 
 
-def test_the_shipped_downloads_of_one_file_have_checksums(shipped):
-    single = [corpus for corpus in shipped.corpora.values() if len(corpus.urls) == 1]
-    assert single
-    assert all(corpus.sha256 for corpus in single)
+def test_the_shipped_downloads_have_checksums_where_a_public_source_states_them(shipped):
+    downloads = {name for name, corpus in shipped.corpora.items() if corpus.url}
+    without = {name for name in downloads if not shipped.corpora[name].sha256}
+    assert without == {"openwebtext", "fineweb_edu", "quijote"}
+    assert len(downloads) > 6
 
 
 def test_the_shipped_quick_start_has_nanogpts_settings(shipped):

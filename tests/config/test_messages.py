@@ -23,7 +23,7 @@ WRONG = {
     "run's sample": ("runs: {r: {sample: {topk: 1}}}", ["r.sample.topk", "mean `top_k`"]),
     "run's model": ("runs: {r: {model: {preseet: x}}}", ["r.model.preseet", "mean `preset`"]),
     "report": ("report: {run: [first]}", ["report.run", "mean `runs`"]),
-    "preset in a preset": ("models: {m: {preset: tiny}}", ["models.m.preset", "`n_layer`"]),
+    "preset in a preset": ("models: {m: {preset: tiny}}", ["models.m.preset", "to `model`"]),
     "nothing near": ("zzz: 1", ["zzz: unknown setting", "`corpora`", "`runs`"]),
     # Users' names that are settings' names as well.
     "a run called train": ("runs: {train: {modle: {}}}", ["runs.train.modle", "mean `model`"]),
@@ -44,3 +44,70 @@ def test_of_several_mistakes_the_first_is_named_and_the_rest_are_a_number():
     message = message_of("{train: {max_iter: 1, beta3: 1}, eval: {sead: 1}}")
     assert message.startswith("train.max_iter: ")
     assert message.endswith("(and 2 more)")
+
+
+# A setting of another place, and the place that is named.
+MISPLACED = {
+    "of a group, on top": ("max_iters: 500", "max_iters: unknown setting here", "`train`"),
+    "of several groups": (
+        "device: cpu",
+        "device: unknown setting here",
+        "`train` or `eval` or `sample`",
+    ),
+    "of a group, in a run": (
+        "runs: {first: {max_iters: 5}}",
+        "runs.first.max_iters: ",
+        "`runs.first.train`",
+    ),
+    "of another group, in a group": ("train: {top_k: 5}", "train.top_k: ", "`sample`"),
+    "of another group, in a run's": (
+        "runs: {first: {train: {n_layer: 5}}}",
+        "runs.first.train.n_layer: ",
+        "`runs.first.model`",
+    ),
+    "in the defaults": ("defaults: {n_layer: 2}", "defaults.n_layer: ", "`defaults.model`"),
+    "of a corpus, in a dataset": (
+        "datasets: {letters: {corpus: text, encoding: utf-8}}",
+        "datasets.letters.encoding: ",
+        "`corpora.<name>`",
+    ),
+    "of a dataset, in a corpus": (
+        "corpora: {text: {files: text.txt, tokenizer: bpe}}",
+        "corpora.text.tokenizer: ",
+        "`datasets.<name>`",
+    ),
+    "of a dataset, on top": ("val_ratio: 0.2", "val_ratio: ", "`datasets.<name>`"),
+}
+
+
+@pytest.mark.parametrize(("text", "begins", "place"), MISPLACED.values(), ids=MISPLACED.keys())
+def test_a_setting_in_the_wrong_place_is_told_where_it_belongs(text, begins, place):
+    message = message_of(text)
+    assert message.startswith(begins)
+    assert message.endswith(f"it belongs to {place}")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("report: {runs: 5}", "report.runs: should be a valid list (found 5)"),
+        ("mirrors: 5", "mirrors: should be a valid list (found 5)"),
+        (
+            "runs: {first: {dataset: 2024-01-01}}",
+            "should be text; put it in quotes (found 2024-01-01)",
+        ),
+        (
+            "train: {max_iters: 10k}",
+            "should be a number, such as 10000, 10_000 or 1e4 (found '10k')",
+        ),
+        ("train: {max_iters: '1,000'}", "should be a number, such as"),
+        ("train: {learning_rate: 1/1000}", "should be a number, such as"),
+        ("train: {learning_rate: 5%}", "should be a number, such as"),
+    ],
+)
+def test_a_value_of_another_kind_is_shown_as_it_was_written(text, words):
+    assert words in message_of(text)
+
+
+def test_a_long_value_is_cut():
+    assert len(message_of(f"sample: {{temperature: {'x' * 5000}}}")) < 300

@@ -26,6 +26,7 @@ from tests.config.examples import (
     assert_one_line,
     load_sweep,
     load_yaml,
+    message_of,
 )
 
 WRONG = {
@@ -321,3 +322,29 @@ def test_a_sweep_over_a_setting_of_ngrams_asks_for_them():
     config = load_yaml(swept)
     weights = [resolve_run(config, name).ngram.weight for name in config.runs]
     assert weights == [0, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("text", "warm_up"),
+    [
+        # Fewer steps than the warm-up of a weaker source: it follows them.
+        ("{defaults: {train: {warmup_iters: 100}}, train: {max_iters: 50}}", 5),
+        (
+            "{runs: {first: {dataset: letters, train: {warmup_iters: 20}}}, train: {max_iters: 8}}",
+            0,
+        ),
+        ("{runs: {first: {dataset: letters, train: {max_iters: 60}}}}", 6),
+        # More: it stays.
+        ("{defaults: {train: {warmup_iters: 20}}, train: {max_iters: 50}}", 20),
+        ("{}", 100),
+        # The decay ends elsewhere, and leaves room.
+        ("{defaults: {train: {lr_decay_iters: 500}}, train: {max_iters: 50}}", 100),
+    ],
+)
+def test_the_warm_up_follows_fewer_steps_that_a_stronger_source_asks_for(text, warm_up):
+    assert resolve_run(load_yaml(text), "first").train.warmup_iters == warm_up
+
+
+def test_a_warm_up_longer_than_the_steps_of_its_own_source_is_a_mistake():
+    message = message_of("train: {warmup_iters: 100, max_iters: 50}")
+    assert "warmup_iters 100 leaves no step" in message

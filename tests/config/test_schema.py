@@ -12,7 +12,7 @@ from tests.config.examples import (
 
 WRONG = {
     # Types.
-    "word for number": ("models: {m: {n_layer: four}}", ["m.n_layer", "integer", "'four'"]),
+    "word for number": ("models: {m: {n_layer: four}}", ["m.n_layer", "a number", "'four'"]),
     "fraction for count": ("models: {m: {n_layer: 2.5}}", ["m.n_layer", "integer", "2.5"]),
     "yes for a count": ("models: {m: {n_layer: yes}}", ["m.n_layer", "number", "yes or no"]),
     "no for a count": ("train: {seed: no}", ["train.seed", "number", "yes or no"]),
@@ -44,12 +44,11 @@ WRONG = {
     "nothing held out": ("datasets: {d: {corpus: text, val_ratio: 0}}", ["d.val_ratio"]),
     "milestone before the first step": ("train: {milestones: [0]}", ["milestones.0", "found 0"]),
     "milestone that is no step": ("train: {milestones: [5, 2.5]}", ["milestones.1", "2.5"]),
-    "word for a milestone": ("train: {milestones: [all]}", ["milestones.0", "integer", "'all'"]),
+    "word for a milestone": ("train: {milestones: [all]}", ["milestones.0", "a number", "'all'"]),
     "yes for a milestone": ("train: {milestones: [yes]}", ["milestones.0", "yes or no"]),
     "number for milestones": ("train: {milestones: 500}", ["train.milestones", "list", "500"]),
-    "no temperature": ("sample: {temperature: 0}", ["sample.temperature", "0.000001"]),
+    "negative temperature": ("sample: {temperature: -1}", ["sample.temperature", "equal to 0"]),
     "negative top_k": ("sample: {top_k: -1}", ["sample.top_k", "-1"]),
-    "empty prompt": ("sample: {start: ''}", ["sample.start", "at least 1 character"]),
     "NaN": ("train: {learning_rate: .nan}", ["train.learning_rate", "finite", "nan"]),
     "NaN in a string": ("train: {weight_decay: nan}", ["train.weight_decay", "'nan'"]),
     "infinity": ("train: {grad_clip: .inf}", ["train.grad_clip", "finite", "inf"]),
@@ -60,7 +59,7 @@ WRONG = {
     "a vocabulary of bytes alone": ("datasets: {d: {vocab_size: 256}}", ["vocab_size", "257"]),
     "a digest of several local files": (
         f"corpora: {{c: {{files: [a, b], sha256: {'a' * 64}}}}}",
-        ["corpora.c", "sha256", "several"],
+        ["corpora.c", "1 sha256 for 2 files"],
     ),
     "split": ("datasets: {d: {split: random}}", ["d.split", "'document'", "'random'"]),
     "keep": ("train: {keep: all}", ["train.keep", "'best'", "'last'", "'all'"]),
@@ -85,9 +84,9 @@ WRONG = {
     ),
     "a digest of several files": (
         f"corpora: {{c: {{url: ['http://a/x', 'http://a/y'], sha256: {'a' * 64}}}}}",
-        ["corpora.c", "sha256", "several"],
+        ["corpora.c", "1 sha256 for 2 files"],
     ),
-    "number for files": ("corpora: {c: {files: 3}}", ["corpora.c.files", "list"]),
+    "number for files": ("corpora: {c: {files: 3}}", ["corpora.c.files", "should be text"]),
     "empty path": ("corpora: {c: {files: ['']}}", ["corpora.c.files.0", "at least 1"]),
     "no files": ("corpora: {c: {files: []}}", ["corpora.c", "exactly one"]),
     "errors": ("corpora: {c: {files: f, errors: ignore}}", ["c.errors", "'replace'", "'ignore'"]),

@@ -134,7 +134,7 @@ def test_a_sweep_with_the_name_of_a_dataset_replaces_its_run():
 
 
 def test_dropped_texts_can_be_swept():
-    config = load_sweep("{dataset: [mine, yours]}", texts=["mine", "yours"])
+    config = load_sweep("{dataset: [mine, yours]}", texts=["mine.txt", "yours.txt"])
     assert resolve_run(config, "r.dataset-yours").dataset == "yours"
 
 
@@ -219,7 +219,7 @@ WRONG_SWEEPS = {
     ),
     "a word for a number": (
         "{seed: [1, two]}",
-        ".seed: should be a valid integer, unable to parse string as an integer (found 'two')",
+        ".seed: should be a number, such as 10000, 10_000 or 1e4 (found 'two')",
     ),
     "yes for a number": (
         "{train.max_iters: [yes]}",
@@ -304,7 +304,7 @@ def test_a_combination_that_does_not_go_together_is_named():
         ("runs: {r.seed-2: {dataset: letters}}", []),
         ("runs: {r.seed-2: {dataset: letters, sweep: {seed: [1]}}}", []),
         ("datasets: {letters: {corpus: text}, r.seed-2: {corpus: text}}", []),
-        ("", ["r.seed-2"]),
+        ("", ["r.seed-2.txt"]),
     ],
 )
 def test_a_run_of_a_sweep_cannot_be_called_as_another_run_dataset_or_text(more, texts):

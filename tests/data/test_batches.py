@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from nanogpt.artifacts.records.base import write_record
 from nanogpt.config.corpora import Corpus, Dataset
 from nanogpt.config.schema import EvalSettings, ModelSettings
-from nanogpt.data.batches import batch, check_block_size, load, windows
+from nanogpt.data.batches import batch, check_block_size, load, start_tokens, windows
 from nanogpt.data.preparing import prepare
 from nanogpt.data.tokenizers import ByteTokenizer
 from nanogpt.errors import UserError
@@ -357,3 +357,31 @@ def test_batches_of_a_large_file_take_no_memory_of_the_process(tmp_path):
     )
     # All 256 MiB of the file were read.
     assert int(run.stdout) < 32 * 1024
+
+
+@pytest.mark.parametrize(
+    ("texts", "dataset", "start"),
+    [
+        (["ACGT" * 50 + "A"], {}, "A"),  # the most frequent, as nothing ends a line
+        (["a b\nb b b\n" * 20], {}, "\n"),
+        (["a b\r\nb b b\r\n" * 20], {}, "\n"),
+        (["b b\rb b b\r" * 20], {}, "\r"),
+        (["to be or not\n" * 20], {"tokenizer": "bpe", "vocab_size": 280}, "\n"),
+        (["b" * 99], {}, "b"),
+        (["one two ", "three ", "four five "], {"separator": "|"}, "|"),
+        (["one two ", "three ", "four five "], {"separator": " // "}, " // "),
+        (["one ", "two ", "three "], {"tokenizer": "bpe", "vocab_size": 257}, "<|endoftext|>"),
+        (["one ", "two ", "three "], {"tokenizer": "byte"}, "\n"),
+    ],
+)
+def test_a_text_begins_after_a_separator_or_a_line_or_what_is_frequent(
+    tmp_path, texts, dataset, start
+):
+    files = []
+    for number, text in enumerate(texts):
+        files.append(tmp_path / f"{number}.txt")
+        files[-1].write_bytes(text.encode())
+    corpus = Corpus(files=list(map(str, files)))
+    prepare(files, corpus, Dataset(**dataset), tmp_path / "dataset")
+    made = load(tmp_path / "dataset")
+    assert made.tokenizer.decode(start_tokens(made)) == start

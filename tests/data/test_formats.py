@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nanogpt.config.corpora import Corpus
 from nanogpt.data import encodings
 from nanogpt.data.formats import read_text
 from nanogpt.errors import UserError
@@ -73,7 +74,7 @@ def test_each_row_of_jsonl_is_a_document_and_empty_ones_are_left_out(
         if any(rows):
             assert documents(path, encoding=encoding) == [row for row in rows if row]
         else:
-            assert "no document" in complaint(path, encoding=encoding)
+            assert "no text" in complaint(path, encoding=encoding)
 
 
 def test_blank_lines_of_jsonl_are_passed_over_and_the_last_needs_no_line_feed(table):
@@ -155,7 +156,7 @@ def test_an_unfit_byte_in_jsonl_is_told_with_its_offset_in_the_file(table):
 
 @pytest.mark.parametrize("data", ["", "\n\n", '{"text": ""}\n', "\ufeff"])
 def test_jsonl_without_a_document_is_refused(table, data):
-    assert "no document in it; put" in complaint(table(".jsonl", data))
+    assert "no text in it; put" in complaint(table(".jsonl", data))
 
 
 def test_newlines_lf_holds_within_a_row(table):
@@ -181,7 +182,7 @@ def test_each_row_of_csv_is_a_document_and_empty_ones_are_left_out(scratch, rows
         if any(rows):
             assert documents(path) == [row for row in rows if row]
         else:
-            assert "no document" in complaint(path)
+            assert "no text" in complaint(path)
 
 
 def test_quoted_line_ends_commas_and_quotes_belong_to_the_text(table):
@@ -200,13 +201,13 @@ def test_a_field_of_csv_may_be_long(table):
     ("data", "told"),
     [
         ("id,body\n1,a\n", "no column `text`; there is `id`, `body`; name"),
-        ("id;text\n1;a\n", "no column `text`; there is `id;text`; name"),
+        ("id:text\n1:a\n", "no column `text`; there is `id:text`; name"),
         ("", "no column `text`; there is none"),
         ("id,text\n1,a\n1,b,c\n", "line 3: 3 fields where the header has 2"),
         ('id,text\n1,"a\nb"\n1\n', "line 4: 1 field where the header has 2"),
         ('id,text\n1,a\n2,"b\n3,c\n', "line 4: not CSV: "),
         ('id,text\n1,"a"b\n', "line 2: not CSV: "),
-        ("id,text\n", "no document in it"),
+        ("id,text\n", "no text in it"),
         ('"id,text\n', "line 1: not CSV: "),
     ],
 )
@@ -221,6 +222,92 @@ def test_a_csv_of_cp1252_is_recognised(table):
     lines = FRENCH.splitlines()
     path = table(".csv", csv_of([["text"], *([line] for line in lines)]).encode("cp1252"))
     assert documents(path) == lines
+
+
+# Dialects of CSV
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_the_usual_delimiters_and_line_ends_are_recognised(table, delimiter, end):
+    rows = [["id", "text", "note"], [1, "a, b; c\td|e", "x"], [2, 'say "no"\rand go', ""]]
+    data = csv_of(rows, delimiter=delimiter, lineterminator=end)
+    path = table(".csv", data)
+    for size in (1, 3, encodings.PIECE):
+        with piece_of(size):
+            assert documents(path) == ["a, b; c\td|e", 'say "no"\rand go']
+
+
+def test_a_tsv_is_separated_by_tabs(table):
+    path = table(".tsv", "id\ttext\n1\tone, two\n2\tthree\n")
+    assert documents(path) == ["one, two", "three"]
+
+
+def test_another_delimiter_can_be_named(table):
+    path = table(".csv", "id:text\n1:one, two\n")
+    assert documents(path, delimiter=":") == ["one, two"]
+    assert "no column `text`; there is `id:text`" in complaint(path)
+
+
+@pytest.mark.parametrize("delimiter", ["", "::", '"', "\n"])
+def test_a_delimiter_is_one_character(delimiter):
+    with pytest.raises(ValueError, match="delimiter"):
+        Corpus(files=["a.csv"], delimiter=delimiter)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+@pytest.mark.parametrize("encoding", ["auto", "utf-8", "utf-8-sig"])
+def test_a_byte_order_mark_is_no_part_of_the_first_name(table, suffix, encoding):
+    data = "text,id\none,1\n" if suffix == ".csv" else '{"text": "one"}\n'
+    assert documents(table(suffix, "\ufeff" + data), encoding=encoding) == ["one"]
+
+
+def test_json_lines_with_the_line_ends_of_old_macs(table):
+    path = table(".jsonl", '{"text": "one"}\r{"text": "two"}\r')
+    for size in (1, encodings.PIECE):
+        with piece_of(size):
+            assert documents(path) == ["one", "two"]
+
+
+def test_a_csv_without_a_header_is_told_in_a_short_line(table):
+    told = complaint(table(".csv", ",".join(["a word" * 500] * 40) + "\n"))
+    assert len(told) < 1500
+    assert "no column `text`" in told
+    assert "name the one with the text" in told
+
+
+# Nested fields, missing fields, joined rows
+
+
+def test_a_field_within_an_object_is_named_with_a_dot(table):
+    rows = [{"meta": {"body": {"en": "one"}}}, {"meta": {"body": {"en": None}}}, {"meta.body": 1}]
+    assert documents(table(".jsonl", jsonl(*rows[:2])), text_column="meta.body.en") == ["one"]
+    told = complaint(table(".jsonl", jsonl(*rows)), text_column="meta.body.en")
+    assert "line 3: no column `meta.body.en`; there is `meta.body`" in told
+    flat = table(".jsonl", jsonl({"meta.body": "flat", "meta": {"body": "nested"}}))
+    assert documents(flat, text_column="meta.body") == ["flat"]
+
+
+def test_rows_without_the_field_can_be_skipped(table):
+    path = table(".jsonl", jsonl({"text": "one"}, {"title": "x"}, {"text": "two"}))
+    told = complaint(path)
+    assert "line 2: no column `text`; there is `title`" in told
+    assert "or say `missing: skip`" in told
+    assert documents(path, missing="skip") == ["one", "two"]
+
+
+def test_joined_rows_are_one_document(table):
+    path = table(".jsonl", jsonl(*({"text": line} for line in ["one\n", "", "two\n", "three"])))
+    assert documents(path, rows="joined") == ["one\ntwo\nthree"]
+    empty = table(".jsonl", jsonl({"text": ""}))
+    assert "no text in it" in complaint(empty, rows="joined")
+
+
+def test_a_message_quotes_only_a_few_columns_and_their_beginnings(table):
+    path = table(".jsonl", jsonl({f"column {n} " + "x" * 500: 1 for n in range(300)}))
+    told = complaint(path)
+    assert "and 292 more" in told
+    assert len(told) < 1500
 
 
 # Parquet
@@ -265,14 +352,36 @@ def test_every_kind_of_strings_in_parquet_is_text(parquet, kind):
     assert documents(parquet({"text": column})) == ["é", "b", "é"]
 
 
+@pytest.mark.parametrize("kind", ["binary", "large_binary", "binary_view"])
+def test_bytes_of_utf_8_in_parquet_are_text(parquet, kind):
+    pyarrow = pytest.importorskip("pyarrow")
+    column = pyarrow.array(["é".encode(), None, b"b"], getattr(pyarrow, kind)())
+    path = parquet({"text": column})
+    assert documents(path) == ["é", "b"]
+    column = pyarrow.array([b"fine", b"a\xffb"], getattr(pyarrow, kind)())
+    path = parquet({"text": column})
+    told = complaint(path)
+    assert "row 2: `text` is not UTF-8: invalid start byte at offset 1" in told
+    assert documents(path, errors="replace") == ["fine", "a\ufffdb"]
+
+
+def test_a_nested_column_of_parquet_is_named_with_dots(parquet):
+    rows = [{"body": {"en": "one"}, "id": 1}, None, {"body": None, "id": 2}]
+    path = parquet({"meta": rows, "text": ["a", "b", "c"]})
+    assert documents(path, text_column="meta.body.en") == ["one"]
+    told = complaint(path, text_column="meta.text")
+    assert "there is `meta`, `text`, `meta.body.en`, `meta.id`" in told
+    assert "row 1: `meta` is no text but dict" in complaint(path, text_column="meta")
+
+
 @pytest.mark.parametrize(
     ("columns", "told"),
     [
         ({"id": [1], "body": ["a"]}, "no column `text`; there is `id`, `body`; name"),
         ({"text": [1, 2]}, "row 1: `text` is no text but int"),
         ({"text": [None, ["a"]]}, "row 2: `text` is no text but list"),
-        ({"text": [None, ""]}, "no document in it"),
-        ({"text": []}, "no document in it"),
+        ({"text": [None, ""]}, "no text in it"),
+        ({"text": []}, "no text in it"),
     ],
 )
 def test_what_is_wrong_with_a_parquet_file_is_told(parquet, columns, told):

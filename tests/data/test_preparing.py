@@ -364,7 +364,7 @@ def test_a_split_without_a_document_is_named(tmp_path):
 
 
 def test_an_empty_text_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"text\.txt: empty"):
+    with pytest.raises(UserError, match=r"text\.txt: no text in it"):
         prepare_text(tmp_path, "")
 
 
@@ -423,3 +423,118 @@ def test_byte_tokens_are_the_bytes_of_the_file(tmp_path):
     files = load(prepare_text(tmp_path, TEXT, tokenizer="byte"))
     assert files.tokenizer == ByteTokenizer()
     assert files.train.astype(np.uint8).tobytes() == TEXT[: int(len(TEXT) * 0.9)].encode()
+
+
+# --- What is in neither split, in the last file, or nowhere ---------------------------------
+
+
+@pytest.mark.parametrize("tokenizer", ["char", "byte"])
+@pytest.mark.parametrize(("train", "val"), [(50, 20), (4, 4), (49, 51), (60, None), (33, 33)])
+def test_a_text_can_be_split_at_bytes_and_the_rest_left_out(tmp_path, tokenizer, train, val):
+    text = "é" * 20 + "a" * 20 + "日" * 20 + "b" * 20  # 140 bytes
+    data = text.encode()
+    made = prepare_text(tmp_path, text, tokenizer=tokenizer, train_bytes=train, val_bytes=val)
+    files = load(made)
+    end = train + val if val else len(data)
+    # To whole characters.
+    expected = [data[:train].decode(errors="ignore"), data[:end].decode(errors="ignore")]
+    assert files.tokenizer.decode(files.train) == expected[0]
+    assert files.tokenizer.decode(files.val) == expected[1].removeprefix(expected[0])
+    assert (files.meta.split, files.meta.train.n_bytes) == ("bytes", len(expected[0].encode()))
+
+
+def test_a_split_at_bytes_is_the_same_by_groups_and_in_small_pieces(tmp_path, monkeypatch):
+    texts = [RUSSIAN * 3, JAPANESE * 2, FRENCH * 4, RUSSIAN, JAPANESE]
+    paths = write_texts(tmp_path / "texts", texts)
+    split = {"train_bytes": 2000, "val_bytes": 777}
+    whole = prepare_files(paths, tmp_path / "whole", **split)
+    by_groups = prepare_by_groups([paths[:2], paths[2:3], paths[3:]], tmp_path, **split)
+    monkeypatch.setattr(encodings, "PIECE", 101)
+    small = prepare_files(paths, tmp_path / "small", **split)
+    assert tokens_of(whole) == tokens_of(by_groups) == tokens_of(small)
+
+
+@pytest.mark.parametrize("split", [{"train_bytes": 60, "val_bytes": 50}, {"train_bytes": 100}])
+def test_a_text_shorter_than_its_splits_is_told(tmp_path, split):
+    with pytest.raises(UserError, match="100 bytes in all, fewer than `train_bytes`"):
+        prepare_text(tmp_path, "ab" * 50, **split)
+
+
+@pytest.mark.parametrize(
+    ("split", "told"),
+    [
+        ({"val_bytes": 5}, "val_bytes are those after train_bytes"),
+        ({"train_bytes": 5, "split": "document"}, "train_bytes cuts by position"),
+    ],
+)
+def test_splits_that_contradict_each_other_are_refused(split, told):
+    with pytest.raises(ValueError, match=told):
+        Dataset(**split)
+
+
+@pytest.mark.parametrize("by_groups", [False, True])
+def test_the_last_file_can_be_the_validation_split(tmp_path, by_groups):
+    paths = write_texts(tmp_path / "texts", ["one\n", "two\n", "three\n"])
+    if by_groups:
+        made = prepare_by_groups([paths[:1], paths[1:]], tmp_path, split="last_file")
+    else:
+        made = prepare_files(paths, tmp_path / "made", split="last_file", separator="|")
+    files = load(made)
+    between = "\n" if by_groups else "|"
+    assert files.tokenizer.decode(files.train) == f"one\n{between}two\n{between}"
+    assert files.tokenizer.decode(files.val) == f"three\n{between}"
+
+
+def test_a_last_file_that_is_the_only_one_is_told(tmp_path):
+    with pytest.raises(UserError, match=r"text\.txt: the only file, .*; add one"):
+        prepare_text(tmp_path, TEXT, split="last_file")
+
+
+def test_empty_files_among_others_are_passed_over_with_a_warning(tmp_path, caplog):
+    texts = ["", "one two three\n", "", "four five six\n", "", "", "\n"]
+    paths = write_texts(tmp_path / "texts", texts)
+    write_rows(tmp_path / "texts/rows.jsonl", [""])
+    paths.append(tmp_path / "texts/rows.jsonl")
+    with caplog.at_level(logging.WARNING):
+        files = load(prepare_files(paths, tmp_path / "made", separator="|"))
+    assert files.meta.train.n_documents + files.meta.val.n_documents == 3
+    assert [r.getMessage() for r in caplog.records] == [
+        f"{paths[0]}: no text in it; passed over",
+        f"{paths[2]}: no text in it; passed over",
+        f"{paths[4]}: no text in it; passed over",
+        "2 other files: no text in them; passed over",
+    ]
+    groups = [paths[:1], paths[1:5], paths[5:6], paths[6:]]
+    assert tokens_of(prepare_by_groups(groups, tmp_path, separator="|")) == tokens_of(
+        tmp_path / "made"
+    )
+
+
+def test_files_of_which_all_are_empty_are_told(tmp_path):
+    paths = write_texts(tmp_path / "texts", ["", "", ""])
+    with pytest.raises(
+        UserError, match=r"0000\.txt: no text in it and in 2 other files of it; put"
+    ):
+        prepare_files(paths, tmp_path / "made")
+
+
+def test_what_of_a_directory_was_passed_over_is_said_and_kept(tmp_path):
+    texts = tmp_path / "texts"
+    paths = write_texts(texts, [TEXT])
+    for name in ("a.html", "b.html", "c.pdf"):
+        (texts / name).write_text("x")
+    summary = prepare(paths, Corpus(files=[str(texts)]), Dataset(), tmp_path / "made")
+    assert summary.endswith("; 1 file read, passed over: 2 .html, 1 .pdf")
+    assert load(tmp_path / "made").meta.passed_over == {".html": 2, ".pdf": 1}
+
+
+@pytest.mark.parametrize(
+    ("separator", "warned"), [(r"\n\n", True), (r"a\tb", True), ("\n\n", False), ("\\ ", False)]
+)
+def test_a_backslash_in_a_separator_that_was_meant_as_a_line_feed_is_warned_of(
+    tmp_path, caplog, separator, warned
+):
+    paths = write_texts(tmp_path / "texts", ["one two three\n", "four five six\n"])
+    with caplog.at_level(logging.WARNING):
+        prepare_files(paths, tmp_path / "made", separator=separator)
+    assert any("separator: \\" in r.getMessage() for r in caplog.records) == warned

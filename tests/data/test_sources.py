@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from nanogpt.config.corpora import Corpus
-from nanogpt.data.sources import find_files
+from nanogpt.data.sources import find_files, in_words, passed_over
 from nanogpt.errors import UserError
 from nanogpt.project import Project
 from tests.data.reading import complaint, write
@@ -40,7 +40,7 @@ def library(project):
         "texts/sub/f.txt.gz",
         "texts/sub/g.jsonl.zst",
         "texts/sub/h.txt.xz",
-        "texts/README.md",
+        "texts/README.rst",
         "texts/picture.png",
         "texts/.hidden.txt",
         "texts/.cache/i.txt",
@@ -54,7 +54,7 @@ def library(project):
 
 def test_a_single_file_may_have_any_name(library):
     assert found("texts/b.txt") == ["texts/b.txt"]
-    assert found("texts/README.md") == ["texts/README.md"]
+    assert found("texts/README.rst") == ["texts/README.rst"]
     assert found("texts/.hidden.txt") == ["texts/.hidden.txt"]
     assert found(str(library / "other/l.log")) == [(library / "other/l.log").as_posix()]
     assert [str(p) for p in find_files("n", Corpus(files="other/m.txt"))] == ["other/m.txt"]
@@ -96,7 +96,7 @@ def test_a_pattern_gives_the_files_that_match_it_sorted():
     assert found("*/?.log") == ["other/l.log"]
     assert found("texts/**/*.gz") == ["texts/sub/f.txt.gz"]
     assert found("**/[b-m].txt") == ["other/m.txt", "texts/b.txt"]
-    assert found("texts/*.md", "texts/*.jsonl") == ["texts/README.md", "texts/c.jsonl"]
+    assert found("texts/*.rst", "texts/*.jsonl") == ["texts/README.rst", "texts/c.jsonl"]
 
 
 def test_a_pattern_gives_no_directory(library):
@@ -210,14 +210,14 @@ def test_a_link_in_a_circle_is_not_followed_for_ever(library):
     (library / "other/self").symlink_to(".")
     assert found("other") == ["other/m.txt"]
     (library / "other/loop.txt").symlink_to("loop.txt")
-    for entry in ("other", "other/loop.txt"):
-        assert "loop.txt" in not_found(entry)
+    assert found("other") == ["other/m.txt"]
+    assert "other/loop.txt is a link to nothing" in not_found("other/loop.txt")
 
 
 def test_a_link_that_leads_nowhere_is_told(library):
     (library / "other/gone.txt").symlink_to("absent.txt")
-    assert "there is no file other/gone.txt" in not_found("other/gone.txt")
-    assert "other/gone.txt: a link to nothing; mend" in not_found("other")
+    assert "other/gone.txt is a link to nothing; mend it" in not_found("other/gone.txt")
+    assert found("other") == ["other/m.txt"]
 
 
 def test_an_unreadable_file_is_found_and_told_when_it_is_read(library, request):
@@ -258,6 +258,74 @@ def test_a_download_and_a_built_in_text_need_not_be_there_yet(project):
     [play] = find_files("play", Corpus(builtin="play"))
     assert str(play) == "resources/corpora/play/input.txt"
     assert not list(project.iterdir())
+
+
+# What is passed over
+
+
+def test_what_a_directory_has_beside_its_texts_is_counted_by_kind(library):
+    for name in ("a.html", "b.HTML", "LICENSE", ".hidden.html", "c.tar.gz"):
+        write(library / "more" / name, "x")
+    write(library / "more/d.txt", "text")
+    (library / "more/e.txt").symlink_to("absent.txt")
+    os.mkfifo(library / "more/f.txt")
+    corpus = Corpus(files=["more", "more/LICENSE"])
+    assert list(map(str, find_files("mine", corpus))) == ["more/d.txt", "more/LICENSE"]
+    kinds = passed_over(corpus)
+    assert kinds == {
+        ".gz": 1,
+        ".html": 2,
+        "links to nothing": 1,
+        "pipes and devices": 1,
+        "without a suffix": 1,
+    }
+    assert in_words(kinds).startswith("2 .html, 1 .gz, ")
+    assert passed_over(Corpus(builtin="play")) == {}
+
+
+def test_many_kinds_are_cut_short():
+    kinds = {f".{letter}": 1 for letter in "abcdefgh"}
+    assert in_words(kinds) == "1 .a, 1 .b, 1 .c, 1 .d, 1 .e and 3 other files"
+
+
+@pytest.mark.usefixtures("library")
+def test_a_directory_of_other_files_says_what_it_has(library):
+    for number in range(99):
+        write(library / f"pages/{number}.html", "x")
+    assert "in the directory pages; it has 99 .html; put texts there" in not_found("pages")
+
+
+def test_markdown_and_tsv_are_texts_of_a_directory(library):
+    for name in ("a.md", "b.tsv", "c.jsonl.bz2", "d.txt.zstd"):
+        write(library / "kinds" / name, "x")
+    assert found("kinds") == [f"kinds/{n}" for n in ("a.md", "b.tsv", "c.jsonl.bz2", "d.txt.zstd")]
+
+
+def test_a_pipe_that_is_named_is_refused_and_not_waited_for(library):
+    os.mkfifo(library / "pipe.txt")
+    assert "pipe.txt is a pipe or a device, which can't be read twice" in not_found("pipe.txt")
+    assert "/dev/null is a pipe or a device" in not_found("/dev/null")
+
+
+def test_a_name_that_is_not_utf_8_is_told_with_a_remedy(library):
+    name = os.fsdecode(b"caf\xe9.txt")
+    write(library / "old" / name, "x")
+    for entry in ("old", "old/*.txt"):
+        told = not_found(entry)
+        assert r"old/caf\udce9.txt: its name isn't UTF-8" in told
+        assert "rename it" in told
+
+
+@pytest.mark.usefixtures("library")
+def test_a_url_under_files_is_told():
+    told = not_found("https://example.org/book.txt")
+    assert "https://example.org/book.txt is a URL; put it under `url:`" in told
+
+
+@pytest.mark.usefixtures("library")
+def test_a_sha256_is_of_files_that_are_named():
+    with pytest.raises(UserError, match="a sha256 is of a file that is named, and texts is none"):
+        find_files("mine", Corpus(files=["texts"], sha256="0" * 64))
 
 
 # Projects elsewhere

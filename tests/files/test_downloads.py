@@ -1013,3 +1013,45 @@ def test_the_environment_s_mirror_comes_before_those_configured(
     assert download.mirrors(["/theirs"]) == ["/theirs"]
     monkeypatch.delenv("NANOGPT_MIRROR")
     assert download.mirrors([]) == []
+
+
+def typed(body: bytes, kind: str) -> Answer:
+    """A body with a Content-Type."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Type", kind)
+        handler.send_header("Content-Length", str(len(body)))
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (b"<!DOCTYPE html><html><body>Sign in</body></html>", "text/plain"),
+        (b"Sign in to go on", "text/html; charset=utf-8"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "text/plain"),
+        (b"%PDF-1.4", "application/pdf"),
+    ],
+)
+def test_what_is_no_text_is_warned_of_and_its_digest_not_proposed(
+    server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture, body: bytes, kind: str
+) -> None:
+    url = server.url("/input.txt", typed(body, kind))
+    download.fetch(url, tmp_path / "input.txt")
+    (warning,) = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert "looks like " in warning
+    assert f"is {url} the right URL?" in warning
+    assert "put `sha256:" not in caplog.text
+
+
+def test_a_digest_that_is_known_needs_no_warning(
+    server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    body = b"<!DOCTYPE html><html></html>"
+    url = server.url("/input.txt", typed(body, "text/html"))
+    download.fetch(url, tmp_path / "input.txt", sha256=hashlib.sha256(body).hexdigest())
+    assert not [r for r in caplog.records if r.levelno == logging.WARNING]

@@ -11,7 +11,7 @@ from nanogpt.config.parameters import as_parameters
 from nanogpt.config.schema import ModelSettings, SampleSettings
 from nanogpt.data.tokenizers import char_tokenizer
 from nanogpt.errors import UserError
-from nanogpt.inference.sampling import encode_prompt, generate, sample, stream
+from nanogpt.inference.sampling import generate, sample, stream
 from nanogpt.model.checkpoints import load_model
 from nanogpt.model.directories import save_model
 from nanogpt.model.gpt import GPT
@@ -164,9 +164,10 @@ def test_top_k_of_none_or_all_leaves_every_token(top_k):
     assert torch.equal(draw(model, prompts, with_settings(top_k=top_k)), draw(model, prompts, BASE))
 
 
-def test_the_lowest_temperature_chooses_the_likeliest():
+@pytest.mark.parametrize("temperature", [0, 1e-6])
+def test_the_lowest_temperatures_choose_the_likeliest(temperature):
     model, prompts = make_model(), random_prompts(3, 4)
-    drawn = draw(model, prompts, with_settings(temperature=1e-6))
+    drawn = draw(model, prompts, with_settings(temperature=temperature))
     assert drawn.tolist() == [likeliest(model, prompt, 12) for prompt in prompts]
 
 
@@ -186,47 +187,23 @@ def checkpoint(directory):
     return load_model(directory)
 
 
-def test_a_prompt_becomes_its_tokens(checkpoint):
-    text, tokens = encode_prompt(checkpoint, with_settings(start="a 日b"))
-    assert text == "a 日b"
-    assert tokens.tolist() == [TOKENIZER.encode("a 日b").tolist()]
+def test_without_a_prompt_a_sample_begins_where_a_text_does(tmp_path):
+    model = make_model()
+    start = TOKENIZER.encode("日").tolist()
+    save_model(tmp_path / "model", model.state_dict(), model.settings, TOKENIZER, start)
+    text = write_samples(tmp_path / "model", tmp_path / "samples.txt", start="")
+    head, samples = split_samples(text)
+    assert "# start: '日'" in head
+    assert all(sample.startswith("日") for sample in samples)
+    streamed = "".join(stream(load_model(tmp_path / "model"), with_settings(start="")))
+    assert streamed.startswith("日")
 
 
-def test_a_prompt_can_stand_in_a_file(checkpoint, tmp_path):
-    path = tmp_path / "prompt.txt"
-    path.write_bytes("É 日\n".encode())
-    assert encode_prompt(checkpoint, with_settings(start=f"FILE:{path}"))[0] == "É 日\n"
-
-
-@pytest.mark.parametrize("content", [None, b"", b"\xff\xfe\xfa"])
-def test_a_prompt_file_that_cannot_be_read_is_named(checkpoint, tmp_path, content):
-    path = tmp_path / "prompt.txt"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(UserError) as error:
-        encode_prompt(checkpoint, with_settings(start=f"FILE:{path}"))
-    assert str(path) in str(error.value)
-    assert "\n" not in str(error.value)
-
-
-def test_unknown_characters_of_a_prompt_are_named(checkpoint):
-    with pytest.raises(UserError) as error:
-        encode_prompt(checkpoint, with_settings(start="a Zebra!"))
-    message = str(error.value)
-    for part in ("sample.start", "'Z' (U+005A)", "'!' (U+0021)", "unknown: skip"):
-        assert part in message
-    assert "\n" not in message
-
-
-def test_unknown_characters_can_be_skipped(checkpoint):
-    text, tokens = encode_prompt(checkpoint, with_settings(start="a Zebra!", unknown="skip"))
-    assert text == "a ebra"
-    assert tokens.tolist() == [TOKENIZER.encode("a ebra").tolist()]
-
-
-def test_a_prompt_of_which_nothing_is_left_is_refused(checkpoint):
-    with pytest.raises(UserError, match=r"sample\.start: no character"):
-        encode_prompt(checkpoint, with_settings(start="ZZ!", unknown="skip"))
+def test_a_start_outside_the_vocabulary_is_damage(tmp_path):
+    model = make_model()
+    save_model(tmp_path / "model", model.state_dict(), model.settings, TOKENIZER, [VOCAB])
+    with pytest.raises(UserError, match=r"config\.json: `start` is outside the vocabulary"):
+        load_model(tmp_path / "model")
 
 
 # --- samples.txt and the stream -------------------------------------------------------------

@@ -72,6 +72,12 @@ CONFIG_FILES = [
         "config.yaml: no date that there is: month must be in 1..12; put it in quotes",
     ),
     config_file(
+        "a number with a zero before it",
+        code("train: {seed: 010}"),
+        b"train: {seed: 010}",
+        "config.yaml: line 1: YAML reads `010` as 8; write 8, or put it in quotes",
+    ),
+    config_file(
         "brackets nested too deeply",
         "5,000 `[`",
         b"[" * 5000,

@@ -30,7 +30,6 @@ PROMPTS = [
         "--start xyz --unknown skip",
         "sample.start: no character of it is in the vocabulary; give another start",
     ),
-    prompt("no prompt", "--start ''", "start: string should have at least 1 character (found '')"),
     prompt(
         "a missing prompt file",
         "--start FILE:prompt.txt",
@@ -71,13 +70,12 @@ PROMPTS = [
     prompt(
         "a prompt that isn't UTF-8",
         f"--start {NOT_UTF8}",
-        "start: should be a valid string, unable to parse raw data as a unicode "
-        "string (found 'caf\\udce9')",
+        "start: a character of it is no Unicode; it may not be in UTF-8 (found 'caf\\udce9')",
     ),
     prompt(
-        "sampling at a temperature of zero",
-        "--temperature 0",
-        "temperature: should be greater than or equal to 0.000001 (found 0.0)",
+        "sampling at a temperature below zero",
+        "--temperature -1",
+        "temperature: should be greater than or equal to 0 (found -1.0)",
     ),
     prompt(
         "sampling with a negative top_k",

@@ -45,11 +45,24 @@ SETTINGS = [
         "`ngram`, `corpora`, `datasets`, `models`, `runs`, `defaults`, `report`, `mirrors`",
     ),
     setting(
+        "a setting of a group on top",
+        "max_iters: 500",
+        "max_iters: unknown setting here; it belongs to `train`",
+    ),
+    setting(
+        "a setting of a group in a run",
+        "runs: {first: {dataset: letters, max_iters: 500}}",
+        "runs.first.max_iters: unknown setting here; it belongs to `runs.first.train`",
+    ),
+    setting(
+        "a setting of a corpus in a dataset",
+        "datasets: {letters: {corpus: text, encoding: utf-8}}",
+        "datasets.letters.encoding: unknown setting here; it belongs to `corpora.<name>`",
+    ),
+    setting(
         "a preset in a preset",
         "models: {small: {preset: tiny}}",
-        "models.small.preset: unknown setting; there is `n_layer`, `n_head`, "
-        "`n_embd`, `block_size`, `dropout`, `bias`, `position`, `activation`, `norm`, "
-        "`embedding_norm`, `qk_norm`, `tie_word_embeddings`, `final_logit_softcapping`, `init`",
+        "models.small.preset: unknown setting here; it belongs to `model`",
     ),
     setting(
         "several mistakes at once",
@@ -59,8 +72,7 @@ SETTINGS = [
     setting(
         "a word for a number",
         "models: {tiny: {n_layer: four}}",
-        "models.tiny.n_layer: should be a valid integer, unable to parse string as an"
-        " integer (found 'four')",
+        "models.tiny.n_layer: should be a number, such as 10000, 10_000 or 1e4 (found 'four')",
     ),
     setting(
         "a fraction for a count",
@@ -183,19 +195,9 @@ SETTINGS = [
         "datasets.text.vocab_size: should be greater than or equal to 257 (found 256)",
     ),
     setting(
-        "a temperature of zero",
-        "sample: {temperature: 0}",
-        "sample.temperature: should be greater than or equal to 0.000001 (found 0)",
-    ),
-    setting(
         "a negative top_k",
         "sample: {top_k: -1}",
         "sample.top_k: should be greater than or equal to 0 (found -1)",
-    ),
-    setting(
-        "an empty prompt",
-        "sample: {start: ''}",
-        "sample.start: string should have at least 1 character (found '')",
     ),
     setting(
         "an unknown dtype",
@@ -220,7 +222,8 @@ SETTINGS = [
     setting(
         "an unknown split",
         "datasets: {text: {split: random}}",
-        "datasets.text.split: should be 'auto', 'position' or 'document' (found 'random')",
+        "datasets.text.split: should be 'auto', 'position', 'document' or "
+        "'last_file' (found 'random')",
     ),
     setting(
         "an unknown tokenizer",
@@ -382,12 +385,12 @@ SETTINGS = [
     setting(
         "a short sha256",
         "corpora: {text: {files: text.txt, sha256: abc}}",
-        "corpora.text.sha256: should be 64 hex digits in lower case (found 'abc')",
+        "corpora.text.sha256.0: should be 64 hex digits in lower case (found 'abc')",
     ),
     setting(
         "a sha256 that YAML reads as a number",
         f"corpora: {{text: {{files: text.txt, sha256: {64 * '1'}}}}}",
-        "corpora.text.sha256: should be text; put it in quotes (found "
+        "corpora.text.sha256.0: should be text; put it in quotes (found "
         "1111111111111111111111111111111111111111111111111111111111111111)",
     ),
     setting(
@@ -409,7 +412,7 @@ SETTINGS = [
     setting(
         "one sha256 for several files",
         f"corpora: {{text: {{files: [a.txt, b.txt], sha256: {64 * 'a'}}}}}",
-        "corpora.text: a sha256 is of one file, and these are several; leave it out",
+        "corpora.text: 1 sha256 for 2 files; give each file's, or leave it out",
     ),
     setting(
         "an unknown encoding",
@@ -424,8 +427,19 @@ SETTINGS = [
     dropped_text(
         "a text named like a run",
         "first",
-        "resources/texts/first.txt: config.yaml has a run, dataset or corpus `first` "
-        "as well; rename the text",
+        "resources/texts/first.txt: config.yaml has a run `first` on another dataset; rename the "
+        "text",
+    ),
+    dropped_text(
+        "a text named like a corpus",
+        "text",
+        "resources/texts/text.txt: config.yaml has a corpus or a dataset `text` of another text; "
+        "rename the text",
+    ),
+    dropped_text(
+        "a text named like a tokenizer",
+        "char",
+        "resources/texts/char.txt: `char` is a tokenizer; rename the text",
     ),
     dropped_text(
         "a text with a reserved name",

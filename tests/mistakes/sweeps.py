@@ -64,8 +64,8 @@ SWEEPS = [
     sweep(
         "a word for a number in a sweep",
         "{model.n_layer: [one, two]}",
-        "runs.r.sweep.model.n_layer: should be a valid integer, unable to parse string as an "
-        "integer (found 'one')",
+        "runs.r.sweep.model.n_layer: should be a number, such as 10000, 10_000 or 1e4 "
+        "(found 'one')",
     ),
     sweep(
         "an unknown model in a sweep",

@@ -2,6 +2,8 @@
 
 import gzip
 import io
+import os
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from pyarrow import parquet
 from nanogpt.config.corpora import Corpus, Dataset
 from nanogpt.data.pieces import Group
 from nanogpt.data.preparing import count, encode, plan_dataset
-from tests.mistakes.base import TEXT, Mistake, code, workflow, write_files
+from tests.mistakes.base import TEXT, Mistake, code, in_turn, workflow, write_files
 from tests.mistakes.materials import BOOK, prepare_book
 
 
@@ -47,10 +49,18 @@ def parquet_bytes(columns: Mapping[str, list[object]]) -> bytes:
     return file.getvalue()
 
 
+def zip_bytes(*names: str) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name in names:
+            archive.writestr(name, TEXT)
+    return file.getvalue()
+
+
 def link_to_nothing() -> None:
     write_files({"texts/a.txt": TEXT})
     Path("texts/b.txt").symlink_to("nowhere.txt")
-    prepare_book({}, {"files": ["texts"]})
+    prepare_book({}, {"files": ["texts/b.txt"]})
 
 
 def edit_while_prepared() -> None:
@@ -84,16 +94,38 @@ TEXTS = [
     absent(
         "a directory without texts",
         "texts",
-        "corpora.book.files: there is no .txt, .jsonl, .ndjson, .csv, .parquet file "
-        "in the directory texts; put texts there, or name a file of it, whatever its "
-        "name",
+        "corpora.book.files: there is no .txt, .md, .jsonl, .ndjson, .csv, .tsv, .parquet file "
+        "in the directory texts; it has 1 .jpg; put texts there, or name a file of it, whatever "
+        "its name",
         "texts/cover.jpg",
     ),
     Mistake(
         "a broken link",
         "`texts/b.txt`, a link to a deleted file",
         link_to_nothing,
-        "corpora.book.files: texts/b.txt: a link to nothing; mend or remove it",
+        "corpora.book.files: texts/b.txt is a link to nothing; mend it, or name a file",
+    ),
+    Mistake(
+        "a pipe",
+        "`files: book.txt`, made by `mkfifo`",
+        in_turn(lambda: os.mkfifo("book.txt"), lambda: prepare_book({}, {"files": "book.txt"})),
+        "corpora.book.files: book.txt is a pipe or a device, which can't be read twice; name a "
+        "file",
+    ),
+    Mistake(
+        "a name that isn't UTF-8",
+        "`texts/café.txt` with its name in Latin-1",
+        lambda: prepare_book(
+            {f"texts/{os.fsdecode(b'caf' + bytes([0xE9]))}.txt": TEXT}, {"files": "texts"}
+        ),
+        "corpora.book.files: texts/caf\\udce9.txt: its name isn't UTF-8, as from an old archive; "
+        "rename it, for example with `convmv`",
+    ),
+    absent(
+        "a URL in place of a file",
+        "https://example.org/book.txt",
+        "corpora.book.files: https://example.org/book.txt is a URL; put it under `url:` instead of "
+        "`files:`",
     ),
     workflow(
         "braces in the name of a text",
@@ -107,7 +139,7 @@ TEXTS = [
         "an empty text",
         "`book.txt` with 0 bytes",
         b"",
-        "book.txt: empty; put a text there, or take it out of the corpus",
+        "book.txt: no text in it; put a text there, or take it out of the corpus",
     ),
     text(
         "a text too short to split",
@@ -118,12 +150,94 @@ TEXTS = [
         "dataset",
     ),
     text(
-        "a binary file",
+        "a web page",
+        "`book.txt` that is an HTML page",
+        "<!DOCTYPE html>\n<html><body>Not found</body></html>\n",
+        "book.txt: looks like a web page (HTML); save its text, or give the URL of the plain "
+        "text, or say `format: text` of its corpus to take it as it is",
+    ),
+    text(
+        "a PDF",
+        "`book.txt` that is a PDF",
+        b"%PDF-1.4\n1 0 obj\n",
+        "book.txt: looks like a PDF; convert it to plain text, for example with pdftotext, or say "
+        "`format: text` of its corpus to take it as it is",
+    ),
+    text(
+        "a pointer of git-lfs",
+        "`book.txt` from a clone without git-lfs",
+        "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
+        "book.txt: looks like a pointer of git-lfs in place of the file; get the file with "
+        "`git lfs pull`, or say `format: text` of its corpus to take it as it is",
+    ),
+    text(
+        "a JSON array",
+        code('[{"text": "one"}]'),
+        '[{"text": "one"}]',
+        "book.json: looks like a JSON array; write an object a line (JSON Lines), for example with "
+        "`jq -c '.[]'`, or say `format: text` of its corpus to take it as it is",
+        name="book.json",
+    ),
+    text(
+        "JSON over several lines",
+        "`book.json` with one object over several lines",
+        '{\n  "text": "one"\n}\n',
+        "book.json: looks like JSON that isn't JSON Lines; write an object a line, for example "
+        "with `jq -c`, or say `format: text` of its corpus to take it as it is",
+        name="book.json",
+    ),
+    text(
+        "an archive of several texts",
+        "`books.zip` with `a.txt` and `b.txt`",
+        zip_bytes("a.txt", "b.txt"),
+        "books.zip: an archive; it has 2 files: a.txt, b.txt; name one as the corpus's `member:`, "
+        "or unpack it and name the directory",
+        name="books.zip",
+    ),
+    text(
+        "a member that an archive lacks",
+        "`member: c.txt` of `books.zip` with `a.txt` and `b.txt`",
+        zip_bytes("a.txt", "b.txt"),
+        "books.zip: no member c.txt; it has 2 files: a.txt, b.txt",
+        name="books.zip",
+        member="c.txt",
+    ),
+    text(
+        "a Word document",
+        "`book.txt` that is really a .docx",
+        zip_bytes("[Content_Types].xml", "word/document.xml"),
+        "book.txt: a Word, Excel or PowerPoint file, not text; save it as plain text",
+    ),
+    text(
+        "a program",
         "`book.txt` that is really a program",
         b"\x7fELF\x02\x01\x01\0\0\0",
+        "book.txt: looks like a program; take it out of the corpus, or say `format: text` of its "
+        "corpus to take it as it is",
+    ),
+    text(
+        "another binary file",
+        "`book.txt` with bytes of no text",
+        b"\x01\x02\xff\0\0\0",
         "book.txt: binary, not text: it has zero bytes, or no encoding's form; if it "
         "is text, name its corpus's `encoding:` (as UTF-16 without a byte order mark "
         "needs), and say `errors: replace` to take zero bytes",
+    ),
+    text(
+        "a text shorter than its splits",
+        "`train_bytes: 1000` of `book.txt` with 300 bytes",
+        b"x" * 300,
+        "book.txt: 300 bytes in all, fewer than `train_bytes` and `val_bytes` of the dataset; "
+        "lower them, or add text",
+        dataset={"train_bytes": 1000},
+    ),
+    text(
+        "a last file that is the only one",
+        "`split: last_file` of `book.txt`",
+        TEXT,
+        "book.txt: the only file, and `split: last_file` holds out the last of several; add one, "
+        "or change `split:` of the dataset",
+        dataset={"split": "last_file"},
     ),
     text(
         "zero bytes in a text",
@@ -209,7 +323,7 @@ TEXTS = [
         code('{"body": "a"}'),
         '{"body": "a"}',
         "book.jsonl: line 1: no column `text`; there is `body`; name the one with "
-        "the text as the corpus's `text_column:`",
+        "the text as the corpus's `text_column:`, or say `missing: skip`",
         name="book.jsonl",
     ),
     text(
@@ -232,7 +346,7 @@ TEXTS = [
         "a table without text",
         code('{"text": ""}'),
         '{"text": ""}',
-        "book.jsonl: no document in it; put texts there or take it out of the corpus",
+        "book.jsonl: no text in it; put a text there, or take it out of the corpus",
         name="book.jsonl",
     ),
     text(
@@ -248,7 +362,7 @@ TEXTS = [
         "`text,year`, then `one, two,1984`",
         "text,year\none, two,1984\n",
         "book.csv: line 2: 3 fields where the header has 2; mend the row: a field "
-        "with a comma in it stands in double quotes",
+        "with ',' in it stands in double quotes",
         name="book.csv",
     ),
     text(

@@ -201,6 +201,7 @@ def test_a_config_has_its_format_its_architecture_and_every_setting(directory, m
         "format": 2,
         "architecture": "gpt2",
         "vocab_size": TOKENIZER.vocab_size,
+        "start": [],
         **model.settings.model_dump(),
     }
 

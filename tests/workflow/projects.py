@@ -93,7 +93,7 @@ def write_essays(project: Path) -> None:
     directory.mkdir(parents=True)
     for number in range(N_ESSAYS):
         (directory / f"{number:02} é.txt").write_text(TEXTS[number % len(TEXTS)])
-    (directory / "notes.md").write_text("not an essay")
+    (directory / "notes.html").write_text("not an essay")
 
 
 def snakemake(

@@ -41,7 +41,7 @@ def test_a_wrong_target_or_setting_is_found_before_any_job_starts(
     ("files", "words"),
     [
         ("texts/none", "corpora.essays.files: there is no file texts/none"),
-        ("workflow/rules", "there is no .txt, .jsonl"),
+        ("workflow/rules", "there is no .txt, .md"),
         ("texts/*.text", "no file matches the pattern texts/*.text"),
         ("../*.txt", "the pattern ../*.txt leads out of the project"),
         ("/usr/share/doc/**/*.txt", "leads out of the project"),

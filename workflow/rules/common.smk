@@ -210,7 +210,7 @@ def wanted_digest(wildcards):
 
     So writing down the digest of a file that is there downloads nothing again.
     """
-    wanted = CONFIG.corpora[wildcards.corpus].sha256
+    wanted = CONFIG.corpora[wildcards.corpus].digest_of(wildcards.file)
     manifest = Path(
         f"resources/corpora/{wildcards.corpus}/{wildcards.file}.download.manifest.json"
     )

@@ -34,11 +34,14 @@ rule train:
     params:
         settings=lambda wildcards: json.dumps(run_settings("model", "train")(wildcards)),
         code=lambda wildcards: stage_code("train"),
+        # Checked against the dataset before the training. It takes `input`, so Snakemake compares
+        # it with no earlier call's, and another prompt trains nothing again.
+        untracked=lambda wildcards, input: json.dumps(run_settings("sample")(wildcards)),
     shell:
         # Until Python listens, SIGUSR1 would end it, and this shell at any time.
         "trap '' USR1; exec {resources.launcher} python workflow/scripts/train.py --run {wildcards.run}"
         " --input {input} --output {output} --settings {params.settings:q}"
-        " --code {params.code} --log {log} --threads {threads}"
+        " --untracked {params.untracked:q} --code {params.code} --log {log} --threads {threads}"
 
 
 rule combine:

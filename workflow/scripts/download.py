@@ -13,7 +13,7 @@ def make(_: Job) -> Made:
     sha256 = fetch(
         corpus.downloads[snakemake.wildcards.file],
         Path(snakemake.output.text),
-        sha256=corpus.sha256,
+        sha256=corpus.digest_of(snakemake.wildcards.file),
         mirrors=mirrors(config.mirrors),
     )
     n_bytes = Path(snakemake.output.text).stat().st_size

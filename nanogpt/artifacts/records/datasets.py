@@ -6,6 +6,9 @@ from pydantic import Field
 
 from nanogpt.artifacts.records.base import Count, PositiveCount, Record
 
+# How a text is split, as SETTINGS.md says of `split` and of `train_bytes`.
+Split = Literal["position", "document", "last_file", "bytes"]
+
 
 class SplitMeta(Record):
     """A split of a dataset. n_characters and n_bytes are those of its text."""
@@ -39,14 +42,20 @@ class FileMeta(Record):
 
 
 class DatasetMeta(Record):
-    """meta.json of a dataset. dtype: of the token files. source: of a built-in corpus only."""
+    """meta.json of a dataset. dtype: of the token files. source: of a built-in corpus only.
+
+    separator: the ids of what stands after each of several documents; none after a single one.
+    passed_over: how many files of the corpus's directories weren't read, by kind.
+    """
 
     tokenizer: str
     vocab_size: PositiveCount
     dtype: Literal["uint16", "uint32"]
-    split: Literal["position", "document"]
+    split: Split
+    separator: tuple[Count, ...] = ()
     tokenizer_sha256: str | None = None  # which no stage reads
     train: SplitMeta
     val: SplitMeta
     source: SourceMeta | None = None
     files: tuple[FileMeta, ...]
+    passed_over: dict[str, Count] = Field(default_factory=dict)

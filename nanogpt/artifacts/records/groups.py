@@ -1,9 +1,7 @@
 """What jobs leave for each other while they prepare a corpus of many files."""
 
-from typing import Literal
-
 from nanogpt.artifacts.records.base import Count, Record
-from nanogpt.artifacts.records.datasets import FileMeta
+from nanogpt.artifacts.records.datasets import FileMeta, Split
 
 
 class GroupCounts(Record):
@@ -21,13 +19,15 @@ class GroupCounts(Record):
 class Plan(Record):
     """plan.json: how a dataset is split.
 
-    n_train: characters for training, where the split is by position. starts: of each group, how
-    many characters stand before it.
+    n_train: characters for training, where the split is by position; bytes, where it's by bytes.
+    n_end: bytes before the end of the validation split, where it's by bytes. starts: of each group,
+    how many characters or bytes stand before it.
     """
 
-    split: Literal["position", "document"]
+    split: Split
     n_documents: Count
     n_train: Count
+    n_end: Count | None = None
     starts: tuple[Count, ...]
 
 

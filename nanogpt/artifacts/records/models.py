@@ -4,13 +4,15 @@ from typing import Any, ClassVar
 
 from pydantic import ConfigDict, JsonValue, PositiveInt
 
-from nanogpt.artifacts.records.base import Record
+from nanogpt.artifacts.records.base import Count, Record
 
 
 class ModelConfig(Record):
     """The model's architecture and vocabulary; beside these, all of its settings by their names.
 
-    ensemble: instead of settings, those of each model whose predictions are averaged.
+    ensemble: instead of settings, those of each model whose predictions are averaged. start: the
+    ids of the tokens that a text begins after, for samples without a prompt; the first models don't
+    say.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -21,6 +23,7 @@ class ModelConfig(Record):
     architecture: str
     vocab_size: PositiveInt
     ensemble: tuple[dict[str, JsonValue], ...] = ()
+    start: tuple[Count, ...] = ()
 
     @classmethod
     def upgrade(cls, content: dict[str, Any], found: int) -> dict[str, Any]:  # noqa: ARG003

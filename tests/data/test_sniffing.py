@@ -1,0 +1,257 @@
+"""What a file is decides how it's read, whatever it's called; what isn't text is refused."""
+
+import bz2
+import codecs
+import contextlib
+import gzip
+import io
+import json
+import lzma
+import tarfile
+import zipfile
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nanogpt.config.corpora import Corpus
+from nanogpt.data.opening import zstd
+from nanogpt.data.sniffing import format_of
+from nanogpt.errors import UserError
+from tests.data.reading import (
+    FRENCH,
+    GERMAN,
+    complaint,
+    csv_of,
+    documents,
+    jsonl,
+    text_of,
+    varied,
+    write,
+)
+
+ROWS = jsonl({"text": "one"}, {"text": "two\nthree"})
+PAGE = "<!DOCTYPE html>\n<html><head><title>404</title></head><body>Not found</body></html>\n"
+POINTER = (
+    "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22e\n"
+    "size 12345\n"
+)
+RTF = r"{\rtf1\ansi\deff0 {\fonttbl {\f0 Times;}}\f0\fs60 Hello!}"
+NOTEBOOK = json.dumps({"cells": [{"source": ["x = 1"]}]}, indent=1)
+
+
+def kind(path, **corpus):
+    return format_of(path, Corpus(files=[str(path)], **corpus))
+
+
+def zipped(**members):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return file.getvalue()
+
+
+def tarred(**members):
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data.encode())
+            archive.addfile(info, io.BytesIO(data.encode()))
+    return file.getvalue()
+
+
+# What a file is
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.txt", "a", "a.ndjson", "A.JSON", "a.md"])
+def test_json_lines_are_read_as_rows_whatever_they_are_called(tmp_path, name):
+    assert documents(write(tmp_path / name, ROWS)) == ["one", "two\nthree"]
+    assert documents(write(tmp_path / name, "\n\ufeff"[1:] + "\n" + ROWS)) == ["one", "two\nthree"]
+    assert documents(write(tmp_path / f"{name}.gz", gzip.compress(ROWS.encode()))) == [
+        "one",
+        "two\nthree",
+    ]
+
+
+def test_a_long_first_row_of_json_lines_is_recognised(tmp_path):
+    rows = [varied(FRENCH, 100_000), varied(GERMAN, 100_000)]
+    data = jsonl(*({"text": row} for row in rows))
+    assert documents(write(tmp_path / "c4.json.gz", gzip.compress(data.encode()))) == rows
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{ a brace } begins this line\nand this is the second\n",
+        "{}\n{ int x; }\n",
+        '{"text": "one"}\nThis line explains the one above.\n',
+        "[A stage. Enter two clowns.]\nFirst clown. Is she to be buried?\n",
+        "%PD is no signature\n",
+        "version https://example.org is what it says\n",
+        "<p>A fragment of a page</p>\n",
+        "BZh is how it begins\n",
+        "PKs and other letters\n",
+        "#!/bin/sh\necho hello\n",
+        "% LaTeX\n\\documentclass{book}\n",
+    ],
+)
+def test_a_text_may_begin_with_anything(tmp_path, text):
+    path = write(tmp_path / "a.txt", text * 3)
+    assert kind(path) == "text"
+    assert text_of(path) == text * 3
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1))
+@settings(deadline=None)
+def test_a_text_in_utf_8_is_itself_or_refused_by_name(scratch, text):
+    path = write(scratch.with_suffix(".txt"), text)
+    with contextlib.suppress(UserError):  # a text can begin as a web page does
+        assert kind(path) in ("text", "jsonl")
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "what"),
+    [
+        ("book.txt", PAGE, "a web page (HTML)"),
+        ("book.txt", "\n\n  <html lang='en'>" + PAGE, "a web page (HTML)"),
+        ("book.txt", "<!-- saved -->\n" + PAGE, "a web page (HTML)"),
+        ("book.txt", codecs.BOM_UTF8 + PAGE.encode(), "a web page (HTML)"),
+        ("book.txt", PAGE.encode("utf-16"), "a web page (HTML)"),
+        ("book.csv", PAGE, "a web page (HTML)"),
+        ("book.parquet", PAGE, "a web page (HTML)"),
+        ("book.html", "<p>A fragment</p>", "a web page (HTML)"),
+        ("book.HTM", "A text", "a web page (HTML)"),
+        ("book.txt", POINTER, "a pointer of git-lfs"),
+        ("book.parquet", POINTER, "a pointer of git-lfs"),
+        ("book.jsonl", POINTER, "a pointer of git-lfs"),
+        ("book.txt", RTF, "RTF"),
+        ("book.txt", b"%PDF-1.4\n1 0 obj\n<< /Type /Catalog >>\nendobj\n", "a PDF"),
+        ("book.txt", "%!PS-Adobe-3.0\n", "PostScript"),
+        ("book.txt", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(99), "an old Word or Excel file"),
+        ("book.txt", b"\x89PNG\r\n\x1a\n" + bytes(99), "a picture"),
+        ("book.txt", b"\xff\xd8\xff\xe0JFIF", "a picture"),
+        ("book.txt", b"SQLite format 3\0" + bytes(99), "an SQLite database"),
+        ("book.arrow", b"ARROW1\0\0" + bytes(99), "an Arrow file"),
+        ("book.7z", b"7z\xbc\xaf\x27\x1c" + bytes(99), "a 7z archive"),
+        ("book.xml", "<book>text</book>", "XML"),
+        ("book.txt", "<?xml version='1.0'?>\n<book>text</book>", "XML"),
+        ("book.json", '[\n {"text": "one"},\n {"text": "two"}\n]\n', "a JSON array"),
+        ("book.json", '["one", "two"]', "a JSON array"),
+        ("book.txt", '[{"text": "one"}]', "a JSON array"),
+        ("book.json", json.dumps({"text": "one"}, indent=2), "JSON that isn't JSON Lines"),
+        ("book.json", "3", "JSON that isn't JSON Lines"),
+        ("book.ipynb", NOTEBOOK, "JSON that isn't JSON Lines"),
+    ],
+)
+def test_what_is_not_text_is_refused_with_a_remedy_unless_it_is_meant(tmp_path, name, data, what):
+    path = write(tmp_path / name, data)
+    told = complaint(path)
+    assert f"looks like {what}" in told
+    assert "or say `format: text`" in told
+    assert kind(path, format="text") == "text"
+    packed = write(tmp_path / f"{name}.gz", gzip.compress(path.read_bytes()))
+    assert f"looks like {what}" in complaint(packed)
+
+
+def test_markup_that_is_meant_is_read_as_it_stands(tmp_path):
+    assert text_of(write(tmp_path / "a.html", PAGE), format="text") == PAGE
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.txt", "a", "a.csv"])
+def test_parquet_is_read_whatever_it_is_called(tmp_path, name):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    parquet.write_table(pyarrow.table({"text": ["one", "two"]}), tmp_path / name)
+    assert documents(tmp_path / name) == ["one", "two"]
+
+
+def test_a_format_that_is_named_is_taken_at_its_word(tmp_path):
+    table = write(tmp_path / "a.txt", csv_of([["text", "id"], ["one", 1]]))
+    assert documents(table, format="csv") == ["one"]
+    assert text_of(write(tmp_path / "b.jsonl", ROWS), format="text") == ROWS
+
+
+# Packed files
+
+
+@pytest.mark.parametrize(
+    "pack", [gzip.compress, lzma.compress, zstd.compress, bz2.compress], ids=lambda f: f.__module__
+)
+@pytest.mark.parametrize("name", ["a.txt", "a", "a.bin"])
+def test_a_packed_file_is_unpacked_whatever_it_is_called(tmp_path, pack, name):
+    assert text_of(write(tmp_path / name, pack(FRENCH.encode()))) == FRENCH
+
+
+@pytest.mark.parametrize("name", ["a.txt.bz2", "a.txt.zstd", "a.TXT.BZ2"])
+def test_more_names_of_packed_files(tmp_path, name):
+    pack = zstd.compress if "zst" in name else bz2.compress
+    assert text_of(write(tmp_path / name, pack(FRENCH.encode()))) == FRENCH
+
+
+@pytest.mark.parametrize(
+    ("members", "text"),
+    [
+        ({"text8": FRENCH}, FRENCH),
+        ({"book.txt": FRENCH, "cover.jpg": "x", "__MACOSX/._book.txt": "x"}, FRENCH),
+        ({"a/b/book.txt": FRENCH, ".DS_Store": "x"}, FRENCH),
+        ({"rows.jsonl": ROWS}, "onetwo\nthree"),
+    ],
+)
+def test_an_archive_of_one_text_is_that_text(tmp_path, members, text):
+    archives = {
+        "a.zip": zipped(**members),
+        "a.tar": tarred(**members),
+        "a.tar.gz": gzip.compress(tarred(**members)),
+        "a.tgz": gzip.compress(tarred(**members)),
+        "a.tar.xz": lzma.compress(tarred(**members)),
+    }
+    for name, data in archives.items():
+        assert text_of(write(tmp_path / name, data)) == text
+
+
+@pytest.mark.parametrize("pack", [zipped, tarred])
+def test_of_an_archive_of_several_texts_one_is_named(tmp_path, pack):
+    path = write(tmp_path / "a.zip", pack(**{f"{n}.txt": f"text {n}" for n in range(5)}))
+    told = complaint(path)
+    assert "it has 5 files: 0.txt, 1.txt, 2.txt, ...; name one as the corpus's `member:`" in told
+    assert text_of(path, member="3.txt") == "text 3"
+    assert "no member 9.txt; it has 5 files" in complaint(path, member="9.txt")
+
+
+def test_a_member_of_what_is_no_archive_is_told(tmp_path):
+    assert "no archive" in complaint(write(tmp_path / "a.txt", FRENCH), member="b.txt")
+
+
+@pytest.mark.parametrize(
+    ("members", "what"),
+    [
+        ({"[Content_Types].xml": "", "word/document.xml": "x"}, "a Word, Excel or PowerPoint file"),
+        ({"mimetype": "", "META-INF/container.xml": "x"}, "an e-book (EPUB)"),
+        ({"mimetype": "", "META-INF/manifest.xml": "x"}, "an OpenDocument file"),
+        ({}, "it has 0 files"),
+    ],
+)
+def test_documents_that_are_archives_are_refused_by_name(tmp_path, members, what):
+    assert what in complaint(write(tmp_path / "book.txt", zipped(**members)))
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+@pytest.mark.parametrize("name", ["a.zip", "a.tar.gz", "a.txt.bz2"])
+def test_a_damaged_archive_is_told_in_one_line(tmp_path, name, share):
+    text = varied(FRENCH, 100_000)
+    data = {
+        "a.zip": zipped(**{"a.txt": text}),
+        "a.tar.gz": gzip.compress(tarred(**{"a.txt": text})),
+        "a.txt.bz2": bz2.compress(text.encode()),
+    }[name]
+    complaint(write(tmp_path / name, data[: int(share * len(data))]))
+
+
+def test_an_encrypted_archive_is_told(tmp_path):
+    data = bytearray(zipped(**{"a.txt": FRENCH}))
+    data[6] |= 1  # the flag of encryption, in both headers
+    data[data.index(b"PK\x01\x02") + 8] |= 1
+    assert "unpack it by hand" in complaint(write(tmp_path / "a.zip", bytes(data)))

@@ -1,0 +1,111 @@
+"""A prompt becomes its tokens, and what it can't begin with is told before a model is trained."""
+
+import numpy as np
+import pytest
+
+from nanogpt.config.parameters import as_parameters
+from nanogpt.config.schema import SampleSettings
+from nanogpt.data.byte_pairs import train_byte_pairs
+from nanogpt.data.tokenizers import ByteTokenizer, char_tokenizer
+from nanogpt.errors import UserError
+from nanogpt.inference.checks import check_prompt
+from nanogpt.inference.prompts import encode_prompt
+
+TOKENIZER = char_tokenizer("abcdefghijklmnopqrstuvwxyz .,\nÉ日🎭")
+PAIRS = train_byte_pairs(["the cat sat on the mat"], 270, 1)
+END = PAIRS.vocab_size - 1
+
+
+def test_a_prompt_becomes_its_tokens():
+    tokens = encode_prompt(TOKENIZER, SampleSettings(start="a 日b"))
+    assert TOKENIZER.decode(tokens) == "a 日b"
+
+
+def test_a_prompt_can_stand_in_a_file(tmp_path):
+    path = tmp_path / "prompt.txt"
+    path.write_bytes("É 日\n".encode())
+    tokens = encode_prompt(TOKENIZER, SampleSettings(start=f"FILE:{path}"))
+    assert TOKENIZER.decode(tokens) == "É 日\n"
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\xff\xfe\xfa"])
+def test_a_prompt_file_that_cannot_be_read_is_named(tmp_path, content):
+    path = tmp_path / "prompt.txt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError) as error:
+        encode_prompt(TOKENIZER, SampleSettings(start=f"FILE:{path}"))
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_unknown_characters_of_a_prompt_are_named():
+    with pytest.raises(UserError) as error:
+        encode_prompt(TOKENIZER, SampleSettings(start="a Zebra!"))
+    message = str(error.value)
+    for part in ("sample.start", "'Z' (U+005A)", "'!' (U+0021)", "unknown: skip"):
+        assert part in message
+    assert "\n" not in message
+
+
+def test_unknown_characters_can_be_skipped():
+    tokens = encode_prompt(TOKENIZER, SampleSettings(start="a Zebra!", unknown="skip"))
+    assert TOKENIZER.decode(tokens) == "a ebra"
+
+
+def test_a_prompt_of_which_nothing_is_left_is_refused():
+    with pytest.raises(UserError, match=r"sample\.start: no character"):
+        encode_prompt(TOKENIZER, SampleSettings(start="ZZ!", unknown="skip"))
+
+
+@pytest.mark.parametrize("start", [(4,), (1, 2)])
+def test_what_a_text_begins_after_stands_for_no_prompt(start):
+    assert encode_prompt(TOKENIZER, SampleSettings(), start) == list(start)
+
+
+@pytest.mark.parametrize("letters", ["ab\n", "ab", "ACGT"])
+def test_a_model_that_says_nothing_begins_with_a_line_feed_or_any_token(letters):
+    (token,) = encode_prompt(char_tokenizer(letters), SampleSettings())
+    assert char_tokenizer(letters).decode([token]) in ("\n", min(letters))
+
+
+@pytest.mark.parametrize(
+    ("start", "expected"),
+    [
+        ("<|endoftext|>", [END]),
+        ("<|endoftext|>the", [END, *PAIRS.encode("the")]),
+        (
+            "the<|endoftext|><|endoftext|>cat",
+            [*PAIRS.encode("the"), END, END, *PAIRS.encode("cat")],
+        ),
+        ("<|endoftext|", list(PAIRS.encode("<|endoftext|"))),
+    ],
+)
+def test_endoftext_in_a_prompt_is_the_token_where_there_is_one(start, expected):
+    assert encode_prompt(PAIRS, SampleSettings(start=start)) == [int(token) for token in expected]
+
+
+def test_endoftext_in_a_prompt_of_bytes_is_text():
+    tokens = encode_prompt(ByteTokenizer(), SampleSettings(start="<|endoftext|>"))
+    assert bytes(np.array(tokens, np.uint8)) == b"<|endoftext|>"
+
+
+@pytest.mark.parametrize(
+    ("start", "unknown", "message"),
+    [
+        ("ROMEO", "error", r"runs\.dna\.sample\.start: .* lacks 'R' .*, or say `unknown: skip`"),
+        ("xyz", "skip", r"runs\.dna\.sample\.start: no character of it is in the vocabulary"),
+        ("FILE:nowhere.txt", "error", r"runs\.dna\.sample\.start: nowhere\.txt: no such file"),
+        ("ACGT", "error", None),
+        ("GATTACA!", "skip", None),
+        ("", "error", None),
+    ],
+)
+def test_a_prompt_is_checked_against_the_dataset(tmp_path, start, unknown, message):
+    char_tokenizer("ACGT").save(tmp_path / "tokenizer.json")
+    sample = as_parameters(SampleSettings(start=start, unknown=unknown))
+    if message is None:
+        check_prompt("dna", tmp_path, sample)
+        return
+    with pytest.raises(UserError, match=message):
+        check_prompt("dna", tmp_path, sample)

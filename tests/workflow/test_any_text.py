@@ -1,0 +1,116 @@
+"""A text of any kind goes through to its samples, and what can't is told before it's trained."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.workflow.projects import error_of, errors_of, make, planned, setting, snakemake
+
+# Texts in resources/texts/ without a line feed, of one letter, or of one kind of line.
+TEXTS = {
+    "dna": "ACGT" * 1000,
+    "letter": "a" * 3000,
+    "mac": "to be or not to be\r" * 100,
+    "chinese": "村口的老槐树下有一口井" * 100,
+}
+ROWS = "".join(f'{{"text": "row {n} of them"}}\n' for n in range(120))
+
+
+@pytest.fixture(scope="module")
+def trained(empty_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project in which each of these texts, and rows set apart by a bar, went to samples."""
+    project = tmp_path_factory.mktemp("texts") / "checkout"
+    shutil.copytree(empty_project, project)
+    for name, text in TEXTS.items():
+        (project / f"resources/texts/{name}.txt").write_bytes(text.encode())
+    (project / "resources/texts/CAPITALS.TXT").write_text("In capitals.\n" * 200)
+    (project / "rows.json").write_text(ROWS)
+    setting("corpora", "rows", value={"files": "rows.json"})(project)
+    setting("datasets", "rows", value={"separator": "|"})(project)
+    setting("runs", "endless", value={"dataset": "rows", "sample": {"temperature": 0}})(project)
+    names = [*TEXTS, "CAPITALS", "rows", "endless"]
+    targets = [f"results/{name}/{file}" for name in names for file in ("samples.txt", "eval.json")]
+    make(project, "--keep-going", *targets)
+    setting("report", "runs", value=["dna", "letter"])(project)
+    make(project, "results/report/index.html")
+    return project
+
+
+@pytest.mark.parametrize(
+    ("name", "start"),
+    [
+        ("dna", "'A'"),
+        ("letter", "'a'"),
+        ("mac", r"'\r'"),
+        ("CAPITALS", r"'\n'"),
+        ("rows", "'|'"),
+        ("endless", "'|'"),
+    ],
+)
+def test_a_sample_begins_with_what_a_text_of_the_vocabulary_begins_after(
+    trained: Path, name: str, start: str
+) -> None:
+    assert f"# start: {start}\n" in (trained / f"results/{name}/samples.txt").read_text()
+
+
+def test_a_report_of_a_loss_of_nothing_is_drawn_without_a_warning(trained: Path) -> None:
+    assert (trained / "results/report/index.html").exists()
+    log = (trained / "results/report/bench_report.log").read_text()
+    assert "warning" not in log.lower()
+
+
+def test_at_a_temperature_of_zero_all_samples_are_the_same(trained: Path) -> None:
+    page = (trained / "results/endless/samples.txt").read_text()
+    _, first, second = page.split("--- sample ")
+    assert first.partition("\n")[2].strip() == second.partition("\n")[2].strip()
+
+
+def test_a_prompt_that_the_vocabulary_lacks_is_told_before_the_training(essays: Path) -> None:
+    (essays / "resources/texts/dna.txt").write_text(TEXTS["dna"])
+    setting("sample", value={"start": "ROMEO:"})(essays)
+    error = error_of(snakemake(essays, "results/dna/samples.txt"))
+    assert error.startswith("error: runs.dna.sample.start: the tokenizer's vocabulary of 4 char")
+    assert not (essays / "results/dna/model").exists()
+
+
+def test_another_prompt_trains_nothing_again(done_project: Path) -> None:
+    assert planned(done_project, "results/one/samples.txt", "--config", "sample={start: a}") == {
+        "sample": 1
+    }
+
+
+@pytest.mark.parametrize(
+    ("start", "words"),
+    [
+        ("FILE:nowhere.txt", "nowhere.txt: no such file"),
+        ("FILE:", "FILE:: no such file"),
+        ("FILE:{a}.txt", "{a}.txt: "),
+    ],
+)
+@pytest.mark.parametrize("flags", [[], ["--quiet"], ["-n"]])
+def test_a_prompt_file_that_cannot_be_is_told_in_one_line(
+    essays: Path, start: str, words: str, flags: list[str]
+) -> None:
+    (essays / "{b}.txt").write_text("a prompt")
+    setting("sample", value={"start": start})(essays)
+    errors = errors_of(snakemake(essays, "results/one/samples.txt", *flags))
+    assert all(words in error for error in errors)
+
+
+@pytest.mark.parametrize("flags", [[], ["--quiet"]])
+def test_a_name_that_is_not_utf_8_is_told_in_one_line(essays: Path, flags: list[str]) -> None:
+    (essays / "texts/my éssays" / os.fsdecode(b"caf\xe9.txt")).write_text("An essay.\n")
+    error = error_of(snakemake(essays, "results/datasets/essays/meta.json", *flags))
+    assert "its name isn't UTF-8" in error
+
+
+def test_a_folder_says_what_was_taken_and_what_not(essays: Path) -> None:
+    (essays / "texts/my éssays/empty.txt").write_text("")
+    run = make(essays, "results/datasets/essays/meta.json")
+    assert "41 files read, passed over: 1 .html" in run.stderr
+    assert "warning: texts/my éssays/empty.txt: no text in it; passed over" in run.stderr
+    log = (essays / "results/datasets/essays/prepare.log").read_text()
+    assert "passed over: 1 .html" in log
+    assert '".html": 1' in (essays / "results/datasets/essays/meta.json").read_text()
