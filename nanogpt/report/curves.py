@@ -92,7 +92,7 @@ def _draw_panel(
     if not len(y):
         return
     low, high = y.min(), min(y.max(), max(top, y.min()))
-    if log_y:
+    if log_y and low > 0:
         make_logarithmic(axes, "y", np.array([low, high]), "{:g}".format)
         axes.set_ylim(low / 1.03, high * 1.03)
     else:

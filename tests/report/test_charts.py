@@ -3,8 +3,11 @@
 import re
 
 import matplotlib
+import numpy as np
+import pytest
 
 from nanogpt.report.charts import CHARTS
+from nanogpt.report.curves import Curve, draw_curves
 from nanogpt.report.page import write_report
 from nanogpt.report.runs import read_runs
 from tests.made_runs import make_run
@@ -53,3 +56,15 @@ def test_long_names_leave_room_for_the_charts(tmp_path):
         left, right = map(float, axes[0])
         assert right - left > 80, chart  # points, of 518
     assert names[0] in (tmp_path / "report/index.html").read_text()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "losses", [[0.0, 0.0, 0.0], [1.5, 0.2, 0.0], [2.0, 2.0, 2.0], [np.nan] * 3]
+)
+def test_any_losses_are_drawn_without_a_warning(losses):
+    """A text of one letter has a loss of exactly 0."""
+    curve = Curve("letter", None, np.array([1.0, 2.0, 3.0]), np.array(losses), label="run")
+    for log_y in (False, True):
+        svg = draw_curves("loss", [curve], {}, xlabel="tokens", ylabel="loss", log_y=log_y)
+        assert "letter" in svg
