@@ -12,13 +12,16 @@ class UserError(ValueError):
     """A mistake of the user's, told in one line that names it and says what to do."""
 
     def __init__(self, message: str) -> None:
-        # A name that is quoted in it may hold a line break, or bytes that aren't UTF-8.
-        line = message.replace("\n", "\\n").replace("\r", "\\r")
-        line = line.encode("utf-8", "backslashreplace").decode("utf-8")
+        # A name that is quoted in it may hold line breaks, or bytes that aren't UTF-8.
+        line = "".join(map(_printable, message))
         if len(line) > LONGEST_MESSAGE:
             half = LONGEST_MESSAGE // 2
             line = f"{line[:half]} … {line[-half:]}"
         super().__init__(line)
+
+
+def _printable(character: str) -> str:
+    return character if character.isprintable() else character.encode("unicode_escape").decode()
 
 
 def shorten(text: str, length: int = LONGEST_QUOTED) -> str:

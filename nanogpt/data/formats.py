@@ -157,6 +157,8 @@ def _csv_rows(
         columns = next(reader, [])
         if column not in columns:
             raise _no_column(str(path), column, columns)
+        if columns.count(column) > 1:
+            raise UserError(f"{path}: several columns `{shorten(column)}`; rename one of them")
         index = columns.index(column)
         for row in reader:
             where = f"{path}: line {reader.line_num}"

@@ -2,7 +2,6 @@
 
 import bz2
 import gzip
-import io
 import lzma
 import sys
 import tarfile
@@ -63,6 +62,8 @@ def open_unpacked(path: Path, member: str = "") -> Iterator[Unpacked]:
     try:
         with open(path, "rb") as raw:
             content = _unpack(raw, path.suffix.lower())
+            if content is not raw:  # a server may have packed what was packed
+                content = _unpack(content)
             yield Unpacked(raw, *_unarchive(content, path, member))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; put a text there or correct the path") from None
@@ -90,8 +91,8 @@ def open_unpacked(path: Path, member: str = "") -> Iterator[Unpacked]:
         ) from None
 
 
-def _unpack(raw: io.BufferedReader, suffix: str) -> BinaryIO:
-    head = raw.peek(16)[:16]
+def _unpack(raw: BinaryIO, suffix: str = "") -> BinaryIO:
+    head = raw.peek(16)[:16]  # type: ignore[attr-defined]
     by_content = [name for name, magic in COMPRESSIONS.items() if head.startswith(magic)]
     if by_content == [".bz2"] and not head[4:].startswith(BZ2_BLOCKS):
         by_content = []

@@ -45,7 +45,7 @@ def format_of(path: Path, corpus: Corpus) -> str:
         if kind in BY_NAME:
             return BY_NAME[kind]
         if not as_text(head).lstrip().startswith("{"):
-            if kind in JSON_NAMES:
+            if kind in JSON_NAMES and head.strip():
                 raise _not_text(path, JSON_VALUE)
             return "text"
         objects = [is_json_object(line) for line in _first_lines(head, content)]

@@ -208,6 +208,7 @@ def test_a_field_of_csv_may_be_long(table):
         ('id,text\n1,a\n2,"b\n3,c\n', "line 4: not CSV: "),
         ('id,text\n1,"a"b\n', "line 2: not CSV: "),
         ("id,text\n", "no text in it"),
+        ("text,id,text\na,1,b\n", "several columns `text`; rename one of them"),
         ('"id,text\n', "line 1: not CSV: "),
     ],
 )

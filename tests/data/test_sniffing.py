@@ -185,6 +185,12 @@ def test_a_packed_file_is_unpacked_whatever_it_is_called(tmp_path, pack, name):
     assert text_of(write(tmp_path / name, pack(FRENCH.encode()))) == FRENCH
 
 
+def test_what_was_packed_twice_is_unpacked_twice(tmp_path):
+    twice = gzip.compress(lzma.compress(FRENCH.encode()))
+    assert text_of(write(tmp_path / "a.txt.gz", twice)) == FRENCH
+    assert text_of(write(tmp_path / "b.gz", gzip.compress(gzip.compress(b"A text.")))) == "A text."
+
+
 @pytest.mark.parametrize("name", ["a.txt.bz2", "a.txt.zstd", "a.TXT.BZ2"])
 def test_more_names_of_packed_files(tmp_path, name):
     pack = zstd.compress if "zst" in name else bz2.compress
