@@ -14,15 +14,19 @@ from nanogpt.cli.app import app
 from nanogpt.config.messages import explain
 from nanogpt.config.schema import Config
 from nanogpt.errors import user_message
-from nanogpt.project import let_threads_sleep
+from nanogpt.project import let_threads_sleep, name_user
+
+# Not taken from a docstring: PYTHONOPTIMIZE=2 leaves none.
+DESCRIPTION = "The command line of nanogpt, with flags and help from the settings."
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; a user's mistake ends it with one line and exit code 1."""
     let_threads_sleep()
+    name_user()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
-        app.cli(prog="nanogpt", description=__doc__.partition("\n")[0], args=arguments)
+        app.cli(prog="nanogpt", description=DESCRIPTION, args=arguments)
     except ValidationError as error:
         sys.exit(f"error: {explain(error, Config)}")
     except UnicodeError as error:  # in a text given on the command line or to standard input
