@@ -15,15 +15,15 @@ configfile: "config.yaml"
 report: "workflow/report/workflow.rst"
 
 
+# First, so that it's the default target, unless a workflow that uses this one has another.
+rule all:
+    """Make the report, and with it all runs that it compares."""
+    input:
+        "results/report/index.html",
+
+
 include: "workflow/rules/common.smk"
 include: "workflow/rules/corpus.smk"
 include: "workflow/rules/dataset.smk"
 include: "workflow/rules/run.smk"
 include: "workflow/rules/report.smk"
-
-
-rule all:
-    """Make the report, and with it all runs that it compares."""
-    default_target: True
-    input:
-        "results/report/index.html",

@@ -5,6 +5,7 @@ working directory. The default root is the working directory, and paths below it
 Snakemake, manifests and messages name files that way.
 """
 
+import getpass
 import os
 import sys
 import time
@@ -21,6 +22,9 @@ LOAD = Path("/proc/loadavg")  # Linux alone has it
 LOOKS = 8
 BETWEEN_LOOKS = 0.05  # seconds
 
+# Seen from a config file, the Snakefile that snakedeploy writes.
+DEPLOYED = Path("../workflow/Snakefile")
+
 
 @dataclass(frozen=True)
 class Project:
@@ -28,10 +32,19 @@ class Project:
 
     root: Path = Path()
 
+    @classmethod
+    def of(cls, config_file: Path) -> "Project":
+        """The project that a config file has the settings of."""
+        directory = config_file.parent
+        is_deployed = directory.name == "config" and (directory / DEPLOYED).is_file()
+        return cls(directory.parent if is_deployed else directory)
+
     @property
     def config_file(self) -> Path:
-        """All settings."""
-        return self.root / "config.yaml"
+        """All settings: config.yaml, or config/config.yaml where snakedeploy wrote a workflow."""
+        own, deployed = self.root / "config.yaml", self.root / "config/config.yaml"
+        is_deployed = not own.exists() and (deployed.parent / DEPLOYED).is_file()
+        return deployed if is_deployed else own
 
     @property
     def texts(self) -> Path:
@@ -155,6 +168,17 @@ def _n_other_running() -> int:
         if least == 0:
             break
     return least
+
+
+def name_user() -> None:
+    """Give a user id that has no name one, for this process and those that it starts.
+
+    Containers run as such ids. Snakemake and torch's compiler ask for a name, and fail without.
+    """
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):  # the second since Python 3.13
+        os.environ["LOGNAME"] = f"uid-{os.getuid()}"
 
 
 def set_cpu_capability(capability: str) -> None:

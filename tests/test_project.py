@@ -1,6 +1,7 @@
 """All paths start at a project's root; environment variables are read in one place."""
 
 import ast
+import getpass
 import os
 from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
@@ -184,6 +185,46 @@ def test_a_module_reads_no_environment_variable(module):
     tree = ast.parse(module.read_text(encoding="utf-8"))
     found = [f"line {line}: {name}" for name, line in names_in(tree) if name in ENVIRONMENT]
     assert found == [], "project.py is the one place for environment variables"
+
+
+# --- Settings where snakedeploy puts them -----------------------------------------------------
+
+
+def test_settings_of_a_deployed_workflow_are_in_its_config_directory(tmp_path):
+    for name in ("config/config.yaml", "workflow/Snakefile"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    project = Project(tmp_path)
+    assert project.config_file == tmp_path / "config/config.yaml"
+    assert Project.of(project.config_file) == project
+    (tmp_path / "config.yaml").touch()
+    assert project.config_file == tmp_path / "config.yaml"
+    assert Project.of(project.config_file) == project
+
+
+def test_a_project_may_be_called_config(tmp_path):
+    project = Project(tmp_path / "config")
+    assert Project.of(project.config_file) == project
+
+
+# --- The user ----------------------------------------------------------------------------------
+
+
+def test_a_user_id_without_a_name_gets_one(monkeypatch):
+    def find(uid):
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", find)
+    project_module.name_user()
+    assert getpass.getuser() == f"uid-{os.getuid()}"
+
+
+def test_a_user_keeps_a_name(monkeypatch):
+    monkeypatch.setenv("LOGNAME", "ada")
+    project_module.name_user()
+    assert getpass.getuser() == "ada"
 
 
 @each_module

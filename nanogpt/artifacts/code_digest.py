@@ -112,6 +112,7 @@ class _Modules:
     def __init__(self, package: Path) -> None:
         self.package = package
         self.root = package.name
+        self.is_installed = any(package.parent.glob(f"{package.name}-*.dist-info"))
         self.seen: set[str] = set()
         self.behind_neutral: set[str] = set()  # digests of what neutral modules load
         self._digests: dict[str, str] = {}
@@ -121,8 +122,10 @@ class _Modules:
     def digest_source(self, path: Path, module: str) -> str:
         """The digest of a source file. module: its dotted name; empty for an adapter."""
         source = _parse(path.read_bytes(), self.root, str(path))
-        # Where Python finds modules: the project, and for an adapter its own directory.
-        directories = [self.package.parent, *([] if module else [path.parent])]
+        # Where Python finds modules of the project: beside the package, unless that is where the
+        # packages of others are installed, and for an adapter in its own directory.
+        beside = [] if self.is_installed else [self.package.parent]
+        directories = [*beside, *([] if module else [path.parent])]
         for name, line in source.foreign:
             _check_foreign(name, directories, f"{path}: line {line}")
         parts = [source.texts[0]]

@@ -26,7 +26,7 @@ from nanogpt.artifacts.states import TrainingState
 from nanogpt.config.parameters import AnySettings, complete
 from nanogpt.errors import user_message
 from nanogpt.files import locks
-from nanogpt.files.atomic import remove_temporaries
+from nanogpt.files.atomic import fit_name, remove_temporaries
 from nanogpt.project import HERE, Project
 
 logger = logging.getLogger(__name__)
@@ -232,7 +232,7 @@ def _job_lock(project: Project, manifest_path: str) -> Iterator[None]:
 
     It may make them with other settings, and would write over the newer ones.
     """
-    directory = project.jobs / manifest_path.replace("/", ".")
+    directory = project.jobs / fit_name(manifest_path.replace("/", "."))
     with locks.hold(directory, "a job of a Snakemake that was killed"):
         try:
             yield

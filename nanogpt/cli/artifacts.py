@@ -78,7 +78,7 @@ def show_cache(
     for option, amount in (("--older-than", older_than), ("--max-size", max_size)):
         if amount is not None and not amount >= 0:
             raise UserError(f"{option}: should be 0 or more (found {amount:g})")
-    project = Project(config_file.parent)
+    project = Project.of(config_file)
     items = pruning.find_items(project, read(config_file))
     if action == "prune":
         days = None if older_than is None else older_than * pruning.DAY

@@ -15,7 +15,10 @@ from nanogpt.cli.app import app
 from nanogpt.config.messages import explain
 from nanogpt.config.schema import Config
 from nanogpt.errors import user_message
-from nanogpt.project import let_threads_sleep
+from nanogpt.project import let_threads_sleep, name_user
+
+# Not taken from a docstring: PYTHONOPTIMIZE=2 leaves none.
+DESCRIPTION = "The command line of nanogpt, with flags and help from the settings."
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -24,9 +27,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for shown in (sys.stdout, sys.stderr):
         if isinstance(shown, io.TextIOWrapper):  # what a terminal can't show is no mistake
             shown.reconfigure(errors="replace")
+    name_user()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
-        app.cli(prog="nanogpt", description=__doc__.partition("\n")[0], args=arguments)
+        app.cli(prog="nanogpt", description=DESCRIPTION, args=arguments)
     except ValidationError as error:
         sys.exit(f"error: {explain(error, Config)}")
     except UnicodeError as error:  # in a text given on the command line or to standard input

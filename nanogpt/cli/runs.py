@@ -76,7 +76,7 @@ def bench(run: Positional[str], config_file: Path = HERE.config_file) -> None:
     settings = resolve_run(read(config_file), run)
     check_trains(settings)
     train, sample = resolve(settings.train), resolve(settings.sample)
-    dataset = Project(config_file.parent).datasets / settings.dataset
+    dataset = Project.of(config_file).datasets / settings.dataset
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "bench.json"
         measured = measure(run, dataset, settings.model, train, settings.bench, sample, path)

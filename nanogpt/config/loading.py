@@ -1,5 +1,6 @@
 """From config.yaml to a checked `Config`: YAML, the user's own texts, names, sweeps."""
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -18,7 +19,11 @@ from nanogpt.config.resolving import expand, find_dataset, resolve_run, run_name
 from nanogpt.config.schema import Config, Report
 from nanogpt.config.sweeps import expand_sweeps
 from nanogpt.errors import UserError
+from nanogpt.files.atomic import NAME_BYTES
 from nanogpt.project import HERE, Project
+
+# Of what the workflow writes beside a download, the longest end of a name.
+LONGEST_END = ".download.manifest.json"
 
 
 def find_texts(project: Project = HERE) -> list[str]:
@@ -32,7 +37,7 @@ def read(path: str | Path = HERE.config_file) -> Config:
 
     Errors: UserError for a file that is absent, no YAML or wrong.
     """
-    return load(read_mapping(path), find_texts(Project(Path(path).parent)))
+    return load(read_mapping(path), find_texts(Project.of(Path(path))))
 
 
 def read_mapping(path: str | Path = HERE.config_file) -> dict[Any, Any]:
@@ -131,6 +136,7 @@ def load(mapping: Mapping[str, Any], texts: Iterable[str] = ()) -> Config:
     config = expand_ensembles(expand_sweeps(config))
     for name in run_names(config):
         resolve_run(config, name)
+    _check_lengths(config)
     return config.model_copy(update={"report": Report(runs=_report_runs(config))})
 
 
@@ -188,6 +194,25 @@ def _check_names(config: Config) -> None:
     for name, run in config.runs.items():
         if "dataset" not in run.sweep and "ensemble" not in run.model_fields_set:
             look_up(config.datasets, run.dataset or name, f"runs.{name}.dataset", "dataset")
+
+
+def _check_lengths(config: Config) -> None:
+    """UserError for a name that makes a longer file name than a file system takes."""
+    names = [("runs", run_names(config)), ("datasets", config.datasets)]
+    for where, made in [*names, ("corpora", config.corpora)]:
+        for name in made:
+            _check_length(name, where, NAME_BYTES)
+    for corpus, entry in config.corpora.items():
+        for name in entry.downloads:
+            _check_length(name, f"corpora.{corpus}.url", NAME_BYTES - len(LONGEST_END))
+
+
+def _check_length(name: str, where: str, most: int) -> None:
+    length = len(os.fsencode(name))
+    if length > most:
+        raise UserError(
+            f"{where}: a name of {length} bytes, `{name[:20]}...`; a file name here can have {most}"
+        )
 
 
 def _report_runs(config: Config) -> list[str]:

@@ -14,6 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+# That a file name may have, on all common file systems.
+NAME_BYTES = 255
+
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
@@ -26,7 +29,7 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         descriptor, temporary = tempfile.mkstemp(
-            dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"
+            dir=path.parent, prefix=_temporary_prefix(path), suffix=".tmp"
         )
     except OSError as error:
         error.filename = str(path)  # the temporary name says nothing to a user
@@ -53,8 +56,22 @@ def put_in_place(temporary: str | Path, path: Path) -> None:
 def remove_temporaries(path: str | Path) -> None:
     """Remove what writers of `path` left that were killed in the middle of it."""
     path = Path(path)
-    for temporary in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+    for temporary in path.parent.glob(f"{glob.escape(_temporary_prefix(path))}*.tmp"):
         temporary.unlink(missing_ok=True)
+
+
+def _temporary_prefix(path: Path) -> str:
+    """What names of temporary files for `path` begin with; random letters and `.tmp` follow."""
+    return f".{fit_name(path.name, NAME_BYTES - len('..12345678.tmp'))}."
+
+
+def fit_name(name: str, limit: int = NAME_BYTES) -> str:
+    """A name of at most `limit` bytes: `name`, or its beginning and a digest of it."""
+    encoded = os.fsencode(name)
+    if len(encoded) <= limit:
+        return name
+    digest = hashlib.sha256(encoded).hexdigest()[:16]
+    return f"{encoded[: limit - 17].decode(errors='ignore')}.{digest}"
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -9,7 +9,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from nanogpt.report.drawing import INK, WIDTH, chart_style, draw_nothing, make_logarithmic, to_svg
+from nanogpt.report.drawing import (
+    INK,
+    WIDTH,
+    chart_style,
+    draw_nothing,
+    make_logarithmic,
+    shorten,
+    to_svg,
+)
 from nanogpt.report.looks import Look
 
 LABEL_POINTS = 13  # from one label's baseline to the next
@@ -65,7 +73,7 @@ def draw_curves(
             len(panels), squeeze=False, sharex=True, height_ratios=heights
         ).ravel()
         for axes, (dataset, panel) in zip(all_axes, panels.items(), strict=True):
-            axes.set_title(dataset)
+            axes.set_title(shorten(dataset))
             axes.set_ylabel(ylabel)
             axes.grid(axis="y", color=INK, alpha=0.12, linewidth=0.6)
             top = (largest or {}).get(dataset, math.inf)

@@ -9,7 +9,15 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from nanogpt.report.compare import settings_that_differ
-from nanogpt.report.drawing import INK, WIDTH, chart_style, draw_nothing, make_logarithmic, to_svg
+from nanogpt.report.drawing import (
+    INK,
+    WIDTH,
+    chart_style,
+    draw_nothing,
+    make_logarithmic,
+    shorten,
+    to_svg,
+)
 from nanogpt.report.looks import Look
 from nanogpt.report.power_laws import SIZE_SETTINGS, fit_power_law, size_families
 from nanogpt.report.run import Run
@@ -39,7 +47,7 @@ def _draw_family(
     source = family[0].source_loss
     has_source = math.isfinite(source)
     over = f"loss above the entropy, {source:.3f}" if has_source else "loss"
-    panels[0].set_title(f"{family[0].dataset}{differences}: {over}")
+    panels[0].set_title(f"{shorten(family[0].dataset)}{differences}: {over}")
     panels[0].set_ylabel("nats per token")
     y = np.array([run.val_loss for run in family]) - (source if has_source else 0.0)
     size = np.array([run.n_parameters for run in family], dtype=float)

@@ -296,6 +296,16 @@ def test_a_module_beside_an_adapter_is_an_error(code):
         code.digest()
 
 
+def test_packages_that_are_installed_beside_the_package_arent_the_projects(code):
+    (code.directory / "beside.py").write_text("NUMBER = 1\n")
+    code.edit("nanogpt/third", "NOTHING = 0", "NOTHING = 0\nimport beside")
+    (code.directory / "nanogpt-1.0.0.dist-info").mkdir()
+    installed = code.digest()
+    (code.directory / "beside.py").unlink()
+    (code.directory / "nanogpt-1.0.0.dist-info").rmdir()
+    assert code.digest() == installed, "of the same code in a checkout"
+
+
 def test_a_relative_import_in_an_adapter_is_an_error(code):
     code.edit("adapter", 'run("text")', "from . import helpers")
     with pytest.raises(UserError, match="leads out of nanogpt"):

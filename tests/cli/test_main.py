@@ -113,6 +113,15 @@ def test_every_command_has_help(command, capsys):
     assert f"usage: nanogpt {command}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("arguments", [["version"], ["--help"], ["sample", "--help"]], ids=" ".join)
+def test_commands_work_without_docstrings_and_assertions(monkeypatch, arguments):
+    monkeypatch.setenv("PYTHONOPTIMIZE", "2")
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    ended = nanogpt(*arguments)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout
+
+
 def test_help_of_sample_has_every_setting_with_its_meaning_and_default(capsys):
     with pytest.raises(SystemExit):
         main(["sample", "--help"])

@@ -11,7 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from nanogpt.files.atomic import atomic_write, read_json, sha256_file, write_json, write_text
+from nanogpt.files.atomic import (
+    NAME_BYTES,
+    atomic_write,
+    fit_name,
+    read_json,
+    remove_temporaries,
+    sha256_file,
+    write_json,
+    write_text,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -110,6 +119,31 @@ def test_the_temporary_file_is_in_the_same_directory_and_synced_before_the_renam
 def test_the_directory_is_made(tmp_path):
     write_text(tmp_path / "a" / "b" / "c.txt", "text")
     assert (tmp_path / "a" / "b" / "c.txt").read_text() == "text"
+
+
+LONG_NAMES = {
+    "letters": "n" * NAME_BYTES,
+    "accents": "é" * (NAME_BYTES // 2),
+    "as long as needs no cut": "n" * (NAME_BYTES - len("..12345678.tmp")),
+}
+
+
+@pytest.mark.parametrize("name", LONG_NAMES.values(), ids=LONG_NAMES)
+def test_a_name_may_have_all_bytes_that_a_file_system_takes(tmp_path, name):
+    with atomic_write(tmp_path / name) as file:
+        file.write(b"whole")
+        (temporary,) = tmp_path.iterdir()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    temporary.write_bytes(b"half")  # as a kill leaves it
+    remove_temporaries(tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_name_is_shortened_only_if_need_be_and_stays_different():
+    assert fit_name("n" * NAME_BYTES) == "n" * NAME_BYTES
+    long, other = (fit_name("n" * NAME_BYTES + end) for end in "ab")
+    assert len(long) == len(other) == NAME_BYTES
+    assert long != other
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o007, 0o660)])

@@ -8,6 +8,7 @@ from tests.mistakes.config_files import CONFIG_FILES
 from tests.mistakes.datasets import DATASETS
 from tests.mistakes.downloads import DOWNLOADS
 from tests.mistakes.edits import EDITS
+from tests.mistakes.embedding import EMBEDDING
 from tests.mistakes.ensembles import ENSEMBLES
 from tests.mistakes.models import MODELS
 from tests.mistakes.ngrams import NGRAMS
@@ -37,6 +38,7 @@ AREAS = {
     "Reports": REPORTS,
     "What `nanogpt verify` finds": VERIFICATION,
     "Commands": COMMANDS,
+    "The workflow elsewhere": EMBEDDING,
     "Edits of the code": EDITS,
 }
 

@@ -127,9 +127,9 @@ def _server() -> subprocess.Popen[str]:
     )
 
 
-def planned(project: Path, *arguments: str) -> dict[str, int]:
+def planned(project: Path, *arguments: str, **environment: str) -> dict[str, int]:
     """The number of jobs of each rule that a dry run plans."""
-    run = snakemake(project, "-n", *arguments)
+    run = snakemake(project, "-n", *arguments, **environment)
     assert run.returncode == 0, run.stderr
     table = run.stdout.partition("Job stats:")[2] + run.stderr.partition("Job stats:")[2]
     counts = {rule: int(n) for rule, n in re.findall(r"^(\w+) +(\d+)$", table, re.MULTILINE)}

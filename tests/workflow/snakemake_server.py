@@ -35,7 +35,7 @@ for descriptor, path, mode in (
     (2, errors, os.O_WRONLY),
 ):
     os.dup2(os.open(path, mode), descriptor)
-# As `-m` sets them.
-sys.path.insert(0, directory)
+# As Python and `-m` set them.
+sys.path[:0] = [directory, *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
 sys.argv = [f"{snakemake.__path__[0]}/__main__.py", *arguments]
 main()

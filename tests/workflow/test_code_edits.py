@@ -168,7 +168,7 @@ def test_comments_and_docstrings_run_nothing_again(project: Path) -> None:
 
 
 def test_an_edit_of_a_rules_command_runs_it_again(project: Path) -> None:
-    replacement("workflow/rules/run.smk", "python workflow", "python -u workflow")(project)
+    replacement("workflow/rules/run.smk", "python ", "python -u ")(project)
     assert planned(project) == RETRAINING
 
 

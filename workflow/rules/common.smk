@@ -11,13 +11,30 @@ import sys
 from functools import cache, wraps
 from pathlib import Path
 
-PROJECT = Path(workflow.basedir)
+# Of the package that this workflow is made for, as in nanogpt/__init__.py.
+VERSION = "1.0.0.dev0"
+
+# Where this file lies: a directory, or a place on a host. In a module, `workflow.basedir` is the
+# caller's.
+RULES = workflow.current_basedir
+PROJECT = Path(str(RULES)).parents[1]
 if " " in sys.executable:
     sys.exit(
         f"error: the path of Python, {sys.executable}, has a space, which Snakemake's scripts "
         "cannot start; move the checkout, or make the environment elsewhere"
     )
-sys.path.insert(0, str(PROJECT))
+has_package = (PROJECT / "nanogpt").is_dir()
+if has_package:
+    sys.path.insert(0, str(PROJECT))
+try:
+    from nanogpt import __version__ as installed
+except ImportError:
+    installed = "no version"
+if installed != VERSION:
+    sys.exit(
+        f"error: this workflow needs nanogpt {VERSION}, but {installed} is installed; "
+        f"run `pip install .` in a checkout of {VERSION}"
+    )
 
 from nanogpt.config.loading import find_texts, load, read_mapping
 from nanogpt.config.messages import look_up
@@ -34,7 +51,7 @@ from nanogpt.config.resolving import (
 )
 from nanogpt.config.corpora import TOKENIZERS
 from nanogpt.errors import UserError
-from nanogpt.project import let_threads_sleep
+from nanogpt.project import let_threads_sleep, name_user
 from nanogpt.artifacts.code_digest import code_digest
 from nanogpt.data.sources import find_files
 
@@ -45,10 +62,21 @@ def search_first(variable, directory):
     os.environ[variable] = os.pathsep.join([str(directory), *others])
 
 
+def script_path(stage):
+    """The script of a stage; of a workflow on a host, the copy that Snakemake keeps of it."""
+    script = RULES.join(f"../scripts/{stage}.py")
+    path = Path(os.path.normpath(str(script)))
+    return path if path.is_file() else Path(workflow.sourcecache.get_path(script))
+
+
 # Jobs find the package of this checkout, and the Python that runs Snakemake, without activation.
-search_first("PYTHONPATH", PROJECT)
+if has_package:
+    search_first("PYTHONPATH", PROJECT)
 search_first("PATH", Path(sys.executable).parent)
+# For the rule's command, which must be the same wherever the workflow lies, and can't see names here.
+os.environ.update(NANOGPT_TRAIN=str(script_path("train")))
 let_threads_sleep()
+name_user()
 
 
 wildcard_constraints:
@@ -296,7 +324,9 @@ def bench_settings(wildcards):
 
 def stage_code(rule_name):
     """The digest of the code that a rule runs, for its params."""
-    return _stage_code(rule_name, workflow.get_rule(rule_name).shellcmd or "")
+    # By `rules`, as a caller can rename them. Rules that a caller doesn't use aren't there.
+    command = getattr(rules, rule_name).rule.shellcmd if rules.has(rule_name) else None
+    return _stage_code(rule_name, command or "")
 
 
 def dataset_code(wildcards):
@@ -307,7 +337,7 @@ def dataset_code(wildcards):
 @cache
 @one_line_errors
 def _stage_code(rule_name, command):
-    return code_digest(PROJECT / f"workflow/scripts/{rule_name}.py", command)
+    return code_digest(script_path(rule_name), command)
 
 
 def of_report_runs(path):
@@ -336,7 +366,7 @@ def of_report_datasets(path):
 
 def train_threads(wildcards):
     """The number of threads that training asks for, which a profile can set."""
-    return workflow.get_rule("train").resources["_cores"].value
+    return rules.train.rule.resources["_cores"].value
 
 
 def shown(path, caption, what, of):

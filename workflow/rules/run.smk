@@ -39,7 +39,7 @@ rule train:
         untracked=lambda wildcards, input: json.dumps(run_settings("sample")(wildcards)),
     shell:
         # Until Python listens, SIGUSR1 would end it, and this shell at any time.
-        "trap '' USR1; exec {resources.launcher} python workflow/scripts/train.py --run {wildcards.run}"
+        "trap '' USR1; exec {resources.launcher} python \"$NANOGPT_TRAIN\" --run {wildcards.run}"
         " --input {input} --output {output} --settings {params.settings:q}"
         " --untracked {params.untracked:q} --code {params.code} --log {log} --threads {threads}"
 
