@@ -98,7 +98,7 @@ def _unpack(raw: BinaryIO, suffix: str = "") -> BinaryIO:
         by_content = []
     for compression in (*by_content, suffix):
         if compression == ".gz":
-            return cast(BinaryIO, gzip.GzipFile(fileobj=raw))
+            return cast(BinaryIO, gzip.GzipFile(fileobj=raw, mode="rb"))
         if compression == ".xz":
             return cast(BinaryIO, lzma.LZMAFile(raw))
         if compression in (".zst", ".zstd"):
