@@ -7,7 +7,7 @@ from typing import Literal
 from tyro.conf import Positional
 
 from nanogpt.cli.app import app
-from nanogpt.errors import plural
+from nanogpt.errors import UserError, plural
 
 
 @app.command
@@ -23,6 +23,8 @@ def tokenize(tokenizer: Positional[Path], text: Positional[str] = "-") -> None:
 
     known = load_tokenizer(tokenizer / "tokenizer.json" if tokenizer.is_dir() else tokenizer)
     if text == "-":
+        if sys.stdin is None:  # closed
+            raise UserError("nothing on standard input; give a text")
         text = sys.stdin.buffer.read().decode("utf-8")
     elif text.startswith("FILE:"):
         text = read_text(Path(text.removeprefix("FILE:")))

@@ -25,8 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; a user's mistake ends it with one line and exit code 1."""
     let_threads_sleep()
     for shown in (sys.stdout, sys.stderr):
-        if isinstance(shown, io.TextIOWrapper):  # what a terminal can't show is no mistake
-            shown.reconfigure(errors="replace")
+        if isinstance(shown, io.TextIOWrapper):  # what can't be shown is no mistake
+            shown.reconfigure(errors="replace" if shown.isatty() else "backslashreplace")
     name_user()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:

@@ -2,6 +2,7 @@
 
 import re
 from encodings.aliases import aliases
+from pathlib import PurePath
 from typing import Annotated, Literal
 from urllib.parse import unquote, urlsplit
 
@@ -46,8 +47,8 @@ class Corpus(Settings):
     format: Literal["auto", "text", "jsonl", "csv", "tsv", "parquet"] = new_setting(
         "auto",
         neutral="auto",
-        description="how its files are read; auto: by their names and first bytes; text: as plain "
-        "text, whatever they look like",
+        description="how its files are read; auto: by their names and first bytes; text: unpacked, "
+        "as plain text, whatever that looks like",
     )
     member: str = new_setting(
         "",
@@ -66,7 +67,8 @@ class Corpus(Settings):
     rows: Literal["documents", "joined"] = new_setting(
         "documents",
         neutral="documents",
-        description="what the rows of a table are; joined: parts of one document, such as lines",
+        description="what the rows of a table are; joined: parts of one document, as they are, "
+        "such as lines with their line ends",
     )
     text_column: str = Field(
         "text",
@@ -136,8 +138,11 @@ class Corpus(Settings):
         return [one for url in self.url for one in expand_url(url)]
 
     def digest_of(self, file: str) -> str | None:
-        """The sha256 that a file of this name must have, if config.yaml says one."""
-        names = list(self.downloads) or [entry.rpartition("/")[2] for entry in self.files]
+        """The sha256 that a file must have, if config.yaml says one.
+
+        file: the name of a download, or the path of a local file as `files` has it.
+        """
+        names = list(self.downloads) or [PurePath(entry).as_posix() for entry in self.files]
         return dict(zip(names, self.sha256, strict=False)).get(file)
 
     @property

@@ -22,6 +22,9 @@ from nanogpt.errors import UserError
 from nanogpt.files.atomic import NAME_BYTES
 from nanogpt.project import HERE, Project
 
+# Of a corpus; one of them says where its text is.
+SOURCES = {"url", "files", "builtin"}
+
 # Of what the workflow writes beside a download, the longest end of a name.
 LONGEST_END = ".download.manifest.json"
 
@@ -128,7 +131,8 @@ def load(mapping: Mapping[str, Any], texts: Iterable[str] = ()) -> Config:
     """
     try:
         kept = {name: value for name, value in mapping.items() if not str(name).startswith("x-")}
-        config = Config.model_validate(kept)
+        texts = list(texts)
+        config = Config.model_validate(_with_sources(kept, texts))
     except ValidationError as error:
         raise UserError(explain(error, Config)) from None
     config = _add_texts(config, texts)
@@ -138,6 +142,21 @@ def load(mapping: Mapping[str, Any], texts: Iterable[str] = ()) -> Config:
         resolve_run(config, name)
     _check_lengths(config)
     return config.model_copy(update={"report": Report(runs=_report_runs(config))})
+
+
+def _with_sources(mapping: dict[str, Any], texts: Iterable[str]) -> dict[str, Any]:
+    """The mapping with the file of a user's text in a corpus of its name that has no source."""
+    corpora = mapping.get("corpora")
+    if not isinstance(corpora, dict):
+        return mapping
+    files = {Path(file).stem: f"{HERE.texts}/{file}" for file in texts}
+    completed = {
+        name: {**entry, "files": files[name]}
+        if name in files and isinstance(entry, dict) and not SOURCES & entry.keys()
+        else entry
+        for name, entry in corpora.items()
+    }
+    return {**mapping, "corpora": completed}
 
 
 def _add_texts(config: Config, texts: Iterable[str]) -> Config:
@@ -154,7 +173,8 @@ def _add_texts(config: Config, texts: Iterable[str]) -> Config:
         if name in files:
             raise UserError(f"{where}: {files[name]} has the same name; rename one of them")
         dataset, run = config.datasets.get(name, Dataset()), config.runs.get(name)
-        if name in config.corpora or dataset.corpus not in (None, name):
+        corpus = config.corpora.get(name)
+        if (corpus and corpus.files != [where]) or dataset.corpus not in (None, name):
             raise UserError(
                 f"{where}: config.yaml has a corpus or a dataset `{name}` of another text; rename "
                 "the text"
@@ -165,10 +185,9 @@ def _add_texts(config: Config, texts: Iterable[str]) -> Config:
             )
         files[name] = where
     corpora = {name: Corpus(files=[where]) for name, where in files.items()}
+    corpora.update(config.corpora)  # which may say how a text is read
     datasets = {**{name: Dataset() for name in files}, **config.datasets}
-    return config.model_copy(
-        update={"corpora": {**config.corpora, **corpora}, "datasets": datasets}
-    )
+    return config.model_copy(update={"corpora": corpora, "datasets": datasets})
 
 
 def load_dataset(mapping: Mapping[str, Any], name: str) -> tuple[Corpus, Dataset]:

@@ -45,6 +45,8 @@ def describe_run(config: Config, name: str) -> str:
             source, given_value = given.get((group, setting), ("built in", None))
             if given_value is None and (group, setting) in DERIVED:
                 source = f"as {'.'.join(DERIVED[group, setting])}"
+            elif setting == "warmup_iters" and given_value not in (None, value):
+                source = "a tenth of train.max_iters"
             lines.append(f"  {text:<36} # {source}")
     return "\n".join(lines) + "\n"
 

@@ -94,6 +94,11 @@ def run_layers(config: Config, name: str) -> list[Layer]:
             shown = ", ".join(f"`{run}`" for run in runs[:RUNS_SHOWN])
             more = f" and {len(runs) - RUNS_SHOWN:,} more" if len(runs) > RUNS_SHOWN else ""
             raise UserError(f"runs: `{name}` is a sweep; its runs are {shown}{more}")
+        if name in config.corpora and name not in config.datasets:
+            raise UserError(
+                f"runs: no run `{name}`, but a corpus: say how it becomes tokens, by an entry "
+                f"`{name}: {{}}` in `datasets:`"
+            )
         look_up(run_names(config), name, "runs", "run")
     layers: list[Layer] = []
     entries: list[tuple[str, RunDefaults]] = [("defaults", config.defaults)]

@@ -45,8 +45,10 @@ class Settings(BaseModel):
     @classmethod
     def _yes_is_no_number(cls, value: Any, info: Any) -> Any:
         if isinstance(value, str) and not _is_unicode(value):
-            raise ValueError("a character of it is no Unicode; it may not be in UTF-8")
+            raise ValueError("not valid Unicode; it may not be in UTF-8")
         annotation = cls.model_fields[info.field_name].annotation
+        if annotation == int | None and value in ("null", "none"):  # of the command line
+            return None
         if annotation in NUMBERS - {float}:
             return whole_number(value)
         return _number(value) if annotation is float else value

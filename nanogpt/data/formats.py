@@ -17,8 +17,8 @@ from typing import Any
 
 from nanogpt.config.corpora import Corpus
 from nanogpt.data.encodings import OnBytesRead, decode, without_surrogates
-from nanogpt.data.opening import open_unpacked
-from nanogpt.data.sniffing import format_of
+from nanogpt.data.opening import content_suffix, open_unpacked
+from nanogpt.data.sniffing import BY_NAME, format_of
 from nanogpt.errors import NoTextError, UserError, plural, shorten
 
 COLUMNS_SHOWN = 8  # of those that a table has, in a message
@@ -29,8 +29,8 @@ def read_text(path: Path) -> str:
 
     Errors: UserError for what cannot be read, and for other encodings.
     """
-    with open_unpacked(path) as (raw, _, _):
-        data = raw.read()
+    with open_unpacked(path) as (_, content, _):
+        data = content.read()
     try:
         return data.removeprefix(codecs.BOM_UTF8).decode("utf-8")
     except UnicodeDecodeError as error:
@@ -88,16 +88,20 @@ def _lines(pieces: Iterable[str]) -> Iterator[str]:
 
     One may end within a field of CSV, whose reader joins it with the next.
     """
-    rest, first = "", True
+    parts: list[str] = []  # of a line that goes on
+    carried, first = "", True
     for piece in pieces:
-        text = rest + piece
+        text, carried = carried + piece, ""
         if first and text:
             text, first = text.removeprefix("\ufeff"), False
-        lines = io.StringIO(text, newline="").readlines()
-        # What may go on: a line without an end, or half of the end of Windows'.
-        rest = lines.pop() if lines and not lines[-1].endswith("\n") else ""
-        yield from lines
-    if rest:
+        if text.endswith("\r"):  # half of the end of a line of Windows', perhaps
+            text, carried = text[:-1], "\r"
+        for line in io.StringIO(text, newline="").readlines():
+            parts.append(line)
+            if line.endswith(("\n", "\r")):
+                yield "".join(parts)
+                parts = []
+    if rest := "".join(parts) + carried:
         yield rest
 
 
@@ -105,6 +109,9 @@ def _jsonl_rows(
     path: Path, lines: Iterable[str], corpus: Corpus, _: str
 ) -> Iterator[tuple[str, str]]:
     column = corpus.text_column
+    sniffed = corpus.format == "auto" and content_suffix(path.name) not in BY_NAME
+    more = ", or say `missing: skip`" + (" or `format: text`" if sniffed else "")
+    has_column, lacking = False, None
     for number, line in enumerate(lines, 1):
         where = f"{path}: line {number}"
         if line.isspace():
@@ -117,18 +124,22 @@ def _jsonl_rows(
                 if isinstance(error, json.JSONDecodeError)
                 else str(error)
             )
-            raise UserError(f"{where}: not JSON: {flaw}; mend the line or take it out") from None
+            raise UserError(f"{where}: not JSON: {flaw}; fix the line or take it out") from None
         if not isinstance(record, dict):
             example = json.dumps({column: "a document"}, ensure_ascii=False)
             raise UserError(
-                f"{where}: not a JSON object, such as {example}; mend the line or take it out"
+                f"{where}: not a JSON object, such as {example}; fix the line or take it out"
             )
         found = _field(record, column)
         if found is ABSENT:
+            lacking = lacking or _no_column(where, column, list(record), more)
             if corpus.missing == "skip":
                 continue
-            raise _no_column(where, column, list(record), ", or say `missing: skip`")
+            raise lacking
+        has_column = True
         yield where, _text_of(found, where, corpus)
+    if lacking and not has_column:  # most likely the name is wrong
+        raise lacking
 
 
 # In place of a field that a row doesn't have; null is one that it has.
@@ -150,28 +161,38 @@ def _csv_rows(
 ) -> Iterator[tuple[str, str]]:
     csv.field_size_limit(2**31 - 1)
     column, lines = corpus.text_column, iter(lines)
-    header = next(lines, "")
+    skipped = 0  # lines before the header: blank ones, and Excel's `sep=;`
+    for header in lines:
+        if header.strip() and not header.startswith("sep="):
+            break
+        skipped += 1
+    else:
+        header = ""
     delimiter = _delimiter(header, corpus, form)
-    reader = csv.reader(itertools.chain([header], lines), delimiter=delimiter, strict=True)
+    # TSV has no quotes: a text may begin with one, and a line is a row.
+    quoted: dict[str, Any] = {"quoting": csv.QUOTE_NONE} if form == "tsv" else {}
+    rows = itertools.chain([header], lines)
+    reader = csv.reader(rows, delimiter=delimiter, strict=True, **quoted)
     try:
         columns = next(reader, [])
         if column not in columns:
             raise _no_column(str(path), column, columns)
         if columns.count(column) > 1:
-            raise UserError(f"{path}: several columns `{shorten(column)}`; rename one of them")
+            raise _several_columns(path, column)
         index = columns.index(column)
         for row in reader:
-            where = f"{path}: line {reader.line_num}"
+            where = f"{path}: line {skipped + reader.line_num}"
             if row and len(row) != len(columns):
                 raise UserError(
                     f"{where}: {plural(len(row), 'field')} where the header has {len(columns)}; "
-                    f"mend the row: a field with {delimiter!r} in it stands in double quotes"
+                    f"fix the row: a field with {delimiter!r} in it must be in double quotes"
                 )
             yield where, row[index] if row else ""
     except csv.Error as error:
+        where = f"{path}: line {skipped + reader.line_num}"
         raise UserError(
-            f"{path}: line {reader.line_num}: not CSV: {error}; mend the row, where a double "
-            "quote may be missing or not be doubled"
+            f"{where}: not CSV: {error}; fix the row, where a double quote may be missing or not "
+            "be doubled"
         ) from None
 
 
@@ -198,17 +219,20 @@ def _parquet_rows(
     from pyarrow import parquet
 
     column = corpus.text_column
+    number = reported = 0
     with open_unpacked(path) as (raw, _, _):
         try:
             table = parquet.ParquetFile(raw, pre_buffer=False)
             if column not in map(str, table.schema_arrow.names):
                 paths = [table.schema.column(n).path for n in range(len(table.schema))]
+                paths = [path for path in paths if ".list." not in path]
                 if column not in paths:
                     raise _no_column(str(path), column, [*table.schema_arrow.names, *paths])
-            number = reported = 0
             size, n_rows = os.fstat(raw.fileno()).st_size, table.metadata.num_rows
             for rows in table.iter_batches(256, columns=[column], use_threads=False):
-                (name,) = rows.schema.names
+                name, *others = rows.schema.names
+                if others:
+                    raise _several_columns(path, column)
                 for value in rows.column(0):
                     number += 1
                     where = f"{path}: row {number}"
@@ -238,6 +262,10 @@ def _no_column(where: str, column: str, columns: Iterable[str], more: str = "") 
     )
 
 
+def _several_columns(path: Path, column: str) -> UserError:
+    return UserError(f"{path}: several columns `{shorten(column)}`; rename one of them")
+
+
 def _text_of(value: Any, where: str, corpus: Corpus) -> str:
     """The text of a row. Parquet may have it as bytes, and null for none."""
     if value is None or value is ABSENT:
@@ -252,7 +280,7 @@ def _text_of(value: Any, where: str, corpus: Corpus) -> str:
             ) from None
     if not isinstance(value, str):
         raise UserError(
-            f"{where}: `{corpus.text_column}` is no text but {type(value).__name__}; mend it, or "
+            f"{where}: `{corpus.text_column}` is {type(value).__name__}, not text; fix it, or "
             "name what holds the text as the corpus's `text_column:`"
         )
     return value

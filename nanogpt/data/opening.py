@@ -22,7 +22,7 @@ else:
 # What a directory's texts are called. A file that is named itself may have any other name.
 KINDS = (".txt", ".md", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
 
-# Their first bytes, and the names that say it where the bytes don't: such a file is damaged.
+# Their first bytes. A file of such a name that doesn't begin with them isn't packed.
 COMPRESSIONS = {
     ".gz": b"\x1f\x8b\x08",
     ".xz": b"\xfd7zXZ\0",
@@ -32,7 +32,8 @@ COMPRESSIONS = {
 }
 BZ2_BLOCKS = (b"1AY&SY", b"\x17\x72\x45\x38\x50\x90")  # after a digit; the second of no bytes
 ZIP = (b"PK\x03\x04", b"PK\x05\x06")
-ARCHIVE_NAMES = (".tar", ".tgz", ".tbz2", ".txz", ".zip")
+# What archives have beside a text.
+NO_TEXTS = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".svg", ".ico", ".css")
 
 MEMBERS_SHOWN = 3
 
@@ -45,7 +46,7 @@ class Unpacked(NamedTuple):
     name: str
 
 
-def kind_of(name: str) -> str:
+def content_suffix(name: str) -> str:
     """The suffix of a format, in lower case, without that of a compression."""
     path = PurePath(PurePath(name).name.lower())
     return path.with_suffix("").suffix if path.suffix in COMPRESSIONS else path.suffix
@@ -61,10 +62,13 @@ def open_unpacked(path: Path, member: str = "") -> Iterator[Unpacked]:
     """
     try:
         with open(path, "rb") as raw:
-            content = _unpack(raw, path.suffix.lower())
-            if content is not raw:  # a server may have packed what was packed
-                content = _unpack(content)
-            yield Unpacked(raw, *_unarchive(content, path, member))
+            content = _unpack(raw)
+            if content is raw and path.suffix.lower() in COMPRESSIONS and raw.peek(1):
+                raise UserError(
+                    f"{path}: not packed, in spite of its name; rename it without {path.suffix}"
+                )
+            content, name = _unarchive(_unpack(content), path, member)
+            yield Unpacked(raw, content, name)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; put a text there or correct the path") from None
     except IsADirectoryError:
@@ -91,40 +95,41 @@ def open_unpacked(path: Path, member: str = "") -> Iterator[Unpacked]:
         ) from None
 
 
-def _unpack(raw: BinaryIO, suffix: str = "") -> BinaryIO:
-    head = raw.peek(16)[:16]  # type: ignore[attr-defined]
-    by_content = [name for name, magic in COMPRESSIONS.items() if head.startswith(magic)]
-    if by_content == [".bz2"] and not head[4:].startswith(BZ2_BLOCKS):
-        by_content = []
-    for compression in (*by_content, suffix):
-        if compression == ".gz":
-            return cast(BinaryIO, gzip.GzipFile(fileobj=raw, mode="rb"))
-        if compression == ".xz":
-            return cast(BinaryIO, lzma.LZMAFile(raw))
-        if compression in (".zst", ".zstd"):
-            return cast(BinaryIO, zstd.ZstdFile(raw))
-        if compression == ".bz2":
-            return cast(BinaryIO, bz2.BZ2File(raw))
-    return raw
+def _unpack(file: BinaryIO) -> BinaryIO:
+    """The content of a file without its compression, if it has one."""
+    head = file.peek(16)[:16]  # type: ignore[attr-defined]
+    found = [name for name, magic in COMPRESSIONS.items() if head.startswith(magic)]
+    match found[0] if found else "":
+        case ".gz":
+            return cast(BinaryIO, gzip.GzipFile(fileobj=file, mode="rb"))
+        case ".xz":
+            return cast(BinaryIO, lzma.LZMAFile(file))
+        case ".zst":
+            return cast(BinaryIO, zstd.ZstdFile(file))
+        case ".bz2" if head[4:].startswith(BZ2_BLOCKS):
+            return cast(BinaryIO, bz2.BZ2File(file))
+    return file
 
 
 def _unarchive(content: BinaryIO, path: Path, member: str) -> tuple[BinaryIO, str]:
     """The content itself, or of an archive that of one member; and its name."""
-    head = content.peek(512)  # type: ignore[attr-defined]
+    head = content.read(512)
+    content.seek(0)
     if head.startswith(ZIP):
-        archive = zipfile.ZipFile(content)
-        files = [info.filename for info in archive.infolist() if not info.is_dir()]
-        _check_is_no_document(files, path)
-        chosen = _choose(files, path, member)
         try:
-            return cast(BinaryIO, archive.open(chosen)), chosen
-        except RuntimeError as error:  # it is encrypted, or packed in a way that Python lacks
+            archive = zipfile.ZipFile(content)
+            files = [info.filename for info in archive.infolist() if not info.is_dir()]
+            _check_is_no_document(files, path)
+            chosen = _choose(files, path, member)
+            return _unpack(cast(BinaryIO, archive.open(chosen))), chosen
+        # Encrypted, packed in a way that Python lacks, or damaged.
+        except (RuntimeError, UnicodeError, IndexError) as error:
             raise UserError(f"{path}: cannot be unpacked: {error}; unpack it by hand") from None
     if head[257:262] == b"ustar":
         tar = tarfile.open(fileobj=content, mode="r:")  # noqa: SIM115
         members = {info.name: info for info in tar.getmembers() if info.isfile()}
         chosen = _choose(list(members), path, member)
-        return cast(BinaryIO, tar.extractfile(members[chosen])), chosen
+        return _unpack(cast(BinaryIO, tar.extractfile(members[chosen]))), chosen
     if member:
         raise UserError(f"{path}: no archive, so it has no member {member}; leave out `member:`")
     return content, path.name
@@ -148,7 +153,7 @@ def _choose(files: Sequence[str], path: Path, member: str) -> str:
             raise UserError(f"{path}: no member {member}; {_members(files)}")
         return member
     shown = [f for f in files if not f.startswith("__MACOSX/") and not _is_hidden(f)]
-    texts = [file for file in shown if kind_of(file) in KINDS] or shown
+    texts = [f for f in shown if not f.lower().endswith(NO_TEXTS)]
     if len(texts) != 1:
         raise UserError(
             f"{path}: an archive; {_members(texts)}; name one as the corpus's `member:`, or unpack "

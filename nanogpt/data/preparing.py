@@ -58,7 +58,7 @@ REMEDY = "prepare the dataset again"
 def check_sha256(digests: Mapping[str, str], corpus: Corpus) -> None:
     """UserError if a file's sha256 isn't the one that config.yaml gives. digests: by path."""
     for path, digest in digests.items():
-        wanted = corpus.digest_of(Path(path).name)
+        wanted = corpus.digest_of(Path(path).name if corpus.url else Path(path).as_posix())
         if wanted not in (None, digest):
             raise UserError(
                 f"{path}: its sha256 is {digest}, but config.yaml says {wanted}; correct "
@@ -165,7 +165,7 @@ def _check_texts(counts: Sequence[GroupCounts]) -> None:
     files = [file for group in counts for file in group.files]
     empty = [file.path for file in files if not file.n_documents]
     if len(empty) == len(files):
-        more = f" and in {plural(len(files) - 1, 'other file')} of it" if len(files) > 1 else ""
+        more = f", nor in the {plural(len(files) - 1, 'other file')}" if len(files) > 1 else ""
         raise NoTextError(files[0].path, more)
     for path in empty[:EMPTY_SHOWN]:
         logger.warning("%s: no text in it; passed over", path)
@@ -191,14 +191,16 @@ def _plan_split(counts: Sequence[GroupCounts], dataset: Dataset, n_documents: in
         n_end = dataset.train_bytes + dataset.val_bytes if dataset.val_bytes else total
         if total < n_end or dataset.train_bytes >= total:
             raise UserError(
-                f"{counts[0].files[0].path}: {plural(total, 'byte')} in all, fewer than "
+                f"{counts[0].files[0].path}: {plural(total, 'byte')} in all, too few for "
                 "`train_bytes` and `val_bytes` of the dataset; lower them, or add text"
             )
-    if split == "last_file" and sum(len(group.files) for group in counts) == 1:
-        raise UserError(
-            f"{counts[0].files[0].path}: the only file, and `split: last_file` holds out the last "
-            "of several; add one, or change `split:` of the dataset"
-        )
+    if split == "last_file":
+        *others, last = [file for group in counts for file in group.files]
+        if not last.n_documents or not any(file.n_documents for file in others):
+            raise UserError(
+                f"{last.path}: `split: last_file` holds it out, so that it and a file before it "
+                "need text; add some, or change `split:` of the dataset"
+            )
     return Plan(
         split=split,
         n_documents=n_documents,
@@ -327,6 +329,12 @@ def _check_splits(groups: Sequence[GroupTotals], dataset: Dataset, first: Path) 
     by = "train_bytes" if dataset.train_bytes else f"val_ratio {dataset.val_ratio:g}"
     for name, split in zip(("train", "val"), splits, strict=True):
         n_tokens = sum(totals.n_tokens for totals in split)
+        if n_tokens < 2 and dataset.split == "document":
+            n_documents = sum(totals.n_documents for split in splits for totals in split)
+            raise UserError(
+                f"{first}: of {plural(n_documents, 'document')} in all, the {name} split would "
+                "have none; add documents, or say `split: position` of the dataset"
+            )
         if n_tokens < 2:
             raise UserError(
                 f"{first}: {plural(n_characters, 'character')} in all, too few to split by "

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from nanogpt.config.corpora import Corpus
-from nanogpt.data.opening import kind_of, open_unpacked
+from nanogpt.data.opening import content_suffix, open_unpacked
 from nanogpt.errors import UserError
 from nanogpt.files.signatures import (
     HEAD,
@@ -34,8 +34,10 @@ def format_of(path: Path, corpus: Corpus) -> str:
         return corpus.format
     with open_unpacked(path, corpus.member) as (raw, content, name):
         head = content.read(HEAD)
-        kind = kind_of(name)
-        if head.startswith(PARQUET) and content is raw:
+        kind = content_suffix(name)
+        if head.startswith(PARQUET):
+            if content is not raw:
+                raise UserError(f"{path}: Parquet in a packed file; unpack it")
             return "parquet"
         flaw = find_flaw(Path(name).with_suffix(kind).name, head)
         if flaw:
@@ -58,6 +60,8 @@ def format_of(path: Path, corpus: Corpus) -> str:
 
 def _first_lines(head: bytes, content: BinaryIO) -> Iterator[bytes]:
     """The first two lines that aren't empty. head: what was read of them already."""
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        head, content = as_text(head + content.read(LONGEST_LINE)).encode(), io.BytesIO()
     read = io.BytesIO(head.removeprefix(codecs.BOM_UTF8))
     n_lines = 0
     while n_lines < 2:

@@ -2,15 +2,17 @@
 
 import glob
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from nanogpt.config.corpora import Corpus
-from nanogpt.data.opening import KINDS, kind_of
+from nanogpt.data.opening import KINDS, content_suffix
 from nanogpt.errors import UserError, plural
 from nanogpt.project import HERE, Project
 
+SUFFIX = re.compile(r"\.[a-z0-9]{1,10}")  # what else follows a dot is a part of a name
 KINDS_SHOWN = 5  # of files that a directory has and that aren't read
 
 
@@ -56,9 +58,7 @@ def _find(corpus: Corpus, project: Project) -> dict[Path, None]:
     found: dict[Path, None] = {}
     for entry in corpus.files:
         if corpus.sha256 and not (project.root / entry).is_file():
-            raise UserError(
-                f"a sha256 is of a file that is named, and {entry} is none; leave it out"
-            )
+            raise UserError(f"`sha256` needs names of files, and {entry} is none; leave it out")
         found.update(dict.fromkeys(_expand(entry, project)))
     _check_names(found)
     return found
@@ -123,7 +123,8 @@ def _files_below(directory: Path, passed: Counter[str]) -> Iterator[Path]:
             directories.clear()
             continue
         walked.add(place)
-        directories[:] = [name for name in directories if not name.startswith(".")]
+        # Sorted: of two links to a directory, the first one counts.
+        directories[:] = sorted(name for name in directories if not name.startswith("."))
         for name in names:
             path = Path(root, name)
             if name.startswith("."):
@@ -132,7 +133,8 @@ def _files_below(directory: Path, passed: Counter[str]) -> Iterator[Path]:
                 passed["links to nothing"] += 1
             elif not path.is_file():
                 passed["pipes and devices"] += 1
-            elif kind_of(name) in KINDS:
+            elif content_suffix(name) in KINDS:
                 yield path
             else:
-                passed[path.suffix.lower() or "without a suffix"] += 1
+                suffix = path.suffix.lower()
+                passed[suffix if SUFFIX.fullmatch(suffix) else "others"] += 1

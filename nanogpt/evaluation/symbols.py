@@ -36,11 +36,11 @@ def describe_symbols(tokenizer: Tokenizer) -> Symbols:
     n_bytes = tokenizer.token_bytes
     return Symbols(
         np.stack([np.ones_like(n_bytes), n_bytes, token_characters(tokenizer)], axis=1),
-        np.array([KINDS.index(kind_of(text)) for text in token_texts(tokenizer)]),
+        np.array([KINDS.index(content_suffix(text)) for text in token_texts(tokenizer)]),
     )
 
 
-def kind_of(text: bytes) -> str:
+def content_suffix(text: bytes) -> str:
     """The one of KINDS that a token's text is: a blank before a word is a part of the word."""
     if not text:
         return "end_of_text"

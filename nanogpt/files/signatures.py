@@ -47,15 +47,18 @@ SIGNATURES = {
 WEB_PAGE = NotText("a web page (HTML)", "save its text, or give the URL of the plain text")
 XML = NotText("XML", f"{CONVERT}, or write its texts to a .jsonl file")
 JSON_ARRAY = NotText(
-    "a JSON array", "write an object a line (JSON Lines), for example with `jq -c '.[]'`"
+    "a JSON array", "write an object a line (JSON Lines), for example with `jq -c '.[]' FILE`"
 )
 JSON_VALUE = NotText(
-    "JSON that isn't JSON Lines", "write an object a line, for example with `jq -c`"
+    "JSON that isn't JSON Lines", "write an object a line, for example with `jq -c . FILE`"
 )
 
 MARKUP_NAMES = {".html": WEB_PAGE, ".htm": WEB_PAGE, ".xhtml": WEB_PAGE, ".xml": XML, ".svg": XML}
 JSON_NAMES = (".json", ".geojson", ".ipynb")
-BEGINS_PAGE = re.compile(r"(?:\s|<!--.*?-->|<\?xml[^>]*>)*<(?:!doctype\s+html|html)\b", re.I | re.S)
+# Possessive: a text may begin with hundreds of comments, which must be tried in one way only.
+BEGINS_PAGE = re.compile(
+    r"(?>\s|<!--.*?-->|<\?xml[^>]*>)*+<(?:!doctype\s+html|html)\b", re.IGNORECASE | re.DOTALL
+)
 BEGINS_ARRAY = re.compile(r'\s*\[\s*\{\s*"')
 
 # UTF-32's little-endian mark begins with UTF-16's.

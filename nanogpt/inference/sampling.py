@@ -29,6 +29,10 @@ if TYPE_CHECKING:  # given by callers that mix: a benchmark doesn't depend on th
     from nanogpt.ngram.mixing import Ngrams
 
 
+# Where a division by the temperature would leave float32's range.
+GREEDY_BELOW = 1e-6
+
+
 @torch.no_grad()
 def generate(
     model: Model, prompt: Tensor, settings: SampleSettings, ngrams: "Ngrams | None" = None
@@ -63,7 +67,7 @@ def generate(
 
 def _choose(logits: Tensor, settings: SampleSettings, random: torch.Generator) -> Tensor:
     """The next token of each row, (B, 1): drawn, or at temperature 0 the likeliest."""
-    if not settings.temperature:
+    if settings.temperature < GREEDY_BELOW:
         return logits.argmax(-1, keepdim=True)
     kept = _keep_top_k(logits / settings.temperature, settings.top_k)
     return draw(softmax(kept), random)

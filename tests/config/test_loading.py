@@ -190,6 +190,14 @@ def test_config_may_say_more_of_a_dropped_text_and_of_a_run_on_it():
     assert (run.dataset, run.train.max_iters) == ("mybook", 9)
 
 
+@pytest.mark.parametrize("source", [{}, {"files": "resources/texts/mybook.txt"}])
+def test_config_may_say_how_a_dropped_text_is_read(source):
+    config = load({"corpora": {"mybook": {"encoding": "cp1252", **source}}}, ["mybook.txt"])
+    assert config.corpora["mybook"].files == ["resources/texts/mybook.txt"]
+    assert config.corpora["mybook"].encoding == "cp1252"
+    assert "mybook" in config.datasets
+
+
 @pytest.mark.parametrize(
     ("name", "flaw"),
     [("gpt2", "a reserved name"), ("char", "a tokenizer"), ("bpe", "a tokenizer")],

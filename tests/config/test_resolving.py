@@ -345,6 +345,11 @@ def test_the_warm_up_follows_fewer_steps_that_a_stronger_source_asks_for(text, w
     assert resolve_run(load_yaml(text), "first").train.warmup_iters == warm_up
 
 
+def test_a_corpus_without_a_dataset_is_told_what_it_lacks():
+    with pytest.raises(UserError, match=r"no run `text`, but a corpus: .* `text: {}` in `dat"):
+        resolve_run(load_yaml("{}"), "text")
+
+
 def test_a_warm_up_longer_than_the_steps_of_its_own_source_is_a_mistake():
     message = message_of("train: {warmup_iters: 100, max_iters: 50}")
     assert "warmup_iters 100 leaves no step" in message

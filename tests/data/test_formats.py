@@ -4,6 +4,7 @@ import codecs
 import csv
 import gzip
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -108,8 +109,8 @@ def test_another_field_of_jsonl_is_read_where_it_is_named(table):
         ('"text"', "not a JSON object"),
         ("3", "not a JSON object"),
         ("null", "not a JSON object"),
-        ('{"text": 3}', "`text` is no text but int"),
-        ('{"text": ["a"]}', "`text` is no text but list"),
+        ('{"text": 3}', "`text` is int, not text"),
+        ('{"text": ["a"]}', "`text` is list, not text"),
         ("[" * 200_000, "not JSON: "),
         ('{"text":' * 100_000, "not JSON: "),
         ('{"text": ' + "1" * 10_000 + "}", "line 4: "),
@@ -244,6 +245,30 @@ def test_a_tsv_is_separated_by_tabs(table):
     assert documents(path) == ["one, two", "three"]
 
 
+def test_a_quote_in_a_tsv_is_a_letter(table):
+    path = table(".tsv", 'id\ttext\n1\t"Hello\n2\tbye"\n3\t"Yes", he said\n')
+    assert documents(path) == ['"Hello', 'bye"', '"Yes", he said']
+
+
+def test_long_lines_of_a_table_take_time_in_proportion_to_their_length(table):
+    def seconds(n_megabytes):
+        path = table(".jsonl", jsonl({"text": "x" * (n_megabytes << 20)}))
+        began = time.process_time()
+        documents(path)
+        return time.process_time() - began
+
+    seconds(1)
+    assert seconds(32) < 10 * seconds(8) + 0.2
+
+
+@pytest.mark.parametrize("before", ["\n\n", "sep=;\r\n", "\r\n \r\nsep=;\n"])
+def test_what_stands_before_the_header_is_passed_over(table, before):
+    assert documents(table(".csv", f"{before}id;text\n1;a, b\n")) == ["a, b"]
+    n_lines = before.count("\n") + 3
+    told = complaint(table(".csv", f"{before}id;text\n1;a\n2;b;c\n"))
+    assert f"line {n_lines}: 3 fields where the header has 2" in told
+
+
 def test_another_delimiter_can_be_named(table):
     path = table(".csv", "id:text\n1:one, two\n")
     assert documents(path, delimiter=":") == ["one, two"]
@@ -295,6 +320,13 @@ def test_rows_without_the_field_can_be_skipped(table):
     assert "line 2: no column `text`; there is `title`" in told
     assert "or say `missing: skip`" in told
     assert documents(path, missing="skip") == ["one", "two"]
+    assert "no column `body`" in complaint(path, missing="skip", text_column="body")
+
+
+@pytest.mark.parametrize(("name", "is_told"), [("log.txt", True), ("log.jsonl", False)])
+def test_rows_that_were_recognised_by_their_look_can_be_taken_as_text(tmp_path, name, is_told):
+    path = write(tmp_path / name, jsonl({"level": 1}, {"level": 2}))
+    assert ("or `format: text`" in complaint(path)) == is_told
 
 
 def test_joined_rows_are_one_document(table):
@@ -321,7 +353,8 @@ def parquet(tmp_path):
     from pyarrow import parquet
 
     def write_table(columns, **options):
-        parquet.write_table(pyarrow.table(columns), tmp_path / "a.parquet", **options)
+        columns = columns if isinstance(columns, pyarrow.Table) else pyarrow.table(columns)
+        parquet.write_table(columns, tmp_path / "a.parquet", **options)
         return tmp_path / "a.parquet"
 
     return write_table
@@ -372,15 +405,21 @@ def test_a_nested_column_of_parquet_is_named_with_dots(parquet):
     assert documents(path, text_column="meta.body.en") == ["one"]
     told = complaint(path, text_column="meta.text")
     assert "there is `meta`, `text`, `meta.body.en`, `meta.id`" in told
-    assert "row 1: `meta` is no text but dict" in complaint(path, text_column="meta")
+    assert "row 1: `meta` is dict, not text" in complaint(path, text_column="meta")
+
+
+def test_two_columns_of_one_name_in_parquet_are_told(parquet):
+    pyarrow = pytest.importorskip("pyarrow")
+    path = parquet(pyarrow.table([["a"], ["b"]], names=["text", "text"]))
+    assert "several columns `text`" in complaint(path)
 
 
 @pytest.mark.parametrize(
     ("columns", "told"),
     [
         ({"id": [1], "body": ["a"]}, "no column `text`; there is `id`, `body`; name"),
-        ({"text": [1, 2]}, "row 1: `text` is no text but int"),
-        ({"text": [None, ["a"]]}, "row 2: `text` is no text but list"),
+        ({"text": [1, 2]}, "row 1: `text` is int, not text"),
+        ({"text": [None, ["a"]]}, "row 2: `text` is list, not text"),
         ({"text": [None, ""]}, "no text in it"),
         ({"text": []}, "no text in it"),
     ],

@@ -357,7 +357,8 @@ def test_a_split_without_a_document_is_named(tmp_path):
     paths = write_texts(tmp_path / "texts", ["some text", "and more"])
     for val_ratio, empty in ((1e-9, "val"), (1 - 1e-9, "train")):
         with pytest.raises(
-            UserError, match=rf"0000\.txt: .* too few .*{empty} split would have 0 tokens"
+            UserError,
+            match=rf"0000\.txt: of 2 documents in all, the {empty} split would have none;",
         ) as error:
             prepare_files(paths, tmp_path / "made", split="document", val_ratio=val_ratio)
         assert len(str(error.value).splitlines()) == 1
@@ -456,7 +457,7 @@ def test_a_split_at_bytes_is_the_same_by_groups_and_in_small_pieces(tmp_path, mo
 
 @pytest.mark.parametrize("split", [{"train_bytes": 60, "val_bytes": 50}, {"train_bytes": 100}])
 def test_a_text_shorter_than_its_splits_is_told(tmp_path, split):
-    with pytest.raises(UserError, match="100 bytes in all, fewer than `train_bytes`"):
+    with pytest.raises(UserError, match="100 bytes in all, too few for `train_bytes`"):
         prepare_text(tmp_path, "ab" * 50, **split)
 
 
@@ -485,9 +486,24 @@ def test_the_last_file_can_be_the_validation_split(tmp_path, by_groups):
     assert files.tokenizer.decode(files.val) == f"three\n{between}"
 
 
-def test_a_last_file_that_is_the_only_one_is_told(tmp_path):
-    with pytest.raises(UserError, match=r"text\.txt: the only file, .*; add one"):
-        prepare_text(tmp_path, TEXT, split="last_file")
+@pytest.mark.parametrize("texts", [[TEXT], [TEXT, ""], ["", TEXT]])
+def test_a_last_file_without_text_in_it_or_before_it_is_told(tmp_path, texts):
+    paths = write_texts(tmp_path / "texts", texts)
+    told = rf"{paths[-1].name}: `split: last_file` holds it out, so that it and a file before it"
+    with pytest.raises(UserError, match=told):
+        prepare_files(paths, tmp_path / "made", split="last_file")
+
+
+def test_digests_of_files_of_one_name_are_told_apart(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    paths = [Path("a/x.txt"), Path("b/x.txt")]
+    for number, path in enumerate(paths):
+        path.parent.mkdir()
+        path.write_text(f"{TEXT}{number}")
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
+    prepare_files(paths, tmp_path / "made", corpus={"sha256": digests})
+    with pytest.raises(UserError, match=r"a/x\.txt: its sha256 is"):
+        prepare_files(paths, tmp_path / "made", corpus={"sha256": digests[::-1]})
 
 
 def test_empty_files_among_others_are_passed_over_with_a_warning(tmp_path, caplog):
@@ -512,9 +528,7 @@ def test_empty_files_among_others_are_passed_over_with_a_warning(tmp_path, caplo
 
 def test_files_of_which_all_are_empty_are_told(tmp_path):
     paths = write_texts(tmp_path / "texts", ["", "", ""])
-    with pytest.raises(
-        UserError, match=r"0000\.txt: no text in it and in 2 other files of it; put"
-    ):
+    with pytest.raises(UserError, match=r"0000\.txt: no text in it, nor in the 2 other files; put"):
         prepare_files(paths, tmp_path / "made")
 
 

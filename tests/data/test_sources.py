@@ -146,7 +146,7 @@ def test_a_name_with_brackets_stars_blanks_or_foreign_letters_is_literal_if_ther
         ("absent/", "there is no file absent"),
         ("texts/*.pdf", "no file matches the pattern texts/*.pdf"),
         ("texts/[", "no file matches the pattern texts/["),
-        ("x" * 5000, "x"),
+        ("x" * 5000, "File name too long"),
         ("a\0b.txt", "there is no file"),
     ],
 )
@@ -276,11 +276,24 @@ def test_what_a_directory_has_beside_its_texts_is_counted_by_kind(library):
         ".gz": 1,
         ".html": 2,
         "links to nothing": 1,
+        "others": 1,
         "pipes and devices": 1,
-        "without a suffix": 1,
     }
     assert in_words(kinds).startswith("2 .html, 1 .gz, ")
     assert passed_over(Corpus(builtin="play")) == {}
+
+
+def test_what_follows_a_dot_is_a_kind_only_if_it_looks_like_one(library):
+    for name in (b"Dr. M\xfcller", "v1.2 of it", "a.Ünicode", "b.LOG"):
+        write(library / "more" / os.fsdecode(name), "x")
+    assert passed_over(Corpus(files=["more"])) == {".log": 1, "others": 3}
+
+
+def test_of_two_links_to_a_directory_the_first_by_name_counts(library):
+    (library / "other/z").mkdir()
+    write(library / "other/z/1.txt", "x")
+    (library / "other/a1").symlink_to("z")
+    assert found("other") == ["other/a1/1.txt", "other/m.txt"]
 
 
 def test_many_kinds_are_cut_short():
@@ -324,7 +337,7 @@ def test_a_url_under_files_is_told():
 
 @pytest.mark.usefixtures("library")
 def test_a_sha256_is_of_files_that_are_named():
-    with pytest.raises(UserError, match="a sha256 is of a file that is named, and texts is none"):
+    with pytest.raises(UserError, match="`sha256` needs names of files, and texts is none"):
         find_files("mine", Corpus(files=["texts"], sha256="0" * 64))
 
 

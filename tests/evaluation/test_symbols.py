@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from nanogpt.data.tokenizers import ByteTokenizer
-from nanogpt.evaluation.symbols import KINDS, describe_symbols, kind_of
+from nanogpt.evaluation.symbols import KINDS, content_suffix, describe_symbols
 from tests.evaluation.examples import BYTE_PAIRS
 
 TEXTS_OF_KINDS = {
@@ -19,12 +19,12 @@ TEXTS_OF_KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_token_is_of_the_kind_of_its_text(kind):
-    assert {kind_of(text.encode()) for text in TEXTS_OF_KINDS[kind]} == {kind}
+    assert {content_suffix(text.encode()) for text in TEXTS_OF_KINDS[kind]} == {kind}
 
 
 @pytest.mark.parametrize("text", [b"\xc3", b"\xa9", b" \xe6\x97", b"a\xff", "é".encode() + b"\xc3"])
 def test_parts_of_characters_are_of_no_kind(text):
-    assert kind_of(text) == "other"
+    assert content_suffix(text) == "other"
 
 
 def test_of_bytes_those_beyond_ascii_are_of_no_kind():

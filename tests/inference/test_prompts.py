@@ -1,5 +1,7 @@
 """A prompt becomes its tokens, and what it can't begin with is told before a model is trained."""
 
+import gzip
+
 import numpy as np
 import pytest
 
@@ -24,6 +26,13 @@ def test_a_prompt_becomes_its_tokens():
 def test_a_prompt_can_stand_in_a_file(tmp_path):
     path = tmp_path / "prompt.txt"
     path.write_bytes("É 日\n".encode())
+    tokens = encode_prompt(TOKENIZER, SampleSettings(start=f"FILE:{path}"))
+    assert TOKENIZER.decode(tokens) == "É 日\n"
+
+
+def test_a_prompt_file_may_be_packed(tmp_path):
+    path = tmp_path / "prompt.txt.gz"
+    path.write_bytes(gzip.compress("É 日\n".encode()))
     tokens = encode_prompt(TOKENIZER, SampleSettings(start=f"FILE:{path}"))
     assert TOKENIZER.decode(tokens) == "É 日\n"
 

@@ -164,7 +164,7 @@ def test_top_k_of_none_or_all_leaves_every_token(top_k):
     assert torch.equal(draw(model, prompts, with_settings(top_k=top_k)), draw(model, prompts, BASE))
 
 
-@pytest.mark.parametrize("temperature", [0, 1e-6])
+@pytest.mark.parametrize("temperature", [0, 1e-320, 1e-46, 1e-6])
 def test_the_lowest_temperatures_choose_the_likeliest(temperature):
     model, prompts = make_model(), random_prompts(3, 4)
     drawn = draw(model, prompts, with_settings(temperature=temperature))

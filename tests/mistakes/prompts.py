@@ -70,7 +70,7 @@ PROMPTS = [
     prompt(
         "a prompt that isn't UTF-8",
         f"--start {NOT_UTF8}",
-        "start: a character of it is no Unicode; it may not be in UTF-8 (found 'caf\\udce9')",
+        "start: not valid Unicode; it may not be in UTF-8 (found 'caf\\udce9')",
     ),
     prompt(
         "sampling at a temperature below zero",

@@ -175,7 +175,7 @@ TEXTS = [
         code('[{"text": "one"}]'),
         '[{"text": "one"}]',
         "book.json: looks like a JSON array; write an object a line (JSON Lines), for example with "
-        "`jq -c '.[]'`, or say `format: text` of its corpus to take it as it is",
+        "`jq -c '.[]' FILE`, or say `format: text` of its corpus to take it as it is",
         name="book.json",
     ),
     text(
@@ -183,7 +183,7 @@ TEXTS = [
         "`book.json` with one object over several lines",
         '{\n  "text": "one"\n}\n',
         "book.json: looks like JSON that isn't JSON Lines; write an object a line, for example "
-        "with `jq -c`, or say `format: text` of its corpus to take it as it is",
+        "with `jq -c . FILE`, or say `format: text` of its corpus to take it as it is",
         name="book.json",
     ),
     text(
@@ -227,7 +227,7 @@ TEXTS = [
         "a text shorter than its splits",
         "`train_bytes: 1000` of `book.txt` with 300 bytes",
         b"x" * 300,
-        "book.txt: 300 bytes in all, fewer than `train_bytes` and `val_bytes` of the dataset; "
+        "book.txt: 300 bytes in all, too few for `train_bytes` and `val_bytes` of the dataset; "
         "lower them, or add text",
         dataset={"train_bytes": 1000},
     ),
@@ -235,8 +235,8 @@ TEXTS = [
         "a last file that is the only one",
         "`split: last_file` of `book.txt`",
         TEXT,
-        "book.txt: the only file, and `split: last_file` holds out the last of several; add one, "
-        "or change `split:` of the dataset",
+        "book.txt: `split: last_file` holds it out, so that it and a file before it need text; add "
+        "some, or change `split:` of the dataset",
         dataset={"split": "last_file"},
     ),
     text(
@@ -298,23 +298,21 @@ TEXTS = [
         "a .gz that isn't one",
         "`book.txt.gz` that is really a text",
         TEXT,
-        "book.txt.gz: cannot be read to its end: Not a gzipped file (b'It'); it may "
-        "be cut short or damaged: get it again",
+        "book.txt.gz: not packed, in spite of its name; rename it without .gz",
         name="book.txt.gz",
     ),
     text(
         "a line that is not JSON",
         code('{"text": }'),
         '{"text": }',
-        "book.jsonl: line 1: not JSON: Expecting value (character 10); mend the line "
-        "or take it out",
+        "book.jsonl: line 1: not JSON: Expecting value (character 10); fix the line or take it out",
         name="book.jsonl",
     ),
     text(
         "a line that isn't a JSON object",
         code('["text"]'),
         '["text"]',
-        'book.jsonl: line 1: not a JSON object, such as {"text": "a document"}; mend '
+        'book.jsonl: line 1: not a JSON object, such as {"text": "a document"}; fix '
         "the line or take it out",
         name="book.jsonl",
     ),
@@ -330,7 +328,7 @@ TEXTS = [
         "a number for a text",
         code('{"text": 5}'),
         '{"text": 5}',
-        "book.jsonl: line 1: `text` is no text but int; mend it, or name what holds "
+        "book.jsonl: line 1: `text` is int, not text; fix it, or name what holds "
         "the text as the corpus's `text_column:`",
         name="book.jsonl",
     ),
@@ -361,15 +359,15 @@ TEXTS = [
         "a row with too many fields",
         "`text,year`, then `one, two,1984`",
         "text,year\none, two,1984\n",
-        "book.csv: line 2: 3 fields where the header has 2; mend the row: a field "
-        "with ',' in it stands in double quotes",
+        "book.csv: line 2: 3 fields where the header has 2; fix the row: a field "
+        "with ',' in it must be in double quotes",
         name="book.csv",
     ),
     text(
         "an unclosed quote",
         code("text") + ", then " + code('"one'),
         'text\n"one\n',
-        "book.csv: line 2: not CSV: unexpected end of data; mend the row, where a "
+        "book.csv: line 2: not CSV: unexpected end of data; fix the row, where a "
         "double quote may be missing or not be doubled",
         name="book.csv",
     ),
@@ -394,7 +392,7 @@ TEXTS = [
         "a parquet column of numbers",
         "`book.parquet` with numbers",
         parquet_bytes({"text": [5]}),
-        "book.parquet: row 1: `text` is no text but int; mend it, or name what holds "
+        "book.parquet: row 1: `text` is int, not text; fix it, or name what holds "
         "the text as the corpus's `text_column:`",
         name="book.parquet",
     ),

@@ -38,6 +38,7 @@ def trained(empty_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return project
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "start"),
     [
@@ -55,12 +56,14 @@ def test_a_sample_begins_with_what_a_text_of_the_vocabulary_begins_after(
     assert f"# start: {start}\n" in (trained / f"results/{name}/samples.txt").read_text()
 
 
+@pytest.mark.slow
 def test_a_report_of_a_loss_of_nothing_is_drawn_without_a_warning(trained: Path) -> None:
     assert (trained / "results/report/index.html").exists()
     log = (trained / "results/report/bench_report.log").read_text()
     assert "warning" not in log.lower()
 
 
+@pytest.mark.slow
 def test_at_a_temperature_of_zero_all_samples_are_the_same(trained: Path) -> None:
     page = (trained / "results/endless/samples.txt").read_text()
     _, first, second = page.split("--- sample ")

@@ -94,6 +94,7 @@ def test_a_corpus_is_planned_through_to_its_evaluation(empty_project: Path, name
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["text8", "enwik8"])
 def test_what_follows_the_validation_split_is_in_neither(prepared: Path, name: str) -> None:
     meta = load(prepared / f"results/datasets/{name}").meta
@@ -101,11 +102,13 @@ def test_what_follows_the_validation_split_is_in_neither(prepared: Path, name: s
     assert meta.files[0].n_bytes > 9500
 
 
+@pytest.mark.slow
 def test_text8_has_letters_only_and_enwik8_is_bytes(prepared: Path) -> None:
     assert load(prepared / "results/datasets/text8").tokenizer.vocab_size < 28
     assert load(prepared / "results/datasets/enwik8").tokenizer.vocab_size == 256
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "n_train"), [("tinystories", 1200), ("wikitext_103", 2)])
 def test_the_last_file_is_the_validation_split(prepared: Path, name: str, n_train: int) -> None:
     files = load(prepared / f"results/datasets/{name}")
@@ -114,6 +117,7 @@ def test_the_last_file_is_the_validation_split(prepared: Path, name: str, n_trai
     assert files.meta.val.n_bytes == files.meta.files[-1].n_bytes
 
 
+@pytest.mark.slow
 def test_lines_of_wikitext_are_one_text(prepared: Path) -> None:
     files = load(prepared / "results/datasets/wikitext_103")
     text = files.tokenizer.decode(files.val)
@@ -121,12 +125,14 @@ def test_lines_of_wikitext_are_one_text(prepared: Path) -> None:
     assert text.count("<|endoftext|>") == 1
 
 
+@pytest.mark.slow
 def test_pages_are_documents_split_by_a_hash(prepared: Path) -> None:
     meta = load(prepared / "results/datasets/fineweb_edu").meta
     assert meta.split == "document"
     assert meta.train.n_documents + meta.val.n_documents == 14 * len(STORIES)
 
 
+@pytest.mark.slow
 def test_the_novel_has_neither_a_mark_nor_the_line_ends_of_windows(prepared: Path) -> None:
     files = load(prepared / "results/datasets/quijote")
     assert not set("\ufeff\r") & set(files.tokenizer.decode(range(files.tokenizer.vocab_size)))

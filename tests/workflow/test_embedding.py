@@ -30,6 +30,8 @@ from tests.workflow.projects import (
     write_essays,
 )
 
+pytestmark = pytest.mark.slow
+
 GIT_USER = ("-c", "user.name=Ada", "-c", "user.email=ada@host.example")
 
 SAMPLES = "results/one/samples.txt"

@@ -11,6 +11,8 @@ import sys
 from functools import cache, wraps
 from pathlib import Path
 
+import yaml
+
 # Of the package that this workflow is made for, as in nanogpt/__init__.py.
 VERSION = "1.0.0.dev0"
 
@@ -101,10 +103,13 @@ def one_line_errors(function):
     return checked
 
 
-# For keys that stand there twice, of which Snakemake takes the last without a word.
+# For keys that stand there twice, of which Snakemake takes the last without a word. A caller's file,
+# where this is a module, is the caller's matter.
 for path in workflow.configfiles:
     if str(path).endswith((".yaml", ".yml")):
-        one_line_errors(read_mapping)(path)
+        with open(path) as file:
+            if set(yaml.safe_load(file) or {}) <= set(config):
+                one_line_errors(read_mapping)(path)
 
 CONFIG = one_line_errors(load)(config, find_texts())
 
