@@ -21,6 +21,8 @@ import yaml
 
 from nanogpt.artifacts.records.base import read_record
 from nanogpt.artifacts.records.manifests import Manifest
+from nanogpt.config.parameters import as_parameters
+from nanogpt.config.schema import SampleSettings
 from tests.checkouts import copy_checkout, own_environment
 
 FULL = os.environ.get("NANOGPT_FAULTS") == "full"
@@ -138,6 +140,7 @@ def train_command(project: Path) -> list[str]:
         *("--input", *manifest.inputs),
         *("--output", *manifest.outputs, "results/one/train.manifest.json"),
         *("--settings", json.dumps(manifest.parameters), "--code", manifest.code),
+        *("--untracked", json.dumps({"sample": as_parameters(SampleSettings())})),
         *("--log", "results/one/train.log", "--threads", "1"),
     ]
 
