@@ -31,7 +31,10 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     """The first mistake that a validation found, in one line. model: what was validated."""
     problems = error.errors(include_url=False)
     first = problems[0]
-    where = ".".join(str(part) for part in first["loc"] if part != "[key]")
+    parts = [str(part) for part in first["loc"] if part != "[key]"]
+    if first["loc"][-1:] == ("[key]",):  # as config.yaml has it, which pydantic shows as Python's
+        parts[-1] = show_value(first["input"])
+    where = ".".join(parts)
     if first["type"] == "extra_forbidden":
         *way, name = first["loc"]
         message = _unknown(str(name), way, model)

@@ -96,6 +96,9 @@ def test_a_setting_in_the_wrong_place_is_told_where_it_belongs(text, begins, pla
             "runs: {first: {dataset: 2024-01-01}}",
             "should be text; put it in quotes (found 2024-01-01)",
         ),
+        ("runs: {2024-01-01: {}}", "runs.2024-01-01: should be text; put it in quotes"),
+        ("runs: {2024: {}}", "runs.2024: should be text; put it in quotes (found 2024)"),
+        ("runs: {on: {}}", "runs.yes: should be text; put it in quotes (found yes)"),
         (
             "train: {max_iters: 10k}",
             "should be a number, such as 10000, 10_000 or 1e4 (found '10k')",
