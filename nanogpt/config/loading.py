@@ -124,8 +124,8 @@ def load(mapping: Mapping[str, Any], texts: Iterable[str] = ()) -> Config:
     """Check the mapping of config.yaml; each file of `texts` becomes a corpus and a dataset.
 
     config.yaml may say more of such a dataset, or of a run on it, by entries of the text's name.
-    Keys `x-...` are the user's, for YAML's anchors. The runs of a sweep stand in its place, in
-    `runs` and in `report.runs`.
+    Keys `x-...` are ignored; they can hold YAML's anchors. In `runs` and `report.runs`, a sweep is
+    replaced by its runs.
 
     Errors: UserError with one line that names the first thing that is wrong.
     """

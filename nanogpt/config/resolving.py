@@ -124,10 +124,11 @@ def resolve_run(config: Config, name: str) -> Run:
     Errors: UserError for an unknown run or preset, or settings that do not go together.
     """
     merged: dict[str, Any] = {group: {} for group in RunDefaults.GROUPS}
-    for _, groups in run_layers(config, name):
+    layers = run_layers(config, name)
+    for _, groups in layers:
         for group, settings in groups.items():
             merged[group].update(settings)
-    _shorten_warm_up(merged["train"], run_layers(config, name))
+    _shorten_warm_up(merged["train"], layers)
     entry = config.runs.get(name, RunEntry())
     uses_ngrams = merged["ngram"].pop("use", False)
     if not uses_ngrams:

@@ -14,19 +14,11 @@ from nanogpt.config.corpora import Corpus
 from nanogpt.data.opening import open_unpacked
 from nanogpt.data.sniffing import format_of
 from nanogpt.errors import UserError
+from nanogpt.files.signatures import BYTE_ORDER_MARKS
 
 logger = logging.getLogger(__name__)
 
 PIECE = 1 << 18  # bytes of a file that are decoded at once
-
-# UTF-32's little-endian mark begins with UTF-16's, so UTF-32 comes first.
-BYTE_ORDER_MARKS = (
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
 
 SAMPLES = 16  # places of a file that its encoding is decided on
 SAMPLE = 16384  # bytes at each
@@ -66,7 +58,7 @@ def decide_encoding(path: Path, corpus: Corpus) -> str:
     if corpus.encoding != "auto":
         return codecs.lookup(corpus.encoding).name
     sample = _sample(path, corpus.member)
-    for mark, codec in BYTE_ORDER_MARKS:
+    for mark, codec in BYTE_ORDER_MARKS.items():
         if sample[0].startswith(mark):
             return codec
     if any(b"\0" in part for part in sample):

@@ -1,4 +1,4 @@
-"""What a file is, by its name and its first bytes: what isn't text is told apart from text.
+"""Recognise, by a file's name and first bytes, what isn't text.
 
 A text may begin with anything, so only signs that no text has by chance count.
 """
@@ -61,13 +61,13 @@ BEGINS_PAGE = re.compile(
 )
 BEGINS_ARRAY = re.compile(r'\s*\[\s*\{\s*"')
 
-# UTF-32's little-endian mark begins with UTF-16's.
-UNICODE_MARKS = {
-    codecs.BOM_UTF8: "utf-8",
-    codecs.BOM_UTF32_LE: "utf-32-le",
-    codecs.BOM_UTF32_BE: "utf-32-be",
-    codecs.BOM_UTF16_LE: "utf-16-le",
-    codecs.BOM_UTF16_BE: "utf-16-be",
+# UTF-32's little-endian mark begins with UTF-16's, so UTF-32 comes first.
+BYTE_ORDER_MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
 }
 
 
@@ -90,9 +90,9 @@ def find_flaw(name: str, head: bytes) -> NotText | None:
 
 def as_text(head: bytes) -> str:
     """The first characters of a file without its byte order mark, of which ASCII is right."""
-    for mark, codec in UNICODE_MARKS.items():
+    for mark, codec in BYTE_ORDER_MARKS.items():
         if head.startswith(mark):
-            return head.removeprefix(mark).decode(codec, "ignore")
+            return head.decode(codec, "ignore")
     return head.decode("utf-8", "replace")
 
 

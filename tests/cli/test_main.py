@@ -836,3 +836,10 @@ def test_a_terminal_that_lacks_letters_shows_what_it_can(tmp_path, encoding):
     assert shown.stdout.splitlines()[0].endswith("'a'")
     assert shown.stdout.splitlines()[2].endswith(r"'\u65e5'")
     assert "3 tokens of 4" in shown.stdout
+
+
+def test_a_closed_standard_input_is_one_line(tmp_path):
+    char_tokenizer("a").save(tmp_path / "tokenizer.json")
+    code = "import sys; sys.stdin = None; from nanogpt.cli.main import main; main()"
+    ended = run_python(code, "tokenize", str(tmp_path / "tokenizer.json"))
+    assert_one_line(ended, "nothing on standard input")

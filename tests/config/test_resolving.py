@@ -353,3 +353,11 @@ def test_a_corpus_without_a_dataset_is_told_what_it_lacks():
 def test_a_warm_up_longer_than_the_steps_of_its_own_source_is_a_mistake():
     message = message_of("train: {warmup_iters: 100, max_iters: 50}")
     assert "warmup_iters 100 leaves no step" in message
+
+
+@pytest.mark.parametrize("value", ["null", "none"])
+def test_null_on_the_command_line_is_none_where_a_setting_can_be(value):
+    defaults = "defaults: {train: {lr_decay_iters: 9}}"
+    config = load_yaml(f"{{{defaults}, train: {{lr_decay_iters: '{value}'}}}}")
+    assert resolve_run(config, "first").train.lr_decay_iters == 5000
+    assert "should be a number" in message_of(f"train: {{max_iters: '{value}'}}")

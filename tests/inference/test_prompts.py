@@ -1,4 +1,4 @@
-"""A prompt becomes its tokens, and what it can't begin with is told before a model is trained."""
+"""A prompt becomes its tokens; one that the vocabulary lacks is an error before the training."""
 
 import gzip
 

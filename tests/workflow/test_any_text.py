@@ -1,4 +1,4 @@
-"""A text of any kind goes through to its samples, and what can't is told before it's trained."""
+"""Any kind of text goes through to samples; what can't is an error before the training."""
 
 import os
 import shutil

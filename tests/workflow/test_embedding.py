@@ -160,6 +160,17 @@ def test_a_module_runs_nothing_again(project: Path, elsewhere: Path, renamed: st
     assert CAPTION in (project / "workflow.html").read_text()
 
 
+def test_a_callers_own_settings_are_not_checked(project: Path, elsewhere: Path) -> None:
+    snakefile = Path(project, caller(project, elsewhere, ""))
+    text = snakefile.read_text()
+    assert "config: config" in text
+    snakefile.write_text(text.replace("config: config", 'config: config["nanogpt"]'))
+    ours = yaml.safe_load((project / "config.yaml").read_text())
+    own = "umask: 0022\nwalltime: 12:30:00\n"
+    (project / "config.yaml").write_text(own + yaml.safe_dump({"nanogpt": ours}, sort_keys=False))
+    assert planned(project, "--snakefile", str(snakefile), PAGE) == {}
+
+
 def test_a_deployed_workflow_without_a_package_beside_it_runs_nothing_again(
     project: Path, without_package: Path, installed: Path
 ) -> None:

@@ -103,13 +103,18 @@ def one_line_errors(function):
     return checked
 
 
-# For keys that stand there twice, of which Snakemake takes the last without a word. A caller's file,
-# where this is a module, is the caller's matter.
+def has_our_settings(path):
+    """Whether a config file has our settings on top. A caller may have them under a key."""
+    if Path(workflow.basedir) in (PROJECT, PROJECT / "workflow"):
+        return True
+    with open(path) as file:
+        return set(yaml.safe_load(file) or {}) <= set(config)
+
+
+# For keys that a file has twice, of which Snakemake silently takes the last.
 for path in workflow.configfiles:
-    if str(path).endswith((".yaml", ".yml")):
-        with open(path) as file:
-            if set(yaml.safe_load(file) or {}) <= set(config):
-                one_line_errors(read_mapping)(path)
+    if str(path).endswith((".yaml", ".yml")) and has_our_settings(path):
+        one_line_errors(read_mapping)(path)
 
 CONFIG = one_line_errors(load)(config, find_texts())
 
