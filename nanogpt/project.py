@@ -52,6 +52,11 @@ class Project:
         return self.root / "resources/texts"
 
     @property
+    def fragments(self) -> Path:
+        """Entries that commands add to those of config.yaml, in a YAML file for each name."""
+        return self.root / "resources/config"
+
+    @property
     def corpora(self) -> Path:
         """Downloads and built-in corpora, a directory each."""
         return self.root / "resources/corpora"
@@ -80,6 +85,16 @@ class Project:
     def jobs(self) -> Path:
         """The locks of stages other than training."""
         return self.root / ".nanogpt/jobs"
+
+    @property
+    def invocations(self) -> Path:
+        """The locks of the calls of Snakemake that work here, a directory each."""
+        return self.root / ".nanogpt/invocations"
+
+    @property
+    def snakemake_locks(self) -> Path:
+        """Where Snakemake names the files that its calls read and write."""
+        return self.root / ".snakemake/locks"
 
     @property
     def cache(self) -> Path | None:

@@ -34,6 +34,7 @@ NEUTRAL = {
     "nanogpt.config.parameters": "its effect is the parameters",
     "nanogpt.config.messages": "words of messages",
     "nanogpt.config.loading": "settings arrive as parameters",
+    "nanogpt.config.fragments": "settings arrive as parameters",
     "nanogpt.config.sweeps": "settings arrive as parameters",
     "nanogpt.config.resolving": "settings arrive as parameters",
     "nanogpt.artifacts.records.manifests": "describes a result, and doesn't change it",

@@ -1,10 +1,52 @@
-"""The application that all commands belong to, and how a result is printed as JSON."""
+"""The application that all commands belong to, and what they share."""
 
 import json
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import tyro
 
+Function = TypeVar("Function", bound=Callable[..., object])
+
 app = tyro.extras.SubcommandApp()
+
+# How `nanogpt --help` lists the commands; others come after these.
+ORDER = (
+    *("prepare", "train", "eval", "sample", "bench", "plan", "why", "tokenize", "export"),
+    *("import", "config", "verify", "cache", "report", "watch"),
+)
+
+# What the help of a command ends with.
+EXAMPLES: dict[str, tuple[str, ...]] = {}
+
+
+def examples(command: str, *lines: str) -> Callable[[Function], Function]:
+    """A decorator: the help of a command ends with examples."""
+
+    def decorate(function: Function) -> Function:
+        EXAMPLES[command] = lines
+        return function
+
+    return decorate
+
+
+def optional(metavar: str) -> Any:
+    """How the help shows a word or a flag that can be left out, without a default."""
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
+
+
+def run(words: list[str], description: str) -> None:
+    """Run the command that these words name."""
+    commands = app._subcommands
+    for name in [*ORDER, *(name for name in list(commands) if name not in ORDER)]:
+        if name in commands:
+            commands[name] = commands.pop(name)
+    try:
+        app.cli(prog="nanogpt", description=description, args=words)
+    except SystemExit:
+        if words and {"--help", "-h"} & set(words) and words[0] in EXAMPLES:
+            print("examples:", *EXAMPLES[words[0]], sep="\n  ")
+        raise
 
 
 def print_json(value: object) -> None:

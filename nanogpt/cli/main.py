@@ -10,8 +10,15 @@ from collections.abc import Sequence
 
 from pydantic import ValidationError
 
-from nanogpt.cli import artifacts, data, reference, runs  # noqa: F401  they register commands
-from nanogpt.cli.app import app
+from nanogpt.cli import (  # noqa: F401  they register commands
+    artifacts,
+    data,
+    making,
+    reference,
+    runs,
+)
+from nanogpt.cli.app import run
+from nanogpt.cli.words import normalise
 from nanogpt.config.messages import explain
 from nanogpt.config.schema import Config
 from nanogpt.errors import user_message
@@ -30,7 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     name_user()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
-        app.cli(prog="nanogpt", description=DESCRIPTION, args=arguments)
+        words = normalise(sys.argv[1:] if arguments is None else arguments)
+        run(words, DESCRIPTION)
     except ValidationError as error:
         sys.exit(f"error: {explain(error, Config)}")
     except UnicodeError as error:  # in a text given on the command line or to standard input

@@ -1,5 +1,9 @@
 """Commands that print reference pages and the version: settings, schema, version."""
 
+from typing import Literal
+
+from tyro.conf import Positional
+
 from nanogpt import __version__
 from nanogpt.cli.app import app, print_json
 from nanogpt.config.reference import json_schema, settings_page
@@ -21,3 +25,16 @@ def schema() -> None:
 def version() -> None:
     """Print the version."""
     print(__version__)
+
+
+@app.command
+def completion(shell: Positional[Literal["bash", "zsh", "tcsh"]]) -> None:
+    """Print what a shell needs to complete commands and flags.
+
+    For bash: `nanogpt completion bash > ~/.local/share/bash-completion/completions/nanogpt`, and
+    a new shell. The same as `nanogpt --tyro-print-completion bash`.
+
+    Args:
+        shell: the shell.
+    """
+    app.cli(prog="nanogpt", args=["--tyro-print-completion", shell])

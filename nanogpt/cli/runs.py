@@ -7,14 +7,17 @@ import time
 from pathlib import Path
 from typing import Annotated
 
-import tyro
 from tyro.conf import Positional
 
-from nanogpt.cli.app import app, print_json
+from nanogpt.cli.app import app, examples, optional, print_json
+from nanogpt.cli.finding import check_model, find_base, find_model
+from nanogpt.cli.flags import FlagValues, given_by, with_flags
+from nanogpt.cli.workflow import make
 from nanogpt.config.loading import read
 from nanogpt.config.reference import describe_run
-from nanogpt.config.resolving import check_trains, resolve_run
+from nanogpt.config.resolving import check_trains
 from nanogpt.config.schema import SampleSettings
+from nanogpt.config.variants import parse, resolve_with
 from nanogpt.errors import UserError
 from nanogpt.project import HERE, Project
 
@@ -31,18 +34,39 @@ def show_config(run: Positional[str], config_file: Path = HERE.config_file) -> N
 
 
 @app.command
+@examples(
+    "sample",
+    'nanogpt sample shakespeare_char --start="ROMEO:"',
+    'nanogpt sample --dataset=novel --start="The old" --max_new_tokens=100',
+    "nanogpt sample results/demo/model --temperature=0.5 --num_samples=2",
+)
+@with_flags("sample")
 def sample(
-    model: Positional[Path],
-    settings: Annotated[SampleSettings, tyro.conf.arg(name="")] = SampleSettings(),  # noqa: B008
+    model: Annotated[Positional[str], optional("MODEL")] = "",
+    *,
+    flags: FlagValues,
+    dataset: Annotated[str, optional("DATASET")] = "",
     ngrams: bool = True,
 ) -> None:
-    """Draw samples from a model directory, streaming them to the terminal.
+    """Draw samples from a model, streaming them to the terminal. Nothing is kept.
+
+    The defaults shown are those of a model directory; a run's samples have the run's settings.
 
     Args:
-        model: a model directory, such as results/demo/model.
-        settings: how to sample.
+        model: a run, or a model directory such as results/demo/model.
+        dataset: without a model, the one that was trained last on this dataset.
         ngrams: mix in the n-grams that lie beside the model, if any do; --no-ngrams: the GPT alone.
     """
+    directory, run = find_model(model, dataset)
+    check_model(directory, run)
+    given = given_by("sample", flags)
+    if run:
+        settings = resolve_with(read(HERE.config_file), run, given).sample
+    else:
+        changes = {one.setting: one.value for one in parse(given, {"sample": SampleSettings()})}
+        settings = SampleSettings().model_copy(update=changes)
+    if not model:
+        print(f"{directory}: trained last on {dataset}", file=sys.stderr)
     from nanogpt.devices import resolve
     from nanogpt.inference.sampling import stream
     from nanogpt.model.checkpoints import load_model
@@ -51,8 +75,8 @@ def sample(
 
     settings = resolve(settings)
     prepare_kernels(settings.reproducible)
-    checkpoint = load_model(model, settings.device)
-    found = find_ngrams(model) if ngrams else None
+    checkpoint = load_model(directory, settings.device)
+    found = find_ngrams(directory) if ngrams else None
     if found:
         print(f"{found.path}: {found.summary()}", file=sys.stderr)
     for piece in stream(checkpoint, settings, found):
@@ -60,26 +84,53 @@ def sample(
 
 
 @app.command
-def bench(run: Positional[str], config_file: Path = HERE.config_file) -> None:
+@examples(
+    "bench",
+    "nanogpt bench",
+    "nanogpt bench shakespeare_char --device=cpu --steps=5",
+    "nanogpt bench nanogpt_bench",
+)
+@with_flags("bench")
+def bench(
+    run: Annotated[Positional[str], optional("RUN")] = "",
+    *,
+    flags: FlagValues,
+    dataset: Annotated[str, optional("DATASET")] = "",
+    config_file: Path = HERE.config_file,
+) -> None:
     """Measure how fast this machine trains a run's model and samples from it, and print it as JSON.
 
-    All cores compute. The workflow's rule `bench` keeps what it measures, with as many threads as
-    training has, in results/<run>/bench.json, where the report finds it.
+    All cores compute. Flags change what is measured, and make no run. The workflow's rule `bench`
+    keeps what it measures, with as many threads as training has, in results/<run>/bench.json, where
+    the report finds it.
 
     Args:
-        run: a run whose dataset was made.
+        run: a run; if not given, the first one of the report. nanogpt_bench has the settings of
+            nanoGPT's bench.py, which want a GPU.
+        dataset: a dataset to measure on.
         config_file: the config file.
     """
     from nanogpt.devices import resolve
     from nanogpt.evaluation.benchmark import bench as measure
 
-    settings = resolve_run(read(config_file), run)
+    config, project = read(config_file), Project.of(config_file)
+    if not (run or dataset) and config.report.runs:
+        run = config.report.runs[0]
+        print(f"bench: {run}, the first run of the report", file=sys.stderr)
+    base = find_base(config, run, dataset)
+    settings = resolve_with(config, base.run, [*base.given, *given_by("bench", flags)])
     check_trains(settings)
-    train, sample = resolve(settings.train), resolve(settings.sample)
-    dataset = Project.of(config_file).datasets / settings.dataset
-    with tempfile.TemporaryDirectory() as directory:
-        path = Path(directory) / "bench.json"
-        measured = measure(run, dataset, settings.model, train, settings.bench, sample, path)
+    directory = project.datasets / settings.dataset
+    if project == HERE and not (directory / "meta.json").exists():
+        code = make([str(directory / "meta.json")], "all")
+        if code:
+            sys.exit(code)
+    training, sampling = resolve(settings.train), resolve(settings.sample)
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary) / "bench.json"
+        measured = measure(
+            base.run, directory, settings.model, training, settings.bench, sampling, path
+        )
         print_json(measured.content())
 
 

@@ -13,6 +13,7 @@ from pydantic import (
 
 from nanogpt.config.corpora import TOKENIZERS, Corpus, Dataset
 from nanogpt.config.ensembles import expand_ensembles
+from nanogpt.config.fragments import merge_fragments
 from nanogpt.config.messages import explain, look_up
 from nanogpt.config.patterns import NAME, NAME_RULE, RESERVED_RUN_NAMES
 from nanogpt.config.resolving import expand, find_dataset, resolve_run, run_names
@@ -36,11 +37,23 @@ def find_texts(project: Project = HERE) -> list[str]:
 
 
 def read(path: str | Path = HERE.config_file) -> Config:
-    """Read and check a config file, with the texts of resources/texts/.
+    """Read and check a config file, with the project's fragments and texts.
 
     Errors: UserError for a file that is absent, no YAML or wrong.
     """
-    return load(read_mapping(path), find_texts(Project.of(Path(path))))
+    project, mapping = Project.of(Path(path)), read_mapping(path)
+    add_fragments(mapping, project)
+    return load(mapping, find_texts(project))
+
+
+def add_fragments(mapping: dict[Any, Any], project: Project = HERE) -> None:
+    """Add the entries of resources/config/*.yaml to the mapping of a config file, in place.
+
+    Errors: UserError for a file that isn't a fragment, and for a name that two files have.
+    """
+    directory = project.fragments
+    files = sorted(directory.glob("[!.]*.yaml")) if directory.is_dir() else ()
+    merge_fragments(mapping, {path: read_mapping(path) for path in files})
 
 
 def read_mapping(path: str | Path = HERE.config_file) -> dict[Any, Any]:

@@ -101,7 +101,7 @@ def _swept_values(config: Config, key: str, values: list[Any], where: str) -> li
             value = getattr(model.model_validate({setting: given}), setting)
         except ValidationError as error:
             raise UserError(f"{where}: {explain_one(error.errors(include_url=False)[0])}") from None
-        text = _as_part_of_name(given)
+        text = as_part_of_name(given)
         if setting in names:
             known, kind = names[setting]
             look_up(known, text, where, kind)
@@ -118,7 +118,7 @@ def _swept_values(config: Config, key: str, values: list[Any], where: str) -> li
     return [(f"{part}-{text}", value) for value, text in texts.items()]
 
 
-def _as_part_of_name(value: Any) -> str:
+def as_part_of_name(value: Any) -> str:
     """A value as config.yaml has it; what is no string, as YAML writes it."""
     if value is None:
         return "none"

@@ -38,7 +38,7 @@ if installed != VERSION:
         f"run `pip install .` in a checkout of {VERSION}"
     )
 
-from nanogpt.config.loading import find_texts, load, read_mapping
+from nanogpt.config.loading import add_fragments, find_texts, load, read_mapping
 from nanogpt.config.messages import look_up
 from nanogpt.config.patterns import NAME
 from nanogpt.config.parameters import as_parameters
@@ -55,6 +55,7 @@ from nanogpt.config.corpora import TOKENIZERS
 from nanogpt.errors import UserError
 from nanogpt.project import let_threads_sleep, name_user
 from nanogpt.artifacts.code_digest import code_digest
+from nanogpt.artifacts.invocations import register
 from nanogpt.data.sources import find_files
 
 
@@ -79,6 +80,11 @@ search_first("PATH", Path(sys.executable).parent)
 os.environ.update(NANOGPT_TRAIN=str(script_path("train")))
 let_threads_sleep()
 name_user()
+
+
+# For whoever finds the directory locked, and asks by whom.
+onstart:
+    register()
 
 
 wildcard_constraints:
@@ -116,6 +122,8 @@ for path in workflow.configfiles:
     if str(path).endswith((".yaml", ".yml")) and has_our_settings(path):
         one_line_errors(read_mapping)(path)
 
+# Into Snakemake's own mapping, which scripts see.
+one_line_errors(add_fragments)(config)
 CONFIG = one_line_errors(load)(config, find_texts())
 
 

@@ -1,0 +1,268 @@
+"""Commands that go through the workflow: prepare, train, eval."""
+
+import re
+import shlex
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+from tyro.conf import Positional
+
+from nanogpt.artifacts.records.base import read_record
+from nanogpt.artifacts.records.evaluations import Evaluation
+from nanogpt.artifacts.states import find_trainings
+from nanogpt.cli.app import app, examples, optional, print_json
+from nanogpt.cli.finding import check_model, find_base, find_model
+from nanogpt.cli.flags import FlagValues, given_by, with_flags
+from nanogpt.cli.progress import Progress
+from nanogpt.cli.workflow import make
+from nanogpt.config.corpora import Corpus, Dataset
+from nanogpt.config.fragments import merge_fragments, write_fragment
+from nanogpt.config.loading import add_fragments, find_texts, load, read, read_mapping
+from nanogpt.config.resolving import resolve_run
+from nanogpt.config.schema import Config, EvalSettings, Run
+from nanogpt.config.variants import (
+    Given,
+    Variant,
+    new_dataset,
+    parse,
+    resolve_with,
+    vary_dataset,
+    vary_run,
+)
+from nanogpt.data.sources import find_files
+from nanogpt.errors import UserError
+from nanogpt.project import HERE
+from nanogpt.training.saved_state import saved_steps
+
+TEXTFILE = "textfile"
+NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]+")
+
+
+@app.command
+@examples(
+    "prepare",
+    "nanogpt prepare shakespeare_char",
+    "nanogpt prepare textfile ~/books/novel.txt --output=novel --val_ratio=0.05",
+    "nanogpt prepare shakespeare --tokenizer=bpe --output=shakespeare_small",
+)
+@with_flags("prepare")
+def prepare(
+    dataset: Positional[str],
+    path: Annotated[Positional[str], optional("PATH")] = "",
+    *,
+    flags: FlagValues,
+    output: Annotated[str, optional("NAME")] = "",
+    cores: str = "all",
+) -> None:
+    """Turn a text into tokens: results/datasets/<dataset>/.
+
+    Flags that change a dataset make another one, with an entry in resources/config/.
+
+    Args:
+        dataset: a dataset of config.yaml, a text in resources/texts/, or `textfile` with a path.
+        path: with `textfile`, a file or directory of texts, anywhere, in any encoding.
+        output: name of the dataset; if not given, made of the text's name or of the flags.
+        cores: how many cores to use.
+    """
+    config = read(HERE.config_file)
+    given = given_by("prepare", flags)
+    if path and dataset != TEXTFILE:
+        raise UserError(f"{path}: for a text, say `nanogpt prepare textfile {path}`")
+    if dataset == TEXTFILE and TEXTFILE not in config.datasets:
+        variant = _of_text(config, path, given, output)
+    else:
+        variant = vary_dataset(config, dataset, given, output)
+    fragment = _write(variant, "prepare", dataset, given)
+    directory = HERE.datasets / variant.name
+    names = ("train.bin", "val.bin", "tokenizer.json", "meta.json")
+    code = make([str(directory / name) for name in names], cores)
+    if code:
+        if fragment and not any(directory.glob("*.bin")):
+            fragment.unlink()  # the mistake is most likely in the text, or in a flag
+        sys.exit(code)
+    print(f"{directory}: the dataset; next: nanogpt train --dataset={variant.name}")
+
+
+@app.command
+@examples(
+    "train",
+    "nanogpt train shakespeare_char",
+    "nanogpt train --dataset=novel --device=cpu --max_iters=300 --n_layer=4",
+    "nanogpt train shakespeare_char --learning_rate=5e-4 --name=slower --sample.seed=2",
+)
+@with_flags("train")
+def train(
+    run: Annotated[Positional[str], optional("RUN")] = "",
+    *,
+    flags: FlagValues,
+    dataset: Annotated[str, optional("DATASET")] = "",
+    name: Annotated[str, optional("NAME")] = "",
+    eval_only: bool = False,
+    cores: str = "all",
+) -> None:
+    """Train a model: results/<run>/.
+
+    Flags that change a run make another one, with an entry in resources/config/; the run that is
+    named stays as it is. The defaults shown below are built in; config.yaml and the run come first.
+
+    Args:
+        run: a run or a dataset of config.yaml, a text in resources/texts/, or one of nanoGPT's
+            presets, such as train_shakespeare_char.
+        dataset: a dataset to train on; without a run, its own run.
+        name: name of the new run; if not given, made of the flags.
+        eval_only: evaluate the run instead, as `nanogpt eval` does.
+        cores: how many cores to use.
+    """
+    config = read(HERE.config_file)
+    base = find_base(config, run, dataset)
+    given = [*base.given, *given_by("train", flags)]
+    variant = vary_run(config, base.run, given, name)
+    _write(variant, "train", base.run, given)
+    resolved = resolve_run(read(HERE.config_file), variant.name)
+    if eval_only:
+        _evaluate_run(resolved, cores)
+        return
+    directory = HERE.results / variant.name
+    files = ["metrics.jsonl", "model/model.safetensors", "model/config.json"]
+    files += ["model/tokenizer.json", *(["model/ngrams.safetensors"] if resolved.ngram else [])]
+    targets = [str(directory / file) for file in files]
+    code = make(targets, cores, Progress(variant.name, resolved.train.max_iters))
+    if code:
+        state = find_trainings(HERE).get(variant.name)
+        steps = saved_steps(state) if state else []
+        if steps:
+            print(
+                f"{variant.name}: saved at step {steps[-1]:,}; the same command goes on from there",
+                file=sys.stderr,
+            )
+        sys.exit(code)
+    print(f"{directory}: model/, metrics.jsonl, train.log; next: nanogpt sample {variant.name}")
+
+
+@app.command(name="eval")
+@examples(
+    "eval",
+    "nanogpt eval shakespeare_char",
+    "nanogpt eval shakespeare_char --batch_size=64 --device=cpu",
+    "nanogpt eval results/demo/model --dataset=playwright --json",
+)
+@with_flags("eval")
+def evaluate(
+    model: Annotated[Positional[str], optional("MODEL")] = "",
+    *,
+    flags: FlagValues,
+    dataset: Annotated[str, optional("DATASET")] = "",
+    json: bool = False,
+    cores: str = "all",
+) -> None:
+    """Evaluate a model on all of its dataset's validation split.
+
+    Without flags, a run's results/<run>/eval.json is made. With flags, or with a model directory,
+    the numbers are printed, and nothing is kept.
+
+    Args:
+        model: a run or a model directory.
+        dataset: the dataset; of a run, its own if not given.
+        json: print all numbers as JSON.
+        cores: how many cores to use, without flags.
+    """
+    given = given_by("eval", flags)
+    directory, run = find_model(model, dataset)
+    if not run:
+        if not dataset:
+            raise UserError(f"{directory}: name the dataset to evaluate it on by --dataset")
+        base = EvalSettings()
+        changes = {one.setting: one.value for one in parse(given, {"eval": base})}
+        _print_evaluation(
+            _compute(directory.parent.name, directory, dataset, base.model_copy(update=changes)),
+            json,
+        )
+        return
+    config = read(HERE.config_file)
+    resolved = resolve_with(config, run, given)
+    if resolved == resolve_run(config, run) and dataset in ("", resolved.dataset):
+        _evaluate_run(resolved, cores, json)
+        return
+    check_model(directory, run)
+    ngrams = directory / "ngrams.safetensors" if resolved.ngram else None
+    on = dataset or resolved.dataset
+    _print_evaluation(_compute(run, directory, on, resolved.eval, ngrams), json)
+
+
+def _of_text(config: Config, path: str, given: Sequence[Given], output: str) -> Variant:
+    """A dataset of a text that is anywhere."""
+    if not path:
+        raise UserError("textfile: name the text: `nanogpt prepare textfile PATH --output=NAME`")
+    text = Path(path).expanduser().resolve()
+    root = HERE.root.resolve()
+    where = text.relative_to(root) if text.is_relative_to(root) else text
+    corpus = Corpus(files=[str(where)])
+    name = output or NOT_IN_NAMES.sub("_", text.stem).lstrip("._-") or TEXTFILE
+    find_files(name, corpus)  # UserError if there isn't one
+    dataset = Dataset()
+    parsed = parse(given, {"corpus": corpus, "dataset": dataset})
+    of_corpus = {one.setting: one.value for one in parsed if one.group == "corpus"}
+    of_dataset = {one.setting: one.value for one in parsed if one.group == "dataset"}
+    corpus, dataset = corpus.model_copy(update=of_corpus), dataset.model_copy(update=of_dataset)
+    return new_dataset(config, name, dataset, corpus)
+
+
+def _write(variant: Variant, command: str, base: str, given: Sequence[Given]) -> Path | None:
+    """Write the fragment that a variant needs, once all settings with it are right."""
+    if not variant.entries:
+        return None
+    path = HERE.fragments / f"{variant.name}.yaml"
+    if path.exists():
+        raise UserError(f"{path}: exists, with other names; move it away, or give another name")
+    mapping = read_mapping(HERE.config_file)
+    add_fragments(mapping)
+    merge_fragments(mapping, {path: variant.entries})
+    load(mapping, find_texts())
+    words = [f"--{one.name}={one.value}" for one in given]
+    write_fragment(path, variant.entries, shlex.join(["nanogpt", command, base, *words]))
+    print(f"{path}: the settings of {variant.name}", file=sys.stderr)
+    return path
+
+
+def _evaluate_run(run: Run, cores: str, json: bool = False) -> None:
+    """Make a run's eval.json by the workflow, and show it."""
+    path = HERE.results / run.name / "eval.json"
+    code = make([str(path)], cores, Progress(run.name, run.train.max_iters))
+    if code:
+        sys.exit(code)
+    _print_evaluation(read_record(path, Evaluation), json)
+    print(f"{path}: all numbers", file=sys.stderr)
+
+
+def _compute(
+    run: str, model: Path, dataset: str, settings: EvalSettings, ngrams: Path | None = None
+) -> Evaluation:
+    """Evaluate a model, and keep nothing."""
+    from nanogpt.devices import resolve
+    from nanogpt.evaluation.evaluate import evaluate
+
+    directory = HERE.datasets / dataset
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary) / "eval.json"
+        return evaluate(run, directory, model, resolve(settings), path, ngrams)
+
+
+def _print_evaluation(evaluation: Evaluation, json: bool) -> None:
+    if json:
+        print_json(evaluation.content())
+        return
+    print(f"{evaluation.run} on {evaluation.dataset}")
+    rows = [("validation", evaluation.val), ("training", evaluation.train)]
+    for name, split in rows:
+        print(
+            f"  {name:<10}  {split.loss:.4f} nats per token, perplexity {split.perplexity:.2f}, "
+            f"{split.bits_per_byte:.4f} bits per byte, of {split.n_tokens:,} tokens"
+        )
+    if evaluation.mixture:
+        loss = evaluation.mixture.across_windows.loss
+        print(f"  with n-grams {loss:.4f} nats per token of the validation split")
+    estimate = evaluation.nanogpt_estimate
+    print(f"  nanoGPT's estimate: train {estimate.train:.4f}, val {estimate.val:.4f}")

@@ -1,0 +1,197 @@
+"""Words of a command line as tyro reads them: `--a_b` and `--a-b`, `--x`, `--no-x` and `--x=True`,
+nanoGPT's names, and the settings of a JSON file."""
+
+import inspect
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nanogpt.cli.app import app
+from nanogpt.cli.flags import FALSE, FLAT, TRUE, Flag, flags_of
+from nanogpt.cli.peers import NO_COUNTERPART, SWITCHES, translate
+from nanogpt.config.messages import did_you_mean
+from nanogpt.errors import UserError
+
+TRANSLATED = ("always_save_checkpoint", "real_data", "init_from")
+
+
+def normalise(words: Sequence[str]) -> list[str]:
+    """The words of a command line in the one form that tyro understands.
+
+    Errors: UserError for a JSON file that can't be read or has an unknown setting.
+    """
+    if not words or words[0].startswith("-"):
+        return list(words)
+    command, *rest = words
+    line = _Line(command, flags_of(command), _switches(command))
+    line.read(rest)
+    return [command, *line.words()]
+
+
+def _parameters(command: str) -> Mapping[str, inspect.Parameter]:
+    """The parameters of a command's function, by name."""
+    known = app._subcommands.get(command)
+    return inspect.signature(known.target).parameters if known and callable(known.target) else {}
+
+
+def _switches(command: str) -> set[str]:
+    """The parameters of a command that are yes or no."""
+    parameters = _parameters(command).values()
+    return {parameter.name for parameter in parameters if parameter.annotation is bool}
+
+
+@dataclass
+class _Line:
+    """The words of a command, as they are read. values: by setting, of lists all of them."""
+
+    command: str
+    flags: Mapping[str, Flag]
+    switches: set[str]
+    others: list[str] = field(default_factory=list)
+    values: dict[str, list[str]] = field(default_factory=dict)
+    is_in_file: bool = False
+    from_file: set[str] = field(default_factory=set)
+
+    def words(self) -> list[str]:
+        """What tyro gets."""
+        settings = [
+            f"--{name}={json.dumps(values) if self.flags[name].is_list else values[-1]}"
+            for name, values in self.values.items()
+        ]
+        return [*settings, *self.others]
+
+    def read(self, words: Sequence[str]) -> None:
+        """Take in the words of a command line."""
+        waiting = list(words)
+        while waiting:
+            word = waiting.pop(0)
+            if word == "--":
+                self.others += [word, *waiting]
+                return
+            if not word.startswith("--") or word.startswith("--tyro"):
+                self.others.append(word)
+                continue
+            key, equals, value = word[2:].partition("=")
+            self._take(key.replace("-", "_"), [value] if equals else None, word, waiting)
+
+    def _take(self, key: str, values: list[str] | None, word: str, waiting: list[str]) -> None:
+        """Take in one flag. values: None if it has none yet; some of those waiting may be its."""
+        group, _, setting = key.rpartition(".")
+        if group in FLAT.get(self.command, ()) and key not in self.flags and setting in self.flags:
+            key = setting
+        negated = key.removeprefix("no_")
+        if key == "config" and self.command in FLAT:
+            self._read_file(values[0] if values else waiting.pop(0) if waiting else "")
+        elif key != negated and values is None and self._is_switch(negated):
+            self._set(negated, ["False"])
+        elif key in self.switches:
+            is_on = self._switch_value(values, waiting) in TRUE
+            self.others.append(f"--{'' if is_on else 'no-'}{key}")
+        elif key in self.flags or key in NO_COUNTERPART or key in TRANSLATED:
+            if values is None:
+                values = self._values_among(key, waiting)
+            if values:
+                self._set(key, values)
+            else:
+                self.others.append(word)  # tyro says that a value is missing
+        else:
+            self.others.append(word)
+
+    def _is_switch(self, key: str) -> bool:
+        boolean = key in self.flags and self.flags[key].is_boolean
+        return boolean or (key in (*SWITCHES, *TRANSLATED) and key != "init_from")
+
+    def _switch_value(self, values: list[str] | None, waiting: list[str]) -> str:
+        if values:
+            return values[0].lower()
+        if waiting and waiting[0].lower() in (TRUE[0], FALSE[0]):
+            return waiting.pop(0).lower()
+        return TRUE[0]
+
+    def _values_among(self, key: str, waiting: list[str]) -> list[str]:
+        """The values of a flag that come as words of their own."""
+        if self._is_switch(key):
+            return [self._switch_value(None, waiting).capitalize()]
+        most = len(waiting) if key in self.flags and self.flags[key].is_list else 1
+        values: list[str] = []
+        while waiting and len(values) < most and not waiting[0].startswith("--"):
+            values.append(waiting.pop(0))
+        return values
+
+    def _set(self, key: str, values: list[str]) -> None:
+        if key in TRANSLATED and (key not in self.flags or values[-1] in ("scratch", "resume")):
+            translated, note = translate(self.command, key, values[-1])
+            if note:
+                print(f"{key}: {note}", file=sys.stderr)
+            if translated is None:
+                return
+            key, values = translated[0], [translated[1]]
+        if key not in self.flags and key in NO_COUNTERPART:
+            print(f"{key}: ignored: {NO_COUNTERPART[key]}", file=sys.stderr)
+        elif key not in self.flags:
+            self.others.append(f"--{key}={values[-1]}")
+        elif self.flags[key].is_list and key not in self.from_file:
+            known = self.values.setdefault(key, [])
+            known += _items(values)
+        else:
+            self.values[key] = _items(values) if self.flags[key].is_list else values
+            self.from_file.discard(key)
+        if self.is_in_file:
+            self.from_file.add(key)
+
+    def _read_file(self, name: str) -> None:
+        """Take in the settings of a JSON file, which flags override wherever they are."""
+        given_before = dict(self.values)
+        for key, value in _read_json(name).items():
+            plain = key.replace("-", "_")
+            known = (*self.flags, *NO_COUNTERPART, *TRANSLATED, *self.switches)
+            group, _, setting = plain.rpartition(".")
+            is_dotted = group in FLAT[self.command] and setting in known
+            if not (is_dotted or plain in known or plain in _parameters(self.command)):
+                near = did_you_mean(plain, self.flags)
+                raise UserError(f"{name}: `{key}`: unknown setting{near}")
+            self.is_in_file = True
+            texts = [_as_text(item) for item in (value if isinstance(value, list) else [value])]
+            self._take(plain, texts, f"--{plain}={texts[-1] if texts else ''}", [])
+            self.is_in_file = False
+        self.values.update(given_before)
+
+
+def _items(values: list[str]) -> list[str]:
+    """The items of a list's values, one of which may be a list in JSON or YAML."""
+    items: list[str] = []
+    for value in values:
+        if value.startswith("[") and value.endswith("]"):
+            try:
+                items += map(_as_text, json.loads(value))
+                continue
+            except ValueError:
+                pass
+        items.append(value)
+    return items
+
+
+def _as_text(value: Any) -> str:
+    if value is None:
+        return "none"
+    return value if isinstance(value, str) else str(value)
+
+
+def _read_json(name: str) -> dict[str, Any]:
+    path = Path(name)
+    if path.suffix == ".py":
+        raise UserError(f"{name}: Python isn't executed as a config file; write it as JSON")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"--config {name}: no such file; name a JSON file of settings") from None
+    except OSError as error:
+        raise UserError(f"--config {name}: can't be read: {error.strerror}") from None
+    except (ValueError, RecursionError):
+        raise UserError(f'{name}: not JSON; write settings as {{"max_iters": 500}}') from None
+    if not isinstance(content, dict) or any(isinstance(v, dict) for v in content.values()):
+        raise UserError(f'{name}: settings by flat names are wanted, as {{"max_iters": 500}}')
+    return content
