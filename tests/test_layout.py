@@ -25,6 +25,7 @@ ORDER = (
     "interchange",
     "report",
     "cli",
+    "__main__",
 )
 MOST_LINES = 500  # of a module
 MOST_FUNCTION_LINES = 60  # without decorators
@@ -36,6 +37,9 @@ RAW = {
     "config/loading.py read_mapping": "parses config.yaml",
     "config/loading.py load": "checks what read_mapping or Snakemake parsed",
     "config/loading.py load_dataset": "the same",
+    "config/loading.py add_fragments": "the same, before it's checked",
+    "config/fragments.py merge_fragments": "the same",
+    "config/fragments.py write_fragment": "writes entries of config.yaml's form",
     "config/reference.py json_schema": "a JSON schema, as pydantic makes it",
     "interchange/hugging_face.py settings_from_hugging_face": "checks transformers' config.json",
 }

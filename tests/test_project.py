@@ -22,12 +22,15 @@ each_module = pytest.mark.parametrize(
 PATHS = {
     "config_file": "config.yaml",
     "texts": "resources/texts",
+    "fragments": "resources/config",
     "corpora": "resources/corpora",
     "results": "results",
     "datasets": "results/datasets",
     "states": ".nanogpt/state",
     "claims": ".nanogpt/runs",
     "jobs": ".nanogpt/jobs",
+    "invocations": ".nanogpt/invocations",
+    "snakemake_locks": ".snakemake/locks",
     "cache": ".nanogpt/cache",
 }
 

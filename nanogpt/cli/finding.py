@@ -31,8 +31,10 @@ def find_base(config: Config, run: str, dataset: str) -> Base:
     Errors: UserError for an unknown name, and for none.
     """
     if not run and not dataset:
-        shown = ", ".join(f"`{name}`" for name in run_names(config)[:RUNS_SHOWN])
-        raise UserError(f"name a run, or a dataset by --dataset; there is {shown} and more")
+        names = run_names(config)
+        shown = ", ".join(f"`{name}`" for name in names[:RUNS_SHOWN])
+        more = " and more" if len(names) > RUNS_SHOWN else ""
+        raise UserError(f"name a run, or a dataset by --dataset; there is {shown}{more}")
     if dataset:
         look_up(config.datasets, dataset, "--dataset", "dataset")
     preset = "" if run in run_names(config) else find_preset(run)

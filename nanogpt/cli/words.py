@@ -52,7 +52,6 @@ class _Line:
     switches: set[str]
     others: list[str] = field(default_factory=list)
     values: dict[str, list[str]] = field(default_factory=dict)
-    is_in_file: bool = False
     from_file: set[str] = field(default_factory=set)
 
     def words(self) -> list[str]:
@@ -65,7 +64,7 @@ class _Line:
 
     def read(self, words: Sequence[str]) -> None:
         """Take in the words of a command line."""
-        waiting = list(words)
+        waiting = self._read_files(words)
         while waiting:
             word = waiting.pop(0)
             if word == "--":
@@ -83,9 +82,7 @@ class _Line:
         if group in FLAT.get(self.command, ()) and key not in self.flags and setting in self.flags:
             key = setting
         negated = key.removeprefix("no_")
-        if key == "config" and self.command in FLAT:
-            self._read_file(values[0] if values else waiting.pop(0) if waiting else "")
-        elif key != negated and values is None and self._is_switch(negated):
+        if key != negated and values is None and self._is_switch(negated):
             self._set(negated, ["False"])
         elif key in self.switches:
             is_on = self._switch_value(values, waiting) in TRUE
@@ -139,12 +136,21 @@ class _Line:
         else:
             self.values[key] = _items(values) if self.flags[key].is_list else values
             self.from_file.discard(key)
-        if self.is_in_file:
-            self.from_file.add(key)
+
+    def _read_files(self, words: Sequence[str]) -> list[str]:
+        """Take in the files that `--config` names, which flags override; return the other words."""
+        rest = list(words)
+        end = rest.index("--") if "--" in rest else len(rest)
+        places = [i for i in range(end) if rest[i].partition("=")[0] == "--config"]
+        if self.command not in FLAT:
+            return rest
+        for place in reversed(places):
+            _, equals, name = rest.pop(place).partition("=")
+            self._read_file(name if equals else rest.pop(place) if place < len(rest) else "")
+        return rest
 
     def _read_file(self, name: str) -> None:
-        """Take in the settings of a JSON file, which flags override wherever they are."""
-        given_before = dict(self.values)
+        """Take in the settings of a JSON file."""
         for key, value in _read_json(name).items():
             plain = key.replace("-", "_")
             known = (*self.flags, *NO_COUNTERPART, *TRANSLATED, *self.switches)
@@ -153,11 +159,9 @@ class _Line:
             if not (is_dotted or plain in known or plain in _parameters(self.command)):
                 near = did_you_mean(plain, self.flags)
                 raise UserError(f"{name}: `{key}`: unknown setting{near}")
-            self.is_in_file = True
             texts = [_as_text(item) for item in (value if isinstance(value, list) else [value])]
             self._take(plain, texts, f"--{plain}={texts[-1] if texts else ''}", [])
-            self.is_in_file = False
-        self.values.update(given_before)
+        self.from_file = set(self.values)
 
 
 def _items(values: list[str]) -> list[str]:

@@ -248,7 +248,7 @@ def test_version_is_the_packages(capsys):
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["sampel"], ["sample"], ["config"], ["sample", "m", "--temprature", "1"]]
+    "arguments", [[], ["sampel"], ["config"], ["sample", "m", "--temprature", "1"]]
 )
 def test_what_cannot_be_understood_is_refused(arguments):
     ended = nanogpt(*arguments)
@@ -770,11 +770,23 @@ def test_bench_prints_what_it_measured_and_keeps_nothing(tmp_path, monkeypatch, 
     assert not (tmp_path / "results/first").exists()
 
 
-def test_bench_without_its_dataset_is_told(tmp_path, monkeypatch):
+def test_bench_with_flags_measures_what_they_say(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "text.txt").write_text("text")
+    (tmp_path / "text.txt").write_text("All that glisters is not gold.\n" * 40)
     (tmp_path / "config.yaml").write_text(CONFIG)
-    assert "no dataset here" in error_of(["bench", "first"])
+    prepare(
+        [tmp_path / "text.txt"],
+        Corpus(files=["text.txt"]),
+        Dataset(),
+        tmp_path / "results/datasets/letters",
+    )
+    flags = "--n_layer=1 --n_head=1 --n-embd=8 --block_size=8 --batch_size=2 --real_data=False"
+    main(["bench", "--dataset=letters", *flags.split(), "--burn_in=0", "--steps=1"])
+    measured = json.loads(capsys.readouterr().out)
+    assert (measured["model"]["n_embd"], measured["batch_size"]) == (8, 2)
+    assert measured["data"] == "random"
+    assert not (tmp_path / "results/letters").exists()
+    assert not (tmp_path / "resources").exists()
 
 
 def test_watch_shows_finished_runs_and_those_that_grow(tmp_path):

@@ -1,0 +1,288 @@
+"""prepare, train and eval: through the real workflow, with flags that make runs of their own."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+
+from tests.checkouts import own_environment
+from tests.workflow.projects import nanogpt, planned, setting, snakemake
+
+CORES = "--cores=1"
+
+
+def succeed(project, *arguments):
+    ended = nanogpt(project, *arguments)
+    assert ended.returncode == 0, ended.stderr
+    return ended
+
+
+def error_of(ended):
+    assert ended.returncode == 1
+    lines = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    assert "Traceback" not in ended.stderr
+    return lines[0]
+
+
+# --- Flags that make a run ------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_flags_of_train_make_a_run_that_the_workflow_knows(project):
+    config = (project / "config.yaml").read_bytes()
+    before = (project / "results/one/train.manifest.json").read_bytes()
+    flags = ("--max_iters=12", "--no-bias", "--sample.seed=7")
+    ended = succeed(project, "train", "one", CORES, *flags)
+    name = "one.max_iters-12.sample.seed-7"  # bias is off anyway
+    assert f"results/{name}: model/" in ended.stdout
+    assert "train one.max_iters-12" in ended.stderr
+    assert "rule train" not in ended.stderr
+    fragment = project / f"resources/config/{name}.yaml"
+    entry = {"dataset": "play", "train": {"max_iters": 12}, "sample": {"seed": 7}}
+    assert yaml.safe_load(fragment.read_text()) == {"runs": {name: entry}}
+    assert (project / "config.yaml").read_bytes() == config
+    assert (project / "results/one/train.manifest.json").read_bytes() == before
+    assert planned(project, f"results/{name}/samples.txt") == {"sample": 1}
+    described = succeed(project, "config", name).stdout
+    assert "max_iters: 12" in described
+
+    made = (fragment.read_bytes(), fragment.stat().st_mtime_ns)
+    again = succeed(project, "train", "one", CORES, "--sample.seed=7", "--max-iters", "12")
+    assert again.stdout == ended.stdout
+    assert "train one" not in again.stderr
+    assert (fragment.read_bytes(), fragment.stat().st_mtime_ns) == made
+
+
+def test_flags_that_change_nothing_make_no_run(project):
+    ended = succeed(
+        project, "train", "one", CORES, "--max_iters=20", "--dataset=play", "--seed=1337"
+    )
+    assert "results/one: model/" in ended.stdout
+    assert not (project / "resources/config").exists()
+
+
+def test_a_name_of_another_run_is_refused_and_nothing_is_written(project):
+    ended = nanogpt(project, "train", "one", "--max_iters=12", "--name=two")
+    assert error_of(ended) == (
+        "error: runs: `two` exists with other settings (train.max_iters 20 and 2 more); give the "
+        "new one another name"
+    )
+    assert not (project / "resources/config").exists()
+
+
+def test_settings_that_do_not_go_together_write_nothing(project):
+    ended = nanogpt(project, "train", "one", "--n_head=3", "--name=odd")
+    assert "n_embd 16 is not divisible by n_head 3" in error_of(ended)
+    assert not (project / "resources/config").exists()
+
+
+def test_a_name_in_two_files_is_an_error_of_every_command_that_names_both(project):
+    directory = project / "resources/config"
+    directory.mkdir()
+    (directory / "mine.yaml").write_text("runs: {one: {dataset: play}}\n")
+    message = (
+        "error: resources/config/mine.yaml: runs: `one` is in config.yaml too; rename or remove "
+        "one of them"
+    )
+    assert error_of(nanogpt(project, "config", "two")) == message
+    run = snakemake(project, "-n", "results/two/samples.txt")
+    assert run.returncode == 1
+    assert message in run.stderr.splitlines()
+
+
+@pytest.mark.slow
+def test_a_text_from_anywhere_becomes_a_trained_run_by_two_commands(essays, tmp_path):
+    text = "Größer als «zuvor» war der Spaß… am Fluß.\n" * 60
+    (tmp_path / "Mein Büchlein.txt").write_text(text, encoding="cp1252")
+    ended = succeed(
+        essays,
+        *("prepare", "textfile", str(tmp_path / "Mein Büchlein.txt"), "--output=tale"),
+        *("--val_ratio=0.2", CORES),
+    )
+    assert ended.stdout == (
+        "results/datasets/tale: the dataset; next: nanogpt train --dataset=tale\n"
+    )
+    trained = succeed(essays, "train", "--dataset=tale", CORES)
+    assert trained.stdout.startswith("results/tale: model/")
+    drawn = succeed(essays, "sample", "--dataset=tale", "--start=Gr", "--max_new_tokens=20")
+    assert drawn.stdout.startswith("Gr")
+    assert "results/tale/model: trained last on tale" in drawn.stderr
+
+
+def test_a_text_that_cannot_be_prepared_leaves_no_entry_behind(essays):
+    (essays / "page.txt").write_text("<!DOCTYPE html><html><body>words</body></html>")
+    ended = nanogpt(essays, "prepare", "textfile", "page.txt", "--output=page", CORES)
+    assert "page.txt" in error_of(ended)
+    assert not (essays / "resources/config/page.yaml").exists()
+
+
+# --- eval, sample, bench: what they print ---------------------------------------------------
+
+
+def test_eval_with_flags_prints_and_leaves_results_alone(project):
+    before = sorted((path, path.stat().st_mtime_ns) for path in project.glob("results/**/*"))
+    ended = succeed(project, "eval", "one", "--batch_size=2", "--eval_iters=1", "--device=cpu")
+    assert ended.stdout.startswith("one on play\n  validation  ")
+    succeed(project, "eval", "results/one/model", "--dataset=play", "--json")
+    after = sorted((path, path.stat().st_mtime_ns) for path in project.glob("results/**/*"))
+    assert before == after
+    assert not (project / "resources/config").exists()
+
+
+def test_eval_without_flags_makes_eval_json(project):
+    (project / "results/one/eval.json").unlink()
+    ended = succeed(project, "eval", "one", CORES)
+    assert (project / "results/one/eval.json").exists()
+    assert "nats per token" in ended.stdout
+
+
+def test_a_run_is_sampled_with_its_own_settings(project):
+    ended = succeed(project, "sample", "one")
+    assert len(ended.stdout) == 2 * (1 + 40 + 1)  # two samples of 40 tokens, and what ends each
+
+
+# --- Signals and locks ----------------------------------------------------------------------
+
+
+def start(project, *arguments):
+    """A command as a process that can be signalled, its messages in a file."""
+    with open(project / "messages", "ab") as messages:
+        return subprocess.Popen(
+            [sys.executable, "-m", "nanogpt", *arguments, CORES],
+            cwd=project,
+            env=own_environment(NANOGPT_SAVE_INTERVAL="0.5"),
+            stdout=messages,
+            stderr=messages,
+        )
+
+
+def wait_for(condition, seconds=120):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.1)
+
+
+def steps_of(project):
+    return sorted(project.glob(".nanogpt/state/[!.]*/step-*.safetensors"))
+
+
+def messages_of(project):
+    return (project / "messages").read_text()
+
+
+@pytest.fixture
+def endless(project):
+    """A project with a run that takes long, and is saved often."""
+    setting("runs", "endless", value={"dataset": "play", "train": {"max_iters": 1_000_000}})(
+        project
+    )
+    return project
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_the_training_and_leaves_no_lock(endless, number):
+    process = start(endless, "train", "endless")
+    try:
+        wait_for(lambda: steps_of(endless))
+        process.send_signal(number)
+        if number == signal.SIGINT:  # an impatient user
+            time.sleep(0.1)
+            process.send_signal(number)
+        assert process.wait(60) == 1  # as Snakemake's
+    finally:
+        process.kill()
+    assert not list(endless.glob(".snakemake/locks/*"))
+    assert not list(endless.glob(".nanogpt/invocations/*"))
+    assert "endless: saved at step " in messages_of(endless)
+    assert "Traceback" not in messages_of(endless)
+    log = (endless / "results/endless/train.log").read_text()
+    assert f"stopped by {number.name}" in log
+
+
+@pytest.mark.slow
+def test_sigusr1_saves_and_the_training_goes_on(endless):
+    environment = own_environment(NANOGPT_SAVE_INTERVAL="10000")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "nanogpt", "train", "endless", CORES],
+        cwd=endless,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_for(lambda: list(endless.glob(".nanogpt/state/*/metrics.jsonl")))
+        assert not steps_of(endless)
+        time.sleep(1)
+        process.send_signal(signal.SIGUSR1)
+        wait_for(lambda: steps_of(endless))
+        assert process.poll() is None
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 1
+
+
+@pytest.mark.slow
+def test_a_second_call_waits_for_the_first_and_says_for_what(endless):
+    first = start(endless, "train", "endless")
+    second = None
+    try:
+        wait_for(lambda: steps_of(endless))
+        second = start(endless, "train", "endless")
+        wait_for(lambda: "waiting for process" in messages_of(endless))
+        assert "which makes results/endless/metrics.jsonl and 3 more" in messages_of(endless)
+        assert "--unlock" not in messages_of(endless)
+        first.send_signal(signal.SIGTERM)
+        first.wait(60)
+        step = max(int(path.name.split("-")[1].split(".")[0]) for path in steps_of(endless))
+        wait_for(
+            lambda: (
+                f"going on from step {step}" in (endless / "results/endless/train.log").read_text()
+            )
+        )
+    finally:
+        for process in filter(None, (first, second)):
+            process.send_signal(signal.SIGTERM)
+            process.wait(60)
+
+
+@pytest.mark.slow
+def test_the_lock_of_a_killed_call_is_removed_but_not_one_of_unknown_owner(endless):
+    process = start(endless, "train", "endless")
+    wait_for(lambda: steps_of(endless))
+    (child,) = children_of(process.pid)
+    os.killpg(child, signal.SIGKILL)
+    assert process.wait(60) == 128 + signal.SIGKILL
+    assert list(endless.glob(".snakemake/locks/*.lock"))
+    unknown = endless / ".nanogpt/invocations"
+    unknown.rename(endless / "aside")
+    ended = nanogpt(endless, "train", "endless", CORES)
+    assert "run `snakemake --unlock`" in error_of(ended)
+    (endless / "aside").rename(unknown)
+    again = start(endless, "train", "endless")
+    try:
+        wait_for(lambda: "removed the lock of a Snakemake that was killed" in messages_of(endless))
+        wait_for(
+            lambda: "going on from step" in (endless / "results/endless/train.log").read_text()
+        )
+    finally:
+        again.send_signal(signal.SIGTERM)
+        again.wait(60)
+
+
+def children_of(pid):
+    with open(f"/proc/{pid}/task/{pid}/children") as file:
+        return list(map(int, file.read().split()))
+
+
+def test_a_failed_job_is_one_line_and_its_exit_code_ours(essays):
+    (essays / "resources/texts/empty.txt").write_text("")
+    ended = nanogpt(essays, "train", "empty", CORES)
+    assert "resources/texts/empty.txt" in error_of(ended)
+    assert ended.stdout == ""

@@ -1,0 +1,152 @@
+"""Words of a command line become one form, and nanoGPT's names ours."""
+
+import json
+
+import pytest
+
+from nanogpt.cli import main  # noqa: F401  it registers the commands
+from nanogpt.cli.flags import DOTTED, FLAT, flags_of
+from nanogpt.cli.peers import PRESETS, find_preset
+from nanogpt.cli.words import normalise
+from nanogpt.config.loading import read
+from nanogpt.config.resolving import run_names
+from nanogpt.config.variants import GROUPS
+from nanogpt.errors import UserError
+from tests.checkouts import PROJECT
+
+
+def words(line):
+    return normalise(line.split())[1:]
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("train demo --max-iters 5", ["--max_iters=5", "demo"]),
+        ("train demo --max_iters=5", ["--max_iters=5", "demo"]),
+        ("train --bias demo", ["--bias=True", "demo"]),
+        ("train --bias True demo", ["--bias=True", "demo"]),
+        ("train --bias=False", ["--bias=False"]),
+        ("train --no-bias", ["--bias=False"]),
+        ("train --no_decay_lr", ["--decay_lr=False"]),
+        ("train --min-lr -1", ["--min_lr=-1"]),
+        ("train --milestones 5 10 --seed 2", ['--milestones=["5", "10"]', "--seed=2"]),
+        ("train --milestones=[5,10]", ['--milestones=["5", "10"]']),
+        ("train --train.max_iters=5 --sample.seed=3", ["--max_iters=5", "--sample.seed=3"]),
+        ("train --max_iters=5 --max_iters=6", ["--max_iters=6"]),
+        ("train --eval_only=True", ["--eval_only"]),
+        ("train --eval-only", ["--eval_only"]),
+        ("eval one --json=False", ["one", "--no-json"]),
+        ("train --always_save_checkpoint=True", ["--keep=last"]),
+        ("train --no-always_save_checkpoint", ["--keep=best"]),
+        ("train --init_from=scratch", []),
+        ("bench --real_data=False", ["--data=random"]),
+        ("verify results --json", ["results", "--json"]),
+        ("tokenize x -- --bias", ["x", "--", "--bias"]),
+    ],
+)
+def test_a_flag_may_be_written_in_several_ways(typed, meant):
+    assert words(typed) == meant
+
+
+@pytest.mark.parametrize(
+    "flag",
+    ["wandb_log=True", "wandb_project=x", "out_dir=out", "backend=nccl", "max_docs=9", "profile"],
+)
+def test_a_setting_without_a_counterpart_gets_one_line_and_is_left_out(flag, capsys):
+    assert words(f"train demo --{flag}") == ["demo"]
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"{flag.partition('=')[0]}: ignored: ")
+    assert printed.count("\n") == 1
+
+
+def test_compile_is_a_setting_of_train_and_none_of_sample(capsys):
+    assert words("train --compile=False") == ["--compile=False"]
+    assert capsys.readouterr().err == ""
+    assert words("sample --compile=False") == []
+    assert "only training compiles" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_flags_override_the_settings_of_a_file(tmp_path, place):
+    path = tmp_path / "x.json"
+    content = {"max_iters": 5, "bias": True, "dataset": "d", "milestones": [2], "wandb_log": False}
+    path.write_text(json.dumps(content))
+    file, flags = f"--config={path}", "--max_iters=7 --milestones 3"
+    line = f"train {file} {flags}" if place == "before" else f"train {flags} {file}"
+    assert sorted(words(line)) == [
+        *("--bias=True", "--dataset=d", "--max_iters=7", '--milestones=["3"]'),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"max_itres": 5}', "`max_itres`: unknown setting; did you mean `max_iters`?"),
+        ("max_iters = 5", 'not JSON; write settings as {"max_iters": 500}'),
+        ('{"train": {"max_iters": 5}}', "settings by flat names are wanted"),
+    ],
+)
+def test_a_file_that_is_wrong_is_one_line(tmp_path, content, message):
+    path = tmp_path / "x.json"
+    path.write_text(content)
+    with pytest.raises(UserError, match=r"x\.json") as error:
+        words(f"train --config={path}")
+    assert message in str(error.value)
+
+
+def test_a_python_file_is_never_a_config(tmp_path):
+    with pytest.raises(UserError, match="isn't executed"):
+        find_preset("mine.py")
+    with pytest.raises(UserError, match="isn't executed"):
+        words(f"train --config={tmp_path}/x.py")
+
+
+def test_nanogpts_config_files_are_known_by_name():
+    assert find_preset("config/train_gpt2.py") == "train_gpt2"
+    assert find_preset("train_gpt2") == "train_gpt2"
+    assert find_preset("results/train_gpt2") == find_preset("demo") == ""
+
+
+def test_every_preset_is_a_shipped_run():
+    names = run_names(read(PROJECT / "config.yaml"))
+    runs = [preset.run for preset in PRESETS.values() if preset.run]
+    assert [run for run in runs if run not in names] == []
+
+
+# --- Which group a flag sets ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("command", "flag", "group"),
+    [
+        ("train", "seed", "train"),
+        ("train", "device", "train"),
+        ("train", "eval_iters", "train"),
+        ("train", "block_size", "model"),
+        ("train", "sample.seed", "sample"),
+        ("eval", "batch_size", "eval"),
+        ("eval", "seed", "eval"),
+        ("sample", "seed", "sample"),
+        ("sample", "dtype", "sample"),
+        ("bench", "batch_size", "bench"),
+        ("bench", "seed", "bench"),
+        ("bench", "device", "train"),
+        ("bench", "block_size", "model"),
+        ("bench", "train.seed", "train"),
+        ("prepare", "val_ratio", "dataset"),
+        ("prepare", "encoding", "corpus"),
+    ],
+)
+def test_a_flat_name_sets_the_group_of_the_command(command, flag, group):
+    assert flags_of(command)[flag].group == group
+
+
+@pytest.mark.parametrize("command", FLAT)
+def test_every_setting_of_a_commands_groups_has_a_flag(command):
+    settings = {
+        (group, setting)
+        for group in (*FLAT[command], *DOTTED.get(command, ()))
+        for setting in GROUPS[group].model_fields
+    }
+    assert {(flag.group, flag.setting) for flag in flags_of(command).values()} == settings

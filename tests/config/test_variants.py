@@ -1,0 +1,167 @@
+"""A run or dataset with settings changed: its name, its entry, and when there is none."""
+
+import pytest
+
+from nanogpt.config.corpora import Corpus, Dataset
+from nanogpt.config.loading import load
+from nanogpt.config.resolving import resolve_run
+from nanogpt.config.sweeps import LONGEST_NAME
+from nanogpt.config.variants import Given, new_dataset, resolve_with, vary_dataset, vary_run
+from nanogpt.errors import UserError
+
+MAPPING = {
+    "corpora": {"text": {"files": "text.txt"}, "other": {"files": "other.txt"}},
+    "datasets": {"letters": {"corpus": "text"}, "other": {}},
+    "models": {"tiny": {"n_layer": 1, "n_head": 1, "n_embd": 8, "block_size": 8}},
+    "runs": {
+        "first": {"dataset": "letters", "model": "tiny", "train": {"max_iters": 300}},
+        "grid": {"dataset": "letters", "sweep": {"seed": [1, 2]}, "model": "tiny"},
+        "both": {"ensemble": ["grid.seed-1", "grid.seed-2"]},
+    },
+}
+CONFIG = load(MAPPING)
+
+
+def given(*pairs):
+    return [
+        Given(*(name.split(".") if "." in name else ("", name)), value) for name, value in pairs
+    ]
+
+
+def vary(base, *pairs, name=""):
+    return vary_run(CONFIG, base, given(*pairs), name)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "name"),
+    [
+        ([("train.max_iters", "50")], "first.max_iters-50"),
+        ([("train.learning_rate", "1e-4")], "first.learning_rate-0.0001"),
+        ([("train.max_iters", "2e3")], "first.max_iters-2000"),
+        ([("train.seed", "2"), ("model.n_layer", "2")], "first.n_layer-2.seed-2"),
+        ([("model.n_layer", "2"), ("train.seed", "2")], "first.n_layer-2.seed-2"),
+        ([("sample.seed", "2")], "first.sample.seed-2"),
+        ([("model.bias", "True")], "first.bias-true"),
+        ([("dataset", "other")], "first.dataset-other"),
+        ([("train.device", "cuda:0")], "first.device-f1b59a36"),
+        ([("train.max_iters", "300"), ("train.seed", "2")], "first.seed-2"),
+        ([("train.seed", "3"), ("train.seed", "2")], "first.seed-2"),
+    ],
+)
+def test_a_run_is_named_by_the_settings_that_differ(pairs, name):
+    variant = vary("first", *pairs)
+    if "device" in name:
+        assert variant.name.startswith("first.device-")
+        assert len(variant.name) == len(name)
+    else:
+        assert variant.name == name
+
+
+@pytest.mark.parametrize("base", ["first", "letters", "grid.seed-2"])
+def test_the_entry_resolves_to_the_run_with_the_settings_changed(base):
+    pairs = [("train.max_iters", "50"), ("ngram.weight", "0.5"), ("eval.seed", "3")]
+    variant = vary(base, *pairs)
+    added = load({**MAPPING, "runs": {**MAPPING["runs"], **variant.entries["runs"]}})
+    wanted = resolve_with(CONFIG, base, given(*pairs))
+    assert resolve_run(added, variant.name) == wanted.model_copy(update={"name": variant.name})
+
+
+def test_a_derived_setting_is_kept_where_it_would_follow_another():
+    assert resolve_run(CONFIG, "first").train.lr_decay_iters == 300
+    variant = vary("first", ("train.max_iters", "200"), ("train.lr_decay_iters", "300"))
+    assert variant.entries["runs"][variant.name]["train"] == {
+        "max_iters": 200,
+        "lr_decay_iters": 300,
+    }
+
+
+def test_settings_that_change_nothing_are_the_run_itself():
+    variant = vary(
+        "first", ("train.max_iters", "300"), ("model.n_layer", "1"), ("dataset", "letters")
+    )
+    assert (variant.name, variant.entries) == ("first", {})
+
+
+def test_the_same_settings_are_found_again():
+    variant = vary("first", ("train.max_iters", "50"), name="mine")
+    added = load({**MAPPING, "runs": {**MAPPING["runs"], **variant.entries["runs"]}})
+    again = vary_run(added, "first", given(("train.max_iters", "50")), "mine")
+    assert (again.name, again.entries) == ("mine", {})
+    with pytest.raises(UserError, match=r"`mine` exists with other settings \(train.max_iters 50"):
+        vary_run(added, "first", given(("train.max_iters", "60")), "mine")
+
+
+@pytest.mark.parametrize("name", ["letters", "other", "grid.seed-1", "both"])
+def test_no_other_run_is_ever_written_over(name):
+    with pytest.raises(UserError, match="exists with other settings"):
+        vary("first", ("train.max_iters", "50"), name=name)
+
+
+def test_a_long_name_is_cut_to_a_digest():
+    pairs = [
+        (f"train.{setting}", "0.001")
+        for setting in (
+            "learning_rate",
+            "matrix_lr",
+            "embedding_lr",
+            "unembedding_lr",
+            "momentum",
+            "weight_decay",
+            "beta1",
+            "beta2",
+            "grad_clip",
+            "warmdown_ratio",
+            "min_lr",
+        )
+    ]
+    assert len(vary("first", *pairs).name) < LONGEST_NAME
+
+
+@pytest.mark.parametrize(
+    ("base", "pairs", "message"),
+    [
+        ("first", [("train.max_iters", "many")], "train.max_iters: should be a number"),
+        (
+            "first",
+            [("dataset", "lettres")],
+            "no dataset `lettres`; did you mean `letters`",
+        ),
+        ("first", [("model.preset", "tyni")], "no model `tyni`; did you mean `tiny`"),
+        ("fist", [], "no run `fist`; did you mean `first`"),
+        ("grid", [("train.seed", "2")], "`grid` is a sweep"),
+        ("both", [("train.seed", "2")], "an ensemble trains nothing"),
+    ],
+)
+def test_a_mistake_is_one_line(base, pairs, message):
+    with pytest.raises(UserError, match=message):
+        vary(base, *pairs)
+
+
+# --- Datasets -------------------------------------------------------------------------------
+
+
+def test_a_dataset_with_other_tokens_is_another_one_of_the_same_corpus():
+    variant = vary_dataset(CONFIG, "letters", given(("dataset.tokenizer", "byte")))
+    assert variant.entries == {
+        "datasets": {"letters.tokenizer-byte": {"corpus": "text", "tokenizer": "byte"}}
+    }
+
+
+def test_a_text_read_otherwise_is_a_corpus_of_its_own():
+    variant = vary_dataset(CONFIG, "letters", given(("corpus.newlines", "lf")), "plain")
+    assert variant.entries == {
+        "corpora": {"plain": {"files": ["text.txt"], "newlines": "lf"}},
+        "datasets": {"plain": {"corpus": "plain"}},
+    }
+
+
+def test_a_text_is_a_dataset_under_the_name_given():
+    corpus, dataset = Corpus(files=["/far/novel.txt"]), Dataset(val_ratio=0.2)
+    variant = new_dataset(CONFIG, "novel", dataset, corpus)
+    maps = {kind: {**MAPPING[kind], **variant.entries[kind]} for kind in variant.entries}
+    added = load({**MAPPING, **maps})
+    assert new_dataset(added, "novel", dataset, corpus).entries == {}
+    with pytest.raises(UserError, match=r"exists with other settings \(dataset.val_ratio 0.2"):
+        new_dataset(added, "novel", Dataset(val_ratio=0.3), corpus)
+    with pytest.raises(UserError, match="`text` is there already"):
+        new_dataset(CONFIG, "text", dataset, corpus)
