@@ -23,7 +23,7 @@ PRESETS = {
     "train_shakespeare_char": Preset("shakespeare_char_baby"),
     "train_shakespeare": Preset("shakespeare_baby"),
     "train_gpt2": Preset("openwebtext_gpt2.model-gpt2"),
-    "finetune_shakespeare": Preset("shakespeare_finetune_gpt2_xl"),
+    "finetune_shakespeare": Preset("shakespeare_finetuned_gpt2xl"),
     "eval_gpt2": Preset(init_from="gpt2"),
     "eval_gpt2_medium": Preset(init_from="gpt2-medium"),
     "eval_gpt2_large": Preset(init_from="gpt2-large"),

@@ -14,6 +14,7 @@ from nanogpt.project import HERE, Project
 
 LOOK = 1.0  # seconds between two looks at the metrics
 LINE = 10.0  # seconds between two lines in a file
+COLUMNS = 80  # of a terminal that doesn't know
 TAIL = 16_384  # bytes at the end of metrics.jsonl that are read: the last hundred lines or so
 
 
@@ -42,7 +43,8 @@ class Progress:
             return
         text = describe(self.run, self.max_iters, lines)
         if sys.stderr.isatty():
-            self._write(text[: os.get_terminal_size(sys.stderr.fileno()).columns - 1])
+            columns = os.get_terminal_size(sys.stderr.fileno()).columns or COLUMNS
+            self._write(text[: columns - 1])
         elif time.monotonic() - self.printed >= LINE:
             self.printed = time.monotonic()
             print(text, file=sys.stderr, flush=True)

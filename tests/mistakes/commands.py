@@ -1,9 +1,158 @@
 """Arguments of other commands."""
 
-from tests.mistakes.base import CONFIG, NOT_UTF8, code, command, workflow, write_files
+from collections.abc import Callable
+
+from tests.mistakes.base import CONFIG, NOT_UTF8, TEXT, code, command, workflow, write_files
 from tests.mistakes.materials import make_dataset, make_model
 
+
+def _write_project() -> None:
+    write_files({"config.yaml": CONFIG, "text.txt": TEXT})
+
+
+def _write_config_and(**files: str) -> Callable[[], None]:
+    """A function that writes a project, and files by their names without dots."""
+
+    def write() -> None:
+        _write_project()
+        write_files({name.replace("_json", ".json"): text for name, text in files.items()})
+
+    return write
+
+
 COMMANDS = [
+    command(
+        "a training of nothing",
+        "train",
+        "name a run, or a dataset by --dataset; there is `first`, `letters`",
+        _write_project,
+    ),
+    command(
+        "a training of an unknown run",
+        "train fist --max_iters=50",
+        "runs: no run `fist`; did you mean `first`?",
+        _write_project,
+    ),
+    command(
+        "a training on an unknown dataset",
+        "train --dataset=lettres",
+        "--dataset: no dataset `lettres`; did you mean `letters`?",
+        _write_project,
+    ),
+    command(
+        "a flag with a wrong value",
+        "train first --max_iters=many",
+        "train.max_iters: should be a number, such as 10000, 10_000 or 1e4 (found 'many')",
+        _write_project,
+    ),
+    command(
+        "a name that a run with other settings has",
+        "train first --max_iters=50 --name=letters",
+        "runs: `letters` exists with other settings (train.max_iters 5000 and 2 more); give the "
+        "new one another name",
+        _write_project,
+    ),
+    command(
+        "a name that no file can have",
+        "train first --max_iters=50 --name=my/run",
+        "runs: `my/run` is no name; letters, digits, dot, dash and underscore make a name that "
+        "begins with a letter or digit",
+        _write_project,
+    ),
+    command(
+        "a preset of nanoGPT's without its run",
+        "train config/train_gpt2.py",
+        "train_gpt2: the run `openwebtext_gpt2.model-gpt2` of the shipped config.yaml, which this "
+        "one lacks; copy it from there",
+        _write_project,
+    ),
+    command(
+        "a Python file as settings",
+        "train config/mine.py",
+        "config/mine.py: Python isn't executed as a config file; write its settings as flags, or "
+        "as JSON for --config",
+        _write_project,
+    ),
+    command(
+        "a file of settings that isn't there",
+        "train first --config=small.json",
+        "--config small.json: no such file; name a JSON file of settings",
+        _write_project,
+    ),
+    command(
+        "a file of settings with an unknown one",
+        "train first --config=small.json",
+        "small.json: `max_itres`: unknown setting; did you mean `max_iters`?",
+        _write_config_and(small_json='{"max_itres": 50}'),
+    ),
+    command(
+        "an evaluation of weights that are not here",
+        "eval eval_gpt2",
+        "eval_gpt2: get the weights first: `nanogpt import gpt2 --from huggingface models/gpt2`; "
+        "then `nanogpt eval models/gpt2 --dataset=openwebtext --batch_size=8 --eval_iters=500`",
+        _write_project,
+    ),
+    command(
+        "an evaluation of a model directory on nothing",
+        "eval results/demo/model",
+        "results/demo/model: name the dataset to evaluate it on by --dataset",
+        make_model,
+    ),
+    command(
+        "samples of a run that has no model",
+        "sample first",
+        "results/first/model: no model yet; train it: `nanogpt train first`",
+        _write_project,
+    ),
+    command(
+        "samples of a dataset that has no model",
+        "sample --dataset=letters",
+        "--dataset=letters: no model of it yet; train one: `nanogpt train --dataset=letters`",
+        _write_project,
+    ),
+    command(
+        "samples of an unknown run",
+        "sample fist",
+        "fist: no model here, and no run `fist`; did you mean `first`?",
+        _write_project,
+    ),
+    command(
+        "a text that isn't there",
+        "prepare textfile novel.txt",
+        "corpora.novel.files: there is no file novel.txt; put it there or correct the path",
+        _write_project,
+    ),
+    command(
+        "a text without `textfile`",
+        "prepare letters novel.txt",
+        "novel.txt: for a text, say `nanogpt prepare textfile novel.txt`",
+        _write_project,
+    ),
+    command(
+        "a name that a dataset with other settings has",
+        "prepare textfile text.txt --output=letters --val_ratio=0.5",
+        "datasets: `letters` exists with other settings (dataset.val_ratio 0.1); give the new one "
+        "another name",
+        _write_project,
+    ),
+    command(
+        "a name in two files",
+        "config first",
+        "resources/config/mine.yaml: runs: `first` is in config.yaml too; rename or remove one of "
+        "them",
+        lambda: write_files(
+            {"config.yaml": CONFIG, "resources/config/mine.yaml": "runs: {first: {}}"}
+        ),
+    ),
+    command(
+        "defaults in resources/config/",
+        "config first",
+        "resources/config/mine.yaml: `defaults` can't be here, only corpora, datasets, models, "
+        "runs; move it to config.yaml",
+        lambda: write_files(
+            {"config.yaml": CONFIG, "resources/config/mine.yaml": "defaults: {model: tiny}"}
+        ),
+    ),
     command(
         "an unknown run",
         "config fist",

@@ -85,12 +85,12 @@ PROMPTS = [
     prompt(
         "zero samples",
         "--num-samples 0",
-        "num_samples: should be greater than or equal to 1 (found 0)",
+        "sample.num_samples: should be greater than or equal to 1 (found 0)",
     ),
     prompt(
         "samples of zero tokens",
         "--max-new-tokens 0",
-        "max_new_tokens: should be greater than or equal to 1 (found 0)",
+        "sample.max_new_tokens: should be greater than or equal to 1 (found 0)",
     ),
     prompt(
         "sampling with a negative seed",

@@ -1,0 +1,9 @@
+"""The projects of the workflow's tests, for commands that go through the workflow."""
+
+from tests.workflow.conftest import (  # noqa: F401  fixtures
+    computed,
+    done_project,
+    empty_project,
+    essays,
+    project,
+)
