@@ -23,6 +23,8 @@ from nanogpt.project import HERE
 
 POLL = 0.1  # seconds
 LOCK_POLL = 1.0  # seconds
+REPEAT = 5.0  # seconds
+DIED = 128  # an exit code above is that of a signal
 PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 # What jobs say to the user; the rest is Snakemake's own.
@@ -43,7 +45,10 @@ def make(targets: Sequence[str], cores: str, progress: Progress | None = None) -
     snakemake = [*_snakemake(), "--cores", cores]
     while True:
         call = _Call([*snakemake, *QUIET, "--", *targets], progress)
+        started = time.time()
         code = call.run()
+        if code > DIED:
+            _remove_own_lock(snakemake, started)
         if not call.is_locked or call.stopped:
             return code
         _wait_for_lock(snakemake)
@@ -67,11 +72,16 @@ def _snakemake() -> list[str]:
 
 @dataclass
 class _Call:
-    """One call of Snakemake. stopped: the signal that the user stopped it by."""
+    """One call of Snakemake. stopped: the signal that the user stopped it by.
+
+    signalled: when its process group got the last one. is_interrupted: whether it got SIGINT.
+    """
 
     command: list[str]
     progress: Progress | None
     stopped: int = 0
+    signalled: float = 0.0
+    is_interrupted: bool = False
     is_locked: bool = False
     has_error: bool = False
     others: list[str] = field(default_factory=list)
@@ -92,6 +102,7 @@ class _Call:
                         break
                     if self.progress:
                         self.progress.show()
+                    self._insist(child)
                     if code is None:
                         with contextlib.suppress(subprocess.TimeoutExpired):
                             child.wait(POLL)
@@ -104,6 +115,22 @@ class _Call:
             how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
             print(*self.others, f"error: Snakemake ended {how}", sep="\n", file=sys.stderr)
         return code if code >= 0 else 128 - code
+
+    def send(self, child: subprocess.Popen[bytes], number: int) -> None:
+        """Send a signal to all of the child's process group."""
+        self.signalled = time.monotonic()
+        self.is_interrupted = self.is_interrupted or number == signal.SIGINT
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, number)
+
+    def _insist(self, child: subprocess.Popen[bytes]) -> None:
+        """Once stopped, signal again what still runs after a while.
+
+        A job that was just being started got no signal; and Snakemake's handler of SIGTERM waits
+        for a lock that its own thread may hold, which only SIGINT ends.
+        """
+        if self.stopped and time.monotonic() - self.signalled > REPEAT:
+            self.send(child, signal.SIGTERM if self.is_interrupted else signal.SIGINT)
 
     @contextmanager
     def _started(self, output: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
@@ -151,13 +178,12 @@ def _forwarding(call: _Call, child: subprocess.Popen[bytes]) -> Iterator[None]:
     """
 
     def forward(number: int, _frame: FrameType | None) -> None:
-        if number == signal.SIGINT and call.stopped:
+        if number == signal.SIGINT and call.is_interrupted:
             print("stopping: what is trained is being saved", file=sys.stderr, flush=True)
             return
         if number != signal.SIGUSR1:
             call.stopped = number
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, number)
+        call.send(child, number)
 
     before = {number: signal.signal(number, forward) for number in PASSED_ON}
     try:
@@ -181,11 +207,22 @@ def _wait_for_lock(snakemake: list[str]) -> None:
                     f"{HERE.snakemake_locks}: locked by a Snakemake that isn't on this machine or "
                     "was killed; if none works here on another machine, run `snakemake --unlock`"
                 )
-            subprocess.run([*snakemake, "--unlock"], capture_output=True, check=False)
-            invocations.forget_dead()
+            _unlock(snakemake)
             print("removed the lock of a Snakemake that was killed", file=sys.stderr)
             return
         if holders != said:
             said = holders
             print(f"waiting for {'; '.join(holders)}", file=sys.stderr, flush=True)
         time.sleep(LOCK_POLL)
+
+
+def _remove_own_lock(snakemake: list[str], started: float) -> None:
+    """Remove the lock that a child left which a signal ended, if no other call can have made it."""
+    left = [path.stat().st_mtime for path in HERE.snakemake_locks.glob("*.lock")]
+    if left and min(left) >= started and not invocations.find_holders():
+        _unlock(snakemake)
+
+
+def _unlock(snakemake: list[str]) -> None:
+    subprocess.run([*snakemake, "--unlock"], capture_output=True, check=False)
+    invocations.forget_dead()

@@ -10,6 +10,8 @@ import time
 import pytest
 import yaml
 
+from nanogpt.artifacts.invocations import find_holders
+from nanogpt.project import Project
 from tests.checkouts import own_environment
 from tests.workflow.projects import nanogpt, planned, setting, snakemake
 
@@ -249,11 +251,7 @@ def test_a_second_call_waits_for_the_first_and_says_for_what(endless):
         first.send_signal(signal.SIGTERM)
         first.wait(60)
         step = max(int(path.name.split("-")[1].split(".")[0]) for path in steps_of(endless))
-        wait_for(
-            lambda: (
-                f"going on from step {step}" in (endless / "results/endless/train.log").read_text()
-            )
-        )
+        wait_for(lambda: f"going on from step {step}" in log_of(endless))
     finally:
         for process in filter(None, (first, second)):
             process.send_signal(signal.SIGTERM)
@@ -265,8 +263,10 @@ def test_the_lock_of_a_killed_call_is_removed_but_not_one_of_unknown_owner(endle
     process = start(endless, "train", "endless")
     wait_for(lambda: steps_of(endless))
     (child,) = children_of(process.pid)
+    process.kill()
+    process.wait()
     os.killpg(child, signal.SIGKILL)
-    assert process.wait(60) == 128 + signal.SIGKILL
+    wait_for(lambda: not find_holders(Project(endless)))
     assert list(endless.glob(".snakemake/locks/*.lock"))
     unknown = endless / ".nanogpt/invocations"
     unknown.rename(endless / "aside")
@@ -280,6 +280,17 @@ def test_the_lock_of_a_killed_call_is_removed_but_not_one_of_unknown_owner(endle
     finally:
         again.send_signal(signal.SIGTERM)
         again.wait(60)
+
+
+@pytest.mark.slow
+def test_the_death_of_snakemake_is_told_with_what_it_said_and_leaves_no_lock(endless):
+    process = start(endless, "train", "endless")
+    wait_for(lambda: steps_of(endless))
+    (child,) = children_of(process.pid)
+    os.killpg(child, signal.SIGKILL)
+    assert process.wait(60) == 128 + signal.SIGKILL
+    assert "error: Snakemake ended by signal 9" in messages_of(endless)
+    assert not list(endless.glob(".snakemake/locks/*.lock"))
 
 
 def children_of(pid):
