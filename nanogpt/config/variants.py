@@ -75,7 +75,7 @@ def parse(given: Sequence[Given], bases: Mapping[str, Settings]) -> list[Given]:
             checked = GROUPS[group].model_validate({**there, **settings})
         except ValidationError as error:
             problem = error.errors(include_url=False)[0]
-            where = ".".join([group, *map(str, problem["loc"][:1])]).strip(".")
+            where = ".".join([group, *map(str, problem["loc"])]).strip(".")
             raise UserError(f"{where}: {explain_one(problem)}") from None
         parsed += [Given(group, setting, getattr(checked, setting)) for setting in settings]
     return sorted(parsed, key=lambda one: ORDER.index((one.group, one.setting)))

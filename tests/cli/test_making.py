@@ -206,7 +206,7 @@ def test_a_signal_saves_the_training_and_leaves_no_lock(endless, number):
         if number == signal.SIGINT:  # an impatient user
             time.sleep(0.1)
             process.send_signal(number)
-        assert process.wait(60) == 1  # as Snakemake's
+        assert process.wait(180) == 1  # as Snakemake's
     finally:
         process.kill()
     assert not list(endless.glob(".snakemake/locks/*"))
@@ -235,7 +235,7 @@ def test_sigusr1_saves_and_the_training_goes_on(endless):
         assert process.poll() is None
     finally:
         process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 1
+        assert process.wait(180) == 1
 
 
 @pytest.mark.slow
@@ -249,13 +249,13 @@ def test_a_second_call_waits_for_the_first_and_says_for_what(endless):
         assert "which makes results/endless/metrics.jsonl and 3 more" in messages_of(endless)
         assert "--unlock" not in messages_of(endless)
         first.send_signal(signal.SIGTERM)
-        first.wait(60)
+        first.wait(180)
         step = max(int(path.name.split("-")[1].split(".")[0]) for path in steps_of(endless))
         wait_for(lambda: f"going on from step {step}" in log_of(endless))
     finally:
         for process in filter(None, (first, second)):
             process.send_signal(signal.SIGTERM)
-            process.wait(60)
+            process.wait(180)
 
 
 @pytest.mark.slow
@@ -279,7 +279,7 @@ def test_the_lock_of_a_killed_call_is_removed_but_not_one_of_unknown_owner(endle
         wait_for(lambda: "going on from step" in log_of(endless))
     finally:
         again.send_signal(signal.SIGTERM)
-        again.wait(60)
+        again.wait(180)
 
 
 @pytest.mark.slow
@@ -288,7 +288,7 @@ def test_the_death_of_snakemake_is_told_with_what_it_said_and_leaves_no_lock(end
     wait_for(lambda: steps_of(endless))
     (child,) = children_of(process.pid)
     os.killpg(child, signal.SIGKILL)
-    assert process.wait(60) == 128 + signal.SIGKILL
+    assert process.wait(180) == 128 + signal.SIGKILL
     assert "error: Snakemake ended by signal 9" in messages_of(endless)
     assert not list(endless.glob(".snakemake/locks/*.lock"))
 

@@ -70,37 +70,37 @@ PROMPTS = [
     prompt(
         "a prompt that isn't UTF-8",
         f"--start {NOT_UTF8}",
-        "start: not valid Unicode; it may not be in UTF-8 (found 'caf\\udce9')",
+        "sample.start: not valid Unicode; it may not be in UTF-8 (found 'caf\\udce9')",
     ),
     prompt(
         "sampling at a temperature below zero",
         "--temperature -1",
-        "temperature: should be greater than or equal to 0 (found -1.0)",
+        "sample.temperature: should be greater than or equal to 0 (found -1.0)",
     ),
     prompt(
         "sampling with a negative top_k",
         "--top-k -1",
-        "top_k: should be greater than or equal to 0 (found -1)",
+        "sample.top_k: should be greater than or equal to 0 (found -1)",
     ),
     prompt(
         "sampling with a top_p of zero",
         "--top-p 0",
-        "top_p: should be greater than 0 (found 0.0)",
+        "sample.top_p: should be greater than 0 (found 0.0)",
     ),
     prompt(
         "sampling with a min_p above one",
         "--min-p 2",
-        "min_p: should be less than or equal to 1 (found 2.0)",
+        "sample.min_p: should be less than or equal to 1 (found 2.0)",
     ),
     prompt(
         "a repetition penalty of zero",
         "--repetition-penalty 0",
-        "repetition_penalty: should be greater than 0 (found 0.0)",
+        "sample.repetition_penalty: should be greater than 0 (found 0.0)",
     ),
     prompt(
         "an empty stop string",
         "--stop ''",
-        "stop.0: string should have at least 1 character (found '')",
+        "sample.stop.0: string should have at least 1 character (found '')",
     ),
     prompt(
         "a window that slides over learned positions",
@@ -134,6 +134,6 @@ PROMPTS = [
     prompt(
         "sampling with a negative seed",
         "--seed -1",
-        "seed: should be greater than or equal to 0 (found -1)",
+        "sample.seed: should be greater than or equal to 0 (found -1)",
     ),
 ]
