@@ -120,7 +120,6 @@ def config_for_hugging_face(settings: ModelSettings, vocab_size: int) -> dict[st
     differing = unlike_gpt2(settings)
     if differing:
         raise UserError(f"not a GPT-2: {differing}")
-    dropout = dict.fromkeys(("attn_pdrop", "embd_pdrop", "resid_pdrop"), settings.dropout)
     return {
         "architectures": [ARCHITECTURE],
         "model_type": "gpt2",
@@ -131,7 +130,9 @@ def config_for_hugging_face(settings: ModelSettings, vocab_size: int) -> dict[st
         "n_head": settings.n_head,
         "n_inner": None,
         "activation_function": THEIR_ACTIVATIONS[settings.activation],
-        **dropout,
+        "attn_pdrop": settings.dropout,
+        "embd_pdrop": settings.dropout,
+        "resid_pdrop": settings.dropout,
         "layer_norm_epsilon": NORM_EPSILON,
         "tie_word_embeddings": settings.tie_word_embeddings,
         "scale_attn_weights": True,
@@ -189,9 +190,7 @@ def weights_for_hugging_face(
         for name, weight in weights.items():
             layer = name.removesuffix(".weight")
             if "ln_" in layer or name.endswith(TRANSPOSED):
-                theirs[f"{layer}.bias"] = torch.zeros_like(
-                    weight[..., 0] if weight.dim() > 1 else weight
-                )
+                theirs[f"{layer}.bias"] = torch.zeros(len(weight), device=weight.device)
     return {
         name if name == HEAD else f"transformer.{name}": weight for name, weight in theirs.items()
     }

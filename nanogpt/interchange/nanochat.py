@@ -185,6 +185,6 @@ def weights_from_nanochat(
 
 
 def _swap_halves(matrix: Tensor, n_head: int) -> Tensor:
-    """A matrix (C, C) of queries or keys with the first and last D / 2 rows of each head swapped."""
+    """A matrix (C, C) of queries or keys, each head's first and last D / 2 rows swapped."""
     C = matrix.shape[1]
     return matrix.view(n_head, 2, -1, C).flip(1).reshape(C, C)

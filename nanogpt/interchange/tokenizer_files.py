@@ -4,6 +4,7 @@ Characters are a WordLevel model, which refuses a character that it doesn't know
 pairs without merges would drop it. Bytes are byte pairs without merges.
 """
 
+import itertools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -111,7 +112,7 @@ def _joined(token: bytes, ranks: Mapping[bytes, int], limit: int) -> list[bytes]
     """The parts of a token after all joins of a rank below `limit`, the lowest first."""
     parts = [bytes([byte]) for byte in token]
     while len(parts) > 2:
-        pairs = [ranks.get(a + b, limit) for a, b in zip(parts, parts[1:], strict=False)]
+        pairs = [ranks.get(a + b, limit) for a, b in itertools.pairwise(parts)]
         first = min(range(len(pairs)), key=pairs.__getitem__)
         if pairs[first] >= limit:
             break
