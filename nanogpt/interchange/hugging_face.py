@@ -141,7 +141,12 @@ def config_for_hugging_face(settings: ModelSettings, vocab_size: int) -> dict[st
 
 def unlike_gpt2(settings: ModelSettings) -> str:
     """The settings in which a model's architecture isn't GPT-2's; nothing for a GPT-2."""
-    wanted = {"position": "learned", "norm": "layernorm", "embedding_norm": False, "qk_norm": False}
+    wanted: dict[str, JsonValue] = {
+        "position": "learned",
+        "norm": "layernorm",
+        "embedding_norm": False,
+        "qk_norm": False,
+    }
     return differing_settings(settings, {**wanted, "final_logit_softcapping": 0.0})
 
 
