@@ -10,6 +10,7 @@ from nanogpt.config.schema import ModelSettings
 from nanogpt.data.tokenizers import Tokenizer
 from nanogpt.errors import UserError, plural
 from nanogpt.files.atomic import sha256_file
+from nanogpt.interchange.architectures import Format, check_format
 from nanogpt.interchange.destinations import Mark
 from nanogpt.model.checkpoints import load_model
 from nanogpt.model.ensemble import Ensemble
@@ -37,10 +38,11 @@ class TrainedModel:
         return Mark(kind=kind, source=self.name, sha256=self.sha256)
 
 
-def read_trained(directory: Path) -> TrainedModel:
+def read_trained(directory: Path, kind: Format) -> TrainedModel:
     """Read a model directory of ours to export it. N-grams beside it are left, with a warning.
 
-    Errors: UserError for files that are absent or damaged, and for an ensemble.
+    Errors: UserError for files that are absent or damaged, for an ensemble, and for an architecture
+    that the format can't hold.
     """
     checkpoint = load_model(directory)
     model = checkpoint.model
@@ -49,6 +51,7 @@ def read_trained(directory: Path) -> TrainedModel:
             f"{directory}: an ensemble of {plural(len(model.members), 'model')}, which no other "
             "program can run; export the model of one of its runs"
         )
+    check_format(model.settings, kind, str(directory))
     if (directory / NGRAMS).exists():
         logger.warning("%s: n-grams aren't exported, only the GPT", directory / NGRAMS)
     return TrainedModel(
@@ -66,8 +69,3 @@ def model_name(directory: Path) -> str:
     """`demo` of results/demo/model; of another directory, its own name."""
     resolved = directory.resolve()
     return resolved.parent.name if resolved.name == "model" else resolved.name
-
-
-def refusal(model: TrainedModel, program: str, differing: str, remedy: str) -> UserError:
-    """The error for a model that a format can't hold. differing: its settings that don't fit."""
-    return UserError(f"{model.directory}: {program} has no model with {differing}; {remedy}")

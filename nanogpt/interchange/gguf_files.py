@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from pydantic import JsonValue
 from torch import Tensor
 
 from nanogpt.data.byte_pairs import END_OF_TEXT, BytePairTokenizer
@@ -20,8 +19,7 @@ from nanogpt.data.tokenizers import Tokenizer, token_texts
 from nanogpt.errors import UserError
 from nanogpt.files.atomic import put_in_place
 from nanogpt.interchange.destinations import EXPORT_MARK, check_directory, whole_directory
-from nanogpt.interchange.exports import TrainedModel, read_trained, refusal
-from nanogpt.interchange.hugging_face import differing_settings
+from nanogpt.interchange.exports import TrainedModel, read_trained
 from nanogpt.interchange.tokenizer_files import merges_of, printable_tokens
 from nanogpt.model.gpt import NORM_EPSILON
 
@@ -35,16 +33,6 @@ SUFFIX = ".gguf"
 MAGIC = b"GGUF"
 OUR_KEY = "nanogpt.weights_sha256"
 HEAD_BYTES = 4096
-
-# What llama.cpp's GPT-2 has no other choice of. It computes `gelu` as `gelu_tanh`.
-WANTED: Mapping[str, JsonValue] = {
-    "position": "learned",
-    "activation": ["gelu", "gelu_tanh"],
-    "norm": "layernorm",
-    "embedding_norm": False,
-    "qk_norm": False,
-    "final_logit_softcapping": 0.0,
-}
 
 OUTSIDE = {
     "wte.weight": "token_embd.weight",
@@ -70,10 +58,8 @@ def export_gguf(directory: Path, destination: Path) -> str:
     Errors: UserError for a model or tokenizer that llama.cpp can't run, and for a destination where
     other files are; before anything is written.
     """
-    model = read_trained(directory)
-    differing = differing_settings(model.settings, WANTED)
-    if differing:
-        raise refusal(model, "llama.cpp", differing, "its model is GPT-2's; train such a one")
+    model = read_trained(directory, "gguf")
+    _check_package()
     tokenizer = _tokenizer_of(model)
     if destination.suffix == SUFFIX:
         _check_file(destination)
@@ -86,6 +72,14 @@ def export_gguf(directory: Path, destination: Path) -> str:
     if model.settings.activation == "gelu":
         logger.warning("%s: llama.cpp approximates GELU, so its numbers differ a little", directory)
     return "a GPT-2 for llama.cpp, in float32"
+
+
+def _check_package() -> None:
+    """UserError if the package that writes the format isn't there."""
+    try:
+        import gguf  # noqa: F401
+    except ImportError:
+        raise UserError("the package gguf isn't installed; pip install 'nanogpt[gguf]'") from None
 
 
 def _check_file(path: Path) -> None:

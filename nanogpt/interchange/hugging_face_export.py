@@ -9,7 +9,6 @@ from torch import Tensor
 from nanogpt.config.schema import ModelSettings
 from nanogpt.data.byte_pairs import END_OF_TEXT, BytePairTokenizer
 from nanogpt.data.tokenizers import Tokenizer
-from nanogpt.errors import UserError
 from nanogpt.files.atomic import atomic_write, write_json, write_text
 from nanogpt.interchange import hugging_face, nanochat
 from nanogpt.interchange.destinations import EXPORT_MARK, whole_directory
@@ -24,7 +23,7 @@ def export_hugging_face(directory: Path, destination: Path) -> str:
     Errors: UserError for a model that transformers has no architecture for, and for a destination
     where other files are; before anything is written.
     """
-    model = read_trained(directory)
+    model = read_trained(directory, "huggingface")
     architecture, config, weights = _as_theirs(model)
     ids = special_ids(model.tokenizer)
     own = {"bias": model.settings.bias, "dropout": model.settings.dropout}
@@ -53,20 +52,13 @@ def export_hugging_face(directory: Path, destination: Path) -> str:
 def _as_theirs(model: TrainedModel) -> tuple[str, dict[str, JsonValue], dict[str, Tensor]]:
     """The architecture that a model has there, its config.json and its weights."""
     settings, vocab_size = model.settings, model.tokenizer.vocab_size
-    unlike_gpt2 = hugging_face.unlike_gpt2(settings)
-    unlike_nanochat = nanochat.unlike_nanochat(settings)
-    if not unlike_gpt2:
+    if settings.position == "learned":
         config = hugging_face.config_for_hugging_face(settings, vocab_size)
         weights = hugging_face.weights_for_hugging_face(model.weights, settings)
         return hugging_face.ARCHITECTURE, config, weights
-    if not unlike_nanochat:
-        config = nanochat.config_for_nanochat(settings, vocab_size)
-        weights = nanochat.weights_for_nanochat(model.weights, settings)
-        return nanochat.ARCHITECTURE, config, weights
-    raise UserError(
-        f"{model.directory}: transformers has no such architecture: its GPT-2 isn't one with "
-        f"{unlike_gpt2}, nor its NanoChat one with {unlike_nanochat}; change these settings"
-    )
+    config = nanochat.config_for_nanochat(settings, vocab_size)
+    weights = nanochat.weights_for_nanochat(model.weights, settings)
+    return nanochat.ARCHITECTURE, config, weights
 
 
 def special_ids(tokenizer: Tokenizer) -> dict[str, JsonValue]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, JsonValue, PositiveInt, ValidationError
+from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 from torch import Tensor
 
 from nanogpt.config.messages import explain
@@ -22,8 +22,8 @@ from nanogpt.data.tokenizers import CharTokenizer, Tokenizer
 from nanogpt.errors import UserError
 from nanogpt.files.atomic import atomic_write, sha256_file
 from nanogpt.interchange.destinations import EXPORT_MARK, whole_directory
-from nanogpt.interchange.exports import TrainedModel, read_trained, refusal
-from nanogpt.interchange.hugging_face import MASKS, differing_settings
+from nanogpt.interchange.exports import TrainedModel, read_trained
+from nanogpt.interchange.hugging_face import MASKS
 from nanogpt.interchange.nanogpt_meta import read_meta, write_meta
 from nanogpt.interchange.weights import check_tensors, empty_weights, model_of, without_padding
 from nanogpt.model.checkpoints import Checkpoint
@@ -35,17 +35,6 @@ HEAD = "lm_head.weight"
 COMPILED = "_orig_mod."
 # Sizes of GPT-2's vocabulary in nanoGPT, which rounds it up for speed.
 OF_GPT2 = (50_257, 50_304)
-
-# What nanoGPT's model has no other choice of.
-WANTED: Mapping[str, JsonValue] = {
-    "position": "learned",
-    "activation": "gelu",
-    "norm": "layernorm",
-    "embedding_norm": False,
-    "qk_norm": False,
-    "tie_word_embeddings": True,
-    "final_logit_softcapping": 0.0,
-}
 
 GEM = (
     "a checkpoint of the Ruby gem, which nanogpt doesn't read; its datasets are nanoGPT's, so "
@@ -203,15 +192,15 @@ def export_nanogpt(directory: Path, destination: Path) -> str:
     Errors: UserError for a model or tokenizer that nanoGPT doesn't have, and for a destination
     where other files are; before anything is written.
     """
-    model = read_trained(directory)
-    differing = differing_settings(model.settings, WANTED)
-    if differing:
-        raise refusal(model, "nanoGPT", differing, "its model is GPT-2's with exact GELU")
+    model = read_trained(directory, "nanogpt")
     is_gpt2 = sha256_file(directory / "tokenizer.json") == GPT2_SHA256
     if not isinstance(model.tokenizer, CharTokenizer) and not is_gpt2:
         is_pairs = isinstance(model.tokenizer, BytePairTokenizer)
-        kind = "byte pairs of its own" if is_pairs else "a token a byte"
-        raise refusal(model, "nanoGPT", kind, "it knows `tokenizer: char` and `tokenizer: gpt2`")
+        kind = "byte pairs of its own" if is_pairs else "bytes"
+        raise UserError(
+            f"{directory}: its tokens are {kind}, which nanoGPT doesn't know; it has "
+            "`tokenizer: char` and `tokenizer: gpt2`"
+        )
     with whole_directory(destination, EXPORT_MARK, model.mark("nanogpt")) as made:
         with atomic_write(made / CHECKPOINT) as file:
             torch.save(_content(model), file)
