@@ -77,14 +77,24 @@ def tokenizer(kind: str) -> Tokenizer:
     return trained
 
 
-def random_model(settings: ModelSettings, vocab_size: int, seed: int = 0) -> GPT:
-    """A model whose logits differ: with the initial weights they hardly do."""
+def random_model(
+    settings: ModelSettings,
+    vocab_size: int,
+    seed: int = 0,
+    inside: float = 0.25,
+    outside: float = 0.25,
+) -> GPT:
+    """A model whose logits differ: with the initial weights they hardly do.
+
+    inside, outside: the spread of the blocks' weights, and of the embeddings'.
+    """
     torch.manual_seed(seed)
     model = GPT(settings, vocab_size).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             is_norm = "ln_" in name and name.endswith("weight")
-            parameter.normal_(1.0 if is_norm else 0.0, 0.25)
+            spread = outside if name.startswith("w") else inside
+            parameter.normal_(1.0 if is_norm else 0.0, spread)
     return model
 
 
