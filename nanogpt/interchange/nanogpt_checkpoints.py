@@ -93,10 +93,10 @@ class NanogptCheckpoint:
 
     def find_meta(self) -> Path | None:
         """The meta.pkl of its dataset: beside it, or in data/<dataset>/ there or one level up."""
-        here = self.path.resolve().parent
+        here = self.path.parent
         places = [here]
         if self.dataset:
-            places += [root / "data" / self.dataset for root in (here, here.parent)]
+            places += [root / "data" / self.dataset for root in (here, here.resolve().parent)]
         return next(
             (place / "meta.pkl" for place in places if (place / "meta.pkl").is_file()), None
         )
