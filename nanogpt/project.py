@@ -57,6 +57,11 @@ class Project:
         return self.root / "resources/corpora"
 
     @property
+    def models(self) -> Path:
+        """Models of other programs in our form, a directory each."""
+        return self.root / "resources/models"
+
+    @property
     def results(self) -> Path:
         """A directory for each run, and `datasets` and `report`."""
         return self.root / "results"

@@ -39,6 +39,7 @@ if installed != VERSION:
     )
 
 from nanogpt.config.loading import find_texts, load, read_mapping
+from nanogpt.config.initial import find_source
 from nanogpt.config.messages import look_up
 from nanogpt.config.patterns import NAME
 from nanogpt.config.parameters import as_parameters
@@ -316,6 +317,18 @@ def dataset_file(name):
     return (
         lambda wildcards: f"results/datasets/{find_run(wildcards.run).dataset}/{name}"
     )
+
+
+@one_line_errors
+def initial_model(wildcards):
+    """An input function: the files of the model that a run begins with, in a list, or none."""
+    find_run(wildcards.run)  # which checks them
+    source = find_source(CONFIG, wildcards.run)
+    if source and set("{}") & set(source.name):
+        where = f"runs.{wildcards.run}.train.init_from"
+        raise UserError(f"{where}: {source.name}: {BRACES}; rename the directory")
+    names = ("model.safetensors", "config.json", "tokenizer.json")
+    return [str(source.directory / name) for name in names] if source else []
 
 
 def run_settings(*groups):

@@ -1,6 +1,6 @@
 # Runs: token files to a model, its evaluation, its samples and its curves.
 #
-# reads   results/datasets/<dataset>/
+# reads   results/datasets/<dataset>/, and the model that a run begins with
 # writes  results/<run>/{model/,metrics.jsonl,eval.json,samples.txt,bench.json,tensorboard/}
 import json
 
@@ -12,6 +12,7 @@ rule train:
         val=dataset_file("val.bin"),
         tokenizer=dataset_file("tokenizer.json"),
         meta=dataset_file("meta.json"),
+        initial=initial_model,
     output:
         weights="results/{run}/model/model.safetensors",
         config="results/{run}/model/config.json",
