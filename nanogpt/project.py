@@ -57,9 +57,19 @@ class Project:
         return self.root / "resources/corpora"
 
     @property
-    def models(self) -> Path:
-        """Models of other programs in our form, a directory each."""
+    def imported_models(self) -> Path:
+        """Models of others in our form, to begin trainings with, a directory each."""
+        return self.root / "resources/imported"
+
+    @property
+    def downloaded_models(self) -> Path:
+        """Models of others, such as GPT-2, a directory each."""
         return self.root / "resources/models"
+
+    @property
+    def gpt2_merges(self) -> Path:
+        """The merges of GPT-2's tokenizer."""
+        return self.root / "resources/tokenizers/gpt2/vocab.bpe"
 
     @property
     def results(self) -> Path:
