@@ -4,13 +4,17 @@ A run's model, a model directory, or one of GPT-2's by name. The run that begins
 architecture, and tokens of the same vocabulary.
 """
 
+import hashlib
 import json
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import JsonValue
 
 from nanogpt.config.corpora import TOKENIZERS
+from nanogpt.config.foreign import OurPart, is_foreign, settings_of_transformers
 from nanogpt.config.messages import list_some, look_up
 from nanogpt.config.parameters import complete
 from nanogpt.config.schema import Config, ModelSettings, Run, RunEntry
@@ -40,13 +44,15 @@ class SourceError(UserError):
 class Source:
     """A model to begin with.
 
-    name: what `init_from` says. run: the run whose model it is, if it's one's. directory: where the
-    model lies, or will lie.
+    name: what `init_from` says. directory: where the model lies in our form, or will lie. run: the
+    run whose model it is, if it's one's. is_imported: whether the rule import_model makes the
+    directory, from GPT-2's weights or from a directory of transformers.
     """
 
     name: str
-    run: str | None
     directory: Path
+    run: str | None = None
+    is_imported: bool = False
 
 
 def find_source(config: Config, run: str) -> Source | None:
@@ -76,13 +82,33 @@ def _source(config: Config, run: str) -> Source | None:
     directory = Path(name)
     if "/" not in name:
         _check_run(config, name, _where(run))
-        is_gpt2 = name in GPT2
-        made = HERE.models / name if is_gpt2 else HERE.results / name / "model"
-        return Source(name, None if is_gpt2 else name, made)
-    # As a run's, so that it's trained first.
+        if name in GPT2:
+            return Source(name, HERE.imported_models / name, is_imported=True)
+        return Source(name, HERE.results / name / "model", run=name)
     made_by = directory.parent.name
-    is_run = made_by in _runs(config) and directory == HERE.results / made_by / "model"
-    return Source(name, made_by if is_run else None, directory)
+    if made_by in _runs(config) and directory == HERE.results / made_by / "model":
+        return Source(name, directory, run=made_by)  # so that it's trained first
+    try:
+        imported = is_foreign(_read(directory))
+    except (OSError, ValueError, RecursionError):  # `model_of_source` says so
+        imported = False
+    if not imported:
+        return Source(name, directory)
+    return Source(name, HERE.imported_models / _import_name(directory), is_imported=True)
+
+
+def _read(directory: Path) -> dict[str, JsonValue]:
+    """The config.json of a model directory; OSError or ValueError if it isn't one."""
+    content = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise ValueError("not a JSON object")
+    return content
+
+
+def _import_name(directory: Path) -> str:
+    """A name of its own for a directory of transformers, which can stand in a path."""
+    digest = hashlib.sha256(str(directory).encode()).hexdigest()[:8]
+    return f"{re.sub(r'[^A-Za-z0-9._-]+', '_', directory.name).lstrip('._-') or 'model'}-{digest}"
 
 
 def _given(config: Config, run: str) -> str | None:
@@ -132,25 +158,32 @@ def model_of_source(source: Source, run: str) -> ModelSettings:
             bias=True,
             activation="gelu_tanh",
         )
-    path = source.directory / "config.json"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return _settings(content)
+        return _settings(_read(Path(source.name)))
     except FileNotFoundError:
         problem = "no model here; config.json is missing"
-    except (OSError, ValueError, RecursionError, TypeError, AttributeError) as error:
-        problem = f"not a model's config.json ({error})"
+    except RecursionError:
+        problem = "config.json isn't a model's: nested too deeply"
+    except OSError as error:
+        problem = f"config.json can't be read: {error.strerror}"
+    except ValueError as error:
+        problem = f"config.json isn't that of a model to begin with: {error}"
     raise SourceError(
-        f"{_where(run)}: {source.directory}: {problem}; name a run, a directory of a model, or "
-        f"{' or '.join(GPT2)}"
+        f"{_where(run)}: {source.name}: {problem}; name a run, a directory of a model, or one of "
+        f"{', '.join(GPT2)}"
     )
 
 
-def _settings(content: dict[str, JsonValue]) -> ModelSettings:
-    """The settings in a config.json of ours. The first ones lacked `position`."""
+def _settings(content: Mapping[str, JsonValue]) -> ModelSettings:
+    """The settings in a config.json of ours or of transformers, as `import_model` reads it."""
+    if is_foreign(content):
+        settings, _ = settings_of_transformers(content)
+        own = OurPart.model_validate(content.get("nanogpt") or {})
+        return settings.model_copy(update={"bias": settings.bias and own.bias})
     if content["architecture"] != "gpt2":
         raise ValueError(f"architecture {content['architecture']}")
     found = {name: value for name, value in content.items() if name in ModelSettings.model_fields}
+    # The first models lacked `position`.
     return complete(ModelSettings, {"position": "learned", **found})
 
 

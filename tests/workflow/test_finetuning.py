@@ -1,0 +1,189 @@
+"""A run that begins with another model: an edge of the graph, made again when that model is."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from safetensors.torch import save_file
+
+from nanogpt.interchange.hugging_face import config_for_hugging_face, weights_for_hugging_face
+from nanogpt.interchange.tokenizer_files import tokenizer_json
+from nanogpt.model.checkpoints import load_model
+from nanogpt.report.runs import read_runs
+from tests.checkouts import MIRROR
+from tests.sharing import made_once
+from tests.workflow.projects import (
+    Computed,
+    edit_config,
+    errors_of,
+    make,
+    nanogpt,
+    planned,
+    setting,
+    snakemake,
+)
+
+FINE = "results/fine/metrics.jsonl"
+EVALUATED = "results/fine/eval.json"
+
+
+def add_run(project: Path, name: str, **entry: object) -> None:
+    """Add a run on the dataset of the others, with less training."""
+    train = {"max_iters": 4, "warmup_iters": 0, "eval_interval": 2, **entry.pop("train", {})}
+    run = {"dataset": "play", **entry, "train": train}
+    edit_config(project, lambda config: config["runs"].update({name: run}))
+
+
+def first_loss(project: Path, run: str) -> float:
+    return json.loads((project / f"results/{run}/metrics.jsonl").read_text().split("\n")[0])[
+        "val_loss"
+    ]
+
+
+def last_loss(project: Path, run: str) -> float:
+    lines = (project / f"results/{run}/metrics.jsonl").read_text().splitlines()
+    return json.loads(lines[-1])["val_loss"]
+
+
+@pytest.fixture(scope="module")
+def finetuned_once(computed: Computed, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with a run `fine` that began with the run `one`; not to be changed."""
+
+    def compute(directory: Path) -> None:
+        project = Path(shutil.copytree(computed.project, directory / "checkout"))
+        add_run(project, "fine", train={"init_from": "one"})
+        make(project, EVALUATED)
+
+    return made_once(tmp_path_factory, "finetuned", compute) / "checkout"
+
+
+@pytest.fixture
+def finetuned(finetuned_once: Path, tmp_path: Path) -> Path:
+    """A copy of it, to be changed."""
+    return Path(shutil.copytree(finetuned_once, tmp_path / "finetuned"))
+
+
+def test_the_other_run_is_trained_first(essays: Path) -> None:
+    add_run(essays, "fine", train={"init_from": "one"})
+    assert planned(essays, FINE) == {"write_builtin": 1, "prepare": 1, "train": 2}
+
+
+def test_it_begins_where_the_other_run_ended(finetuned_once: Path) -> None:
+    assert first_loss(finetuned_once, "fine") == last_loss(finetuned_once, "one")
+    assert last_loss(finetuned_once, "fine") < first_loss(finetuned_once, "fine")
+
+
+def test_the_digests_of_the_other_model_are_in_the_manifest(finetuned_once: Path) -> None:
+    mine, others = (
+        json.loads((finetuned_once / f"results/{run}/train.manifest.json").read_text())
+        for run in ("fine", "one")
+    )
+    for name in ("model.safetensors", "config.json", "tokenizer.json"):
+        path = f"results/one/model/{name}"
+        assert mine["inputs"][path] == others["outputs"][path]
+    assert "init_from" not in mine["parameters"]["train"]
+    verified = nanogpt(finetuned_once, "verify", "results/fine")
+    assert verified.returncode == 0, verified.stdout
+
+
+def test_the_report_says_what_it_began_with(finetuned_once: Path) -> None:
+    runs = [finetuned_once / "results" / run for run in ("fine", "one")]
+    fine, one = read_runs(runs)
+    assert fine.settings["train.init_from"] == "one"
+    assert "train.init_from" not in one.settings
+    assert fine.group != one.group
+
+
+def test_nothing_is_made_twice(finetuned_once: Path) -> None:
+    assert planned(finetuned_once, EVALUATED) == {}
+
+
+def test_a_changed_other_run_trains_it_again(finetuned: Path) -> None:
+    setting("runs", "one", "train", value={"seed": 7})(finetuned)
+    assert planned(finetuned, EVALUATED) == {"train": 2, "eval": 1}
+
+
+def test_another_run_to_begin_with_trains_it_again(finetuned: Path) -> None:
+    setting("runs", "fine", "train", "init_from", value="two")(finetuned)
+    assert planned(finetuned, EVALUATED) == {"train": 1, "eval": 1}
+
+
+def test_random_weights_train_it_again(finetuned: Path) -> None:
+    setting("runs", "fine", "train", "init_from", value=None)(finetuned)
+    setting("runs", "fine", "model", value="tiny")(finetuned)
+    assert planned(finetuned, EVALUATED) == {"train": 1, "eval": 1}
+
+
+def test_a_model_of_the_user_is_an_input(finetuned: Path) -> None:
+    shutil.copytree(finetuned / "results/one/model", finetuned / "mine/base")
+    add_run(finetuned, "fine", train={"init_from": "mine/base"})
+    version = version_of(finetuned)
+    make(finetuned, FINE)
+    # Another place for the same files: not another training.
+    assert version_of(finetuned) == version
+    assert planned(finetuned, FINE) == {}
+    shutil.copytree(finetuned / "results/two/model", finetuned / "mine/base", dirs_exist_ok=True)
+    make(finetuned, FINE)
+    assert version_of(finetuned) != version
+    assert first_loss(finetuned, "fine") == last_loss(finetuned, "two")
+
+
+def version_of(project: Path) -> str:
+    version: str = json.loads((project / "results/fine/train.manifest.json").read_text())["version"]
+    return version
+
+
+def write_for_transformers(model: Path, directory: Path) -> None:
+    """A model of ours as a directory of transformers, its vocabulary padded as nanoGPT does."""
+    checkpoint = load_model(model)
+    settings, n_tokens = checkpoint.model.settings, checkpoint.tokenizer.vocab_size
+    weights = checkpoint.model.state_dict()
+    rows = weights["wte.weight"]
+    weights["wte.weight"] = rows.new_zeros(n_tokens + 7, rows.shape[1])
+    weights["wte.weight"][:n_tokens] = rows
+    directory.mkdir()
+    save_file(weights_for_hugging_face(weights, settings), directory / "model.safetensors")
+    config = config_for_hugging_face(settings, n_tokens + 7) | {"nanogpt": {"bias": False}}
+    (directory / "config.json").write_text(json.dumps(config))
+    (directory / "tokenizer.json").write_text(tokenizer_json(checkpoint.tokenizer))
+
+
+def test_a_directory_of_transformers_is_imported_first(finetuned: Path) -> None:
+    write_for_transformers(finetuned / "results/one/model", finetuned / "a model")
+    add_run(finetuned, "fine", train={"init_from": "./a model"}, model={"block_size": 16})
+    assert planned(finetuned, FINE) == {"import_model": 1, "train": 1}
+    make(finetuned, FINE)
+    (imported,) = finetuned.glob("resources/imported/*/model.safetensors")
+    before = finetuned / "results/one/model/model.safetensors"
+    assert imported.read_bytes() == before.read_bytes()
+    config = json.loads((finetuned / "results/fine/model/config.json").read_text())
+    assert (config["block_size"], config["bias"]) == (16, False)
+    assert planned(finetuned, FINE) == {}
+    write_for_transformers(finetuned / "results/two/model", finetuned / "another")
+    shutil.copytree(finetuned / "another", finetuned / "a model", dirs_exist_ok=True)
+    assert planned(finetuned, FINE) == {"import_model": 1, "train": 1}
+
+
+@pytest.mark.skipif(not MIRROR, reason="NANOGPT_MIRROR is not set")
+def test_gpt2_by_name_is_downloaded_imported_and_then_trained(essays: Path) -> None:
+    setting("datasets", "words", value={"corpus": "play", "tokenizer": "gpt2"})(essays)
+    add_run(essays, "fine", dataset="words", train={"init_from": "gpt2-xl"})
+    jobs = {"write_builtin": 1, "download_gpt2": 1, "prepare": 1, "import_model": 1, "train": 1}
+    assert planned(essays, FINE) == jobs
+
+
+def test_a_missing_directory_stops_only_the_run_that_begins_with_it(finetuned: Path) -> None:
+    add_run(finetuned, "lost", train={"init_from": "mine/nothing"})
+    assert planned(finetuned, EVALUATED) == {}
+    (error,) = errors_of(snakemake(finetuned, "-n", "results/lost/metrics.jsonl"))
+    assert "runs.lost.train.init_from: mine/nothing: no model here" in error
+
+
+def test_a_model_of_other_tokens_is_refused_before_the_training(finetuned: Path) -> None:
+    shutil.copytree(finetuned / "results/one/model", finetuned / "mine/base")
+    (finetuned / "mine/base/tokenizer.json").write_text('{"type": "char", "vocabulary": "abc"}')
+    add_run(finetuned, "fine", train={"init_from": "mine/base"})
+    (error,) = errors_of(snakemake(finetuned, FINE))
+    assert "runs.fine.train.init_from: mine/base: its vocabulary of 3 tokens isn't" in error
+    assert not (finetuned / FINE).exists()
