@@ -263,6 +263,15 @@ def check_trains(run: Run) -> None:
         )
 
 
+def check_exports(run: Run) -> None:
+    """UserError if a run is an ensemble, which no other program can run."""
+    if run.ensemble:
+        raise UserError(
+            f"runs.{run.name}: an ensemble, which no other program can run; export one of its runs "
+            f"({', '.join(run.ensemble[:RUNS_SHOWN])}) instead"
+        )
+
+
 def check_model(model: ModelSettings) -> None:
     """UserError if the settings of a model do not go together."""
     if model.n_embd % model.n_head:

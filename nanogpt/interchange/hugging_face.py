@@ -10,7 +10,7 @@ from pydantic import JsonValue
 from torch import Tensor
 
 from nanogpt.config.schema import ModelSettings
-from nanogpt.errors import UserError
+from nanogpt.interchange.architectures import GPT2, differing_settings
 from nanogpt.model.gpt import NORM_EPSILON
 
 ARCHITECTURE = "GPT2LMHeadModel"
@@ -31,13 +31,8 @@ THEIR_ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_new", "relu2": "relu2"}
 
 
 def config_for_hugging_face(settings: ModelSettings, vocab_size: int) -> dict[str, JsonValue]:
-    """The part of a GPT-2's config.json that says what it computes.
-
-    Errors: UserError for a model that isn't a GPT-2.
-    """
-    differing = unlike_gpt2(settings)
-    if differing:
-        raise UserError(f"not a GPT-2: {differing}")
+    """The part of a GPT-2's config.json that says what it computes."""
+    assert not differing_settings(settings, GPT2)
     return {
         "architectures": [ARCHITECTURE],
         "model_type": "gpt2",
@@ -55,26 +50,6 @@ def config_for_hugging_face(settings: ModelSettings, vocab_size: int) -> dict[st
         "tie_word_embeddings": settings.tie_word_embeddings,
         "scale_attn_weights": True,
     }
-
-
-def unlike_gpt2(settings: ModelSettings) -> str:
-    """The settings in which a model's architecture isn't GPT-2's; nothing for a GPT-2."""
-    wanted: dict[str, JsonValue] = {"position": "learned", "norm": "layernorm"}
-    wanted |= {"embedding_norm": False, "qk_norm": False, "final_logit_softcapping": 0.0}
-    return differing_settings(settings, wanted)
-
-
-def differing_settings(settings: ModelSettings, wanted: Mapping[str, JsonValue]) -> str:
-    """`norm: rmsnorm, qk_norm: true`: the settings that aren't as wanted, as config.yaml has them.
-
-    A list among the wanted values: any of them.
-    """
-    found = settings.model_dump(mode="json", include=set(wanted))
-    return ", ".join(
-        f"{name}: {str(found[name]).lower() if isinstance(found[name], bool) else found[name]}"
-        for name, value in wanted.items()
-        if (found[name] not in value if isinstance(value, list) else found[name] != value)
-    )
 
 
 def weights_from_hugging_face(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

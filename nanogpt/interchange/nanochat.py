@@ -11,8 +11,7 @@ from pydantic import JsonValue
 from torch import Tensor
 
 from nanogpt.config.schema import ModelSettings
-from nanogpt.errors import UserError
-from nanogpt.interchange.hugging_face import differing_settings
+from nanogpt.interchange.architectures import NANOCHAT, differing_settings
 from nanogpt.model.gpt import RMS_EPSILON, ROTARY_BASE
 
 ARCHITECTURE = "NanoChatForCausalLM"
@@ -22,25 +21,12 @@ OF_A_BLOCK = {"attn.c_proj": "self_attn.o_proj", "mlp.c_fc": "mlp.fc1", "mlp.c_p
 PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 OUTSIDE = {"wte.weight": "model.embed_tokens.weight", "lm_head.weight": "lm_head.weight"}
 
-# The settings of the architecture, and what each must be; the others are free.
-WANTED: Mapping[str, JsonValue] = {
-    "position": "rotary",
-    "norm": "rmsnorm",
-    "embedding_norm": True,
-    "qk_norm": True,
-    "bias": False,
-}
 THEIR_ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu2": "relu2"}
 
 
 def config_for_nanochat(settings: ModelSettings, vocab_size: int) -> dict[str, JsonValue]:
-    """The part of a NanoChat's config.json that says what it computes.
-
-    Errors: UserError for a model that isn't one.
-    """
-    differing = unlike_nanochat(settings)
-    if differing:
-        raise UserError(f"not a NanoChat: {differing}")
+    """The part of a NanoChat's config.json that says what it computes."""
+    assert not differing_settings(settings, NANOCHAT)
     return {
         "architectures": [ARCHITECTURE],
         "model_type": "nanochat",
@@ -60,11 +46,6 @@ def config_for_nanochat(settings: ModelSettings, vocab_size: int) -> dict[str, J
         "final_logit_softcapping": settings.final_logit_softcapping or None,
         "tie_word_embeddings": settings.tie_word_embeddings,
     }
-
-
-def unlike_nanochat(settings: ModelSettings) -> str:
-    """The settings in which a model's architecture isn't NanoChat's; nothing for a NanoChat."""
-    return differing_settings(settings, WANTED)
 
 
 def weights_for_nanochat(

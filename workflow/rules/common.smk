@@ -46,6 +46,7 @@ from nanogpt.config.parameters import as_parameters
 from nanogpt.config.resolving import (
     BENCHED,
     bench_runs,
+    check_exports,
     check_ngrams,
     check_trains,
     corpus_of,
@@ -316,6 +317,21 @@ def ngram_settings(wildcards):
     run = find_run(wildcards.run)
     one_line_errors(check_ngrams)(run)
     return run_parameters(run, ["ngram"])
+
+
+def exported_file(name, form):
+    """An input function: this file of a run, for an export to a format that can hold its model."""
+
+    @one_line_errors
+    def path(wildcards):
+        from nanogpt.interchange.architectures import check_format
+
+        run = find_run(wildcards.run)
+        check_exports(run)
+        check_format(run.model, form, f"runs.{run.name}")
+        return f"results/{run.name}/{name}"
+
+    return path
 
 
 def dataset_file(name):

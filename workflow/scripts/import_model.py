@@ -4,7 +4,7 @@ from pathlib import Path
 
 from nanogpt.artifacts.stages import Job, Made, run_stage
 from nanogpt.config.loading import load
-from nanogpt.interchange.importing import import_model
+from nanogpt.interchange.initial_models import import_model
 
 
 def make(job: Job) -> Made:

@@ -1,4 +1,7 @@
-"""Models of other programs written as model directories of ours."""
+"""Models of other programs written as ours, for trainings to begin with: the rule import_model.
+
+imports.py is for the command `nanogpt import`, which writes where the user says.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
