@@ -5,13 +5,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from safetensors.torch import save_file
 
-from nanogpt.interchange.hugging_face import config_for_hugging_face, weights_for_hugging_face
-from nanogpt.interchange.tokenizer_files import tokenizer_json
 from nanogpt.model.checkpoints import load_model
 from nanogpt.report.runs import read_runs
-from tests.checkouts import MIRROR
+from tests.checkouts import MIRROR, copy_checkout
 from tests.sharing import made_once
 from tests.workflow.projects import (
     Computed,
@@ -22,6 +19,7 @@ from tests.workflow.projects import (
     planned,
     setting,
     snakemake,
+    write_for_transformers,
 )
 
 FINE = "results/fine/metrics.jsonl"
@@ -134,33 +132,18 @@ def version_of(project: Path) -> str:
     return version
 
 
-def write_for_transformers(model: Path, directory: Path) -> None:
-    """A model of ours as a directory of transformers, its vocabulary padded as nanoGPT does."""
-    checkpoint = load_model(model)
-    settings, n_tokens = checkpoint.model.settings, checkpoint.tokenizer.vocab_size
-    weights = checkpoint.model.state_dict()
-    rows = weights["wte.weight"]
-    weights["wte.weight"] = rows.new_zeros(n_tokens + 7, rows.shape[1])
-    weights["wte.weight"][:n_tokens] = rows
-    directory.mkdir()
-    save_file(weights_for_hugging_face(weights, settings), directory / "model.safetensors")
-    config = config_for_hugging_face(settings, n_tokens + 7) | {"nanogpt": {"bias": False}}
-    (directory / "config.json").write_text(json.dumps(config))
-    (directory / "tokenizer.json").write_text(tokenizer_json(checkpoint.tokenizer))
-
-
 def test_a_directory_of_transformers_is_imported_first(finetuned: Path) -> None:
-    write_for_transformers(finetuned / "results/one/model", finetuned / "a model")
+    write_for_transformers(load_model(finetuned / "results/one/model"), finetuned / "a model")
     add_run(finetuned, "fine", train={"init_from": "./a model"}, model={"block_size": 16})
     assert planned(finetuned, FINE) == {"import_model": 1, "train": 1}
     make(finetuned, FINE)
-    (imported,) = finetuned.glob("resources/imported/*/model.safetensors")
+    (imported,) = finetuned.glob("resources/imported/a_model-*/model.safetensors")
     before = finetuned / "results/one/model/model.safetensors"
     assert imported.read_bytes() == before.read_bytes()
     config = json.loads((finetuned / "results/fine/model/config.json").read_text())
     assert (config["block_size"], config["bias"]) == (16, False)
     assert planned(finetuned, FINE) == {}
-    write_for_transformers(finetuned / "results/two/model", finetuned / "another")
+    write_for_transformers(load_model(finetuned / "results/two/model"), finetuned / "another")
     shutil.copytree(finetuned / "another", finetuned / "a model", dirs_exist_ok=True)
     assert planned(finetuned, FINE) == {"import_model": 1, "train": 1}
 
@@ -187,3 +170,17 @@ def test_a_model_of_other_tokens_is_refused_before_the_training(finetuned: Path)
     (error,) = errors_of(snakemake(finetuned, FINE))
     assert "runs.fine.train.init_from: mine/base: its vocabulary of 3 tokens isn't" in error
     assert not (finetuned / FINE).exists()
+
+
+@pytest.mark.skipif(not MIRROR, reason="NANOGPT_MIRROR is not set: Tiny Shakespeare isn't here")
+def test_the_shipped_example_begins_with_the_shipped_run(tmp_path: Path) -> None:
+    project = tmp_path / "checkout"
+    copy_checkout(project)
+    few = "train={max_iters: 4, eval_interval: 4, eval_iters: 1}"
+    target = "results/shakespeare_finetuned/metrics.jsonl"
+    make(project, target, "--config", few, NANOGPT_MIRROR=MIRROR)
+    assert planned(project, target, "--config", few) == {}
+    manifest = json.loads(
+        (project / "results/shakespeare_finetuned/train.manifest.json").read_text()
+    )
+    assert "results/playwright_pretrained/model/model.safetensors" in manifest["inputs"]
