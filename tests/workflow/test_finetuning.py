@@ -1,14 +1,19 @@
 """A run that begins with another model: an edge of the graph, made again when that model is."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 
 import pytest
+from safetensors.torch import save_file
 
+from nanogpt.config.initial import Source, model_of_source
+from nanogpt.interchange.hugging_face import config_for_hugging_face, weights_for_hugging_face
 from nanogpt.model.checkpoints import load_model
+from nanogpt.model.gpt import GPT
 from nanogpt.report.runs import read_runs
-from tests.checkouts import MIRROR, copy_checkout
+from tests.checkouts import MIRROR, PROJECT, copy_checkout
 from tests.sharing import made_once
 from tests.workflow.projects import (
     Computed,
@@ -176,11 +181,34 @@ def test_a_model_of_other_tokens_is_refused_before_the_training(finetuned: Path)
 def test_the_shipped_example_begins_with_the_shipped_run(tmp_path: Path) -> None:
     project = tmp_path / "checkout"
     copy_checkout(project)
+    shutil.copy(PROJECT / "config.yaml", project)
     few = "train={max_iters: 4, eval_interval: 4, eval_iters: 1}"
     target = "results/shakespeare_finetuned/metrics.jsonl"
     make(project, target, "--config", few, NANOGPT_MIRROR=MIRROR)
     assert planned(project, target, "--config", few) == {}
-    manifest = json.loads(
-        (project / "results/shakespeare_finetuned/train.manifest.json").read_text()
-    )
-    assert "results/playwright_pretrained/model/model.safetensors" in manifest["inputs"]
+    manifest = (project / "results/shakespeare_finetuned/train.manifest.json").read_text()
+    assert "results/playwright_pretrained/model/model.safetensors" in json.loads(manifest)["inputs"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not MIRROR, reason="NANOGPT_MIRROR is not set: GPT-2's merges aren't here")
+def test_a_model_of_gpt2s_size_from_a_mirror_is_trained_with_a_shorter_window(
+    essays: Path, tmp_path: Path
+) -> None:
+    mirror = tmp_path / "mirror"
+    shutil.copytree(MIRROR, mirror)
+    theirs = mirror / "huggingface.co/openai-community/gpt2/resolve/main"
+    settings = model_of_source(Source("gpt2", theirs), "fine")
+    config = config_for_hugging_face(settings, 50_257)
+    theirs.mkdir(parents=True)
+    (theirs / "config.json").write_text(json.dumps(config))
+    weights = weights_for_hugging_face(GPT(settings, 50_257).state_dict(), settings)
+    save_file(weights, theirs / "model.safetensors")
+    setting("datasets", "words", value={"corpus": "play", "tokenizer": "gpt2"})(essays)
+    train = {"init_from": "gpt2", "max_iters": 1, "batch_size": 1, "eval_iters": 1}
+    add_run(essays, "fine", dataset="words", model={"block_size": 16}, train=train)
+    make(essays, FINE, NANOGPT_MIRROR=str(mirror))
+    assert first_loss(essays, "fine") == pytest.approx(math.log(50_257), abs=1)
+    digests = json.loads((essays / "resources/models/gpt2/digests.json").read_text())["sha256"]
+    assert digests.keys() == {"config.json", "model.safetensors"}
+    assert planned(essays, FINE) == {}
