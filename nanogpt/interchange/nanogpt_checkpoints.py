@@ -5,6 +5,7 @@ A checkpoint is a pickle of tensors and plain values. Nothing else in it is read
 
 import pickle
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -92,10 +93,10 @@ class NanogptCheckpoint:
 
     def find_meta(self) -> Path | None:
         """The meta.pkl of its dataset: beside it, or in data/<dataset>/ there or one level up."""
-        here = self.path.resolve().parent
+        here = self.path.parent
         places = [here]
         if self.dataset:
-            places += [root / "data" / self.dataset for root in (here, here.parent)]
+            places += [root / "data" / self.dataset for root in (here, here.resolve().parent)]
         return next(
             (place / "meta.pkl" for place in places if (place / "meta.pkl").is_file()), None
         )
@@ -140,7 +141,9 @@ def _load(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{path}: no such file; name a ckpt.pt of nanoGPT or its directory")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of files that are refused anyway
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL ([\w.]+)", str(error))
         if not named:

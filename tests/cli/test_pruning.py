@@ -504,31 +504,27 @@ def test_a_project_that_is_not_the_working_directory_is_listed_and_pruned(
     assert list(outside.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    ("begins_with", "unused"),
-    [("first", ""), (None, "config.yaml has other settings"), ("./gone", "config.yaml has other")],
-)
-def test_a_state_goes_when_its_training_would_begin_with_another_model(begins_with, unused):
-    def config_with(source):
-        begins = {"dataset": "letters", "train": {"init_from": source}}
-        runs = {"first": {"dataset": "letters"}, "fine": begins}
-        return load({**yaml.safe_load(CONFIG), "runs": runs})
+OTHER = "config.yaml has other settings for this run now"
 
-    config = config_with("first")
-    state = make_state(config, run="fine")
-    request = make_request(config, "fine", state.name)
-    inputs = {"results/first/model/model.safetensors": "0" * 64}
-    write_record(state / "run.json", request.model_copy(update={"inputs": inputs}))
-    (item,) = find_items(config_with(begins_with))
-    assert item.unused.startswith(unused) if unused else not item.unused
+
+def begins_with(source):
+    """A config whose run `first` begins with `source`, beside a run `other`."""
+    first = {"dataset": "letters", "train": {"init_from": source}}
+    return load(
+        {**yaml.safe_load(CONFIG), "runs": {"first": first, "other": {"dataset": "letters"}}}
+    )
+
+
+@pytest.mark.parametrize(("source", "unused"), [("other", ""), (None, OTHER), ("./gone", OTHER)])
+def test_a_state_goes_when_its_training_would_begin_with_another_model(source, unused):
+    state = make_state(begins_with("other"))
+    change_request(state, inputs={"results/other/model/model.safetensors": "0" * 64})
+    (item,) = find_items(begins_with(source))
+    assert item.unused == unused
 
 
 def test_a_state_stays_while_the_model_that_it_began_with_is_away():
-    config = load({**yaml.safe_load(CONFIG), "runs": {"fine": {"dataset": "letters"}}})
-    state = make_state(config, run="fine")
-    request = make_request(config, "fine", state.name)
-    inputs = {"mine/base/model.safetensors": "0" * 64}
-    write_record(state / "run.json", request.model_copy(update={"inputs": inputs}))
-    begins = {"fine": {"dataset": "letters", "train": {"init_from": "mine/base"}}}
-    (item,) = find_items(load({**yaml.safe_load(CONFIG), "runs": begins}))
+    state = make_state(begins_with(None))
+    change_request(state, inputs={"mine/base/model.safetensors": "0" * 64})
+    (item,) = find_items(begins_with("mine/base"))
     assert not item.unused
