@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from nanogpt.errors import plural
+from nanogpt.errors import UserError, plural
 from nanogpt.interchange.destinations import IMPORT_MARK, Mark, check_directory, whole_directory
 from nanogpt.interchange.gpt2_downloads import download_tokenizer
+from nanogpt.interchange.hugging_face_files import read_config
 from nanogpt.interchange.nanogpt_checkpoints import NanogptCheckpoint, read_nanogpt
 from nanogpt.interchange.sources import read_source
 from nanogpt.model.checkpoints import Checkpoint
@@ -24,6 +25,9 @@ def import_hugging_face(
     Errors: UserError for what `read_source` refuses, and for a destination where other files are.
     """
     check_directory(destination, IMPORT_MARK)
+    config = Path(source) / "config.json"
+    if config.exists() and "architecture" in read_config(config):
+        raise UserError(f"{source}: a model directory of nanogpt already; use it as it is")
     return _write(read_source(source, project, mirrors), destination, "huggingface", source)
 
 

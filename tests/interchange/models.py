@@ -43,10 +43,8 @@ MODERN = ModelSettings(
 )
 # Each architecture with its free settings in another way.
 OTHERS = {
-    "gpt2": GPT2,
     "gpt2 with biases": GPT2.model_copy(update={"bias": True, "activation": "gelu_tanh"}),
     "gpt2 untied": GPT2.model_copy(update={"tie_word_embeddings": False, "activation": "relu2"}),
-    "modern": MODERN,
     "modern without a cap": MODERN.model_copy(
         update={"final_logit_softcapping": 0.0, "tie_word_embeddings": True, "activation": "gelu"}
     ),

@@ -1,6 +1,7 @@
 """What transformers makes of exports, in a process that can't import our package.
 
-Reads a JSON list of {directory, prompt} from standard input, prints a JSON list of what was found.
+Reads a JSON list of {directory, prompt} from standard input, prints a JSON list of what was found,
+and writes the logits to <directory>.safetensors.
 """
 
 import json
@@ -9,6 +10,7 @@ import sys
 sys.modules["nanogpt"] = None  # type: ignore[assignment]  # an import of it fails
 
 import torch  # noqa: E402
+from safetensors.torch import save_file  # noqa: E402
 from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline  # noqa: E402
 
 
@@ -23,6 +25,7 @@ def look(directory: str, prompt: str) -> dict:
         logits = model(some).logits
         greedy = model.generate(ids, do_sample=False, max_new_tokens=16)[0].tolist()
         samples = model.generate(ids, do_sample=True, num_return_sequences=40)
+    save_file({"logits": logits}, f"{directory}.safetensors")
     generate = pipeline("text-generation", model=directory)
     try:
         tokenizer("☃")
@@ -34,7 +37,6 @@ def look(directory: str, prompt: str) -> dict:
         "architecture": type(model).__name__,
         "ids": ids[0].tolist(),
         "some": some.tolist(),
-        "logits": logits.tolist(),
         "greedy": greedy,
         "text": tokenizer.decode(greedy),
         "samples": samples.tolist(),

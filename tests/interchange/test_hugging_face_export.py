@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from nanogpt.errors import UserError
 from nanogpt.interchange.hugging_face_export import export_hugging_face
@@ -24,6 +25,7 @@ from tests.interchange.models import (
     greedy,
     write_model,
 )
+from tests.sharing import made_once
 
 OUTSIDE = Path(__file__).with_name("outside.py")
 KINDS = [kind for kind in TOKENIZERS if kind != "gpt2" or MIRROR]
@@ -35,34 +37,46 @@ CASES = {
 }
 
 
-@pytest.fixture(scope="module")
-def directories(tmp_path_factory):
-    """Our model and its export, by case."""
-    root = tmp_path_factory.mktemp("exports")
-    made = {}
-    for number, (name, (settings, kind)) in enumerate(CASES.items()):
-        ours, theirs = root / str(number) / "model", root / f"{number}.exported"
+def export_all(root):
+    """Write a model and its export for each case, and what transformers makes of them."""
+    requests = []
+    for number, (settings, kind) in enumerate(CASES.values()):
+        ours, theirs = root / f"{number}/model", root / f"{number}/exported"
         write_model(ours, settings, kind, seed=number)
         export_hugging_face(ours, theirs)
-        made[name] = (ours, theirs)
-    return made
-
-
-@pytest.fixture(scope="module")
-def seen(directories):
-    """What transformers makes of each export."""
-    pytest.importorskip("transformers")
-    requests = [{"directory": str(theirs), "prompt": PROMPT} for _, theirs in directories.values()]
+        requests.append({"directory": str(theirs), "prompt": PROMPT})
     run = subprocess.run(
         [sys.executable, "-P", OUTSIDE],
         input=json.dumps(requests),
         capture_output=True,
         text=True,
         env=own_environment(HF_HUB_OFFLINE="1"),
-        cwd=directories["gpt2"][0],
+        cwd=root,
     )
     assert run.returncode == 0, run.stderr
-    return dict(zip(directories, json.loads(run.stdout), strict=True))
+    (root / "seen.json").write_text(run.stdout)
+
+
+@pytest.fixture(scope="session")
+def exports(tmp_path_factory):
+    """The directory of all this, made once for all workers of a test run."""
+    pytest.importorskip("transformers")
+    return made_once(tmp_path_factory, "hugging_face_exports", export_all)
+
+
+@pytest.fixture
+def directories(exports):
+    """Our model and its export, by case."""
+    return {
+        name: (exports / f"{number}/model", exports / f"{number}/exported")
+        for number, name in enumerate(CASES)
+    }
+
+
+@pytest.fixture
+def seen(exports):
+    """What transformers makes of each export, by case."""
+    return dict(zip(CASES, json.loads((exports / "seen.json").read_text()), strict=True))
 
 
 each_case = pytest.mark.parametrize("case", CASES)
@@ -71,7 +85,7 @@ each_case = pytest.mark.parametrize("case", CASES)
 @each_case
 def test_an_export_has_the_same_logits(case, directories, seen):
     model = load_model(directories[case][0]).model.eval()
-    logits = torch.tensor(seen[case]["logits"])
+    logits = load_file(f"{directories[case][1]}.safetensors")["logits"]
     assert logits.std() > 0.3  # or else everything would be equal
     with torch.no_grad():
         ours = model(torch.tensor(seen[case]["some"]))

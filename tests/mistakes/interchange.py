@@ -198,6 +198,12 @@ INTERCHANGE = [
         "gpt2-large, gpt2-xl",
     ),
     command(
+        "an import of a model of our own",
+        "import results/demo/model results/theirs/model --from huggingface",
+        "results/demo/model: a model directory of nanogpt already; use it as it is",
+        make_model,
+    ),
+    command(
         "an import over a trained model",
         "import theirs results/demo/model --from huggingface",
         "results/demo/model: not empty, and `config.json` is no file of an earlier import; name "
