@@ -57,6 +57,11 @@ class Project:
         return self.root / "resources/corpora"
 
     @property
+    def imported_models(self) -> Path:
+        """Models of others in our form, to begin trainings with, a directory each."""
+        return self.root / "resources/imported"
+
+    @property
     def downloaded_models(self) -> Path:
         """Models of others, such as GPT-2, a directory each."""
         return self.root / "resources/models"

@@ -38,7 +38,7 @@ RAW = {
     "config/loading.py load": "checks what read_mapping or Snakemake parsed",
     "config/loading.py load_dataset": "the same",
     "config/reference.py json_schema": "a JSON schema, as pydantic makes it",
-    "interchange/hugging_face.py settings_from_hugging_face": "checks transformers' config.json",
+    "config/foreign.py settings_from_hugging_face": "checks transformers' config.json",
 }
 
 MODULES = sorted(PACKAGE.rglob("*.py"))

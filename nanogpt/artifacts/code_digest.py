@@ -36,6 +36,8 @@ NEUTRAL = {
     "nanogpt.config.loading": "settings arrive as parameters",
     "nanogpt.config.sweeps": "settings arrive as parameters",
     "nanogpt.config.resolving": "settings arrive as parameters",
+    "nanogpt.config.foreign": "its effect is the settings in a model's config.json",
+    "nanogpt.config.initial": "settings arrive as parameters, and models as inputs",
     "nanogpt.artifacts.records.manifests": "describes a result, and doesn't change it",
     "nanogpt.artifacts.manifests": "describes a result, and doesn't change it",
     "nanogpt.artifacts.stages": "surrounds the call whose code is hashed",

@@ -1,18 +1,15 @@
-"""Hugging Face's GPT-2 as ours and ours as theirs: config.json, and the names of weights.
+"""Hugging Face's GPT-2 as ours and ours as theirs: the names of weights, and our config.json.
 
-Reading and writing files is left to others.
+Theirs is read by config/foreign.py; reading and writing files is left to others.
 """
 
 from collections.abc import Mapping
-from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, JsonValue, PositiveInt, ValidationError, model_validator
+from pydantic import JsonValue
 from torch import Tensor
 
-from nanogpt.config.messages import explain
 from nanogpt.config.schema import ModelSettings
-from nanogpt.errors import UserError
 from nanogpt.interchange.architectures import GPT2, differing_settings
 from nanogpt.model.gpt import NORM_EPSILON
 
@@ -30,87 +27,7 @@ TRANSPOSED = (
 MASKS = (".attn.bias", ".attn.masked_bias")
 HEAD = "lm_head.weight"
 
-ACTIVATIONS: Mapping[str, Literal["gelu", "gelu_tanh", "relu2"]] = {
-    "gelu": "gelu",
-    "gelu_new": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "relu2": "relu2",
-}
 THEIR_ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_new", "relu2": "relu2"}
-
-
-class OurPart(BaseModel):
-    """What our models have and transformers' configs don't: the key `nanogpt` of our exports.
-
-    bias: whether the model has biases; those of an export without are zeros. start: the tokens that
-    a text begins after.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    bias: bool = True
-    dropout: float = 0.0
-    init: Literal["gpt2", "zero_proj"] = "gpt2"
-    start: tuple[int, ...] = ()
-
-
-class HuggingFaceConfig(BaseModel):
-    """The part of a Hugging Face config.json that decides what a GPT-2 computes.
-
-    Fields with one possible value are variants that our model doesn't have.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    n_layer: PositiveInt
-    n_head: PositiveInt
-    n_embd: PositiveInt
-    n_positions: PositiveInt
-    vocab_size: PositiveInt
-    resid_pdrop: float
-    activation_function: Literal["gelu", "gelu_new", "gelu_pytorch_tanh", "relu2"]
-    n_inner: int | None = None
-    model_type: Literal["gpt2"] = "gpt2"
-    scale_attn_weights: Literal[True] = True
-    scale_attn_by_inverse_layer_idx: Literal[False] = False
-    layer_norm_epsilon: float = NORM_EPSILON
-    tie_word_embeddings: bool = True
-    add_cross_attention: Literal[False] = False
-    nanogpt: OurPart = OurPart()
-
-    @model_validator(mode="after")
-    def _is_ours(self) -> "HuggingFaceConfig":
-        if self.n_inner not in (None, 4 * self.n_embd):
-            raise ValueError("n_inner should be 4 * n_embd")
-        if self.layer_norm_epsilon != NORM_EPSILON:
-            raise ValueError(f"layer_norm_epsilon should be {NORM_EPSILON}")
-        return self
-
-
-def settings_from_hugging_face(content: Mapping[str, JsonValue]) -> tuple[ModelSettings, int]:
-    """Our model settings and vocab_size for the content of a Hugging Face GPT-2's config.json.
-
-    Errors: UserError for an architecture that our model doesn't have.
-    """
-    kind: type[BaseModel] = HuggingFaceConfig
-    try:
-        config = HuggingFaceConfig.model_validate(content)
-        kind = ModelSettings
-        settings = ModelSettings(
-            n_layer=config.n_layer,
-            n_head=config.n_head,
-            n_embd=config.n_embd,
-            block_size=config.n_positions,
-            dropout=config.resid_pdrop,
-            bias=True,
-            position="learned",
-            activation=ACTIVATIONS[config.activation_function],
-            tie_word_embeddings=config.tie_word_embeddings,
-            init=config.nanogpt.init,
-        )
-    except ValidationError as error:
-        raise UserError(f"not a GPT-2 that nanogpt can read: {explain(error, kind)}") from None
-    return settings, config.vocab_size
 
 
 def config_for_hugging_face(settings: ModelSettings, vocab_size: int) -> dict[str, JsonValue]:

@@ -9,12 +9,12 @@ from pydantic import BaseModel, JsonValue, ValidationError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from nanogpt.config.foreign import OurPart, settings_of_transformers
 from nanogpt.config.resolving import check_model
 from nanogpt.config.schema import ModelSettings
 from nanogpt.data.tokenizers import Tokenizer
 from nanogpt.errors import UserError, shorten
 from nanogpt.interchange import hugging_face, nanochat
-from nanogpt.interchange.hugging_face import OurPart
 from nanogpt.interchange.tokenizer_files import read_tokenizer_json
 from nanogpt.interchange.weights import check_tensors, empty_weights, model_of, without_padding
 from nanogpt.model.checkpoints import Checkpoint
@@ -39,10 +39,7 @@ def read_hugging_face(directory: Path, tokenizer: Tokenizer | None = None) -> Ch
     content = read_config(config_file)
     is_nanochat = content.get("model_type") == "nanochat"
     try:
-        if is_nanochat:
-            settings, n_rows = nanochat.settings_from_nanochat(content)
-        else:
-            settings, n_rows = hugging_face.settings_from_hugging_face(content)
+        settings, n_rows = settings_of_transformers(content)
         check_model(settings)
     except UserError as error:
         raise UserError(f"{config_file}: {error}; take another model") from None

@@ -4,9 +4,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from nanogpt.config.foreign import settings_from_hugging_face
 from nanogpt.config.parameters import as_parameters
 from nanogpt.errors import UserError
-from nanogpt.interchange.hugging_face import settings_from_hugging_face, weights_from_hugging_face
+from nanogpt.interchange.hugging_face import weights_from_hugging_face
 from nanogpt.model.gpt import GPT
 
 SMALL = {"n_layer": 2, "n_head": 2, "n_embd": 32, "n_positions": 24, "vocab_size": 61}

@@ -10,6 +10,7 @@ from tests.mistakes.downloads import DOWNLOADS
 from tests.mistakes.edits import EDITS
 from tests.mistakes.embedding import EMBEDDING
 from tests.mistakes.ensembles import ENSEMBLES
+from tests.mistakes.initial import INITIAL
 from tests.mistakes.interchange import INTERCHANGE
 from tests.mistakes.models import MODELS
 from tests.mistakes.ngrams import NGRAMS
@@ -28,6 +29,7 @@ AREAS = {
     "Settings": SETTINGS,
     "Sweeps": SWEEPS,
     "Ensembles": ENSEMBLES,
+    "Fine-tuning": INITIAL,
     "Texts": TEXTS,
     "Tokenizers": TOKENIZERS,
     "Datasets": DATASETS,

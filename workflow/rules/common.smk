@@ -39,6 +39,7 @@ if installed != VERSION:
     )
 
 from nanogpt.config.loading import find_texts, load, read_mapping
+from nanogpt.config.initial import GPT2, find_source
 from nanogpt.config.messages import look_up
 from nanogpt.config.patterns import NAME
 from nanogpt.config.parameters import as_parameters
@@ -50,6 +51,7 @@ from nanogpt.config.resolving import (
     check_trains,
     corpus_of,
     resolve_run,
+    run_names,
     run_parameters,
 )
 from nanogpt.config.corpora import TOKENIZERS
@@ -227,8 +229,13 @@ def corpus_state(wildcards):
     files = corpus_files(wildcards.dataset)
     if not CONFIG.corpora[corpus_of(CONFIG, wildcards.dataset)].files:
         return "made by the workflow"
-    stats = [file.stat() for file in files]
-    states = [(str(f), s.st_size, s.st_mtime_ns) for f, s in zip(files, stats)]
+    return state_of(files)
+
+
+def state_of(files):
+    """A digest of paths, sizes and mtimes."""
+    stats = [(file, os.stat(file)) for file in map(str, files)]
+    states = [(file, s.st_size, s.st_mtime_ns) for file, s in stats]
     return hashlib.sha256(repr(states).encode()).hexdigest()
 
 
@@ -332,6 +339,53 @@ def dataset_file(name):
     return (
         lambda wildcards: f"results/datasets/{find_run(wildcards.run).dataset}/{name}"
     )
+
+
+@one_line_errors
+def imported_models():
+    """What runs begin with that isn't a model of ours, by the name that it gets here."""
+    sources = [find_source(CONFIG, run) for run in run_names(CONFIG)]
+    return {s.directory.name: s.name for s in sources if s and s.is_imported}
+
+
+IMPORTED = imported_models()
+
+
+@one_line_errors
+def imported_files(wildcards):
+    """An input function: what a model of another program is read from."""
+    source = IMPORTED[wildcards.model]
+    if source in GPT2:
+        return ["resources/tokenizers/gpt2/vocab.bpe"]
+    found = [*Path(source).glob("*.safetensors"), *Path(source).glob("*.json")]
+    return sorted(map(str, found))
+
+
+def imported_state(wildcards):
+    """Their sizes and mtimes: one replaced by an older file is a changed one."""
+    if IMPORTED[wildcards.model] in GPT2:
+        return "made by the workflow"
+    return state_of(imported_files(wildcards))
+
+
+@one_line_errors
+def initial_model(wildcards):
+    """An input function: the files of the model that a run begins with, in a list, or none."""
+    find_run(wildcards.run)  # which checks them
+    source = find_source(CONFIG, wildcards.run)
+    if source and set("{}") & set(source.name):
+        where = f"runs.{wildcards.run}.train.init_from"
+        raise UserError(f"{where}: {source.name}: {BRACES}; rename the directory")
+    names = ("model.safetensors", "config.json", "tokenizer.json")
+    return [str(source.directory / name) for name in names] if source else []
+
+
+def initial_state(wildcards):
+    """Sizes and mtimes of the user's own model that a run begins with."""
+    source = find_source(CONFIG, wildcards.run)
+    if not source or source.run or source.is_imported:
+        return "made by the workflow"
+    return state_of(filter(os.path.isfile, initial_model(wildcards)))
 
 
 def run_settings(*groups):
