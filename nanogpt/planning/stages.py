@@ -1,0 +1,389 @@
+"""The stages of the workflow as config.yaml has them now: what each would be asked for.
+
+The rules in workflow/rules/ say how Snakemake starts a stage. This module knows, without Snakemake,
+which settings, inputs and outputs each has, so that `nanogpt why` can compare them with what made a
+result. `tests/workflow/test_why.py` checks that both agree. What takes more than a line to work out
+is written here once, and workflow/rules/common.smk calls it.
+"""
+
+import ast
+import hashlib
+import io
+import itertools
+import json
+import tokenize
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from nanogpt.artifacts.code_digest import PACKAGE, code_digest
+from nanogpt.artifacts.code_functions import adapters_of
+from nanogpt.artifacts.records.base import read_record
+from nanogpt.artifacts.records.manifests import Manifest
+from nanogpt.config.corpora import TOKENIZERS
+from nanogpt.config.messages import look_up
+from nanogpt.config.parameters import as_parameters
+from nanogpt.config.resolving import (
+    BENCHED,
+    bench_runs,
+    check_ngrams,
+    check_trains,
+    corpus_of,
+    resolve_run,
+    run_names,
+    run_parameters,
+)
+from nanogpt.config.schema import Config
+from nanogpt.data.sources import find_files
+from nanogpt.errors import UserError
+from nanogpt.project import HERE, Project
+
+MODEL = ("model/model.safetensors", "model/config.json", "model/tokenizer.json")
+DATASET = ("train.bin", "val.bin", "tokenizer.json", "meta.json")
+NGRAMS = "model/ngrams.safetensors"
+GPT2_MERGES = "resources/tokenizers/gpt2/vocab.bpe"
+
+# What each stage of a run writes in results/<run>/, in the order in which they are made.
+OF_RUN: dict[str, tuple[str, ...]] = {
+    "train": (*MODEL, "metrics.jsonl"),
+    "combine": MODEL,
+    "count_ngrams": (NGRAMS,),
+    "eval": ("eval.json",),
+    "sample": ("samples.txt",),
+    "bench": ("bench.json",),
+    "tensorboard": ("tensorboard/events.out.tfevents.metrics",),
+}
+# The same in results/datasets/<dataset>/.
+OF_DATASET: dict[str, tuple[str, ...]] = {"prepare": DATASET, "ngram": ("ngram.json",)}
+CHARTS = (
+    *(f"loss_{axis}" for axis in ("tokens", "steps", "seconds", "flops")),
+    *("scaling", "speed", "position", "calibration"),
+)
+OF_REPORT = ("index.html", "report.md", "runs.csv", "columns.csv", *(f"{c}.svg" for c in CHARTS))
+
+# Groups of a run's settings, or its name or dataset, that a stage gets.
+GROUPS: dict[str, tuple[str, ...]] = {
+    "train": ("model", "train"),
+    "combine": (),
+    "count_ngrams": ("ngram",),
+    "eval": ("name", "dataset", "eval"),
+    "sample": ("name", "sample"),
+    "tensorboard": (),
+}
+
+# Settings of a corpus that say where its text comes from. The others say how it is read.
+NOT_READING = {"url", "sha256", "files", "n_characters", "seed"}
+
+
+@dataclass(frozen=True)
+class StageJob:
+    """A stage of one run, dataset or corpus, such as `train one`.
+
+    directory: where its outputs are. outputs: their paths. manifest: its path.
+    """
+
+    stage: str
+    name: str
+    directory: str
+    outputs: tuple[str, ...]
+    manifest: str
+
+    def __str__(self) -> str:
+        return f"{self.stage} {self.name}"
+
+
+def _job(stage: str, name: str, directory: str, outputs: tuple[str, ...]) -> StageJob:
+    paths = tuple(f"{directory}/{output}" for output in outputs)
+    return StageJob(stage, name, directory, paths, f"{directory}/{stage}.manifest.json")
+
+
+def jobs_of_run(config: Config, run: str) -> list[StageJob]:
+    """All that the workflow can make of a run, in order."""
+    resolved = resolve_run(config, run)
+    left_out = {"train", "bench", "tensorboard"} if resolved.ensemble else {"combine"}
+    left_out |= set() if resolved.ngram else {"count_ngrams"}
+    return [
+        _job(stage, run, f"results/{run}", outputs)
+        for stage, outputs in OF_RUN.items()
+        if stage not in left_out
+    ]
+
+
+def jobs_of_dataset(dataset: str) -> list[StageJob]:
+    """All that the workflow can make of a dataset, in order."""
+    directory = f"results/datasets/{dataset}"
+    return [_job(stage, dataset, directory, made) for stage, made in OF_DATASET.items()]
+
+
+def jobs_of_corpus(config: Config, corpus: str) -> list[StageJob]:
+    """What brings a corpus here; nothing for files of the user's."""
+    entry, directory = config.corpora[corpus], f"resources/corpora/{corpus}"
+    if entry.builtin:
+        return [_job("write_builtin", corpus, directory, ("input.txt",))]
+    return [
+        StageJob(
+            "download",
+            f"{corpus}/{file}",
+            directory,
+            (f"{directory}/{file}",),
+            f"{directory}/{file}.download.manifest.json",
+        )
+        for file in entry.downloads
+    ]
+
+
+def find_jobs(config: Config) -> Iterator[StageJob]:
+    """Every job that could be planned for a config."""
+    for corpus in config.corpora:
+        yield from jobs_of_corpus(config, corpus)
+    yield _job("download_gpt2", "gpt2", "resources/tokenizers/gpt2", ("vocab.bpe",))
+    for dataset in config.datasets:
+        yield from jobs_of_dataset(dataset)
+    for run in run_names(config):
+        yield from jobs_of_run(config, run)
+    yield _job("bench_report", "report", "results/report", OF_REPORT)
+
+
+# --- Inputs ----------------------------------------------------------------------------------
+
+
+def inputs_of(config: Config, job: StageJob, project: Project = HERE) -> list[str]:
+    """The inputs of a job, without those that are temporary, in the rule's order.
+
+    Errors: UserError for a corpus without files.
+    """
+    if job.stage == "prepare":
+        return [*corpus_files(config, job.name, project), *given_tokenizer(config, job.name)]
+    if job.stage == "ngram":
+        return [f"{job.directory}/{file}" for file in DATASET]
+    if job.stage == "bench_report":
+        return _report_inputs(config)
+    if job.stage in OF_RUN:
+        return _run_inputs(config, job)
+    return []
+
+
+def _run_inputs(config: Config, job: StageJob) -> list[str]:
+    run = resolve_run(config, job.name)
+    dataset = [f"results/datasets/{run.dataset}/{file}" for file in DATASET]
+    model = [f"{job.directory}/{file}" for file in MODEL]
+    ngrams = [f"{job.directory}/{NGRAMS}"] if run.ngram else []
+    start = run.sample.start
+    prompt = [start.removeprefix("FILE:")] if start.startswith("FILE:") else []
+    return {
+        "train": dataset,
+        "bench": dataset,
+        "count_ngrams": dataset,
+        "combine": [f"results/{member}/{file}" for file in MODEL for member in run.ensemble],
+        "eval": [*dataset, *model, *ngrams],
+        "sample": [*model, *prompt, *ngrams],
+        "tensorboard": [f"{job.directory}/metrics.jsonl"],
+    }[job.stage]
+
+
+def _report_inputs(config: Config) -> list[str]:
+    runs = config.report.runs
+    of_each = ["metrics.jsonl", "eval.json", "samples.txt", OF_RUN["tensorboard"][0]]
+    of_each += [f"{stage}.manifest.json" for stage in ("train", "eval", "sample")]
+    benched = sorted(set(bench_runs(config, runs).values()))
+    datasets = sorted({resolve_run(config, run).dataset for run in runs})
+    return [
+        *(f"results/{run}/{file}" for file in of_each for run in runs),
+        *(f"results/{run}/bench.json" for run in benched),
+        *(f"results/datasets/{dataset}/ngram.json" for dataset in datasets),
+    ]
+
+
+def corpus_files(config: Config, dataset: str, project: Project = HERE) -> list[str]:
+    """The files that a dataset is made of, in order.
+
+    Errors: UserError for an unknown dataset, and a corpus without files.
+    """
+    look_up(config.datasets, dataset, "datasets", "dataset")
+    name = corpus_of(config, dataset)
+    files = find_files(name, config.corpora[name], project)
+    root = project.root
+    return [str(file.relative_to(root) if file.is_relative_to(root) else file) for file in files]
+
+
+def given_tokenizer(config: Config, dataset: str) -> list[str]:
+    """The tokenizer that a dataset takes from elsewhere, in a list, or none."""
+    tokenizer = config.datasets[dataset].tokenizer
+    if tokenizer == "gpt2":
+        return [GPT2_MERGES]
+    return [] if tokenizer in TOKENIZERS else [f"results/datasets/{tokenizer}/tokenizer.json"]
+
+
+# --- Settings --------------------------------------------------------------------------------
+
+
+def settings_of(config: Config, job: StageJob) -> dict[str, JsonValue]:
+    """The settings that a job gets as parameters."""
+    if job.stage == "prepare":
+        return dataset_settings(config, job.name)
+    if job.stage == "ngram":
+        return {"name": job.name}
+    if job.stage == "write_builtin":
+        return {"corpus": builtin_settings(config, job.name)}
+    if job.stage == "download":
+        corpus, _, file = job.name.partition("/")
+        return {"url": config.corpora[corpus].downloads[file]}
+    if job.stage == "bench_report":
+        return {"runs": list(config.report.runs)}
+    if job.stage == "bench":
+        return bench_settings(config, job.name)
+    if job.stage == "count_ngrams":
+        return ngram_settings(config, job.name)
+    groups = GROUPS.get(job.stage, ())
+    return run_parameters(resolve_run(config, job.name), groups) if groups else {}
+
+
+def builtin_settings(config: Config, corpus: str) -> dict[str, JsonValue]:
+    """The settings that decide what a built-in corpus is."""
+    return as_parameters(config.corpora[corpus], {"builtin", "n_characters", "seed"})
+
+
+def dataset_settings(config: Config, name: str) -> dict[str, JsonValue]:
+    """The settings that decide what prepare writes."""
+    dataset = config.datasets[name]
+    corpus = config.corpora[corpus_of(config, name)]
+    unused = set() if dataset.tokenizer == "bpe" else {"vocab_size"}
+    return {
+        "corpus": as_parameters(corpus, set(type(corpus).model_fields) - NOT_READING),
+        "dataset": as_parameters(dataset, set(type(dataset).model_fields) - unused),
+    }
+
+
+def ngram_settings(config: Config, run: str) -> dict[str, JsonValue]:
+    """The settings of the n-grams that a run mixes with its GPT.
+
+    Errors: UserError if it mixes in none.
+    """
+    resolved = resolve_run(config, run)
+    check_ngrams(resolved)
+    return run_parameters(resolved, ["ngram"])
+
+
+def bench_settings(config: Config, run: str) -> dict[str, JsonValue]:
+    """The settings that decide what is measured; those of other groups only as far as they do.
+
+    Errors: UserError for an ensemble.
+    """
+    resolved = resolve_run(config, run)
+    check_trains(resolved)
+    groups = ("name", "dataset", "model", "bench", *BENCHED)
+    measured = {group: set(names) for group, names in BENCHED.items()}
+    return run_parameters(resolved, groups, measured)
+
+
+# --- What else makes a job run again ----------------------------------------------------------
+
+
+def corpus_state(config: Config, dataset: str, project: Project = HERE) -> str:
+    """Sizes and mtimes of local files: one replaced by an older file is a changed one."""
+    files = corpus_files(config, dataset, project)
+    if not config.corpora[corpus_of(config, dataset)].files:
+        return "made by the workflow"
+    stats = [(project.root / file).stat() for file in files]
+    states = [(str(f), s.st_size, s.st_mtime_ns) for f, s in zip(files, stats, strict=True)]
+    return hashlib.sha256(repr(states).encode()).hexdigest()
+
+
+def wanted_digest(config: Config, corpus: str, file: str, project: Project = HERE) -> str:
+    """The sha256 that config.yaml wants of a download, unless what lies there has it.
+
+    So writing down the digest of a file that is there downloads nothing again.
+    """
+    wanted = config.corpora[corpus].digest_of(file)
+    manifest = project.corpora / corpus / f"{file}.download.manifest.json"
+    if wanted is None or not manifest.exists():
+        return "as it is"
+    try:
+        there = read_record(manifest, Manifest).outputs.values()
+    except UserError:  # damaged
+        return wanted
+    return "as it is" if wanted in there else wanted
+
+
+def params_of(config: Config, job: StageJob, code: str | None, project: Project = HERE) -> set[str]:
+    """The params of a job as Snakemake notes them, as far as they can be known without it.
+
+    code: the digest of its code; None: not known.
+    """
+    settings = settings_of(config, job)
+    params = {repr(json.dumps(settings) if job.stage == "train" else settings)}
+    if code is not None:
+        params.add(repr(code))
+    if job.stage == "prepare":
+        params.add(repr(corpus_state(config, job.name, project)))
+    if job.stage == "download":
+        corpus, _, file = job.name.partition("/")
+        params.add(repr(wanted_digest(config, corpus, file, project)))
+    return params
+
+
+# --- Code ------------------------------------------------------------------------------------
+
+
+def adapter_files(stage: str, project: Project = HERE) -> list[Path]:
+    """The scripts whose digests are the code of a stage; none of a download.
+
+    Errors: FileNotFoundError where the workflow's files aren't here.
+    """
+    if stage in ("download", "download_gpt2"):
+        return []  # what a URL gives is no matter of our code
+    scripts = _workflow(project) / "scripts"
+    files = [scripts / f"{name}.py" for name in adapters_of(stage)]
+    for file in files:
+        if not file.is_file():
+            raise FileNotFoundError(file)
+    return files
+
+
+def current_code(stage: str, project: Project = HERE) -> str | None:
+    """The digest of the code that a stage would run now, as its rule has it.
+
+    None where the workflow's files aren't here, as in a project that uses one on a host.
+    """
+    try:
+        files = adapter_files(stage, project)
+    except FileNotFoundError:
+        return None
+    return " ".join(code_digest(f, rule_command(f.stem, _workflow(project))) for f in files)
+
+
+def _workflow(project: Project) -> Path:
+    own = project.workflow
+    return own if (own / "scripts").is_dir() else PACKAGE.parent / "workflow"
+
+
+@cache
+def rule_command(stage: str, workflow: Path) -> str:
+    """The command of a rule that starts its script by a shell; empty for the others.
+
+    It's a part of the code digest. Only Snakemake can run a rule's file, so this reads the strings
+    after `shell:` in it.
+    """
+    for path in sorted(workflow.glob("rules/*.smk")):
+        found = _strings_of(path.read_text(encoding="utf-8"), stage)
+        if found:
+            return found
+    return ""
+
+
+def _strings_of(text: str, rule: str) -> str:
+    """The strings after `shell:` in a rule, joined."""
+    tokens = list(tokenize.generate_tokens(io.StringIO(text).readline))
+    inside = shell = False
+    strings: list[str] = []
+    for before, token in itertools.pairwise(tokens):
+        if before.string == "rule" and before.start[1] == 0:
+            inside = token.string == rule
+        elif inside and token.type == tokenize.NAME and token.start[1] == 4:
+            shell = token.string == "shell"
+        elif inside and shell and token.type == tokenize.STRING:
+            strings.append(token.string)
+    return str(ast.literal_eval(" ".join(strings))) if strings else ""
