@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from pydantic import ValidationError
 
-from nanogpt.cli import artifacts, data, reference, runs, why  # noqa: F401  they register commands
+from nanogpt.cli import artifacts, data, plan, reference, runs, why  # noqa: F401  they register commands
 from nanogpt.cli.app import app
 from nanogpt.config.messages import explain
 from nanogpt.config.schema import Config
