@@ -39,8 +39,9 @@ FLOAT32 = 4  # bytes
 class TrainingMemory:
     """Bytes at the fullest moment of a training, by what takes them.
 
-    kept: the best weights so far. logits: the part of the activations that the output layer makes.
-    spare: what a process takes beside its tensors. process: Python and torch.
+    activations: with the gradients, for which they make room during the backward pass. logits: the
+    part of them that the output layer makes. gradients: another part. kept: the best weights so
+    far. spare: what a process takes beside its tensors. process: Python and torch.
     """
 
     weights: int
@@ -54,9 +55,14 @@ class TrainingMemory:
 
     @property
     def total(self) -> int:
-        """All of it. The gradients are complete only after most activations were freed."""
-        tensors = self.weights + self.optimizer + self.kept
-        return tensors + max(self.activations, self.gradients) + self.spare + self.process
+        """All of it."""
+        tensors = self.weights + self.optimizer + self.kept + self.activations
+        return tensors + self.spare + self.process
+
+    @property
+    def least(self) -> int:
+        """What stays however small a micro-batch is, and on any device."""
+        return self.weights + self.gradients + self.optimizer
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,11 @@ class Pace:
 
 @dataclass(frozen=True)
 class GpuTime:
-    """How long a training is estimated to take on one GPU. fits: into its memory."""
+    """How long a training is estimated to take on one GPU.
+
+    fits: whether weights, gradients and optimizer fit into its memory; a smaller micro-batch makes
+    room for the rest.
+    """
 
     name: str
     hours: float
@@ -97,7 +101,7 @@ def training_steps(train: TrainSettings) -> float:
 def gpu_times(flops: float, memory: int) -> list[GpuTime]:
     """How long a training of so many FLOPs is on each GPU, in one process.
 
-    memory: what it takes, in bytes.
+    memory: what it takes at least, in bytes.
     """
     return [GpuTime(gpu.name, _hours(gpu, flops), memory <= gpu.memory) for gpu in GPUS]
 

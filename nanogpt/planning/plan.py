@@ -6,7 +6,7 @@ from nanogpt.config.resolving import resolve_run
 from nanogpt.config.schema import Config, Run, TrainSettings
 from nanogpt.devices import resolve
 from nanogpt.model.sizing import flops_per_token
-from nanogpt.planning.machine import free_disk, free_memory, memory_limit
+from nanogpt.planning.machine import free_disk, free_memory, is_busy, memory_limit
 from nanogpt.planning.memory import (
     FLOAT32,
     SamplingMemory,
@@ -100,31 +100,28 @@ def make_plan(config: Config, name: str, project: Project, *, measure: bool = Tr
         sum(part.blocks for part in parts),
         sum(part.output for part in parts),
     )
-    models = [member.model for member in members]
-    sampling = sampling_memory(models, resolve(run.sample), data.vocab_size)
-    memory = None
-    train = run.train if run.ensemble else resolve(run.train)
-    if not run.ensemble:
-        memory = training_memory(run.model, train, data.vocab_size)
-    limit = memory_limit()
+    sample, train = resolve(run.sample), run.train if run.ensemble else resolve(run.train)
+    memory = None if run.ensemble else training_memory(run.model, train, data.vocab_size)
+    sampling = sampling_memory([one.model for one in members], sample, data.vocab_size)
+    limit = memory_limit(sample.device if run.ensemble else train.device)
     disk = _disk(run, parameters, data, memory, project)
-    problem = _problem(run, train, memory, sampling, disk, limit)
-    training = (
-        _training(run, train, data, memory, measure=measure, fits=not problem) if memory else None
-    )
-    warnings = _warnings(memory, problem)
+    problem = _problem(run, memory, sampling, disk, limit)
+    busy = measure and is_busy()  # before it's busy with this
+    training = None
+    if memory:
+        training = _training(run, train, data, memory, measure=measure, fits=not problem)
     return Plan(
-        name,
-        run.dataset,
-        run.ensemble,
-        data,
-        parameters,
-        training,
-        sampling,
-        disk,
-        limit,
-        problem,
-        tuple(warnings),
+        run=name,
+        dataset=run.dataset,
+        members=run.ensemble,
+        data=data,
+        parameters=parameters,
+        training=training,
+        sampling=sampling,
+        disk=disk,
+        limit=limit,
+        problem=problem,
+        warnings=tuple(_warnings(training, problem, busy=busy)),
     )
 
 
@@ -146,7 +143,7 @@ def _training(
     if measure:
         measured = pace(run.model, train, data.vocab_size, per_step * per_token, fits=fits)
     in_16_bits = run.train.dtype != "float32" and run.train.reproducible == "machine"
-    of_gpus = gpu_times(steps * per_step * per_token, memory.total) if in_16_bits else []
+    of_gpus = gpu_times(steps * per_step * per_token, memory.least) if in_16_bits else []
     return Training(
         device=train.device,
         dtype=train.dtype,

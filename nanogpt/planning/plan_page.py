@@ -63,20 +63,21 @@ def _model(plan: Plan) -> list[tuple[str, str]]:
 
 
 def _training(training: Training) -> list[tuple[str, str]]:
-    memory = training.memory
+    memory, label = training.memory, "memory, training"
     epochs = f", {_times(training.epochs)} over the training split" if training.epochs else ""
     return [
-        ("memory, training", f"{in_bytes(memory.total)} in {training.dtype} on {training.device}:"),
+        (label, f"{in_bytes(memory.total)} in {training.dtype} on {training.device}:"),
         (
-            "memory, training",
-            f"weights {in_bytes(memory.weights)}, gradients {in_bytes(memory.gradients)}, "
-            f"optimizer {in_bytes(memory.optimizer)}, best weights {in_bytes(memory.kept)},",
+            label,
+            f"weights {in_bytes(memory.weights)}, best weights {in_bytes(memory.kept)}, "
+            f"optimizer {in_bytes(memory.optimizer)},",
         ),
         (
-            "memory, training",
-            f"activations {in_bytes(memory.activations)} (logits {in_bytes(memory.logits)}), "
-            f"spare {in_bytes(memory.spare)}, process {in_bytes(memory.process)}",
+            label,
+            f"activations and gradients {in_bytes(memory.activations)} "
+            f"(logits {in_bytes(memory.logits)}, gradients {in_bytes(memory.gradients)}),",
         ),
+        (label, f"spare {in_bytes(memory.spare)}, Python and torch {in_bytes(memory.process)}"),
         (
             "tokens",
             f"{training.tokens_per_step:,} per step, {_number(training.tokens)} in all{epochs}",
@@ -127,7 +128,7 @@ def _sampling(plan: Plan) -> list[tuple[str, str]]:
         (
             "memory, sampling",
             f"{in_bytes(memory.total)}: weights {in_bytes(memory.weights)}, key/value cache "
-            f"{in_bytes(memory.cache)}, process {in_bytes(memory.process)}",
+            f"{in_bytes(memory.cache)}, Python and torch {in_bytes(memory.process)}",
         )
     ]
 

@@ -74,9 +74,9 @@ def dataset_size(config: Config, name: str, project: Project) -> DatasetSize:
     kind = config.datasets[name].tokenizer
     if (directory / "meta.json").exists():
         meta = read_record(directory / "meta.json", DatasetMeta)
-        n_tokens = meta.train.n_tokens + meta.val.n_tokens
-        n_bytes = n_tokens * (2 if meta.dtype == "uint16" else 4)
-        return DatasetSize(kind, meta.vocab_size, "", meta.train.n_tokens, n_bytes)
+        n_tokens, width = meta.train.n_tokens, 2 if meta.dtype == "uint16" else 4
+        both = width * (n_tokens + meta.val.n_tokens)
+        return DatasetSize(kind, meta.vocab_size, "", n_tokens, both)
     vocab_size, words = _vocabulary(config, name, project)
     n_train, n_bytes = _guess(config, name, project, vocab_size)
     return DatasetSize(kind, vocab_size, words, n_train, n_bytes)
@@ -103,10 +103,7 @@ def _guess(
     dataset, corpus = config.datasets[name], config.corpora[corpus_of(config, name)]
     if dataset.tokenizer not in ("char", "byte") or corpus.url:
         return None, None
-    if corpus.builtin:
-        length: int | None = corpus.n_characters
-    else:
-        length = _length(config, name, project)
+    length = corpus.n_characters if corpus.builtin else _length(config, name, project)
     if length is None:
         return None, None
     width = 2 if vocab_size <= 2**16 else 4
@@ -114,7 +111,7 @@ def _guess(
 
 
 def _length(config: Config, name: str, project: Project) -> int | None:
-    """The bytes of a corpus of files; None if they aren't there. In UTF-8, about a character each."""
+    """The bytes, so about the characters, of a corpus of files; None if they aren't there."""
     corpus = corpus_of(config, name)
     try:
         files = find_files(corpus, config.corpora[corpus], project)
