@@ -152,7 +152,6 @@ def run_stage(
         if check:
             check(request.inputs)
         logger.info("stage %s, version %s", stage, request.version)
-        _note_functions(project, stage, request.code)
         with _alone(project, manifest_path, request, run, job.params.settings) as training:
             if run and _is_made(project, manifest_path, request.version):
                 logger.info("made by the process that this one waited for")
@@ -185,6 +184,7 @@ def _request(
     hashed = without_device_index(parameters)
     digests = manifests.digests(project, inputs)
     version = manifests.version(stage, hashed, digests, code)
+    _note_functions(project, stage, code)
     return Request(stage=stage, version=version, inputs=digests, parameters=hashed, code=code)
 
 

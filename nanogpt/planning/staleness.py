@@ -154,8 +154,11 @@ class Workflow:
                 reasons = [Difference("input", f"{path} is missing") for path in gone]
         elif gone:
             state = "gone"
+        notes = list(found.notes)
+        if job.stage == "prepare" and job in running and len(inputs) > 1:
+            notes.append("`count`, `plan` and `encode` of its files run before it")
         noticed = (tuple(reasons), tuple(upstream), tuple(found.unnoticed))
-        return Verdict(job, state, *noticed, tuple(found.notes), found.manifest)
+        return Verdict(job, state, *noticed, tuple(notes), found.manifest)
 
     # --- One job ------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ runs: {first: {dataset: letters}}
 """
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "config.yaml").write_text(CONFIG)
@@ -33,7 +33,7 @@ def test_a_plan_is_printed_for_people(project: Path, capsys: pytest.CaptureFixtu
     assert sorted(path.name for path in project.iterdir()) == ["config.yaml"]
 
 
-def test_a_plan_is_printed_for_programs(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_plan_is_printed_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
     main(["plan", "first", "--no-measure", "--json"])
     content = json.loads(capsys.readouterr().out)
     assert content["run"] == "first"
@@ -42,7 +42,7 @@ def test_a_plan_is_printed_for_programs(project: Path, capsys: pytest.CaptureFix
 
 
 def test_a_run_that_cannot_fit_is_planned_and_refused(
-    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(planning, "memory_limit", lambda _: 10**6)
     with pytest.raises(SystemExit) as ended:
@@ -51,9 +51,7 @@ def test_a_run_that_cannot_fit_is_planned_and_refused(
     assert "memory, training" in capsys.readouterr().out
 
 
-def test_a_run_that_was_never_made_is_explained(
-    project: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_that_was_never_made_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
     main(["why", "results/first/samples.txt"])
     assert capsys.readouterr().out.splitlines() == [
         "results/first/samples.txt: not made yet; 4 jobs would run",
@@ -64,7 +62,7 @@ def test_a_run_that_was_never_made_is_explained(
     ]
 
 
-def test_why_is_printed_for_programs(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_why_is_printed_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
     main(["why", "first", "--json"])
     content = json.loads(capsys.readouterr().out)
     assert content["path"] == "results/first"
