@@ -76,7 +76,7 @@ def explain(
 ) -> list[str]:
     """Why the result at a path would be made again, root causes first, or that it wouldn't."""
     running = [verdict for verdict in verdicts if verdict.runs]
-    lines = [f"{path}: {_headline(targets, running)}"]
+    lines = [f"{path}: {_headline(targets, verdicts)}"]
     width = max((len(str(verdict.job)) for verdict in verdicts), default=0)
     rows = [
         (str(verdict.job), line)
@@ -101,12 +101,13 @@ def _unnoticed(verdicts: Sequence[Verdict]) -> list[str]:
     ]
 
 
-def _headline(targets: Sequence[StageJob], running: Sequence[Verdict]) -> str:
+def _headline(targets: Sequence[StageJob], verdicts: Sequence[Verdict]) -> str:
+    running = [verdict for verdict in verdicts if verdict.runs]
     if not running:
-        return "up to date"
-    of_targets = [verdict for verdict in running if verdict.job in targets]
+        differs = any(verdict.unnoticed for verdict in verdicts)
+        return "left as it is, though made differently" if differs else "up to date"
     jobs = plural(len(running), "job")
-    if all(verdict.state == "never made" for verdict in of_targets):
+    if all(verdict.state == "never made" for verdict in running if verdict.job in targets):
         return f"not made yet; {jobs} would run"
     return f"would be made again; {jobs} would run"
 
@@ -123,6 +124,8 @@ def _lines_of(verdict: Verdict, outcome: str | None) -> list[str]:
         lines.append(f"reads what {jobs} will make")
     lines += [_line(difference) for difference in verdict.unnoticed]
     lines += verdict.notes
+    if verdict.notes and not verdict.runs and verdict.manifest:
+        lines.append("it isn't made again for that; remove it to have it made again")
     if outcome:
         lines.append(f"-> {outcome}")
     return lines

@@ -99,6 +99,7 @@ def make_plan(config: Config, name: str, project: Project, *, measure: bool = Tr
         sum(part.embeddings for part in parts),
         sum(part.blocks for part in parts),
         sum(part.output for part in parts),
+        all(part.is_tied for part in parts),
     )
     sample, train = resolve(run.sample), run.train if run.ensemble else resolve(run.train)
     memory = None if run.ensemble else training_memory(run.model, train, data.vocab_size)

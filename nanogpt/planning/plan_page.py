@@ -49,7 +49,8 @@ def _title(plan: Plan) -> str:
 
 def _model(plan: Plan) -> list[tuple[str, str]]:
     parts = plan.parameters
-    output = f"output {_number(parts.output)}" if parts.output else "output tied to the embedding"
+    tied = ", tied to the embedding" if parts.is_tied else ""
+    output = f"output {_number(parts.output)}{tied}"
     rows = [
         (
             "parameters",
@@ -82,7 +83,10 @@ def _training(training: Training) -> list[tuple[str, str]]:
             "tokens",
             f"{training.tokens_per_step:,} per step, {_number(training.tokens)} in all{epochs}",
         ),
-        ("FLOPs", f"{_number(training.flops_per_token)} per token, {training.flops:.2g} in all"),
+        (
+            "FLOPs",
+            f"{_number(training.flops_per_token)} per token, {_number(training.flops)} in all",
+        ),
     ]
 
 
@@ -93,7 +97,7 @@ def _time(training: Training) -> list[tuple[str, str]]:
         how = (
             "measured"
             if pace.is_measured
-            else "derived from the rate of matrix products, as a step is too big to try"
+            else "derived from the rate of matrix products: too big to try"
         )
         threads = plural(pace.threads, "thread")
         rows.append(("time here", f"{_hours(training.hours)} on {threads}, with its evaluations"))
@@ -143,8 +147,8 @@ def _disk(plan: Plan) -> list[tuple[str, str]]:
 
 
 def _number(n: float) -> str:
-    """`842`, `12.3 thousand`, `10.65 M`."""
-    for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6)):
+    """`842`, `12,800`, `10.7 M`, `5.81 P`."""
+    for unit, size in (("E", 1e18), ("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6)):
         if n >= size:
             return f"{n / size:.3g} {unit}"
     return f"{n:,.0f}"

@@ -24,11 +24,15 @@ BYTES = 256
 
 @dataclass(frozen=True)
 class Parameters:
-    """How many numbers a model learns, by part. output: 0 where it's tied to the embedding."""
+    """How many numbers a model learns, by part.
+
+    output: the output layer, unless it's tied to the embedding, and the norm before it.
+    """
 
     embeddings: int
     blocks: int
     output: int
+    is_tied: bool
 
     @property
     def total(self) -> int:
@@ -48,6 +52,7 @@ def count_parameters(settings: ModelSettings, vocab_size: int) -> Parameters:
         embeddings.n_parameters,
         int(blocks),
         model.n_parameters() - embeddings.n_parameters - int(blocks),
+        settings.tie_word_embeddings,
     )
 
 

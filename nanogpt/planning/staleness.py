@@ -306,7 +306,7 @@ class Workflow:
             return ["it has no manifest, so nothing is known of how it was made"] if there else []
         written = self._mtime(job.manifest)
         return [
-            f"{path} was changed by hand; to have it made again, remove it"
+            f"{path} was changed by hand"
             for path in job.outputs
             if path in manifest.outputs
             and self._exists(path)
