@@ -143,7 +143,7 @@ def _disk(plan: Plan) -> list[tuple[str, str]]:
     if plan.training:
         text += f", saved states {in_bytes(disk.states)} (each {in_bytes(disk.state)})"
     known = in_bytes(disk.dataset) if disk.dataset is not None else "not known until it's made"
-    return [("disk", f"{text}, dataset {known}; {in_bytes(disk.free)} free")]
+    return [("disk", f"{text},"), ("disk", f"dataset {known}; {in_bytes(disk.free)} free")]
 
 
 def _number(n: float) -> str:

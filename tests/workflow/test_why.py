@@ -247,7 +247,21 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("what", CASES)
+# Each takes a dry run and a copy of the project. These are the kinds of reasons that there are.
+FAST = (
+    "two settings of all runs",
+    "the corpus",
+    "n-grams mixed in",
+    "threads",
+    "a model that was removed, with another prompt",
+    "a model that was edited",
+    "a text that was edited",
+)
+
+
+@pytest.mark.parametrize(
+    "what", [pytest.param(w, marks=[] if w in FAST else [pytest.mark.slow]) for w in CASES]
+)
 def test_it_names_the_cause_and_plans_what_snakemake_plans(project: Path, what: str) -> None:
     case = CASES[what]
     case.edit(project)
