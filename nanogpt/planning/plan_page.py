@@ -49,7 +49,7 @@ def _title(plan: Plan) -> str:
 
 def _model(plan: Plan) -> list[tuple[str, str]]:
     parts = plan.parameters
-    tied = ", tied to the embedding" if parts.is_tied else ""
+    tied = " (tied)" if parts.is_tied else ""
     output = f"output {_number(parts.output)}{tied}"
     rows = [
         (
