@@ -157,6 +157,10 @@ def resolve_run(config: Config, name: str) -> Run:
             f"max_iters {train.max_iters}, as min_lr is 0; raise it, or min_lr"
         )
     _check_reproducible(run)
+    try:
+        check_window(run.model, run.sample)
+    except UserError as error:
+        raise UserError(f"runs.{name}.{error}") from None
     late = [step for step in train.milestones if step > train.max_iters]
     if late:
         raise UserError(
@@ -251,6 +255,15 @@ def check_trains(run: Run) -> None:
         raise UserError(
             f"runs.{run.name}: an ensemble trains nothing, so it has no curve and no speed; name "
             f"its runs ({', '.join(run.ensemble[:RUNS_SHOWN])}) instead"
+        )
+
+
+def check_window(model: ModelSettings, sample: SampleSettings) -> None:
+    """UserError for a window that slides, of a model with learned positions."""
+    if sample.window == "slide" and model.position == "learned":
+        raise UserError(
+            "sample.window: slide is for rotary positions, and this model's are learned; use half "
+            "or crop"
         )
 
 

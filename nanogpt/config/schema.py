@@ -210,15 +210,23 @@ class EvalSettings(Settings):
     reproducible: Reproducible = reproducible()
 
 
+def _one_or_many(value: Any) -> Any:
+    return [value] if isinstance(value, str) else [] if value is None else value
+
+
+# How `start` names a file: its text is a prompt, or each of its lines is one.
+FILE, LINES = PROMPT_FILES = ("FILE:", "LINES:")
+
+
 class SampleSettings(Settings):
     """Sampling from the finished model."""
 
     start: str = Field(
         "",
-        description="prompt, or FILE:path of a UTF-8 file; empty: what a text of the training "
-        "split begins after, such as a line feed",
+        description="prompt, or FILE:path of a UTF-8 file, or LINES:path of one with a prompt in "
+        "each line; empty: what a text of the training split begins after, such as a line feed",
     )
-    num_samples: int = Field(5, ge=1, description="samples to draw")
+    num_samples: int = Field(5, ge=1, description="samples to draw, of each prompt")
     max_new_tokens: int = Field(500, ge=1, description="tokens of each sample, prompt not counted")
     temperature: float = Field(
         0.8,
@@ -226,7 +234,41 @@ class SampleSettings(Settings):
         description="below 1 more cautious, above more random; 0: always the likeliest token",
     )
     top_k: int = Field(200, ge=0, description="choose among this many likeliest tokens; 0: all")
-    seed: Seed = Field(1337, description="seed of the draws")
+    top_p: float = new_setting(
+        1.0,
+        neutral=1.0,
+        gt=0,
+        le=1,
+        description="choose among the fewest tokens that have this probability together; 1: all",
+    )
+    min_p: float = new_setting(
+        0.0,
+        neutral=0.0,
+        ge=0,
+        le=1,
+        description="choose among tokens with at least this share of the likeliest one's "
+        "probability; 0: all",
+    )
+    repetition_penalty: float = new_setting(
+        1.0,
+        neutral=1.0,
+        gt=0,
+        description="above 1: tokens that occurred become less likely; 1: they don't",
+    )
+    stop: Annotated[
+        list[Annotated[str, Field(min_length=1)]],
+        BeforeValidator(_one_or_many, json_schema_input_type=str | list[str] | None),
+    ] = new_setting([], neutral=[], description="strings that end a sample; they aren't part of it")
+    window: Literal["half", "crop", "slide"] = new_setting(
+        "half",
+        neutral="half",
+        description="what is seen once block_size tokens are there; half: the last half of them, "
+        "and the window grows again; crop: the last block_size ones, as in nanoGPT, slow; slide: "
+        "only with rotary positions, the oldest one is dropped (docs/SAMPLING.md)",
+    )
+    seed: Seed = Field(
+        1337, description="seed of the draws; the next sample has the next number, and so on"
+    )
     unknown: Literal["error", "skip"] = Field(
         "error", description="what a prompt's character that the vocabulary lacks gets"
     )
@@ -234,6 +276,12 @@ class SampleSettings(Settings):
     # Not auto: so that losses and samples of different machines compare.
     dtype: Dtype = Field("float32", description="float32, bfloat16 or float16 (autocast), or auto")
     reproducible: Reproducible = reproducible()
+
+    @property
+    def prompt_file(self) -> str | None:
+        """The file that `start` names, if it names one."""
+        prefix = next((prefix for prefix in PROMPT_FILES if self.start.startswith(prefix)), None)
+        return None if prefix is None else self.start.removeprefix(prefix)
 
 
 class BenchSettings(Settings):

@@ -25,7 +25,7 @@ from nanogpt.data import batches as dataset
 from nanogpt.data.batches import TokenFiles
 from nanogpt.devices import torch_dtype
 from nanogpt.evaluation.model_summary import summarize_model
-from nanogpt.inference.sampling import generate
+from nanogpt.inference.engine import Engine, Prompt
 from nanogpt.model import alike
 from nanogpt.model.gpt import GPT
 from nanogpt.model.kernels import matmul_in_use, matmuls, use_matmul
@@ -298,12 +298,13 @@ def _time_generations(
 def _time_generation(model: GPT, batch_size: int, settings: SampleSettings) -> Generation:
     """Tokens a second that sampling draws, of all rows together, from a prompt of one token."""
     longer = settings.model_copy(update={"max_new_tokens": GENERATED_TOKENS + 1})
-    prompt = torch.zeros(batch_size, 1, dtype=torch.int64, device=settings.device)
-    tokens = generate(model, prompt, longer)
-    next(tokens)  # the first pays for allocations that later ones reuse
+    engine = Engine(model, longer)
+    for _ in range(batch_size):
+        engine.join(Prompt([0], longer))
+    engine.step()  # the first pays for allocations that later ones reuse
     start = _now(settings.device)
     n_tokens = 0
-    for _ in tokens:
+    while engine.step():
         n_tokens += 1
         if time.perf_counter() - start > GENERATION_SECONDS:
             break

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from nanogpt.artifacts.records.evaluations import CopiedShares, Copying, CopyingSettings
@@ -14,7 +13,7 @@ from nanogpt.config.parameters import complete
 from nanogpt.config.schema import EvalSettings, SampleSettings
 from nanogpt.data import batches as dataset
 from nanogpt.data.tokenizers import Tokens
-from nanogpt.inference.sampling import generate
+from nanogpt.inference.engine import Engine, Prompt, continuations
 from nanogpt.model.ensemble import Model
 from nanogpt.model.losses import window_starts
 
@@ -58,8 +57,9 @@ def measure_copying(
     # A short split's prompts serve several times; each row draws its own tokens.
     prompts = rows[np.arange(COPYING.num_samples) % len(rows), :PROMPT_TOKENS]
     sampling = COPYING.model_copy(update={"device": settings.device, "dtype": settings.dtype})
-    steps = generate(model, torch.from_numpy(prompts).to(settings.device), sampling)
-    written = torch.stack(list(steps), dim=1).cpu().numpy()  # (num_samples, max_new_tokens)
+    seeded = [sampling.model_copy(update={"seed": COPYING.seed + n}) for n in range(len(prompts))]
+    continued = continuations(Engine(model, sampling), list(map(Prompt, prompts.tolist(), seeded)))
+    written = np.array(continued)  # (num_samples, max_new_tokens)
     texts = [written, rows[:, PROMPT_TOKENS:]]
     copied, reference = copied_shares(texts, train, n_train, val.dtype, model.vocab_size)
     return Copying(

@@ -18,10 +18,10 @@ def check_prompt(run: str, dataset: Path, sample: JsonObject) -> None:
     """
     # Inside: the code of prompts is no part of a training's.
     from nanogpt.data.saved_tokenizers import load_tokenizer
-    from nanogpt.inference.prompts import encode_prompt
+    from nanogpt.inference.prompts import encode_prompts
 
     settings = complete(SampleSettings, sample)
     try:
-        encode_prompt(load_tokenizer(dataset / "tokenizer.json"), settings)
+        encode_prompts(load_tokenizer(dataset / "tokenizer.json"), settings)
     except UserError as error:
         raise UserError(f"runs.{run}.{error}") from None

@@ -1,84 +1,41 @@
-"""Sampling: one token after another; a key/value cache keeps what was computed for earlier ones.
+"""Samples of a trained model.
 
-- `generate`: token ids from a model and a prompt of token ids
-- `sample`: samples.txt from a model directory
+- `sample`: samples.txt for people and samples.jsonl for programs, from a model directory
 - `stream`: text, piece by piece, for a terminal
-
-With n-grams, all of them draw from the mixed distribution: temperature and top_k apply to it.
 """
 
-import codecs
+import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-import torch
-from torch import Tensor
+import numpy as np
 
+from nanogpt.artifacts.records.base import JsonObject
 from nanogpt.config.parameters import as_parameters
 from nanogpt.config.schema import SampleSettings
-from nanogpt.devices import autocast, torch_dtype
 from nanogpt.errors import plural
 from nanogpt.files.atomic import write_text
-from nanogpt.inference.prompts import encode_prompt
+from nanogpt.inference.engine import Engine, Prompt, Step, generate
+from nanogpt.inference.prompts import encode_prompts
 from nanogpt.model.checkpoints import Checkpoint, load_model
-from nanogpt.model.ensemble import Model
-from nanogpt.model.kernels import draw, prepare_kernels, softmax
+from nanogpt.model.kernels import prepare_kernels
 
 if TYPE_CHECKING:  # given by callers that mix: a benchmark doesn't depend on their code
     from nanogpt.ngram.mixing import Ngrams
 
 
-# Where a division by the temperature would leave float32's range.
-GREEDY_BELOW = 1e-6
+@dataclass(frozen=True)
+class Sample:
+    """A sample. text: without the prompt. finish: why it ends; a stop string isn't part of it."""
 
-
-@torch.no_grad()
-def generate(
-    model: Model, prompt: Tensor, settings: SampleSettings, ngrams: "Ngrams | None" = None
-) -> Iterator[Tensor]:
-    """Continue a prompt (B, T) by max_new_tokens tokens, yielding each step's (B,).
-
-    Every row draws its own tokens, all from one generator seeded with settings.seed. Once the
-    context is full, its last half is read again as the new context: learned positions can't slide,
-    and this way a token still costs one step instead of block_size.
-    """
-    block_size = model.settings.block_size
-    device = prompt.device
-    random = torch.Generator(device).manual_seed(settings.seed)
-    cache = model.new_cache(prompt.shape[0], torch_dtype(settings.dtype))
-    mixed = ngrams.follow(prompt) if ngrams else None
-    context = unread = prompt[:, -block_size:]  # unread: tokens that the cache doesn't have yet
-    model.eval()
-    for _ in range(settings.max_new_tokens):
-        if cache.length + unread.shape[1] > block_size:
-            cache.length = 0
-            context = unread = context[:, -max(1, block_size // 2) :]
-        with autocast(settings.device, settings.dtype):
-            logits = model.head(model.hidden(unread, cache)[:, -1])  # (B, V)
-        if mixed:
-            logits = mixed.mix(logits)
-        unread = _choose(logits.float(), settings, random)  # (B, 1)
-        context = torch.cat([context, unread], dim=1)[:, -block_size:]
-        if mixed:
-            mixed.read(unread[:, 0])
-        yield unread[:, 0]
-
-
-def _choose(logits: Tensor, settings: SampleSettings, random: torch.Generator) -> Tensor:
-    """The next token of each row, (B, 1): drawn, or at temperature 0 the likeliest."""
-    if settings.temperature < GREEDY_BELOW:
-        return logits.argmax(-1, keepdim=True)
-    kept = _keep_top_k(logits / settings.temperature, settings.top_k)
-    return draw(softmax(kept), random)
-
-
-def _keep_top_k(logits: Tensor, top_k: int) -> Tensor:
-    """Logits (B, V) with all but the top_k largest of a row at -infinity; 0 keeps all."""
-    if not 0 < top_k < logits.shape[-1]:
-        return logits
-    smallest_kept = torch.topk(logits, top_k).values[:, [-1]]
-    return logits.masked_fill(logits < smallest_kept, -torch.inf)
+    prompt: str
+    text: str
+    tokens: tuple[int, ...]
+    mean_log_probability: float
+    seed: int
+    finish: Literal["length", "stop"]
 
 
 def sample(
@@ -88,45 +45,33 @@ def sample(
     path: Path,
     ngrams: "Ngrams | None" = None,
 ) -> str:
-    """Draw samples from a model directory and write them to `path`, headed by the settings.
+    """Draw samples from a model directory: samples.txt at `path`, samples.jsonl beside it.
 
     settings: with device and dtype resolved. ngrams: to mix with the model. Returns one line for
     the terminal.
     """
     prepare_kernels(settings.reproducible)
     checkpoint = load_model(model_directory, settings.device)
-    text, prompt = _prompt(checkpoint, settings)
-    prompts = prompt.expand(settings.num_samples, -1).to(settings.device)
-    steps = generate(checkpoint.model, prompts, settings, ngrams)
-    tokens = torch.stack(list(steps), dim=1)  # (B, T)
-    samples = [text + checkpoint.tokenizer.decode(row.cpu()) for row in tokens]
+    samples = draw_samples(checkpoint, settings, ngrams)
     if not settings.start:
-        settings = settings.model_copy(update={"start": text})
+        settings = settings.model_copy(update={"start": samples[0].prompt})
+    lines = [json.dumps(_as_json(one, run, settings), ensure_ascii=False) for one in samples]
     write_text(path, _samples_page(run, settings, samples, ngrams))
-    return f"{plural(len(tokens), 'sample')} of {plural(tokens.shape[1], 'token')}"
+    write_text(path.with_suffix(".jsonl"), "".join(f"{line}\n" for line in lines))
+    n_tokens = sum(len(one.tokens) for one in samples)
+    return f"{plural(len(samples), 'sample')} of {plural(n_tokens, 'token')} in all"
 
 
-def _prompt(checkpoint: Checkpoint, settings: SampleSettings) -> tuple[str, Tensor]:
-    """The prompt's text and its tokens (1, T)."""
-    ids = encode_prompt(checkpoint.tokenizer, settings, checkpoint.start)
-    return checkpoint.tokenizer.decode(ids), torch.tensor(ids)[None]
-
-
-def _samples_page(
-    run: str, settings: SampleSettings, samples: Sequence[str], ngrams: "Ngrams | None"
-) -> str:
-    """samples.txt: settings as comments, then each sample below a heading.
-
-    Settings at their neutral values are left out, so that a new setting changes no byte.
-    """
-    lines = [f"# {settings.num_samples} samples of {run}"]
-    lines += [f"# {name}: {value!r}" for name, value in as_parameters(settings).items()]
-    if ngrams:
-        lines.append(f"# {ngrams.summary()}")
-    for number, text in enumerate(samples, 1):
-        heading = f"--- sample {number} of {settings.num_samples} "
-        lines += ["", heading.ljust(80, "-"), text]
-    return "\n".join(lines) + "\n"
+def draw_samples(
+    checkpoint: Checkpoint, settings: SampleSettings, ngrams: "Ngrams | None" = None
+) -> list[Sample]:
+    """All samples that the settings ask for, those of each prompt together."""
+    engine = _engine(checkpoint, settings, ngrams)
+    prompts = _prompts(checkpoint, settings)
+    steps: dict[int, list[Step]] = {id(prompt): [] for prompt in prompts}
+    for step in generate(engine, prompts):
+        steps[id(step.sequence.prompt)].append(step)
+    return [_sample(checkpoint, prompt, steps[id(prompt)]) for prompt in prompts]
 
 
 def stream(
@@ -134,14 +79,69 @@ def stream(
 ) -> Iterator[str]:
     """Text as it is drawn: the prompt, then a piece for each token, sample after sample.
 
-    A token may end inside a character, which then comes with the next token.
+    A token may end inside a character, or begin a stop string; its text then comes later.
     """
-    text, prompt = _prompt(checkpoint, settings)
-    for number in range(settings.num_samples):
-        yield text
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        # Each sample has its own seed, because they aren't drawn in one batch here.
-        seeded = settings.model_copy(update={"seed": settings.seed + number, "num_samples": 1})
-        for token in generate(checkpoint.model, prompt.to(settings.device), seeded, ngrams):
-            yield decoder.decode(checkpoint.tokenizer.to_bytes(token.cpu()))
-        yield decoder.decode(b"", final=True) + "\n"
+    engine = _engine(checkpoint, settings, ngrams)
+    for prompt in _prompts(checkpoint, settings):
+        yield checkpoint.tokenizer.decode(prompt.tokens)
+        for step in generate(engine, [prompt]):
+            yield step.text
+        yield "\n"
+
+
+def _engine(checkpoint: Checkpoint, settings: SampleSettings, ngrams: "Ngrams | None") -> Engine:
+    return Engine(checkpoint.model, settings, checkpoint.tokenizer, ngrams)
+
+
+def _prompts(checkpoint: Checkpoint, settings: SampleSettings) -> list[Prompt]:
+    """A prompt for each sample; they have one seed after another."""
+    prompts = encode_prompts(checkpoint.tokenizer, settings, checkpoint.start)
+    each = [tokens for tokens in prompts for _ in range(settings.num_samples)]
+    return [
+        Prompt(tokens, settings.model_copy(update={"seed": settings.seed + number}))
+        for number, tokens in enumerate(each)
+    ]
+
+
+def _sample(checkpoint: Checkpoint, prompt: Prompt, steps: Sequence[Step]) -> Sample:
+    finish = steps[-1].finish
+    assert finish
+    return Sample(
+        prompt=checkpoint.tokenizer.decode(prompt.tokens),
+        text="".join(step.text for step in steps),
+        tokens=tuple(step.token for step in steps),
+        mean_log_probability=float(np.mean([step.log_probability for step in steps])),
+        seed=prompt.settings.seed,
+        finish=finish,
+    )
+
+
+def _as_json(one: Sample, run: str, settings: SampleSettings) -> JsonObject:
+    """A line of samples.jsonl. mean_log_probability: nats a token, before temperature."""
+    return {
+        "run": run,
+        "prompt": one.prompt,
+        "text": one.text,
+        "tokens": list(one.tokens),
+        "mean_log_probability": round(one.mean_log_probability, 6),
+        "finish": one.finish,
+        "seed": one.seed,
+        "settings": {**as_parameters(settings), "seed": one.seed},
+    }
+
+
+def _samples_page(
+    run: str, settings: SampleSettings, samples: Sequence[Sample], ngrams: "Ngrams | None"
+) -> str:
+    """samples.txt: settings as comments, then each sample below a heading.
+
+    Settings at their neutral values are left out, so that a new setting changes no byte.
+    """
+    lines = [f"# {plural(len(samples), 'sample')} of {run}"]
+    lines += [f"# {name}: {value!r}" for name, value in as_parameters(settings).items()]
+    if ngrams:
+        lines.append(f"# {ngrams.summary()}")
+    for number, one in enumerate(samples, 1):
+        heading = f"--- sample {number} of {len(samples)} "
+        lines += ["", heading.ljust(80, "-"), one.prompt + one.text]
+    return "\n".join(lines) + "\n"

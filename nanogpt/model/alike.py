@@ -87,16 +87,6 @@ def use() -> None:
     _on = True
 
 
-def draw(probabilities: Tensor, generator: torch.Generator) -> Tensor:
-    """A number below V for each row of probabilities (B, V): (B, 1).
-
-    torch's own draw may use another generator on Intel's CPUs.
-    """
-    sums = probabilities.double().cumsum(-1)
-    at = torch.rand(len(sums), 1, generator=generator, dtype=torch.float64) * sums[:, -1:]
-    return torch.searchsorted(sums, at, right=True).clamp(max=sums.shape[1] - 1)
-
-
 def product(a: Tensor, b: Tensor) -> Tensor:
     """The matrix product of a (..., M, K) and b (..., K, N), of two or three dimensions."""
     return cast(Tensor, Product.apply(a, b))  # type: ignore[no-untyped-call]
@@ -273,8 +263,9 @@ def operations() -> dict[str, Callable[[], Tensor]]:
         return gradient
 
     def draws() -> Tensor:
-        probabilities = softmax(rows)
-        return torch.cat([draw(probabilities, seeded) for _ in range(9)])
+        sums = softmax(rows).double().cumsum(-1)
+        at = [torch.rand(len(rows), 1, generator=seeded, dtype=torch.float64) for _ in range(9)]
+        return torch.cat([torch.searchsorted(sums, one * sums[:, -1:], right=True) for one in at])
 
     return {
         "random numbers": lambda: numbers,

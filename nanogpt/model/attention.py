@@ -16,23 +16,18 @@ QUERIES_AT_ONCE = 128
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
-    """Causal scaled dot-product attention of queries (B, H, T, D) on keys and values (B, H, S, D).
+    """Causal scaled dot-product attention of queries, keys and values, each (B, H, T, D).
 
-    T = S, or T = 1: a single new token, which may see all of S.
-
-    On a CPU, plain matrix products are faster than torch's fused kernels, until the (T, S) weights
+    On a CPU, plain matrix products are faster than torch's fused kernels, until the (T, T) weights
     take too much memory (docs/BENCHMARKS.md).
     """
-    T, S = q.shape[2], k.shape[2]
+    T = q.shape[2]
     if alike.on():
-        weights = alike.attention_weights(q.flatten(0, 1), k.flatten(0, 1))  # (B * H, T, S)
+        weights = alike.attention_weights(q.flatten(0, 1), k.flatten(0, 1))  # (B * H, T, T)
         return alike.product(drop(weights, dropout), v.flatten(0, 1)).view(q.shape)
     on_cpu = q.device.type == "cpu" and not torch.compiler.is_compiling()
-    if not on_cpu or S > MATMUL_ATTENTION_MAX_TOKENS:
-        return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=T > 1)
-    if T < S:
-        scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[3])
-        return F.softmax(scores, dim=-1) @ v
+    if not on_cpu or T > MATMUL_ATTENTION_MAX_TOKENS:
+        return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
     return cast(Tensor, Attend.apply(q, k, v, dropout))  # type: ignore[no-untyped-call]
 
 

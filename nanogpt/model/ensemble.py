@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from nanogpt.config.schema import ModelSettings
-from nanogpt.model.gpt import GPT, KVCache
+from nanogpt.model.gpt import GPT
 from nanogpt.model.kernels import exp, log, log_softmax
 
 
@@ -29,45 +29,31 @@ class Ensemble(nn.Module):
         """Logits (B, T, V) of the token after each of `idx` (B, T)."""
         return self.head(self.hidden(idx))
 
-    def hidden(self, idx: Tensor, cache: KVCache | None = None) -> Tensor:
+    def hidden(self, idx: Tensor) -> Tensor:
         """The hidden states of all models side by side, (B, T, sum of C)."""
-        states = []
-        first = 0
-        for gpt in self._gpts():
-            own = None
-            if cache is not None:
-                last = first + gpt.settings.n_layer
-                own = KVCache(cache.keys[first:last], cache.values[first:last], cache.length)
-                first = last
-            states.append(gpt.hidden(idx, own))
-        if cache is not None:
-            cache.length += idx.shape[1]
-        return torch.cat(states, dim=-1)
+        return torch.cat([gpt.hidden(idx) for gpt in self.gpts()], dim=-1)
 
     def head(self, x: Tensor) -> Tensor:
         """Logarithms of the mean probabilities, (..., V), of hidden states (..., sum of C)."""
-        of_members = [
-            log_softmax(gpt.head(own).float())
-            for gpt, own in zip(self._gpts(), torch.split(x, self.widths, dim=-1), strict=True)
-        ]
-        stacked = torch.stack(of_members)
-        largest = stacked.amax(0)
-        return largest + log(exp(stacked - largest).mean(0))
-
-    def new_cache(self, batch_size: int, dtype: torch.dtype) -> KVCache:
-        """An empty cache for `batch_size` sequences: the layers of all models in a row."""
-        caches = [gpt.new_cache(batch_size, dtype) for gpt in self._gpts()]
-        return KVCache(
-            keys=[keys for cache in caches for keys in cache.keys],
-            values=[values for cache in caches for values in cache.values],
+        states = torch.split(x, self.widths, dim=-1)
+        return mean_log_probabilities(
+            [gpt.head(own).float() for gpt, own in zip(self.gpts(), states, strict=True)]
         )
 
     def n_parameters(self) -> int:
         """How many numbers were learned, by all models together."""
-        return sum(gpt.n_parameters() for gpt in self._gpts())
+        return sum(gpt.n_parameters() for gpt in self.gpts())
 
-    def _gpts(self) -> list[GPT]:
+    def gpts(self) -> list[GPT]:
+        """The models."""
         return [cast(GPT, member) for member in self.members]
+
+
+def mean_log_probabilities(logits: Sequence[Tensor]) -> Tensor:
+    """Logarithms of the mean probabilities, (..., V), by the logits (..., V) of several models."""
+    stacked = torch.stack([log_softmax(of_one) for of_one in logits])
+    largest = stacked.amax(0)
+    return largest + log(exp(stacked - largest).mean(0))
 
 
 # What evaluation and sampling take.

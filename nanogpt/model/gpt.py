@@ -5,8 +5,7 @@
 - positions: a learned vector each, or rotary embeddings (RoPE)
 - pre-norm blocks: x + attention(norm(x)), then x + MLP(norm(x)), and a norm after the last block
   (LayerNorm, or RMSNorm without weights); if wanted, RMSNorm after the token embedding
-- causal multi-head attention, with or without RMSNorm of queries and keys; a key/value cache for
-  sampling
+- causal multi-head attention, with or without RMSNorm of queries and keys
 - MLP four times as wide inside, with exact or tanh-approximated GELU, or squared ReLU
 - biases in all linear layers and norms, or in none
 - dropout on embeddings, attention weights, and what each branch adds to the stream
@@ -15,15 +14,14 @@
 - every layer reports its parameters and FLOPs (`size`)
 
 The settings are `nanogpt.config.schema.ModelSettings`. Losses, optimizers, devices and sampling are
-left to other modules; kernels.py has faster ways to compute what torch computes slowly.
+left to other modules; kernels.py has faster ways to compute what torch computes slowly, and
+inference/decoder.py computes one token after another with a key/value cache.
 
-Shapes: B batch, T tokens (at most block_size), S tokens with keys and values, C n_embd, H n_head,
-D = C / H head width, V vocab_size.
+Shapes: B batch, T tokens (at most block_size), C n_embd, H n_head, D = C / H head width, V
+vocab_size.
 """
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -70,18 +68,6 @@ def make_norm(settings: ModelSettings) -> LayerNorm | RMSNorm:
     return LayerNorm(settings.n_embd, NORM_EPSILON, bias=settings.bias)
 
 
-@dataclass
-class KVCache:
-    """Keys and values of the tokens read so far: each new token is computed once.
-
-    keys, values: one tensor for each layer, (B, H, block_size, D), filled up to `length` tokens.
-    """
-
-    keys: list[Tensor]
-    values: list[Tensor]
-    length: int = 0
-
-
 class CausalSelfAttention(nn.Module):
     """Multi-head attention in which a token sees itself and the tokens before it."""
 
@@ -94,7 +80,7 @@ class CausalSelfAttention(nn.Module):
         self.c_attn = Linear(settings.n_embd, 3 * settings.n_embd, bias=settings.bias)
         self.c_proj = Linear(settings.n_embd, settings.n_embd, bias=settings.bias)
 
-    def forward(self, x: Tensor, turns: Tensor | None, cache: KVCache | None, layer: int) -> Tensor:
+    def forward(self, x: Tensor, turns: Tensor | None) -> Tensor:
         B, T, C = x.shape
         heads = self.c_attn(x).view(B, T, 3, self.n_head, C // self.n_head)  # (B, T, 3, H, D)
         if turns is None and not self.qk_norm:
@@ -107,19 +93,9 @@ class CausalSelfAttention(nn.Module):
                 both = rms_norm(both, RMS_EPSILON)
             q, k = both.permute(2, 0, 3, 1, 4)  # 2 x (B, H, T, D)
             v = values.squeeze(2).transpose(1, 2)  # (B, H, T, D)
-        if cache is not None:
-            k, v = self._extend(cache, layer, k, v)  # (B, H, S, D)
         y = attend(q, k, v, self.dropout if self.training else 0.0)  # (B, H, T, D)
         y = self.c_proj(y.transpose(1, 2).reshape(B, T, C))  # (B, T, C)
         return drop(y, self.dropout) if self.training else y
-
-    def _extend(self, cache: KVCache, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Add new keys and values to a cache, and return all that it has."""
-        start, end = cache.length, cache.length + k.shape[2]
-        assert start == 0 or end == start + 1, "a cache takes a prompt, then one token at a time"
-        cache.keys[layer][:, :, start:end] = k
-        cache.values[layer][:, :, start:end] = v
-        return cache.keys[layer][:, :, :end], cache.values[layer][:, :, :end]
 
     def size(self, context_length: int) -> Size:
         """The matrices, and a query's products with `context_length` keys and then values."""
@@ -164,8 +140,8 @@ class Block(nn.Module):
         self.ln_2 = make_norm(settings)
         self.mlp = MLP(settings)
 
-    def forward(self, x: Tensor, turns: Tensor | None, cache: KVCache | None, layer: int) -> Tensor:
-        x = x + self.attn(self.ln_1(x), turns, cache, layer)
+    def forward(self, x: Tensor, turns: Tensor | None) -> Tensor:
+        x = x + self.attn(self.ln_1(x), turns)
         return cast(Tensor, x + self.mlp(self.ln_2(x)))
 
     def size(self, context_length: int) -> Size:
@@ -227,32 +203,26 @@ class GPT(nn.Module):
         if not self.settings.tie_word_embeddings:
             self.wte.weight.mul_(1 / INIT_STD)
 
-    def forward(self, idx: Tensor, cache: KVCache | None = None) -> Tensor:
-        """Logits (B, T, V) of the token after each of `idx` (B, T).
+    def forward(self, idx: Tensor) -> Tensor:
+        """Logits (B, T, V) of the token after each of `idx` (B, T)."""
+        return self.head(self.hidden(idx))
 
-        With a `cache`, `idx` continues the tokens in it, and is added to them.
-        """
-        return self.head(self.hidden(idx, cache))
-
-    def hidden(self, idx: Tensor, cache: KVCache | None = None) -> Tensor:
+    def hidden(self, idx: Tensor) -> Tensor:
         """The last block's normalised output, (B, T, C)."""
-        start = 0 if cache is None else cache.length
-        end = start + idx.shape[1]
-        assert end <= self.settings.block_size, "more tokens than block_size"
+        T = idx.shape[1]
+        assert self.settings.block_size >= T, "more tokens than block_size"
         x = self.wte(idx)  # (B, T, C)
         if self.settings.embedding_norm:
             x = rms_norm(x, RMS_EPSILON)
         if self.turns is None:
             turns = None
-            x = x + self.wpe.weight[start:end]  # (T, C)
+            x = x + self.wpe.weight[:T]  # (T, C)
         else:
-            turns = self.turns[:, start:end]  # (2, T, 1, 1, D / 2)
+            turns = self.turns[:, :T]  # (2, T, 1, 1, D / 2)
         if self.training:
             x = drop(x, self.settings.dropout)
-        for layer, block in enumerate(self.h):
-            x = block(x, turns, cache, layer)
-        if cache is not None:
-            cache.length = end
+        for block in self.h:
+            x = block(x, turns)
         return cast(Tensor, self.ln_f(x))
 
     def head(self, x: Tensor) -> Tensor:
@@ -264,17 +234,9 @@ class GPT(nn.Module):
         """Of the output layer, (V, C)."""
         return self.wte.weight if self.settings.tie_word_embeddings else self.lm_head.weight
 
-    def new_cache(self, batch_size: int, dtype: torch.dtype) -> KVCache:
-        """An empty cache for `batch_size` sequences."""
-        settings = self.settings
-        head_width = settings.n_embd // settings.n_head
-        shape = (batch_size, settings.n_head, settings.block_size, head_width)
-
-        def buffers() -> list[Tensor]:
-            device = self.wte.weight.device
-            return [torch.zeros(shape, device=device, dtype=dtype) for _ in self.h]
-
-        return KVCache(keys=buffers(), values=buffers())
+    def blocks(self) -> list[Block]:
+        """The blocks, from the first to the last."""
+        return [cast(Block, block) for block in self.h]
 
     def size(self) -> Size:
         """The sum over all layers, at a context of block_size tokens."""
@@ -285,7 +247,7 @@ class GPT(nn.Module):
         total = self.wte.size() + head + self.ln_f.size()
         if self.settings.position == "learned":
             total += self.wpe.size()
-        for block in cast(Iterable[Block], self.h):
+        for block in self.blocks():
             total += block.size(self.settings.block_size)
         return total
 

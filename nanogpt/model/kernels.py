@@ -124,7 +124,16 @@ def rms_norm(x: Tensor, epsilon: float) -> Tensor:
     """
     if x.device.type != "cpu" or torch.compiler.is_compiling():
         return F.rms_norm(x, (x.shape[-1],), eps=epsilon)
+    if torch.is_inference_mode_enabled():
+        y: Tensor = x * _rms_scale(x, epsilon)
+        return y
     return cast(Tensor, RmsNorm.apply(x, epsilon))  # type: ignore[no-untyped-call]
+
+
+def _rms_scale(x: Tensor, epsilon: float) -> Tensor:
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    norms: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=dtype)
+    return norms.square().div_(x.shape[-1]).add_(epsilon).rsqrt_().to(x.dtype)
 
 
 class RmsNorm(torch.autograd.Function):
@@ -132,8 +141,7 @@ class RmsNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, epsilon: float) -> Tensor:
-        norms = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
-        scale = norms.square().div_(x.shape[-1]).add_(epsilon).rsqrt_().to(x.dtype)
+        scale = _rms_scale(x, epsilon)
         y: Tensor = x * scale
         ctx.save_for_backward(y, scale)
         return y
@@ -153,7 +161,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     Source: https://arxiv.org/abs/2104.09864, with pairs half a head apart.
     """
     cos, sin = cos.to(x.dtype), sin.to(x.dtype)
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or torch.is_inference_mode_enabled():
         return _turn(x, cos, sin)
     return cast(Tensor, Rotate.apply(x, cos, sin))  # type: ignore[no-untyped-call]
 
@@ -193,13 +201,6 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None, epsilon: float) -
     return F.layer_norm(x, weight.shape, weight, bias, epsilon)
 
 
-def draw(probabilities: Tensor, generator: torch.Generator) -> Tensor:
-    """A number below V for each row of probabilities (B, V): (B, 1)."""
-    if alike.on():
-        return alike.draw(probabilities, generator)
-    return torch.multinomial(probabilities, 1, generator=generator)
-
-
 def exp(x: Tensor) -> Tensor:
     """e to the power of each number, none of them above 0 but for rounding."""
     return alike.exp(x) if alike.on() else x.exp()
@@ -222,7 +223,7 @@ def log_softmax(x: Tensor) -> Tensor:
 
 def squared_relu(x: Tensor) -> Tensor:
     """x^2 where x is positive, else 0. Source: https://arxiv.org/abs/2109.08668."""
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or torch.is_inference_mode_enabled():
         return F.relu(x).square()
     return cast(Tensor, SquaredRelu.apply(x))  # type: ignore[no-untyped-call]
 
@@ -347,4 +348,5 @@ def soft_capped(logits: Tensor, cap: float) -> Tensor:
     if not cap:
         return logits
     tanh = alike.tanh if alike.on() else torch.tanh
-    return cap * tanh(logits.float() / cap)
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return cap * tanh(wide / cap)

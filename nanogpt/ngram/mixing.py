@@ -6,6 +6,7 @@ g(h): the share that the longest context that was seen holds back for tokens tha
 (probabilities.py). Where the counts are sure of what follows, they get the whole weight.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,9 +40,24 @@ class Ngrams:
             f"caution {header.caution:g}"
         )
 
-    def follow(self, prompt: Tensor) -> "MixedSequences":
-        """Mix the predictions after a prompt (B, T), and after what is read from there on."""
-        return MixedSequences(self, prompt)
+    def contexts(self, tokens: Sequence[int]) -> NDArray[np.int64]:
+        """The contexts after a text's tokens, (1, max_order)."""
+        contexts = self.trie.empty_contexts(1)
+        # Earlier tokens are in no n-gram that continues.
+        for token in tokens[-self.header.max_order :]:
+            contexts = self.read(contexts, np.array([token]))
+        return contexts
+
+    def read(self, contexts: NDArray[np.int64], tokens: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The contexts after one more token of each text, (B,)."""
+        return self.trie.read(contexts, tokens)
+
+    def mix(self, logits: Tensor, contexts: NDArray[np.int64]) -> Tensor:
+        """The logarithms of the mixed probabilities, (B, V), from the GPT's logits (B, V)."""
+        predictions = self.trie.distributions(contexts)
+        weights = torch.from_numpy(self.weights(predictions)).to(logits.device)
+        p = torch.from_numpy(predictions.p).to(logits.device)
+        return log(softmax(logits.float()).lerp(p, weights[:, None]))
 
     def weights(self, predictions: Predictions) -> NDArray[np.floating]:
         """The n-grams' share in each prediction of a mixture, (n,)."""
@@ -72,26 +88,3 @@ def find_ngrams(model_directory: Path) -> Ngrams | None:
     if not path.exists():
         return None
     return load_ngrams(path, load_tokenizer(model_directory / "tokenizer.json"))
-
-
-class MixedSequences:
-    """Mixes the GPT's scores of the next tokens with the n-grams', for sequences as they grow."""
-
-    def __init__(self, ngrams: Ngrams, prompt: Tensor) -> None:
-        """prompt: the tokens read so far, (B, T)."""
-        self.ngrams = ngrams
-        self.contexts = ngrams.trie.empty_contexts(len(prompt))
-        # Earlier tokens are in no n-gram that continues.
-        for tokens in prompt[:, -ngrams.header.max_order :].T:
-            self.read(tokens)
-
-    def read(self, tokens: Tensor) -> None:
-        """Go on by one token of each sequence, (B,)."""
-        self.contexts = self.ngrams.trie.read(self.contexts, tokens.cpu().numpy())
-
-    def mix(self, logits: Tensor) -> Tensor:
-        """The logarithms of the mixed probabilities, (B, V), from the GPT's logits (B, V)."""
-        predictions = self.ngrams.trie.distributions(self.contexts)
-        weights = torch.from_numpy(self.ngrams.weights(predictions)).to(logits.device)
-        p = torch.from_numpy(predictions.p).to(logits.device)
-        return log(softmax(logits.float()).lerp(p, weights[:, None]))

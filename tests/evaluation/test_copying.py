@@ -5,14 +5,13 @@ import tracemalloc
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nanogpt.data.batches import load
 from nanogpt.evaluation import copying as copying_module
 from nanogpt.evaluation.copying import COPYING, NGRAMS, copied_shares, measure_copying
-from nanogpt.inference.sampling import generate
+from nanogpt.inference.engine import Engine, Prompt, continuations
 from nanogpt.model.losses import window_starts
 from tests.model.slow_losses import (
     SETTINGS,
@@ -103,10 +102,11 @@ def test_copying_is_of_what_the_model_writes_after_prompts_of_the_validation_spl
     copying = measure_copying(model, play / "train.bin", len(files.train), files.val, SETTINGS)
     starts = window_starts(len(files.val), 16 + 128, 32)
     val = files.val.astype(np.int64)
-    prompts = torch.from_numpy(np.stack([val[start : start + 16] for start in starts]))
+    prompts = [val[start : start + 16].tolist() for start in starts]
     assert len(prompts) == 32
     sampling = COPYING.model_copy(update={"device": "cpu", "dtype": "float32"})
-    written = torch.stack(list(generate(model, prompts, sampling)), dim=1).numpy()
+    seeded = [sampling.model_copy(update={"seed": 1337 + n}) for n in range(32)]
+    written = np.array(continuations(Engine(model, sampling), list(map(Prompt, prompts, seeded))))
     train = files.train.tolist()
     assert copying.n_tokens == 32 * 128
     assert copying.of_8 == naive_share(written, train, 8)

@@ -11,7 +11,7 @@ from nanogpt.data.byte_pairs import train_byte_pairs
 from nanogpt.data.tokenizers import ByteTokenizer, char_tokenizer
 from nanogpt.errors import UserError
 from nanogpt.inference.checks import check_prompt
-from nanogpt.inference.prompts import encode_prompt
+from nanogpt.inference.prompts import encode_prompts
 
 TOKENIZER = char_tokenizer("abcdefghijklmnopqrstuvwxyz .,\nÉ日🎭")
 PAIRS = train_byte_pairs(["the cat sat on the mat"], 270, 1)
@@ -19,22 +19,43 @@ END = PAIRS.vocab_size - 1
 
 
 def test_a_prompt_becomes_its_tokens():
-    tokens = encode_prompt(TOKENIZER, SampleSettings(start="a 日b"))
+    (tokens,) = encode_prompts(TOKENIZER, SampleSettings(start="a 日b"))
     assert TOKENIZER.decode(tokens) == "a 日b"
 
 
 def test_a_prompt_can_stand_in_a_file(tmp_path):
     path = tmp_path / "prompt.txt"
     path.write_bytes("É 日\n".encode())
-    tokens = encode_prompt(TOKENIZER, SampleSettings(start=f"FILE:{path}"))
+    (tokens,) = encode_prompts(TOKENIZER, SampleSettings(start=f"FILE:{path}"))
     assert TOKENIZER.decode(tokens) == "É 日\n"
 
 
 def test_a_prompt_file_may_be_packed(tmp_path):
     path = tmp_path / "prompt.txt.gz"
     path.write_bytes(gzip.compress("É 日\n".encode()))
-    tokens = encode_prompt(TOKENIZER, SampleSettings(start=f"FILE:{path}"))
+    (tokens,) = encode_prompts(TOKENIZER, SampleSettings(start=f"FILE:{path}"))
     assert TOKENIZER.decode(tokens) == "É 日\n"
+
+
+def test_each_line_of_a_file_can_be_a_prompt(tmp_path):
+    path = tmp_path / "prompts.txt"
+    path.write_bytes("once\n\n É 日\r\nthe end".encode())
+    prompts = encode_prompts(TOKENIZER, SampleSettings(start=f"LINES:{path}"))
+    assert list(map(TOKENIZER.decode, prompts)) == ["once", " É 日", "the end"]
+
+
+def test_an_unknown_character_in_a_line_is_named_with_the_line(tmp_path):
+    path = tmp_path / "prompts.txt"
+    path.write_text("once\n\nZebra\n")
+    with pytest.raises(UserError, match=r"prompts\.txt, line 3: .*'Z' \(U\+005A\)"):
+        encode_prompts(TOKENIZER, SampleSettings(start=f"LINES:{path}"))
+
+
+def test_lines_without_any_text_are_no_prompts(tmp_path):
+    path = tmp_path / "prompts.txt"
+    path.write_text("\n\n")
+    with pytest.raises(UserError, match="empty; put a prompt there"):
+        encode_prompts(TOKENIZER, SampleSettings(start=f"LINES:{path}"))
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\xff\xfe\xfa"])
@@ -43,14 +64,14 @@ def test_a_prompt_file_that_cannot_be_read_is_named(tmp_path, content):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(UserError) as error:
-        encode_prompt(TOKENIZER, SampleSettings(start=f"FILE:{path}"))
+        encode_prompts(TOKENIZER, SampleSettings(start=f"FILE:{path}"))
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
 
 
 def test_unknown_characters_of_a_prompt_are_named():
     with pytest.raises(UserError) as error:
-        encode_prompt(TOKENIZER, SampleSettings(start="a Zebra!"))
+        encode_prompts(TOKENIZER, SampleSettings(start="a Zebra!"))
     message = str(error.value)
     for part in ("sample.start", "'Z' (U+005A)", "'!' (U+0021)", "unknown: skip"):
         assert part in message
@@ -58,23 +79,23 @@ def test_unknown_characters_of_a_prompt_are_named():
 
 
 def test_unknown_characters_can_be_skipped():
-    tokens = encode_prompt(TOKENIZER, SampleSettings(start="a Zebra!", unknown="skip"))
+    (tokens,) = encode_prompts(TOKENIZER, SampleSettings(start="a Zebra!", unknown="skip"))
     assert TOKENIZER.decode(tokens) == "a ebra"
 
 
 def test_a_prompt_of_which_nothing_is_left_is_refused():
     with pytest.raises(UserError, match=r"sample\.start: no character"):
-        encode_prompt(TOKENIZER, SampleSettings(start="ZZ!", unknown="skip"))
+        encode_prompts(TOKENIZER, SampleSettings(start="ZZ!", unknown="skip"))
 
 
 @pytest.mark.parametrize("start", [(4,), (1, 2)])
 def test_what_a_text_begins_after_stands_for_no_prompt(start):
-    assert encode_prompt(TOKENIZER, SampleSettings(), start) == list(start)
+    assert encode_prompts(TOKENIZER, SampleSettings(), start) == [list(start)]
 
 
 @pytest.mark.parametrize("letters", ["ab\n", "ab", "ACGT"])
 def test_a_model_that_says_nothing_begins_with_a_line_feed_or_any_token(letters):
-    (token,) = encode_prompt(char_tokenizer(letters), SampleSettings())
+    ((token,),) = encode_prompts(char_tokenizer(letters), SampleSettings())
     assert char_tokenizer(letters).decode([token]) in ("\n", min(letters))
 
 
@@ -91,11 +112,13 @@ def test_a_model_that_says_nothing_begins_with_a_line_feed_or_any_token(letters)
     ],
 )
 def test_endoftext_in_a_prompt_is_the_token_where_there_is_one(start, expected):
-    assert encode_prompt(PAIRS, SampleSettings(start=start)) == [int(token) for token in expected]
+    assert encode_prompts(PAIRS, SampleSettings(start=start)) == [
+        [int(token) for token in expected]
+    ]
 
 
 def test_endoftext_in_a_prompt_of_bytes_is_text():
-    tokens = encode_prompt(ByteTokenizer(), SampleSettings(start="<|endoftext|>"))
+    (tokens,) = encode_prompts(ByteTokenizer(), SampleSettings(start="<|endoftext|>"))
     assert bytes(np.array(tokens, np.uint8)) == b"<|endoftext|>"
 
 

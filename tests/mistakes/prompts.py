@@ -83,6 +83,45 @@ PROMPTS = [
         "top_k: should be greater than or equal to 0 (found -1)",
     ),
     prompt(
+        "sampling with a top_p of zero",
+        "--top-p 0",
+        "top_p: should be greater than 0 (found 0.0)",
+    ),
+    prompt(
+        "sampling with a min_p above one",
+        "--min-p 2",
+        "min_p: should be less than or equal to 1 (found 2.0)",
+    ),
+    prompt(
+        "a repetition penalty of zero",
+        "--repetition-penalty 0",
+        "repetition_penalty: should be greater than 0 (found 0.0)",
+    ),
+    prompt(
+        "an empty stop string",
+        "--stop ''",
+        "stop.0: string should have at least 1 character (found '')",
+    ),
+    prompt(
+        "a window that slides over learned positions",
+        "--window slide",
+        "sample.window: slide is for rotary positions, and this model's are learned; use half or"
+        " crop",
+    ),
+    prompt(
+        "a prompt file whose lines are all empty",
+        "--start LINES:prompts.txt",
+        "sample.start: prompts.txt: empty; put a prompt there",
+        {"prompts.txt": "\n\n"},
+    ),
+    prompt(
+        "a letter that the model doesn't know, in one of several prompts",
+        "--start LINES:prompts.txt",
+        "sample.start: prompts.txt, line 2: the tokenizer's vocabulary of 5 characters lacks"
+        " 'x' (U+0078); leave it out, or say `unknown: skip`",
+        {"prompts.txt": "a cab\nx\n"},
+    ),
+    prompt(
         "zero samples",
         "--num-samples 0",
         "num_samples: should be greater than or equal to 1 (found 0)",

@@ -81,15 +81,6 @@ def test_the_error_function_is_right_to_the_last_bits():
     assert (alike.erf(x) - torch.erf(x)).abs().max() < 1e-6
 
 
-def test_draws_are_as_frequent_as_probable():
-    probabilities = torch.tensor([0.1, 0.0, 0.6, 0.3]).expand(20_000, 4)
-    drawn = alike.draw(probabilities, torch.Generator().manual_seed(0))
-    assert drawn.shape == (20_000, 1)
-    frequencies = drawn[:, 0].bincount(minlength=4)
-    torch.testing.assert_close(frequencies / 20_000, probabilities[0], atol=0.01, rtol=0)
-    assert frequencies[1] == 0
-
-
 def test_the_nats_are_those_of_cross_entropy():
     logits, targets = numbers(30, 65), torch.arange(30)
     expected = F.cross_entropy(logits, targets, reduction="none")

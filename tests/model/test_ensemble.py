@@ -7,7 +7,7 @@ from nanogpt.config.schema import EvalSettings, SampleSettings
 from nanogpt.data.saved_tokenizers import load_tokenizer
 from nanogpt.data.tokenizers import ByteTokenizer, char_tokenizer
 from nanogpt.errors import UserError
-from nanogpt.inference.sampling import generate
+from nanogpt.inference.engine import Engine, Prompt, continuations
 from nanogpt.model.checkpoints import load_model, save_ensemble
 from nanogpt.model.directories import save_model
 from nanogpt.model.ensemble import Ensemble
@@ -42,22 +42,12 @@ def test_its_probabilities_are_the_mean_of_its_models(ensemble):
     torch.testing.assert_close(ensemble(tokens).exp(), sum(probabilities) / 2)
 
 
-@torch.no_grad()
-def test_with_a_cache_its_logits_are_those_of_one_forward_pass(ensemble):
-    tokens = torch.randint(VOCAB, (2, 12), generator=torch.Generator().manual_seed(1))
-    cache = ensemble.new_cache(2, torch.float32)
-    pieces = [ensemble.head(ensemble.hidden(tokens[:, :5], cache))]
-    for t in range(5, 12):
-        assert cache.length == t
-        pieces.append(ensemble.head(ensemble.hidden(tokens[:, [t]], cache)))
-    torch.testing.assert_close(torch.cat(pieces, dim=1), ensemble(tokens), atol=1e-5, rtol=1e-5)
-
-
 def test_it_sees_as_many_tokens_as_the_shortest_context_holds(ensemble):
     assert ensemble.settings.block_size == 12
     settings = SampleSettings(max_new_tokens=40, device="cpu", dtype="float32")
-    drawn = list(generate(ensemble, torch.zeros(2, 1, dtype=torch.int64), settings))
-    assert len(drawn) == 40
+    assert [
+        len(new) for new in continuations(Engine(ensemble, settings), [Prompt([0], settings)])
+    ] == [40]
 
 
 def test_its_loss_is_never_above_the_mean_of_its_models(ensemble):

@@ -168,29 +168,8 @@ def test_dropout_is_on_embeddings_attention_weights_and_what_joins_the_stream(ti
     assert not reached["last norm"].any()
     attention = model.h[0].attn
     attention.c_proj.register_forward_pre_hook(record("projection"))
-    attention(torch.randn(2, 16, 32), None, None, 0)
+    attention(torch.randn(2, 16, 32), None)
     assert not reached["projection"].any()
-
-
-@pytest.mark.parametrize("prompt_length", [1, 5, 15, 16])
-@torch.no_grad()
-def test_with_a_cache_the_logits_are_those_of_one_forward_pass(model, tokens, prompt_length):
-    cache = model.new_cache(len(tokens), torch.float32)
-    pieces = [model(tokens[:, :prompt_length], cache)]
-    for t in range(prompt_length, tokens.shape[1]):
-        assert cache.length == t
-        pieces.append(model(tokens[:, t : t + 1], cache))
-    torch.testing.assert_close(torch.cat(pieces, dim=1), model(tokens), atol=1e-5, rtol=1e-5)
-
-
-@torch.no_grad()
-def test_a_bfloat16_cache_gives_the_logits_of_one_forward_pass_in_bfloat16(model, tokens):
-    with torch.autocast("cpu", torch.bfloat16):
-        cache = model.new_cache(len(tokens), torch.bfloat16)
-        pieces = [model(tokens[:, :5], cache)]
-        pieces += [model(tokens[:, [t]], cache) for t in range(5, tokens.shape[1])]
-        whole = model(tokens)
-    torch.testing.assert_close(torch.cat(pieces, dim=1), whole, atol=0.1, rtol=0.05)
 
 
 @pytest.mark.parametrize(("activation", "approximate"), [("gelu", "none"), ("gelu_tanh", "tanh")])

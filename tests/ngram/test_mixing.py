@@ -9,7 +9,7 @@ from nanogpt.data.batches import load
 from nanogpt.data.tokenizers import char_tokenizer
 from nanogpt.errors import UserError
 from nanogpt.ngram.counts import count_split
-from nanogpt.ngram.mixing import MixedSequences, find_ngrams, load_ngrams
+from nanogpt.ngram.mixing import find_ngrams, load_ngrams
 
 
 def write_ngrams(play, path, **settings):
@@ -23,8 +23,7 @@ def test_each_probability_is_the_weighted_mean(play, tmp_path, weight, caution):
     ngrams = write_ngrams(play, tmp_path / "n.safetensors", weight=weight, caution=caution)
     text = load(play).val[:12].astype(np.int64)
     logits = torch.randn(1, ngrams.trie.vocab_size, generator=torch.Generator().manual_seed(1))
-    sequences = MixedSequences(ngrams, torch.from_numpy(text[None]))
-    mixed = sequences.mix(logits).exp()[0]
+    mixed = ngrams.mix(logits, ngrams.contexts(text.tolist())).exp()[0]
     assert mixed.sum().item() == pytest.approx(1, abs=1e-5)
     for token in (0, 5, 20):
         one = ngrams.trie.probabilities(np.append(text, token))
@@ -36,13 +35,13 @@ def test_each_probability_is_the_weighted_mean(play, tmp_path, weight, caution):
 
 def test_sequences_that_grow_are_as_those_read_at_once(play, tmp_path):
     ngrams = write_ngrams(play, tmp_path / "n.safetensors")
-    text = torch.from_numpy(load(play).val[:30].astype(np.int64)).view(3, 10)
-    grown = MixedSequences(ngrams, text[:, :1])
+    texts = load(play).val[:30].astype(np.int64).reshape(3, 10)
+    grown = np.concatenate([ngrams.contexts(text[:1].tolist()) for text in texts])
     for step in range(1, 10):
-        grown.read(text[:, step])
-    at_once = MixedSequences(ngrams, text)
+        grown = ngrams.read(grown, texts[:, step])
+    at_once = np.concatenate([ngrams.contexts(text.tolist()) for text in texts])
     logits = torch.zeros(3, ngrams.trie.vocab_size)
-    assert torch.equal(grown.mix(logits), at_once.mix(logits))
+    assert torch.equal(ngrams.mix(logits, grown), ngrams.mix(logits, at_once))
 
 
 def test_ngrams_of_another_vocabulary_are_refused(play, tmp_path):

@@ -236,10 +236,10 @@ def dataset_settings(wildcards):
 @one_line_errors
 def prompt_file(wildcards):
     """The file that a run's prompt is read from, if it is read from one."""
-    start = find_run(wildcards.run).sample.start
-    if not start.startswith("FILE:"):
+    sample = find_run(wildcards.run).sample
+    start, file = sample.start, sample.prompt_file
+    if file is None:
         return []
-    file = start.removeprefix("FILE:")
     where = f"runs.{wildcards.run}.sample.start: {file or start}"
     # Snakemake would take samples without it for files of the user's, which need not be made.
     if not os.path.isfile(file):  # Path's fails for a name that is too long

@@ -1,7 +1,7 @@
 # Runs: token files to a model, its evaluation, its samples and its curves.
 #
 # reads   results/datasets/<dataset>/
-# writes  results/<run>/{model/,metrics.jsonl,eval.json,samples.txt,bench.json,tensorboard/}
+# writes  results/<run>/{model/,metrics.jsonl,eval.json,samples.txt,samples.jsonl,bench.json,tensorboard/}
 import json
 
 
@@ -133,6 +133,7 @@ rule sample:
         ngrams=mixed_ngrams,
     output:
         samples=shown("results/{run}/samples.txt", "samples", "samples", "{run}"),
+        records="results/{run}/samples.jsonl",
         manifest="results/{run}/sample.manifest.json",
     log:
         "results/{run}/sample.log",

@@ -1,4 +1,4 @@
-"""Rule sample: a model in, and n-grams if the run mixes them in, samples.txt out."""
+"""Rule sample: a model in, and its n-grams if it has some; samples.txt and samples.jsonl out."""
 
 from pathlib import Path
 

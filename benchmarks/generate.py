@@ -1,0 +1,176 @@
+"""Tokens a second of generation beside nanoGPT's `GPT.generate`, in turn on the same machine.
+
+    python benchmarks/generate.py PATH_OF_A_NANOGPT_CHECKOUT [--models 0.8M 10.65M 124M]
+    python benchmarks/generate.py PATH --short            100 tokens, a few minutes
+
+Both have the same random weights, batch and number of tokens, the prompt "\\n" (token 0),
+temperature 0.8 and top_k 200, in float32. nanoGPT's sample.py draws one sample after another, so
+its speed for ten samples is that of one stream. There are five rounds, or three where a round of
+the peer takes over a minute. Bandwidth is the bytes of weights that a step reads over its time, as
+a share of the rate at which this machine reads memory. The last line is JSON.
+"""
+
+import argparse
+import importlib.util
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+PROJECT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(PROJECT))
+
+from nanogpt.project import let_threads_sleep  # noqa: E402
+
+let_threads_sleep()
+
+import torch  # noqa: E402
+
+from nanogpt.config.schema import ModelSettings, SampleSettings  # noqa: E402
+from nanogpt.inference.engine import Engine, Prompt, continuations  # noqa: E402
+from nanogpt.model.gpt import GPT  # noqa: E402
+
+SHORT = 100  # tokens
+LONG = 60.0  # seconds
+READ_BYTES = 1 << 29
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is generated: rows at once, tokens of each."""
+
+    model: str
+    rows: int
+    tokens: int
+
+
+# As nanoGPT's CPU quick start, its baby GPT, and GPT-2 with nanoGPT's padded vocabulary.
+MODELS = {
+    "0.8M": (ModelSettings(n_layer=4, n_head=4, n_embd=128, block_size=64, dropout=0.0), 65),
+    "10.65M": (ModelSettings(n_layer=6, n_head=6, n_embd=384, block_size=256, dropout=0.0), 65),
+    "124M": (ModelSettings(n_layer=12, n_head=12, n_embd=768, block_size=1024, bias=True), 50_304),
+}
+CASES = (
+    Case("0.8M", 1, 500),
+    Case("0.8M", 10, 500),
+    Case("10.65M", 1, 500),
+    Case("10.65M", 10, 500),
+    Case("124M", 1, 256),
+)
+
+
+@dataclass(frozen=True)
+class Result:
+    """Medians in tokens a second, of all rows together. spread: the least and the largest ratio."""
+
+    case: Case
+    peer: float
+    ours: float
+    ratio: float
+    spread: tuple[float, float]
+    bandwidth: float
+
+
+def import_model(checkout: Path) -> Any:
+    """nanoGPT's model.py."""
+    spec = importlib.util.spec_from_file_location("nanogpt_peer", checkout / "model.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def same_model(peer: Any, settings: ModelSettings, vocab_size: int) -> tuple[GPT, Any]:
+    """Ours and nanoGPT's with the same random weights."""
+    torch.manual_seed(0)
+    ours = GPT(settings, vocab_size).eval()
+    names = ("n_layer", "n_head", "n_embd", "block_size", "bias")
+    arguments = {name: getattr(settings, name) for name in names}
+    theirs = peer.GPT(peer.GPTConfig(vocab_size=vocab_size, dropout=0.0, **arguments)).eval()
+    weights = {f"transformer.{name}": weight for name, weight in ours.state_dict().items()}
+    theirs.load_state_dict({**weights, "lm_head.weight": weights["transformer.wte.weight"]})
+    return ours, theirs
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """How long it takes."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def read_rate() -> float:
+    """Bytes a second that this machine reads from memory, at best."""
+    numbers = torch.ones(READ_BYTES // 4)
+    return READ_BYTES / min(seconds(numbers.sum) for _ in range(9))
+
+
+def measure(case: Case, ours: GPT, theirs: Any, rate: float) -> Result:
+    """Time both in turn."""
+    settings = SampleSettings(
+        max_new_tokens=case.tokens, temperature=0.8, top_k=200, device="cpu", dtype="float32"
+    )
+    engine = Engine(ours, settings)
+    start = torch.zeros(case.rows, 1, dtype=torch.int64)
+
+    def by_peer(n_tokens: int = case.tokens) -> None:
+        with torch.no_grad():
+            theirs.generate(start, n_tokens, temperature=0.8, top_k=200)
+
+    def by_us(settings: SampleSettings = settings) -> None:
+        continuations(engine, [Prompt([0], settings) for _ in range(case.rows)])
+
+    by_peer(3)
+    by_us(settings.model_copy(update={"max_new_tokens": 3}))
+    times: list[tuple[float, float]] = []
+    while len(times) < (3 if times and times[0][0] > LONG else 5):
+        times.append((seconds(by_peer), seconds(by_us)))
+    n_tokens = case.rows * case.tokens
+    peer, own = (statistics.median(column) for column in zip(*times, strict=True))
+    ratios = sorted(theirs / ours for theirs, ours in times)
+    n_bytes = 4 * (ours.n_parameters() - ours.settings.block_size * ours.settings.n_embd)
+    bandwidth = n_bytes * case.tokens / own / rate
+    return Result(
+        case,
+        round(n_tokens / peer, 1),
+        round(n_tokens / own, 1),
+        round(statistics.median(ratios), 2),
+        (round(ratios[0], 2), round(ratios[-1], 2)),
+        round(bandwidth, 3),
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("nanogpt", type=Path, help="a checkout of nanoGPT")
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--short", action="store_true")
+    arguments = parser.parse_args()
+    peer, rate = import_model(arguments.nanogpt), read_rate()
+    print(f"{torch.get_num_threads()} threads, memory read at {rate / 1e9:.1f} GB/s")
+    results = []
+    for name in arguments.models:
+        ours, theirs = same_model(peer, *MODELS[name])
+        for case in CASES:
+            if case.model == name:
+                n_tokens = min(case.tokens, SHORT) if arguments.short else case.tokens
+                result = measure(Case(name, case.rows, n_tokens), ours, theirs, rate)
+                results.append(result)
+                print(
+                    f"{name:>7} {case.rows:>3} x {n_tokens}: nanoGPT {result.peer:,.0f} tokens/s, "
+                    f"nanogpt {result.ours:,.0f}: {result.ratio:.1f} times "
+                    f"({result.spread[0]:.1f} to {result.spread[1]:.1f}), bandwidth "
+                    f"{100 * result.bandwidth:.0f} %",
+                    flush=True,
+                )
+    print(json.dumps({"read_rate": rate, "results": [asdict(result) for result in results]}))
+
+
+if __name__ == "__main__":
+    main()

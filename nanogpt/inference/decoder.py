@@ -1,0 +1,346 @@
+"""Models laid out for generation: keys and values are kept, and a token is one pass over weights.
+
+A decoder computes what model/gpt.py computes, up to rounding (tests compare the two), for a few
+tokens at a time instead of whole windows:
+
+- each weight is copied once into the layout that's fastest for few rows
+- keys and values of all layers lie in one preallocated tensor, a slot for each sequence
+- a sequence's prompt is read by itself, so it never depends on its neighbours; after it, one new
+  token of each sequence is computed in one batch
+- queries and keys are rotated as complex numbers, in place
+
+Shapes: B sequences, T tokens of a prompt, S tokens with keys and values, L window, C n_embd, H
+n_head, D = C / H head width, V vocab_size.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from nanogpt.model import alike
+from nanogpt.model.attention import attend
+from nanogpt.model.ensemble import Model, mean_log_probabilities
+from nanogpt.model.gpt import GPT, RMS_EPSILON, Block, CausalSelfAttention, rotary_tables
+from nanogpt.model.kernels import (
+    ONEDNN_LINEAR,
+    gelu,
+    layer_norm,
+    linear,
+    rms_norm,
+    rotate,
+    soft_capped,
+    squared_relu,
+)
+from nanogpt.model.layers import LayerNorm, RMSNorm
+
+# oneDNN's products with packed weights are faster from about this many entries on; below, the time
+# of its call is more than what it saves.
+PACKED_FROM = 1 << 17
+PACKED_FOR = 16  # rows that weights are packed for; others work as well
+
+# Cache lengths of sequences that differ in length are multiples of this, so few shapes occur.
+LENGTH_STEP = 16
+
+
+class Decoder(Protocol):
+    """A model and its cache, in which each sequence has a slot, counted from 0."""
+
+    @property
+    def is_small(self) -> bool:
+        """Whether one thread of a CPU is faster than several, which would wait for each other."""
+
+    def reserve(self, n_slots: int) -> None:
+        """Make room for this many sequences; what earlier slots hold is kept."""
+
+    def copy(self, source: int, target: int) -> None:
+        """Copy what a slot holds to another."""
+
+    def read(self, tokens: Sequence[int], slot: int, n_logits: int) -> Tensor:
+        """Read the tokens of a sequence from its beginning into a slot: logits (n_logits, V).
+
+        They are those after the last n_logits tokens.
+        """
+
+    def step(self, tokens: Sequence[int], positions: Sequence[int]) -> Tensor:
+        """Read one more token of each sequence in slots 0 to B - 1: logits (B, V).
+
+        positions: how many tokens each slot has read, (B,). Beyond the window, a token takes the
+        place of the oldest one.
+        """
+
+
+def decoder_of(model: Model, dtype: torch.dtype, window: int) -> Decoder:
+    """The decoder of a model. window: how many tokens are seen, at most block_size."""
+    if isinstance(model, GPT):
+        return GPTDecoder(model, dtype, window)
+    return EnsembleDecoder([GPTDecoder(gpt, dtype, window) for gpt in model.gpts()])
+
+
+class GPTDecoder:
+    """The decoder of a GPT."""
+
+    def __init__(self, gpt: GPT, dtype: torch.dtype, window: int) -> None:
+        self.window = window
+        self.dtype = dtype
+        self.wide = torch.float64 if dtype == torch.float64 else torch.float32
+        self.settings = gpt.settings
+        self.device = gpt.wte.weight.device
+        self.embedding = gpt.wte.weight.detach().to(self.wide)
+        rotary = gpt.settings.position == "rotary"
+        self.positions = None if rotary else gpt.wpe.weight.detach().to(self.wide)
+        self.as_complex = rotary and self.device.type in ("cpu", "cuda") and not alike.on()
+        self.turns = self._make_turns(window) if rotary else None
+        self.packs_weights = False
+        self.blocks = [_LaidOutBlock(self, block) for block in gpt.blocks()]
+        self.last_norm = self.norm(gpt.ln_f)
+        self.output = self.lay_out(gpt.output_matrix)
+        self.cache = self._new_cache(0)
+
+    @property
+    def is_small(self) -> bool:
+        return self.device.type == "cpu" and not self.packs_weights
+
+    def reserve(self, n_slots: int) -> None:
+        old = self.cache
+        if n_slots > old.shape[2]:
+            self.cache = self._new_cache(n_slots)
+            self.cache[:, :, : old.shape[2]] = old
+
+    def copy(self, source: int, target: int) -> None:
+        self.cache[:, :, target] = self.cache[:, :, source]
+
+    def read(self, tokens: Sequence[int], slot: int, n_logits: int) -> Tensor:
+        T = len(tokens)
+        assert self.window >= T, "more tokens than the window holds"
+        x = self._embed(tokens, slice(0, T))
+        turns = self._turns(slice(0, T))
+        kept = self.cache[:, :, slot, :, :T].unbind()  # a layer's: (2, H, T, D)
+
+        def attention(layer: int, qkv: Tensor) -> Tensor:
+            by_head = qkv.permute(1, 2, 0, 3)  # (3, H, T, D)
+            kept[layer].copy_(by_head[1:])
+            q, k, v = by_head[:, None]  # 3 x (1, H, T, D)
+            return attend(q, k, v, 0.0)[0].transpose(0, 1).reshape(T, -1)
+
+        return self._logits(self._blocks(x, turns, attention)[-n_logits:])
+
+    def step(self, tokens: Sequence[int], positions: Sequence[int]) -> Tensor:
+        first = positions[0]
+        if all(position == first for position in positions):
+            return self._step_together(tokens, first)
+        return self._step_apart(tokens, positions)
+
+    def _step_together(self, tokens: Sequence[int], position: int) -> Tensor:
+        """A step of sequences of one length: slices of the cache serve them all."""
+        B, at, S = len(tokens), position % self.window, min(position + 1, self.window)
+        x = self._embed(tokens, slice(position, position + 1))
+        turns = self._turns(slice(position, position + 1))
+        used = self.cache[:, :, :B, :, :S]
+        new = used[:, :, :, :, at].unbind()  # a layer's: (2, B, H, D)
+        keys, values = used[:, 0].unbind(), used[:, 1].unbind()  # (B, H, S, D)
+
+        def attention(layer: int, qkv: Tensor) -> Tensor:
+            new[layer].copy_(qkv[:, 1:].transpose(0, 1))
+            return _attend(qkv[:, 0], keys[layer], values[layer], None)
+
+        return self._logits(self._blocks(x, turns, attention))
+
+    def _step_apart(self, tokens: Sequence[int], positions: Sequence[int]) -> Tensor:
+        """A step of sequences of different lengths: each sees as much of its slot as it has."""
+        B = len(tokens)
+        places = torch.tensor(positions, device=self.device)
+        x = self._embed(tokens, places)
+        turns = self._turns(places)
+        longest = min(max(positions) + 1, self.window)
+        S = min(-(-longest // LENGTH_STEP) * LENGTH_STEP, self.window)
+        unseen = torch.arange(S, device=self.device) > places[:, None]
+        mask = torch.zeros(B, 1, 1, S, dtype=self.dtype, device=self.device)
+        mask.masked_fill_(unseen[:, None, None], -math.inf)
+        rows, at = torch.arange(B, device=self.device), places % self.window
+        used = self.cache[:, :, :B, :, :S]
+
+        def attention(layer: int, qkv: Tensor) -> Tensor:
+            used[layer][:, rows, :, at] = qkv[:, 1:]  # (B, 2, H, D)
+            return _attend(qkv[:, 0], used[layer, 0], used[layer, 1], mask)
+
+        return self._logits(self._blocks(x, turns, attention))
+
+    def _embed(self, tokens: Sequence[int], places: slice | Tensor) -> Tensor:
+        """The vectors of tokens at places, (N, C)."""
+        x = F.embedding(torch.tensor(tokens, device=self.device), self.embedding)
+        if self.settings.embedding_norm:
+            x = rms_norm(x, RMS_EPSILON)
+        return x if self.positions is None else x + self.positions[places]
+
+    def _blocks(
+        self, x: Tensor, turns: Tensor | None, attention: Callable[[int, Tensor], Tensor]
+    ) -> Tensor:
+        """The last block's output (N, C), by embedded tokens (N, C).
+
+        attention: from a layer's queries, keys and values, (N, 3, H, D), to its output, (N, C).
+        """
+        for layer, block in enumerate(self.blocks):
+            qkv = block.queries_keys_values(x, turns)
+            x = block.rest(x, attention(layer, qkv))
+        return x
+
+    def _logits(self, x: Tensor) -> Tensor:
+        """Logits (N, V) by the last block's output (N, C)."""
+        logits = self.output(self.last_norm(x)).to(self.wide)
+        return soft_capped(logits, self.settings.final_logit_softcapping)
+
+    def lay_out(self, weight: Tensor, bias: Tensor | None = None) -> Callable[[Tensor], Tensor]:
+        """x @ weight.T + bias for x (N, in), a copy of the weight being laid out for few rows."""
+        weight = weight.detach().to(self.dtype)
+        if bias is not None:
+            bias = bias.detach().to(self.dtype)
+        dtype = self.dtype
+        if alike.on() or self.device.type != "cpu":
+            return lambda x: linear(x.to(dtype), weight, bias)
+        if ONEDNN_LINEAR and dtype != torch.float64 and weight.numel() >= PACKED_FROM:
+            self.packs_weights = True
+            packed = torch.ops.mkldnn._reorder_linear_weight(weight, PACKED_FOR)
+            product = torch.ops.mkldnn._linear_pointwise.default
+            return lambda x: product(x.to(dtype), packed, bias, "none", [], "")
+        columns = weight.t().contiguous()
+        if bias is None:
+            return lambda x: torch.mm(x.to(dtype), columns)
+        return lambda x: torch.addmm(bias, x.to(dtype), columns)
+
+    def norm(self, module: LayerNorm | RMSNorm) -> Callable[[Tensor], Tensor]:
+        """A norm of the residual stream."""
+        if isinstance(module, RMSNorm):
+            return lambda x: rms_norm(x, module.epsilon)
+        weight = module.weight.detach().to(self.wide)
+        bias = None if module.bias is None else module.bias.detach().to(self.wide)
+        return lambda x: layer_norm(x, weight, bias, module.eps)
+
+    def _new_cache(self, n_slots: int) -> Tensor:
+        """Keys and values: (n_layer, 2, n_slots, H, L, D). Zeros, since masked ones are read."""
+        settings = self.settings
+        shape = (settings.n_layer, 2, n_slots, settings.n_head, self.window)
+        width = settings.n_embd // settings.n_head
+        return torch.zeros(*shape, width, dtype=self.dtype, device=self.device)
+
+    def _turns(self, places: slice | Tensor) -> Tensor | None:
+        """The turns of queries and keys at places, (N, ...); none with learned positions."""
+        if self.turns is None:
+            return None
+        n = places.stop if isinstance(places, slice) else int(places.max()) + 1
+        if len(self.turns) < n:
+            self.turns = self._make_turns(2 * n)
+        return self.turns[places]
+
+    def _make_turns(self, n: int) -> Tensor:
+        """Turns of n positions: complex, (n, 1, 1, D / 2), or cos and sin, (n, 2, 1, 1, D / 2)."""
+        width = self.settings.n_embd // self.settings.n_head
+        turns = rotary_tables(n, width).transpose(0, 1).to(self.device, self.wide)
+        return torch.complex(turns[:, 0], turns[:, 1]) if self.as_complex else turns
+
+
+class _LaidOutBlock:
+    """A block of a GPT, laid out by its decoder."""
+
+    def __init__(self, decoder: GPTDecoder, block: Block) -> None:
+        self.settings = decoder.settings
+        self.dtype, self.wide = decoder.dtype, decoder.wide
+        self.norm_1, self.norm_2 = decoder.norm(block.ln_1), decoder.norm(block.ln_2)
+        weight: Tensor = block.attn.c_attn.weight
+        bias: Tensor | None = block.attn.c_attn.bias
+        if decoder.as_complex:
+            order = _pairs_together(block.attn)
+            weight, bias = weight[order], None if bias is None else bias[order]
+        self.c_attn = decoder.lay_out(weight, bias)
+        self.c_proj = decoder.lay_out(block.attn.c_proj.weight, block.attn.c_proj.bias)
+        self.mlp_fc = decoder.lay_out(block.mlp.c_fc.weight, block.mlp.c_fc.bias)
+        self.mlp_proj = decoder.lay_out(block.mlp.c_proj.weight, block.mlp.c_proj.bias)
+        self.activation = {
+            "gelu": lambda x: gelu(x, "none"),
+            "gelu_tanh": lambda x: gelu(x, "tanh"),
+            "relu2": squared_relu,
+        }[self.settings.activation]
+
+    def queries_keys_values(self, x: Tensor, turns: Tensor | None) -> Tensor:
+        """Those of tokens (N, C), normalised and rotated: (N, 3, H, D)."""
+        n_head = self.settings.n_head
+        qkv = self.c_attn(self.norm_1(x)).view(len(x), 3, n_head, -1)
+        if turns is None and not self.settings.qk_norm:
+            return qkv
+        qkv = qkv.to(self.wide)
+        both = qkv[:, :2]
+        if turns is not None and turns.is_complex():
+            pairs = both.view(*both.shape[:-1], -1, 2)
+            torch.view_as_complex(pairs).mul_(turns)
+        elif turns is not None:
+            both.copy_(rotate(both, turns[:, 0], turns[:, 1]))
+        if self.settings.qk_norm:
+            both.copy_(rms_norm(both, RMS_EPSILON))
+        return qkv.to(self.dtype)
+
+    def rest(self, x: Tensor, attended: Tensor) -> Tensor:
+        """The block's output (N, C) by its input and what attention gave."""
+        x = x + self.c_proj(attended)
+        return x.add_(self.mlp_proj(self.activation(self.mlp_fc(self.norm_2(x)))))
+
+
+def _pairs_together(attention: CausalSelfAttention) -> Tensor:
+    """The rows of c_attn, those of each pair that RoPE turns next to each other.
+
+    The products of queries and keys stay the same, as both are reordered alike.
+    """
+    width = attention.c_proj.in_features // attention.n_head
+    rows = torch.arange(len(attention.c_attn.weight)).view(3, attention.n_head, 2, width // 2)
+    rows[:2] = rows[:2].mT.reshape(2, attention.n_head, 2, width // 2)
+    return rows.flatten()
+
+
+def _attend(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+    """Attention (B, C) of one query each (B, H, D) on keys and values (B, H, S, D).
+
+    mask: added to the scores, (B, 1, 1, S).
+    """
+    B, H, D = q.shape
+    if alike.on():
+        return _attend_alike(q, keys, values, mask).reshape(B, H * D)
+    y = F.scaled_dot_product_attention(q[:, :, None], keys, values, attn_mask=mask)
+    return y.reshape(B, H * D)
+
+
+def _attend_alike(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+    """`_attend`, (B, H, D), each sequence by itself, so that its bits depend on no other."""
+    lengths = [keys.shape[2]] * len(q) if mask is None else (mask[:, 0, 0] == 0).sum(-1).tolist()
+    rows = []
+    for row, length in enumerate(lengths):
+        weights = alike.attention_weights(q[row, :, None], keys[row, :, :length])  # (H, 1, S)
+        rows.append(alike.product(weights, values[row, :, :length])[:, 0])
+    return torch.stack(rows)
+
+
+class EnsembleDecoder:
+    """The decoder of several models that average their probabilities."""
+
+    def __init__(self, members: Sequence[GPTDecoder]) -> None:
+        self.members = members
+
+    @property
+    def is_small(self) -> bool:
+        return all(member.is_small for member in self.members)
+
+    def reserve(self, n_slots: int) -> None:
+        for member in self.members:
+            member.reserve(n_slots)
+
+    def copy(self, source: int, target: int) -> None:
+        for member in self.members:
+            member.copy(source, target)
+
+    def read(self, tokens: Sequence[int], slot: int, n_logits: int) -> Tensor:
+        logits = [member.read(tokens, slot, n_logits) for member in self.members]
+        return mean_log_probabilities(logits)
+
+    def step(self, tokens: Sequence[int], positions: Sequence[int]) -> Tensor:
+        return mean_log_probabilities([member.step(tokens, positions) for member in self.members])

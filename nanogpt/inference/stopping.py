@@ -1,0 +1,47 @@
+"""The text of a sequence, piece by piece as its tokens come, up to a stop string."""
+
+import codecs
+from collections.abc import Callable, Sequence
+
+
+class TextPieces:
+    """Turns tokens into text.
+
+    Held back is what may still change: bytes inside a character, and the beginning of a stop
+    string. `stopped`: whether a stop string was met; neither it nor what follows is in the text.
+    """
+
+    def __init__(self, to_bytes: Callable[[int], bytes], stop: Sequence[str] = ()) -> None:
+        self.stopped = False
+        self._to_bytes = to_bytes
+        self._stop = stop
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._held = ""
+
+    def add(self, token: int) -> str:
+        """What can be shown after one more token."""
+        return self._show(self._decoder.decode(self._to_bytes(token)))
+
+    def rest(self) -> str:
+        """What was held back, at the end of a sequence; U+FFFD for a character cut in two."""
+        shown = self._show(self._decoder.decode(b"", final=True))
+        held, self._held = self._held, ""
+        return shown + held
+
+    def _show(self, more: str) -> str:
+        text = self._held + more
+        if not self._stop:
+            return text
+        found = [at for at in map(text.find, self._stop) if at >= 0]
+        if found:
+            self.stopped, self._held = True, ""
+            return text[: min(found)]
+        end = len(text) - max(_overlap(text, stop) for stop in self._stop)
+        self._held = text[end:]
+        return text[:end]
+
+
+def _overlap(text: str, stop: str) -> int:
+    """How many characters at the end of a text begin a stop string."""
+    longest = min(len(text), len(stop) - 1)
+    return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)

@@ -1,0 +1,140 @@
+"""A decoder computes what the model computes, however its tokens come."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nanogpt.config.schema import ModelSettings
+from nanogpt.inference import decoder as module
+from nanogpt.inference.decoder import decoder_of
+from nanogpt.model.ensemble import Ensemble
+from nanogpt.model.gpt import GPT
+from tests.inference.models import ARCHITECTURES, VOCAB, make_model, random_prompts
+
+
+@torch.inference_mode()
+def differences(model, rows, lengths, dtype):
+    """How far the logits of each row are from the model's: its prompt read, then token by token.
+
+    lengths: of the prompts. Rows are read in turn, then go on in one batch.
+    """
+    window = model.settings.block_size
+    decoder = decoder_of(model, dtype, window)
+    decoder.reserve(len(rows))
+    expected = model(rows)
+    found = []
+    for slot, length in enumerate(lengths):
+        logits = decoder.read(rows[slot, :length].tolist(), slot, length)
+        found.append((logits - expected[slot, :length]).abs().max())
+    for step in range(rows.shape[1] - max(lengths)):
+        places = [length + step for length in lengths]
+        logits = decoder.step([int(rows[n, place]) for n, place in enumerate(places)], places)
+        rows_there = expected[torch.arange(len(rows)), torch.tensor(places)]
+        found.append((logits - rows_there).abs().max())
+    return torch.stack(found).max().item()
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    architecture=st.sampled_from(list(ARCHITECTURES)),
+    n_layer=st.integers(1, 3),
+    n_head=st.sampled_from([1, 2, 4]),
+    lengths=st.lists(st.integers(1, 20), min_size=1, max_size=5),
+    n_more=st.integers(0, 12),
+    seed=st.integers(0, 1000),
+)
+def test_logits_are_the_models_up_to_the_window(
+    architecture, n_layer, n_head, lengths, n_more, seed
+):
+    """Equal prompts take the path of one length, others that of different lengths."""
+    length = max(lengths) + n_more
+    own = ARCHITECTURES[architecture] | {"n_layer": n_layer, "n_head": n_head}
+    rows = random_prompts(len(lengths), length, seed)
+    model = make_model(length, 3.0, seed=seed, **own)
+    assert differences(model, rows, lengths, torch.float32) < 1e-4
+    assert differences(model.double(), rows, lengths, torch.float64) < 1e-10
+
+
+@pytest.mark.parametrize("architecture", ["gpt2 with biases", "modern"])
+def test_large_weights_are_packed_and_give_the_same_logits(architecture, monkeypatch):
+    """Weights are packed from a size on; here from the first."""
+    monkeypatch.setattr(module, "PACKED_FROM", 1)
+    model = make_model(20, **ARCHITECTURES[architecture])
+    rows = random_prompts(3, 20)
+    assert differences(model, rows, [3, 3, 3], torch.float32) < 1e-4
+    assert differences(model, rows, [1, 7, 12], torch.float32) < 1e-4
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_in_bfloat16_the_logits_are_near_those_of_a_forward_pass_in_bfloat16(architecture):
+    model, rows = make_model(20, 3.0, **ARCHITECTURES[architecture]), random_prompts(3, 20)
+    with torch.inference_mode():
+        decoder = decoder_of(model, torch.bfloat16, 20)
+        decoder.reserve(3)
+        for slot in range(3):
+            decoder.read(rows[slot, :8].tolist(), slot, 1)
+        logits = decoder.step(rows[:, 8].tolist(), [8, 8, 8])
+        with torch.autocast("cpu", torch.bfloat16):
+            expected = model(rows[:, :9])[:, -1].float()
+    torch.testing.assert_close(logits, expected, atol=0.15, rtol=0.05)
+
+
+@torch.inference_mode()
+def test_an_ensemble_averages_its_members_whatever_their_windows():
+    sizes = (ModelSettings(n_layer=1, n_head=2, n_embd=32, block_size=12, dropout=0.0),)
+    sizes += (ModelSettings(n_layer=2, n_head=1, n_embd=16, block_size=30, dropout=0.0),)
+    torch.manual_seed(0)
+    ensemble = Ensemble(sizes, VOCAB).eval()
+    assert ensemble.settings.block_size == 12
+    assert differences(ensemble, random_prompts(3, 12), [1, 4, 6], torch.float32) < 1e-5
+
+
+@torch.inference_mode()
+def test_a_slot_can_be_copied():
+    model, rows = make_model(), random_prompts(1, 8)
+    decoder = decoder_of(model, torch.float32, 16)
+    decoder.reserve(2)
+    decoder.read(rows[0, :7].tolist(), 0, 1)
+    decoder.copy(0, 1)
+    logits = decoder.step([int(rows[0, 7])] * 2, [7, 7])
+    torch.testing.assert_close(logits[1], logits[0])
+    torch.testing.assert_close(logits[:1], model(rows)[:, -1], atol=1e-5, rtol=1e-5)
+
+
+@torch.inference_mode()
+def test_more_slots_keep_what_the_others_hold():
+    model, rows = make_model(), random_prompts(1, 8)
+    decoder = decoder_of(model, torch.float32, 16)
+    decoder.reserve(1)
+    decoder.read(rows[0, :7].tolist(), 0, 1)
+    decoder.reserve(5)
+    logits = decoder.step([int(rows[0, 7])], [7])
+    torch.testing.assert_close(logits, model(rows)[:, -1], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("n_layer", [1, 3])
+@torch.inference_mode()
+def test_beyond_the_window_rotary_models_see_the_last_tokens_of_each_layer(n_layer):
+    """As sliding-window attention does: each query on the last `window` keys, in one pass."""
+    window, length = 8, 29
+    own = ARCHITECTURES["modern"] | {"n_layer": n_layer}
+    wide = make_model(length, dtype=torch.float64, **own)
+    narrow = GPT(wide.settings.model_copy(update={"block_size": window}), VOCAB).double().eval()
+    narrow.load_state_dict(wide.state_dict())
+    rows = random_prompts(2, length)
+    decoder = decoder_of(narrow, torch.float64, window)
+    decoder.reserve(2)
+    for slot in range(2):
+        decoder.read(rows[slot, :window].tolist(), slot, 1)
+    mask = torch.ones(length, length, dtype=torch.bool).tril().triu(1 - window)
+
+    def attend(q, k, v, _dropout):
+        return torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("nanogpt.model.gpt.attend", attend)
+        expected = wide(rows)
+    for place in range(window, length):
+        logits = decoder.step(rows[:, place].tolist(), [place, place])
+        torch.testing.assert_close(logits, expected[:, place], atol=1e-6, rtol=0)

@@ -1,0 +1,395 @@
+"""Sequences join, decode together and leave, and none of them notices the others."""
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nanogpt.artifacts.records.ngram_counts import NgramHeader
+from nanogpt.errors import UserError
+from nanogpt.inference import engine as module
+from nanogpt.inference.choosing import Uniforms, choose
+from nanogpt.inference.engine import Engine, Prompt, continuations, generate
+from nanogpt.model.ensemble import Ensemble
+from nanogpt.ngram.counts import count, vocabulary_digest
+from nanogpt.ngram.mixing import Ngrams
+from nanogpt.ngram.trie import build_trie
+from tests.inference.models import (
+    ARCHITECTURES,
+    BASE,
+    TOKENIZER,
+    VOCAB,
+    draw,
+    make_model,
+    prompts_of,
+    random_prompts,
+    with_settings,
+)
+
+DOUBLE = {"dtype": "float64"}
+
+
+def double(**changes):
+    """Settings in float64, which config.yaml can't ask for: no draw is within its rounding."""
+    return with_settings(**changes).model_copy(update=DOUBLE)
+
+
+@torch.no_grad()
+def reference(model, prompt, sampling):
+    """A sequence computed from the whole context for each token, as `window` defines it."""
+    block_size, uniforms = model.settings.block_size, Uniforms(sampling.seed)
+    context, drawn = list(prompt[-block_size:]), []
+    for _ in range(sampling.max_new_tokens):
+        if len(context) > block_size:
+            halved = sampling.window == "half"
+            context = context[-max(1, block_size // 2) if halved else -block_size :]
+        logits = model(torch.tensor([context]))[:, -1]
+        seen = None
+        if sampling.repetition_penalty != 1:
+            seen = torch.zeros(1, VOCAB, dtype=torch.bool)
+            seen[0, [*prompt, *drawn]] = True
+        drawn.append(int(choose(logits, sampling, [uniforms], seen)))
+        context.append(drawn[-1])
+    return drawn
+
+
+# --- One sequence ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("window", ["half", "crop"])
+@pytest.mark.parametrize("block_size", [1, 2, 3, 8, 16])
+@pytest.mark.parametrize("length", [1, 7, 16, 40])
+def test_tokens_are_those_of_a_model_that_reads_its_whole_context_each_time(
+    window, block_size, length
+):
+    model = make_model(block_size, dtype=torch.float64)
+    (prompt,) = random_prompts(1, length).tolist()
+    sampling = double(max_new_tokens=50, window=window)
+    assert continuations(Engine(model, sampling), [Prompt(prompt, sampling)]) == [
+        reference(model, prompt, sampling)
+    ]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_each_architecture_draws_what_its_model_says(architecture):
+    model = make_model(12, dtype=torch.float64, **ARCHITECTURES[architecture])
+    sampling = double(max_new_tokens=40)
+    rows = random_prompts(3, 5).tolist()
+    prompts = prompts_of(rows, sampling)
+    expected = [reference(model, row, p.settings) for row, p in zip(rows, prompts, strict=True)]
+    assert continuations(Engine(model, sampling), prompts) == expected
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"temperature": 0},
+        {"top_k": 3},
+        {"top_p": 0.5},
+        {"min_p": 0.3},
+        {"repetition_penalty": 1.8},
+        {"temperature": 2.0, "top_k": 9, "top_p": 0.9, "min_p": 0.01, "repetition_penalty": 1.1},
+    ],
+)
+def test_each_setting_of_a_draw_reaches_it(changes):
+    model, sampling = make_model(dtype=torch.float64), double(max_new_tokens=30, **changes)
+    (row,) = random_prompts(1, 4).tolist()
+    drawn = continuations(Engine(model, sampling), [Prompt(row, sampling)])
+    assert drawn == [reference(model, row, sampling)]
+    assert drawn != [reference(model, row, double(max_new_tokens=30))]
+
+
+@pytest.mark.parametrize("length", [16, 17, 24, 100])
+def test_of_a_prompt_longer_than_the_window_the_end_is_read(length):
+    model, rows = make_model(), random_prompts(3, length)
+    assert torch.equal(draw(model, rows, BASE), draw(model, rows[:, -16:], BASE))
+
+
+def test_the_same_seed_gives_the_same_tokens_and_another_seed_others():
+    model, rows = make_model(), random_prompts(3, 4)
+    first = draw(model, rows, BASE)
+    torch.manual_seed(99)
+    assert torch.equal(draw(model, rows, BASE), first)
+    assert not torch.equal(draw(model, rows, with_settings(seed=1)), first)
+
+
+def test_generation_is_without_dropout():
+    model = make_model()
+    dropping = make_model(dropout=0.9)
+    dropping.load_state_dict(model.state_dict())
+    rows = random_prompts(3, 4)
+    assert torch.equal(draw(dropping.train(), rows, BASE), draw(model, rows, BASE))
+
+
+def test_a_window_that_slides_goes_on_without_an_end_and_without_reading_again(monkeypatch):
+    model = make_model(8, **ARCHITECTURES["modern"])
+    sampling = with_settings(window="slide", max_new_tokens=60)
+    engine = Engine(model, sampling)
+    n_read = []
+    read = engine.decoder.read
+    monkeypatch.setattr(engine.decoder, "read", lambda *a: n_read.append(a[0]) or read(*a))
+    (new,) = continuations(engine, [Prompt([1, 2, 3], sampling)])
+    assert len(new) == 60
+    assert n_read == [[1, 2, 3]]
+
+
+def test_learned_positions_can_not_slide():
+    with pytest.raises(UserError, match=r"sample\.window: slide is for rotary positions"):
+        Engine(make_model(), with_settings(window="slide"))
+
+
+# --- Many sequences ---------------------------------------------------------------------------
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    architecture=st.sampled_from(["gpt2", "modern"]),
+    window=st.sampled_from(["half", "crop"]),
+    seed=st.integers(0, 10_000),
+)
+def test_a_sequence_gets_what_it_gets_alone_whoever_joins_and_leaves(architecture, window, seed):
+    chance = random.Random(seed)
+    model = make_model(10, dtype=torch.float64, seed=seed, **ARCHITECTURES[architecture])
+    engine = Engine(model, double(window=window))
+    waiting = [
+        Prompt(
+            [chance.randrange(VOCAB) for _ in range(chance.randint(1, 14))],
+            double(
+                window=window,
+                seed=chance.randrange(1000),
+                max_new_tokens=chance.randint(1, 30),
+                temperature=chance.choice([0, 0.7, 1.3]),
+                top_k=chance.choice([0, 5]),
+                repetition_penalty=chance.choice([1.0, 1.3]),
+            ),
+        )
+        for _ in range(8)
+    ]
+    joined, cancelled = [], []
+    while waiting or engine.sequences:
+        if waiting and chance.random() < 0.4:
+            joined.append(engine.join(waiting.pop()))
+        if engine.sequences and chance.random() < 0.05:
+            cancelled.append(chance.choice(engine.sequences))
+            engine.leave(cancelled[-1])
+        engine.step()
+    assert len(joined) == 8
+    for sequence in joined:
+        alone = reference(model, sequence.prompt.tokens, sequence.prompt.settings)
+        assert sequence.new_tokens == alone[: len(sequence.new_tokens)]
+        assert sequence in cancelled or len(sequence.new_tokens) == len(alone)
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "modern"])
+def test_in_float32_a_sequences_probabilities_are_within_1e_5_of_those_it_has_alone(architecture):
+    """By total variation, of the distribution that each token is drawn from."""
+    model = make_model(24, 3.0, n_layer=3, n_embd=64, **ARCHITECTURES[architecture])
+    rows = [row[: 1 + n].tolist() for n, row in enumerate(random_prompts(9, 9))]
+    sampling = with_settings(max_new_tokens=60)
+
+    def distributions(engine, prompts):
+        found = {tuple(prompt.tokens): [] for prompt in prompts}
+        for step in generate(engine, prompts):
+            p = torch.zeros(VOCAB, dtype=torch.float64)
+            for token, score in step.best:
+                p[token] = score
+            found[tuple(step.sequence.prompt.tokens)].append((step.token, p.exp()))
+        return found
+
+    prompts = prompts_of(rows, sampling, n_best=VOCAB)
+    together = distributions(Engine(model, sampling), prompts)
+    for prompt in prompts:
+        alone = distributions(Engine(model, sampling), [prompt])[tuple(prompt.tokens)]
+        for (own, p), (other, q) in zip(alone, together[tuple(prompt.tokens)], strict=True):
+            assert (p - q).abs().sum() / 2 < 1e-5
+            assert own == other
+
+
+def test_equal_prompts_get_samples_of_their_own_and_are_read_once(monkeypatch):
+    model = make_model()
+    engine = Engine(model, BASE)
+    n_read, read = [], engine.decoder.read
+    monkeypatch.setattr(engine.decoder, "read", lambda *a: n_read.append(a[1]) or read(*a))
+    new = continuations(engine, prompts_of([[1, 2, 3]] * 8, with_settings(max_new_tokens=10)))
+    assert len({tuple(tokens) for tokens in new}) == 8
+    assert n_read == [0]
+
+
+def test_more_sequences_than_fit_wait_until_others_leave(monkeypatch):
+    monkeypatch.setattr(module, "MOST_SEQUENCES", 3)
+    model, sampling = make_model(dtype=torch.float64), double(max_new_tokens=9)
+    engine = Engine(model, sampling)
+    prompts = prompts_of(random_prompts(8, 3).tolist(), sampling)
+    most = 0
+    for step in generate(engine, prompts):
+        most = max(most, len(engine.sequences))
+        assert step.sequence.prompt in prompts
+    assert most == 3
+    expected = [reference(model, prompt.tokens, prompt.settings) for prompt in prompts]
+    assert continuations(Engine(model, sampling), prompts) == expected
+
+
+def test_keys_and_values_of_all_sequences_stay_within_a_limit(monkeypatch):
+    monkeypatch.setattr(module, "CACHE_BYTES", 100_000)
+    engine = Engine(make_model(), BASE)  # 2 layers x 2 x 16 tokens x 32 x 4 bytes: 8 KiB each
+    assert engine.capacity == 100_000 // 8192
+    assert Engine(make_model(1024), BASE).capacity == 1
+
+
+def test_an_engine_without_sequences_does_nothing():
+    assert Engine(make_model(), BASE).step() == []
+
+
+def test_small_models_take_one_thread_and_leave_torch_as_it_was(monkeypatch):
+    engine = Engine(make_model(), BASE)
+    seen, step = [], engine.decoder.read
+    monkeypatch.setattr(
+        engine.decoder, "read", lambda *a: seen.append(torch.get_num_threads()) or step(*a)
+    )
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    continuations(engine, [Prompt([1], BASE)])
+    after = torch.get_num_threads()
+    torch.set_num_threads(before)
+    assert (set(seen), after) == ({1}, 2)
+
+
+# --- What a step says -------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_a_step_has_the_probability_of_its_token_and_the_likeliest_ones():
+    model = make_model()
+    sampling = with_settings(temperature=2.0, top_k=4, max_new_tokens=1)
+    prompt = Prompt([5, 6, 7], sampling, n_best=3)
+    (step,) = generate(Engine(model, sampling), [prompt])
+    expected = torch.log_softmax(model(torch.tensor([[5, 6, 7]]))[0, -1], -1)
+    assert step.log_probability == pytest.approx(expected[step.token].item(), abs=1e-5)
+    values, tokens = expected.topk(3)
+    assert [token for token, _ in step.best] == tokens.tolist()
+    assert [score for _, score in step.best] == pytest.approx(values.tolist(), abs=1e-5)
+
+
+@pytest.mark.parametrize("length", [1, 2, 9, 16, 20])
+@torch.no_grad()
+def test_the_tokens_of_a_prompt_are_scored_as_far_as_the_window_holds_them(length):
+    model, (row,) = make_model(), random_prompts(1, length).tolist()
+    sampling = with_settings(max_new_tokens=30)
+    engine = Engine(model, sampling)
+    sequence = engine.join(Prompt(row, sampling, n_best=2, scored=True))
+    while engine.sequences:
+        engine.step()
+    seen = row[-16:]
+    scores = torch.log_softmax(model(torch.tensor([seen]))[0], -1)
+    assert len(sequence.prompt_scores) == len(seen) - 1
+    for place, (own, *best) in enumerate(sequence.prompt_scores):
+        assert own.token == seen[place + 1]
+        assert own.log_probability == pytest.approx(scores[place, own.token].item(), abs=1e-5)
+        assert [one.token for one in best] == scores[place].topk(2).indices.tolist()
+
+
+def test_a_step_without_a_tokenizer_has_no_text_and_with_one_the_tokens():
+    sampling = with_settings(max_new_tokens=5)
+    steps = list(generate(Engine(make_model(), sampling), [Prompt([1], sampling)]))
+    assert [step.text for step in steps] == [""] * 5
+    assert [step.finish for step in steps] == [None] * 4 + ["length"]
+    engine = Engine(make_model(), sampling, TOKENIZER)
+    steps = list(generate(engine, [Prompt([1], sampling)]))
+    assert "".join(step.text for step in steps) == TOKENIZER.decode([s.token for s in steps])
+
+
+def test_a_stop_string_ends_a_sequence_and_only_that_one():
+    model, free = make_model(), with_settings(max_new_tokens=40)
+    prompts = prompts_of([[1], [1], [1]], free)
+    texts = [TOKENIZER.decode(tokens) for tokens in continuations(Engine(model, free), prompts)]
+    stop = texts[1][20:23]
+    stopping = with_settings(max_new_tokens=40, stop=[stop])
+    shown = ["", "", ""]
+    finish = {}
+    prompts = prompts_of([[1], [1], [1]], stopping)
+    for step in generate(Engine(model, stopping, TOKENIZER), prompts):
+        number = prompts.index(step.sequence.prompt)
+        shown[number] += step.text
+        finish[number] = step.finish
+    for number, text in enumerate(texts):
+        assert shown[number] == text.partition(stop)[0]
+        assert finish[number] == ("stop" if stop in text else "length")
+    assert finish[1] == "stop"
+
+
+# --- N-grams ----------------------------------------------------------------------------------
+
+
+def make_ngrams(weight, text="once upon a time there was a fox. " * 9):
+    tokens = TOKENIZER.encode(text)
+    header = NgramHeader(
+        max_order=4,
+        weight=weight,
+        caution=0.5,
+        vocab_size=VOCAB,
+        vocabulary=vocabulary_digest(TOKENIZER),
+        train_sha256="0" * 64,
+        n_tokens=len(tokens),
+    )
+    return Ngrams(build_trie(count(tokens, VOCAB, 4)), header, Path("ngrams.safetensors"))
+
+
+def encoded(text):
+    return TOKENIZER.encode(text).tolist()
+
+
+@torch.no_grad()
+def test_with_ngrams_tokens_are_drawn_from_the_mixture_at_that_temperature():
+    model, ngrams = make_model(scale=4.0), make_ngrams(0.6)
+    sampling = with_settings(temperature=1.5, max_new_tokens=1)
+    prompts = prompts_of([encoded("was ")] * 3000, sampling)
+    drawn = torch.tensor(continuations(Engine(model, sampling, ngrams=ngrams), prompts))[:, 0]
+    share = torch.bincount(drawn, minlength=VOCAB) / 3000
+    logits = model(torch.tensor([encoded("was ")]))[:, -1]
+    mixed = ngrams.mix(logits, ngrams.contexts(encoded("was ")))[0]
+    expected = torch.softmax(mixed / 1.5, -1)
+    error = (expected * (1 - expected) / 3000).sqrt()
+    assert ((share - expected).abs() < 5 * error + 1 / 3000).all()
+
+
+def test_ngrams_alone_go_on_as_the_text_did_however_long_it_gets():
+    sampling = with_settings(temperature=0, max_new_tokens=24)
+    engine = Engine(make_model(8), sampling, ngrams=make_ngrams(1.0))
+    starts = [Prompt(encoded(text), sampling) for text in ("once", "was a f")]
+    texts = continuations(engine, starts)
+    assert TOKENIZER.decode(texts[0]) == " upon a time there was a"
+    assert TOKENIZER.decode(texts[1]).startswith("ox. once upon a time")
+
+
+def test_a_weight_of_0_draws_what_the_gpt_draws():
+    model, rows = make_model(), random_prompts(3, 4)
+    assert torch.equal(draw(model, rows, BASE, make_ngrams(0.0)), draw(model, rows, BASE))
+
+
+def test_a_scored_prompt_is_scored_by_the_mixture():
+    ngrams, sampling = make_ngrams(1.0), with_settings(max_new_tokens=1)
+    engine = Engine(make_model(), sampling, ngrams=ngrams)
+    sequence = engine.join(Prompt(encoded("upon a ti"), sampling, scored=True))
+    engine.step()
+    scores = [own.log_probability for own, *_ in sequence.prompt_scores]
+    p = ngrams.trie.probabilities(TOKENIZER.encode("upon a ti")).p
+    share = ngrams.weights(ngrams.trie.probabilities(TOKENIZER.encode("upon a ti")))
+    assert torch.tensor(scores[4:]).exp().tolist() == pytest.approx(
+        p[4:].tolist(), abs=1.2 * float((1 - share[4:]).max())
+    )
+
+
+def test_an_ensemble_generates_like_its_members_average():
+    members = [make_model(12, seed=n, **ARCHITECTURES["modern"]) for n in (1, 2)]
+    ensemble = Ensemble([m.settings for m in members], VOCAB).eval()
+    for own, member in zip(ensemble.members, members, strict=True):
+        own.load_state_dict(member.state_dict())
+    ensemble = ensemble.double()
+    sampling = double(max_new_tokens=40)
+    (row,) = random_prompts(1, 3).tolist()
+    assert continuations(Engine(ensemble, sampling), [Prompt(row, sampling)]) == [
+        reference(ensemble, row, sampling)
+    ]
