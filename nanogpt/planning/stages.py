@@ -52,7 +52,7 @@ OF_RUN: dict[str, tuple[str, ...]] = {
     "combine": MODEL,
     "count_ngrams": (NGRAMS,),
     "eval": ("eval.json",),
-    "sample": ("samples.txt",),
+    "sample": ("samples.txt", "samples.jsonl"),
     "bench": ("bench.json",),
     "tensorboard": ("tensorboard/events.out.tfevents.metrics",),
 }
@@ -171,8 +171,7 @@ def _run_inputs(config: Config, job: StageJob) -> list[str]:
     dataset = [f"results/datasets/{run.dataset}/{file}" for file in DATASET]
     model = [f"{job.directory}/{file}" for file in MODEL]
     ngrams = [f"{job.directory}/{NGRAMS}"] if run.ngram else []
-    start = run.sample.start
-    prompt = [start.removeprefix("FILE:")] if start.startswith("FILE:") else []
+    prompt = [run.sample.prompt_file] if run.sample.prompt_file else []
     return {
         "train": dataset,
         "bench": dataset,

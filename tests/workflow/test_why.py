@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from base64 import urlsafe_b64decode
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -73,6 +74,21 @@ def why(root: Path, *arguments: str, **environment: str) -> subprocess.Completed
         capture_output=True,
         text=True,
     )
+
+
+def noted_outputs(root: Path) -> set[str]:
+    """The files of which Snakemake noted how they were made, without temporary ones."""
+    names = (path.name for path in (root / ".snakemake/metadata").iterdir() if path.is_file())
+    outputs = {urlsafe_b64decode(name).decode() for name in names}
+    return {path for path in outputs if GROUPS not in path}
+
+
+def test_the_outputs_are_those_of_the_rules(done_project: Path) -> None:
+    workflow = workflow_of(done_project)
+    noted = noted_outputs(done_project)
+    assert noted <= workflow.makers.keys()
+    made = {workflow.makers[path] for path in noted}
+    assert {path for job in made for path in (*job.outputs, job.manifest)} == noted
 
 
 def test_the_stages_are_those_of_the_rules(done_project: Path) -> None:
