@@ -67,9 +67,14 @@ class TrainingMemory:
 
 @dataclass(frozen=True)
 class SamplingMemory:
-    """Bytes of sampling. cache: keys and values of all rows. logits: of one step."""
+    """Bytes of sampling, of one prompt.
+
+    copies: the matrices as inference/decoder.py lays them out. cache: keys and values of all rows.
+    logits: of one step.
+    """
 
     weights: int
+    copies: int
     cache: int
     logits: int
     process: int
@@ -77,7 +82,7 @@ class SamplingMemory:
     @property
     def total(self) -> int:
         """All of it."""
-        return self.weights + self.cache + self.logits + self.process
+        return self.weights + self.copies + self.cache + self.logits + self.process
 
 
 class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -194,8 +199,10 @@ def sampling_memory(
     """The memory of drawing samples from a model, or from several that are averaged."""
     rows, width = sample.num_samples, torch_dtype(sample.dtype).itemsize
     numbers = sum(2 * m.n_layer * m.n_embd * m.block_size for m in models)
+    matrices = sum(12 * m.n_layer * m.n_embd**2 + vocab_size * m.n_embd for m in models)
     return SamplingMemory(
         weights=FLOAT32 * sum(n_parameters(model, vocab_size) for model in models),
+        copies=width * matrices,
         cache=rows * numbers * width,
         logits=FLOAT32 * rows * vocab_size,
         process=process_memory(),

@@ -127,13 +127,18 @@ def _gpus(training: Training) -> list[tuple[str, str]]:
 
 
 def _sampling(plan: Plan) -> list[tuple[str, str]]:
-    memory = plan.sampling
+    memory, label = plan.sampling, "memory, sampling"
     return [
         (
-            "memory, sampling",
-            f"{in_bytes(memory.total)}: weights {in_bytes(memory.weights)}, key/value cache "
-            f"{in_bytes(memory.cache)}, Python and torch {in_bytes(memory.process)}",
-        )
+            label,
+            f"{in_bytes(memory.total)}: weights {in_bytes(memory.weights)}, laid out again "
+            f"{in_bytes(memory.copies)},",
+        ),
+        (
+            label,
+            f"key/value cache {in_bytes(memory.cache)}, Python and torch "
+            f"{in_bytes(memory.process)}",
+        ),
     ]
 
 

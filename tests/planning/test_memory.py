@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from nanogpt.config.schema import ModelSettings, SampleSettings, TrainSettings
+from nanogpt.inference.decoder import GPTDecoder
 from nanogpt.model.gpt import GPT
 from nanogpt.model.sizing import n_parameters
 from nanogpt.planning.memory import largest_batch, sampling_memory, training_memory
@@ -118,13 +120,21 @@ def test_the_best_weights_take_nothing_if_the_last_are_kept(tiny: ModelSettings)
     assert training_memory(tiny, train, 65).kept == 0
 
 
-def test_the_cache_of_sampling_is_the_models(tiny: ModelSettings) -> None:
-    import torch
-
+def test_the_cache_of_sampling_is_the_decoders(tiny: ModelSettings) -> None:
+    dtype = torch.bfloat16
+    decoder = GPTDecoder(GPT(tiny, 65), dtype, tiny.block_size)
+    decoder.reserve(3)
     sample = SampleSettings(num_samples=3, device="cpu", dtype="bfloat16")
-    cache = GPT(tiny, 65).new_cache(3, torch.bfloat16)
-    n_bytes = sum(t.untyped_storage().nbytes() for t in [*cache.keys, *cache.values])
-    assert sampling_memory([tiny], sample, 65).cache == n_bytes
+    planned = sampling_memory([tiny], sample, 65)
+    assert planned.cache == decoder.cache.untyped_storage().nbytes()
+
+
+def test_the_matrices_of_sampling_are_the_models(tiny: ModelSettings) -> None:
+    model = GPT(tiny, 65)
+    matrices = [p for name, p in model.named_parameters() if name.startswith("h.") and p.dim() == 2]
+    n = sum(matrix.numel() for matrix in (*matrices, model.output_matrix))
+    sample = SampleSettings(device="cpu", dtype="float32")
+    assert sampling_memory([tiny], sample, 65).copies == 4 * n
 
 
 def test_the_advised_batch_fits(tiny: ModelSettings) -> None:

@@ -315,19 +315,17 @@ def jobs_of(answer: subprocess.CompletedProcess[str]) -> dict[str, list[str]]:
 def test_an_edited_function_is_named(project: Path) -> None:
     edits = {
         "nanogpt/model/gpt.py": ("        x = x + self.attn(", "        x = x * 1 + self.attn("),
-        "nanogpt/inference/sampling.py": (
-            "    model.eval()\n",
-            "    model.eval()\n    assert True\n",
-        ),
         "nanogpt/data/byte_pairs.py": ('"""', '"""A comment. '),
     }
     for path, (old, new) in edits.items():
         replacement(path, old, new)(project)
+    with open(project / "nanogpt/inference/prompts.py", "a") as file:
+        file.write("\n\ndef more():\n    return 1\n")
     jobs = jobs_of(why(project, SAMPLES, "--json"))
     assert jobs == {
         "train one": ["nanogpt.model.gpt: Block.forward changed"],
         "sample one": [
-            "nanogpt.inference.sampling: generate changed",
+            "nanogpt.inference.prompts: more is new",
             "nanogpt.model.gpt: Block.forward changed",
         ],
     }
