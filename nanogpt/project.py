@@ -57,6 +57,16 @@ class Project:
         return self.root / "resources/corpora"
 
     @property
+    def downloaded_models(self) -> Path:
+        """Models of others, such as GPT-2, a directory each."""
+        return self.root / "resources/models"
+
+    @property
+    def gpt2_merges(self) -> Path:
+        """The merges of GPT-2's tokenizer."""
+        return self.root / "resources/tokenizers/gpt2/vocab.bpe"
+
+    @property
     def results(self) -> Path:
         """A directory for each run, and `datasets` and `report`."""
         return self.root / "results"

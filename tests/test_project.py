@@ -23,6 +23,8 @@ PATHS = {
     "config_file": "config.yaml",
     "texts": "resources/texts",
     "corpora": "resources/corpora",
+    "downloaded_models": "resources/models",
+    "gpt2_merges": "resources/tokenizers/gpt2/vocab.bpe",
     "results": "results",
     "datasets": "results/datasets",
     "states": ".nanogpt/state",

@@ -258,6 +258,15 @@ def check_trains(run: Run) -> None:
         )
 
 
+def check_exports(run: Run) -> None:
+    """UserError if a run is an ensemble, which no other program can run."""
+    if run.ensemble:
+        raise UserError(
+            f"runs.{run.name}: an ensemble, which no other program can run; export one of its runs "
+            f"({', '.join(run.ensemble[:RUNS_SHOWN])}) instead"
+        )
+
+
 def check_window(model: ModelSettings, sample: SampleSettings) -> None:
     """UserError for a window that slides, of a model with learned positions."""
     if sample.window == "slide" and model.position == "learned":

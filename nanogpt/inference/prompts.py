@@ -20,7 +20,7 @@ def encode_prompts(
     Errors: UserError for a file that can't be read, or characters that the vocabulary lacks.
     """
     if not settings.start:
-        return [list(start) or _line_feed(tokenizer)]
+        return [default_prompt(tokenizer, start)]
     return [
         encode_prompt(tokenizer, text, settings.unknown, where)
         for where, text in _prompt_texts(settings)
@@ -41,9 +41,12 @@ def encode_prompt(tokenizer: Tokenizer, text: str, unknown: str, where: str) -> 
     return list(map(int, ids))
 
 
-def _line_feed(tokenizer: Tokenizer) -> list[int]:
-    """What takes the place of no prompt where a model doesn't say; any token if it has none."""
-    return list(map(int, tokenizer.encode("\n", "skip"))) or [0]
+def default_prompt(tokenizer: Tokenizer, start: Sequence[int]) -> list[int]:
+    """What takes the place of no prompt: what a text begins after, where a model says that.
+
+    Otherwise a line feed, or any token if the vocabulary lacks it.
+    """
+    return list(start) or list(map(int, tokenizer.encode("\n", "skip"))) or [0]
 
 
 def _prompt_texts(settings: SampleSettings) -> list[tuple[str, str]]:

@@ -77,16 +77,20 @@ def draw_samples(
 def stream(
     checkpoint: Checkpoint, settings: SampleSettings, ngrams: "Ngrams | None" = None
 ) -> Iterator[str]:
-    """Text as it is drawn: the prompt, then a piece for each token, sample after sample.
-
-    A token may end inside a character, or begin a stop string; its text then comes later.
-    """
+    """Text as it is drawn: the prompt, then a piece for each token, sample after sample."""
     engine = _engine(checkpoint, settings, ngrams)
     for prompt in _prompts(checkpoint, settings):
         yield checkpoint.tokenizer.decode(prompt.tokens)
-        for step in generate(engine, [prompt]):
-            yield step.text
+        yield from stream_prompt(engine, prompt)
         yield "\n"
+
+
+def stream_prompt(engine: Engine, prompt: Prompt) -> Iterator[str]:
+    """What follows a prompt, a piece for each token. engine: a free one that knows the tokenizer.
+
+    A token may end inside a character, or begin a stop string; its text then comes later.
+    """
+    return (step.text for step in generate(engine, [prompt]))
 
 
 def _engine(checkpoint: Checkpoint, settings: SampleSettings, ngrams: "Ngrams | None") -> Engine:

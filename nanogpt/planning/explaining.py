@@ -11,12 +11,12 @@ from nanogpt.config.messages import look_up
 from nanogpt.config.resolving import run_names
 from nanogpt.errors import UserError, plural
 from nanogpt.planning.comparing import Comparison
-from nanogpt.planning.stages import StageJob
+from nanogpt.planning.stages import EXPORTS, StageJob
 from nanogpt.planning.staleness import Verdict, Workflow, environment_notes, path_of
 from nanogpt.project import Project
 
 # Made for whoever wants them, so they are missing from a run that has all else.
-OPTIONAL = {"bench", "tensorboard", "ngram", "count_ngrams"}
+OPTIONAL = {"bench", "tensorboard", "ngram", "count_ngrams", *EXPORTS}
 LABELS = {"setting": "setting", "code": "code", "input": "", "environment": "environment"}
 
 

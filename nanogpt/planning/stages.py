@@ -43,6 +43,7 @@ from nanogpt.project import HERE, Project
 
 MODEL = ("model/model.safetensors", "model/config.json", "model/tokenizer.json")
 DATASET = ("train.bin", "val.bin", "tokenizer.json", "meta.json")
+DESCRIPTION = ("eval.json", "eval.manifest.json", "train.manifest.json")  # for a model card
 NGRAMS = "model/ngrams.safetensors"
 GPT2_MERGES = "resources/tokenizers/gpt2/vocab.bpe"
 
@@ -55,7 +56,16 @@ OF_RUN: dict[str, tuple[str, ...]] = {
     "sample": ("samples.txt", "samples.jsonl"),
     "bench": ("bench.json",),
     "tensorboard": ("tensorboard/events.out.tfevents.metrics",),
+    "export_huggingface": (
+        *(f"export/huggingface/{name}" for name in ("model.safetensors", "config.json")),
+        *(f"export/huggingface/{name}" for name in ("generation_config.json", "tokenizer.json")),
+        *(f"export/huggingface/{name}" for name in ("tokenizer_config.json", "README.md")),
+        "export/huggingface/export.json",
+    ),
+    "export_gguf": ("export/gguf/{run}.gguf", "export/gguf/export.json"),
+    "export_nanogpt": ("export/nanogpt/ckpt.pt", "export/nanogpt/export.json"),
 }
+EXPORTS = tuple(stage for stage in OF_RUN if stage.startswith("export_"))
 # The same in results/datasets/<dataset>/.
 OF_DATASET: dict[str, tuple[str, ...]] = {"prepare": DATASET, "ngram": ("ngram.json",)}
 CHARTS = (
@@ -72,6 +82,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "eval": ("name", "dataset", "eval"),
     "sample": ("name", "sample"),
     "tensorboard": (),
+    **dict.fromkeys(EXPORTS, ("name",)),
 }
 
 # Settings of a corpus that say where its text comes from. The others say how it is read.
@@ -96,14 +107,15 @@ class StageJob:
 
 
 def _job(stage: str, name: str, directory: str, outputs: tuple[str, ...]) -> StageJob:
-    paths = tuple(f"{directory}/{output}" for output in outputs)
+    paths = tuple(f"{directory}/{output.replace('{run}', name)}" for output in outputs)
     return StageJob(stage, name, directory, paths, f"{directory}/{stage}.manifest.json")
 
 
 def jobs_of_run(config: Config, run: str) -> list[StageJob]:
     """All that the workflow can make of a run, in order."""
     resolved = resolve_run(config, run)
-    left_out = {"train", "bench", "tensorboard"} if resolved.ensemble else {"combine"}
+    of_models = {"train", "bench", "tensorboard", *EXPORTS}
+    left_out = of_models if resolved.ensemble else {"combine"}
     left_out |= set() if resolved.ngram else {"count_ngrams"}
     return [
         _job(stage, run, f"results/{run}", outputs)
@@ -172,6 +184,7 @@ def _run_inputs(config: Config, job: StageJob) -> list[str]:
     model = [f"{job.directory}/{file}" for file in MODEL]
     ngrams = [f"{job.directory}/{NGRAMS}"] if run.ngram else []
     prompt = [run.sample.prompt_file] if run.sample.prompt_file else []
+    described = [f"{job.directory}/{file}" for file in DESCRIPTION]
     return {
         "train": dataset,
         "bench": dataset,
@@ -180,6 +193,9 @@ def _run_inputs(config: Config, job: StageJob) -> list[str]:
         "eval": [*dataset, *model, *ngrams],
         "sample": [*model, *prompt, *ngrams],
         "tensorboard": [f"{job.directory}/metrics.jsonl"],
+        "export_huggingface": [*model, *described],
+        "export_gguf": model,
+        "export_nanogpt": model,
     }[job.stage]
 
 

@@ -145,7 +145,6 @@ def test_an_architecture_that_ours_is_not_is_refused(changes):
         {"scale_attn_weights": False},
         {"scale_attn_by_inverse_layer_idx": True},
         {"layer_norm_epsilon": 1e-3},
-        {"tie_word_embeddings": False},
         {"add_cross_attention": True},
     ],
     ids=str,

@@ -10,6 +10,7 @@ from tests.mistakes.downloads import DOWNLOADS
 from tests.mistakes.edits import EDITS
 from tests.mistakes.embedding import EMBEDDING
 from tests.mistakes.ensembles import ENSEMBLES
+from tests.mistakes.interchange import INTERCHANGE
 from tests.mistakes.models import MODELS
 from tests.mistakes.ngrams import NGRAMS
 from tests.mistakes.planning import PLANNING
@@ -32,6 +33,7 @@ AREAS = {
     "Tokenizers": TOKENIZERS,
     "Datasets": DATASETS,
     "Models": MODELS,
+    "Models for other programs, and from them": INTERCHANGE,
     "N-grams": NGRAMS,
     "Prompts and sampling": PROMPTS,
     "Devices and training": TRAINING,

@@ -14,6 +14,7 @@ from tests.workflow.projects import (
     BOTH,
     CONFIG,
     ESSAYS,
+    EXPORTS,
     FAR,
     MIXED,
     PAGE,
@@ -64,7 +65,7 @@ def compute(directory: Path) -> None:
         (directory / name).mkdir()
     loaded = directory / "loaded"
     (directory / "site/sitecustomize.py").write_text(WATCH.format(directory=str(loaded)))
-    targets = [PAGE, ESSAYS, FAR, *MIXED, *BOTH, *([GPT2_MERGES] if MIRROR else [])]
+    targets = [PAGE, ESSAYS, FAR, *MIXED, *BOTH, *EXPORTS, *([GPT2_MERGES] if MIRROR else [])]
     run = subprocess.run(
         # One core, as in the calls that are compared with this one.
         [sys.executable, "-m", "snakemake", "--cores", "1", *targets],

@@ -52,13 +52,20 @@ MIXED = ("results/mixed/eval.json", "results/mixed/samples.txt")
 # Of an ensemble of the report's runs.
 BOTH = ("results/both/eval.json", "results/both/samples.txt")
 
+# The model of `one` for other programs; a file of each.
+EXPORTS = tuple(
+    f"results/one/export/{name}"
+    for name in ("huggingface/config.json", "gguf/one.gguf", "nanogpt/ckpt.pt")
+)
+
 # The text of each third essay. The 40 essays make three groups of files.
 TEXTS = [f"The {word} essay is short, and ends here.\n" * 3 for word in ("first", "next", "last")]
 N_ESSAYS = 40
 
 # Jobs by rule, of the report unless another target is given.
 AFTER_TRAIN = {"train", "eval", "sample", "tensorboard", "bench_report"}
-ALL_RULES = {"prepare", "ngram", "count_ngrams", "combine", "bench", *AFTER_TRAIN}
+FORMATS = {"export_huggingface", "export_gguf", "export_nanogpt"}
+ALL_RULES = {"prepare", "ngram", "count_ngrams", "combine", "bench", *AFTER_TRAIN, *FORMATS}
 # The runs share dataset and model, and so one count of n-grams and one benchmark.
 RETRAINING = {**dict.fromkeys(AFTER_TRAIN, 2), "bench_report": 1}
 REMODELLING = {**RETRAINING, "bench": 1}

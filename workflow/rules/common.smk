@@ -39,7 +39,13 @@ if installed != VERSION:
 from nanogpt.config.loading import find_texts, load, read_mapping
 from nanogpt.config.messages import look_up
 from nanogpt.config.patterns import NAME
-from nanogpt.config.resolving import bench_runs, corpus_of, resolve_run, run_parameters
+from nanogpt.config.resolving import (
+    bench_runs,
+    check_exports,
+    corpus_of,
+    resolve_run,
+    run_parameters,
+)
 from nanogpt.errors import UserError
 from nanogpt.project import let_threads_sleep, name_user
 from nanogpt.artifacts.code_digest import code_digest
@@ -260,6 +266,21 @@ def mixed_ngrams(wildcards):
 def ngram_settings(wildcards):
     """The settings of the n-grams that a run mixes with its GPT."""
     return one_line_errors(stages.ngram_settings)(CONFIG, wildcards.run)
+
+
+def exported_file(name, form):
+    """An input function: this file of a run, for an export to a format that can hold its model."""
+
+    @one_line_errors
+    def path(wildcards):
+        from nanogpt.interchange.architectures import check_format
+
+        run = find_run(wildcards.run)
+        check_exports(run)
+        check_format(run.model, form, f"runs.{run.name}")
+        return f"results/{run.name}/{name}"
+
+    return path
 
 
 def dataset_file(name):

@@ -1,0 +1,173 @@
+"""Our modern architecture as transformers' NanoChat: config.json, and the names of weights.
+
+Both turn queries and keys in pairs half a head apart, but in opposite directions. With the two
+halves of each head swapped, theirs turns as ours does.
+"""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    JsonValue,
+    NonNegativeFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+from torch import Tensor
+
+from nanogpt.config.messages import explain
+from nanogpt.config.schema import ModelSettings
+from nanogpt.errors import UserError
+from nanogpt.interchange.architectures import NANOCHAT, differing_settings
+from nanogpt.interchange.hugging_face import ACTIVATIONS, OurPart
+from nanogpt.model.gpt import RMS_EPSILON, ROTARY_BASE
+
+ARCHITECTURE = "NanoChatForCausalLM"
+
+# Our layers by theirs, in each block; queries, keys and values are one matrix in ours.
+OF_A_BLOCK = {"attn.c_proj": "self_attn.o_proj", "mlp.c_fc": "mlp.fc1", "mlp.c_proj": "mlp.fc2"}
+PROJECTIONS = ("q_proj", "k_proj", "v_proj")
+OUTSIDE = {"wte.weight": "model.embed_tokens.weight", "lm_head.weight": "lm_head.weight"}
+
+THEIR_ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu2": "relu2"}
+
+
+class RopeParameters(BaseModel):
+    """How positions turn."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    rope_type: Literal["default"] = "default"
+    rope_theta: float = ROTARY_BASE
+
+
+class NanoChatConfig(BaseModel):
+    """The part of a NanoChat's config.json that decides what it computes."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    model_type: Literal["nanochat"]
+    vocab_size: PositiveInt
+    hidden_size: PositiveInt
+    intermediate_size: PositiveInt
+    num_hidden_layers: PositiveInt
+    num_attention_heads: PositiveInt
+    num_key_value_heads: int | None = None
+    head_dim: int | None = None
+    max_position_embeddings: PositiveInt
+    hidden_act: Literal["gelu", "gelu_new", "gelu_pytorch_tanh", "relu2"] = "relu2"
+    rms_norm_eps: float = RMS_EPSILON
+    rope_parameters: RopeParameters | None = None
+    final_logit_softcapping: NonNegativeFloat | None = 15.0
+    attention_bias: Literal[False] = False
+    tie_word_embeddings: bool = False
+    nanogpt: OurPart = OurPart()
+
+    @model_validator(mode="after")
+    def _is_ours(self) -> "NanoChatConfig":
+        if self.intermediate_size != 4 * self.hidden_size:
+            raise ValueError("intermediate_size should be 4 * hidden_size")
+        if self.num_key_value_heads not in (None, self.num_attention_heads):
+            raise ValueError("num_key_value_heads should be num_attention_heads")
+        if self.head_dim not in (None, self.hidden_size // self.num_attention_heads):
+            raise ValueError("head_dim should be hidden_size / num_attention_heads")
+        if self.rms_norm_eps != RMS_EPSILON:
+            raise ValueError(f"rms_norm_eps should be {RMS_EPSILON}")
+        if self.rope_parameters and self.rope_parameters.rope_theta != ROTARY_BASE:
+            raise ValueError(f"rope_theta should be {ROTARY_BASE}")
+        return self
+
+
+def settings_from_nanochat(content: Mapping[str, JsonValue]) -> tuple[ModelSettings, int]:
+    """Our model settings and vocab_size for the content of a NanoChat's config.json.
+
+    Errors: UserError for an architecture that our model doesn't have.
+    """
+    kind: type[BaseModel] = NanoChatConfig
+    try:
+        config = NanoChatConfig.model_validate(content)
+        kind = ModelSettings
+        settings = ModelSettings(
+            n_layer=config.num_hidden_layers,
+            n_head=config.num_attention_heads,
+            n_embd=config.hidden_size,
+            block_size=config.max_position_embeddings,
+            dropout=config.nanogpt.dropout,
+            bias=False,
+            position="rotary",
+            activation=ACTIVATIONS[config.hidden_act],
+            norm="rmsnorm",
+            embedding_norm=True,
+            qk_norm=True,
+            tie_word_embeddings=config.tie_word_embeddings,
+            final_logit_softcapping=config.final_logit_softcapping or 0.0,
+            init=config.nanogpt.init,
+        )
+    except ValidationError as error:
+        raise UserError(f"not a NanoChat that nanogpt can read: {explain(error, kind)}") from None
+    return settings, config.vocab_size
+
+
+def config_for_nanochat(settings: ModelSettings, vocab_size: int) -> dict[str, JsonValue]:
+    """The part of a NanoChat's config.json that says what it computes."""
+    assert not differing_settings(settings, NANOCHAT)
+    return {
+        "architectures": [ARCHITECTURE],
+        "model_type": "nanochat",
+        "vocab_size": vocab_size,
+        "max_position_embeddings": settings.block_size,
+        "hidden_size": settings.n_embd,
+        "intermediate_size": 4 * settings.n_embd,
+        "num_hidden_layers": settings.n_layer,
+        "num_attention_heads": settings.n_head,
+        "num_key_value_heads": settings.n_head,
+        "hidden_act": THEIR_ACTIVATIONS[settings.activation],
+        "attention_dropout": 0.0,
+        "attention_bias": False,
+        "rms_norm_eps": RMS_EPSILON,
+        "rope_parameters": {"rope_type": "default", "rope_theta": float(ROTARY_BASE)},
+        # With 0, transformers would divide by it.
+        "final_logit_softcapping": settings.final_logit_softcapping or None,
+        "tie_word_embeddings": settings.tie_word_embeddings,
+    }
+
+
+def weights_for_nanochat(
+    weights: Mapping[str, Tensor], settings: ModelSettings
+) -> dict[str, Tensor]:
+    """The state dict of our model as transformers' NanoChat."""
+    theirs = {OUTSIDE[name]: weight for name, weight in weights.items() if name in OUTSIDE}
+    for layer in range(settings.n_layer):
+        ours, other = f"h.{layer}", f"model.layers.{layer}"
+        parts = weights[f"{ours}.attn.c_attn.weight"].chunk(3)
+        for name, part in zip(PROJECTIONS, parts, strict=True):
+            turned = part if name == "v_proj" else _swap_halves(part, settings.n_head)
+            theirs[f"{other}.self_attn.{name}.weight"] = turned.contiguous()
+        for own, name in OF_A_BLOCK.items():
+            theirs[f"{other}.{name}.weight"] = weights[f"{ours}.{own}.weight"]
+    return theirs
+
+
+def weights_from_nanochat(
+    weights: Mapping[str, Tensor], settings: ModelSettings
+) -> dict[str, Tensor]:
+    """The state dict of a NanoChat as our model's."""
+    ours = {own: weights[name] for own, name in OUTSIDE.items() if name in weights}
+    for layer in range(settings.n_layer):
+        own, other = f"h.{layer}", f"model.layers.{layer}"
+        q, k, v = (weights[f"{other}.self_attn.{name}.weight"] for name in PROJECTIONS)
+        turned = (_swap_halves(q, settings.n_head), _swap_halves(k, settings.n_head), v)
+        ours[f"{own}.attn.c_attn.weight"] = torch.cat(turned)
+        for name, theirs in OF_A_BLOCK.items():
+            ours[f"{own}.{name}.weight"] = weights[f"{other}.{theirs}.weight"]
+    return ours
+
+
+def _swap_halves(matrix: Tensor, n_head: int) -> Tensor:
+    """A matrix (C, C) of queries or keys, each head's first and last D / 2 rows swapped."""
+    C = matrix.shape[1]
+    return matrix.view(n_head, 2, -1, C).flip(1).reshape(C, C)

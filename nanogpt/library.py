@@ -1,0 +1,121 @@
+"""A trained model for notebooks and other programs: `from nanogpt import load`.
+
+model = load("results/shakespeare_char/model")
+model.generate("ROMEO:", max_new_tokens=200)
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from torch.nn import functional as F
+
+from nanogpt.config.messages import explain
+from nanogpt.config.schema import SampleSettings
+from nanogpt.data.tokenizers import Tokenizer
+from nanogpt.devices import resolve
+from nanogpt.errors import UserError
+from nanogpt.inference.engine import Engine, Prompt
+from nanogpt.inference.prompts import default_prompt, encode_prompt
+from nanogpt.inference.sampling import stream_prompt
+from nanogpt.model.checkpoints import Checkpoint, load_model
+from nanogpt.model.ensemble import Model
+from nanogpt.ngram.mixing import Ngrams, find_ngrams
+
+# Settings of `sample` that `load` takes, or that have no meaning for one text.
+NOT_OF_A_CALL = ("start", "num_samples", "device", "dtype", "reproducible")
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A model and its tokenizer. ngrams: those beside it, which generation mixes in, if any.
+
+    settings: the defaults of a call, with the device and dtype that generation computes with.
+    """
+
+    checkpoint: Checkpoint
+    ngrams: Ngrams | None
+    settings: SampleSettings
+
+    @property
+    def model(self) -> Model:
+        """The torch module: token ids (B, T) to logits (B, T, V)."""
+        return self.checkpoint.model
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """Text to token ids (`encode`) and back (`decode`)."""
+        return self.checkpoint.tokenizer
+
+    def generate(self, prompt: str = "", **settings: Any) -> str:
+        """The prompt and what the model writes after it.
+
+        prompt: empty for what a text begins after. settings: those of `sample` in config.yaml, such
+        as `max_new_tokens=200, temperature=0.8, top_k=50, seed=1, stop=["the end"]`.
+
+        Errors: UserError for an unknown setting, a value out of range, or characters that the
+        vocabulary lacks.
+        """
+        tokens, call = self._prompt(prompt, settings)
+        return self.tokenizer.decode(tokens) + "".join(self._pieces(tokens, call))
+
+    def stream(self, prompt: str = "", **settings: Any) -> Iterator[str]:
+        """What the model writes after the prompt, piece by piece, as `generate` would return it.
+
+        Errors: as `generate`'s, before the first piece.
+        """
+        return self._pieces(*self._prompt(prompt, settings))
+
+    @torch.inference_mode()
+    def loss(self, text: str) -> float:
+        """The mean nats of a text's tokens but the first, by the GPT without its n-grams.
+
+        The text is read in windows of block_size tokens, as evaluation reads a split.
+
+        Errors: UserError for a text of less than two tokens, or characters that the vocabulary
+        lacks.
+        """
+        ids = torch.from_numpy(self.tokenizer.encode(text).astype("int64"))
+        if len(ids) < 2:
+            raise UserError("loss: a text of two tokens or more is needed")
+        self.model.eval()
+        block_size, nats = self.model.settings.block_size, 0.0
+        for first in range(0, len(ids) - 1, block_size):
+            window = ids[first : first + block_size + 1].to(self.settings.device)
+            logits = self.model(window[None, :-1])[0].float()
+            nats += F.cross_entropy(logits, window[1:], reduction="sum").item()
+        return nats / (len(ids) - 1)
+
+    def _prompt(self, text: str, given: dict[str, Any]) -> tuple[list[int], SampleSettings]:
+        for name in NOT_OF_A_CALL:
+            if name in given:
+                raise UserError(f"{name}: not a setting of a single text; leave it out")
+        try:
+            settings = SampleSettings.model_validate({**self.settings.model_dump(), **given})
+        except ValidationError as error:
+            raise UserError(explain(error, SampleSettings)) from None
+        if not text:
+            return default_prompt(self.tokenizer, self.checkpoint.start), settings
+        return encode_prompt(self.tokenizer, text, settings.unknown, "prompt"), settings
+
+    def _pieces(self, tokens: list[int], settings: SampleSettings) -> Iterator[str]:
+        engine = Engine(self.model, settings, self.tokenizer, self.ngrams)
+        return stream_prompt(engine, Prompt(tokens, settings))
+
+
+def load(path: str | Path, device: str = "auto", dtype: str = "float32") -> TrainedModel:
+    """A model directory, such as results/shakespeare_char/model, ready to generate.
+
+    device: auto, cpu, cuda, cuda:N or mps. dtype: float32, bfloat16, float16 or auto.
+
+    Errors: UserError for a directory that isn't a model's, a damaged file, or an absent device.
+    """
+    try:
+        settings = resolve(SampleSettings.model_validate({"device": device, "dtype": dtype}))
+    except ValidationError as error:
+        raise UserError(explain(error, SampleSettings)) from None
+    path = Path(path)
+    return TrainedModel(load_model(path, settings.device), find_ngrams(path), settings)
