@@ -12,7 +12,8 @@ from nanogpt.artifacts.records.manifests import CacheEntry
 from nanogpt.artifacts.stages import resolve_devices, without_device_index
 from nanogpt.artifacts.states import is_saved
 from nanogpt.errors import UserError
-from nanogpt.planning.stages import StageJob, current_code, inputs_of, settings_of
+from nanogpt.planning.stage_code import current_code
+from nanogpt.planning.stages import StageJob, inputs_of, settings_of
 from nanogpt.planning.staleness import Verdict, Workflow
 from nanogpt.training.saved_state import saved_steps
 

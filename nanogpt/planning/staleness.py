@@ -33,10 +33,9 @@ from nanogpt.artifacts.rule_records import (
 from nanogpt.config.schema import Config
 from nanogpt.errors import UserError
 from nanogpt.files.atomic import sha256_file
+from nanogpt.planning.stage_code import adapter_files, current_code
 from nanogpt.planning.stages import (
     StageJob,
-    adapter_files,
-    current_code,
     find_jobs,
     inputs_of,
     params_of,

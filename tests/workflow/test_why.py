@@ -15,7 +15,8 @@ from nanogpt.artifacts.rule_records import read_rule_record
 from nanogpt.config.loading import find_texts, load, read_mapping
 from nanogpt.planning.explaining import explain, find_targets
 from nanogpt.planning.restoring import Outcomes
-from nanogpt.planning.stages import current_code, find_jobs, inputs_of, params_of
+from nanogpt.planning.stage_code import current_code
+from nanogpt.planning.stages import find_jobs, inputs_of, params_of
 from nanogpt.planning.staleness import GROUPS, Verdict, Workflow
 from nanogpt.project import Project
 from tests.checkouts import own_environment
