@@ -97,6 +97,26 @@ class Project:
         return self.root / ".nanogpt/jobs"
 
     @property
+    def code(self) -> Path:
+        """The digests of the functions of each code that made a result."""
+        return self.root / ".nanogpt/code"
+
+    @property
+    def rule_records(self) -> Path:
+        """What Snakemake noted of each file that a rule made."""
+        return self.root / ".snakemake/metadata"
+
+    @property
+    def unfinished_records(self) -> Path:
+        """What Snakemake noted of each file that a rule is making, or that a kill left."""
+        return self.root / ".snakemake/incomplete"
+
+    @property
+    def workflow(self) -> Path:
+        """The workflow's rules and scripts, in a checkout."""
+        return self.root / "workflow"
+
+    @property
     def cache(self) -> Path | None:
         """Finished artifacts by version: NANOGPT_CACHE if set; None if that is `off`."""
         path = os.environ.get("NANOGPT_CACHE") or ".nanogpt/cache"

@@ -22,6 +22,7 @@ ORDER = (
     "training",
     "inference",
     "evaluation",
+    "planning",
     "library",
     "interchange",
     "report",

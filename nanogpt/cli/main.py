@@ -10,7 +10,15 @@ from collections.abc import Sequence
 
 from pydantic import ValidationError
 
-from nanogpt.cli import artifacts, data, interchange, reference, runs  # noqa: F401  they register
+from nanogpt.cli import (  # noqa: F401  they register commands
+    artifacts,
+    data,
+    interchange,
+    plan,
+    reference,
+    runs,
+    why,
+)
 from nanogpt.cli.app import app
 from nanogpt.config.messages import explain
 from nanogpt.config.schema import Config

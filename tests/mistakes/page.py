@@ -14,6 +14,7 @@ from tests.mistakes.initial import INITIAL
 from tests.mistakes.interchange import INTERCHANGE
 from tests.mistakes.models import MODELS
 from tests.mistakes.ngrams import NGRAMS
+from tests.mistakes.planning import PLANNING
 from tests.mistakes.prompts import PROMPTS
 from tests.mistakes.reports import REPORTS
 from tests.mistakes.settings import SETTINGS
@@ -41,6 +42,7 @@ AREAS = {
     "Downloads": DOWNLOADS,
     "Reports": REPORTS,
     "What `nanogpt verify` finds": VERIFICATION,
+    "Plans and reasons": PLANNING,
     "Commands": COMMANDS,
     "The workflow elsewhere": EMBEDDING,
     "Edits of the code": EDITS,
