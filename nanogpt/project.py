@@ -62,6 +62,21 @@ class Project:
         return self.root / "resources/corpora"
 
     @property
+    def imported_models(self) -> Path:
+        """Models of others in our form, to begin trainings with, a directory each."""
+        return self.root / "resources/imported"
+
+    @property
+    def downloaded_models(self) -> Path:
+        """Models of others, such as GPT-2, a directory each."""
+        return self.root / "resources/models"
+
+    @property
+    def gpt2_merges(self) -> Path:
+        """The merges of GPT-2's tokenizer."""
+        return self.root / "resources/tokenizers/gpt2/vocab.bpe"
+
+    @property
     def results(self) -> Path:
         """A directory for each run, and `datasets` and `report`."""
         return self.root / "results"
@@ -95,6 +110,26 @@ class Project:
     def snakemake_locks(self) -> Path:
         """Where Snakemake names the files that its calls read and write."""
         return self.root / ".snakemake/locks"
+
+    @property
+    def code(self) -> Path:
+        """The digests of the functions of each code that made a result."""
+        return self.root / ".nanogpt/code"
+
+    @property
+    def rule_records(self) -> Path:
+        """What Snakemake noted of each file that a rule made."""
+        return self.root / ".snakemake/metadata"
+
+    @property
+    def unfinished_records(self) -> Path:
+        """What Snakemake noted of each file that a rule is making, or that a kill left."""
+        return self.root / ".snakemake/incomplete"
+
+    @property
+    def workflow(self) -> Path:
+        """The workflow's rules and scripts, in a checkout."""
+        return self.root / "workflow"
 
     @property
     def cache(self) -> Path | None:

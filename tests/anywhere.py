@@ -46,10 +46,14 @@ SHAPE = {"n_layer": 2, "n_head": 2, "n_embd": 76, "block_size": 51, "dropout": 0
 MODELS = {
     "gpt2": ModelSettings(**SHAPE, bias=True),
     "modern": ModelSettings(**SHAPE, **MODERN, init="zero_proj"),
+    "finetuned": ModelSettings(**{**SHAPE, "block_size": 40}, bias=True),
 }
+# What a recipe's model is trained for a few steps as, first.
+BEGINS_WITH = {"finetuned": "gpt2"}
 OPTIMIZERS = {
     "gpt2": {"learning_rate": 3e-3, "min_lr": 3e-4},
     "modern": {"optimizer": "muon", "lr_schedule": "wsd", "min_lr": 0},
+    "finetuned": {"learning_rate": 3e-3, "min_lr": 3e-4},
 }
 
 
@@ -119,7 +123,13 @@ def main(dataset: Path, results: Path, recipe: str, steps: int) -> dict[str, str
         eval_iters=2,
     )
     state = TrainingState(results / "state", "anywhere")
-    train("anywhere", dataset, MODELS[recipe], resolve(settings), state, results)
+    initial = None
+    if recipe in BEGINS_WITH:
+        initial = results / "first/model"
+        first = TrainingState(results / "first/state", "first")
+        model, few = MODELS[BEGINS_WITH[recipe]], settings.model_copy(update={"max_iters": 3})
+        train("first", dataset, model, resolve(few), first, results / "first")
+    train("anywhere", dataset, MODELS[recipe], resolve(settings), state, results, initial)
     read = resolve(EvalSettings(**ANYWHERE, eval_iters=2))
     evaluation = evaluate("anywhere", dataset, results / "model", read, results / "eval.json")
     drawn = resolve(SampleSettings(**ANYWHERE, num_samples=2, max_new_tokens=100))

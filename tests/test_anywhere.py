@@ -53,6 +53,10 @@ def test_threads_and_instructions_change_no_byte(digests, recipe):
     assert digests(recipe, 20, 2, ONEDNN_MAX_CPU_ISA="AVX2", MKL_CBWR="AVX2") == expected
 
 
+def test_a_model_that_begins_with_another_one_is_the_same_everywhere_too(digests):
+    assert digests("finetuned", 8, 3) == digests("finetuned", 8, 1)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["gpt2", "modern"])
 def test_no_operator_is_used_that_processors_compute_differently(digests, recipe):

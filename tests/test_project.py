@@ -24,6 +24,8 @@ PATHS = {
     "texts": "resources/texts",
     "fragments": "resources/config",
     "corpora": "resources/corpora",
+    "downloaded_models": "resources/models",
+    "gpt2_merges": "resources/tokenizers/gpt2/vocab.bpe",
     "results": "results",
     "datasets": "results/datasets",
     "states": ".nanogpt/state",

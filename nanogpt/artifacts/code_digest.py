@@ -37,6 +37,8 @@ NEUTRAL = {
     "nanogpt.config.fragments": "settings arrive as parameters",
     "nanogpt.config.sweeps": "settings arrive as parameters",
     "nanogpt.config.resolving": "settings arrive as parameters",
+    "nanogpt.config.foreign": "its effect is the settings in a model's config.json",
+    "nanogpt.config.initial": "settings arrive as parameters, and models as inputs",
     "nanogpt.artifacts.records.manifests": "describes a result, and doesn't change it",
     "nanogpt.artifacts.manifests": "describes a result, and doesn't change it",
     "nanogpt.artifacts.stages": "surrounds the call whose code is hashed",
@@ -45,6 +47,8 @@ NEUTRAL = {
     "nanogpt.artifacts.signals": "decides when a training stops, not what it gives",
     "nanogpt.inference.checks": "decides whether a training starts, not what it gives",
     "nanogpt.artifacts.states": "decides where a training's state lies and who owns it",
+    "nanogpt.artifacts.code_digest": "names the code of a result, and doesn't change it",
+    "nanogpt.artifacts.code_functions": "names the code of a result, and doesn't change it",
 }
 
 # By these, code is run or a file read that only a run could name.
@@ -107,6 +111,14 @@ def closure(adapter: Path, package: Path | None = None) -> set[str]:
     return modules.seen
 
 
+def sources(adapter: Path, package: Path | None = None) -> dict[str, Path]:
+    """The files whose code a digest covers, by dotted names; the adapter's name is its stem."""
+    modules = _Modules(package or PACKAGE)
+    modules.digest_source(adapter, "")
+    found = {name: modules.file_of(name) for name in sorted(modules.seen - NEUTRAL.keys())}
+    return {adapter.stem: adapter, **{name: path for name, path in found.items() if path}}
+
+
 class _Modules:
     """The modules of a package, with the digests of those that were needed so far."""
 
@@ -151,7 +163,7 @@ class _Modules:
         name = imported.name
         if name == "*":
             raise UserError(f"{where}: import * of {target}; name what is imported")
-        if name and self._file(f"{target}.{name}"):
+        if name and self.file_of(f"{target}.{name}"):
             self.seen.add(target)
             target, name = f"{target}.{name}", ""
         return self._digest(target, where), name
@@ -167,7 +179,7 @@ class _Modules:
         rest = [module[level:]] if module[level:] else []
         return ".".join([*parts[: len(parts) - level + 1], *rest])
 
-    def _file(self, module: str) -> Path | None:
+    def file_of(self, module: str) -> Path | None:
         """The source of a module, or of a package's __init__."""
         if module not in self._files:
             below = self.package.joinpath(*module.split(".")[1:])
@@ -179,7 +191,7 @@ class _Modules:
         """The digest of a module and of the packages that it is in, as importing it runs them."""
         if module in self._digests:
             return self._digests[module]
-        path = self._file(module)
+        path = self.file_of(module)
         if path is None:
             raise UserError(f"{where}: no module {module} in {self.package}; correct the import")
         if module in self._under_way:
@@ -221,8 +233,8 @@ _MARK = "\0"
 
 @cache  # a dry run asks for the digests of many stages, which share most of their modules
 def _parse(source: bytes, root: str, path: str) -> _Source:
-    dumper = _Dumper(root, path)
-    text = dumper.dump(_tree(source, path))
+    dumper = Dumper(root, path)
+    text = dumper.dump(parse_source(source, path))
     texts = tuple(_sha256(part) for part in text.split(_MARK))
     return _Source(texts, tuple(dumper.groups), dumper.uses_files, tuple(dumper.foreign))
 
@@ -230,7 +242,7 @@ def _parse(source: bytes, root: str, path: str) -> _Source:
 @cache
 def _imports_on_load(source: bytes, root: str, path: str) -> tuple[_Import, ...]:
     """The imports from package `root` that run when a module is loaded."""
-    statements = _loaded_statements(_tree(source, path).body)
+    statements = _loaded_statements(parse_source(source, path).body)
     return tuple(one for node in statements for one in _own_imports(node, root) or ())
 
 
@@ -244,7 +256,7 @@ def _loaded_statements(nodes: Sequence[object]) -> Iterator[object]:
                     yield from _loaded_statements(value)
 
 
-def _tree(source: bytes, path: str) -> ast.Module:
+def parse_source(source: bytes, path: str) -> ast.Module:
     try:
         encoding, _ = tokenize.detect_encoding(io.BytesIO(source).readline)
         return ast.parse(source.decode(encoding))
@@ -254,7 +266,7 @@ def _tree(source: bytes, path: str) -> ast.Module:
         raise UserError(f"{path}: line 1: not Python: {error}; correct it") from None
 
 
-class _Dumper:
+class Dumper:
     """Writes a syntax tree as text, the same on every Python version (ast.dump doesn't).
 
     Without docstrings and blocks for type checkers, and with marks in place of imports from package

@@ -42,6 +42,12 @@ def digests(project: Project, paths: Iterable[str]) -> dict[str, str]:
     return {path: sha256_file(project.root / path) for path in paths}
 
 
+def model_among(inputs: Iterable[str]) -> Path | None:
+    """The model directory among the inputs of a stage: of a training, what it begins with."""
+    found = (Path(path).parent for path in inputs if Path(path).name == "model.safetensors")
+    return next(found, None)
+
+
 def environment(threads: int, layouts: Sequence[Layout] = ()) -> Environment:
     """What decides the last bits of a result without being requested."""
     described: dict[str, object] = {

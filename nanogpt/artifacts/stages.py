@@ -181,10 +181,24 @@ def run_stage(
 def _request(
     project: Project, stage: str, parameters: JsonObject, inputs: Sequence[str], code: str
 ) -> Request:
-    hashed = _without_device_index(parameters)
+    hashed = without_device_index(parameters)
     digests = manifests.digests(project, inputs)
     version = manifests.version(stage, hashed, digests, code)
+    _note_functions(project, stage, code)
     return Request(stage=stage, version=version, inputs=digests, parameters=hashed, code=code)
+
+
+def _note_functions(project: Project, stage: str, code: str) -> None:
+    """Keep the digests of the functions that run here, by which `nanogpt why` names an edit.
+
+    At the beginning, as the code may be edited while a long training goes on.
+    """
+    # Not at the top: a stage whose code was noted before doesn't parse it again.
+    from nanogpt.artifacts.code_functions import note_functions
+
+    adapter = Path(getattr(sys.modules["__main__"], "__file__", None) or "")
+    if adapter.stem == stage and adapter.is_file():
+        note_functions(project, code, adapter)
 
 
 def _restore(
@@ -269,14 +283,24 @@ def _log_to(path: Path) -> None:
 
 def _resolve(settings: JsonObject, threads: int) -> JsonObject:
     """Parameters with the device and dtype of each group that has them."""
-    if not any(isinstance(group, dict) and "device" in group for group in settings.values()):
+    if _computes(settings):
+        # Not at the top: a stage that doesn't compute with torch must not wait for it.
+        import torch
+
+        torch.set_num_threads(threads)
+    return resolve_devices(settings)
+
+
+def _computes(settings: JsonObject) -> bool:
+    return any(isinstance(group, dict) and "device" in group for group in settings.values())
+
+
+def resolve_devices(settings: JsonObject) -> JsonObject:
+    """Parameters with the devices and dtypes that `auto` stands for on this machine."""
+    if not _computes(settings):
         return settings
-    # Not at the top: a stage that doesn't compute with torch must not wait for it.
-    import torch
-
+    # Not at the top, for the same reason.
     from nanogpt.devices import resolve_both
-
-    torch.set_num_threads(threads)
 
     def resolve(group: JsonValue) -> JsonValue:
         if not isinstance(group, dict) or "device" not in group:
@@ -288,7 +312,7 @@ def _resolve(settings: JsonObject, threads: int) -> JsonObject:
     return {name: resolve(group) for name, group in settings.items()}
 
 
-def _without_device_index(parameters: JsonObject) -> JsonObject:
+def without_device_index(parameters: JsonObject) -> JsonObject:
     """Parameters as they are hashed: which of several equal GPUs was taken isn't requested."""
     return {
         name: {**group, "device": str(group["device"]).partition(":")[0]}

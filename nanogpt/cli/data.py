@@ -1,8 +1,7 @@
-"""Commands about tokens and datasets: tokenize, export."""
+"""Commands about tokens: tokenize."""
 
 import sys
 from pathlib import Path
-from typing import Literal
 
 from tyro.conf import Positional
 
@@ -39,21 +38,3 @@ def tokenize(tokenizer: Positional[Path], text: Positional[str] = "-") -> None:
     n_bytes = len(text.encode("utf-8"))
     ratio = f", {n_bytes / len(tokens):.2f} bytes a token" if len(tokens) else ""
     print(f"{plural(len(tokens), 'token')} of {known.vocab_size}, {len(text)} characters{ratio}")
-
-
-@app.command
-def export(
-    what: Positional[Literal["dataset"]],  # noqa: ARG001
-    source: Positional[Path],
-    destination: Positional[Path],
-) -> None:
-    """Write a dataset in the form that nanoGPT reads.
-
-    Args:
-        what: what is exported.
-        source: a dataset, such as results/datasets/shakespeare_char.
-        destination: a directory of nanoGPT's, such as nanoGPT/data/mine.
-    """
-    from nanogpt.interchange.nanogpt_data import export_dataset
-
-    export_dataset(source, destination)

@@ -13,9 +13,12 @@ from pydantic import ValidationError
 from nanogpt.cli import (  # noqa: F401  they register commands
     artifacts,
     data,
+    interchange,
     making,
+    plan,
     reference,
     runs,
+    why,
 )
 from nanogpt.cli.app import run
 from nanogpt.cli.words import normalise

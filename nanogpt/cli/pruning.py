@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nanogpt.artifacts import cache
-from nanogpt.artifacts.manifests import SUFFIX
-from nanogpt.artifacts.records.base import FormatError, JsonObject, read_record
+from nanogpt.artifacts.manifests import SUFFIX, model_among
+from nanogpt.artifacts.records.base import FormatError, read_record
 from nanogpt.artifacts.records.manifests import CacheEntry, Manifest, TrainingRequest
 from nanogpt.artifacts.states import REQUEST
+from nanogpt.config.initial import SourceError, find_source
 from nanogpt.config.resolving import resolve_run, run_names, run_parameters
 from nanogpt.config.schema import Config, Run
 from nanogpt.errors import UserError
@@ -153,14 +154,21 @@ def _state(directory: Path, config: Config) -> Item:
         unused = "no such run in config.yaml"
     elif not request.settings.keys() <= Run.model_fields.keys():
         unused = "it has settings that this version of nanogpt doesn't know"
-    elif request.settings != _parameters(config, request):
+    elif not _is_current(config, request):
         unused = "config.yaml has other settings for this run now"
     return Item("state", directory, size, age, what, unused)
 
 
-def _parameters(config: Config, request: TrainingRequest) -> JsonObject:
-    """The groups of settings that were requested, as config.yaml has them now."""
-    return run_parameters(resolve_run(config, request.run), request.settings)
+def _is_current(config: Config, request: TrainingRequest) -> bool:
+    """Whether config.yaml still has the settings that were requested, as far as can be known."""
+    source = find_source(config, request.run)
+    if model_among(request.inputs) != (source.directory if source else None):
+        return False
+    try:
+        run = resolve_run(config, request.run)
+    except SourceError:  # the directory of a model that isn't there now
+        return True
+    return request.settings == run_parameters(run, request.settings)
 
 
 def _claims(project: Project, config: Config) -> list[Item]:

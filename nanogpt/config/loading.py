@@ -1,5 +1,6 @@
 """From config.yaml to a checked `Config`: YAML, the user's own texts, names, sweeps."""
 
+import contextlib
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -14,6 +15,7 @@ from pydantic import (
 from nanogpt.config.corpora import TOKENIZERS, Corpus, Dataset
 from nanogpt.config.ensembles import expand_ensembles
 from nanogpt.config.fragments import merge_fragments
+from nanogpt.config.initial import SourceError
 from nanogpt.config.messages import explain, look_up
 from nanogpt.config.patterns import NAME, NAME_RULE, RESERVED_RUN_NAMES
 from nanogpt.config.resolving import expand, find_dataset, resolve_run, run_names
@@ -152,7 +154,8 @@ def load(mapping: Mapping[str, Any], texts: Iterable[str] = ()) -> Config:
     _check_names(config)
     config = expand_ensembles(expand_sweeps(config))
     for name in run_names(config):
-        resolve_run(config, name)
+        with contextlib.suppress(SourceError):  # only who needs that run is told
+            resolve_run(config, name)
     _check_lengths(config)
     return config.model_copy(update={"report": Report(runs=_report_runs(config))})
 

@@ -16,6 +16,9 @@ from pydantic_core import ErrorDetails
 from nanogpt.config.patterns import PATTERNS
 from nanogpt.errors import UserError, shorten
 
+# Runs that a message shows.
+RUNS_SHOWN = 3
+
 # More names than this are not listed where none is near.
 MANY_NAMES = 20
 
@@ -25,6 +28,12 @@ def look_up(names: Any, name: str, where: str, kind: str) -> Any:
     if name not in names:
         raise UserError(f"{where}: no {kind} `{name}`{did_you_mean(name, names)}")
     return names[name] if isinstance(names, Mapping) else name
+
+
+def list_some(names: Sequence[str]) -> str:
+    """The first of some names, and how many more there are."""
+    shown = ", ".join(f"`{name}`" for name in names[:RUNS_SHOWN])
+    return shown + (f" and {len(names) - RUNS_SHOWN:,} more" if len(names) > RUNS_SHOWN else "")
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:

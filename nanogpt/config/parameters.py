@@ -35,6 +35,20 @@ def new_setting(default: Any, *, neutral: JsonValue, **details: Any) -> Any:
     return field
 
 
+class NamesInput:
+    """Marks a setting that names an input of the stage. The input's digest counts, not its name."""
+
+
+def input_setting(**details: Any) -> Any:
+    """A field, empty by default, for a setting that names an input of the stage.
+
+    It's no parameter, so another name for the same files re-runs nothing.
+    """
+    field = new_setting(None, neutral=None, **details)
+    field.metadata.append(NamesInput())
+    return field
+
+
 def neutral_values(model: type[BaseModel]) -> dict[str, JsonValue]:
     """The neutral value of each setting that declares one."""
     return {
@@ -46,15 +60,20 @@ def neutral_values(model: type[BaseModel]) -> dict[str, JsonValue]:
 
 
 def as_parameters(settings: BaseModel, only: set[str] | None = None) -> dict[str, JsonValue]:
-    """A group of settings as JSON, without those at their neutral values.
+    """A group of settings as JSON, without those at their neutral values or that name inputs.
 
     only: the settings that matter, if not all do.
     """
     neutral = neutral_values(type(settings))
+    named = {
+        name
+        for name, field in type(settings).model_fields.items()
+        if any(isinstance(mark, NamesInput) for mark in field.metadata)
+    }
     return {
         name: value
         for name, value in settings.model_dump(mode="json", include=only).items()
-        if name not in neutral or value != neutral[name]
+        if name not in named and (name not in neutral or value != neutral[name])
     }
 
 

@@ -6,7 +6,8 @@ from typing import Any
 from pydantic import JsonValue
 
 from nanogpt.config.corpora import Corpus, Dataset
-from nanogpt.config.messages import look_up
+from nanogpt.config.initial import check_begins, find_source, model_of_source
+from nanogpt.config.messages import RUNS_SHOWN, list_some, look_up
 from nanogpt.config.parameters import as_parameters
 from nanogpt.config.schema import (
     Config,
@@ -21,10 +22,6 @@ from nanogpt.config.schema import (
 )
 from nanogpt.config.values import Settings
 from nanogpt.errors import UserError
-
-# Runs of a sweep that a message shows.
-RUNS_SHOWN = 3
-
 
 # Settings that are derived from another one unless they are given: (group, setting) -> the other.
 DERIVED = {
@@ -87,13 +84,15 @@ def find_dataset(config: Config, name: str) -> tuple[Corpus, Dataset]:
 
 
 def run_layers(config: Config, name: str) -> list[Layer]:
-    """The settings of a run by source, weakest first: (source, {group: {setting: value}})."""
+    """The settings of a run by source, weakest first: (source, {group: {setting: value}}).
+
+    A run that begins with a model has that model's settings in place of those of `defaults`; they
+    are the first layer.
+    """
     if name not in config.runs:
         runs = expand(config, [name])
         if runs != [name]:
-            shown = ", ".join(f"`{run}`" for run in runs[:RUNS_SHOWN])
-            more = f" and {len(runs) - RUNS_SHOWN:,} more" if len(runs) > RUNS_SHOWN else ""
-            raise UserError(f"runs: `{name}` is a sweep; its runs are {shown}{more}")
+            raise UserError(f"runs: `{name}` is a sweep; its runs are {list_some(runs)}")
         if name in config.corpora and name not in config.datasets:
             raise UserError(
                 f"runs: no run `{name}`, but a corpus: say how it becomes tokens, by an entry "
@@ -105,11 +104,18 @@ def run_layers(config: Config, name: str) -> list[Layer]:
     if name in config.runs:
         entries.append((f"runs.{config.sweep_of.get(name, name)}", config.runs[name]))
     entries.append(("command line", config))
+    initial = find_source(config, name)
+    if initial:
+        model = resolve_run(config, initial.run).model if initial.run else None
+        model = model or model_of_source(initial, name)
+        layers.append((f"as {initial.name}", {"model": model.model_dump()}))
     for source, entry in entries:
         groups = {
             group: getattr(entry, group).model_dump(exclude_unset=True)
             for group in RunDefaults.GROUPS
         }
+        if initial and source == "defaults":
+            groups["model"] = {}
         preset = groups["model"].pop("preset", None)
         if preset is not None:
             settings = look_up(config.models, preset, f"{source}.model", "model")
@@ -145,6 +151,9 @@ def resolve_run(config: Config, name: str) -> Run:
         check_model(model)
     except UserError as error:
         raise UserError(f"runs.{name}.model: {error}; change one of them") from None
+    initial = find_source(config, name)
+    if initial:
+        check_begins(config, run, initial, ModelSettings.model_validate(layers[0][1]["model"]))
     if train.decay_lr and train.min_lr > train.peak_rate:
         peak = "matrix_lr" if train.optimizer == "muon" else "learning_rate"
         raise UserError(
@@ -255,6 +264,15 @@ def check_trains(run: Run) -> None:
         raise UserError(
             f"runs.{run.name}: an ensemble trains nothing, so it has no curve and no speed; name "
             f"its runs ({', '.join(run.ensemble[:RUNS_SHOWN])}) instead"
+        )
+
+
+def check_exports(run: Run) -> None:
+    """UserError if a run is an ensemble, which no other program can run."""
+    if run.ensemble:
+        raise UserError(
+            f"runs.{run.name}: an ensemble, which no other program can run; export one of its runs "
+            f"({', '.join(run.ensemble[:RUNS_SHOWN])}) instead"
         )
 
 

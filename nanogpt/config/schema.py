@@ -13,7 +13,7 @@ from pydantic import (
 )
 
 from nanogpt.config.corpora import Corpus, Dataset
-from nanogpt.config.parameters import new_setting
+from nanogpt.config.parameters import input_setting, new_setting
 from nanogpt.config.patterns import DEVICE
 from nanogpt.config.values import Seed, Settings, whole_number
 from nanogpt.errors import UserError
@@ -116,6 +116,12 @@ def check_device(device: str, dtype: str, reproducible: str) -> None:
 class TrainSettings(Settings):
     """Training. The names are nanoGPT's."""
 
+    init_from: str | None = input_setting(
+        min_length=1,
+        description="what the weights are before the first step: those of a run, by its name, of a "
+        "directory, by a path with a slash, or gpt2, gpt2-medium, gpt2-large or gpt2-xl; none: "
+        "random (docs/FINETUNING.md)",
+    )
     max_iters: int = Field(5000, ge=1, description="optimizer steps")
     batch_size: int = Field(64, ge=1, description="windows of block_size tokens in a micro-batch")
     gradient_accumulation_steps: int = Field(

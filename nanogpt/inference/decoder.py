@@ -24,16 +24,13 @@ from torch.nn import functional as F
 from nanogpt.model import alike
 from nanogpt.model.attention import attend
 from nanogpt.model.ensemble import Model, mean_log_probabilities
-from nanogpt.model.gpt import GPT, RMS_EPSILON, Block, CausalSelfAttention, rotary_tables
+from nanogpt.model.gpt import GPT, MLP, RMS_EPSILON, Block, CausalSelfAttention, rotary_tables
 from nanogpt.model.kernels import (
     ONEDNN_LINEAR,
-    gelu,
-    layer_norm,
     linear,
     rms_norm,
     rotate,
     soft_capped,
-    squared_relu,
 )
 from nanogpt.model.layers import LayerNorm, RMSNorm
 
@@ -207,9 +204,25 @@ class GPTDecoder:
             product = torch.ops.mkldnn._linear_pointwise.default
             return lambda x: product(x.to(dtype), packed, bias, "none", [], "")
         columns = weight.t().contiguous()
-        if bias is None:
-            return lambda x: torch.mm(x.to(dtype), columns)
-        return lambda x: torch.addmm(bias, x.to(dtype), columns)
+        if bias is not None:
+            return lambda x: torch.addmm(bias, x.to(dtype), columns)
+        if dtype == self.wide:
+            return lambda x: torch.mm(x, columns)
+        return lambda x: torch.mm(x.to(dtype), columns)
+
+    def lay_out_mlp(self, mlp: MLP) -> Callable[[Tensor], Tensor]:
+        """An MLP, its weights laid out for few rows."""
+        first, last = mlp.c_fc, mlp.c_proj
+        activation: Callable[[Tensor], Tensor] = mlp.activate
+        factor = 1.0
+        if mlp.activation == "gelu" and self.device.type == "cpu" and not alike.on():
+            # GELU(y) = z (1 + erf z) / sqrt(2) with z = y / sqrt(2): both factors go into weights.
+            factor = math.sqrt(1 / 2)
+            activation = _erf_gelu
+        bias = None if first.bias is None else first.bias * factor
+        widen = self.lay_out(first.weight * factor, bias)
+        narrow = self.lay_out(last.weight * factor, last.bias)
+        return lambda x: narrow(activation(widen(x)))
 
     def norm(self, module: LayerNorm | RMSNorm) -> Callable[[Tensor], Tensor]:
         """A norm of the residual stream."""
@@ -217,7 +230,10 @@ class GPTDecoder:
             return lambda x: rms_norm(x, module.epsilon)
         weight = module.weight.detach().to(self.wide)
         bias = None if module.bias is None else module.bias.detach().to(self.wide)
-        return lambda x: layer_norm(x, weight, bias, module.eps)
+        shape, epsilon = weight.shape, module.eps
+        if alike.on():
+            return lambda x: alike.layer_norm(x, weight, bias, epsilon)
+        return lambda x: torch.layer_norm(x, shape, weight, bias, epsilon)
 
     def _new_cache(self, n_slots: int) -> Tensor:
         """Keys and values: (n_layer, 2, n_slots, H, L, D). Zeros, since masked ones are read."""
@@ -256,13 +272,7 @@ class _LaidOutBlock:
             weight, bias = weight[order], None if bias is None else bias[order]
         self.c_attn = decoder.lay_out(weight, bias)
         self.c_proj = decoder.lay_out(block.attn.c_proj.weight, block.attn.c_proj.bias)
-        self.mlp_fc = decoder.lay_out(block.mlp.c_fc.weight, block.mlp.c_fc.bias)
-        self.mlp_proj = decoder.lay_out(block.mlp.c_proj.weight, block.mlp.c_proj.bias)
-        self.activation = {
-            "gelu": lambda x: gelu(x, "none"),
-            "gelu_tanh": lambda x: gelu(x, "tanh"),
-            "relu2": squared_relu,
-        }[self.settings.activation]
+        self.mlp = decoder.lay_out_mlp(block.mlp)
 
     def queries_keys_values(self, x: Tensor, turns: Tensor | None) -> Tensor:
         """Those of tokens (N, C), normalised and rotated: (N, 3, H, D)."""
@@ -284,7 +294,7 @@ class _LaidOutBlock:
     def rest(self, x: Tensor, attended: Tensor) -> Tensor:
         """The block's output (N, C) by its input and what attention gave."""
         x = x + self.c_proj(attended)
-        return x.add_(self.mlp_proj(self.activation(self.mlp_fc(self.norm_2(x)))))
+        return x.add_(self.mlp(self.norm_2(x)))
 
 
 def _pairs_together(attention: CausalSelfAttention) -> Tensor:
@@ -296,6 +306,11 @@ def _pairs_together(attention: CausalSelfAttention) -> Tensor:
     rows = torch.arange(len(attention.c_attn.weight)).view(3, attention.n_head, 2, width // 2)
     rows[:2] = rows[:2].mT.reshape(2, attention.n_head, 2, width // 2)
     return rows.flatten()
+
+
+def _erf_gelu(z: Tensor) -> Tensor:
+    """z (1 + erf z): two quick operations, where torch's GELU has a slow one for few numbers."""
+    return torch.addcmul(z, z, torch.erf(z))
 
 
 def _attend(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:

@@ -268,9 +268,10 @@ class Engine:
             group = [self.sequences[slot] for slot in slots]
             marks = [sequence.seen for sequence in group if sequence.seen is not None]
             seen = torch.stack(marks).to(logits.device) if marks else None
-            own = logits if len(slots) == len(logits) else logits[slots]
             settings, uniforms = group[0].prompt.settings, [s.uniforms for s in group]
-            tokens[slots] = choose(own, settings, uniforms, seen)
+            if len(groups) == 1:
+                return choose(logits, settings, uniforms, seen)
+            tokens[slots] = choose(logits[slots], settings, uniforms, seen)
         return tokens
 
     def _add(

@@ -1,14 +1,13 @@
 """Datasets as nanoGPT's directories data/<name>/: train.bin, val.bin and meta.pkl."""
 
-import pickle
 import shutil
 from pathlib import Path
 
 from nanogpt.data.batches import load
 from nanogpt.data.byte_pairs import GPT2_SHA256
-from nanogpt.data.tokenizers import Tokenizer
 from nanogpt.errors import UserError
 from nanogpt.files.atomic import atomic_write, sha256_file
+from nanogpt.interchange.nanogpt_meta import write_meta
 
 
 def export_dataset(directory: Path, destination: Path) -> None:
@@ -35,19 +34,4 @@ def export_dataset(directory: Path, destination: Path) -> None:
     if sha256_file(directory / "tokenizer.json") == GPT2_SHA256:
         meta_file.unlink(missing_ok=True)  # another dataset's, from an earlier export
     else:
-        _write_meta(meta_file, files.tokenizer)
-
-
-def _write_meta(path: Path, tokenizer: Tokenizer) -> None:
-    """meta.pkl: the size of the vocabulary for train.py, each token's text for sample.py.
-
-    A dataset of GPT-2's tokens has none, as nanoGPT knows those.
-    """
-    texts = [tokenizer.decode([token]) for token in range(tokenizer.vocab_size)]
-    meta = {
-        "vocab_size": len(texts),
-        "itos": dict(enumerate(texts)),
-        "stoi": {text: token for token, text in enumerate(texts)},
-    }
-    with atomic_write(path) as file:
-        pickle.dump(meta, file)
+        write_meta(meta_file, files.tokenizer)

@@ -1,18 +1,14 @@
 """Model directories, read: a model or an ensemble, and its tokenizer.
 
-Nothing in them is executed: weights are safetensors, the rest is JSON. Training writes directories
-and reads none, so this module isn't part of it.
+Nothing in them is executed: weights are safetensors, the rest is JSON. Training reads none but the
+weights that it begins with (training/initial.py), so this module isn't part of it.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import safetensors
-import torch
 from pydantic import JsonValue
-from safetensors.torch import load_file
-from torch import Tensor
 
 from nanogpt.artifacts.records.base import read_record
 from nanogpt.artifacts.records.models import ModelConfig
@@ -25,6 +21,7 @@ from nanogpt.errors import UserError, plural
 from nanogpt.model.directories import ARCHITECTURE, write_directory
 from nanogpt.model.ensemble import Ensemble, Model
 from nanogpt.model.gpt import GPT
+from nanogpt.model.weights import load_weights
 
 # The `architecture` in config.json of several models whose predictions are averaged.
 ENSEMBLE = "ensemble"
@@ -95,41 +92,6 @@ def _settings_of_gpt(found: dict[str, JsonValue], path: Path) -> ModelSettings:
     except UserError as error:
         raise UserError(f"{path}: {error}; train the run again") from None
     return settings
-
-
-def load_weights(model: Model, path: Path) -> None:
-    """Read a safetensors file into a model of the same architecture.
-
-    Errors: UserError for a file that is absent or damaged, or the first tensor that doesn't fit or
-    isn't finite.
-    """
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; train the run again")
-    try:
-        weights = load_file(path)
-    except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{path}: damaged ({error}); train the run again") from None
-    wanted = model.state_dict()
-    for name in sorted(wanted.keys() | weights.keys()):
-        flaw = _tensor_flaw(weights.get(name), wanted.get(name))
-        if flaw:
-            raise UserError(f"{path}: tensor {name} {flaw}; train the run again")
-    model.load_state_dict(weights)
-
-
-def _tensor_flaw(found: Tensor | None, wanted: Tensor | None) -> str | None:
-    if found is None or wanted is None:
-        return "is missing" if found is None else "is not of this model"
-
-    def form(tensor: Tensor) -> str:
-        return f"{str(tensor.dtype).removeprefix('torch.')} of shape {tuple(tensor.shape)}"
-
-    if form(found) != form(wanted):
-        return f"is {form(found)}, but the model's is {form(wanted)}"
-    # The extremes tell: isfinite().all() of the whole tensor takes twenty times as long.
-    if not torch.stack(torch.aminmax(found)).isfinite().all():
-        return "has NaN or infinity"
-    return None
 
 
 def save_ensemble(directory: Path, members: Sequence[Path]) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 from pydantic import JsonValue
 
+from nanogpt.artifacts.manifests import model_among
 from nanogpt.artifacts.records.base import AnyRecord, JsonObject, read_record
 from nanogpt.artifacts.records.benchmarks import Benchmark
 from nanogpt.artifacts.records.datasets import DatasetMeta
@@ -92,7 +93,7 @@ def _read_finished(directory: Path, notes: list[str] | None = None) -> Run:
     losses = (evaluation.val.loss, evaluation.train.loss)
     diverged = _has_diverged(lines) or not all(map(math.isfinite, losses))
     trained = _read_manifest(directory, "train")
-    settings = _flat(trained.parameters) if trained else {}
+    settings = _trained_settings(trained) if trained else {}
     for stage in ("eval", "sample"):
         manifest = _read_manifest(directory, stage)
         settings |= _flat({stage: manifest.parameters.get(stage)} if manifest else {})
@@ -153,7 +154,7 @@ def _read_requested(directory: Path, request: Request | None, path: Path) -> Run
     return Run(
         directory.name,
         dataset,
-        settings=_flat(request.parameters),
+        settings=_trained_settings(request),
         model=_model(request, path),
         vocab_size=meta.vocab_size if meta else None,
         environment=request.environment if isinstance(request, Manifest) else None,
@@ -205,6 +206,16 @@ def _last_error(log: Path) -> str:
         errors = re.findall(r"^\S+ \S+ ERROR (.*)$", log.read_text(errors="replace"), re.MULTILINE)
         return str(errors[-1]) if errors else ""
     return ""
+
+
+def _trained_settings(request: Request) -> dict[str, JsonValue]:
+    """The settings of a training, and the run or directory that it began with."""
+    settings = _flat(request.parameters)
+    initial = model_among(request.inputs)
+    if initial:
+        is_run = initial.name == "model"
+        settings["train.init_from"] = initial.parent.name if is_run else str(initial)
+    return settings
 
 
 def _flat(groups: JsonObject) -> dict[str, JsonValue]:

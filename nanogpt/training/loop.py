@@ -19,6 +19,7 @@ from nanogpt.errors import ClaimedError
 from nanogpt.model import alike
 from nanogpt.model.gpt import GPT
 from nanogpt.model.kernels import keep_matmul, matmul_in_use
+from nanogpt.training.initial import load_initial
 from nanogpt.training.optimizers import configure_optimizer
 from nanogpt.training.saved_state import Progress, load_state
 from nanogpt.training.session import Session
@@ -34,20 +35,22 @@ def train(
     settings: TrainSettings,
     state: TrainingState,
     results: Path,
+    initial: Path | None = None,
 ) -> Progress:
     """Train a model on a dataset; writes model/, metrics.jsonl and milestones/ in `results`.
 
     settings: with device and dtype resolved. state: where the training is saved, and found by the
-    next call, which resumes it. It's still there at the end.
+    next call, which resumes it. It's still there at the end. initial: the model directory that it
+    begins with; none: random weights.
 
     SIGTERM and SIGINT save the state and exit with 128 + n; SIGUSR1 saves it and goes on.
 
     Returns the progress at the end. Its layouts are several if the training was resumed elsewhere.
 
-    Errors: UserError for a dataset shorter than a window, a missing compiler, a state that doesn't
-    fit, or a loss that isn't a number.
+    Errors: UserError for a dataset shorter than a window, a missing compiler, a state or an initial
+    model that doesn't fit, or a loss that isn't a number.
     """
-    session = _prepare(run, dataset_directory, model_settings, settings, state)
+    session = _prepare(run, dataset_directory, model_settings, settings, state, initial)
     with listening() as signals:
         try:
             _make_steps(session, signals)
@@ -69,6 +72,7 @@ def _prepare(
     model_settings: ModelSettings,
     settings: TrainSettings,
     state: TrainingState,
+    initial: Path | None = None,
 ) -> Session:
     """A session at the first step, or where the state that was saved last is."""
     files = load(dataset_directory)
@@ -87,6 +91,9 @@ def _prepare(
     loss_of = loss_function(model, settings)
     optimizer, scaler = configure_optimizer(model, settings), loss_scaler(settings)
     progress = load_state(state.directory, state.version, model, optimizer, scaler)
+    if initial and not progress:
+        load_initial(model, files.tokenizer, initial, run)
+        logger.info("%s: beginning with the weights of %s", run, initial)
     progress = progress or Progress(state.version)
     if progress.layouts and progress.layouts[-1].matmul:
         keep_matmul(progress.layouts[-1].matmul)

@@ -502,3 +502,29 @@ def test_a_project_that_is_not_the_working_directory_is_listed_and_pruned(
     assert not (tmp_path / state).exists()
     assert not (tmp_path / result).exists()
     assert list(outside.iterdir()) == []
+
+
+OTHER = "config.yaml has other settings for this run now"
+
+
+def begins_with(source):
+    """A config whose run `first` begins with `source`, beside a run `other`."""
+    first = {"dataset": "letters", "train": {"init_from": source}}
+    return load(
+        {**yaml.safe_load(CONFIG), "runs": {"first": first, "other": {"dataset": "letters"}}}
+    )
+
+
+@pytest.mark.parametrize(("source", "unused"), [("other", ""), (None, OTHER), ("./gone", OTHER)])
+def test_a_state_goes_when_its_training_would_begin_with_another_model(source, unused):
+    state = make_state(begins_with("other"))
+    change_request(state, inputs={"results/other/model/model.safetensors": "0" * 64})
+    (item,) = find_items(begins_with(source))
+    assert item.unused == unused
+
+
+def test_a_state_stays_while_the_model_that_it_began_with_is_away():
+    state = make_state(begins_with(None))
+    change_request(state, inputs={"mine/base/model.safetensors": "0" * 64})
+    (item,) = find_items(begins_with("mine/base"))
+    assert not item.unused

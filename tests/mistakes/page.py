@@ -10,8 +10,11 @@ from tests.mistakes.downloads import DOWNLOADS
 from tests.mistakes.edits import EDITS
 from tests.mistakes.embedding import EMBEDDING
 from tests.mistakes.ensembles import ENSEMBLES
+from tests.mistakes.initial import INITIAL
+from tests.mistakes.interchange import INTERCHANGE
 from tests.mistakes.models import MODELS
 from tests.mistakes.ngrams import NGRAMS
+from tests.mistakes.planning import PLANNING
 from tests.mistakes.prompts import PROMPTS
 from tests.mistakes.reports import REPORTS
 from tests.mistakes.settings import SETTINGS
@@ -27,16 +30,19 @@ AREAS = {
     "Settings": SETTINGS,
     "Sweeps": SWEEPS,
     "Ensembles": ENSEMBLES,
+    "Fine-tuning": INITIAL,
     "Texts": TEXTS,
     "Tokenizers": TOKENIZERS,
     "Datasets": DATASETS,
     "Models": MODELS,
+    "Models for other programs, and from them": INTERCHANGE,
     "N-grams": NGRAMS,
     "Prompts and sampling": PROMPTS,
     "Devices and training": TRAINING,
     "Downloads": DOWNLOADS,
     "Reports": REPORTS,
     "What `nanogpt verify` finds": VERIFICATION,
+    "Plans and reasons": PLANNING,
     "Commands": COMMANDS,
     "The workflow elsewhere": EMBEDDING,
     "Edits of the code": EDITS,

@@ -16,9 +16,10 @@ from nanogpt.config.parameters import neutral_values
 from nanogpt.config.schema import ModelSettings
 from nanogpt.data.tokenizers import CharTokenizer, char_tokenizer
 from nanogpt.errors import UserError
-from nanogpt.model.checkpoints import load_model, load_weights
+from nanogpt.model.checkpoints import load_model
 from nanogpt.model.directories import save_model
 from nanogpt.model.gpt import GPT
+from nanogpt.model.weights import load_weights
 
 # Files that nanogpt 1.0.0.dev0 wrote. logits.json: of the tokens 0 to 15, as it computed them.
 FORMAT_1 = Path(__file__).parents[1] / "fixtures" / "format_1"

@@ -22,40 +22,9 @@ from nanogpt.training import session as session_module
 from nanogpt.training.optimizers import configure_optimizer
 from nanogpt.training.saved_state import find_states
 from tests.recipes import MODERN
-from tests.training.trainings import BASE, DIVERGES, read_metrics, without_times
+from tests.training.trainings import BASE, DIVERGES, assert_same, kill, read_metrics
 
 LONG = {"max_iters": 12, "log_interval": 3, "eval_interval": 4}
-
-
-class At(logging.Handler):
-    """Does something the first time that a training logs a step."""
-
-    def __init__(self, step, action):
-        super().__init__()
-        self.start, self.action = f"step {step}:", action
-
-    def emit(self, record):
-        if self.action and record.getMessage().startswith(self.start):
-            action, self.action = self.action, None
-            action()
-
-
-@pytest.fixture
-def at():
-    """A function: what is to happen once a step is logged."""
-    logger = logging.getLogger("nanogpt.training")
-    level = logger.level
-    handlers = []
-
-    def add(step, action):
-        handlers.append(At(step, action))
-        logger.addHandler(handlers[-1])
-
-    logger.setLevel(logging.INFO)
-    yield add
-    for handler in handlers:
-        logger.removeHandler(handler)
-    logger.setLevel(level)
 
 
 @pytest.fixture
@@ -67,22 +36,6 @@ def uninterrupted(another_training, play, tiny):
         return another_training.run(play, with_dropout, **LONG, **changes)
 
     return run
-
-
-def kill(number):
-    return lambda: os.kill(os.getpid(), number)
-
-
-def assert_same(training, wanted):
-    for path in sorted(wanted.results.rglob("*")):
-        mine = training.results / path.relative_to(wanted.results)
-        if path.name == "metrics.jsonl":
-            assert without_times(read_metrics(mine)) == without_times(read_metrics(path))
-        elif path.is_file():
-            assert mine.read_bytes() == path.read_bytes()
-    assert sorted(p.name for p in training.results.rglob("*")) == sorted(
-        p.name for p in wanted.results.rglob("*")
-    )
 
 
 def steps_of(path):

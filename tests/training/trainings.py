@@ -1,6 +1,7 @@
 """A training in a directory of a test, and how its results are read."""
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -39,13 +40,13 @@ class Training:
         self.results = root / "results"
         self.model_directory = self.results / "model"
 
-    def run(self, dataset, model_settings, *, version="v", **changes):
+    def run(self, dataset, model_settings, *, version="v", initial=None, **changes):
         checks = {
             name: changes.pop(name) for name in {"check_lock", "check_owner"} & changes.keys()
         }
         settings = TrainSettings.model_validate(BASE.model_dump() | changes)
         state = TrainingState(self.state, version, **checks)
-        done = train("tiny", dataset, model_settings, settings, state, self.results)
+        done = train("tiny", dataset, model_settings, settings, state, self.results, initial)
         self.layouts = done.layouts
         shutil.rmtree(self.state)
         return self
@@ -73,6 +74,22 @@ def read_metrics(path):
 
 def without_times(metrics):
     return [{k: v for k, v in line.items() if k not in TIMES} for line in metrics]
+
+
+def kill(number):
+    return lambda: os.kill(os.getpid(), number)
+
+
+def assert_same(training, wanted):
+    for path in sorted(wanted.results.rglob("*")):
+        mine = training.results / path.relative_to(wanted.results)
+        if path.name == "metrics.jsonl":
+            assert without_times(read_metrics(mine)) == without_times(read_metrics(path))
+        elif path.is_file():
+            assert mine.read_bytes() == path.read_bytes()
+    assert sorted(p.name for p in training.results.rglob("*")) == sorted(
+        p.name for p in wanted.results.rglob("*")
+    )
 
 
 @torch.no_grad()

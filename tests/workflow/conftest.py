@@ -14,11 +14,14 @@ from tests.workflow.projects import (
     BOTH,
     CONFIG,
     ESSAYS,
+    EXPORTS,
     FAR,
+    FOREIGN,
     MIXED,
     PAGE,
     Computed,
     write_essays,
+    write_model,
 )
 
 # Python runs it at the start of every process that has its directory on the path.
@@ -52,6 +55,7 @@ def write_project(directory: Path) -> Path:
     """A checkout with the tiny config, in which nothing was computed."""
     copy_checkout(directory)
     write_essays(directory)
+    write_model(directory)
     (directory / "config.yaml").write_text(yaml.safe_dump(CONFIG, sort_keys=False))
     return directory
 
@@ -64,7 +68,16 @@ def compute(directory: Path) -> None:
         (directory / name).mkdir()
     loaded = directory / "loaded"
     (directory / "site/sitecustomize.py").write_text(WATCH.format(directory=str(loaded)))
-    targets = [PAGE, ESSAYS, FAR, *MIXED, *BOTH, *([GPT2_MERGES] if MIRROR else [])]
+    targets = [
+        PAGE,
+        ESSAYS,
+        FAR,
+        *MIXED,
+        *BOTH,
+        *EXPORTS,
+        FOREIGN,
+        *([GPT2_MERGES] if MIRROR else []),
+    ]
     run = subprocess.run(
         # One core, as in the calls that are compared with this one.
         [sys.executable, "-m", "snakemake", "--cores", "1", *targets],

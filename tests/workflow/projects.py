@@ -1,5 +1,6 @@
 """A small project for the tests of the workflow, and what they do with it."""
 
+import hashlib
 import json
 import re
 import subprocess
@@ -10,8 +11,16 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import torch
 import yaml
+from safetensors.torch import save_file
 
+from nanogpt.config.schema import ModelSettings
+from nanogpt.data.tokenizers import ByteTokenizer
+from nanogpt.interchange.hugging_face import config_for_hugging_face, weights_for_hugging_face
+from nanogpt.interchange.tokenizer_files import tokenizer_json
+from nanogpt.model.checkpoints import Checkpoint
+from nanogpt.model.gpt import GPT
 from tests.checkouts import own_environment
 
 CONFIG = {
@@ -40,6 +49,7 @@ CONFIG = {
         "two": {"dataset": "play", "train": {"seed": 2}},
         "mixed": {"dataset": "play", "ngram": {"max_order": 4}},
         "both": {"ensemble": ["one", "two"]},
+        "foreign": {"dataset": "play", "train": {"init_from": "./foreign"}},
     },
     "report": {"runs": ["one", "two"]},
 }
@@ -52,13 +62,23 @@ MIXED = ("results/mixed/eval.json", "results/mixed/samples.txt")
 # Of an ensemble of the report's runs.
 BOTH = ("results/both/eval.json", "results/both/samples.txt")
 
+# The model of `one` for other programs; a file of each.
+EXPORTS = tuple(
+    f"results/one/export/{name}"
+    for name in ("huggingface/config.json", "gguf/one.gguf", "nanogpt/ckpt.pt")
+)
+
+# The model that the run `foreign` begins with, imported.
+FOREIGN = f"resources/imported/foreign-{hashlib.sha256(b'foreign').hexdigest()[:8]}/config.json"
+
 # The text of each third essay. The 40 essays make three groups of files.
 TEXTS = [f"The {word} essay is short, and ends here.\n" * 3 for word in ("first", "next", "last")]
 N_ESSAYS = 40
 
 # Jobs by rule, of the report unless another target is given.
 AFTER_TRAIN = {"train", "eval", "sample", "tensorboard", "bench_report"}
-ALL_RULES = {"prepare", "ngram", "count_ngrams", "combine", "bench", *AFTER_TRAIN}
+FORMATS = {"import_model", "export_huggingface", "export_gguf", "export_nanogpt"}
+ALL_RULES = {"prepare", "ngram", "count_ngrams", "combine", "bench", *AFTER_TRAIN, *FORMATS}
 # The runs share dataset and model, and so one count of n-grams and one benchmark.
 RETRAINING = {**dict.fromkeys(AFTER_TRAIN, 2), "bench_report": 1}
 REMODELLING = {**RETRAINING, "bench": 1}
@@ -94,6 +114,28 @@ def write_essays(project: Path) -> None:
     for number in range(N_ESSAYS):
         (directory / f"{number:02} é.txt").write_text(TEXTS[number % len(TEXTS)])
     (directory / "notes.html").write_text("not an essay")
+
+
+def write_model(project: Path) -> None:
+    """Write the model that the run `foreign` begins with, a directory of transformers."""
+    settings = ModelSettings.model_validate(CONFIG["models"]["tiny"])
+    torch.manual_seed(1)
+    model = GPT(settings, ByteTokenizer.vocab_size)
+    write_for_transformers(Checkpoint(model, ByteTokenizer()), project / "foreign")
+
+
+def write_for_transformers(checkpoint: Checkpoint, directory: Path) -> None:
+    """A model of ours as a directory of transformers, its vocabulary padded as nanoGPT does."""
+    settings, n_tokens = checkpoint.model.settings, checkpoint.tokenizer.vocab_size
+    weights = checkpoint.model.state_dict()
+    rows = weights["wte.weight"]
+    weights["wte.weight"] = rows.new_zeros(n_tokens + 7, rows.shape[1])
+    weights["wte.weight"][:n_tokens] = rows
+    directory.mkdir()
+    save_file(weights_for_hugging_face(weights, settings), directory / "model.safetensors")
+    config = config_for_hugging_face(settings, n_tokens + 7) | {"nanogpt": {"bias": False}}
+    (directory / "config.json").write_text(json.dumps(config))
+    (directory / "tokenizer.json").write_text(tokenizer_json(checkpoint.tokenizer))
 
 
 def snakemake(

@@ -16,6 +16,7 @@ from nanogpt.artifacts.code_digest import NEUTRAL, closure, code_digest
 from tests.checkouts import PROJECT, copy_checkout
 from tests.workflow.projects import (
     FAR,
+    FORMATS,
     PAGE,
     REMODELLING,
     RETOKENIZING,
@@ -46,6 +47,9 @@ RERUNS = {
     "download": {},  # what a URL gives isn't a matter of our code
     "download_gpt2": {},
     "eval": {"eval": 2, "bench_report": 1},
+    "export_gguf": {},  # the report needs no export
+    "export_huggingface": {},
+    "export_nanogpt": {},
     "ngram": {"ngram": 1, "bench_report": 1},
     "sample": {"sample": 2, "bench_report": 1},
     "tensorboard": {"tensorboard": 2, "bench_report": 1},
@@ -134,13 +138,13 @@ def test_edits_of_neutral_modules_change_no_digest(checkout: Checkout) -> None:
 # The stages that code of a package may be in.
 MAY_CHANGE = {
     "cli": set(),
-    "interchange": set(),
+    "interchange": FORMATS,
     "report": {"bench_report", "tensorboard"},
     "evaluation": {"eval", "bench"},
     "inference": {"sample", "eval", "bench"},
     "training": {"train", "bench"},
     "ngram": {"ngram", "count_ngrams", "eval", "sample"},
-    "model": {"train", "combine", "eval", "sample", "bench", "bench_report"},
+    "model": {*FORMATS, "train", "combine", "eval", "sample", "bench", "bench_report"},
 }
 
 

@@ -31,6 +31,7 @@ NEUTRAL: dict[str, Edit] = {
     "n-grams that aren't mixed in": setting("runs", "one", "ngram", value=False),
     "a setting of another tokenizer": setting("datasets", "play", "vocab_size", value=300),
     "a run that isn't in the report": setting("runs", "three", value={"dataset": "play"}),
+    "random weights written out": setting("runs", "one", "train", "init_from", value=None),
     "a comment": replacement("config.yaml", "runs:", "# mine\nruns:"),
 }
 

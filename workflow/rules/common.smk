@@ -2,8 +2,6 @@
 #
 # A helper turns wildcards into paths or settings. A user's mistake ends the workflow with one line,
 # before a job starts. Nothing here imports torch, so that a dry run stays light.
-import hashlib
-import json
 import math
 import os
 import re
@@ -41,22 +39,20 @@ if installed != VERSION:
 from nanogpt.config.loading import add_fragments, find_texts, load, read_mapping
 from nanogpt.config.messages import look_up
 from nanogpt.config.patterns import NAME
-from nanogpt.config.parameters import as_parameters
 from nanogpt.config.resolving import (
-    BENCHED,
     bench_runs,
-    check_ngrams,
-    check_trains,
+    check_exports,
     corpus_of,
     resolve_run,
     run_parameters,
 )
-from nanogpt.config.corpora import TOKENIZERS
 from nanogpt.errors import UserError
 from nanogpt.project import let_threads_sleep, name_user
 from nanogpt.artifacts.code_digest import code_digest
+from nanogpt.artifacts.code_functions import adapters_of
 from nanogpt.artifacts.invocations import register
 from nanogpt.data.sources import find_files
+from nanogpt.planning import stages
 
 
 def search_first(variable, directory):
@@ -222,21 +218,13 @@ def planned_groups(wildcards):
 
 def given_tokenizer(wildcards):
     """An input function: the tokenizer that a dataset takes from elsewhere, in a list, or none."""
-    tokenizer = CONFIG.datasets[wildcards.dataset].tokenizer
-    if tokenizer == "gpt2":
-        return ["resources/tokenizers/gpt2/vocab.bpe"]
-    made_here = tokenizer in TOKENIZERS
-    return [] if made_here else [f"results/datasets/{tokenizer}/tokenizer.json"]
+    return stages.given_tokenizer(CONFIG, wildcards.dataset)
 
 
 def corpus_state(wildcards):
     """Sizes and mtimes of local files: one replaced by an older file is a changed one."""
-    files = corpus_files(wildcards.dataset)
-    if not CONFIG.corpora[corpus_of(CONFIG, wildcards.dataset)].files:
-        return "made by the workflow"
-    stats = [file.stat() for file in files]
-    states = [(str(f), s.st_size, s.st_mtime_ns) for f, s in zip(files, stats)]
-    return hashlib.sha256(repr(states).encode()).hexdigest()
+    corpus_files(wildcards.dataset)  # which ends with one line where there are none
+    return stages.corpus_state(CONFIG, wildcards.dataset)
 
 
 def url_of(wildcards):
@@ -244,48 +232,19 @@ def url_of(wildcards):
     return CONFIG.corpora[wildcards.corpus].downloads[wildcards.file]
 
 
-def corpus_settings(*names):
-    """A params function: these settings of a corpus."""
-    return lambda wildcards: {
-        "corpus": as_parameters(CONFIG.corpora[wildcards.corpus], set(names))
-    }
+def builtin_settings(wildcards):
+    """The settings that decide what a built-in corpus is."""
+    return {"corpus": stages.builtin_settings(CONFIG, wildcards.corpus)}
 
 
 def wanted_digest(wildcards):
-    """The sha256 that config.yaml wants, unless what lies there has it.
-
-    So writing down the digest of a file that is there downloads nothing again.
-    """
-    wanted = CONFIG.corpora[wildcards.corpus].digest_of(wildcards.file)
-    manifest = Path(
-        f"resources/corpora/{wildcards.corpus}/{wildcards.file}.download.manifest.json"
-    )
-    if wanted is None or not manifest.exists():
-        return "as it is"
-    # Late: most dry runs read no records.
-    from nanogpt.artifacts.records.base import read_record
-    from nanogpt.artifacts.records.manifests import Manifest
-
-    try:
-        there = read_record(manifest, Manifest).outputs.values()
-    except UserError:  # damaged
-        return wanted
-    return "as it is" if wanted in there else wanted
+    """The sha256 that config.yaml wants, unless what lies there has it."""
+    return stages.wanted_digest(CONFIG, wildcards.corpus, wildcards.file)
 
 
 def dataset_settings(wildcards):
     """The settings that decide what prepare writes."""
-    dataset = CONFIG.datasets[wildcards.dataset]
-    corpus = CONFIG.corpora[corpus_of(CONFIG, wildcards.dataset)]
-    unused = set() if dataset.tokenizer == "bpe" else {"vocab_size"}
-    return {
-        "corpus": as_parameters(corpus, set(type(corpus).model_fields) - NOT_READING),
-        "dataset": as_parameters(dataset, set(type(dataset).model_fields) - unused),
-    }
-
-
-# Settings of a corpus that say where its text comes from. The others say how it is read.
-NOT_READING = {"url", "sha256", "files", "n_characters", "seed"}
+    return stages.dataset_settings(CONFIG, wildcards.dataset)
 
 
 @one_line_errors
@@ -314,9 +273,22 @@ def mixed_ngrams(wildcards):
 
 def ngram_settings(wildcards):
     """The settings of the n-grams that a run mixes with its GPT."""
-    run = find_run(wildcards.run)
-    one_line_errors(check_ngrams)(run)
-    return run_parameters(run, ["ngram"])
+    return one_line_errors(stages.ngram_settings)(CONFIG, wildcards.run)
+
+
+def exported_file(name, form):
+    """An input function: this file of a run, for an export to a format that can hold its model."""
+
+    @one_line_errors
+    def path(wildcards):
+        from nanogpt.interchange.architectures import check_format
+
+        run = find_run(wildcards.run)
+        check_exports(run)
+        check_format(run.model, form, f"runs.{run.name}")
+        return f"results/{run.name}/{name}"
+
+    return path
 
 
 def dataset_file(name):
@@ -324,6 +296,36 @@ def dataset_file(name):
     return (
         lambda wildcards: f"results/datasets/{find_run(wildcards.run).dataset}/{name}"
     )
+
+
+IMPORTED = one_line_errors(stages.imported_models)(CONFIG)
+
+
+def imported_files(wildcards):
+    """An input function: what a model of another program is read from."""
+    return stages.imported_files(IMPORTED[wildcards.model])
+
+
+def imported_state(wildcards):
+    """Their sizes and mtimes: one replaced by an older file is a changed one."""
+    return stages.imported_state(IMPORTED[wildcards.model])
+
+
+@one_line_errors
+def initial_model(wildcards):
+    """An input function: the files of the model that a run begins with, in a list, or none."""
+    find_run(wildcards.run)  # which checks them
+    files = stages.initial_model(CONFIG, wildcards.run)
+    if files and set("{}") & set(files[0]):
+        where = f"runs.{wildcards.run}.train.init_from"
+        directory = os.path.dirname(files[0])
+        raise UserError(f"{where}: {directory}: {BRACES}; rename the directory")
+    return files
+
+
+def initial_state(wildcards):
+    """Sizes and mtimes of the user's own model that a run begins with."""
+    return stages.initial_state(CONFIG, wildcards.run)
 
 
 def run_settings(*groups):
@@ -334,10 +336,7 @@ def run_settings(*groups):
 
 def bench_settings(wildcards):
     """The settings that decide what is measured; those of other groups only as far as they do."""
-    groups = ("name", "dataset", "model", "bench", *BENCHED)
-    one_line_errors(check_trains)(find_run(wildcards.run))
-    measured = {group: set(names) for group, names in BENCHED.items()}
-    return run_parameters(find_run(wildcards.run), groups, measured)
+    return one_line_errors(stages.bench_settings)(CONFIG, wildcards.run)
 
 
 def stage_code(rule_name):
@@ -349,7 +348,7 @@ def stage_code(rule_name):
 
 def dataset_code(wildcards):
     """The digest of the code that makes a dataset, by one job or by many."""
-    return " ".join(map(stage_code, ("count", "plan", "encode", "prepare")))
+    return " ".join(map(stage_code, adapters_of("prepare")))
 
 
 @cache

@@ -43,7 +43,7 @@ rule write_builtin:
         "../../envs/nanogpt.yaml"
     threads: 1
     params:
-        settings=corpus_settings("builtin", "n_characters", "seed"),
+        settings=builtin_settings,
         code=lambda wildcards: stage_code("write_builtin"),
     script:
         "../scripts/write_builtin.py"

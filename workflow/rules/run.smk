@@ -1,6 +1,6 @@
 # Runs: token files to a model, its evaluation, its samples and its curves.
 #
-# reads   results/datasets/<dataset>/
+# reads   results/datasets/<dataset>/, and the model that a run begins with
 # writes  results/<run>/{model/,metrics.jsonl,eval.json,samples.txt,samples.jsonl,bench.json,tensorboard/}
 import json
 
@@ -12,6 +12,7 @@ rule train:
         val=dataset_file("val.bin"),
         tokenizer=dataset_file("tokenizer.json"),
         meta=dataset_file("meta.json"),
+        initial=initial_model,
     output:
         weights="results/{run}/model/model.safetensors",
         config="results/{run}/model/config.json",
@@ -34,6 +35,7 @@ rule train:
     params:
         settings=lambda wildcards: json.dumps(run_settings("model", "train")(wildcards)),
         code=lambda wildcards: stage_code("train"),
+        initial_state=initial_state,
         # Checked against the dataset before the training. It takes `input`, so Snakemake compares
         # it with no earlier call's, and another prompt trains nothing again.
         untracked=lambda wildcards, input: json.dumps(run_settings("sample")(wildcards)),
@@ -42,6 +44,32 @@ rule train:
         "trap '' USR1; exec {resources.launcher} python \"$NANOGPT_TRAIN\" --run {wildcards.run}"
         " --input {input} --output {output} --settings {params.settings:q}"
         " --untracked {params.untracked:q} --code {params.code} --log {log} --threads {threads}"
+
+
+rule import_model:
+    """Turn a model of another program into one of ours, for trainings to begin with."""
+    input:
+        imported_files,
+    output:
+        weights="resources/imported/{model}/model.safetensors",
+        config="resources/imported/{model}/config.json",
+        tokenizer="resources/imported/{model}/tokenizer.json",
+        manifest="resources/imported/{model}/import_model.manifest.json",
+    log:
+        "resources/imported/{model}/import_model.log",
+    benchmark:
+        "resources/imported/{model}/import_model.benchmark.tsv"
+    wildcard_constraints:
+        model=any_of(IMPORTED),
+    conda:
+        "../../envs/nanogpt.yaml"
+    threads: 1
+    params:
+        settings=lambda wildcards: {"source": IMPORTED[wildcards.model]},
+        code=lambda wildcards: stage_code("import_model"),
+        source_state=imported_state,
+    script:
+        "../scripts/import_model.py"
 
 
 rule combine:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from nanogpt.artifacts.manifests import model_among
 from nanogpt.artifacts.stages import Job, Made, run_stage, shell_job
 from nanogpt.config.schema import ModelSettings, TrainSettings
 from nanogpt.inference.checks import check_prompt
@@ -9,17 +10,16 @@ from nanogpt.training.loop import train
 from nanogpt.training.session import milestone_files
 
 request = shell_job()
-dataset, results = Path(request.input[0]).parent, Path(request.output[-1]).parent
+run, dataset, made = request.params.run, request.input[0], Path(request.output[-1]).parent
 
 
 def make(job: Job) -> Made:
     model, settings = job.settings("model", ModelSettings), job.settings("train", TrainSettings)
-    check_prompt(request.params.run, dataset, request.params.untracked["sample"])
-    assert job.training
-    progress = train(request.params.run, dataset, model, settings, job.training, results)
+    check_prompt(run, Path(dataset).parent, request.params.untracked["sample"])
+    where = {"results": made, "initial": model_among(request.input)}
+    progress = train(run, Path(dataset).parent, model, settings, job.training, **where)
     return Made(progress.summary(), progress.layouts)
 
 
-milestones = milestone_files(results, request.params.settings["train"]["milestones"])
-more = {"more_outputs": milestones, "more_directory": results / "milestones"}
-run_stage(request, "train", make, run=request.params.run, **more)
+more = milestone_files(made, request.params.settings["train"]["milestones"])
+run_stage(request, "train", make, run=run, more_outputs=more, more_directory=made / "milestones")

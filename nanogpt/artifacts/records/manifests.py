@@ -76,3 +76,13 @@ class TrainingRequest(Request):
 
     run: str = Field(pattern=f"^{NAME.pattern}$")
     settings: JsonObject
+
+
+class CodeFunctions(Record):
+    """The functions of the code that made a result, with a digest of each, by module.
+
+    code: the digest of all of it, as a manifest has it.
+    """
+
+    code: str
+    modules: dict[str, dict[str, str]]

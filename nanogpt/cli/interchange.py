@@ -1,0 +1,97 @@
+"""Commands for formats of other programs: export, import."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from tyro.conf import Positional
+
+from nanogpt.cli.app import app
+from nanogpt.config.loading import read
+from nanogpt.errors import UserError
+from nanogpt.project import HERE, Project
+
+DATASET = "dataset"
+
+
+@app.command
+def export(
+    source: Positional[str],
+    destination: Positional[Path],
+    dataset_destination: Annotated[Positional[Path | None], tyro.conf.arg(metavar="[PATH]")] = None,
+    to: Literal["huggingface", "gguf", "nanogpt"] | None = None,
+) -> None:
+    """Write a model for other programs, or a dataset for nanoGPT.
+
+    nanogpt export results/demo/model exported --to huggingface
+
+    nanogpt export dataset results/datasets/demo ../nanoGPT/data/demo
+
+    Args:
+        source: a model directory, such as results/demo/model; or the word `dataset`.
+        destination: a directory to make, or with gguf a file whose name ends in .gguf; after
+            `dataset`: the dataset, such as results/datasets/shakespeare_char.
+        dataset_destination: after `dataset`: a directory of nanoGPT's, such as nanoGPT/data/mine.
+        to: huggingface: for transformers; gguf: for llama.cpp, Ollama and LM Studio; nanogpt: a
+            checkpoint for nanoGPT's sample.py.
+    """
+    if dataset_destination is not None:
+        _export_dataset(source, destination, dataset_destination, to)
+        return
+    if source == DATASET and not Path(source).exists():
+        raise UserError("export dataset: give a dataset and a directory to write it to")
+    if to is None:
+        raise UserError("export: say where to: --to huggingface, --to gguf or --to nanogpt")
+    if to == "huggingface":
+        from nanogpt.interchange.hugging_face_export import export_hugging_face as write
+    elif to == "gguf":
+        from nanogpt.interchange.gguf_files import export_gguf as write
+    else:
+        from nanogpt.interchange.nanogpt_checkpoints import export_nanogpt as write
+    print(f"{destination}: {write(Path(source), destination)}")
+
+
+def _export_dataset(word: str, source: Path, destination: Path, to: str | None) -> None:
+    """Write a dataset in the form that nanoGPT reads."""
+    from nanogpt.interchange.nanogpt_data import export_dataset
+
+    if word != DATASET:
+        raise UserError(f"export: `{destination}` is one path too many; give a model and a place")
+    if to not in (None, "nanogpt"):
+        raise UserError(f"export dataset: nanoGPT alone has such datasets; leave out --to {to}")
+    export_dataset(source, destination)
+
+
+@app.command(name="import")
+def import_model(
+    source: Positional[str],
+    destination: Positional[Path],
+    from_: Annotated[Literal["huggingface", "nanogpt"], tyro.conf.arg(name="from")],
+    meta: Path | None = None,
+    config_file: Path = HERE.config_file,
+) -> None:
+    """Make a model directory from a model of another program.
+
+    nanogpt import gpt2 results/gpt2/model --from huggingface
+
+    nanogpt import ../nanoGPT/out-shakespeare-char results/theirs/model --from nanogpt
+
+    Args:
+        source: huggingface: a directory that transformers wrote, or gpt2, gpt2-medium, gpt2-large
+            or gpt2-xl, which is downloaded; nanogpt: a ckpt.pt, or the directory that it is in.
+        destination: a directory to make, such as results/theirs/model.
+        from_: whose format the model has.
+        meta: of nanogpt: the vocabulary, if it isn't in data/<dataset>/meta.pkl of the checkout.
+        config_file: the config file, for `mirrors`.
+    """
+    from nanogpt.interchange.imports import import_hugging_face, import_nanogpt
+
+    project = Project.of(config_file)
+    mirrors = read(config_file).mirrors if config_file.exists() else []
+    if from_ == "huggingface":
+        if meta is not None:
+            raise UserError("import: --meta is for --from nanogpt; leave it out")
+        line = import_hugging_face(source, destination, project, mirrors)
+    else:
+        line = import_nanogpt(Path(source), destination, meta, project, mirrors)
+    print(f"{destination}: {line}")

@@ -1,0 +1,92 @@
+"""A model as a directory that transformers loads without our package."""
+
+from pathlib import Path
+
+from pydantic import JsonValue
+from safetensors.torch import save
+from torch import Tensor
+
+from nanogpt.config.schema import ModelSettings
+from nanogpt.data.byte_pairs import END_OF_TEXT, BytePairTokenizer
+from nanogpt.data.tokenizers import Tokenizer
+from nanogpt.files.atomic import atomic_write, write_json, write_text
+from nanogpt.interchange import hugging_face, nanochat
+from nanogpt.interchange.destinations import EXPORT_MARK, whole_directory
+from nanogpt.interchange.exports import TrainedModel, read_trained
+from nanogpt.interchange.model_card import model_card
+from nanogpt.interchange.tokenizer_files import tokenizer_json
+
+
+def export_hugging_face(directory: Path, destination: Path) -> str:
+    """Write a model for transformers; returns one line about it.
+
+    Errors: UserError for a model that transformers has no architecture for, and for a destination
+    where other files are; before anything is written.
+    """
+    model = read_trained(directory, "huggingface")
+    architecture, config, weights = _as_theirs(model)
+    ids = special_ids(model.tokenizer)
+    own = {"bias": model.settings.bias, "dropout": model.settings.dropout}
+    config = {
+        **config,
+        **ids,
+        "dtype": "float32",
+        # What our models have and their configs don't, for an import.
+        "nanogpt": {**own, "init": model.settings.init, "start": list(model.start)},
+    }
+    tokenizer = tokenizer_json(model.tokenizer)
+    card = model_card(model, architecture)
+    with whole_directory(destination, EXPORT_MARK, model.mark("huggingface")) as made:
+        write_json(made / "config.json", config)
+        write_json(made / "generation_config.json", _generation(model.settings, ids))
+        write_json(made / "tokenizer_config.json", _tokenizer_config(model))
+        write_text(made / "tokenizer.json", tokenizer)
+        write_text(made / "README.md", card)
+        with atomic_write(made / "model.safetensors") as file:
+            # Without this metadata, transformers refuses the file.
+            own_copies = {name: weight.contiguous() for name, weight in weights.items()}
+            file.write(save(own_copies, metadata={"format": "pt"}))
+    return f"{architecture} for transformers"
+
+
+def _as_theirs(model: TrainedModel) -> tuple[str, dict[str, JsonValue], dict[str, Tensor]]:
+    """The architecture that a model has there, its config.json and its weights."""
+    settings, vocab_size = model.settings, model.tokenizer.vocab_size
+    if settings.position == "learned":
+        config = hugging_face.config_for_hugging_face(settings, vocab_size)
+        weights = hugging_face.weights_for_hugging_face(model.weights, settings)
+        return hugging_face.ARCHITECTURE, config, weights
+    config = nanochat.config_for_nanochat(settings, vocab_size)
+    weights = nanochat.weights_for_nanochat(model.weights, settings)
+    return nanochat.ARCHITECTURE, config, weights
+
+
+def special_ids(tokenizer: Tokenizer) -> dict[str, JsonValue]:
+    """The ids of special tokens, null for those that there aren't.
+
+    Left out, they would have defaults, which are ordinary characters in a small vocabulary.
+    """
+    end = tokenizer.vocab_size - 1 if isinstance(tokenizer, BytePairTokenizer) else None
+    return {"bos_token_id": end, "eos_token_id": end, "pad_token_id": None}
+
+
+def _generation(settings: ModelSettings, ids: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """generation_config.json: what is generated without arguments stays in the window.
+
+    A prompt may fill the other half of it.
+    """
+    return {**ids, "max_new_tokens": max(1, settings.block_size // 2)}
+
+
+def _tokenizer_config(model: TrainedModel) -> dict[str, JsonValue]:
+    end = END_OF_TEXT if isinstance(model.tokenizer, BytePairTokenizer) else None
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": model.settings.block_size,
+        # It would take spaces before punctuation out of what is decoded.
+        "clean_up_tokenization_spaces": False,
+        "bos_token": end,
+        "eos_token": end,
+        "unk_token": None,
+        "pad_token": None,
+    }

@@ -1,0 +1,62 @@
+"""A model of another program, written as a model directory of ours."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from nanogpt.errors import UserError, plural
+from nanogpt.interchange.destinations import IMPORT_MARK, Mark, check_directory, whole_directory
+from nanogpt.interchange.gpt2_downloads import download_tokenizer
+from nanogpt.interchange.hugging_face_files import read_config
+from nanogpt.interchange.nanogpt_checkpoints import NanogptCheckpoint, read_nanogpt
+from nanogpt.interchange.sources import read_source
+from nanogpt.model.checkpoints import Checkpoint
+from nanogpt.model.directories import save_model
+from nanogpt.model.gpt import GPT
+from nanogpt.project import HERE, Project
+
+
+def import_hugging_face(
+    source: str, destination: Path, project: Project = HERE, mirrors: Sequence[str] = ()
+) -> str:
+    """Write a GPT-2 or NanoChat of transformers, or a GPT-2 by name, as ours.
+
+    Returns one line about it. mirrors: those of config.yaml.
+
+    Errors: UserError for what `read_source` refuses, and for a destination where other files are.
+    """
+    check_directory(destination, IMPORT_MARK)
+    config = Path(source) / "config.json"
+    if config.exists() and "architecture" in read_config(config):
+        raise UserError(f"{source}: a model directory of nanogpt already; use it as it is")
+    return _write(read_source(source, project, mirrors), destination, "huggingface", source)
+
+
+def import_nanogpt(
+    source: Path,
+    destination: Path,
+    meta: Path | None = None,
+    project: Project = HERE,
+    mirrors: Sequence[str] = (),
+) -> str:
+    """Write a checkpoint of nanoGPT as ours; returns one line about it.
+
+    meta: its meta.pkl, if that doesn't lie where nanoGPT has it.
+
+    Errors: UserError for what `read_nanogpt` refuses, and for a destination where other files are.
+    """
+    check_directory(destination, IMPORT_MARK)
+    checkpoint = read_nanogpt(source, meta)
+    if isinstance(checkpoint, NanogptCheckpoint):
+        checkpoint = checkpoint.with_tokenizer(download_tokenizer(project, mirrors))
+    return _write(checkpoint, destination, "nanogpt", str(source))
+
+
+def _write(checkpoint: Checkpoint, destination: Path, kind: str, source: str) -> str:
+    """Write a model directory and its mark."""
+    model = checkpoint.model
+    assert isinstance(model, GPT), "other programs have no ensembles"
+    mark = Mark(kind=kind, source=source)
+    with whole_directory(destination, IMPORT_MARK, mark) as made:
+        save_model(made, model.state_dict(), model.settings, checkpoint.tokenizer, checkpoint.start)
+    sizes = plural(model.n_parameters(), "parameter")
+    return f"{sizes}, {plural(checkpoint.tokenizer.vocab_size, 'token')}"

@@ -1,0 +1,87 @@
+"""README.md of an export: how to use the model, how good it is, and what it was made from."""
+
+from pathlib import Path
+
+import yaml
+from pydantic import JsonValue
+
+from nanogpt.artifacts.records.base import read_record
+from nanogpt.artifacts.records.evaluations import Evaluation
+from nanogpt.artifacts.records.manifests import Manifest
+from nanogpt.errors import plural
+from nanogpt.interchange.exports import TrainedModel
+
+AGAIN = "make the run again"
+
+
+def model_card(model: TrainedModel, architecture: str) -> str:
+    """The card of a model, with the evaluation and training of its run, if they lie beside it.
+
+    Only those of these very weights: an older evaluation is left out.
+    """
+    n_parameters = sum(weight.numel() for weight in model.weights.values())
+    lines = [
+        "---",
+        "library_name: transformers",
+        "pipeline_tag: text-generation",
+        "tags:",
+        "- nanogpt",
+        "---",
+        "",
+        f"# {model.name}",
+        "",
+        f"A language model of {n_parameters:,} parameters, trained with nanogpt and exported as",
+        f"`{architecture}`. It continues a text of up to {model.settings.block_size:,} tokens, the",
+        "continuation included.",
+        "",
+        "```python",
+        "from transformers import pipeline",
+        "",
+        'generate = pipeline("text-generation", "path/of/this/directory")',
+        'print(generate("a text", do_sample=True, temperature=0.8)[0]["generated_text"])',
+        "```",
+    ]
+    run = model.directory.parent
+    lines += _evaluation(run, model.sha256)
+    training = _manifest_of(run / "train.manifest.json", model.sha256)
+    if training:
+        lines += _data(training)
+    groups = dict(training.parameters) if training else {"model": _settings_of(model)}
+    lines += ["", "## Settings", "", "```yaml", yaml.safe_dump(groups, sort_keys=False).rstrip()]
+    return "\n".join([*lines, "```", ""])
+
+
+def _settings_of(model: TrainedModel) -> JsonValue:
+    settings: JsonValue = model.settings.model_dump(mode="json")
+    return settings
+
+
+def _manifest_of(path: Path, weights: str) -> Manifest | None:
+    """A manifest that names weights of this digest, as what was read or what was made."""
+    if not path.is_file():
+        return None
+    manifest = read_record(path, Manifest, AGAIN)
+    known = {**manifest.inputs, **manifest.outputs}.values()
+    return manifest if weights in known else None
+
+
+def _evaluation(run: Path, weights: str) -> list[str]:
+    if not _manifest_of(run / "eval.manifest.json", weights) or not (run / "eval.json").is_file():
+        return []
+    found = read_record(run / "eval.json", Evaluation, AGAIN)
+    rows = [
+        f"| {name} | {split.loss:.4f} | {split.perplexity:.3f} | {split.bits_per_byte:.4f} "
+        f"| {split.n_tokens:,} |"
+        for name, split in (("validation", found.val), ("training", found.train))
+    ]
+    head = ["| split | loss, nats a token | perplexity | bits per byte | tokens |"]
+    return ["", "## Evaluation", "", *head, "|---|---|---|---|---|", *rows]
+
+
+def _data(training: Manifest) -> list[str]:
+    """The files that the model was trained on."""
+    datasets = sorted({Path(path).parent.name for path in training.inputs})
+    rows = [f"| {Path(path).name} | {digest} |" for path, digest in training.inputs.items()]
+    files = plural(len(rows), "file")
+    said = f"{files} of the dataset {', '.join(f'`{name}`' for name in datasets)}, as the training"
+    return ["", "## Data", "", f"{said} read them.", "", "| file | sha256 |", "|---|---|", *rows]

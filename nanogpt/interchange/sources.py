@@ -1,0 +1,36 @@
+"""Models from anywhere: a model directory of ours, one of transformers, or GPT-2 by its name."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from nanogpt.errors import UserError
+from nanogpt.interchange.gpt2_downloads import NAMES, download_gpt2, download_tokenizer
+from nanogpt.interchange.hugging_face_files import read_config, read_hugging_face
+from nanogpt.model.checkpoints import Checkpoint, load_model
+from nanogpt.project import HERE, Project
+
+
+def read_source(
+    source: str | Path, project: Project = HERE, mirrors: Sequence[str] = ()
+) -> Checkpoint:
+    """Read a model and its tokenizer, on the CPU and in float32.
+
+    source: a model directory of ours, a directory of transformers (GPT-2 or NanoChat), or one of
+    gpt2, gpt2-medium, gpt2-large and gpt2-xl, which is downloaded to the project's resources/ if
+    it isn't there. A directory of such a name comes first. mirrors: those of config.yaml.
+
+    Errors: UserError for what is none of these, and for files that are absent, damaged or don't
+    belong together.
+    """
+    directory = Path(source)
+    if str(source) in NAMES and not directory.exists():
+        files = download_gpt2(str(source), project, mirrors)
+        return read_hugging_face(files, download_tokenizer(project, mirrors))
+    if not (directory / "config.json").exists():
+        raise UserError(
+            f"{source}: no model here; name a directory with a config.json, or one of "
+            f"{', '.join(NAMES)}"
+        )
+    if "architecture" in read_config(directory / "config.json"):
+        return load_model(directory)
+    return read_hugging_face(directory)

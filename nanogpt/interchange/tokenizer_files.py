@@ -1,0 +1,236 @@
+"""Tokenizers as `tokenizers` keeps them in a tokenizer.json of Hugging Face, in and out.
+
+Characters are a WordLevel model, which refuses a character that it doesn't know, as ours does: byte
+pairs without merges would drop it. Bytes are byte pairs without merges.
+"""
+
+import itertools
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from nanogpt.artifacts.records.base import field_name
+from nanogpt.data.byte_pairs import (
+    BYTE_OF_CHARACTER,
+    CHARACTER_OF_BYTE,
+    END_OF_TEXT,
+    BytePairTokenizer,
+    from_printable,
+    single_bytes,
+)
+from nanogpt.data.tokenizers import ByteTokenizer, CharTokenizer, Tokenizer
+from nanogpt.errors import UserError, shorten
+
+# Any one character, line feeds included, in the syntax of Oniguruma.
+ONE_CHARACTER = r"[\s\S]"
+# Of a WordLevel model. No character is spelled like it, so an unknown one is an error.
+NO_UNKNOWN = "<unk>"
+
+
+def tokenizer_json(tokenizer: Tokenizer) -> str:
+    """A tokenizer as the content of a Hugging Face tokenizer.json.
+
+    Errors: UserError for byte pairs of which one can't be reached by joining two others.
+    """
+    if isinstance(tokenizer, CharTokenizer):
+        theirs = _of_characters(tokenizer)
+    elif isinstance(tokenizer, ByteTokenizer):
+        theirs = _of_bytes()
+    else:
+        assert isinstance(tokenizer, BytePairTokenizer)
+        theirs = _of_byte_pairs(tokenizer)
+    return f"{theirs.to_str(pretty=True)}\n"
+
+
+def _of_characters(tokenizer: CharTokenizer) -> Any:
+    from tokenizers import Regex, decoders, models, pre_tokenizers
+    from tokenizers import Tokenizer as Theirs
+
+    ids = {character: token for token, character in enumerate(tokenizer.vocabulary)}
+    theirs = Theirs(models.WordLevel(ids, unk_token=NO_UNKNOWN))
+    theirs.pre_tokenizer = pre_tokenizers.Split(Regex(ONE_CHARACTER), behavior="isolated")
+    theirs.decoder = decoders.Fuse()
+    return theirs
+
+
+def _of_bytes() -> Any:
+    from tokenizers import Tokenizer as Theirs
+    from tokenizers import decoders, models, pre_tokenizers
+
+    ids = {character: byte for byte, character in CHARACTER_OF_BYTE.items()}
+    theirs = Theirs(models.BPE(ids, []))
+    theirs.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    theirs.decoder = decoders.ByteLevel()
+    return theirs
+
+
+def _of_byte_pairs(tokenizer: BytePairTokenizer) -> Any:
+    from tokenizers import AddedToken, decoders, models, pre_tokenizers
+    from tokenizers import Tokenizer as Theirs
+
+    ids = {text: token for token, text in enumerate(printable_tokens(tokenizer))}
+    theirs = Theirs(models.BPE(ids, merges_of(tokenizer)))
+    theirs.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    theirs.decoder = decoders.ByteLevel()
+    theirs.add_special_tokens([AddedToken(END_OF_TEXT, special=True, normalized=False)])
+    return theirs
+
+
+def printable_tokens(tokenizer: BytePairTokenizer) -> list[str]:
+    """Each token but the end of a text, as GPT-2's files spell it."""
+    return ["".join(map(CHARACTER_OF_BYTE.__getitem__, token)) for token in tokenizer.tokens]
+
+
+def merges_of(tokenizer: BytePairTokenizer) -> list[tuple[str, str]]:
+    """The two tokens that are joined to each longer one, in the order in which pairs are joined.
+
+    Our tokenizers only know their tokens. What a token is joined from are the two parts that all
+    joins before it leave of its bytes.
+
+    Errors: UserError for a token that earlier ones can't be joined to.
+    """
+    ranks = {token: rank for rank, token in enumerate(tokenizer.tokens)}
+    merges = []
+    for token, rank in ranks.items():
+        if len(token) == 1:
+            continue
+        parts = _joined(token, ranks, rank)
+        if len(parts) != 2:
+            raise UserError(
+                f"the tokenizer's token {shorten(repr(token))} isn't joined from two others, which "
+                "the format needs; train on a dataset with `tokenizer: bpe` or `gpt2`"
+            )
+        left, right = ("".join(map(CHARACTER_OF_BYTE.__getitem__, part)) for part in parts)
+        merges.append((left, right))
+    return merges
+
+
+def _joined(token: bytes, ranks: Mapping[bytes, int], limit: int) -> list[bytes]:
+    """The parts of a token after all joins of a rank below `limit`, the lowest first."""
+    parts = [bytes([byte]) for byte in token]
+    while len(parts) > 2:
+        pairs = [ranks.get(a + b, limit) for a, b in itertools.pairwise(parts)]
+        first = min(range(len(pairs)), key=pairs.__getitem__)
+        if pairs[first] >= limit:
+            break
+        parts[first : first + 2] = [parts[first] + parts[first + 1]]
+    return parts
+
+
+class _Part(BaseModel):
+    """A part of a tokenizer, such as its decoder, as far as it matters."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    type: str
+    add_prefix_space: bool = False
+    use_regex: bool = True
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    type: str = "BPE"
+    vocab: dict[str, int]
+    merges: list[str | tuple[str, str]] = []
+
+
+class _Added(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    id: int
+    content: str
+
+
+class _File(BaseModel):
+    """The part of a tokenizer.json that decides which tokens a text has."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    model: _Model
+    added_tokens: list[_Added] = []
+    normalizer: _Part | None = None
+    pre_tokenizer: _Part | None = None
+    post_processor: _Part | None = None
+
+
+def read_tokenizer_json(path: Path) -> Tokenizer:
+    """Read a Hugging Face tokenizer.json as one of our tokenizers.
+
+    Errors: UserError for a file that is absent or damaged, and for a tokenizer that ours can't be.
+    """
+    try:
+        file = _File.model_validate(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise UserError(
+            f"{path}: no such file; put the model's tokenizer.json there (transformers writes it "
+            "with `AutoTokenizer.from_pretrained(...).save_pretrained(...)`)"
+        ) from None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = field_name(first["loc"]) or "its content"
+        raise UserError(f"{path}: not a tokenizer: `{field}`: {first['msg']}; {AGAIN}") from None
+    except (ValueError, RecursionError):
+        raise UserError(f"{path}: damaged: not JSON; {AGAIN}") from None
+    tokenizer = _ours(file)
+    if isinstance(tokenizer, str):
+        raise UserError(
+            f"{path}: nanogpt reads characters, bytes and GPT-2's kind of byte pairs, but this "
+            f"tokenizer {tokenizer}; take a model with such a tokenizer"
+        )
+    return tokenizer
+
+
+AGAIN = "export or download it again"
+
+
+def _ours(file: _File) -> Tokenizer | str:
+    """The tokenizer of a file, or what it has that ours don't."""
+    if file.normalizer is not None:
+        return f"changes texts first ({file.normalizer.type})"
+    if file.post_processor is not None and file.post_processor.type != "ByteLevel":
+        return f"adds tokens to texts ({file.post_processor.type})"
+    texts = sorted(file.model.vocab, key=file.model.vocab.__getitem__)
+    others = [added for added in file.added_tokens if added.content != END_OF_TEXT]
+    if others:
+        return f"has a special token {shorten(others[0].content)!r}"
+    for added in file.added_tokens:  # often in the vocabulary as well
+        if added.id != len(texts) - (added.content in file.model.vocab):
+            return f"has {END_OF_TEXT} at {added.id}, not at the end"
+    if sorted(file.model.vocab.values()) != list(range(len(texts))):
+        return "has gaps between its ids"
+    if file.model.type == "WordLevel":
+        if all(len(text) == 1 for text in texts) and not file.added_tokens:
+            return CharTokenizer("".join(texts))
+        return "has words"
+    if file.model.type != "BPE" or file.pre_tokenizer is None:
+        return f"is a {file.model.type} model"
+    return _byte_level(file, texts)
+
+
+def _byte_level(file: _File, texts: list[str]) -> Tokenizer | str:
+    cutting = file.pre_tokenizer
+    if cutting is None or cutting.type != "ByteLevel" or cutting.add_prefix_space:
+        return "isn't of bytes as GPT-2's is"
+    if file.added_tokens and texts[-1] == END_OF_TEXT:
+        texts = texts[:-1]
+    strange = next((text for text in texts if set(text) - set(BYTE_OF_CHARACTER)), None)
+    if strange is not None:
+        return f"has a token {shorten(strange)!r} that isn't spelled in bytes"
+    tokens = [from_printable(text) for text in texts]
+    if not file.model.merges and not file.added_tokens:
+        in_order = [bytes([byte]) for byte in range(256)]
+        return ByteTokenizer() if tokens == in_order else "joins no byte pairs"
+    if not file.added_tokens:
+        return f"has no {END_OF_TEXT}"
+    joined = [
+        "".join(pair.split(" ")) if isinstance(pair, str) else "".join(pair)
+        for pair in file.model.merges
+    ]
+    longer = [text for text in texts if len(text) > 1]
+    if not set(single_bytes()) <= set(tokens) or joined != longer or not cutting.use_regex:
+        return "numbers its tokens in another order than it joins them"
+    return BytePairTokenizer(tuple(tokens))

@@ -1,0 +1,72 @@
+"""Tensors of another program's file: checked against what a model needs, and put into one."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from nanogpt.config.schema import ModelSettings
+from nanogpt.errors import UserError
+from nanogpt.model.gpt import GPT
+from nanogpt.model.layers import WithoutDraws
+
+# The matrices that have a row for each token of the vocabulary.
+OF_VOCABULARY = ("wte.weight", "lm_head.weight")
+
+
+def empty_weights(settings: ModelSettings, vocab_size: int) -> dict[str, Tensor]:
+    """The tensors of a model without their numbers: only names and shapes."""
+    with torch.device("meta"), WithoutDraws():
+        return GPT(settings, vocab_size).state_dict()
+
+
+def check_tensors(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path) -> None:
+    """UserError for the first tensor of a file that is missing, unknown, misshapen or not finite.
+
+    wanted: tensors with the names and shapes that the file should have.
+    """
+    for name in sorted(found.keys() | wanted.keys()):
+        flaw = _flaw(found.get(name), wanted.get(name))
+        if flaw:
+            raise UserError(f"{path}: tensor {name} {flaw}; export or download the model again")
+
+
+def _flaw(found: Tensor | None, wanted: Tensor | None) -> str | None:
+    if found is None or wanted is None:
+        return "is missing" if found is None else "isn't part of such a model"
+    if not found.is_floating_point():
+        return f"is {str(found.dtype).removeprefix('torch.')}, not floating point"
+    if found.shape != wanted.shape:
+        return f"has shape {tuple(found.shape)}, but the model's is {tuple(wanted.shape)}"
+    if found.numel() and not torch.stack(torch.aminmax(found)).isfinite().all():
+        return "has NaN or infinity"
+    return None
+
+
+def without_padding(
+    weights: Mapping[str, Tensor], vocab_size: int, path: Path
+) -> dict[str, Tensor]:
+    """The weights with as many rows as there are tokens. Some programs round the number up.
+
+    Errors: UserError for fewer rows than tokens.
+    """
+    n_rows = len(weights["wte.weight"])
+    if n_rows < vocab_size:
+        raise UserError(
+            f"{path}: the model has {n_rows:,} tokens, but its tokenizer has {vocab_size:,}; they "
+            "don't belong together: take the model's own tokenizer"
+        )
+    return {
+        name: weight[:vocab_size] if name in OF_VOCABULARY else weight
+        for name, weight in weights.items()
+    }
+
+
+def model_of(settings: ModelSettings, weights: Mapping[str, Tensor]) -> GPT:
+    """A model with these weights, in float32. Nothing is drawn, so a large one takes no longer."""
+    with torch.device("meta"), WithoutDraws():
+        model = GPT(settings, len(weights["wte.weight"]))
+    own = {name: weight.float().contiguous() for name, weight in weights.items()}
+    model.load_state_dict(own, assign=True)
+    return model

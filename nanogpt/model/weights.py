@@ -1,0 +1,61 @@
+"""The weights of a model directory, read from model.safetensors and checked."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from nanogpt.errors import UserError
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Read a safetensors file into a model of the same architecture.
+
+    Errors: UserError for a file that is absent or damaged, or the first tensor that doesn't fit or
+    isn't finite.
+    """
+    put_weights(model, read_weights(path), path)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file.
+
+    Errors: UserError for a file that is absent or damaged.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; train the run again")
+    try:
+        return load_file(path)
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{path}: damaged ({error}); train the run again") from None
+
+
+def put_weights(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Put weights into a model. path: where they are from, for messages.
+
+    Errors: UserError for the first tensor that doesn't fit or isn't finite.
+    """
+    wanted = model.state_dict()
+    for name in sorted(wanted.keys() | weights.keys()):
+        flaw = _tensor_flaw(weights.get(name), wanted.get(name))
+        if flaw:
+            raise UserError(f"{path}: tensor {name} {flaw}; train the run again")
+    model.load_state_dict(weights)
+
+
+def _tensor_flaw(found: Tensor | None, wanted: Tensor | None) -> str | None:
+    if found is None or wanted is None:
+        return "is missing" if found is None else "is not of this model"
+
+    def form(tensor: Tensor) -> str:
+        return f"{str(tensor.dtype).removeprefix('torch.')} of shape {tuple(tensor.shape)}"
+
+    if form(found) != form(wanted):
+        return f"is {form(found)}, but the model's is {form(wanted)}"
+    # The extremes tell: isfinite().all() of the whole tensor takes twenty times as long.
+    if not torch.stack(torch.aminmax(found)).isfinite().all():
+        return "has NaN or infinity"
+    return None

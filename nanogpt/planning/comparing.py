@@ -1,0 +1,139 @@
+"""How two results differ, by their manifests and those of all that they were made from."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nanogpt.artifacts.differences import Difference, manifest_differences, role_of
+from nanogpt.artifacts.manifests import SUFFIX
+from nanogpt.artifacts.records.base import read_record
+from nanogpt.artifacts.records.manifests import Manifest
+from nanogpt.errors import UserError
+from nanogpt.project import Project
+
+# Parameters that only say which run or dataset it is.
+NAMES = {"name", "dataset"}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A stage of two results. first, second: the directories. same: whether they have one content.
+
+    differences: of settings, code, environment, and of inputs that no other comparison explains.
+    """
+
+    stage: str
+    first: str
+    second: str
+    same: bool
+    differences: tuple[Difference, ...]
+
+
+def compare(project: Project, first: Path, second: Path) -> list[Comparison]:
+    """The stages of two results of a kind, and of all they were made from, in order.
+
+    first, second: files that stages made, or directories of runs or datasets.
+
+    Errors: UserError for a path without a manifest, and for results of different kinds.
+    """
+    mine, others = _manifests_at(project, first), _manifests_at(project, second)
+    stages = [stage for stage in mine if stage in others]
+    if not stages:
+        raise UserError(
+            f"{first} is a result of {', '.join(mine)}, {second} of {', '.join(others)}; name two "
+            "results of one kind"
+        )
+    found: dict[tuple[Path, Path], Comparison] = {}
+    for stage in stages:
+        _compare(project, mine[stage], others[stage], found)
+    order = {"train": 0, "combine": 0}
+    return sorted(
+        found.values(), key=lambda one: (not _is_of_dataset(one), order.get(one.stage, 1))
+    )
+
+
+def _is_of_dataset(one: Comparison) -> bool:
+    return one.stage in ("download", "download_gpt2", "write_builtin", "prepare")
+
+
+def _compare(
+    project: Project, mine: Path, other: Path, found: dict[tuple[Path, Path], Comparison]
+) -> None:
+    if (mine, other) in found or mine == other:
+        return
+    one, two = _read(mine), _read(other)
+    differences = []
+    for difference in manifest_differences(project, one, two):
+        if difference.kind == "setting" and difference.what in NAMES:
+            continue
+        pair = _makers(project, difference, one, two) if difference.kind == "input" else None
+        stages = [_read(path).stage for path in pair] if pair else ["", ""]
+        if pair and stages[0] == stages[1]:
+            _compare(project, *pair, found)
+        elif pair:
+            what = f"{Path(difference.what).parent.name} made by"
+            differences.append(Difference("input", what, *stages))
+        else:
+            differences.append(difference)
+    differences = list(dict.fromkeys(differences))  # one for several files of a model
+    outputs = [_by_name(manifest.outputs) for manifest in (one, two)]
+    found[mine, other] = Comparison(
+        one.stage, str(mine.parent), str(other.parent), outputs[0] == outputs[1], tuple(differences)
+    )
+
+
+def _by_name(outputs: dict[str, str]) -> dict[str, str]:
+    return {Path(path).name: digest for path, digest in outputs.items()}
+
+
+def _makers(
+    project: Project, difference: Difference, one: Manifest, two: Manifest
+) -> tuple[Path, Path] | None:
+    """The manifests of the stages that made an input that differs, if both are there."""
+    found = []
+    for manifest in (one, two):
+        path = next(
+            (path for path in manifest.inputs if role_of(path) == role_of(difference.what)), ""
+        )
+        maker = next(_makers_of(project, path), None) if path else None
+        if not maker:
+            return None
+        found.append(maker)
+    return found[0], found[1]
+
+
+def _makers_of(project: Project, path: str) -> Iterator[Path]:
+    """The manifests that name a file as an output: beside it, or one directory up."""
+    directory = (project.root / path).parent
+    for place in (directory, directory.parent):
+        for manifest in sorted(place.glob(f"*{SUFFIX}")):
+            try:
+                if path in read_record(manifest, Manifest).outputs:
+                    yield manifest
+            except UserError:
+                continue
+
+
+def _manifests_at(project: Project, path: Path) -> dict[str, Path]:
+    """The manifests of a result, by stage."""
+    place = project.root / path
+    if place.is_dir():
+        found = sorted(place.glob(f"*{SUFFIX}")) or sorted(place.parent.glob(f"*{SUFFIX}"))
+    elif path.name.endswith(SUFFIX) and place.exists():
+        found = [place]
+    elif place.exists():
+        found = list(_makers_of(project, str(path)))
+    else:
+        raise UserError(f"{path}: no such file or directory; name results that were made")
+    if not found:
+        raise UserError(f"{path}: no manifest says how it was made; name a result of the workflow")
+    return {_read(manifest).stage: manifest for manifest in _ordered(found)}
+
+
+def _ordered(found: Sequence[Path]) -> list[Path]:
+    """train first, since it explains the others."""
+    return sorted(found, key=lambda path: (not path.name.startswith("train"), path.name))
+
+
+def _read(path: Path) -> Manifest:
+    return read_record(path, Manifest)

@@ -1,0 +1,206 @@
+"""What `nanogpt why` says: verdicts and comparisons as short text, or as JSON."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from nanogpt.artifacts.differences import Difference
+from nanogpt.config.messages import look_up
+from nanogpt.config.resolving import run_names
+from nanogpt.errors import UserError, plural
+from nanogpt.planning.comparing import Comparison
+from nanogpt.planning.stages import EXPORTS, StageJob
+from nanogpt.planning.staleness import Verdict, Workflow, environment_notes, path_of
+from nanogpt.project import Project
+
+# Made for whoever wants them, so they are missing from a run that has all else.
+OPTIONAL = {"bench", "tensorboard", "ngram", "count_ngrams", *EXPORTS}
+LABELS = {"setting": "setting", "code": "code", "input": "", "environment": "environment"}
+
+
+def find_targets(workflow: Workflow, given: str) -> tuple[str, list[StageJob], list[str]]:
+    """What a path or a run's name stands for: the path, its jobs, and the files that are wanted.
+
+    Errors: UserError for what no rule makes.
+    """
+    name = str(Path(given))
+    project = workflow.project
+    if "/" not in name and not (project.root / name).exists():
+        known = [*run_names(workflow.config), *workflow.config.datasets]
+        look_up(known, name, "why", "run")
+        is_run = name in run_names(workflow.config)
+        name = f"results/{name}" if is_run else f"results/datasets/{name}"
+    path = path_of(project, Path(name) if Path(name).is_absolute() else project.root / name)
+    if path in workflow.makers:
+        return path, [workflow.makers[path]], [path]
+    jobs = [job for job in dict.fromkeys(workflow.makers.values()) if _is_below(job, path)]
+    jobs = [job for job in jobs if job.stage not in OPTIONAL or _is_made(workflow, job)]
+    if not jobs:
+        raise UserError(
+            f"{given}: no rule makes it, as config.yaml is now; name a file or a directory of a "
+            "run or dataset, or a run"
+        )
+    files = [file for job in jobs for file in job.outputs if file.startswith(f"{path}/")]
+    return path, jobs, files
+
+
+def existing_path(project: Project, given: str) -> Path:
+    """The path, below the project's root, of a result that was made, or of a run by its name."""
+    place = Path(given)
+    if "/" not in given and not (project.root / given).exists():
+        runs, datasets = project.results / given, project.datasets / given
+        place = next((one for one in (runs, datasets) if one.exists()), place)
+    elif not place.is_absolute():
+        place = project.root / place
+    return Path(path_of(project, place))
+
+
+def _is_below(job: StageJob, path: str) -> bool:
+    return any(output.startswith(f"{path}/") for output in job.outputs)
+
+
+def _is_made(workflow: Workflow, job: StageJob) -> bool:
+    return (workflow.project.root / job.manifest).exists()
+
+
+# --- Why a result would be made again ---------------------------------------------------------
+
+
+def explain(
+    path: str,
+    targets: Sequence[StageJob],
+    verdicts: Sequence[Verdict],
+    outcomes: Mapping[StageJob, str],
+) -> list[str]:
+    """Why the result at a path would be made again, root causes first, or that it wouldn't."""
+    running = [verdict for verdict in verdicts if verdict.runs]
+    lines = [f"{path}: {_headline(targets, verdicts)}"]
+    width = max((len(str(verdict.job)) for verdict in verdicts), default=0)
+    rows = [
+        (str(verdict.job), line)
+        for verdict in verdicts
+        for line in _lines_of(verdict, outcomes.get(verdict.job))
+    ]
+    lines += _aligned(rows, width)
+    if not running:
+        lines += _environment(targets, verdicts)
+    return lines + _unnoticed(verdicts)
+
+
+def _unnoticed(verdicts: Sequence[Verdict]) -> list[str]:
+    """What to do about differences that Snakemake doesn't notice."""
+    stages = sorted({verdict.job.stage for verdict in verdicts if verdict.unnoticed})
+    if not stages:
+        return []
+    return [
+        "",
+        "Snakemake has no note of how these were made (were they copied here?), so it leaves them",
+        f"as they are. To make them again: snakemake --cores all --forcerun {' '.join(stages)}",
+    ]
+
+
+def _headline(targets: Sequence[StageJob], verdicts: Sequence[Verdict]) -> str:
+    running = [verdict for verdict in verdicts if verdict.runs]
+    if not running:
+        differs = any(verdict.unnoticed for verdict in verdicts)
+        return "left as it is, though made differently" if differs else "up to date"
+    jobs = plural(len(running), "job")
+    if all(verdict.state == "never made" for verdict in running if verdict.job in targets):
+        return f"not made yet; {jobs} would run"
+    return f"would be made again; {jobs} would run"
+
+
+def _lines_of(verdict: Verdict, outcome: str | None) -> list[str]:
+    lines = [_line(reason) for reason in verdict.reasons]
+    if verdict.state == "never made":
+        lines = []  # that its files are missing goes without saying
+        lines.append("not made yet")
+    if verdict.state == "gone":
+        lines.append("isn't there, but nothing that is would be made again for that")
+    if verdict.upstream and verdict.state == "again" and not lines:
+        jobs = " and ".join(f"`{job}`" for job in verdict.upstream)
+        lines.append(f"reads what {jobs} will make")
+    lines += [_line(difference) for difference in verdict.unnoticed]
+    lines += verdict.notes
+    if verdict.notes and not verdict.runs and verdict.manifest:
+        lines.append("it isn't made again for that; remove it to have it made again")
+    if outcome:
+        lines.append(f"-> {outcome}")
+    return lines
+
+
+def _line(difference: Difference) -> str:
+    label = LABELS[difference.kind]
+    return f"{label} {difference}" if label else str(difference)
+
+
+def _environment(targets: Sequence[StageJob], verdicts: Sequence[Verdict]) -> list[str]:
+    """How this machine differs from those that made the results."""
+    found: dict[str, None] = {}
+    for verdict in verdicts:
+        if verdict.job in targets and verdict.manifest:
+            found.update((str(one), None) for one in environment_notes(verdict.manifest))
+    if not found:
+        return []
+    return [
+        "",
+        "Made in another environment; nothing runs again for that, but its last bits may differ:",
+        *(f"  {line}" for line in found),
+    ]
+
+
+def _aligned(rows: Iterable[tuple[str, str]], width: int) -> list[str]:
+    """Two columns; the first one says a name once."""
+    lines, last = [], ""
+    for name, text in rows:
+        lines.append(f"  {'' if name == last else name:<{width}}  {text}")
+        last = name
+    return lines
+
+
+# --- How two results differ -------------------------------------------------------------------
+
+
+def explain_comparison(first: str, second: str, found: Sequence[Comparison]) -> list[str]:
+    """How two results differ, in the order in which they were made."""
+    differing = [one for one in found if one.differences]
+    if not found:
+        return [f"{first} and {second} are one result"]
+    same = all(one.same for one in found)
+    if not differing:
+        end = "and have the same contents" if same else "though their contents differ"
+        return [f"{first} and {second} were made in the same way, {end}"]
+    end = ", but have the same contents" if same else ""
+    lines = [f"{first} -> {second}: made differently{end}"]
+    rows = [(one.stage, _line(difference)) for one in differing for difference in one.differences]
+    rows += [
+        (one.stage, "same settings, code and environment; only what it reads differs")
+        for one in found
+        if not one.differences and not one.same
+    ]
+    return lines + _aligned(rows, max(len(name) for name, _ in rows))
+
+
+# --- JSON -------------------------------------------------------------------------------------
+
+
+def verdicts_as_json(
+    path: str, verdicts: Sequence[Verdict], outcomes: Mapping[StageJob, str]
+) -> dict[str, JsonValue]:
+    """Verdicts as JSON, for programs."""
+    jobs: list[JsonValue] = [
+        {
+            "job": str(verdict.job),
+            "stage": verdict.job.stage,
+            "state": verdict.state,
+            "reasons": [asdict(one) for one in verdict.reasons],
+            "upstream": [str(job) for job in verdict.upstream],
+            "unnoticed": [asdict(one) for one in verdict.unnoticed],
+            "notes": list(verdict.notes),
+            "outcome": outcomes.get(verdict.job, ""),
+        }
+        for verdict in verdicts
+    ]
+    return {"path": path, "jobs": jobs}

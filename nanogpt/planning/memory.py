@@ -1,0 +1,223 @@
+"""How much memory training and sampling take, without taking it.
+
+A step is made on tensors that have shapes, but no numbers (torch's fake tensors), by the code that
+trains: what it would keep at each moment is added up. Models of two and three layers are enough, as
+each layer more takes as much as the one before.
+"""
+
+import resource
+import sys
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from nanogpt.config.schema import ModelSettings, SampleSettings, TrainSettings
+from nanogpt.devices import torch_dtype
+from nanogpt.model.gpt import GPT
+from nanogpt.model.kernels import GRADIENTS_AT_ONCE, LARGE_VOCABULARY
+from nanogpt.model.layers import WithoutDraws
+from nanogpt.model.sizing import n_parameters
+from nanogpt.training.optimizers import configure_optimizer
+from nanogpt.training.step import loss_function, loss_scaler, optimizer_step
+
+# How much more than its tensors a process takes: freed memory stays, in pieces that don't all fit
+# the next tensor, and libraries have buffers. Measured on a CPU: 1.3 to 1.6 (docs/PLANNING.md).
+BESIDE_TENSORS = {"cpu": 1.45, "cuda": 1.1, "mps": 1.1}
+
+FEW_LAYERS = (2, 3)
+FLOAT32 = 4  # bytes
+
+
+@dataclass(frozen=True)
+class TrainingMemory:
+    """Bytes at the fullest moment of a training, by what takes them.
+
+    activations: with the gradients, for which they make room during the backward pass. logits: the
+    part of them that the output layer makes. gradients: another part. kept: the best weights so
+    far. spare: what a process takes beside its tensors. process: Python and torch.
+    """
+
+    weights: int
+    gradients: int
+    optimizer: int
+    kept: int
+    activations: int
+    logits: int
+    spare: int
+    process: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        tensors = self.weights + self.optimizer + self.kept + self.activations
+        return tensors + self.spare + self.process
+
+    @property
+    def least(self) -> int:
+        """What stays however small a micro-batch is, and on any device."""
+        return self.weights + self.gradients + self.optimizer
+
+
+@dataclass(frozen=True)
+class SamplingMemory:
+    """Bytes of sampling, of one prompt.
+
+    copies: the matrices as inference/decoder.py lays them out. cache: keys and values of all rows.
+    logits: of one step.
+    """
+
+    weights: int
+    copies: int
+    cache: int
+    logits: int
+    process: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.weights + self.copies + self.cache + self.logits + self.process
+
+
+class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Adds up the memory of all tensors that are alive."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.now = self.peak = 0
+        self._seen: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, torch.Tensor):
+                self._add(tensor.untyped_storage())
+        return made
+
+    def _add(self, storage: Any) -> None:
+        if storage in self._seen:
+            return
+        n_bytes = storage.nbytes()
+        self._seen.add(storage)
+        self.now += n_bytes
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._free, n_bytes)
+
+    def _free(self, n_bytes: int) -> None:
+        self.now -= n_bytes
+
+
+@dataclass(frozen=True)
+class _Step:
+    """Bytes of tensors: the weights, the optimizer's, and the most during each part of a step."""
+
+    weights: int
+    optimizer: int
+    peaks: tuple[int, ...]
+
+    def deeper(self, other: "_Step", layers: int) -> "_Step":
+        """The same of a model with more layers than `other`, which has one more than this one."""
+
+        def extend(mine: int, more: int) -> int:
+            return mine + layers * (more - mine)
+
+        return _Step(
+            extend(self.weights, other.weights),
+            extend(self.optimizer, other.optimizer),
+            tuple(map(extend, self.peaks, other.peaks)),
+        )
+
+
+def training_memory(model: ModelSettings, train: TrainSettings, vocab_size: int) -> TrainingMemory:
+    """The memory of a training. train: with device and dtype resolved."""
+    few, more = FEW_LAYERS
+    if model.n_layer <= more:
+        step = _trace(model, train, vocab_size)
+    else:
+        first, second = (
+            _trace(model.model_copy(update={"n_layer": n}), train, vocab_size) for n in FEW_LAYERS
+        )
+        step = first.deeper(second, model.n_layer - few)
+    n_kept = n_parameters(model, vocab_size) if train.keep == "best" else 0
+    rows = train.batch_size * model.block_size
+    logits = rows * vocab_size
+    if vocab_size >= LARGE_VOCABULARY and train.device == "cpu":
+        logits = min(logits, GRADIENTS_AT_ONCE)
+    peak = max(step.peaks) + FLOAT32 * n_kept
+    return TrainingMemory(
+        weights=step.weights,
+        gradients=step.weights,
+        optimizer=step.optimizer,
+        kept=FLOAT32 * n_kept,
+        activations=max(step.peaks) - step.weights - step.optimizer,
+        logits=FLOAT32 * logits,
+        spare=round((BESIDE_TENSORS.get(train.device.partition(":")[0], 1.0) - 1) * peak),
+        process=process_memory(),
+    )
+
+
+def _trace(model_settings: ModelSettings, train: TrainSettings, vocab_size: int) -> _Step:
+    """A step without numbers. The second one, as the first has no moments of the optimizer."""
+    n_rows = train.batch_size * min(2, train.gradient_accumulation_steps)
+    windows = np.zeros((n_rows, model_settings.block_size + 1), dtype=np.int64)
+    settings = train.model_copy(update={"compile": False})
+    with FakeTensorMode(allow_non_fake_inputs=True), _Live() as live:
+        with torch.device(settings.device), WithoutDraws():
+            model = GPT(model_settings, vocab_size)
+        model.train()
+        weights = live.now
+        optimizer, scaler = configure_optimizer(model, settings), loss_scaler(settings)
+        loss_of = loss_function(model, settings)
+        peaks: dict[str, int] = {}
+
+        def done(part: str) -> None:
+            peaks[part] = max(peaks.get(part, 0), live.peak)
+            live.peak = live.now
+
+        for step in range(2):
+            peaks.clear()
+            live.peak = live.now
+            optimizer_step(loss_of, optimizer, scaler, windows, 1e-3, settings, step, done)
+        return _Step(weights, live.now - weights, tuple(peaks.values()))
+
+
+def sampling_memory(
+    models: Sequence[ModelSettings], sample: SampleSettings, vocab_size: int
+) -> SamplingMemory:
+    """The memory of drawing samples from a model, or from several that are averaged."""
+    rows, width = sample.num_samples, torch_dtype(sample.dtype).itemsize
+    numbers = sum(2 * m.n_layer * m.n_embd * m.block_size for m in models)
+    matrices = sum(12 * m.n_layer * m.n_embd**2 + vocab_size * m.n_embd for m in models)
+    return SamplingMemory(
+        weights=FLOAT32 * sum(n_parameters(model, vocab_size) for model in models),
+        copies=width * matrices,
+        cache=rows * numbers * width,
+        logits=FLOAT32 * rows * vocab_size,
+        process=process_memory(),
+    )
+
+
+def process_memory() -> int:
+    """What this process, with torch and without a model, takes: its peak so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def largest_batch(memory: TrainingMemory, batch_size: int, limit: int) -> int:
+    """The largest batch size whose activations still fit into `limit` bytes; 0 if none does."""
+    rest = memory.total - memory.activations - memory.spare
+    factor = (memory.total - memory.process) / (memory.total - memory.process - memory.spare)
+    room = (limit - memory.process) / factor - (rest - memory.process)
+    return max(0, min(batch_size, int(room * batch_size / memory.activations)))

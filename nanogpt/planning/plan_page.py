@@ -1,0 +1,175 @@
+"""A plan as short text for a terminal."""
+
+from dataclasses import asdict
+
+from pydantic import JsonValue
+
+from nanogpt.errors import plural
+from nanogpt.planning.machine import UTILISATION
+from nanogpt.planning.plan import Plan, Training, in_bytes
+
+LABEL = 18  # width of the first column
+
+
+def plan_as_json(plan: Plan) -> dict[str, JsonValue]:
+    """A plan as JSON, with the sums of its parts."""
+    content = asdict(plan)
+    content["parameters"]["total"] = plan.parameters.total
+    content["sampling"]["total"] = plan.sampling.total
+    if plan.training:
+        content["training"]["memory"]["total"] = plan.training.memory.total
+    return content
+
+
+def plan_page(plan: Plan) -> list[str]:
+    """The lines that `nanogpt plan` prints."""
+    rows = [*_model(plan)]
+    if plan.training:
+        rows += _training(plan.training)
+        rows += _time(plan.training)
+    rows += _sampling(plan)
+    rows += _disk(plan)
+    lines = [_title(plan), ""]
+    last = ""
+    for label, text in rows:
+        lines.append(f"{'' if label == last else label:<{LABEL}}{text}".rstrip())
+        last = label
+    return [*lines, *(f"warning: {warning}" for warning in plan.warnings)]
+
+
+def _title(plan: Plan) -> str:
+    data = plan.data
+    tokens = f"{data.tokenizer}, {data.vocab_size:,} symbols"
+    more = f", {data.vocabulary}" if data.vocabulary else ""
+    title = f"{plan.run} on {plan.dataset} ({tokens}{more})"
+    if plan.members:
+        title += f": an ensemble of {plural(len(plan.members), 'run')}, which trains nothing"
+    return title
+
+
+def _model(plan: Plan) -> list[tuple[str, str]]:
+    parts = plan.parameters
+    tied = " (tied)" if parts.is_tied else ""
+    output = f"output {_number(parts.output)}{tied}"
+    rows = [
+        (
+            "parameters",
+            f"{parts.total:,}: embeddings {_number(parts.embeddings)}, blocks "
+            f"{_number(parts.blocks)}, {output}",
+        )
+    ]
+    if plan.members:
+        rows.append(("", f"of {', '.join(plan.members)} together; plan each for its training"))
+    return rows
+
+
+def _training(training: Training) -> list[tuple[str, str]]:
+    memory, label = training.memory, "memory, training"
+    epochs = f", {_times(training.epochs)} over the training split" if training.epochs else ""
+    return [
+        (label, f"{in_bytes(memory.total)} in {training.dtype} on {training.device}:"),
+        (
+            label,
+            f"weights {in_bytes(memory.weights)}, best weights {in_bytes(memory.kept)}, "
+            f"optimizer {in_bytes(memory.optimizer)},",
+        ),
+        (
+            label,
+            f"activations and gradients {in_bytes(memory.activations)} "
+            f"(logits {in_bytes(memory.logits)}, gradients {in_bytes(memory.gradients)}),",
+        ),
+        (label, f"spare {in_bytes(memory.spare)}, Python and torch {in_bytes(memory.process)}"),
+        (
+            "tokens",
+            f"{training.tokens_per_step:,} per step, {_number(training.tokens)} in all{epochs}",
+        ),
+        (
+            "FLOPs",
+            f"{_number(training.flops_per_token)} per token, {_number(training.flops)} in all",
+        ),
+    ]
+
+
+def _time(training: Training) -> list[tuple[str, str]]:
+    rows = []
+    pace = training.pace
+    if pace and training.hours is not None:
+        how = (
+            "measured"
+            if pace.is_measured
+            else "derived from the rate of matrix products: too big to try"
+        )
+        threads = plural(pace.threads, "thread")
+        rows.append(("time here", f"{_hours(training.hours)} on {threads}, with its evaluations"))
+        rows.append(("time here", f"a step takes {_seconds(pace.step_seconds)}, {how}"))
+    else:
+        rows.append(("time here", "not measured"))
+    return rows + _gpus(training)
+
+
+def _gpus(training: Training) -> list[tuple[str, str]]:
+    """Estimates for one GPU of each kind, three a line."""
+    if not training.gpus:
+        return []
+    label = "time on one GPU"
+    rows = [
+        (
+            label,
+            f"estimated at {UTILISATION:.0%} of its published rate; a small model takes longer",
+        ),
+    ]
+    fitting = [f"{gpu.name} {_hours(gpu.hours)}" for gpu in training.gpus if gpu.fits]
+    rows += [(label, ", ".join(fitting[i : i + 3])) for i in range(0, len(fitting), 3)]
+    too_small = [gpu.name for gpu in training.gpus if not gpu.fits]
+    if too_small:
+        rows.append((label, f"too little memory: {', '.join(too_small)}"))
+    return rows
+
+
+def _sampling(plan: Plan) -> list[tuple[str, str]]:
+    memory, label = plan.sampling, "memory, sampling"
+    return [
+        (
+            label,
+            f"{in_bytes(memory.total)}: weights {in_bytes(memory.weights)}, laid out again "
+            f"{in_bytes(memory.copies)},",
+        ),
+        (
+            label,
+            f"key/value cache {in_bytes(memory.cache)}, Python and torch "
+            f"{in_bytes(memory.process)}",
+        ),
+    ]
+
+
+def _disk(plan: Plan) -> list[tuple[str, str]]:
+    disk = plan.disk
+    text = f"model {in_bytes(disk.model)}"
+    if plan.training:
+        text += f", saved states {in_bytes(disk.states)} (each {in_bytes(disk.state)})"
+    known = in_bytes(disk.dataset) if disk.dataset is not None else "not known until it's made"
+    return [("disk", f"{text},"), ("disk", f"dataset {known}; {in_bytes(disk.free)} free")]
+
+
+def _number(n: float) -> str:
+    """`842`, `12,800`, `10.7 M`, `5.81 P`."""
+    for unit, size in (("E", 1e18), ("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6)):
+        if n >= size:
+            return f"{n / size:.3g} {unit}"
+    return f"{n:,.0f}"
+
+
+def _times(epochs: float) -> str:
+    return f"{epochs:.2g} epochs" if epochs < 10 else f"{epochs:,.0f} epochs"
+
+
+def _hours(hours: float) -> str:
+    if hours < 1 / 60:
+        return "under 1 min"
+    if hours < 1:
+        return f"{60 * hours:.0f} min"
+    return f"{hours:.1f} h" if hours < 100 else f"{hours / 24:,.0f} days"
+
+
+def _seconds(seconds: float) -> str:
+    return f"{1000 * seconds:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"

@@ -1,0 +1,73 @@
+"""The digest of the code that a stage would run now, worked out without Snakemake."""
+
+import ast
+import io
+import itertools
+import tokenize
+from functools import cache
+from pathlib import Path
+
+from nanogpt.artifacts.code_digest import PACKAGE, code_digest
+from nanogpt.artifacts.code_functions import adapters_of
+from nanogpt.project import HERE, Project
+
+
+def adapter_files(stage: str, project: Project = HERE) -> list[Path]:
+    """The scripts whose digests are the code of a stage; none of a download.
+
+    Errors: FileNotFoundError where the workflow's files aren't here.
+    """
+    if stage in ("download", "download_gpt2"):
+        return []  # what a URL gives is no matter of our code
+    scripts = _workflow(project) / "scripts"
+    files = [scripts / f"{name}.py" for name in adapters_of(stage)]
+    for file in files:
+        if not file.is_file():
+            raise FileNotFoundError(file)
+    return files
+
+
+def current_code(stage: str, project: Project = HERE) -> str | None:
+    """The digest of the code that a stage would run now, as its rule has it.
+
+    None where the workflow's files aren't here, as in a project that uses one on a host.
+    """
+    try:
+        files = adapter_files(stage, project)
+    except FileNotFoundError:
+        return None
+    return " ".join(code_digest(f, rule_command(f.stem, _workflow(project))) for f in files)
+
+
+def _workflow(project: Project) -> Path:
+    own = project.workflow
+    return own if (own / "scripts").is_dir() else PACKAGE.parent / "workflow"
+
+
+@cache
+def rule_command(stage: str, workflow: Path) -> str:
+    """The command of a rule that starts its script by a shell; empty for the others.
+
+    It's a part of the code digest. Only Snakemake can run a rule's file, so this reads the strings
+    after `shell:` in it.
+    """
+    for path in sorted(workflow.glob("rules/*.smk")):
+        found = _strings_of(path.read_text(encoding="utf-8"), stage)
+        if found:
+            return found
+    return ""
+
+
+def _strings_of(text: str, rule: str) -> str:
+    """The strings after `shell:` in a rule, joined."""
+    tokens = list(tokenize.generate_tokens(io.StringIO(text).readline))
+    inside = shell = False
+    strings: list[str] = []
+    for before, token in itertools.pairwise(tokens):
+        if before.string == "rule" and before.start[1] == 0:
+            inside = token.string == rule
+        elif inside and token.type == tokenize.NAME and token.start[1] == 4:
+            shell = token.string == "shell"
+        elif inside and shell and token.type == tokenize.STRING:
+            strings.append(token.string)
+    return str(ast.literal_eval(" ".join(strings))) if strings else ""

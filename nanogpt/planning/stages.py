@@ -1,0 +1,392 @@
+"""The stages of the workflow as config.yaml has them now: what each would be asked for.
+
+The rules in workflow/rules/ say how Snakemake starts a stage. This module knows, without Snakemake,
+which settings, inputs and outputs each has, so that `nanogpt why` can compare them with what made a
+result. `tests/workflow/test_why.py` checks that both agree. What takes more than a line to work out
+is written here once, and workflow/rules/common.smk calls it.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import JsonValue
+
+from nanogpt.artifacts.records.base import read_record
+from nanogpt.artifacts.records.manifests import Manifest
+from nanogpt.config.corpora import TOKENIZERS
+from nanogpt.config.initial import GPT2, find_source
+from nanogpt.config.messages import look_up
+from nanogpt.config.parameters import as_parameters
+from nanogpt.config.resolving import (
+    BENCHED,
+    bench_runs,
+    check_ngrams,
+    check_trains,
+    corpus_of,
+    resolve_run,
+    run_names,
+    run_parameters,
+)
+from nanogpt.config.schema import Config
+from nanogpt.data.sources import find_files
+from nanogpt.errors import UserError
+from nanogpt.project import HERE, Project
+
+MODEL_FILES = ("model.safetensors", "config.json", "tokenizer.json")
+MODEL = tuple(f"model/{file}" for file in MODEL_FILES)
+DATASET = ("train.bin", "val.bin", "tokenizer.json", "meta.json")
+DESCRIPTION = ("eval.json", "eval.manifest.json", "train.manifest.json")  # for a model card
+NGRAMS = "model/ngrams.safetensors"
+GPT2_MERGES = "resources/tokenizers/gpt2/vocab.bpe"
+
+# What each stage of a run writes in results/<run>/, in the order in which they are made.
+OF_RUN: dict[str, tuple[str, ...]] = {
+    "train": (*MODEL, "metrics.jsonl"),
+    "combine": MODEL,
+    "count_ngrams": (NGRAMS,),
+    "eval": ("eval.json",),
+    "sample": ("samples.txt", "samples.jsonl"),
+    "bench": ("bench.json",),
+    "tensorboard": ("tensorboard/events.out.tfevents.metrics",),
+    "export_huggingface": (
+        *(f"export/huggingface/{name}" for name in ("model.safetensors", "config.json")),
+        *(f"export/huggingface/{name}" for name in ("generation_config.json", "tokenizer.json")),
+        *(f"export/huggingface/{name}" for name in ("tokenizer_config.json", "README.md")),
+        "export/huggingface/export.json",
+    ),
+    "export_gguf": ("export/gguf/{run}.gguf", "export/gguf/export.json"),
+    "export_nanogpt": ("export/nanogpt/ckpt.pt", "export/nanogpt/export.json"),
+}
+EXPORTS = tuple(stage for stage in OF_RUN if stage.startswith("export_"))
+# The same in results/datasets/<dataset>/.
+OF_DATASET: dict[str, tuple[str, ...]] = {"prepare": DATASET, "ngram": ("ngram.json",)}
+CHARTS = (
+    *(f"loss_{axis}" for axis in ("tokens", "steps", "seconds", "flops")),
+    *("scaling", "speed", "position", "calibration"),
+)
+OF_REPORT = ("index.html", "report.md", "runs.csv", "columns.csv", *(f"{c}.svg" for c in CHARTS))
+
+# Groups of a run's settings, or its name or dataset, that a stage gets.
+GROUPS: dict[str, tuple[str, ...]] = {
+    "train": ("model", "train"),
+    "combine": (),
+    "count_ngrams": ("ngram",),
+    "eval": ("name", "dataset", "eval"),
+    "sample": ("name", "sample"),
+    "tensorboard": (),
+    **dict.fromkeys(EXPORTS, ("name",)),
+}
+
+# The state of what isn't the user's own file.
+MADE_HERE = "made by the workflow"
+
+# Settings of a corpus that say where its text comes from. The others say how it is read.
+NOT_READING = {"url", "sha256", "files", "n_characters", "seed"}
+
+
+@dataclass(frozen=True)
+class StageJob:
+    """A stage of one run, dataset or corpus, such as `train one`.
+
+    directory: where its outputs are. outputs: their paths. manifest: its path.
+    """
+
+    stage: str
+    name: str
+    directory: str
+    outputs: tuple[str, ...]
+    manifest: str
+
+    def __str__(self) -> str:
+        return f"{self.stage} {self.name}"
+
+
+def _job(stage: str, name: str, directory: str, outputs: tuple[str, ...]) -> StageJob:
+    paths = tuple(f"{directory}/{output.replace('{run}', name)}" for output in outputs)
+    return StageJob(stage, name, directory, paths, f"{directory}/{stage}.manifest.json")
+
+
+def jobs_of_run(config: Config, run: str) -> list[StageJob]:
+    """All that the workflow can make of a run, in order."""
+    resolved = resolve_run(config, run)
+    of_models = {"train", "bench", "tensorboard", *EXPORTS}
+    left_out = of_models if resolved.ensemble else {"combine"}
+    left_out |= set() if resolved.ngram else {"count_ngrams"}
+    return [
+        _job(stage, run, f"results/{run}", outputs)
+        for stage, outputs in OF_RUN.items()
+        if stage not in left_out
+    ]
+
+
+def jobs_of_dataset(dataset: str) -> list[StageJob]:
+    """All that the workflow can make of a dataset, in order."""
+    directory = f"results/datasets/{dataset}"
+    return [_job(stage, dataset, directory, made) for stage, made in OF_DATASET.items()]
+
+
+def jobs_of_corpus(config: Config, corpus: str) -> list[StageJob]:
+    """What brings a corpus here; nothing for files of the user's."""
+    entry, directory = config.corpora[corpus], f"resources/corpora/{corpus}"
+    if entry.builtin:
+        return [_job("write_builtin", corpus, directory, ("input.txt",))]
+    return [
+        StageJob(
+            "download",
+            f"{corpus}/{file}",
+            directory,
+            (f"{directory}/{file}",),
+            f"{directory}/{file}.download.manifest.json",
+        )
+        for file in entry.downloads
+    ]
+
+
+def find_jobs(config: Config) -> Iterator[StageJob]:
+    """Every job that could be planned for a config."""
+    for corpus in config.corpora:
+        yield from jobs_of_corpus(config, corpus)
+    yield _job("download_gpt2", "gpt2", "resources/tokenizers/gpt2", ("vocab.bpe",))
+    for model in imported_models(config):
+        yield _job("import_model", model, f"resources/imported/{model}", MODEL_FILES)
+    for dataset in config.datasets:
+        yield from jobs_of_dataset(dataset)
+    for run in run_names(config):
+        yield from jobs_of_run(config, run)
+    yield _job("bench_report", "report", "results/report", OF_REPORT)
+
+
+# --- Inputs ----------------------------------------------------------------------------------
+
+
+def inputs_of(config: Config, job: StageJob, project: Project = HERE) -> list[str]:
+    """The inputs of a job, without those that are temporary, in the rule's order.
+
+    Errors: UserError for a corpus without files.
+    """
+    if job.stage == "prepare":
+        return [*corpus_files(config, job.name, project), *given_tokenizer(config, job.name)]
+    if job.stage == "ngram":
+        return [f"{job.directory}/{file}" for file in DATASET]
+    if job.stage == "bench_report":
+        return _report_inputs(config)
+    if job.stage == "import_model":
+        return imported_files(imported_models(config)[job.name], project)
+    if job.stage in OF_RUN:
+        return _run_inputs(config, job)
+    return []
+
+
+def _run_inputs(config: Config, job: StageJob) -> list[str]:
+    run = resolve_run(config, job.name)
+    dataset = [f"results/datasets/{run.dataset}/{file}" for file in DATASET]
+    model = [f"{job.directory}/{file}" for file in MODEL]
+    ngrams = [f"{job.directory}/{NGRAMS}"] if run.ngram else []
+    prompt = [run.sample.prompt_file] if run.sample.prompt_file else []
+    described = [f"{job.directory}/{file}" for file in DESCRIPTION]
+    return {
+        "train": [*dataset, *initial_model(config, run.name)],
+        "bench": dataset,
+        "count_ngrams": dataset,
+        "combine": [f"results/{member}/{file}" for file in MODEL for member in run.ensemble],
+        "eval": [*dataset, *model, *ngrams],
+        "sample": [*model, *prompt, *ngrams],
+        "tensorboard": [f"{job.directory}/metrics.jsonl"],
+        "export_huggingface": [*model, *described],
+        "export_gguf": model,
+        "export_nanogpt": model,
+    }[job.stage]
+
+
+def _report_inputs(config: Config) -> list[str]:
+    runs = config.report.runs
+    of_each = ["metrics.jsonl", "eval.json", "samples.txt", OF_RUN["tensorboard"][0]]
+    of_each += [f"{stage}.manifest.json" for stage in ("train", "eval", "sample")]
+    benched = sorted(set(bench_runs(config, runs).values()))
+    datasets = sorted({resolve_run(config, run).dataset for run in runs})
+    return [
+        *(f"results/{run}/{file}" for file in of_each for run in runs),
+        *(f"results/{run}/bench.json" for run in benched),
+        *(f"results/datasets/{dataset}/ngram.json" for dataset in datasets),
+    ]
+
+
+def corpus_files(config: Config, dataset: str, project: Project = HERE) -> list[str]:
+    """The files that a dataset is made of, in order.
+
+    Errors: UserError for an unknown dataset, and a corpus without files.
+    """
+    look_up(config.datasets, dataset, "datasets", "dataset")
+    name = corpus_of(config, dataset)
+    files = find_files(name, config.corpora[name], project)
+    root = project.root
+    return [str(file.relative_to(root) if file.is_relative_to(root) else file) for file in files]
+
+
+def given_tokenizer(config: Config, dataset: str) -> list[str]:
+    """The tokenizer that a dataset takes from elsewhere, in a list, or none."""
+    tokenizer = config.datasets[dataset].tokenizer
+    if tokenizer == "gpt2":
+        return [GPT2_MERGES]
+    return [] if tokenizer in TOKENIZERS else [f"results/datasets/{tokenizer}/tokenizer.json"]
+
+
+def imported_models(config: Config) -> dict[str, str]:
+    """What runs begin with that isn't a model of ours, by the name that it gets here.
+
+    Errors: as those of `find_source`.
+    """
+    sources = [find_source(config, run) for run in run_names(config)]
+    return {s.directory.name: s.name for s in sources if s and s.is_imported}
+
+
+def imported_files(source: str, project: Project = HERE) -> list[str]:
+    """What a model of another program is read from."""
+    if source in GPT2:
+        return [GPT2_MERGES]
+    directory = project.root / source
+    found = [*directory.glob("*.safetensors"), *directory.glob("*.json")]
+    return sorted(str(Path(source) / file.name) for file in found)
+
+
+def initial_model(config: Config, run: str) -> list[str]:
+    """The files of the model that a run begins with; none with random weights."""
+    source = find_source(config, run)
+    return [str(source.directory / name) for name in MODEL_FILES] if source else []
+
+
+# --- Settings --------------------------------------------------------------------------------
+
+
+def settings_of(config: Config, job: StageJob) -> dict[str, JsonValue]:
+    """The settings that a job gets as parameters."""
+    if job.stage == "prepare":
+        return dataset_settings(config, job.name)
+    if job.stage == "ngram":
+        return {"name": job.name}
+    if job.stage == "write_builtin":
+        return {"corpus": builtin_settings(config, job.name)}
+    if job.stage == "download":
+        corpus, _, file = job.name.partition("/")
+        return {"url": config.corpora[corpus].downloads[file]}
+    if job.stage == "bench_report":
+        return {"runs": list(config.report.runs)}
+    if job.stage == "import_model":
+        return {"source": imported_models(config)[job.name]}
+    if job.stage == "bench":
+        return bench_settings(config, job.name)
+    if job.stage == "count_ngrams":
+        return ngram_settings(config, job.name)
+    groups = GROUPS.get(job.stage, ())
+    return run_parameters(resolve_run(config, job.name), groups) if groups else {}
+
+
+def builtin_settings(config: Config, corpus: str) -> dict[str, JsonValue]:
+    """The settings that decide what a built-in corpus is."""
+    return as_parameters(config.corpora[corpus], {"builtin", "n_characters", "seed"})
+
+
+def dataset_settings(config: Config, name: str) -> dict[str, JsonValue]:
+    """The settings that decide what prepare writes."""
+    dataset = config.datasets[name]
+    corpus = config.corpora[corpus_of(config, name)]
+    unused = set() if dataset.tokenizer == "bpe" else {"vocab_size"}
+    return {
+        "corpus": as_parameters(corpus, set(type(corpus).model_fields) - NOT_READING),
+        "dataset": as_parameters(dataset, set(type(dataset).model_fields) - unused),
+    }
+
+
+def ngram_settings(config: Config, run: str) -> dict[str, JsonValue]:
+    """The settings of the n-grams that a run mixes with its GPT.
+
+    Errors: UserError if it mixes in none.
+    """
+    resolved = resolve_run(config, run)
+    check_ngrams(resolved)
+    return run_parameters(resolved, ["ngram"])
+
+
+def bench_settings(config: Config, run: str) -> dict[str, JsonValue]:
+    """The settings that decide what is measured; those of other groups only as far as they do.
+
+    Errors: UserError for an ensemble.
+    """
+    resolved = resolve_run(config, run)
+    check_trains(resolved)
+    groups = ("name", "dataset", "model", "bench", *BENCHED)
+    measured = {group: set(names) for group, names in BENCHED.items()}
+    return run_parameters(resolved, groups, measured)
+
+
+# --- What else makes a job run again ----------------------------------------------------------
+
+
+def corpus_state(config: Config, dataset: str, project: Project = HERE) -> str:
+    """Sizes and mtimes of local files: one replaced by an older file is a changed one."""
+    files = corpus_files(config, dataset, project)
+    if not config.corpora[corpus_of(config, dataset)].files:
+        return MADE_HERE
+    return _state_of(files, project)
+
+
+def imported_state(source: str, project: Project = HERE) -> str:
+    """The same of a model of another program."""
+    if source in GPT2:
+        return MADE_HERE
+    return _state_of(imported_files(source, project), project)
+
+
+def initial_state(config: Config, run: str, project: Project = HERE) -> str:
+    """The same of the user's own model that a run begins with."""
+    source = find_source(config, run)
+    if not source or source.run or source.is_imported:
+        return MADE_HERE
+    files = initial_model(config, run)
+    return _state_of([f for f in files if (project.root / f).is_file()], project)
+
+
+def _state_of(files: list[str], project: Project) -> str:
+    stats = [(project.root / file).stat() for file in files]
+    states = [(str(f), s.st_size, s.st_mtime_ns) for f, s in zip(files, stats, strict=True)]
+    return hashlib.sha256(repr(states).encode()).hexdigest()
+
+
+def wanted_digest(config: Config, corpus: str, file: str, project: Project = HERE) -> str:
+    """The sha256 that config.yaml wants of a download, unless what lies there has it.
+
+    So writing down the digest of a file that is there downloads nothing again.
+    """
+    wanted = config.corpora[corpus].digest_of(file)
+    manifest = project.corpora / corpus / f"{file}.download.manifest.json"
+    if wanted is None or not manifest.exists():
+        return "as it is"
+    try:
+        there = read_record(manifest, Manifest).outputs.values()
+    except UserError:  # damaged
+        return wanted
+    return "as it is" if wanted in there else wanted
+
+
+def params_of(config: Config, job: StageJob, code: str | None, project: Project = HERE) -> set[str]:
+    """The params of a job as Snakemake notes them, as far as they can be known without it.
+
+    code: the digest of its code; None: not known.
+    """
+    settings = settings_of(config, job)
+    params = {repr(json.dumps(settings) if job.stage == "train" else settings)}
+    if code is not None:
+        params.add(repr(code))
+    if job.stage == "prepare":
+        params.add(repr(corpus_state(config, job.name, project)))
+    if job.stage == "train":
+        params.add(repr(initial_state(config, job.name, project)))
+    if job.stage == "import_model":
+        params.add(repr(imported_state(imported_models(config)[job.name], project)))
+    if job.stage == "download":
+        corpus, _, file = job.name.partition("/")
+        params.add(repr(wanted_digest(config, corpus, file, project)))
+    return params

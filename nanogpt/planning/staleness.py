@@ -1,0 +1,342 @@
+"""Which results would be made again, and why: what Snakemake decides, with its reasons named.
+
+Snakemake makes what is asked for if it's missing, if an input is newer with other contents, if the
+params of its rule or its set of inputs differ from what it noted, or if a kill left it half made.
+From there it goes on: whatever reads what is made again is made again, and what is missing on the
+way is made, too. `tests/workflow/test_why.py` compares this module with `snakemake -n`. The
+manifest beside a result says what its settings, inputs and code were.
+"""
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from nanogpt.artifacts.code_functions import function_digests
+from nanogpt.artifacts.differences import (
+    Difference,
+    code_differences,
+    environment_differences,
+    environment_here,
+    setting_differences,
+)
+from nanogpt.artifacts.records.base import read_record
+from nanogpt.artifacts.records.manifests import Manifest
+from nanogpt.artifacts.rule_records import (
+    LARGEST_COMPARED,
+    RuleRecord,
+    is_unfinished,
+    read_rule_record,
+)
+from nanogpt.config.schema import Config
+from nanogpt.errors import UserError
+from nanogpt.files.atomic import sha256_file
+from nanogpt.planning.stage_code import adapter_files, current_code
+from nanogpt.planning.stages import (
+    StageJob,
+    find_jobs,
+    inputs_of,
+    params_of,
+    settings_of,
+)
+from nanogpt.project import Project
+
+# What Snakemake does with a result: it leaves it, makes it again, or makes it for the first time;
+# or it's gone, and nobody asks for it.
+State = Literal["current", "again", "never made", "gone"]
+
+GROUPS = "/groups/"  # temporary files of a dataset of many files
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What would become of the outputs of a job, and why.
+
+    reasons: why it would run. upstream: jobs that run first and whose outputs it reads. unnoticed:
+    what differs without Snakemake noticing. notes: what a reader should know beside that. manifest:
+    of what is there.
+    """
+
+    job: StageJob
+    state: State
+    reasons: tuple[Difference, ...] = ()
+    upstream: tuple[StageJob, ...] = ()
+    unnoticed: tuple[Difference, ...] = ()
+    notes: tuple[str, ...] = ()
+    manifest: Manifest | None = None
+
+    @property
+    def runs(self) -> bool:
+        """Whether Snakemake would run the job."""
+        return self.state in ("again", "never made")
+
+
+@dataclass
+class _Findings:
+    """What is known of a job's outputs by themselves."""
+
+    manifest: Manifest | None
+    was_made: bool
+    reasons: list[Difference]
+    unnoticed: list[Difference]
+    notes: list[str]
+
+
+@dataclass
+class Workflow:
+    """The jobs of a config, each with what would become of it. Files are read once."""
+
+    config: Config
+    project: Project
+    _digests: dict[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def makers(self) -> dict[str, StageJob]:
+        """The job that makes each file that can be made, by path."""
+        jobs = list(find_jobs(self.config))
+        return {path: job for job in jobs for path in (*job.outputs, job.manifest)}
+
+    def plan(self, jobs: Iterable[StageJob], needed: Iterable[str] = ()) -> list[Verdict]:
+        """Verdicts on some jobs and all that they depend on, those first that run first.
+
+        needed: the files that are wanted; none: all outputs of the jobs.
+        """
+        targets = list(jobs)
+        wanted = set(needed) or {path for job in targets for path in job.outputs}
+        inputs: dict[StageJob, list[str]] = {}
+        for job in targets:
+            self._collect(job, inputs, ())
+        found = {job: self._examine(job, inputs, wanted) for job in inputs}
+        running = self._spread(found, inputs)
+        return [self._verdict(job, found[job], inputs[job], running) for job in inputs]
+
+    def _collect(
+        self, job: StageJob, inputs: dict[StageJob, list[str]], below: tuple[StageJob, ...]
+    ) -> None:
+        """Add a job and its inputs, after the jobs that it depends on."""
+        if job in inputs or job in below:
+            return
+        paths = inputs_of(self.config, job, self.project)
+        for path in paths:
+            if path in self.makers:
+                self._collect(self.makers[path], inputs, (*below, job))
+        inputs[job] = paths
+
+    def _spread(
+        self, found: dict[StageJob, _Findings], inputs: dict[StageJob, list[str]]
+    ) -> set[StageJob]:
+        """The jobs that run: those with reasons, what reads their outputs, what is missing then."""
+        running = {job for job, of_job in found.items() if of_job.reasons}
+        before = -1
+        while before < len(running):
+            before = len(running)
+            for job, paths in inputs.items():
+                made = [path for path in paths if path in self.makers]
+                if any(self.makers[path] in running for path in made):
+                    running.add(job)
+                if job in running:
+                    running |= {self.makers[path] for path in made if not self._exists(path)}
+        return running
+
+    def _verdict(
+        self, job: StageJob, found: _Findings, inputs: Sequence[str], running: set[StageJob]
+    ) -> Verdict:
+        upstream = dict.fromkeys(m for m in map(self.makers.get, inputs) if m and m in running)
+        gone = [path for path in (*job.outputs, job.manifest) if not self._exists(path)]
+        state: State = "current"
+        reasons = found.reasons
+        if job in running:
+            state = "again" if found.was_made else "never made"
+            if not reasons and not upstream and found.was_made:
+                reasons = [Difference("input", f"{path} is missing") for path in gone]
+        elif gone:
+            state = "gone"
+        notes = list(found.notes)
+        if job.stage == "prepare" and job in running and len(inputs) > 1:
+            notes.append("`count`, `plan` and `encode` of its files run before it")
+        noticed = (tuple(reasons), tuple(upstream), tuple(found.unnoticed))
+        return Verdict(job, state, *noticed, tuple(notes), found.manifest)
+
+    # --- One job ------------------------------------------------------------------------------
+
+    def _examine(
+        self, job: StageJob, inputs: dict[StageJob, list[str]], wanted: set[str]
+    ) -> _Findings:
+        """The reasons of a job's own to run, whatever becomes of its inputs."""
+        manifest, problem = self._manifest(job)
+        notes = [problem] if problem else self._edited(job, manifest)
+        outputs = (*job.outputs, job.manifest)
+        there = [path for path in outputs if self._exists(path)]
+        record = next(filter(None, (read_rule_record(self.project, p) for p in outputs)), None)
+        missing = [path for path in job.outputs if path in wanted and path not in there]
+        reasons = [Difference("input", f"{path} is missing") for path in missing]
+        was_made = bool(there or record)
+        if not was_made:
+            return _Findings(None, was_made, reasons, [], [])
+        reasons += self._unfinished(job)
+        if there:
+            reasons += self._newer_inputs(job, inputs[job], min(map(self._mtime, there)))
+        code = current_code(job.stage, self.project)
+        differences = self._differences(job, manifest, record, code)
+        unnoticed: list[Difference] = []
+        if record is None:
+            unnoticed = differences
+        elif not params_of(self.config, job, code, self.project) <= record.params:
+            reasons += differences or [Difference("setting", self._unnamed(job))]
+        else:
+            reasons += self._other_inputs(inputs[job], record)
+        return _Findings(manifest, was_made, reasons, unnoticed, notes)
+
+    def _manifest(self, job: StageJob) -> tuple[Manifest | None, str]:
+        """The manifest of a job, and what is wrong with it."""
+        path = self.project.root / job.manifest
+        if not path.exists():
+            return None, ""
+        try:
+            return read_record(path, Manifest), ""
+        except UserError as error:
+            return None, str(error)
+
+    def _unfinished(self, job: StageJob) -> list[Difference]:
+        if any(is_unfinished(self.project, path) for path in job.outputs):
+            return [Difference("input", "an earlier call was killed while it made this")]
+        return []
+
+    def _newer_inputs(
+        self, job: StageJob, inputs: Sequence[str], oldest: float
+    ) -> list[Difference]:
+        """Inputs that are newer than an output, unless their contents are known to be the same.
+
+        oldest: when the first of the outputs was made.
+        """
+        found = []
+        manifest, _ = self._manifest(job)
+        for path in inputs:
+            if not self._exists(path) or self._mtime(path) <= oldest or self._is_same(job, path):
+                continue
+            if job.stage == "prepare" and path not in self.makers and manifest:
+                continue  # in its params, too, which name the file
+            before = manifest.inputs.get(path) if manifest else None
+            if before and before == self.digest_of(path):
+                what = (
+                    f"{path} is newer, with the same contents; Snakemake compares small files only"
+                )
+                found.append(Difference("input", what))
+            else:
+                found.append(Difference("input", f"{path} {self._how(path)}"))
+        return found
+
+    def _is_same(self, job: StageJob, path: str) -> bool:
+        """Whether Snakemake knows that an input has the contents that it had."""
+        if (self.project.root / path).stat().st_size > LARGEST_COMPARED:
+            return False
+        records = [read_rule_record(self.project, output) for output in job.outputs]
+        known = {
+            record.checksums[path] for record in records if record and path in record.checksums
+        }
+        return known == {f"sha256:{self.digest_of(path)}"}
+
+    def _how(self, path: str) -> str:
+        """How an input came to differ."""
+        maker = self.makers.get(path)
+        if maker is None:
+            return "has other contents now"
+        manifest, _ = self._manifest(maker)
+        if manifest and manifest.outputs.get(path) not in (None, self.digest_of(path)):
+            return f"was changed by hand, after `{maker}` had made it"
+        return f"was made again by `{maker}`, with other contents"
+
+    def _differences(
+        self, job: StageJob, manifest: Manifest | None, record: RuleRecord | None, code: str | None
+    ) -> list[Difference]:
+        """Settings and code that differ from those that made what is there, and local files."""
+        now = settings_of(self.config, job)
+        before = (record and record.groups()) or (manifest.parameters if manifest else None)
+        found: list[Difference] = []
+        if before is not None and job.stage != "download":
+            found += setting_differences(before, now, resolved=not (record and record.groups()))
+        elif job.stage == "download" and record:
+            found += setting_differences(record.groups(), now)
+        if manifest and code is not None and manifest.code != code:
+            functions = function_digests(adapter_files(job.stage, self.project))
+            found += code_differences(self.project, manifest.code, code, functions)
+        if manifest and job.stage == "prepare":
+            found += self._local_files(job, manifest)
+        return found
+
+    def _local_files(self, job: StageJob, manifest: Manifest) -> list[Difference]:
+        """Files of the user's that differ from those that a dataset was made of."""
+        paths = [p for p in inputs_of(self.config, job, self.project) if p not in self.makers]
+        before = {path for path in manifest.inputs if path not in self.makers}
+        words = {
+            path: "is new" if path not in before else "has other contents now"
+            for path in paths
+            if self._exists(path) and self.digest_of(path) != manifest.inputs.get(path)
+        }
+        words |= dict.fromkeys(sorted(before - set(paths)), "is no file of the corpus any more")
+        return [Difference("input", f"{path} {what}") for path, what in words.items()]
+
+    def _other_inputs(self, inputs: Sequence[str], record: RuleRecord) -> list[Difference]:
+        """Inputs that a rule has now and didn't have, and the reverse."""
+        before = {path for path in record.inputs if GROUPS not in path}
+        added = [
+            Difference("input", f"{path} is a new input") for path in inputs if path not in before
+        ]
+        return added + [
+            Difference("input", f"{path} is no input any more")
+            for path in sorted(before - set(inputs))
+        ]
+
+    @staticmethod
+    def _unnamed(job: StageJob) -> str:
+        """What differs where settings, code and contents are the same."""
+        if job.stage == "prepare":
+            return "its files were touched or moved; their contents are the same"
+        if job.stage == "download":
+            return "config.yaml gives another sha256"
+        return "params that aren't settings, such as those of a profile"
+
+    def _edited(self, job: StageJob, manifest: Manifest | None) -> list[str]:
+        """Outputs that aren't what their manifest says."""
+        if manifest is None:
+            there = any(map(self._exists, job.outputs))
+            return ["it has no manifest, so nothing is known of how it was made"] if there else []
+        written = self._mtime(job.manifest)
+        return [
+            f"{path} was changed by hand"
+            for path in job.outputs
+            if path in manifest.outputs
+            and self._exists(path)
+            and self._mtime(path) > written
+            and self.digest_of(path) != manifest.outputs[path]
+        ]
+
+    # --- Files --------------------------------------------------------------------------------
+
+    def _exists(self, path: str) -> bool:
+        return (self.project.root / path).exists()
+
+    def _mtime(self, path: str) -> float:
+        """As Snakemake has it: of a link, the later one of its own and its target's."""
+        place = self.project.root / path
+        return max(place.stat().st_mtime, os.lstat(place).st_mtime)
+
+    def digest_of(self, path: str) -> str:
+        """The sha256 of a file that is there."""
+        if path not in self._digests:
+            self._digests[path] = sha256_file(self.project.root / path)
+        return self._digests[path]
+
+
+def environment_notes(manifest: Manifest) -> list[Difference]:
+    """How this machine differs from the one that made a result. Nothing runs again for that."""
+    return environment_differences(manifest.environment, environment_here(manifest.environment))
+
+
+def path_of(project: Project, path: Path) -> str:
+    """A path as manifests have it: below the project's root if it's there."""
+    root = project.root.resolve()
+    whole = path.resolve()
+    return str(whole.relative_to(root)) if whole.is_relative_to(root) else str(path)

@@ -1,0 +1,79 @@
+"""What differs between two results, by what their manifests say."""
+
+from pathlib import Path
+
+from nanogpt.artifacts.differences import (
+    code_differences,
+    environment_differences,
+    environment_here,
+    in_words,
+    input_differences,
+    setting_differences,
+)
+from nanogpt.artifacts.manifests import environment
+from nanogpt.artifacts.records.manifests import Environment
+from nanogpt.project import Project
+
+
+def words(differences: list) -> list[str]:
+    return [str(one) for one in differences]
+
+
+def test_settings_that_differ_are_named_with_their_group() -> None:
+    before = {"train": {"seed": 1, "max_iters": 20}, "name": "one"}
+    now = {"train": {"seed": 2, "max_iters": 20}, "name": "two"}
+    assert words(setting_differences(before, now)) == ["train.seed: 1 -> 2", "name: one -> two"]
+
+
+def test_a_setting_that_is_left_out_has_its_neutral_value() -> None:
+    before, now = {"train": {"seed": 1}}, {"train": {"seed": 1, "optimizer": "muon"}}
+    assert words(setting_differences(before, now)) == ["train.optimizer: adamw -> muon"]
+    assert words(setting_differences(now, before)) == ["train.optimizer: muon -> adamw"]
+
+
+def test_auto_is_any_device_where_only_the_resolved_one_is_known() -> None:
+    before, now = {"eval": {"device": "cpu"}}, {"eval": {"device": "auto"}}
+    assert setting_differences(before, now, resolved=True) == []
+    assert words(setting_differences(before, now)) == ["eval.device: cpu -> auto"]
+    other = {"eval": {"device": "cuda"}}
+    assert words(setting_differences(before, other, resolved=True)) == ["eval.device: cpu -> cuda"]
+
+
+def test_values_are_written_as_in_a_config() -> None:
+    values = [None, "", "a\nb", [1, 2], True, "text", "x" * 99]
+    written = ["none", '""', '"a\\nb"', "[1, 2]", "true", "text", "x" * 59 + "…"]
+    assert [in_words(value) for value in values] == written
+
+
+def test_inputs_of_two_runs_are_compared_by_their_names() -> None:
+    before = {"results/one/model/config.json": "1", "results/datasets/a/tokenizer.json": "2"}
+    now = {"results/two/model/config.json": "1", "results/datasets/b/tokenizer.json": "3"}
+    assert words(input_differences(before, now)) == ["results/datasets/b/tokenizer.json: 2 -> 3"]
+
+
+def test_the_models_tokenizer_is_not_the_datasets() -> None:
+    before = {"results/one/model/tokenizer.json": "1", "results/datasets/a/tokenizer.json": "2"}
+    now = {"results/two/model/tokenizer.json": "1", "results/datasets/a/tokenizer.json": "2"}
+    assert input_differences(before, now) == []
+
+
+def test_an_input_that_one_result_lacks_is_named() -> None:
+    before, now = {"a": "1"}, {"a": "1", "b": "2"}
+    assert words(input_differences(before, now)) == ["b: none -> 2"]
+    assert words(input_differences(now, before)) == ["b: 2 -> none"]
+
+
+def test_code_that_was_never_noted_is_said_to_be_unknown(tmp_path: Path) -> None:
+    assert code_differences(Project(tmp_path), "one", "one") == []
+    (difference,) = code_differences(Project(tmp_path), "one", "two")
+    assert "before nanogpt noted them" in difference.what
+
+
+def test_an_environment_is_compared_where_both_say() -> None:
+    made = environment(threads=2)
+    assert environment_differences(made, environment_here(made)) == []
+    older = made.model_copy(update={"torch": "1.0", "threads": 7})
+    older = Environment.model_validate({**older.model_dump(exclude_unset=True), "torch": "1.0"})
+    here = environment_here(older)
+    (difference,) = environment_differences(older, here)
+    assert difference.what == "torch"

@@ -1,0 +1,69 @@
+"""`nanogpt plan` and `nanogpt why` on the command line."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from nanogpt.cli.main import main
+from nanogpt.planning import plan as planning
+
+CONFIG = """
+corpora: {play: {builtin: play, n_characters: 10000}}
+datasets: {letters: {corpus: play}}
+models: {tiny: {n_layer: 2, n_head: 2, n_embd: 32, block_size: 16}}
+defaults: {model: tiny, train: {max_iters: 100, batch_size: 4, warmup_iters: 10, device: cpu}}
+runs: {first: {dataset: letters}}
+"""
+
+
+@pytest.fixture(autouse=True)
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.yaml").write_text(CONFIG)
+    return tmp_path
+
+
+def test_a_plan_is_printed_for_people(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["plan", "first", "--no-measure"])
+    lines = capsys.readouterr().out.splitlines()
+    first = "first on letters (char, 100 symbols, assumed until the dataset is made)"
+    assert lines[0] == first
+    assert lines[2].startswith("parameters        ")
+    assert sorted(path.name for path in project.iterdir()) == ["config.yaml"]
+
+
+def test_a_plan_is_printed_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["plan", "first", "--no-measure", "--json"])
+    content = json.loads(capsys.readouterr().out)
+    assert content["run"] == "first"
+    assert content["training"]["tokens"] == 100 * 4 * 16
+    assert content["problem"] == ""
+
+
+def test_a_run_that_cannot_fit_is_planned_and_refused(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planning, "memory_limit", lambda _: 10**6)
+    with pytest.raises(SystemExit) as ended:
+        main(["plan", "first", "--no-measure"])
+    assert str(ended.value.code).startswith("error: first: training takes about ")
+    assert "memory, training" in capsys.readouterr().out
+
+
+def test_a_run_that_was_never_made_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["why", "results/first/samples.txt"])
+    assert capsys.readouterr().out.splitlines() == [
+        "results/first/samples.txt: not made yet; 4 jobs would run",
+        "  write_builtin play  not made yet",
+        "  prepare letters     not made yet",
+        "  train first         not made yet",
+        "  sample first        not made yet",
+    ]
+
+
+def test_why_is_printed_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["why", "first", "--json"])
+    content = json.loads(capsys.readouterr().out)
+    assert content["path"] == "results/first"
+    assert [job["state"] for job in content["jobs"]] == ["never made"] * 5

@@ -1,0 +1,145 @@
+"""What a run begins with, as its settings say, and what follows for its model."""
+
+import json
+
+import pytest
+
+from nanogpt.config import foreign
+from nanogpt.config.initial import GPT2, SourceError, find_source
+from nanogpt.config.reference import describe_run
+from nanogpt.config.resolving import resolve_run, run_names, run_parameters
+from nanogpt.config.schema import ModelSettings
+from nanogpt.errors import UserError
+from nanogpt.interchange import gpt2_downloads
+from nanogpt.model import gpt
+from tests.config.examples import load_yaml
+
+DATASETS = "datasets: {letters: {corpus: text}, others: {corpus: text, tokenizer: letters}}"
+RUNS = """
+defaults: {{model: {{preset: tiny, n_layer: 3}}}}
+runs:
+  base: {{dataset: letters, model: {{dropout: 0.3}}}}
+  fine: {{dataset: others, train: {{init_from: {init_from}}}{more}}}
+"""
+TINY = ModelSettings(n_layer=1, n_head=2, n_embd=4, block_size=8, dropout=0.1)
+
+
+def load(init_from="base", more="", datasets=DATASETS):
+    return load_yaml(datasets + RUNS.format(init_from=init_from, more=more))
+
+
+def write_model(directory, **changes):
+    directory.mkdir(parents=True)
+    content = {"architecture": "gpt2", "vocab_size": 3, **TINY.model_dump(), **changes}
+    (directory / "config.json").write_text(json.dumps(content))
+
+
+def test_its_model_is_that_of_the_other_run_unless_it_says_otherwise():
+    config = load(more=", model: {block_size: 4}")
+    base, fine = resolve_run(config, "base").model, resolve_run(config, "fine").model
+    assert fine == base.model_copy(update={"block_size": 4})
+    assert (fine.n_layer, fine.dropout) == (3, 0.3)
+
+
+def test_where_settings_are_from_is_said():
+    lines = describe_run(load(more=", model: {block_size: 4}"), "fine").splitlines()
+    sources = {
+        line.split(":")[0].strip(): line.rpartition("# ")[2] for line in lines if "#" in line
+    }
+    assert (sources["n_layer"], sources["block_size"]) == ("as base", "runs.fine")
+    assert sources["init_from"] == "runs.fine"
+
+
+def test_the_preset_of_the_defaults_is_not_that_of_a_model_to_begin_with(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_model(tmp_path / "mine")
+    assert resolve_run(load("./mine"), "fine").model == TINY
+
+
+def test_the_name_of_what_it_begins_with_is_no_parameter():
+    fine, from_scratch = load(more=", model: {n_layer: 3}"), load("null")
+    groups = ("train",)
+    assert run_parameters(resolve_run(fine, "fine"), groups) == run_parameters(
+        resolve_run(from_scratch, "fine"), groups
+    )
+
+
+def test_a_run_of_a_sweep_can_begin_with_each_of_several_and_with_none():
+    entry = "{dataset: others, sweep: {train.init_from: [base, fine, null], seed: [1, 2]}}"
+    config = load_yaml(DATASETS + RUNS.format(init_from="base", more="") + f"  both: {entry}")
+    swept = [name for name in run_names(config) if name.startswith("both")]
+    sources = {name: find_source(config, name) for name in swept}
+    assert {name: source and source.run for name, source in sources.items()} == {
+        "both.init_from-base.seed-1": "base",
+        "both.init_from-base.seed-2": "base",
+        "both.init_from-fine.seed-1": "fine",
+        "both.init_from-fine.seed-2": "fine",
+        "both.init_from-none.seed-1": None,
+        "both.init_from-none.seed-2": None,
+    }
+
+
+def test_a_chain_has_the_first_model(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    runs = ["r0: {dataset: letters, model: {n_embd: 8}}"]
+    runs += [f"r{n}: {{dataset: letters, train: {{init_from: r{n - 1}}}}}" for n in range(1, 60)]
+    config = load_yaml("defaults: {model: tiny}\nruns: {" + ", ".join(runs) + "}")
+    assert resolve_run(config, "r59").model == resolve_run(config, "r0").model
+
+
+def test_a_run_with_the_models_directory_of_another_waits_for_it_too():
+    source = find_source(load("results/base/model"), "fine")
+    assert source is not None
+    assert source.run == "base"
+
+
+@pytest.mark.parametrize("tokenizer", ["gpt2", "byte"])
+def test_tokens_that_all_datasets_share_need_no_words(tokenizer):
+    pair = f"{{corpus: text, tokenizer: {tokenizer}}}"
+    load(datasets=f"datasets: {{letters: {pair}, others: {pair}}}")
+
+
+def test_one_of_two_ways_to_the_same_tokenizer_is_enough():
+    more = "letters: {corpus: text, tokenizer: third}, others: {corpus: text, tokenizer: letters}"
+    load(datasets=f"datasets: {{third: {{corpus: text}}, {more}}}")
+
+
+def test_a_directory_of_transformers_has_its_settings_and_a_place_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    content = {"n_layer": 2, "n_head": 2, "n_embd": 8, "n_positions": 16, "vocab_size": 3}
+    content |= {"resid_pdrop": 0.1, "activation_function": "gelu_new"}
+    for name in ("one/model", "two/model"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "config.json").write_text(json.dumps(content))
+    one, two = load("one/model"), load("two/model")
+    model = resolve_run(one, "fine").model
+    assert (model.n_layer, model.block_size, model.bias) == (2, 16, True)
+    places = {find_source(config, "fine").directory for config in (one, two)}
+    assert len(places) == 2
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"architecture": "gpt2"}', "\\u0000", "[" * 9999]
+)
+def test_a_directory_that_has_no_model_yet_stops_only_who_needs_it(tmp_path, monkeypatch, content):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/config.json").write_text(content)
+    config = load("./mine")
+    assert resolve_run(config, "base").model.n_layer == 3
+    with pytest.raises(SourceError, match=r"runs\.fine\.train\.init_from: \./mine: config\.json"):
+        resolve_run(config, "fine")
+
+
+def test_an_unknown_name_stops_all():
+    with pytest.raises(UserError, match="no run `bse`; did you mean `base`"):
+        load("bse")
+
+
+def test_what_is_known_of_gpt2_is_what_is_downloaded():
+    assert tuple(GPT2) == gpt2_downloads.NAMES
+
+
+@pytest.mark.parametrize("name", ["NORM_EPSILON", "RMS_EPSILON", "ROTARY_BASE"])
+def test_models_of_others_must_compute_as_ours_do(name):
+    assert getattr(foreign, name) == getattr(gpt, name)

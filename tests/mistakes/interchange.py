@@ -1,0 +1,314 @@
+"""Models for other programs and from them, and what neither side can hold."""
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from nanogpt.config.schema import ModelSettings
+from nanogpt.data.tokenizers import ByteTokenizer, Tokenizer, char_tokenizer
+from nanogpt.interchange.hugging_face_export import export_hugging_face
+from nanogpt.interchange.nanogpt_checkpoints import export_nanogpt
+from nanogpt.model.checkpoints import save_ensemble
+from nanogpt.model.directories import save_model
+from nanogpt.model.gpt import GPT
+from tests.mistakes.base import Mistake, command, in_turn, write_files
+from tests.mistakes.materials import MODEL, TINY, edit_json, make_model
+from tests.mistakes.models import Bomb
+
+THEIRS, CHECKPOINT = Path("theirs"), Path("out/ckpt.pt")
+META = Path("out/data/demo/meta.pkl")
+# A pickle that runs a command.
+SYSTEM = b"cos\nsystem\n(S'touch executed'\ntR."
+EXPORT = "export results/demo/model exported --to"
+HUGGING_FACE = "import theirs results/theirs/model --from huggingface"
+NANOGPT = "import out results/theirs/model --from nanogpt"
+
+
+def other_model(tokenizer: Tokenizer | None = None, **changes: object) -> Callable[[], None]:
+    """A function that makes the model of another architecture or with other tokens."""
+
+    def make() -> None:
+        own = tokenizer or char_tokenizer("abc \n")
+        settings = ModelSettings.model_validate({**TINY.model_dump(), **changes})
+        save_model(MODEL, GPT(settings, own.vocab_size).state_dict(), settings, own)
+
+    return make
+
+
+def make_ensemble() -> None:
+    make_model()
+    save_ensemble(Path("results/both/model"), [MODEL, MODEL])
+
+
+def to_hugging_face() -> None:
+    make_model()
+    export_hugging_face(MODEL, THEIRS)
+
+
+def to_nanogpt() -> None:
+    make_model()
+    export_nanogpt(MODEL, Path("out"))
+
+
+def hugging_face(title: str, damage: Callable[[], object], message: str) -> Mistake:
+    """A directory of transformers that was damaged, and is imported."""
+    return command(title, HUGGING_FACE, message, in_turn(to_hugging_face, damage))
+
+
+def their_tensors(**changes: torch.Tensor | None) -> Callable[[], None]:
+    """A function that changes tensors of transformers' file; None removes one."""
+
+    def damage() -> None:
+        path = THEIRS / "model.safetensors"
+        changed = {**load_file(path)}
+        for name, tensor in changes.items():
+            changed[f"transformer.{name.replace('__', '.')}"] = tensor
+        save_file({name: t for name, t in changed.items() if t is not None}, path)
+
+    return damage
+
+
+def checkpoint(title: str, damage: Callable[[], object], message: str) -> Mistake:
+    """A checkpoint of nanoGPT that was damaged, and is imported."""
+    return command(title, NANOGPT, message, in_turn(to_nanogpt, damage))
+
+
+def edited_checkpoint(edit: Callable[[dict], object]) -> Callable[[], None]:
+    """A function that changes the content of a checkpoint."""
+
+    def damage() -> None:
+        content = torch.load(CHECKPOINT, weights_only=True)
+        edit(content)
+        torch.save(content, CHECKPOINT)
+
+    return damage
+
+
+def without_prefix(content: dict) -> None:
+    content["model"] = {
+        name.removeprefix("transformer."): tensor for name, tensor in content["model"].items()
+    }
+
+
+def edit_tokenizer(**changes: object) -> Callable[[], None]:
+    return lambda: edit_json(THEIRS / "tokenizer.json", **changes)
+
+
+AGAIN = "export or download the model again"
+OF_THEIRS = "theirs/model.safetensors: tensor"
+
+INTERCHANGE = [
+    command(
+        "an export to nowhere in particular",
+        "export results/demo/model exported",
+        "export: say where to: --to huggingface, --to gguf or --to nanogpt",
+        make_model,
+    ),
+    command(
+        "an export of a dataset without its place",
+        "export dataset results/datasets/book",
+        "export dataset: give a dataset and a directory to write it to",
+    ),
+    command(
+        "an export of a dataset for another program",
+        "export dataset results/datasets/book data/book --to gguf",
+        "export dataset: nanoGPT alone has such datasets; leave out --to gguf",
+    ),
+    command(
+        "three paths of an export",
+        "export results/demo/model exported more --to gguf",
+        "export: `more` is one path too many; give a model and a place",
+    ),
+    command(
+        "an export of a missing model",
+        f"{EXPORT} gguf",
+        "results/demo/model: no model here; config.json is missing: train the run, or name the "
+        "directory of a model",
+    ),
+    command(
+        "an export of an ensemble",
+        "export results/both/model exported --to huggingface",
+        "results/both/model: an ensemble of 2 models, which no other program can run; export the "
+        "model of one of its runs",
+        make_ensemble,
+    ),
+    command(
+        "an export over other files",
+        f"{EXPORT} huggingface",
+        "exported: not empty, and `notes.txt` is no file of an earlier export; name another "
+        "directory",
+        in_turn(make_model, lambda: write_files({"exported/notes.txt": "mine"})),
+    ),
+    command(
+        "an export in the place of a file",
+        f"{EXPORT} nanogpt",
+        "exported: a file is there; name another directory",
+        in_turn(make_model, lambda: write_files({"exported": "mine"})),
+    ),
+    command(
+        "an export over another model for llama.cpp",
+        "export results/demo/model other.gguf --to gguf",
+        "other.gguf: something is there that isn't an earlier export; name another file",
+        in_turn(make_model, lambda: write_files({"other.gguf": "GGUF of another"})),
+    ),
+    command(
+        "an architecture that transformers doesn't have",
+        f"{EXPORT} huggingface",
+        "results/demo/model: transformers has no such architecture: its GPT-2 isn't one with "
+        "position: rotary, nor its NanoChat one with norm: layernorm, embedding_norm: false, "
+        "qk_norm: false; change one or the other, and train again",
+        other_model(position="rotary"),
+    ),
+    command(
+        "an architecture that llama.cpp doesn't have",
+        f"{EXPORT} gguf",
+        "results/demo/model: llama.cpp has no model with norm: rmsnorm; its model is GPT-2's: "
+        "train such a one to export it",
+        other_model(norm="rmsnorm"),
+    ),
+    command(
+        "a vocabulary without a line feed for llama.cpp",
+        f"{EXPORT} gguf",
+        "results/demo/model: llama.cpp needs a line feed in the vocabulary; train on a text of "
+        "several lines, or with `tokenizer: byte`",
+        lambda: make_model("abc"),
+    ),
+    command(
+        "an architecture that nanoGPT doesn't have",
+        f"{EXPORT} nanogpt",
+        "results/demo/model: nanoGPT has no model with activation: gelu_tanh; its model is GPT-2's "
+        "with exact GELU: train such a one to export it",
+        other_model(activation="gelu_tanh"),
+    ),
+    command(
+        "tokens that nanoGPT doesn't know",
+        f"{EXPORT} nanogpt",
+        "results/demo/model: its tokens are bytes, which nanoGPT doesn't know; it has "
+        "`tokenizer: char` and `tokenizer: gpt2`",
+        other_model(ByteTokenizer()),
+    ),
+    command(
+        "an import of a missing model",
+        HUGGING_FACE,
+        "theirs: no model here; name a directory with a config.json, or one of gpt2, gpt2-medium, "
+        "gpt2-large, gpt2-xl",
+    ),
+    command(
+        "an import of a model of our own",
+        "import results/demo/model results/theirs/model --from huggingface",
+        "results/demo/model: a model directory of nanogpt already; use it as it is",
+        make_model,
+    ),
+    command(
+        "an import over a trained model",
+        "import theirs results/demo/model --from huggingface",
+        "results/demo/model: not empty, and `config.json` is no file of an earlier import; name "
+        "another directory",
+        to_hugging_face,
+    ),
+    command(
+        "a vocabulary beside a model of transformers",
+        f"{HUGGING_FACE} --meta meta.pkl",
+        "import: --meta is for --from nanogpt; leave it out",
+    ),
+    hugging_face(
+        "an import of a model of another kind",
+        lambda: edit_json(THEIRS / "config.json", model_type="llama"),
+        "theirs/config.json: not a GPT-2 that nanogpt can read: model_type: should be 'gpt2' "
+        "(found 'llama'); take another model",
+    ),
+    hugging_face(
+        "an import without a tokenizer",
+        lambda: (THEIRS / "tokenizer.json").unlink(),
+        "theirs/tokenizer.json: no such file; put the model's tokenizer.json there (transformers "
+        "writes it with `AutoTokenizer.from_pretrained(...).save_pretrained(...)`)",
+    ),
+    hugging_face(
+        "an import with a tokenizer that changes texts",
+        edit_tokenizer(normalizer={"type": "Lowercase"}),
+        "theirs/tokenizer.json: nanogpt reads characters, bytes and GPT-2's kind of byte pairs, "
+        "but this tokenizer changes texts first (Lowercase); take a model with such a tokenizer",
+    ),
+    hugging_face(
+        "an import without weights",
+        lambda: (THEIRS / "model.safetensors").unlink(),
+        f"theirs/model.safetensors: no such file; {AGAIN}",
+    ),
+    hugging_face(
+        "an import of a pickle in place of weights",
+        lambda: (THEIRS / "model.safetensors").write_bytes(pickle.dumps(Bomb())),
+        "theirs/model.safetensors: damaged (Error while deserializing header: header too large); "
+        f"{AGAIN}",
+    ),
+    hugging_face(
+        "an import with a missing tensor",
+        their_tensors(ln_f__weight=None),
+        f"{OF_THEIRS} ln_f.weight is missing; {AGAIN}",
+    ),
+    hugging_face(
+        "an import with an extra tensor",
+        their_tensors(extra=torch.ones(2)),
+        f"{OF_THEIRS} extra isn't part of such a model; {AGAIN}",
+    ),
+    hugging_face(
+        "an import with a misshapen tensor",
+        their_tensors(ln_f__weight=torch.ones(5)),
+        f"{OF_THEIRS} ln_f.weight has shape (5,), but the model's is (4,); {AGAIN}",
+    ),
+    command(
+        "an import of a missing checkpoint",
+        NANOGPT,
+        "out: no such file; name a ckpt.pt of nanoGPT or its directory",
+    ),
+    checkpoint(
+        "a checkpoint without its vocabulary",
+        META.unlink,
+        "out/ckpt.pt: 5 tokens, and no meta.pkl says which; copy nanoGPT's data/demo/meta.pkl "
+        "beside it, or give it with --meta",
+    ),
+    checkpoint(
+        "a vocabulary that wants to run code",
+        lambda: META.write_bytes(SYSTEM),
+        "out/data/demo/meta.pkl: holds more than numbers and texts (`os.system`), and no code of a "
+        "file is run; take the meta.pkl that nanoGPT's prepare.py wrote for the dataset",
+    ),
+    checkpoint(
+        "a vocabulary of another dataset",
+        lambda: META.write_bytes(pickle.dumps({"itos": dict(enumerate("abcdefgh"))})),
+        "out/ckpt.pt: the model has 5 tokens, but its tokenizer has 8; they don't belong together: "
+        "take the model's own tokenizer",
+    ),
+    checkpoint(
+        "a checkpoint that wants to run code",
+        edited_checkpoint(lambda content: content.update(config=Bomb())),
+        "out/ckpt.pt: holds more than tensors and plain values (`getattr`), and no code of a file "
+        "is run; save it again with Python's own numbers and texts beside the tensors",
+    ),
+    checkpoint(
+        "a checkpoint with numbers of numpy",
+        edited_checkpoint(lambda content: content.update(best_val_loss=np.float64(1.5))),
+        "out/ckpt.pt: holds more than tensors and plain values (`numpy._core.multiarray.scalar`), "
+        "and no code of a file is run; save it again with Python's own numbers and texts beside "
+        "the tensors",
+    ),
+    checkpoint(
+        "a checkpoint of the Ruby gem",
+        edited_checkpoint(without_prefix),
+        "out/ckpt.pt: a checkpoint of the Ruby gem, which nanogpt doesn't read; its datasets are "
+        "nanoGPT's, so train on them again",
+    ),
+    checkpoint(
+        "a checkpoint cut in half",
+        lambda: CHECKPOINT.write_bytes(CHECKPOINT.read_bytes()[:500]),
+        "out/ckpt.pt: damaged: not a checkpoint; copy it again",
+    ),
+    checkpoint(
+        "a checkpoint with a missing tensor",
+        edited_checkpoint(lambda content: content["model"].pop("transformer.ln_f.weight")),
+        f"out/ckpt.pt: tensor ln_f.weight is missing; {AGAIN}",
+    ),
+]

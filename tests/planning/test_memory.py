@@ -1,0 +1,148 @@
+"""The memory of a plan against that of real trainings, and against what tensors must take."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from nanogpt.config.schema import ModelSettings, SampleSettings, TrainSettings
+from nanogpt.inference.decoder import GPTDecoder
+from nanogpt.model.gpt import GPT
+from nanogpt.model.sizing import n_parameters
+from nanogpt.planning.memory import largest_batch, sampling_memory, training_memory
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# By what factor a plan may differ from a measured peak, either way.
+FACTOR = 1.4
+
+# Trains some steps in a process of its own, and prints its peak memory in bytes.
+TRAIN = """
+import json, resource, sys
+import numpy as np, torch
+from nanogpt.config.schema import ModelSettings, TrainSettings
+from nanogpt.model.gpt import GPT
+from nanogpt.training.optimizers import configure_optimizer
+from nanogpt.training.step import loss_function, loss_scaler, optimizer_step, prepare_process
+
+given = json.loads(sys.argv[1])
+model_settings, settings = ModelSettings(**given["model"]), TrainSettings(**given["train"])
+prepare_process(settings)
+torch.set_num_threads(2)
+model = GPT(model_settings, given["vocab_size"])
+kept = {name: weight.clone() for name, weight in model.state_dict().items()}
+optimizer, scaler = configure_optimizer(model, settings), loss_scaler(settings)
+loss_of = loss_function(model, settings)
+rows = settings.batch_size * settings.gradient_accumulation_steps
+for step in range(3):
+    random = np.random.default_rng(step)
+    windows = random.integers(given["vocab_size"], size=(rows, model_settings.block_size + 1))
+    optimizer_step(loss_of, optimizer, scaler, windows, 1e-3, settings, step)
+print(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+CPU = {"device": "cpu", "dtype": "float32"}
+CASES = {
+    "dropout": (
+        {"n_layer": 6, "n_head": 6, "n_embd": 384, "block_size": 256, "dropout": 0.2},
+        {**CPU, "batch_size": 12},
+        65,
+    ),
+    "the modern recipe with muon": (
+        {
+            **{"n_layer": 4, "n_head": 4, "n_embd": 256, "block_size": 128, "dropout": 0.0},
+            **{"position": "rotary", "norm": "rmsnorm", "qk_norm": True, "activation": "relu2"},
+            "tie_word_embeddings": False,
+        },
+        {**CPU, "batch_size": 48, "optimizer": "muon"},
+        65,
+    ),
+    "a large vocabulary": (
+        {"n_layer": 2, "n_head": 4, "n_embd": 128, "block_size": 256, "dropout": 0.0},
+        {**CPU, "batch_size": 4, "gradient_accumulation_steps": 2},
+        50_257,
+    ),
+    "bfloat16": (
+        {"n_layer": 6, "n_head": 4, "n_embd": 256, "block_size": 128, "dropout": 0.1},
+        {"device": "cpu", "dtype": "bfloat16", "batch_size": 48},
+        65,
+    ),
+    "long windows": (
+        {"n_layer": 4, "n_head": 4, "n_embd": 256, "block_size": 1024, "dropout": 0.0},
+        {**CPU, "batch_size": 6},
+        65,
+    ),
+}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the allocator's habits are glibc's")
+@pytest.mark.parametrize(
+    "what",
+    [pytest.param(what, marks=[] if what == "dropout" else pytest.mark.slow) for what in CASES],
+)
+def test_a_training_takes_the_memory_that_was_planned(what: str) -> None:
+    model, train, vocab_size = CASES[what]
+    given = json.dumps({"model": model, "train": train, "vocab_size": vocab_size})
+    command = [sys.executable, "-c", TRAIN, given]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    planned = training_memory(ModelSettings(**model), TrainSettings(**train), vocab_size)
+    # This process has loaded more than a training does, so its own memory isn't compared.
+    of_python = 340e6
+    measured, expected = int(ended.stdout) - of_python, planned.total - planned.process
+    assert measured / FACTOR < expected < measured * FACTOR, (measured, expected)
+
+
+def test_weights_gradients_and_moments_are_those_of_the_model(tiny: ModelSettings) -> None:
+    n = n_parameters(tiny, 65)
+    planned = training_memory(tiny, TrainSettings(device="cpu", dtype="float32"), 65)
+    assert planned.weights == planned.gradients == planned.kept == 4 * n
+    assert 8 * n <= planned.optimizer < 8 * n + 2000  # two moments, and counts of steps
+
+
+def test_a_deep_model_is_extrapolated_from_shallow_ones(tiny: ModelSettings) -> None:
+    train = TrainSettings(device="cpu", dtype="float32", batch_size=4)
+    model = tiny.model_copy(update={"n_layer": 8, "block_size": 64})
+    eight, nine = (
+        training_memory(model.model_copy(update={"n_layer": n}), train, 65) for n in (8, 9)
+    )
+    by_layer = [nine.weights - eight.weights, nine.activations - eight.activations]
+    few = [training_memory(model.model_copy(update={"n_layer": n}), train, 65) for n in (2, 3)]
+    assert by_layer == [few[1].weights - few[0].weights, few[1].activations - few[0].activations]
+    assert eight.weights == 4 * n_parameters(model, 65)
+
+
+def test_the_best_weights_take_nothing_if_the_last_are_kept(tiny: ModelSettings) -> None:
+    train = TrainSettings(device="cpu", dtype="float32", keep="last")
+    assert training_memory(tiny, train, 65).kept == 0
+
+
+def test_the_cache_of_sampling_is_the_decoders(tiny: ModelSettings) -> None:
+    dtype = torch.bfloat16
+    decoder = GPTDecoder(GPT(tiny, 65), dtype, tiny.block_size)
+    decoder.reserve(3)
+    sample = SampleSettings(num_samples=3, device="cpu", dtype="bfloat16")
+    planned = sampling_memory([tiny], sample, 65)
+    assert planned.cache == decoder.cache.untyped_storage().nbytes()
+
+
+def test_the_matrices_of_sampling_are_the_models(tiny: ModelSettings) -> None:
+    model = GPT(tiny, 65)
+    matrices = [p for name, p in model.named_parameters() if name.startswith("h.") and p.dim() == 2]
+    n = sum(matrix.numel() for matrix in (*matrices, model.output_matrix))
+    sample = SampleSettings(device="cpu", dtype="float32")
+    assert sampling_memory([tiny], sample, 65).copies == 4 * n
+
+
+def test_the_advised_batch_fits(tiny: ModelSettings) -> None:
+    train = TrainSettings(device="cpu", dtype="float32", batch_size=512)
+    planned = training_memory(tiny, train, 65)
+    limit = (planned.total + planned.process) // 2
+    batch = largest_batch(planned, 512, limit)
+    assert 0 < batch < 512
+    smaller = train.model_copy(update={"batch_size": batch})
+    assert training_memory(tiny, smaller, 65).total <= limit * 1.02
+    assert largest_batch(planned, 512, 1000) == 0

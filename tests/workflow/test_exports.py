@@ -1,0 +1,116 @@
+"""An export is an artifact: asked for by its path, with a manifest, made again when it must be."""
+
+import json
+import pickle
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.workflow.projects import (
+    EXPORTS,
+    FORMATS,
+    Computed,
+    error_of,
+    make,
+    nanogpt,
+    planned,
+    replacement,
+    results,
+    setting,
+    snakemake,
+)
+
+KEPT = ("results/one/export/*/*", "results/one/export/nanogpt/data/one/meta.pkl")
+
+
+def files(project: Path) -> dict[str, bytes]:
+    paths = [path for path in project.glob("results/one/export/**/*") if path.is_file()]
+    return {str(path.relative_to(project)): path.read_bytes() for path in paths}
+
+
+def test_an_export_is_what_the_command_writes(done_project: Path, tmp_path: Path) -> None:
+    for form in ("huggingface", "gguf", "nanogpt"):
+        line = ("export", "results/one/model", str(tmp_path / form), "--to", form)
+        assert nanogpt(done_project, *line).returncode == 0
+        there = done_project / "results/one/export" / form
+        ours = {p.relative_to(there): p.read_bytes() for p in there.rglob("*") if p.is_file()}
+        theirs = {
+            p.relative_to(tmp_path / form): p.read_bytes()
+            for p in (tmp_path / form).rglob("*")
+            if p.is_file()
+        }
+        assert ours == theirs
+        assert ours
+
+
+def test_an_export_has_the_run_s_card_and_vocabulary(done_project: Path) -> None:
+    card = (done_project / "results/one/export/huggingface/README.md").read_text()
+    evaluation = json.loads((done_project / "results/one/eval.json").read_text())
+    assert f"| validation | {evaluation['val']['loss']:.4f} |" in card
+    manifest = json.loads((done_project / "results/one/train.manifest.json").read_text())
+    assert all(digest in card for digest in manifest["inputs"].values())
+    assert "max_iters: 20" in card
+    meta = pickle.loads(
+        (done_project / "results/one/export/nanogpt/data/one/meta.pkl").read_bytes()
+    )
+    saved = json.loads((done_project / "results/one/model/tokenizer.json").read_text())
+    assert "".join(meta["itos"].values()) == saved["vocabulary"]
+
+
+def test_an_export_that_was_lost_comes_from_the_cache(project: Path, computed: Computed) -> None:
+    before = files(project)
+    shutil.rmtree(project / "results/one/export")
+    run = make(project, *EXPORTS, NANOGPT_CACHE=str(computed.cache))
+    assert run.stderr.count("(from the cache)") == 3
+    assert files(project) == before
+
+
+def test_another_training_is_exported_again_and_nothing_of_the_old_one_stays(
+    project: Path, computed: Computed
+) -> None:
+    before = files(project)
+    setting("runs", "one", "train", "seed", value=3)(project)
+    assert planned(project, *EXPORTS)["export_nanogpt"] == 1
+    make(project, *EXPORTS, NANOGPT_CACHE=str(computed.cache))
+    after = files(project)
+    assert after.keys() == before.keys()
+    assert all(after[name] != before[name] for name in EXPORTS[1:])
+    manifests = [f"results/one/{rule}.manifest.json" for rule in sorted(FORMATS)]
+    assert nanogpt(project, "verify", *manifests).returncode == 0
+
+
+def test_an_edit_of_one_format_makes_that_export_again_only(project: Path) -> None:
+    edit = replacement(
+        "nanogpt/interchange/gguf_files.py", "4 * settings.n_embd", "settings.n_embd * 4"
+    )
+    edit(project)
+    assert planned(project, *EXPORTS) == {"export_gguf": 1}
+
+
+@pytest.mark.parametrize(
+    ("form", "file"), [("huggingface", "config.json"), ("gguf", "one.gguf"), ("nanogpt", "ckpt.pt")]
+)
+def test_what_a_format_cannot_hold_is_found_before_a_training_starts(
+    essays: Path, form: str, file: str
+) -> None:
+    setting("models", "tiny", "position", value="rotary")(essays)
+    error = error_of(snakemake(essays, f"results/one/export/{form}/{file}"))
+    assert error.startswith("error: runs.one: ")
+    assert "position: rotary" in error
+    assert not (essays / "results").exists()
+
+
+def test_an_ensemble_is_not_exported_but_its_runs_are_named(empty_project: Path) -> None:
+    error = error_of(snakemake(empty_project, "results/both/export/huggingface/config.json"))
+    assert error == (
+        "error: runs.both: an ensemble, which no other program can run; export one of its runs "
+        "(one, two) instead"
+    )
+
+
+def test_a_run_that_mixes_ngrams_is_exported_without_them_and_says_so(project: Path) -> None:
+    run = make(project, "results/mixed/export/nanogpt/ckpt.pt")
+    said = "results/mixed/model/ngrams.safetensors: n-grams aren't exported, only the GPT"
+    assert run.stderr.count(said) == 1
+    assert results(project, "results/mixed/export/nanogpt/data/mixed/meta.pkl")

@@ -1,0 +1,84 @@
+# Exports: models for other programs (docs/INTERCHANGE.md). Nothing needs them but a user.
+#
+# reads   results/<run>/model/, and for a model card the run's evaluation and manifests
+# writes  results/<run>/export/{huggingface,gguf,nanogpt}/
+
+
+rule export_huggingface:
+    """Write a model as a directory that transformers loads, with a model card."""
+    input:
+        weights=exported_file("model/model.safetensors", "huggingface"),
+        config=exported_file("model/config.json", "huggingface"),
+        tokenizer=exported_file("model/tokenizer.json", "huggingface"),
+        eval=exported_file("eval.json", "huggingface"),
+        evaluated=exported_file("eval.manifest.json", "huggingface"),
+        trained=exported_file("train.manifest.json", "huggingface"),
+    output:
+        weights="results/{run}/export/huggingface/model.safetensors",
+        config="results/{run}/export/huggingface/config.json",
+        generation="results/{run}/export/huggingface/generation_config.json",
+        tokenizer="results/{run}/export/huggingface/tokenizer.json",
+        tokenizer_config="results/{run}/export/huggingface/tokenizer_config.json",
+        card="results/{run}/export/huggingface/README.md",
+        mark="results/{run}/export/huggingface/export.json",
+        manifest="results/{run}/export_huggingface.manifest.json",
+    log:
+        "results/{run}/export_huggingface.log",
+    benchmark:
+        "results/{run}/export_huggingface.benchmark.tsv"
+    conda:
+        "../../envs/nanogpt.yaml"
+    threads: 1
+    params:
+        settings=run_settings("name"),
+        code=lambda wildcards: stage_code("export_huggingface"),
+    script:
+        "../scripts/export_huggingface.py"
+
+
+rule export_gguf:
+    """Write a GPT-2 as a file for llama.cpp, Ollama and LM Studio."""
+    input:
+        weights=exported_file("model/model.safetensors", "gguf"),
+        config=exported_file("model/config.json", "gguf"),
+        tokenizer=exported_file("model/tokenizer.json", "gguf"),
+    output:
+        gguf="results/{run}/export/gguf/{run}.gguf",
+        mark="results/{run}/export/gguf/export.json",
+        manifest="results/{run}/export_gguf.manifest.json",
+    log:
+        "results/{run}/export_gguf.log",
+    benchmark:
+        "results/{run}/export_gguf.benchmark.tsv"
+    conda:
+        "../../envs/nanogpt.yaml"
+    threads: 1
+    params:
+        settings=run_settings("name"),
+        code=lambda wildcards: stage_code("export_gguf"),
+    script:
+        "../scripts/export_gguf.py"
+
+
+rule export_nanogpt:
+    """Write a GPT-2 as a checkpoint for nanoGPT. Of characters, it has data/<run>/meta.pkl, too."""
+    input:
+        weights=exported_file("model/model.safetensors", "nanogpt"),
+        config=exported_file("model/config.json", "nanogpt"),
+        tokenizer=exported_file("model/tokenizer.json", "nanogpt"),
+    output:
+        checkpoint="results/{run}/export/nanogpt/ckpt.pt",
+        mark="results/{run}/export/nanogpt/export.json",
+        manifest="results/{run}/export_nanogpt.manifest.json",
+    log:
+        "results/{run}/export_nanogpt.log",
+    benchmark:
+        "results/{run}/export_nanogpt.benchmark.tsv"
+    conda:
+        "../../envs/nanogpt.yaml"
+    threads: 1
+    params:
+        settings=run_settings("name"),
+        code=lambda wildcards: stage_code("export_nanogpt"),
+    script:
+        "../scripts/export_nanogpt.py"

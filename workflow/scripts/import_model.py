@@ -1,0 +1,16 @@
+"""Rule import_model: a model of another program in, a model directory of ours out."""
+
+from pathlib import Path
+
+from nanogpt.artifacts.stages import Job, Made, run_stage
+from nanogpt.config.loading import load
+from nanogpt.interchange.initial_models import import_model
+
+
+def make(job: Job) -> Made:
+    directory = Path(snakemake.output.weights).parent
+    return Made(import_model(job.text("source"), directory, load(snakemake.config).mirrors))
+
+
+# Not cached: it's as quick to make as to copy.
+run_stage(snakemake, "import_model", make, cached=False)
