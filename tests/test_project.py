@@ -25,6 +25,7 @@ PATHS = {
     "fragments": "resources/config",
     "corpora": "resources/corpora",
     "downloaded_models": "resources/models",
+    "imported_models": "resources/imported",
     "gpt2_merges": "resources/tokenizers/gpt2/vocab.bpe",
     "results": "results",
     "datasets": "results/datasets",
@@ -32,7 +33,11 @@ PATHS = {
     "claims": ".nanogpt/runs",
     "jobs": ".nanogpt/jobs",
     "invocations": ".nanogpt/invocations",
+    "code": ".nanogpt/code",
     "snakemake_locks": ".snakemake/locks",
+    "rule_records": ".snakemake/metadata",
+    "unfinished_records": ".snakemake/incomplete",
+    "workflow": "workflow",
     "cache": ".nanogpt/cache",
 }
 

@@ -96,4 +96,4 @@ def import_first(preset: str) -> UserError:
 
 
 def _import_first(name: str) -> str:
-    return f"get the weights first: `nanogpt import {name} --from huggingface models/{name}`"
+    return f"get the weights first: `nanogpt import {name} models/{name} --from huggingface`"

@@ -120,8 +120,9 @@ def vary_run(config: Config, base: str, given: Sequence[Given], name: str = "") 
         return Variant(base, {})
     for one in tuple(parsed):  # what changes nothing is left out
         fewer = [other for other in parsed if other is not one]
-        if _resolve(config, base, _lay_over(entry, fewer)) == wanted:
-            parsed = fewer
+        with contextlib.suppress(UserError):  # without it, the rest don't go together
+            if _resolve(config, base, _lay_over(entry, fewer)) == wanted:
+                parsed = fewer
     name = name or _variant_name(base, parsed)
     if _is_there(config, name, wanted):
         return Variant(name, {})

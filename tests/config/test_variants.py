@@ -82,6 +82,16 @@ def test_settings_that_change_nothing_are_the_run_itself():
     assert (variant.name, variant.entries) == ("first", {})
 
 
+def test_settings_that_need_each_other_are_kept_together():
+    muon = {"optimizer": "muon", "embedding_lr": 0.1}
+    config = load(
+        {**MAPPING, "defaults": {"model": {"position": "rotary", "norm": "rmsnorm"}, "train": muon}}
+    )
+    pairs = given(("train.optimizer", "adamw"), ("train.learning_rate", "5e-4"))
+    variant = vary_run(config, "other", pairs)
+    assert variant.name == "other.optimizer-adamw.learning_rate-0.0005"
+
+
 def test_the_same_settings_are_found_again():
     variant = vary("first", ("train.max_iters", "50"), name="mine")
     added = load({**MAPPING, "runs": {**MAPPING["runs"], **variant.entries["runs"]}})

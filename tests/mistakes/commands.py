@@ -88,7 +88,7 @@ COMMANDS = [
     command(
         "an evaluation of weights that are not here",
         "eval eval_gpt2",
-        "eval_gpt2: get the weights first: `nanogpt import gpt2 --from huggingface models/gpt2`; "
+        "eval_gpt2: get the weights first: `nanogpt import gpt2 models/gpt2 --from huggingface`; "
         "then `nanogpt eval models/gpt2 --dataset=openwebtext --batch_size=8 --eval_iters=500`",
         _write_project,
     ),
