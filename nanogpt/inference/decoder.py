@@ -198,7 +198,7 @@ class GPTDecoder:
         dtype = self.dtype
         if alike.on() or self.device.type != "cpu":
             return lambda x: linear(x.to(dtype), weight, bias)
-        if ONEDNN_LINEAR and dtype != torch.float64 and weight.numel() >= PACKED_FROM:
+        if weight.numel() >= PACKED_FROM and _packs(dtype):
             self.packs_weights = True
             packed = torch.ops.mkldnn._reorder_linear_weight(weight, PACKED_FOR)
             product = torch.ops.mkldnn._linear_pointwise.default
@@ -306,6 +306,13 @@ def _pairs_together(attention: CausalSelfAttention) -> Tensor:
     rows = torch.arange(len(attention.c_attn.weight)).view(3, attention.n_head, 2, width // 2)
     rows[:2] = rows[:2].mT.reshape(2, attention.n_head, 2, width // 2)
     return rows.flatten()
+
+
+def _packs(dtype: torch.dtype) -> bool:
+    """Whether oneDNN packs weights of a dtype on this CPU."""
+    if dtype == torch.bfloat16:
+        return ONEDNN_LINEAR and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return ONEDNN_LINEAR and dtype == torch.float32
 
 
 def _erf_gelu(z: Tensor) -> Tensor:

@@ -1,5 +1,9 @@
 """A decoder computes what the model computes, however its tokens come."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,6 +14,7 @@ from nanogpt.inference import decoder as module
 from nanogpt.inference.decoder import decoder_of
 from nanogpt.model.ensemble import Ensemble
 from nanogpt.model.gpt import GPT
+from tests.checkouts import PROJECT
 from tests.inference.models import ARCHITECTURES, VOCAB, make_model, random_prompts
 
 
@@ -78,6 +83,26 @@ def test_in_bfloat16_the_logits_are_near_those_of_a_forward_pass_in_bfloat16(arc
         with torch.autocast("cpu", torch.bfloat16):
             expected = model(rows[:, :9])[:, -1].float()
     torch.testing.assert_close(logits, expected, atol=0.15, rtol=0.05)
+
+
+def test_bfloat16_works_on_a_cpu_that_has_none():
+    """oneDNN can't pack weights there, so they are left as they are."""
+    code = """
+import torch
+from nanogpt.inference import decoder
+from tests.inference.models import make_model
+decoder.PACKED_FROM = 1
+with torch.inference_mode():
+    small = decoder.decoder_of(make_model(), torch.bfloat16, 16)
+    small.reserve(1)
+    print(small.read([1, 2, 3], 0, 1).isfinite().all().item(), small.is_small)
+"""
+    held = {**os.environ, "ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(
+        command, cwd=PROJECT, env=held, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["True", "True"]
 
 
 @torch.inference_mode()
