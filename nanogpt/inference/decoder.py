@@ -34,12 +34,13 @@ from nanogpt.model.kernels import (
 )
 from nanogpt.model.layers import LayerNorm, RMSNorm
 
-# oneDNN's products with packed weights are faster from about this many entries on; below, the time
-# of its call is more than what it saves.
+# One row by oneDNN's packed weights is faster from about this many entries on; below, the time of
+# its call is more than what it saves.
 PACKED_FROM = 1 << 17
 PACKED_FOR = 16  # rows that weights are packed for; others work as well
 
-# Cache lengths of sequences that differ in length are multiples of this, so few shapes occur.
+# Keys that several sequences see are a multiple of this, so that few shapes occur, and sums of rows
+# are added alike.
 LENGTH_STEP = 16
 
 
@@ -91,15 +92,11 @@ class GPTDecoder:
         self.positions = None if rotary else gpt.wpe.weight.detach().to(self.wide)
         self.as_complex = rotary and self.device.type in ("cpu", "cuda") and not alike.on()
         self.turns = self._make_turns(window) if rotary else None
-        self.packs_weights = False
+        self.is_small = self.device.type == "cpu"
         self.blocks = [_LaidOutBlock(self, block) for block in gpt.blocks()]
         self.last_norm = self.norm(gpt.ln_f)
         self.output = self.lay_out(gpt.output_matrix)
         self.cache = self._new_cache(0)
-
-    @property
-    def is_small(self) -> bool:
-        return self.device.type == "cpu" and not self.packs_weights
 
     def reserve(self, n_slots: int) -> None:
         old = self.cache
@@ -126,28 +123,35 @@ class GPTDecoder:
         return self._logits(self._blocks(x, turns, attention)[-n_logits:])
 
     def step(self, tokens: Sequence[int], positions: Sequence[int]) -> Tensor:
-        first = positions[0]
-        if all(position == first for position in positions):
-            return self._step_together(tokens, first)
-        return self._step_apart(tokens, positions)
+        if len(tokens) == 1:
+            return self._step_alone(tokens, positions[0])
+        return self._step_together(tokens, positions)
 
-    def _step_together(self, tokens: Sequence[int], position: int) -> Tensor:
-        """A step of sequences of one length: slices of the cache serve them all."""
-        B, at, S = len(tokens), position % self.window, min(position + 1, self.window)
+    def _step_alone(self, tokens: Sequence[int], position: int) -> Tensor:
+        """A step of one sequence: slices of the cache are all that it needs."""
+        at, S = position % self.window, min(position + 1, self.window)
         x = self._embed(tokens, slice(position, position + 1))
         turns = self._turns(slice(position, position + 1))
-        used = self.cache[:, :, :B, :, :S]
-        new = used[:, :, :, :, at].unbind()  # a layer's: (2, B, H, D)
-        keys, values = used[:, 0].unbind(), used[:, 1].unbind()  # (B, H, S, D)
+        used = self.cache[:, :, :1, :, :S]
+        new = used[:, :, 0, :, at].unbind()  # a layer's: (2, H, D)
+        keys, values = used[:, 0].unbind(), used[:, 1].unbind()  # (1, H, S, D)
 
         def attention(layer: int, qkv: Tensor) -> Tensor:
-            new[layer].copy_(qkv[:, 1:].transpose(0, 1))
-            return _attend(qkv[:, 0], keys[layer], values[layer], None)
+            new[layer].copy_(qkv[0, 1:])
+            if alike.on():
+                return _attend_alike(qkv[:, 0], keys[layer], values[layer], [S])
+            q = qkv[:, 0, :, None]  # (1, H, 1, D)
+            return F.scaled_dot_product_attention(q, keys[layer], values[layer]).view(1, -1)
 
         return self._logits(self._blocks(x, turns, attention))
 
-    def _step_apart(self, tokens: Sequence[int], positions: Sequence[int]) -> Tensor:
-        """A step of sequences of different lengths: each sees as much of its slot as it has."""
+    def _step_together(self, tokens: Sequence[int], positions: Sequence[int]) -> Tensor:
+        """A step of several sequences: each sees as much of its slot as it has.
+
+        On a CPU in float32, the bits of a sequence are the same whichever others there are: oneDNN
+        multiplies each row alike if there are two or more, and so do plain products of batches of
+        keys and values whose number is a multiple of LENGTH_STEP. Masked ones add exact zeros.
+        """
         B = len(tokens)
         places = torch.tensor(positions, device=self.device)
         x = self._embed(tokens, places)
@@ -157,12 +161,20 @@ class GPTDecoder:
         unseen = torch.arange(S, device=self.device) > places[:, None]
         mask = torch.zeros(B, 1, 1, S, dtype=self.dtype, device=self.device)
         mask.masked_fill_(unseen[:, None, None], -math.inf)
+        on_cpu = self.device.type == "cpu"
+        lengths = [min(position + 1, S) for position in positions]
         rows, at = torch.arange(B, device=self.device), places % self.window
         used = self.cache[:, :, :B, :, :S]
 
         def attention(layer: int, qkv: Tensor) -> Tensor:
             used[layer][:, rows, :, at] = qkv[:, 1:]  # (B, 2, H, D)
-            return _attend(qkv[:, 0], used[layer, 0], used[layer, 1], mask)
+            q, (keys, values) = qkv[:, 0], used[layer]  # (B, H, D), 2 x (B, H, S, D)
+            if alike.on():
+                return _attend_alike(q, keys, values, lengths)
+            if on_cpu:
+                return _attend_by_products(q, keys, values, mask)
+            y = F.scaled_dot_product_attention(q[:, :, None], keys, values, attn_mask=mask)
+            return y.reshape(B, -1)
 
         return self._logits(self._blocks(x, turns, attention))
 
@@ -198,17 +210,22 @@ class GPTDecoder:
         dtype = self.dtype
         if alike.on() or self.device.type != "cpu":
             return lambda x: linear(x.to(dtype), weight, bias)
-        if ONEDNN_LINEAR and dtype != torch.float64 and weight.numel() >= PACKED_FROM:
-            self.packs_weights = True
-            packed = torch.ops.mkldnn._reorder_linear_weight(weight, PACKED_FOR)
-            product = torch.ops.mkldnn._linear_pointwise.default
-            return lambda x: product(x.to(dtype), packed, bias, "none", [], "")
         columns = weight.t().contiguous()
-        if bias is not None:
-            return lambda x: torch.addmm(bias, x.to(dtype), columns)
-        if dtype == self.wide:
-            return lambda x: torch.mm(x, columns)
-        return lambda x: torch.mm(x.to(dtype), columns)
+        if not _packs(dtype):
+            return lambda x: _product(x.to(dtype), columns, bias)
+        packed = torch.ops.mkldnn._reorder_linear_weight(weight, PACKED_FOR)
+        by_onednn = torch.ops.mkldnn._linear_pointwise.default
+        if weight.numel() >= PACKED_FROM:
+            self.is_small = False
+            return lambda x: by_onednn(x.to(dtype), packed, bias, "none", [], "")
+
+        def by_number_of_rows(x: Tensor) -> Tensor:
+            if len(x) == 1:
+                return _product(x.to(dtype), columns, bias)
+            y: Tensor = by_onednn(x.to(dtype), packed, bias, "none", [], "")
+            return y
+
+        return by_number_of_rows
 
     def lay_out_mlp(self, mlp: MLP) -> Callable[[Tensor], Tensor]:
         """An MLP, its weights laid out for few rows."""
@@ -308,30 +325,39 @@ def _pairs_together(attention: CausalSelfAttention) -> Tensor:
     return rows.flatten()
 
 
+def _product(x: Tensor, columns: Tensor, bias: Tensor | None) -> Tensor:
+    """x @ columns + bias."""
+    return torch.mm(x, columns) if bias is None else torch.addmm(bias, x, columns)
+
+
+def _packs(dtype: torch.dtype) -> bool:
+    """Whether oneDNN packs weights of a dtype on this CPU."""
+    if dtype == torch.bfloat16:
+        return ONEDNN_LINEAR and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return ONEDNN_LINEAR and dtype == torch.float32
+
+
 def _erf_gelu(z: Tensor) -> Tensor:
     """z (1 + erf z): two quick operations, where torch's GELU has a slow one for few numbers."""
     return torch.addcmul(z, z, torch.erf(z))
 
 
-def _attend(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+def _attend_by_products(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
     """Attention (B, C) of one query each (B, H, D) on keys and values (B, H, S, D).
 
     mask: added to the scores, (B, 1, 1, S).
     """
     B, H, D = q.shape
-    if alike.on():
-        return _attend_alike(q, keys, values, mask).reshape(B, H * D)
-    y = F.scaled_dot_product_attention(q[:, :, None], keys, values, attn_mask=mask)
-    return y.reshape(B, H * D)
+    scores = torch.matmul(q[:, :, None], keys.mT).mul_(1 / math.sqrt(D)).add_(mask)
+    return torch.matmul(F.softmax(scores, dim=-1), values).view(B, H * D)
 
 
-def _attend_alike(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
-    """`_attend`, (B, H, D), each sequence by itself, so that its bits depend on no other."""
-    lengths = [keys.shape[2]] * len(q) if mask is None else (mask[:, 0, 0] == 0).sum(-1).tolist()
+def _attend_alike(q: Tensor, keys: Tensor, values: Tensor, lengths: Sequence[int]) -> Tensor:
+    """The same, each sequence by itself and on its own length: its bits depend on no other's."""
     rows = []
     for row, length in enumerate(lengths):
         weights = alike.attention_weights(q[row, :, None], keys[row, :, :length])  # (H, 1, S)
-        rows.append(alike.product(weights, values[row, :, :length])[:, 0])
+        rows.append(alike.product(weights, values[row, :, :length]).flatten())
     return torch.stack(rows)
 
 

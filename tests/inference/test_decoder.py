@@ -1,5 +1,9 @@
 """A decoder computes what the model computes, however its tokens come."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,6 +14,7 @@ from nanogpt.inference import decoder as module
 from nanogpt.inference.decoder import decoder_of
 from nanogpt.model.ensemble import Ensemble
 from nanogpt.model.gpt import GPT
+from tests.checkouts import PROJECT
 from tests.inference.models import ARCHITECTURES, VOCAB, make_model, random_prompts
 
 
@@ -66,6 +71,31 @@ def test_large_weights_are_packed_and_give_the_same_logits(architecture, monkeyp
     assert differences(model, rows, [1, 7, 12], torch.float32) < 1e-4
 
 
+@pytest.mark.parametrize("architecture", ["gpt2 with biases", "modern"])
+@pytest.mark.parametrize("n_embd", [32, 384])
+@torch.inference_mode()
+def test_among_others_the_bits_of_a_sequence_are_the_same_whoever_they_are(architecture, n_embd):
+    own = ARCHITECTURES[architecture] | {"n_embd": n_embd, "n_head": 4}
+    model, rows = make_model(64, 2.0, **own), random_prompts(12, 40)
+    lengths = [5, 9, 17, 20, 3, 11, 30, 7, 8, 9, 10, 11]
+
+    def logits_of(some):
+        decoder = decoder_of(model, torch.float32, 64)
+        decoder.reserve(len(some))
+        for slot, row in enumerate(some):
+            decoder.read(rows[row, : lengths[row]].tolist(), slot, 1)
+        steps = []
+        for step in range(10):
+            places = [lengths[row] + step for row in some]
+            tokens = [int(rows[row, place]) for row, place in zip(some, places, strict=True)]
+            steps.append(decoder.step(tokens, places))
+        return torch.stack(steps, dim=1)  # (B, 10, V)
+
+    everyone = logits_of(range(12))
+    for some in ([0, 1], [6, 0], [3, 7, 4], [9, 8, 7, 6, 5, 4, 3]):
+        assert torch.equal(logits_of(some), everyone[some])
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_in_bfloat16_the_logits_are_near_those_of_a_forward_pass_in_bfloat16(architecture):
     model, rows = make_model(20, 3.0, **ARCHITECTURES[architecture]), random_prompts(3, 20)
@@ -78,6 +108,26 @@ def test_in_bfloat16_the_logits_are_near_those_of_a_forward_pass_in_bfloat16(arc
         with torch.autocast("cpu", torch.bfloat16):
             expected = model(rows[:, :9])[:, -1].float()
     torch.testing.assert_close(logits, expected, atol=0.15, rtol=0.05)
+
+
+def test_bfloat16_works_on_a_cpu_that_has_none():
+    """oneDNN can't pack weights there, so they are left as they are."""
+    code = """
+import torch
+from nanogpt.inference import decoder
+from tests.inference.models import make_model
+decoder.PACKED_FROM = 1
+with torch.inference_mode():
+    small = decoder.decoder_of(make_model(), torch.bfloat16, 16)
+    small.reserve(1)
+    print(small.read([1, 2, 3], 0, 1).isfinite().all().item(), small.is_small)
+"""
+    held = {**os.environ, "ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(
+        command, cwd=PROJECT, env=held, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["True", "True"]
 
 
 @torch.inference_mode()

@@ -37,6 +37,13 @@ IN_PREPARE = {"count", "plan", "encode"}
 SAMPLES = "results/one/samples.txt"
 
 
+@pytest.fixture(autouse=True)
+def _in_the_project(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work in the project's directory, as one of its runs begins with a directory there."""
+    name = next(name for name in ("project", "done_project") if name in request.fixturenames)
+    monkeypatch.chdir(request.getfixturevalue(name))
+
+
 def workflow_of(root: Path) -> Workflow:
     """The jobs of a project's config.yaml as it is now."""
     project = Project(root)
