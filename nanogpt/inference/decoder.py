@@ -162,17 +162,18 @@ class GPTDecoder:
         mask = torch.zeros(B, 1, 1, S, dtype=self.dtype, device=self.device)
         mask.masked_fill_(unseen[:, None, None], -math.inf)
         on_cpu = self.device.type == "cpu"
+        mask_by_head = mask.expand(-1, self.settings.n_head, -1, -1).reshape(-1, 1, S)
         lengths = [min(position + 1, S) for position in positions]
         rows, at = torch.arange(B, device=self.device), places % self.window
         used = self.cache[:, :, :B, :, :S]
 
         def attention(layer: int, qkv: Tensor) -> Tensor:
             used[layer][:, rows, :, at] = qkv[:, 1:]  # (B, 2, H, D)
-            q, (keys, values) = qkv[:, 0], used[layer]  # (B, H, D), 2 x (B, H, S, D)
+            q, keys, values = qkv[:, 0], used[layer, 0], used[layer, 1]  # (B, H, D), (B, H, S, D)
             if alike.on():
                 return _attend_alike(q, keys, values, lengths)
             if on_cpu:
-                return _attend_by_products(q, keys, values, mask)
+                return _attend_by_products(q, keys, values, mask_by_head)
             y = F.scaled_dot_product_attention(q[:, :, None], keys, values, attn_mask=mask)
             return y.reshape(B, -1)
 
@@ -345,11 +346,12 @@ def _erf_gelu(z: Tensor) -> Tensor:
 def _attend_by_products(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
     """Attention (B, C) of one query each (B, H, D) on keys and values (B, H, S, D).
 
-    mask: added to the scores, (B, 1, 1, S).
+    mask: added to the scores, (B * H, 1, S).
     """
     B, H, D = q.shape
-    scores = torch.matmul(q[:, :, None], keys.mT).mul_(1 / math.sqrt(D)).add_(mask)
-    return torch.matmul(F.softmax(scores, dim=-1), values).view(B, H * D)
+    keys, values = keys.flatten(0, 1), values.flatten(0, 1)  # (B * H, S, D)
+    scores = torch.baddbmm(mask, q.reshape(B * H, 1, D), keys.mT, alpha=1 / math.sqrt(D))
+    return torch.bmm(F.softmax(scores, dim=-1), values).view(B, H * D)
 
 
 def _attend_alike(q: Tensor, keys: Tensor, values: Tensor, lengths: Sequence[int]) -> Tensor:
