@@ -124,7 +124,9 @@ def measure(case: Case, ours: GPT, theirs: Any, rate: float) -> Result:
             theirs.generate(start, n_tokens, temperature=0.8, top_k=200)
 
     def by_us(settings: SampleSettings = settings) -> None:
-        continuations(engine, [Prompt([0], settings) for _ in range(case.rows)])
+        # Each row has its own seed, and thus its own text: equal contexts would be read once.
+        seeded = [settings.model_copy(update={"seed": row}) for row in range(case.rows)]
+        continuations(engine, [Prompt([0], own) for own in seeded])
 
     by_peer(3)
     by_us(settings.model_copy(update={"max_new_tokens": 3}))

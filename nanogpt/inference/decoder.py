@@ -211,14 +211,15 @@ class GPTDecoder:
         dtype = self.dtype
         if alike.on() or self.device.type != "cpu":
             return lambda x: linear(x.to(dtype), weight, bias)
-        columns = weight.t().contiguous()
         if not _packs(dtype):
+            columns = weight.t().contiguous()
             return lambda x: _product(x.to(dtype), columns, bias)
         packed = torch.ops.mkldnn._reorder_linear_weight(weight, PACKED_FOR)
         by_onednn = torch.ops.mkldnn._linear_pointwise.default
         if weight.numel() >= PACKED_FROM:
             self.is_small = False
             return lambda x: by_onednn(x.to(dtype), packed, bias, "none", [], "")
+        columns = weight.t().contiguous()
 
         def by_number_of_rows(x: Tensor) -> Tensor:
             if len(x) == 1:
