@@ -3,7 +3,7 @@
 A decoder computes what model/gpt.py computes, up to rounding (tests compare the two), for a few
 tokens at a time instead of whole windows:
 
-- each weight is copied once into the layout that's fastest for few rows
+- each weight is copied once into the layout that's fastest for few rows (products.py)
 - keys and values of all layers lie in one preallocated tensor, a slot for each sequence
 - a sequence's prompt is read by itself, so it never depends on its neighbours; after it, one new
   token of each sequence is computed in one batch
@@ -21,23 +21,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from nanogpt.inference.products import Product
 from nanogpt.model import alike
 from nanogpt.model.attention import attend
 from nanogpt.model.ensemble import Model, mean_log_probabilities
-from nanogpt.model.gpt import GPT, MLP, RMS_EPSILON, Block, CausalSelfAttention, rotary_tables
+from nanogpt.model.gpt import GPT, RMS_EPSILON, Block, CausalSelfAttention, rotary_tables
 from nanogpt.model.kernels import (
-    ONEDNN_LINEAR,
-    linear,
     rms_norm,
     rotate,
     soft_capped,
 )
 from nanogpt.model.layers import LayerNorm, RMSNorm
-
-# One row by oneDNN's packed weights is faster from about this many entries on; below, the time of
-# its call is more than what it saves.
-PACKED_FROM = 1 << 17
-PACKED_FOR = 16  # rows that weights are packed for; others work as well
 
 # Keys that several sequences see are a multiple of this, so that few shapes occur, and sums of rows
 # are added alike.
@@ -203,45 +197,11 @@ class GPTDecoder:
         logits = self.output(self.last_norm(x)).to(self.wide)
         return soft_capped(logits, self.settings.final_logit_softcapping)
 
-    def lay_out(self, weight: Tensor, bias: Tensor | None = None) -> Callable[[Tensor], Tensor]:
-        """x @ weight.T + bias for x (N, in), a copy of the weight being laid out for few rows."""
-        weight = weight.detach().to(self.dtype)
-        if bias is not None:
-            bias = bias.detach().to(self.dtype)
-        dtype = self.dtype
-        if alike.on() or self.device.type != "cpu":
-            return lambda x: linear(x.to(dtype), weight, bias)
-        if not _packs(dtype):
-            columns = weight.t().contiguous()
-            return lambda x: _product(x.to(dtype), columns, bias)
-        packed = torch.ops.mkldnn._reorder_linear_weight(weight, PACKED_FOR)
-        by_onednn = torch.ops.mkldnn._linear_pointwise.default
-        if weight.numel() >= PACKED_FROM:
-            self.is_small = False
-            return lambda x: by_onednn(x.to(dtype), packed, bias, "none", [], "")
-        columns = weight.t().contiguous()
-
-        def by_number_of_rows(x: Tensor) -> Tensor:
-            if len(x) == 1:
-                return _product(x.to(dtype), columns, bias)
-            y: Tensor = by_onednn(x.to(dtype), packed, bias, "none", [], "")
-            return y
-
-        return by_number_of_rows
-
-    def lay_out_mlp(self, mlp: MLP) -> Callable[[Tensor], Tensor]:
-        """An MLP, its weights laid out for few rows."""
-        first, last = mlp.c_fc, mlp.c_proj
-        activation: Callable[[Tensor], Tensor] = mlp.activate
-        factor = 1.0
-        if mlp.activation == "gelu" and self.device.type == "cpu" and not alike.on():
-            # GELU(y) = z (1 + erf z) / sqrt(2) with z = y / sqrt(2): both factors go into weights.
-            factor = math.sqrt(1 / 2)
-            activation = _erf_gelu
-        bias = None if first.bias is None else first.bias * factor
-        widen = self.lay_out(first.weight * factor, bias)
-        narrow = self.lay_out(last.weight * factor, last.bias)
-        return lambda x: narrow(activation(widen(x)))
+    def lay_out(self, weight: Tensor, bias: Tensor | None = None) -> Product:
+        """x @ weight.T + bias, a copy of the weight being laid out for few rows."""
+        product = Product(weight, bias, self.dtype)
+        self.is_small &= product.is_small
+        return product
 
     def norm(self, module: LayerNorm | RMSNorm) -> Callable[[Tensor], Tensor]:
         """A norm of the residual stream."""
@@ -291,7 +251,9 @@ class _LaidOutBlock:
             weight, bias = weight[order], None if bias is None else bias[order]
         self.c_attn = decoder.lay_out(weight, bias)
         self.c_proj = decoder.lay_out(block.attn.c_proj.weight, block.attn.c_proj.bias)
-        self.mlp = decoder.lay_out_mlp(block.mlp)
+        self.mlp = block.mlp
+        self.mlp_fc = decoder.lay_out(block.mlp.c_fc.weight, block.mlp.c_fc.bias)
+        self.mlp_proj = decoder.lay_out(block.mlp.c_proj.weight, block.mlp.c_proj.bias)
 
     def queries_keys_values(self, x: Tensor, turns: Tensor | None) -> Tensor:
         """Those of tokens (N, C), normalised and rotated: (N, 3, H, D)."""
@@ -312,8 +274,8 @@ class _LaidOutBlock:
 
     def rest(self, x: Tensor, attended: Tensor) -> Tensor:
         """The block's output (N, C) by its input and what attention gave."""
-        x = x + self.c_proj(attended)
-        return x.add_(self.mlp(self.norm_2(x)))
+        x = self.c_proj.added(attended, x)
+        return self.mlp_proj.added(self.mlp_fc.activated(self.norm_2(x), self.mlp), x)
 
 
 def _pairs_together(attention: CausalSelfAttention) -> Tensor:
@@ -325,23 +287,6 @@ def _pairs_together(attention: CausalSelfAttention) -> Tensor:
     rows = torch.arange(len(attention.c_attn.weight)).view(3, attention.n_head, 2, width // 2)
     rows[:2] = rows[:2].mT.reshape(2, attention.n_head, 2, width // 2)
     return rows.flatten()
-
-
-def _product(x: Tensor, columns: Tensor, bias: Tensor | None) -> Tensor:
-    """x @ columns + bias."""
-    return torch.mm(x, columns) if bias is None else torch.addmm(bias, x, columns)
-
-
-def _packs(dtype: torch.dtype) -> bool:
-    """Whether oneDNN packs weights of a dtype on this CPU."""
-    if dtype == torch.bfloat16:
-        return ONEDNN_LINEAR and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    return ONEDNN_LINEAR and dtype == torch.float32
-
-
-def _erf_gelu(z: Tensor) -> Tensor:
-    """z (1 + erf z): two quick operations, where torch's GELU has a slow one for few numbers."""
-    return torch.addcmul(z, z, torch.erf(z))
 
 
 def _attend_by_products(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
