@@ -59,7 +59,7 @@ def sample(
     write_text(path, _samples_page(run, settings, samples, ngrams))
     write_text(path.with_suffix(".jsonl"), "".join(f"{line}\n" for line in lines))
     n_tokens = sum(len(one.tokens) for one in samples)
-    return f"{plural(len(samples), 'sample')} of {plural(n_tokens, 'token')} in all"
+    return f"{plural(len(samples), 'sample')}, {plural(n_tokens, 'token')}"
 
 
 def draw_samples(

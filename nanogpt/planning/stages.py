@@ -14,8 +14,6 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from nanogpt.artifacts.records.base import read_record
-from nanogpt.artifacts.records.manifests import Manifest
 from nanogpt.config.corpora import TOKENIZERS
 from nanogpt.config.initial import GPT2, find_source
 from nanogpt.config.messages import look_up
@@ -364,6 +362,10 @@ def wanted_digest(config: Config, corpus: str, file: str, project: Project = HER
     manifest = project.corpora / corpus / f"{file}.download.manifest.json"
     if wanted is None or not manifest.exists():
         return "as it is"
+    # Late: most dry runs read no records.
+    from nanogpt.artifacts.records.base import read_record
+    from nanogpt.artifacts.records.manifests import Manifest
+
     try:
         there = read_record(manifest, Manifest).outputs.values()
     except UserError:  # damaged

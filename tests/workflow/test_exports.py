@@ -76,7 +76,7 @@ def test_another_training_is_exported_again_and_nothing_of_the_old_one_stays(
     after = files(project)
     assert after.keys() == before.keys()
     assert all(after[name] != before[name] for name in EXPORTS[1:])
-    manifests = [f"results/one/{rule}.manifest.json" for rule in sorted(FORMATS)]
+    manifests = [f"results/one/{rule}.manifest.json" for rule in sorted(FORMATS - {"import_model"})]
     assert nanogpt(project, "verify", *manifests).returncode == 0
 
 

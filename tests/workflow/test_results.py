@@ -90,7 +90,7 @@ def test_all_benchmarks_of_the_report_can_be_requested(done_project: Path) -> No
 def test_a_rule_says_in_one_line_what_it_made(project: Path) -> None:
     (project / "results/one/samples.txt").unlink()
     run = make(project, "results/one/samples.txt")
-    assert "\nsample one: 2 samples of 40 tokens\n" in run.stderr
+    assert "\nsample one: 2 samples, 80 tokens\n" in run.stderr
 
 
 def test_snakemakes_own_report_has_every_result_with_its_caption(project: Path) -> None:
