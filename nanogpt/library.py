@@ -5,7 +5,7 @@ model.generate("ROMEO:", max_new_tokens=200)
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,8 @@ class TrainedModel:
     checkpoint: Checkpoint
     ngrams: Ngrams | None
     settings: SampleSettings
+    # By `window`: a model's weights are laid out once.
+    _engines: dict[str, Engine] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def model(self) -> Model:
@@ -102,7 +104,10 @@ class TrainedModel:
         return encode_prompt(self.tokenizer, text, settings.unknown, "prompt"), settings
 
     def _pieces(self, tokens: list[int], settings: SampleSettings) -> Iterator[str]:
-        engine = Engine(self.model, settings, self.tokenizer, self.ngrams)
+        engine = self._engines.get(settings.window)
+        if engine is None or engine.sequences:  # another stream goes on in it
+            engine = Engine(self.model, settings, self.tokenizer, self.ngrams)
+            self._engines[settings.window] = engine
         return stream_prompt(engine, Prompt(tokens, settings))
 
 

@@ -39,6 +39,18 @@ def test_it_streams_what_it_generates(directory):
     assert "once" + "".join(pieces) == model.generate("once", max_new_tokens=20)
 
 
+def test_streams_can_be_read_in_turn_or_left(directory):
+    model = load(directory)
+    expected = [model.generate("once", seed=seed, max_new_tokens=20)[4:] for seed in (1, 2)]
+    first, second = (model.stream("once", seed=seed, max_new_tokens=20) for seed in (1, 2))
+    pieces = list(zip(first, second, strict=True))
+    assert ["".join(texts) for texts in zip(*pieces, strict=True)] == expected
+    left = model.stream("once", seed=1, max_new_tokens=20)
+    next(left)
+    left.close()
+    assert model.generate("once", seed=2, max_new_tokens=20)[4:] == expected[1]
+
+
 def test_without_a_prompt_it_begins_where_a_text_does(directory):
     assert load(directory).generate(max_new_tokens=3).startswith("日")
 

@@ -71,7 +71,7 @@ def prepare(
     given = given_by("prepare", flags)
     if path and dataset != TEXTFILE:
         raise UserError(f"{path}: for a text, say `nanogpt prepare textfile {path}`")
-    if dataset == TEXTFILE and TEXTFILE not in config.datasets:
+    if dataset == TEXTFILE and (path or TEXTFILE not in config.datasets):
         variant = _of_text(config, path, given, output)
     else:
         variant = vary_dataset(config, dataset, given, output)
@@ -80,7 +80,7 @@ def prepare(
     names = ("train.bin", "val.bin", "tokenizer.json", "meta.json")
     code = make([str(directory / name) for name in names], cores)
     if code:
-        if fragment and not any(directory.glob("*.bin")):
+        if fragment and code < 128 and not any(directory.glob("*.bin")):
             fragment.unlink()  # the mistake is most likely in the text, or in a flag
         sys.exit(code)
     print(f"{directory}: the dataset; next: nanogpt train --dataset={variant.name}")
@@ -200,7 +200,9 @@ def _of_text(config: Config, path: str, given: Sequence[Given], output: str) -> 
     root = HERE.root.resolve()
     where = text.relative_to(root) if text.is_relative_to(root) else text
     corpus = Corpus(files=[str(where)])
-    name = output or NOT_IN_NAMES.sub("_", text.stem).lstrip("._-") or TEXTFILE
+    name = output or NOT_IN_NAMES.sub("_", text.stem).lstrip("._-")
+    if name in ("", TEXTFILE):
+        raise UserError(f"{path}: no name can be made of it; give one by --output=NAME")
     find_files(name, corpus)  # UserError if there isn't one
     dataset = Dataset()
     parsed = parse(given, {"corpus": corpus, "dataset": dataset})

@@ -74,12 +74,14 @@ def translate(command: str, key: str, value: str) -> tuple[tuple[str, str] | Non
     if key == "real_data":
         return ("data", "real" if is_on else "random"), ""
     if key == "init_from" and value == "scratch":
-        return None, ""
+        return (("init_from", "null") if command == "train" else None), ""
     if key == "init_from" and value == "resume":
         if command == "train":
             return None, "an unfinished training goes on by itself"
         return None, "name the run, or its dataset by --dataset"
     if key == "init_from" and command in ("sample", "eval"):
+        if not value.startswith("gpt2"):
+            raise UserError(f"init_from: for a run, say `nanogpt {command} {value}`")
         raise UserError(
             f"init_from: {_import_first(value)}; then `nanogpt {command} models/{value}`"
         )

@@ -56,10 +56,11 @@ class _Line:
 
     def words(self) -> list[str]:
         """What tyro gets."""
-        settings = [
-            f"--{name}={json.dumps(values) if self.flags[name].is_list else values[-1]}"
-            for name, values in self.values.items()
-        ]
+        settings = []
+        for name, values in self.values.items():
+            is_list = self.flags[name].is_list
+            value = json.dumps(values, ensure_ascii=False) if is_list else values[-1]
+            settings.append(f"--{name}={value}")
         return [*settings, *self.others]
 
     def read(self, words: Sequence[str]) -> None:

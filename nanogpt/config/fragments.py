@@ -1,5 +1,6 @@
 """Fragments: entries that commands add to config.yaml's, a YAML file for each name."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -47,4 +48,5 @@ def write_fragment(path: Path, entries: Mapping[str, Mapping[str, Any]], made_by
     """Write a fragment. entries: by map and name. made_by: the command that asked for it."""
     text = yaml.safe_dump(dict(entries), sort_keys=False, allow_unicode=True, width=1000)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, f"# Made by `{made_by}`; read after config.yaml.\n{text}")
+    # As JSON: a line feed in a flag must not end the comment.
+    write_text(path, f"# Made by {json.dumps(made_by)}; read after config.yaml.\n{text}")

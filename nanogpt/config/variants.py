@@ -25,6 +25,9 @@ PLAIN_GROUPS = ("", "model", "train", "dataset", "corpus")
 # What sweeps call otherwise than the schema.
 SWEPT = {"model.preset": "model"}
 
+# How a flag says that a setting has no value.
+NO_VALUE = ("none", "null", "None")
+
 DIGEST_LENGTH = 8  # hex digits, of what can't be in a name
 
 # By the group that a flag sets; "" is a run's own entry.
@@ -87,6 +90,8 @@ def _untyped(given: Given) -> Any:
     if not isinstance(value, str):
         return value
     annotation = GROUPS[given.group].model_fields[given.setting].annotation
+    if value in NO_VALUE and "None" in str(annotation):
+        return None
     with contextlib.suppress(ValueError, yaml.YAMLError):
         if "list[" in str(annotation):
             return yaml.safe_load(value) if value.startswith("[") else [value]

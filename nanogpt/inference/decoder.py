@@ -150,14 +150,14 @@ class GPTDecoder:
         places = torch.tensor(positions, device=self.device)
         x = self._embed(tokens, places)
         turns = self._turns(places)
-        longest = min(max(positions) + 1, self.window)
-        S = min(-(-longest // LENGTH_STEP) * LENGTH_STEP, self.window)
-        unseen = torch.arange(S, device=self.device) > places[:, None]
+        S = _whole_steps(min(max(positions) + 1, self.window))
+        last = places.clamp(max=self.window - 1)
+        unseen = torch.arange(S, device=self.device) > last[:, None]
         mask = torch.zeros(B, 1, 1, S, dtype=self.dtype, device=self.device)
         mask.masked_fill_(unseen[:, None, None], -math.inf)
         on_cpu = self.device.type == "cpu"
         mask_by_head = mask.expand(-1, self.settings.n_head, -1, -1).reshape(-1, 1, S)
-        lengths = [min(position + 1, S) for position in positions]
+        lengths = [min(position + 1, self.window) for position in positions]
         rows, at = torch.arange(B, device=self.device), places % self.window
         used = self.cache[:, :, :B, :, :S]
 
@@ -217,7 +217,7 @@ class GPTDecoder:
     def _new_cache(self, n_slots: int) -> Tensor:
         """Keys and values: (n_layer, 2, n_slots, H, L, D). Zeros, since masked ones are read."""
         settings = self.settings
-        shape = (settings.n_layer, 2, n_slots, settings.n_head, self.window)
+        shape = (settings.n_layer, 2, n_slots, settings.n_head, _whole_steps(self.window))
         width = settings.n_embd // settings.n_head
         return torch.zeros(*shape, width, dtype=self.dtype, device=self.device)
 
@@ -287,6 +287,11 @@ def _pairs_together(attention: CausalSelfAttention) -> Tensor:
     rows = torch.arange(len(attention.c_attn.weight)).view(3, attention.n_head, 2, width // 2)
     rows[:2] = rows[:2].mT.reshape(2, attention.n_head, 2, width // 2)
     return rows.flatten()
+
+
+def _whole_steps(length: int) -> int:
+    """The length rounded up to a multiple of LENGTH_STEP."""
+    return -(-length // LENGTH_STEP) * LENGTH_STEP
 
 
 def _attend_by_products(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:

@@ -129,9 +129,9 @@ class Engine:
         with torch.inference_mode():
             dtype = torch_dtype(settings.dtype)
             self.decoder = decoder_of(model, dtype, self.window)
-        per_sequence = _cache_bytes(model, self.window, dtype)
-        self.capacity = max(1, min(MOST_SEQUENCES, CACHE_BYTES // per_sequence))
+        self.capacity = most_sequences(_cache_bytes(model, self.window, dtype))
         self.sequences: list[GeneratedSequence] = []  # each in the slot of its index
+        self.reserved = 0
 
     def join(self, prompt: Prompt) -> GeneratedSequence:
         """Add a sequence, whose first token comes with the next step."""
@@ -147,10 +147,16 @@ class Engine:
         sequence = GeneratedSequence(
             prompt, list(prompt.tokens), Uniforms(settings.seed), pieces, seen, contexts
         )
-        with torch.inference_mode():
-            self.decoder.reserve(len(self.sequences) + 1)
+        if len(self.sequences) == self.reserved:
+            self.reserve(2 * self.reserved or 1)
         self.sequences.append(sequence)
         return sequence
+
+    @torch.inference_mode()
+    def reserve(self, n_sequences: int) -> None:
+        """Make room for this many sequences at once, or for as many as may be."""
+        self.reserved = max(self.reserved, min(n_sequences, self.capacity))
+        self.decoder.reserve(self.reserved)
 
     def leave(self, sequence: GeneratedSequence) -> None:
         """Remove a sequence, whether it's finished or not."""
@@ -287,7 +293,7 @@ class Engine:
         n_new = len(sequence.tokens) - len(sequence.prompt.tokens)
         if n_new == sequence.prompt.settings.max_new_tokens:
             finish = "length"
-            text += pieces.rest() if pieces else ""
+            text += pieces.rest() if pieces and not pieces.stopped else ""
         if pieces and pieces.stopped:
             finish = "stop"
         return Step(sequence, token, score, text, best[: sequence.prompt.n_best], finish)
@@ -296,6 +302,7 @@ class Engine:
 def generate(engine: Engine, prompts: Iterable[Prompt]) -> Iterator[Step]:
     """The steps of all these prompts, as many at once as fit."""
     waiting = deque(prompts)
+    engine.reserve(len(engine.sequences) + len(waiting))
     while waiting or engine.sequences:
         while waiting and len(engine.sequences) < engine.capacity:
             engine.join(waiting.popleft())
@@ -334,6 +341,11 @@ def _best(log_probabilities: Tensor, n: int) -> list[list[Scored]]:
     values, tokens = log_probabilities.topk(min(n, log_probabilities.shape[1]))
     rows = zip(tokens.tolist(), values.tolist(), strict=True)
     return [list(map(Scored, *row)) for row in rows]
+
+
+def most_sequences(cache_bytes: int) -> int:
+    """How many sequences are held at once, by the bytes of one's keys and values."""
+    return max(1, min(MOST_SEQUENCES, CACHE_BYTES // cache_bytes))
 
 
 def _cache_bytes(model: Model, window: int, dtype: torch.dtype) -> int:

@@ -61,7 +61,7 @@ def _prompt_texts(settings: SampleSettings) -> list[tuple[str, str]]:
         raise UserError(f"sample.start: {error}") from None
     prompts = [("sample.start", text)]
     if settings.start.startswith(LINES):
-        lines = enumerate(text.splitlines(), 1)
+        lines = enumerate((line.removesuffix("\r") for line in text.split("\n")), 1)
         prompts = [(f"sample.start: {path}, line {n}", line) for n, line in lines if line]
     if not any(prompt for _, prompt in prompts):
         raise UserError(f"sample.start: {path}: empty; put a prompt there")

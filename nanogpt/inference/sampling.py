@@ -90,7 +90,17 @@ def stream_prompt(engine: Engine, prompt: Prompt) -> Iterator[str]:
 
     A token may end inside a character, or begin a stop string; its text then comes later.
     """
-    return (step.text for step in generate(engine, [prompt]))
+    sequence = engine.join(prompt)
+
+    def pieces() -> Iterator[str]:
+        try:
+            while sequence in engine.sequences:
+                yield from (step.text for step in engine.step())
+        finally:
+            if sequence in engine.sequences:  # nobody wants the rest
+                engine.leave(sequence)
+
+    return pieces()
 
 
 def _engine(checkpoint: Checkpoint, settings: SampleSettings, ngrams: "Ngrams | None") -> Engine:

@@ -81,6 +81,8 @@ def whole_directory(destination: Path, mark_name: str, mark: Mark) -> Iterator[P
         os.replace(temporary, target)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        if old.exists() and not target.exists():
+            os.replace(old, target)
         shutil.rmtree(old, ignore_errors=True)
 
 

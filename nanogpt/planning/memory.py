@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_leaves
 
 from nanogpt.config.schema import ModelSettings, SampleSettings, TrainSettings
 from nanogpt.devices import torch_dtype
+from nanogpt.inference.engine import most_sequences
 from nanogpt.model.gpt import GPT
 from nanogpt.model.kernels import GRADIENTS_AT_ONCE, LARGE_VOCABULARY
 from nanogpt.model.layers import WithoutDraws
@@ -197,8 +198,10 @@ def sampling_memory(
     models: Sequence[ModelSettings], sample: SampleSettings, vocab_size: int
 ) -> SamplingMemory:
     """The memory of drawing samples from a model, or from several that are averaged."""
-    rows, width = sample.num_samples, torch_dtype(sample.dtype).itemsize
-    numbers = sum(2 * m.n_layer * m.n_embd * m.block_size for m in models)
+    width = torch_dtype(sample.dtype).itemsize
+    window = min(model.block_size for model in models)
+    numbers = sum(2 * m.n_layer * m.n_embd * window for m in models)
+    rows = min(sample.num_samples, most_sequences(numbers * width))
     matrices = sum(12 * m.n_layer * m.n_embd**2 + vocab_size * m.n_embd for m in models)
     return SamplingMemory(
         weights=FLOAT32 * sum(n_parameters(model, vocab_size) for model in models),

@@ -57,4 +57,12 @@ def test_what_is_written_is_what_is_read(project):
     path = project / "resources/config/x.yaml"
     write_fragment(path, entries, "nanogpt train first")
     assert yaml.safe_load(path.read_text(encoding="utf-8")) == entries
-    assert path.read_text(encoding="utf-8").startswith("# Made by `nanogpt train first`")
+    assert path.read_text(encoding="utf-8").startswith('# Made by "nanogpt train first"')
+
+
+@pytest.mark.parametrize("character", ["\n", "\r", "\x85", "\u2028", "\x07", "😀"])
+def test_a_command_with_any_character_leaves_a_fragment_that_can_be_read(project, character):
+    entries = {"runs": {"other": {"dataset": "letters", "sample": {"start": f"a{character}"}}}}
+    command = f"nanogpt train letters --sample.start=a{character}b"
+    write_fragment(project / "resources/config/x.yaml", entries, command)
+    assert read(project / "config.yaml").runs["other"].sample.start == f"a{character}"

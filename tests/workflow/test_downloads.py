@@ -55,6 +55,18 @@ def test_tiny_shakespeare_has_as_many_tokens_as_in_nanogpt(
     assert planned(project, target) == {}
 
 
+@pytest.mark.mirror
+@needs_mirror
+def test_a_download_works_beside_a_run_on_a_text_of_the_users(project: Path) -> None:
+    (project / "resources/texts").mkdir(parents=True, exist_ok=True)
+    (project / "resources/texts/mybook.txt").write_text("A book of mine. " * 200)
+    shipped = yaml.safe_load((PROJECT / "config.yaml").read_text())["corpora"]["shakespeare"]
+    edit_config(project, lambda c: c["corpora"].update(shakespeare=shipped))
+    edit_config(project, lambda c: c["datasets"].update(shakespeare={}))
+    edit_config(project, lambda c: c["runs"].update(longer={"dataset": "mybook"}))
+    make(project, "resources/corpora/shakespeare/input.txt", NANOGPT_MIRROR=str(MIRROR))
+
+
 def test_a_corpus_put_there_by_hand_must_have_its_digest(project: Path) -> None:
     url = {"url": "http://127.0.0.1:9/corpus.txt", "sha256": "0" * 64}
     edit_config(project, lambda c: c["corpora"].update(gone=url))

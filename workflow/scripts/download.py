@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from nanogpt.artifacts.stages import Job, Made, run_stage
-from nanogpt.config.loading import load
+from nanogpt.config.loading import find_texts, load
 from nanogpt.files.downloads import fetch, mirrors
 
 
 def make(_: Job) -> Made:
-    config = load(snakemake.config)
+    config = load(snakemake.config, find_texts())
     corpus = config.corpora[snakemake.wildcards.corpus]
     sha256 = fetch(
         corpus.downloads[snakemake.wildcards.file],

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from nanogpt.artifacts.stages import Job, Made, run_stage
-from nanogpt.config.loading import load
+from nanogpt.config.loading import find_texts, load
 from nanogpt.data.byte_pairs import GPT2_MERGES_SHA256, GPT2_MERGES_URL
 from nanogpt.files.downloads import fetch, mirrors
 
@@ -13,7 +13,7 @@ def make(_: Job) -> Made:
         GPT2_MERGES_URL,
         Path(snakemake.output.merges),
         sha256=GPT2_MERGES_SHA256,
-        mirrors=mirrors(load(snakemake.config).mirrors),
+        mirrors=mirrors(load(snakemake.config, find_texts()).mirrors),
     )
     n_bytes = Path(snakemake.output.merges).stat().st_size
     return Made(f"{n_bytes:,} bytes, sha256 {sha256}")

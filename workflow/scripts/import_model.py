@@ -3,13 +3,14 @@
 from pathlib import Path
 
 from nanogpt.artifacts.stages import Job, Made, run_stage
-from nanogpt.config.loading import load
+from nanogpt.config.loading import find_texts, load
 from nanogpt.interchange.initial_models import import_model
 
 
 def make(job: Job) -> Made:
     directory = Path(snakemake.output.weights).parent
-    return Made(import_model(job.text("source"), directory, load(snakemake.config).mirrors))
+    config = load(snakemake.config, find_texts())
+    return Made(import_model(job.text("source"), directory, config.mirrors))
 
 
 # Not cached: it's as quick to make as to copy.
