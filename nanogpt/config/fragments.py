@@ -46,7 +46,16 @@ def merge_fragments(mapping: dict[Any, Any], fragments: Mapping[Path, Mapping[An
 
 def write_fragment(path: Path, entries: Mapping[str, Mapping[str, Any]], made_by: str) -> None:
     """Write a fragment. entries: by map and name. made_by: the command that asked for it."""
-    text = yaml.safe_dump(dict(entries), sort_keys=False, allow_unicode=True, width=1000)
+    text = _dump(entries, allow_unicode=True)
+    if yaml.safe_load(text) != entries:  # line ends that YAML writes and doesn't read
+        text = _dump(entries, allow_unicode=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     # As JSON: a line feed in a flag must not end the comment.
     write_text(path, f"# Made by {json.dumps(made_by)}; read after config.yaml.\n{text}")
+
+
+def _dump(entries: Mapping[str, Mapping[str, Any]], allow_unicode: bool) -> str:
+    text: str = yaml.safe_dump(
+        dict(entries), sort_keys=False, allow_unicode=allow_unicode, width=1000
+    )
+    return text
