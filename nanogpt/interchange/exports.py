@@ -39,7 +39,7 @@ class TrainedModel:
 
 
 def read_trained(directory: Path, kind: Format) -> TrainedModel:
-    """Read a model directory of ours to export it. N-grams beside it are left, with a warning.
+    """Read a nanogpt model directory to export it. N-grams beside it are left, with a warning.
 
     Errors: UserError for files that are absent or damaged, for an ensemble, and for an architecture
     that the format can't hold.

@@ -83,7 +83,7 @@ def _check_package() -> None:
 
 
 def _check_file(path: Path) -> None:
-    """UserError if a file that isn't an export of ours lies there."""
+    """UserError if a file that isn't an earlier export lies there."""
     if not path.exists():
         return
     if path.is_file():

@@ -1,4 +1,4 @@
-"""A model of another program, written as a model directory of ours."""
+"""A model of another program, written as a nanogpt model directory."""
 
 from collections.abc import Sequence
 from pathlib import Path

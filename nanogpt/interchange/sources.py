@@ -1,4 +1,4 @@
-"""Models from anywhere: a model directory of ours, one of transformers, or GPT-2 by its name."""
+"""Models from anywhere: a nanogpt model directory, one of transformers, or GPT-2 by its name."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ def read_source(
 ) -> Checkpoint:
     """Read a model and its tokenizer, on the CPU and in float32.
 
-    source: a model directory of ours, a directory of transformers (GPT-2 or NanoChat), or one of
+    source: a nanogpt model directory, a directory of transformers (GPT-2 or NanoChat), or one of
     gpt2, gpt2-medium, gpt2-large and gpt2-xl, which is downloaded to the project's resources/ if
     it isn't there. A directory of such a name comes first. mirrors: those of config.yaml.
 

@@ -233,7 +233,7 @@ def given_tokenizer(config: Config, dataset: str) -> list[str]:
 
 
 def imported_models(config: Config) -> dict[str, str]:
-    """What runs begin with that isn't a model of ours, by the name that it gets here.
+    """What runs begin with that isn't a nanogpt model, by the name that it gets here.
 
     Errors: as those of `find_source`.
     """

@@ -47,7 +47,7 @@ rule train:
 
 
 rule import_model:
-    """Turn a model of another program into one of ours, for trainings to begin with."""
+    """Turn a model of another program into a nanogpt model, for trainings to begin with."""
     input:
         imported_files,
     output:

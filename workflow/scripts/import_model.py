@@ -1,4 +1,4 @@
-"""Rule import_model: a model of another program in, a model directory of ours out."""
+"""Rule import_model: a model of another program in, a nanogpt model directory out."""
 
 from pathlib import Path
 
