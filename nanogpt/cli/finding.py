@@ -61,7 +61,8 @@ def find_model(run_or_model: str, dataset: str) -> tuple[Path, str]:
     Errors: UserError for what isn't there.
     """
     path = Path(run_or_model)
-    is_path = path.is_dir() or (len(path.parts) > 1 and not find_preset(run_or_model))
+    is_model = (path / CONFIG_NAME).is_file()
+    is_path = is_model or (len(path.parts) > 1 and not find_preset(run_or_model))
     if run_or_model and (is_path or not HERE.config_file.exists()):
         return path, ""
     config = read(HERE.config_file)

@@ -1,5 +1,6 @@
 """README.md of an export: how to use the model, how good it is, and what it was made from."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
@@ -10,6 +11,7 @@ from nanogpt.artifacts.records.evaluations import Evaluation
 from nanogpt.artifacts.records.manifests import Manifest
 from nanogpt.errors import plural
 from nanogpt.interchange.exports import TrainedModel
+from nanogpt.project import HERE
 
 AGAIN = "make the run again"
 
@@ -80,8 +82,22 @@ def _evaluation(run: Path, weights: str) -> list[str]:
 
 def _data(training: Manifest) -> list[str]:
     """The files that the model was trained on."""
-    datasets = sorted({Path(path).parent.name for path in training.inputs})
-    rows = [f"| {Path(path).name} | {digest} |" for path, digest in training.inputs.items()]
-    files = plural(len(rows), "file")
-    said = f"{files} of the dataset {', '.join(f'`{name}`' for name in datasets)}, as the training"
-    return ["", "## Data", "", f"{said} read them.", "", "| file | sha256 |", "|---|---|", *rows]
+    of_data = {
+        path: digest
+        for path, digest in training.inputs.items()
+        if Path(path).is_relative_to(HERE.datasets)
+    }
+    initial = {p: digest for p, digest in training.inputs.items() if p not in of_data}
+    datasets = sorted({Path(path).parent.name for path in of_data})
+    files = f"{plural(len(of_data), 'file')} of the dataset"
+    read = f"{files} {', '.join(f'`{name}`' for name in datasets)}, as the training read them."
+    lines = ["", "## Data", "", read, "", *_digests(of_data)]
+    if initial:
+        lines += ["", "## Initial model", "", "The training began with its weights.", ""]
+        lines += _digests(initial)
+    return lines
+
+
+def _digests(files: Mapping[str, str]) -> list[str]:
+    rows = [f"| {Path(path).name} | {digest} |" for path, digest in files.items()]
+    return ["| file | sha256 |", "|---|---|", *rows]

@@ -107,7 +107,16 @@ class NanogptCheckpoint:
         return self.vocab_size in OF_GPT2
 
     def with_tokenizer(self, tokenizer: Tokenizer) -> Checkpoint:
-        """The model and its tokenizer, without rows beyond the vocabulary."""
+        """The model and its tokenizer, without rows beyond GPT-2's vocabulary.
+
+        Errors: UserError for the characters of another model.
+        """
+        if isinstance(tokenizer, CharTokenizer) and tokenizer.vocab_size != self.vocab_size:
+            raise UserError(
+                f"{self.path}: the model has {self.vocab_size:,} tokens, but its meta.pkl has "
+                f"{tokenizer.vocab_size:,} characters; they don't belong together: name its own by "
+                "--meta"
+            )
         weights = without_padding(self._weights, tokenizer.vocab_size, self.path)
         tied = torch.equal(weights[HEAD], weights["wte.weight"])
         settings = self.settings.model_copy(update={"tie_word_embeddings": tied})

@@ -631,6 +631,15 @@ def test_an_absent_device_is_one_line(model):
     assert "device cuda:99" in message
 
 
+def test_a_directory_of_a_runs_name_does_not_hide_the_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.yaml").write_text("corpora: {a: {files: a.txt}}\ndatasets: {a: {}}\n")
+    (tmp_path / "a").mkdir()
+    assert error_of(["sample", "a"]) == (
+        "error: results/a/model: no model yet; train it: `nanogpt train a`"
+    )
+
+
 def test_an_absent_or_damaged_model_is_one_line(model, tmp_path):
     assert "nowhere: no model here" in error_of(["sample", "nowhere"])
     for path in model.iterdir():

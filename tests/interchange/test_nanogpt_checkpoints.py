@@ -264,8 +264,10 @@ def test_files_that_are_no_vocabularies_are_refused(meta, words):
     assert words in refused()
 
 
-def test_a_vocabulary_larger_than_the_model_is_refused():
-    save(checkpoint(), vocabulary=char_tokenizer(TEXT + "xyzXYZ"))
+@pytest.mark.parametrize("text", [TEXT + "xyzXYZ", TEXT.replace(TEXT[0], "")])
+def test_a_vocabulary_of_another_size_is_refused(text):
+    """A smaller one would give other characters; only GPT-2's rows are padded."""
+    save(checkpoint(), vocabulary=char_tokenizer(text))
     assert "they don't belong together" in refused()
 
 

@@ -279,8 +279,8 @@ INTERCHANGE = [
     checkpoint(
         "a vocabulary of another dataset",
         lambda: META.write_bytes(pickle.dumps({"itos": dict(enumerate("abcdefgh"))})),
-        "out/ckpt.pt: the model has 5 tokens, but its tokenizer has 8; they don't belong together: "
-        "take the model's own tokenizer",
+        "out/ckpt.pt: the model has 5 tokens, but its meta.pkl has 8 characters; they don't belong "
+        "together: name its own by --meta",
     ),
     checkpoint(
         "a checkpoint that wants to run code",
