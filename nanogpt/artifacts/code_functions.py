@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nanogpt.artifacts.code_digest import FUNCTIONS, Dumper, parse_source, sources
-from nanogpt.artifacts.records.base import read_record, write_record
-from nanogpt.artifacts.records.manifests import CodeFunctions
 from nanogpt.errors import UserError
 from nanogpt.project import Project
 
@@ -50,6 +48,10 @@ def note_functions(project: Project, code: str, adapter: Path) -> None:
 
     adapter: the script that runs. A stage goes on without the note if it can't be written.
     """
+    # Late: a dry run needs `adapters_of` only, and reads no records.
+    from nanogpt.artifacts.records.base import write_record
+    from nanogpt.artifacts.records.manifests import CodeFunctions
+
     path = _path(project, code)
     if not code or path.exists():
         return
@@ -64,6 +66,10 @@ def note_functions(project: Project, code: str, adapter: Path) -> None:
 
 def noted_functions(project: Project, code: str) -> dict[str, dict[str, str]] | None:
     """The digests that were kept for a code, by module and function; None if none were."""
+    # Late: a dry run needs `adapters_of` only, and reads no records.
+    from nanogpt.artifacts.records.base import read_record
+    from nanogpt.artifacts.records.manifests import CodeFunctions
+
     try:
         noted = read_record(_path(project, code), CodeFunctions)
     except UserError:
