@@ -1,6 +1,6 @@
 """Which calls of Snakemake work in a project, and whether one that left a lock is dead.
 
-Snakemake's own lock names files, not its owner. Each call holds a lock of ours meanwhile, which
+Snakemake's own lock names files, not its owner. Each call also holds one of nanogpt's locks, which
 tells who it is.
 """
 

@@ -21,7 +21,7 @@ from nanogpt.config.messages import explain
 from nanogpt.config.schema import ModelSettings
 from nanogpt.errors import UserError
 
-# What a model of ours computes with; model/gpt.py has the same.
+# The same as in model/gpt.py, which reading a config must not import.
 NORM_EPSILON = 1e-5
 RMS_EPSILON = 1e-6
 ROTARY_BASE = 10_000

@@ -106,7 +106,7 @@ def _read(directory: Path) -> dict[str, JsonValue]:
 
 
 def _import_name(directory: Path) -> str:
-    """A name of its own for a directory of transformers, which can stand in a path."""
+    """A name for a directory of transformers that differs for each and is valid in a path."""
     digest = hashlib.sha256(str(directory).encode()).hexdigest()[:8]
     return f"{re.sub(r'[^A-Za-z0-9._-]+', '_', directory.name).lstrip('._-') or 'model'}-{digest}"
 
@@ -175,7 +175,7 @@ def model_of_source(source: Source, run: str) -> ModelSettings:
 
 
 def _settings(content: Mapping[str, JsonValue]) -> ModelSettings:
-    """The settings in a config.json of ours or of transformers, as `import_model` reads it."""
+    """The settings in a config.json of nanogpt or transformers, as `import_model` reads it."""
     if is_foreign(content):
         settings, _ = settings_of_transformers(content)
         own = OurPart.model_validate(content.get("nanogpt") or {})

@@ -154,7 +154,7 @@ def load(mapping: Mapping[str, Any], texts: Iterable[str] = ()) -> Config:
     _check_names(config)
     config = expand_ensembles(expand_sweeps(config))
     for name in run_names(config):
-        with contextlib.suppress(SourceError):  # only who needs that run is told
+        with contextlib.suppress(SourceError):  # reported to those who need that run
             resolve_run(config, name)
     _check_lengths(config)
     return config.model_copy(update={"report": Report(runs=_report_runs(config))})

@@ -269,7 +269,7 @@ class Engine:
         groups: dict[tuple[float, ...], list[int]] = {}
         for slot, sequence in enumerate(self.sequences):
             groups.setdefault(_choice(sequence.prompt.settings), []).append(slot)
-        tokens = torch.empty(len(logits), dtype=torch.int64, device=logits.device)
+        tokens = logits.new_empty(len(logits), dtype=torch.int64)
         for slots in groups.values():
             group = [self.sequences[slot] for slot in slots]
             marks = [sequence.seen for sequence in group if sequence.seen is not None]

@@ -14,7 +14,6 @@ from nanogpt.files import downloads
 from nanogpt.files.atomic import sha256_file
 from nanogpt.project import Project
 
-NAMES = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
 URL = "https://huggingface.co/openai-community/{name}/resolve/main/{file}"
 FILES = ("config.json", "model.safetensors")
 DIGESTS = "digests.json"
@@ -27,7 +26,7 @@ class Digests(Record):
 
 
 def download_gpt2(name: str, project: Project, mirrors: Sequence[str] = ()) -> Path:
-    """The directory of a GPT-2 of NAMES, downloaded if it isn't there.
+    """The directory of one of GPT-2's sizes by its name, downloaded if it isn't there.
 
     mirrors: those of config.yaml; NANOGPT_MIRROR comes first.
 

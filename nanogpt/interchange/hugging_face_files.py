@@ -28,7 +28,7 @@ class _Index(BaseModel):
 
 
 def read_hugging_face(directory: Path, tokenizer: Tokenizer | None = None) -> Checkpoint:
-    """Read a GPT-2 or a NanoChat that transformers or an export of ours wrote.
+    """Read a GPT-2 or a NanoChat that transformers or a nanogpt export wrote.
 
     tokenizer: if known, instead of the directory's.
 

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from nanogpt.config.initial import GPT2
 from nanogpt.errors import UserError
-from nanogpt.interchange.gpt2_downloads import NAMES, download_gpt2, download_tokenizer
+from nanogpt.interchange.gpt2_downloads import download_gpt2, download_tokenizer
 from nanogpt.interchange.hugging_face_files import read_config, read_hugging_face
 from nanogpt.model.checkpoints import Checkpoint, load_model
 from nanogpt.project import HERE, Project
@@ -23,13 +24,13 @@ def read_source(
     belong together.
     """
     directory = Path(source)
-    if str(source) in NAMES and not directory.exists():
+    if str(source) in GPT2 and not directory.exists():
         files = download_gpt2(str(source), project, mirrors)
         return read_hugging_face(files, download_tokenizer(project, mirrors))
     if not (directory / "config.json").exists():
         raise UserError(
             f"{source}: no model here; name a directory with a config.json, or one of "
-            f"{', '.join(NAMES)}"
+            f"{', '.join(GPT2)}"
         )
     if "architecture" in read_config(directory / "config.json"):
         return load_model(directory)

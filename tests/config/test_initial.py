@@ -5,12 +5,11 @@ import json
 import pytest
 
 from nanogpt.config import foreign
-from nanogpt.config.initial import GPT2, SourceError, find_source
+from nanogpt.config.initial import SourceError, find_source
 from nanogpt.config.reference import describe_run
 from nanogpt.config.resolving import resolve_run, run_names, run_parameters
 from nanogpt.config.schema import ModelSettings
 from nanogpt.errors import UserError
-from nanogpt.interchange import gpt2_downloads
 from nanogpt.model import gpt
 from tests.config.examples import load_yaml
 
@@ -134,10 +133,6 @@ def test_a_directory_that_has_no_model_yet_stops_only_who_needs_it(tmp_path, mon
 def test_an_unknown_name_stops_all():
     with pytest.raises(UserError, match="no run `bse`; did you mean `base`"):
         load("bse")
-
-
-def test_what_is_known_of_gpt2_is_what_is_downloaded():
-    assert tuple(GPT2) == gpt2_downloads.NAMES
 
 
 @pytest.mark.parametrize("name", ["NORM_EPSILON", "RMS_EPSILON", "ROTARY_BASE"])
