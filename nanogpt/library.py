@@ -75,7 +75,7 @@ class TrainedModel:
     def loss(self, text: str) -> float:
         """The mean nats of a text's tokens but the first, by the GPT without its n-grams.
 
-        The text is read in windows of block_size tokens, as evaluation reads a split.
+        The text is read in windows of block_size tokens, as evaluation reads a split, in float32.
 
         Errors: UserError for a text of less than two tokens, or characters that the vocabulary
         lacks.
@@ -114,7 +114,7 @@ class TrainedModel:
 def load(path: str | Path, device: str = "auto", dtype: str = "float32") -> TrainedModel:
     """A model directory, such as results/shakespeare_char/model, ready to generate.
 
-    device: auto, cpu, cuda, cuda:N or mps. dtype: float32, bfloat16, float16 or auto.
+    device: auto, cpu, cuda, cuda:N or mps. dtype: float32, bfloat16, float16, int8 or auto.
 
     Errors: UserError for a directory that isn't a model's, a damaged file, or an absent device.
     """

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nanogpt.inference.products import Product
+from nanogpt.inference.products import Int8Product, Product
 from nanogpt.model import alike
 from nanogpt.model.attention import attend
 from nanogpt.model.ensemble import Model, mean_log_probabilities
@@ -66,10 +66,19 @@ class Decoder(Protocol):
 
 
 def decoder_of(model: Model, dtype: torch.dtype, window: int) -> Decoder:
-    """The decoder of a model. window: how many tokens are seen, at most block_size."""
+    """The decoder of a model. window: how many tokens are seen, at most block_size.
+
+    dtype: of products, keys and values. With int8, only weights and what they're multiplied with
+    have 8 bits; the rest is float32.
+    """
     if isinstance(model, GPT):
         return GPTDecoder(model, dtype, window)
     return EnsembleDecoder([GPTDecoder(gpt, dtype, window) for gpt in model.gpts()])
+
+
+def state_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of keys and values in a decoder of a dtype."""
+    return torch.float32 if dtype == torch.int8 else dtype
 
 
 class GPTDecoder:
@@ -77,7 +86,8 @@ class GPTDecoder:
 
     def __init__(self, gpt: GPT, dtype: torch.dtype, window: int) -> None:
         self.window = window
-        self.dtype = dtype
+        self.in_int8 = dtype == torch.int8
+        self.dtype = dtype = state_dtype(dtype)
         self.wide = torch.float64 if dtype == torch.float64 else torch.float32
         self.settings = gpt.settings
         self.device = gpt.wte.weight.device
@@ -197,9 +207,12 @@ class GPTDecoder:
         logits = self.output(self.last_norm(x)).to(self.wide)
         return soft_capped(logits, self.settings.final_logit_softcapping)
 
-    def lay_out(self, weight: Tensor, bias: Tensor | None = None) -> Product:
+    def lay_out(self, weight: Tensor, bias: Tensor | None = None) -> Product | Int8Product:
         """x @ weight.T + bias, a copy of the weight being laid out for few rows."""
-        product = Product(weight, bias, self.dtype)
+        if self.in_int8:
+            product: Product | Int8Product = Int8Product(weight, bias)
+        else:
+            product = Product(weight, bias, self.dtype)
         self.is_small &= product.is_small
         return product
 

@@ -28,7 +28,7 @@ from nanogpt.config.schema import SampleSettings
 from nanogpt.data.tokenizers import Tokenizer
 from nanogpt.devices import torch_dtype
 from nanogpt.inference.choosing import Uniforms, choose
-from nanogpt.inference.decoder import decoder_of
+from nanogpt.inference.decoder import decoder_of, state_dtype
 from nanogpt.inference.stopping import TextPieces
 from nanogpt.model.ensemble import Model
 from nanogpt.model.gpt import GPT
@@ -129,7 +129,7 @@ class Engine:
         with torch.inference_mode():
             dtype = torch_dtype(settings.dtype)
             self.decoder = decoder_of(model, dtype, self.window)
-        self.capacity = most_sequences(_cache_bytes(model, self.window, dtype))
+        self.capacity = most_sequences(_cache_bytes(model, self.window, state_dtype(dtype)))
         self.sequences: list[GeneratedSequence] = []  # each in the slot of its index
         self.reserved = 0
 
