@@ -10,13 +10,13 @@ from nanogpt.artifacts.records.base import read_record
 from nanogpt.artifacts.records.evaluations import Evaluation
 from nanogpt.artifacts.records.manifests import Manifest
 from nanogpt.errors import plural
-from nanogpt.interchange.exports import TrainedModel
+from nanogpt.interchange.exports import ExportedModel
 from nanogpt.project import HERE
 
 AGAIN = "make the run again"
 
 
-def model_card(model: TrainedModel, architecture: str) -> str:
+def model_card(model: ExportedModel, architecture: str) -> str:
     """The card of a model, with the evaluation and training of its run, if they lie beside it.
 
     Only those of these very weights: an older evaluation is left out.
@@ -53,7 +53,7 @@ def model_card(model: TrainedModel, architecture: str) -> str:
     return "\n".join([*lines, "```", ""])
 
 
-def _settings_of(model: TrainedModel) -> JsonValue:
+def _settings_of(model: ExportedModel) -> JsonValue:
     settings: JsonValue = model.settings.model_dump(mode="json")
     return settings
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from nanogpt.config.corpora import TOKENIZERS
-from nanogpt.config.initial import GPT2, find_source
+from nanogpt.config.initial import GPT2_SIZES, find_source
 from nanogpt.config.messages import look_up
 from nanogpt.config.parameters import as_parameters
 from nanogpt.config.resolving import (
@@ -243,7 +243,7 @@ def imported_models(config: Config) -> dict[str, str]:
 
 def imported_files(source: str, project: Project = HERE) -> list[str]:
     """What a model of another program is read from."""
-    if source in GPT2:
+    if source in GPT2_SIZES:
         return [GPT2_MERGES]
     directory = project.root / source
     found = [*directory.glob("*.safetensors"), *directory.glob("*.json")]
@@ -333,7 +333,7 @@ def corpus_state(config: Config, dataset: str, project: Project = HERE) -> str:
 
 def imported_state(source: str, project: Project = HERE) -> str:
     """The same of a model of another program."""
-    if source in GPT2:
+    if source in GPT2_SIZES:
         return MADE_HERE
     return _state_of(imported_files(source, project), project)
 
