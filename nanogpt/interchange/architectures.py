@@ -98,4 +98,4 @@ def check_package(kind: Format) -> None:
     try:
         import gguf  # noqa: F401
     except ImportError:
-        raise UserError("the package gguf isn't installed; pip install 'nanogpt[gguf]'") from None
+        raise UserError("the package gguf isn't installed; run `pip install gguf`") from None

@@ -134,7 +134,7 @@ def test_another_form_of_gelu_is_found_before_a_training_starts(essays: Path) ->
 def test_a_missing_package_is_found_before_a_training_starts(essays: Path) -> None:
     (essays / "gguf.py").write_text("raise ImportError")  # in the place of the one that is there
     error = error_of(snakemake(essays, "results/one/export/gguf/one.gguf"))
-    assert error == "error: the package gguf isn't installed; pip install 'nanogpt[gguf]'"
+    assert error == "error: the package gguf isn't installed; run `pip install gguf`"
     assert not (essays / "results").exists()
 
 
