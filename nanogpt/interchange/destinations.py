@@ -42,7 +42,7 @@ def check_directory(destination: Path, mark_name: str) -> None:
     if (destination / mark_name).exists():
         mark = read_record(destination / mark_name, Mark, "name another directory")
         earlier = {mark_name, *mark.files}
-    other = next((path for path in _files(destination) if path not in earlier), None)
+    other = next((path for path in _list_files(destination) if path not in earlier), None)
     if other is not None:
         what = mark_name.removesuffix(".json")
         raise UserError(
@@ -68,7 +68,7 @@ def whole_directory(destination: Path, mark_name: str, mark: Mark) -> Iterator[P
             raise _unusable(destination, error) from None
         try:
             yield temporary
-            files = tuple(_files(temporary))
+            files = tuple(_list_files(temporary))
             write_record(temporary / mark_name, mark.model_copy(update={"files": files}))
             if target.exists():
                 os.replace(target, old)
@@ -117,10 +117,10 @@ def _unusable(destination: Path, error: OSError) -> UserError:
     )
 
 
-def _files(directory: Path) -> Iterator[str]:
+def _list_files(directory: Path) -> Iterator[str]:
     """All files below a directory, and directories that hold none, by their paths in it, sorted."""
     for path in sorted(directory.iterdir()):
         if path.is_symlink() or not path.is_dir() or not any(path.iterdir()):
             yield path.name
         else:
-            yield from (f"{path.name}/{below}" for below in _files(path))
+            yield from (f"{path.name}/{below}" for below in _list_files(path))
