@@ -61,8 +61,14 @@ class Flag:
 
     @property
     def is_list(self) -> bool:
-        """Whether it takes several values."""
+        """Whether it can be given several times, for a value each."""
         return get_origin(_plain(self.details.annotation)) is list
+
+    @property
+    def has_texts(self) -> bool:
+        """Whether a value, or each of a list's, is a text."""
+        kind = _plain(self.details.annotation)
+        return (_plain(get_args(kind)[0]) if self.is_list else kind) is str
 
 
 def flags_of(command: str) -> dict[str, Flag]:
@@ -120,7 +126,9 @@ def _flags_class(command: str) -> type[FlagValues]:
 
 
 def _field(flag: Flag) -> tuple[str, Any, Any]:
-    hint = f"(default: {json.dumps(flag.details.get_default(call_default_factory=True))})"
+    default = json.dumps(flag.details.get_default(call_default_factory=True))
+    more = "; repeat the flag for more" if flag.is_list else ""
+    hint = f"(default: {default}{more})"
     about = tyro.conf.arg(
         help=flag.details.description,
         metavar=_metavar(flag.details.annotation),
@@ -143,5 +151,5 @@ def _metavar(annotation: Any) -> str:
     if get_origin(kind) is Literal:
         return "{" + ",".join(map(str, get_args(kind))) + "}"
     if get_origin(kind) is list:
-        return f"{_metavar(get_args(kind)[0])} ..."
+        return _metavar(get_args(kind)[0])
     return {bool: "{True,False}", int: "INT", float: "FLOAT"}.get(kind, "STR")

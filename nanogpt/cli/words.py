@@ -1,6 +1,7 @@
 """Words of a command line as tyro reads them: `--a_b` and `--a-b`, `--x`, `--no-x` and `--x=True`,
 nanoGPT's names, and the settings of a JSON file."""
 
+import contextlib
 import inspect
 import json
 import sys
@@ -86,15 +87,16 @@ class _Line:
         if key != negated and values is None and self._is_switch(negated):
             self._set(negated, ["False"])
         elif key in self.switches:
-            is_on = self._switch_value(values, waiting) in TRUE
+            is_on = self._switch_value(key, values, waiting) in TRUE
             self.others.append(f"--{'' if is_on else 'no-'}{key}")
         elif key in self.flags or key in NO_COUNTERPART or key in TRANSLATED:
             if values is None:
-                values = self._values_among(key, waiting)
-            if values:
-                self._set(key, values)
-            else:
+                value = self._value_among(key, waiting)
+                values = None if value is None else [value]
+            if values is None:
                 self.others.append(word)  # tyro says that a value is missing
+            else:
+                self._set(key, values)
         else:
             self.others.append(word)
 
@@ -102,25 +104,23 @@ class _Line:
         boolean = key in self.flags and self.flags[key].is_boolean
         return boolean or (key in (*SWITCHES, *TRANSLATED) and key != "init_from")
 
-    def _switch_value(self, values: list[str] | None, waiting: list[str]) -> str:
+    def _switch_value(self, key: str, values: list[str] | None, waiting: list[str]) -> str:
         if values:
-            return values[0].lower()
+            return _check_switch(key, values[-1])
         if waiting and waiting[0].lower() in (TRUE[0], FALSE[0]):
             return waiting.pop(0).lower()
         return TRUE[0]
 
-    def _values_among(self, key: str, waiting: list[str]) -> list[str]:
-        """The values of a flag that come as words of their own."""
+    def _value_among(self, key: str, waiting: list[str]) -> str | None:
+        """The value of a flag that comes as a word of its own; None if there isn't one."""
         if self._is_switch(key):
-            return [self._switch_value(None, waiting).capitalize()]
-        most = len(waiting) if key in self.flags and self.flags[key].is_list else 1
-        values: list[str] = []
-        while waiting and len(values) < most and not waiting[0].startswith("--"):
-            values.append(waiting.pop(0))
-        return values
+            return self._switch_value(key, None, waiting).capitalize()
+        return waiting.pop(0) if waiting and not waiting[0].startswith("--") else None
 
     def _set(self, key: str, values: list[str]) -> None:
         if key in TRANSLATED and (key not in self.flags or values[-1] in ("scratch", "resume")):
+            if self._is_switch(key):
+                _check_switch(key, values[-1])
             translated, note = translate(self.command, key, values[-1])
             if note:
                 print(f"{key}: {note}", file=sys.stderr)
@@ -133,9 +133,9 @@ class _Line:
             self.others.append(f"--{key}={values[-1]}")
         elif self.flags[key].is_list and key not in self.from_file:
             known = self.values.setdefault(key, [])
-            known += _items(values)
+            known += _items(self.flags[key], values)
         else:
-            self.values[key] = _items(values) if self.flags[key].is_list else values
+            self.values[key] = _items(self.flags[key], values)
             self.from_file.discard(key)
 
     def _read_files(self, words: Sequence[str]) -> list[str]:
@@ -165,17 +165,27 @@ class _Line:
         self.from_file = set(self.values)
 
 
-def _items(values: list[str]) -> list[str]:
-    """The items of a list's values, one of which may be a list in JSON or YAML."""
+def _check_switch(key: str, value: str) -> str:
+    """The value of a switch in small letters. UserError for what is neither true nor false."""
+    if value.lower() not in (*TRUE, *FALSE):
+        raise UserError(f"--{key}: should be True or False (found `{value}`)")
+    return value.lower()
+
+
+def _items(flag: Flag, values: list[str]) -> list[str]:
+    """The items of a flag's values: for a list of numbers, one value may be a list, as `[5, 10]`.
+
+    A text stays as it is, whatever is in it.
+    """
+    if not flag.is_list or flag.has_texts:
+        return values
     items: list[str] = []
     for value in values:
-        if value.startswith("[") and value.endswith("]"):
-            try:
-                items += map(_as_text, json.loads(value))
-                continue
-            except ValueError:
-                pass
-        items.append(value)
+        parsed: Any = None
+        if value.startswith("["):
+            with contextlib.suppress(ValueError):
+                parsed = json.loads(value)
+        items += map(_as_text, parsed) if isinstance(parsed, list) else [value]
     return items
 
 

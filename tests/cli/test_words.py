@@ -30,8 +30,12 @@ def words(line):
         ("train --no-bias", ["--bias=False"]),
         ("train --no_decay_lr", ["--decay_lr=False"]),
         ("train --min-lr -1", ["--min_lr=-1"]),
-        ("train --milestones 5 10 --seed 2", ['--milestones=["5", "10"]', "--seed=2"]),
+        ("train --milestones 5 --milestones=10 one", ['--milestones=["5", "10"]', "one"]),
         ("train --milestones=[5,10]", ['--milestones=["5", "10"]']),
+        ("train --milestones [5,10] --milestones 20", ['--milestones=["5", "10", "20"]']),
+        ("sample --stop A demo", ['--stop=["A"]', "demo"]),
+        ("sample demo --stop A --stop B", ['--stop=["A", "B"]', "demo"]),
+        ("sample --stop=[1]", ['--stop=["[1]"]']),
         ("train --train.max_iters=5 --sample.seed=3", ["--max_iters=5", "--sample.seed=3"]),
         ("train --max_iters=5 --max_iters=6", ["--max_iters=6"]),
         ("train --eval_only=True", ["--eval_only"]),
@@ -70,6 +74,17 @@ def test_compile_is_a_setting_of_train_and_none_of_sample(capsys):
     assert "only training compiles" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["eval one --json=maybe", "train --eval_only=", "train --always_save_checkpoint=maybe"],
+)
+def test_a_switch_takes_nothing_but_true_and_false(line):
+    flag, _, value = line.split()[-1][2:].partition("=")
+    with pytest.raises(UserError) as error:
+        words(line)
+    assert str(error.value) == f"--{flag}: should be True or False (found `{value}`)"
+
+
 @pytest.mark.parametrize("place", ["before", "after"])
 def test_flags_override_the_settings_of_a_file(tmp_path, place):
     path = tmp_path / "x.json"
@@ -80,6 +95,12 @@ def test_flags_override_the_settings_of_a_file(tmp_path, place):
     assert sorted(words(line)) == [
         *("--bias=True", "--dataset=d", "--max_iters=7", '--milestones=["3"]'),
     ]
+
+
+def test_a_file_can_give_several_values_of_a_list(tmp_path):
+    path = tmp_path / "x.json"
+    path.write_text('{"stop": ["a", "[1]"]}')
+    assert words(f"sample --config={path}") == ['--stop=["a", "[1]"]']
 
 
 @pytest.mark.parametrize(
