@@ -10,13 +10,14 @@ from typing import Annotated
 from tyro.conf import Positional
 
 from nanogpt.cli.app import app, examples, optional, print_json
-from nanogpt.cli.finding import check_model, find_base, find_model
+from nanogpt.cli.finding import check_dataset, find_base, find_model
 from nanogpt.cli.flags import FlagValues, given_by, with_flags
 from nanogpt.cli.workflow import make
 from nanogpt.config.loading import read
 from nanogpt.config.reference import describe_run
 from nanogpt.config.resolving import check_trains
 from nanogpt.config.schema import SampleSettings
+from nanogpt.config.trained import check_model
 from nanogpt.config.variants import parse, resolve_with
 from nanogpt.errors import UserError
 from nanogpt.project import HERE, Project
@@ -58,6 +59,13 @@ def sample(
         ngrams: mix in the n-grams that lie beside the model, if any do; --no-ngrams: the GPT alone.
     """
     directory, run = find_model(model, dataset)
+    if model and dataset and not run:
+        raise UserError(
+            f"--dataset={dataset}: finds the model that was trained last on it; leave it out where "
+            "a model directory is named"
+        )
+    if model and dataset:
+        check_dataset(read(HERE.config_file), run, dataset)
     check_model(directory, run)
     given = given_by("sample", flags)
     if run:
@@ -158,8 +166,8 @@ def watch(
 
     Args:
         results: the directory of runs.
-        host: where TensorBoard listens.
-        port: likewise.
+        host: the address where TensorBoard listens; 0.0.0.0: on all of this machine's.
+        port: the port where it listens.
         every: seconds between two looks for new metrics.
     """
     from nanogpt.artifacts.signals import exiting

@@ -137,6 +137,41 @@ def test_eval_with_flags_prints_and_leaves_results_alone(project):
     assert not (project / "resources/config").exists()
 
 
+def test_eval_only_with_flags_evaluates_as_eval_does_and_makes_no_run(project):
+    before = sorted((path, path.stat().st_mtime_ns) for path in project.glob("results/**/*"))
+    flags = ("--batch_size=2", "--eval_iters=1", "--device=cpu")
+    expected = succeed(project, "eval", "one", *flags).stdout
+    for more in ((), ("--max_iters=12",)):
+        ended = succeed(project, "train", "one", "--eval_only=True", *flags, *more)
+        assert ended.stdout == expected
+    assert "max_iters: not used by an evaluation" in ended.stderr
+    after = sorted((path, path.stat().st_mtime_ns) for path in project.glob("results/**/*"))
+    assert before == after
+    assert not (project / "resources/config").exists()
+
+
+def test_eval_only_of_a_model_that_was_never_trained_is_refused(project):
+    ended = nanogpt(project, "train", "one", "--eval_only", "--n_layer=2")
+    assert error_of(ended) == (
+        "error: --eval_only: no run `one` with model.n_layer 2 yet; train it first, by the same "
+        "command without --eval_only"
+    )
+    assert not (project / "resources/config").exists()
+
+
+@pytest.mark.slow
+def test_eval_only_finds_the_run_that_the_same_flags_made(project):
+    succeed(project, "train", "one", CORES, "--n_layer=2")
+    ended = succeed(project, "train", "one", CORES, "--n_layer=2", "--eval_only")
+    assert ended.stdout.startswith("one.n_layer-2 on play\n")
+    assert (project / "results/one.n_layer-2/eval.json").exists()
+
+
+def test_eval_only_of_published_weights_says_what_to_do(project):
+    ended = nanogpt(project, "train", "one", "--eval_only", "--init_from=gpt2")
+    assert "nanogpt import gpt2 models/gpt2 --from huggingface" in error_of(ended)
+
+
 def test_eval_without_flags_makes_eval_json(project):
     (project / "results/one/eval.json").unlink()
     ended = succeed(project, "eval", "one", CORES)
