@@ -8,6 +8,7 @@ from tyro.conf import Positional
 
 from nanogpt.cli.app import app
 from nanogpt.config.loading import read
+from nanogpt.config.trained import check_model, find_model
 from nanogpt.errors import UserError
 from nanogpt.project import HERE, Project
 
@@ -23,12 +24,12 @@ def export(
 ) -> None:
     """Write a model for other programs, or a dataset for nanoGPT.
 
-    nanogpt export results/demo/model exported --to huggingface
+    nanogpt export demo exported --to huggingface
 
     nanogpt export dataset results/datasets/demo ../nanoGPT/data/demo
 
     Args:
-        source: a model directory, such as results/demo/model; or the word `dataset`.
+        source: a run, or a model directory such as results/demo/model; or the word `dataset`.
         destination: a directory to make, or with gguf a file whose name ends in .gguf; after
             `dataset`: the dataset, such as results/datasets/shakespeare_char.
         dataset_destination: after `dataset`: a directory of nanoGPT's, such as nanoGPT/data/mine.
@@ -48,7 +49,9 @@ def export(
         from nanogpt.interchange.gguf_files import export_gguf as write
     else:
         from nanogpt.interchange.nanogpt_checkpoints import export_nanogpt as write
-    print(f"{destination}: {write(Path(source), destination)}")
+    directory, run = find_model(source)
+    check_model(directory, run)
+    print(f"{destination}: {write(directory, destination)}")
 
 
 def _export_dataset(word: str, source: Path, destination: Path, to: str | None) -> None:
