@@ -62,8 +62,9 @@ def show_cache(
 ) -> None:
     """List what takes space beside the runs of config.yaml, or remove what isn't needed.
 
-    Not needed: unfinished trainings that no config names any more, damaged artifacts, and what
-    killed processes left; of finished artifacts and results, those that the options choose.
+    Not needed: unfinished trainings that no config names any more, damaged artifacts, notes on code
+    that made nothing that is still here, and what killed processes left; of finished artifacts and
+    results, those that the options choose.
 
     Args:
         action: ls lists; prune prints what would be removed, and with --yes removes it.
