@@ -66,8 +66,9 @@ def _model(plan: Plan) -> list[tuple[str, str]]:
 def _training(training: Training) -> list[tuple[str, str]]:
     memory, label = training.memory, "memory, training"
     epochs = f", {_times(training.epochs)} over the training split" if training.epochs else ""
+    how = ", derived from a step on a CPU" if training.missing else ""
     return [
-        (label, f"{in_bytes(memory.total)} in {training.dtype} on {training.device}:"),
+        (label, f"{in_bytes(memory.total)} in {training.dtype} on {training.device}{how}:"),
         (
             label,
             f"weights {in_bytes(memory.weights)}, best weights {in_bytes(memory.kept)}, "
@@ -103,7 +104,8 @@ def _time(training: Training) -> list[tuple[str, str]]:
         rows.append(("time here", f"{_hours(training.hours)} on {threads}, with its evaluations"))
         rows.append(("time here", f"a step takes {_seconds(pace.step_seconds)}, {how}"))
     else:
-        rows.append(("time here", "not measured"))
+        why = f": {training.missing}" if training.missing else ""
+        rows.append(("time here", f"not measured{why}"))
     return rows + _gpus(training)
 
 
