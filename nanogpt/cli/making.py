@@ -4,7 +4,7 @@ import re
 import shlex
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -39,6 +39,7 @@ from nanogpt.config.variants import (
 )
 from nanogpt.data.sources import find_files
 from nanogpt.errors import UserError
+from nanogpt.files.locks import hold
 from nanogpt.project import HERE
 from nanogpt.training.saved_state import saved_steps
 
@@ -72,15 +73,16 @@ def prepare(
         output: name of the dataset; if not given, made of the text's name or of the flags.
         cores: how many cores to use.
     """
-    config = read(HERE.config_file)
     given = given_by("prepare", flags)
     if path and dataset != TEXTFILE:
         raise UserError(f"{path}: for a text, say `nanogpt prepare textfile {path}`")
-    if dataset == TEXTFILE and (path or TEXTFILE not in config.datasets):
-        variant = _of_text(config, path, given, output)
-    else:
-        variant = vary_dataset(config, dataset, given, output)
-    fragment = _write(variant, "prepare", dataset, given)
+
+    def vary(config: Config) -> Variant:
+        if dataset == TEXTFILE and (path or TEXTFILE not in config.datasets):
+            return _of_text(config, path, given, output)
+        return vary_dataset(config, dataset, given, output)
+
+    variant, fragment = _add(vary, "prepare", dataset, given)
     directory = HERE.datasets / variant.name
     names = ("train.bin", "val.bin", "tokenizer.json", "meta.json")
     code = make([str(directory / name) for name in names], cores)
@@ -127,8 +129,9 @@ def train(
     if eval_only:
         _evaluate_only(config, base, given, name, cores)
         return
-    variant = vary_run(config, base.run, given, name)
-    _write(variant, "train", base.run, given)
+    variant, _ = _add(
+        lambda config: vary_run(config, base.run, given, name), "train", base.run, given
+    )
     resolved = resolve_run(read(HERE.config_file), variant.name)
     directory = HERE.results / variant.name
     files = ["metrics.jsonl", "model/model.safetensors", "model/config.json"]
@@ -197,10 +200,23 @@ def _of_text(config: Config, path: str, given: Sequence[Given], output: str) -> 
     return new_dataset(config, name, dataset, corpus)
 
 
-def _write(variant: Variant, command: str, base: str, given: Sequence[Given]) -> Path | None:
-    """Write the fragment that a variant needs, once all settings with it are right."""
+def _add(
+    vary: Callable[[Config], Variant], command: str, base: str, given: Sequence[Given]
+) -> tuple[Variant, Path | None]:
+    """A variant, and the fragment that was written for it, unless it's there already.
+
+    vary: makes it from a config. Of several commands with the same flags, one writes it.
+    """
+    variant = vary(read(HERE.config_file))
     if not variant.entries:
-        return None
+        return variant, None
+    with hold(HERE.fragments_lock, f"which adds {variant.name}"):
+        variant = vary(read(HERE.config_file))  # another command may have added it
+        return variant, _write(variant, command, base, given) if variant.entries else None
+
+
+def _write(variant: Variant, command: str, base: str, given: Sequence[Given]) -> Path:
+    """Write the fragment that a variant needs, once all settings with it are right."""
     path = HERE.fragments / f"{variant.name}.yaml"
     if path.exists():
         raise UserError(f"{path}: exists, with other names; move it away, or give another name")

@@ -328,6 +328,47 @@ def test_the_death_of_snakemake_is_told_with_what_it_said_and_leaves_no_lock(end
     assert not list(endless.glob(".snakemake/locks/*.lock"))
 
 
+# A command that takes its time between reading the config and adding to it.
+SLOW = """
+import sys, time
+from nanogpt.cli import main, making
+vary_run = making.vary_run
+def vary_slowly(*arguments):
+    varied = vary_run(*arguments)
+    time.sleep(float(sys.argv[1]))
+    return varied
+making.vary_run = vary_slowly
+main.main(sys.argv[2:])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pauses", [("0", "0"), ("1", "6")], ids=["together", "one is slower"])
+def test_two_commands_with_the_same_new_flags_both_end_well(project, pauses):
+    words = ("train", "one", "--max_iters=12", CORES)
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", SLOW, pause, *words],
+            cwd=project,
+            env=own_environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for pause in pauses
+    ]
+    ended = [(process.communicate(timeout=300), process.returncode) for process in processes]
+    name = "one.max_iters-12"
+    for (out, err), code in ended:
+        assert code == 0, err
+        assert out.startswith(f"results/{name}: model/")
+    assert sum(err.count(": the settings of ") for (_, err), _ in ended) == 1
+    entry = {"dataset": "play", "train": {"max_iters": 12}}
+    fragment = project / f"resources/config/{name}.yaml"
+    assert yaml.safe_load(fragment.read_text()) == {"runs": {name: entry}}
+    assert sum(err.count(f"train {name}: ") > 0 for (_, err), _ in ended) <= 1
+
+
 def children_of(pid):
     with open(f"/proc/{pid}/task/{pid}/children") as file:
         return list(map(int, file.read().split()))
