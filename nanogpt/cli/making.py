@@ -129,7 +129,7 @@ def train(
     if eval_only:
         _evaluate_only(config, base, given, name, cores)
         return
-    variant, _ = _add(
+    variant, fragment = _add(
         lambda config: vary_run(config, base.run, given, name), "train", base.run, given
     )
     resolved = resolve_run(read(HERE.config_file), variant.name)
@@ -146,6 +146,8 @@ def train(
                 f"{variant.name}: saved at step {steps[-1]:,}; the same command goes on from there",
                 file=sys.stderr,
             )
+        elif fragment and state is None:
+            fragment.unlink()  # nothing was trained: the mistake is most likely in a flag
         sys.exit(code)
     print(f"{directory}: model/, metrics.jsonl, train.log; next: nanogpt sample {variant.name}")
 

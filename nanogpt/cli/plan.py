@@ -5,6 +5,7 @@ from pathlib import Path
 from tyro.conf import Positional
 
 from nanogpt.cli.app import app, print_json
+from nanogpt.cli.finding import find_base
 from nanogpt.config.loading import read
 from nanogpt.errors import UserError
 from nanogpt.project import HERE, Project
@@ -26,7 +27,8 @@ def plan(
         nanogpt plan openwebtext --no-measure
 
     Args:
-        run: name of a run, or of a dataset, or of a text in resources/texts/.
+        run: a run or a dataset of config.yaml, a text in resources/texts/, or one of nanoGPT's
+            presets, such as train_gpt2.
         config_file: the config file.
         measure: make a few steps to see how long they take; --no-measure: don't.
         json: print JSON instead.
@@ -34,7 +36,10 @@ def plan(
     from nanogpt.planning.plan import make_plan
     from nanogpt.planning.plan_page import plan_as_json, plan_page
 
-    made = make_plan(read(config_file), run, Project.of(config_file), measure=measure)
+    config = read(config_file)
+    made = make_plan(
+        config, find_base(config, run, "").run, Project.of(config_file), measure=measure
+    )
     if json:
         print_json(plan_as_json(made))
     else:

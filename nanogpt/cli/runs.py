@@ -28,10 +28,12 @@ def show_config(run: Positional[str], config_file: Path = HERE.config_file) -> N
     """Print what a run resolves to, and where each value is from.
 
     Args:
-        run: name of a run, or of a dataset, or of a text in resources/texts/.
+        run: a run or a dataset of config.yaml, a text in resources/texts/, or one of nanoGPT's
+            presets, such as train_gpt2.
         config_file: the config file.
     """
-    print(describe_run(read(config_file), run), end="")
+    config = read(config_file)
+    print(describe_run(config, find_base(config, run, "").run), end="")
 
 
 @app.command

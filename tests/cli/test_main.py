@@ -247,9 +247,7 @@ def test_version_is_the_packages(capsys):
     assert capsys.readouterr().out == f"{__version__}\n"
 
 
-@pytest.mark.parametrize(
-    "arguments", [[], ["sampel"], ["config"], ["sample", "m", "--temprature", "1"]]
-)
+@pytest.mark.parametrize("arguments", [[], ["config"], ["train", "--max_iters"]])
 def test_what_cannot_be_understood_is_refused(arguments):
     ended = nanogpt(*arguments)
     assert ended.returncode == 2

@@ -124,6 +124,12 @@ def test_a_text_that_cannot_be_prepared_leaves_no_entry_behind(essays):
     assert not (essays / "resources/config/page.yaml").exists()
 
 
+def test_a_training_that_cannot_begin_leaves_no_entry_behind(project):
+    ended = nanogpt(project, "train", "one", "--device=cuda:99", CORES)
+    assert "device cuda:99: " in error_of(ended)
+    assert not list((project / "resources/config").glob("*"))
+
+
 # --- eval, sample, bench: what they print ---------------------------------------------------
 
 

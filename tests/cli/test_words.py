@@ -40,6 +40,7 @@ def words(line):
         ("train --max_iters=5 --max_iters=6", ["--max_iters=6"]),
         ("train --eval_only=True", ["--eval_only"]),
         ("train --eval-only", ["--eval_only"]),
+        ("plan one --no_measure", ["one", "--no-measure"]),
         ("eval one --json=False", ["one", "--no-json"]),
         ("train --always_save_checkpoint=True", ["--keep=last"]),
         ("train --no-always_save_checkpoint", ["--keep=best"]),
@@ -49,6 +50,10 @@ def words(line):
         ("train --init_from=gpt2-xl", ["--init_from=gpt2-xl"]),
         ("bench --real_data=False", ["--data=random"]),
         ("verify results --json", ["results", "--json"]),
+        ("export one --to gguf one.gguf", ["one", "--to=gguf", "one.gguf"]),
+        ("sample --out_dir=out-shakespeare-char", ["shakespeare_char"]),
+        ("sample --out_dir=out-shakespeare-char demo", ["demo"]),
+        ("eval --out_dir out-mine --dataset=novel", ["--dataset=novel"]),
         ("tokenize x -- --bias", ["x", "--", "--bias"]),
     ],
 )
@@ -83,6 +88,42 @@ def test_a_switch_takes_nothing_but_true_and_false(line):
     with pytest.raises(UserError) as error:
         words(line)
     assert str(error.value) == f"--{flag}: should be True or False (found `{value}`)"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("trian demo", "no command `trian`; did you mean `train`?"),
+        ("train --max_itres=3", "train: no flag `--max_itres`; did you mean `--max_iters`?"),
+        (
+            "sample demo --n_samples 3",
+            "sample: no flag `--n_samples`; did you mean `--num_samples`?",
+        ),
+        ("why one --jsno", "why: no flag `--jsno`; did you mean `--json`?"),
+        (
+            "sample demo ROMEO:",
+            "sample: `ROMEO:` is one word too many; a prompt is `--start=ROMEO:`",
+        ),
+        ("plan one two", "plan: `two` is one word too many; see `nanogpt plan --help`"),
+    ],
+)
+def test_what_no_command_has_is_one_line(line, message):
+    with pytest.raises(UserError) as error:
+        words(line)
+    assert str(error.value) == message
+
+
+def test_help_and_version_have_several_names():
+    assert normalise(["help"]) == ["--help"]
+    assert normalise(["help", "train"]) == normalise(["train", "--help"]) == ["train", "--help"]
+    assert normalise(["--version"]) == ["version"]
+
+
+def test_an_out_dir_with_a_model_is_that_model(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "out-mine").mkdir()
+    (tmp_path / "out-mine/config.json").write_text("{}")
+    assert words("sample --out_dir=out-mine") == ["out-mine"]
 
 
 @pytest.mark.parametrize("place", ["before", "after"])

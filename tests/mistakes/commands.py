@@ -47,6 +47,21 @@ COMMANDS = [
         _write_project,
     ),
     command(
+        "an unknown command",
+        "trian first",
+        "no command `trian`; did you mean `train`?",
+    ),
+    command(
+        "an unknown flag",
+        "train first --max_itres=50",
+        "train: no flag `--max_itres`; did you mean `--max_iters`?",
+    ),
+    command(
+        "a prompt without its flag",
+        "sample first ROMEO:",
+        "sample: `ROMEO:` is one word too many; a prompt is `--start=ROMEO:`",
+    ),
+    command(
         "a flag with a wrong value",
         "train first --max_iters=many",
         "train.max_iters: should be a number, such as 10000, 10_000 or 1e4 (found 'many')",
