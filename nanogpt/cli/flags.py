@@ -4,7 +4,6 @@ tyro makes the help, the completion and the parsing from a class for each comman
 texts, so that the settings check them as they check config.yaml's, and in the same words.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, make_dataclass
 from types import NoneType
@@ -126,15 +125,21 @@ def _flags_class(command: str) -> type[FlagValues]:
 
 
 def _field(flag: Flag) -> tuple[str, Any, Any]:
-    default = json.dumps(flag.details.get_default(call_default_factory=True))
     more = "; repeat the flag for more" if flag.is_list else ""
-    hint = f"(default: {default}{more})"
     about = tyro.conf.arg(
         help=flag.details.description,
         metavar=_metavar(flag.details.annotation),
-        help_behavior_hint=hint.replace('"', ""),
+        help_behavior_hint=f"(default: {_shown_default(flag)}{more})",
     )
     return flag.setting, Annotated[str | None, about], field(default=None)
+
+
+def _shown_default(flag: Flag) -> str:
+    """A default as it would be typed."""
+    default = flag.details.get_default(call_default_factory=True)
+    if default is None or default == []:
+        return "none"
+    return str(default) if default != "" else '""'
 
 
 def _plain(annotation: Any) -> Any:

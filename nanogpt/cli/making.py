@@ -14,7 +14,7 @@ from tyro.conf import Positional
 from nanogpt.artifacts.records.base import read_record
 from nanogpt.artifacts.records.evaluations import Evaluation
 from nanogpt.artifacts.states import find_trainings
-from nanogpt.cli.app import app, examples, optional, print_json
+from nanogpt.cli.app import app, examples, named, optional, print_json
 from nanogpt.cli.finding import Base, find_base, find_model
 from nanogpt.cli.flags import FlagValues, given_by, with_flags
 from nanogpt.cli.peers import translate
@@ -56,8 +56,8 @@ NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]+")
 )
 @with_flags("prepare")
 def prepare(
-    dataset: Positional[str],
-    path: Annotated[Positional[str], optional("PATH")] = "",
+    dataset: Annotated[Positional[str], named("DATASET")],
+    path: Annotated[Positional[str], optional("[PATH]")] = "",
     *,
     flags: FlagValues,
     output: Annotated[str, optional("NAME")] = "",
@@ -98,11 +98,11 @@ def prepare(
     "train",
     "nanogpt train shakespeare_char",
     "nanogpt train --dataset=novel --device=cpu --max_iters=300 --n_layer=4",
-    "nanogpt train shakespeare_char --learning_rate=5e-4 --name=slower --sample.seed=2",
+    "nanogpt train shakespeare_char --matrix_lr=0.01 --name=slower --sample.seed=2",
 )
 @with_flags("train")
 def train(
-    run: Annotated[Positional[str], optional("RUN")] = "",
+    run: Annotated[Positional[str], optional("[RUN]")] = "",
     *,
     flags: FlagValues,
     dataset: Annotated[str, optional("DATASET")] = "",
@@ -161,7 +161,7 @@ def train(
 )
 @with_flags("eval")
 def evaluate(
-    model: Annotated[Positional[str], optional("MODEL")] = "",
+    model: Annotated[Positional[str], optional("[MODEL]")] = "",
     *,
     flags: FlagValues,
     dataset: Annotated[str, optional("DATASET")] = "",

@@ -1,10 +1,11 @@
 """The command `plan`: what a run takes, before it's made."""
 
 from pathlib import Path
+from typing import Annotated
 
 from tyro.conf import Positional
 
-from nanogpt.cli.app import app, print_json
+from nanogpt.cli.app import app, examples, named, print_json
 from nanogpt.cli.finding import find_base
 from nanogpt.config.loading import read
 from nanogpt.errors import UserError
@@ -12,8 +13,9 @@ from nanogpt.project import HERE, Project
 
 
 @app.command
+@examples("plan", "nanogpt plan shakespeare_char", "nanogpt plan openwebtext --no-measure")
 def plan(
-    run: Positional[str],
+    run: Annotated[Positional[str], named("RUN")],
     config_file: Path = HERE.config_file,
     measure: bool = True,
     json: bool = False,
@@ -21,10 +23,6 @@ def plan(
     """Say what a run takes: parameters, memory, tokens, FLOPs, disk and time.
 
     The run needn't be made, and nothing is downloaded. Exit code 1 if it can't fit here.
-
-    Examples:
-        nanogpt plan shakespeare_char
-        nanogpt plan openwebtext --no-measure
 
     Args:
         run: a run or a dataset of config.yaml, a text in resources/texts/, or one of nanoGPT's

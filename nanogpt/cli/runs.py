@@ -9,7 +9,7 @@ from typing import Annotated
 
 from tyro.conf import Positional
 
-from nanogpt.cli.app import app, examples, optional, print_json
+from nanogpt.cli.app import app, examples, named, optional, print_json
 from nanogpt.cli.finding import check_dataset, find_base, find_model
 from nanogpt.cli.flags import FlagValues, given_by, with_flags
 from nanogpt.cli.workflow import make
@@ -24,7 +24,10 @@ from nanogpt.project import HERE, Project
 
 
 @app.command(name="config")
-def show_config(run: Positional[str], config_file: Path = HERE.config_file) -> None:
+@examples("config", "nanogpt config shakespeare_char", "nanogpt config train_gpt2")
+def show_config(
+    run: Annotated[Positional[str], named("RUN")], config_file: Path = HERE.config_file
+) -> None:
     """Print what a run resolves to, and where each value is from.
 
     Args:
@@ -45,7 +48,7 @@ def show_config(run: Positional[str], config_file: Path = HERE.config_file) -> N
 )
 @with_flags("sample")
 def sample(
-    model: Annotated[Positional[str], optional("MODEL")] = "",
+    model: Annotated[Positional[str], optional("[MODEL]")] = "",
     *,
     flags: FlagValues,
     dataset: Annotated[str, optional("DATASET")] = "",
@@ -102,7 +105,7 @@ def sample(
 )
 @with_flags("bench")
 def bench(
-    run: Annotated[Positional[str], optional("RUN")] = "",
+    run: Annotated[Positional[str], optional("[RUN]")] = "",
     *,
     flags: FlagValues,
     dataset: Annotated[str, optional("DATASET")] = "",
@@ -145,6 +148,7 @@ def bench(
 
 
 @app.command
+@examples("report", "nanogpt report", "nanogpt report --output=../compared")
 def report(results: Path = HERE.results, output: Path = HERE.results / "report/now") -> None:
     """Compare all runs that lie there as they stand, unfinished and failed ones too.
 
@@ -161,6 +165,7 @@ def report(results: Path = HERE.results, output: Path = HERE.results / "report/n
 
 
 @app.command
+@examples("watch", "nanogpt watch", "nanogpt watch --host=0.0.0.0 --port=6007")
 def watch(
     results: Path = HERE.results, host: str = "localhost", port: int = 6006, every: float = 5.0
 ) -> None:
