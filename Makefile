@@ -2,6 +2,7 @@
 #
 #   make demo      from nothing to results/demo/samples.txt, without a download of data
 #   make test      the test suite, in minutes; OPTIONS="--cov" also tells how much of the code it runs
+#   make test NANOGPT=PATH    also the tests that run nanoGPT's own code, from a checkout of it
 #   make test-slow     the few tests that take long and rarely break
 #   make test-faults   kills, full disks and damaged files, in full; SEED=2 for others
 #   make test-browser  the report in a headless Chromium, which must be installed

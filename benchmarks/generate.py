@@ -2,12 +2,14 @@
 
     python benchmarks/generate.py PATH_OF_A_NANOGPT_CHECKOUT [--models 0.8M 10.65M 124M]
     python benchmarks/generate.py PATH --short            100 tokens, a few minutes
+    python benchmarks/generate.py PATH --dtypes float32 bfloat16 int8
 
-Both have the same random weights, batch and number of tokens, the prompt "\\n" (token 0),
-temperature 0.8 and top_k 200, in float32. nanoGPT's sample.py draws one sample after another, so
-its speed for ten samples is that of one stream. There are five rounds, or three where a round of
-the peer takes over a minute. Bandwidth is the bytes of weights that a step reads over its time, as
-a share of the rate at which this machine reads memory. The last line is JSON.
+nanoGPT computes in float32. Both have the same random weights, batch and number of tokens, the
+prompt "\\n" (token 0), temperature 0.8 and top_k 200. nanoGPT's sample.py draws one sample after
+another, so its speed for ten samples is that of one stream. There are five rounds, or three where a
+round of the peer takes over a minute, and in each the peer and then each dtype of ours are timed.
+Bandwidth is the bytes of weights that a step reads over its time, as a share of the rate at which
+this machine reads memory. The last line is JSON.
 """
 
 import argparse
@@ -16,8 +18,9 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +34,11 @@ let_threads_sleep()
 import torch  # noqa: E402
 
 from nanogpt.config.schema import ModelSettings, SampleSettings  # noqa: E402
+from nanogpt.devices import torch_dtype  # noqa: E402
 from nanogpt.inference.engine import Engine, Prompt, continuations  # noqa: E402
 from nanogpt.model.gpt import GPT  # noqa: E402
 
+DTYPES = ("float32", "bfloat16", "int8")
 SHORT = 100  # tokens
 LONG = 60.0  # seconds
 READ_BYTES = 1 << 29
@@ -68,6 +73,7 @@ class Result:
     """Medians in tokens a second, of all rows together. spread: the least and the largest ratio."""
 
     case: Case
+    dtype: str  # of ours
     peer: float
     ours: float
     ratio: float
@@ -111,40 +117,63 @@ def read_rate() -> float:
     return READ_BYTES / min(seconds(numbers.sum) for _ in range(9))
 
 
-def measure(case: Case, ours: GPT, theirs: Any, rate: float) -> Result:
-    """Time both in turn."""
-    settings = SampleSettings(
-        max_new_tokens=case.tokens, temperature=0.8, top_k=200, device="cpu", dtype="float32"
-    )
-    engine = Engine(ours, settings)
+def measure(
+    case: Case, ours: GPT, theirs: Any, dtypes: Sequence[str], rate: float
+) -> Iterator[Result]:
+    """Time the peer and each dtype of ours in turn."""
+    engines = {dtype: Engine(ours, make_settings(case.tokens, dtype)) for dtype in dtypes}
     start = torch.zeros(case.rows, 1, dtype=torch.int64)
 
     def by_peer(n_tokens: int = case.tokens) -> None:
         with torch.no_grad():
             theirs.generate(start, n_tokens, temperature=0.8, top_k=200)
 
-    def by_us(settings: SampleSettings = settings) -> None:
+    def by_us(dtype: str, n_tokens: int = case.tokens) -> None:
         # Each row has its own seed, and thus its own text: equal contexts would be read once.
+        settings = make_settings(n_tokens, dtype)
         seeded = [settings.model_copy(update={"seed": row}) for row in range(case.rows)]
-        continuations(engine, [Prompt([0], own) for own in seeded])
+        continuations(engines[dtype], [Prompt([0], own) for own in seeded])
 
     by_peer(3)
-    by_us(settings.model_copy(update={"max_new_tokens": 3}))
-    times: list[tuple[float, float]] = []
-    while len(times) < (3 if times and times[0][0] > LONG else 5):
-        times.append((seconds(by_peer), seconds(by_us)))
+    for dtype in dtypes:
+        by_us(dtype, 3)
+    peers: list[float] = []
+    own: dict[str, list[float]] = {dtype: [] for dtype in dtypes}
+    while len(peers) < (3 if peers and peers[0] > LONG else 5):
+        peers.append(seconds(by_peer))
+        for dtype, times in own.items():
+            times.append(seconds(partial(by_us, dtype)))
     n_tokens = case.rows * case.tokens
-    peer, own = (statistics.median(column) for column in zip(*times, strict=True))
-    ratios = sorted(theirs / ours for theirs, ours in times)
-    n_bytes = 4 * (ours.n_parameters() - ours.settings.block_size * ours.settings.n_embd)
-    bandwidth = n_bytes * case.tokens / own / rate
-    return Result(
-        case,
-        round(n_tokens / peer, 1),
-        round(n_tokens / own, 1),
-        round(statistics.median(ratios), 2),
-        (round(ratios[0], 2), round(ratios[-1], 2)),
-        round(bandwidth, 3),
+    n_weights = ours.n_parameters() - ours.settings.block_size * ours.settings.n_embd
+    for dtype, times in own.items():
+        ratios = sorted(theirs / ours for theirs, ours in zip(peers, times, strict=True))
+        median = statistics.median(times)
+        n_bytes = n_weights * torch_dtype(dtype).itemsize
+        yield Result(
+            case,
+            dtype,
+            round(n_tokens / statistics.median(peers), 1),
+            round(n_tokens / median, 1),
+            round(statistics.median(ratios), 2),
+            (round(ratios[0], 2), round(ratios[-1], 2)),
+            round(n_bytes * case.tokens / median / rate, 3),
+        )
+
+
+def make_settings(n_tokens: int, dtype: str) -> SampleSettings:
+    """Those of both sides."""
+    return SampleSettings(
+        max_new_tokens=n_tokens, temperature=0.8, top_k=200, device="cpu", dtype=dtype
+    )
+
+
+def describe(result: Result) -> str:
+    """A result in one line."""
+    case, (least, most) = result.case, result.spread
+    return (
+        f"{case.model:>7} {case.rows:>3} x {case.tokens}: nanoGPT {result.peer:,.1f} tokens/s, "
+        f"nanogpt in {result.dtype} {result.ours:,.1f}: {result.ratio:.1f} times ({least:.1f} to "
+        f"{most:.1f}), bandwidth {100 * result.bandwidth:.0f} %"
     )
 
 
@@ -152,6 +181,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("nanogpt", type=Path, help="a checkout of nanoGPT")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=["float32"])
     parser.add_argument("--short", action="store_true")
     arguments = parser.parse_args()
     peer, rate = import_model(arguments.nanogpt), read_rate()
@@ -162,15 +192,10 @@ def main() -> None:
         for case in CASES:
             if case.model == name:
                 n_tokens = min(case.tokens, SHORT) if arguments.short else case.tokens
-                result = measure(Case(name, case.rows, n_tokens), ours, theirs, rate)
-                results.append(result)
-                print(
-                    f"{name:>7} {case.rows:>3} x {n_tokens}: nanoGPT {result.peer:,.0f} tokens/s, "
-                    f"nanogpt {result.ours:,.0f}: {result.ratio:.1f} times "
-                    f"({result.spread[0]:.1f} to {result.spread[1]:.1f}), bandwidth "
-                    f"{100 * result.bandwidth:.0f} %",
-                    flush=True,
-                )
+                case = Case(name, case.rows, n_tokens)
+                for result in measure(case, ours, theirs, arguments.dtypes, rate):
+                    results.append(result)
+                    print(describe(result), flush=True)
     print(json.dumps({"read_rate": rate, "results": [asdict(result) for result in results]}))
 
 

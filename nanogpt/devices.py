@@ -28,11 +28,15 @@ def resolve(settings: ComputeSettings) -> ComputeSettings:
 def resolve_both(device: str, dtype: str, reproducible: str) -> tuple[str, str]:
     """Device and dtype for `device` and `dtype`, either of which may be `auto`.
 
-    Errors: UserError for a device that is absent, or that `reproducible: anywhere` can't take.
+    Errors: UserError for a device that is absent, or that doesn't go with the dtype or with
+    `reproducible: anywhere`; for int8 where torch can't compute with it.
     """
     check_device(device, dtype, reproducible)
     if reproducible == "anywhere":
         return "cpu", "float32"
+    if dtype == "int8":
+        _check_int8()
+        return "cpu", dtype
     device = resolve_device(device)
     return device, resolve_dtype(dtype, device)
 
@@ -79,6 +83,16 @@ def resolve_dtype(dtype: str, device: str) -> str:
         and torch.backends.cpu.get_cpu_capability() == "AVX512"
     )
     return "bfloat16" if native else "float32"
+
+
+def _check_int8() -> None:
+    """UserError where torch can't multiply 8-bit numbers."""
+    import torch
+
+    if "fbgemm" not in torch.backends.quantized.supported_engines:
+        raise UserError(
+            "dtype int8: this build of torch has no FBGEMM, which is for x86-64 CPUs; use float32"
+        )
 
 
 def is_intel() -> bool:

@@ -61,6 +61,8 @@ def user_message(error: Exception) -> str | None:
         return f"{error.filename}: permission denied; make it readable and writable"
     if isinstance(error, OSError) and error.errno == errno.EROFS:
         return f"{error.filename}: the file system is read-only; work in another directory"
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return f"{shorten(str(error.filename))}: the name is too long; take a shorter one"
     if isinstance(error, FileExistsError | NotADirectoryError | IsADirectoryError):
         return f"{error.filename}: {error.strerror}; move away what is in its place"
     # torch says "out of memory" of a GPU, "can't allocate memory" of a CPU.

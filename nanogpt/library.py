@@ -76,7 +76,7 @@ class TrainedModel:
     def loss(self, text: str) -> float:
         """The mean nats of a text's tokens but the first, by the GPT without its n-grams.
 
-        The text is read in windows of block_size tokens, as evaluation reads a split.
+        The text is read in windows of block_size tokens, as evaluation reads a split, in float32.
 
         Errors: UserError for a text of less than two tokens, or characters that the vocabulary
         lacks.
@@ -117,7 +117,7 @@ def load(path: str | Path, device: str = "auto", dtype: str = "float32") -> Trai
 
     path: a model directory, such as results/shakespeare_char/model; or the name of a run of the
     project in the working directory. device: auto, cpu, cuda, cuda:N or mps. dtype: float32,
-    bfloat16, float16 or auto.
+    bfloat16, float16, int8 or auto.
 
     Errors: UserError for a directory that isn't a model's, a run without a model, a damaged file,
     or an absent device.

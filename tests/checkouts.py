@@ -6,6 +6,8 @@ from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[1]
 MIRROR = os.environ.get("NANOGPT_MIRROR")
+# A checkout of nanoGPT, as `make test NANOGPT=PATH` and `make bench NANOGPT=PATH` give it.
+NANOGPT = os.environ.get("NANOGPT")
 
 # What the workflow needs of a checkout, beside a config.yaml.
 PARTS = ("nanogpt", "workflow", "profiles", "envs")

@@ -49,6 +49,21 @@ def tiny():
     return ModelSettings(n_layer=2, n_head=2, n_embd=32, block_size=16, dropout=0.0)
 
 
+@pytest.fixture
+def plain_user():
+    """Nobody's rights for the time of a test, if it runs as root, who may read everything."""
+    if not hasattr(os, "geteuid"):
+        pytest.skip("there are no users here")
+    user = os.geteuid()
+    if user == 0:
+        try:
+            os.seteuid(65534)
+        except OSError:
+            pytest.skip("root may not become another user here")
+    yield
+    os.seteuid(user)
+
+
 @pytest.fixture(scope="session")
 def reference():
     """GPT-2's tokenizer as tiktoken makes it, from both of GPT-2's files; needs the mirror."""

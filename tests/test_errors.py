@@ -15,6 +15,10 @@ LINES = {
     "a file's limit": (OSError(errno.EFBIG, ""), "disk full while writing a result; free"),
     "no permission": (PermissionError(errno.EACCES, "", "a.bin"), "a.bin: permission denied;"),
     "a read-only disk": (OSError(errno.EROFS, "", "a.bin"), "a.bin: the file system is read-only;"),
+    "a long name": (
+        OSError(errno.ENAMETOOLONG, "", "a" * 300),
+        f"{'a' * 80}…: the name is too long",
+    ),
     "a file in the way": (
         FileExistsError(errno.EEXIST, "File exists", "a"),
         "a: File exists; move away what is in its place",

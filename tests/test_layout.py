@@ -43,7 +43,7 @@ RAW = {
     "config/fragments.py merge_fragments": "the same",
     "config/fragments.py write_fragment": "writes entries of config.yaml's form",
     "config/reference.py json_schema": "a JSON schema, as pydantic makes it",
-    "config/foreign.py settings_from_hugging_face": "checks transformers' config.json",
+    "config/foreign.py read_transformers_config": "checks transformers' config.json",
 }
 
 MODULES = sorted(PACKAGE.rglob("*.py"))

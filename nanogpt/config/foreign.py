@@ -5,13 +5,16 @@ starts: nothing here needs torch.
 """
 
 from collections.abc import Mapping
-from typing import Literal
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Field,
     JsonValue,
     NonNegativeFloat,
+    NonNegativeInt,
     PositiveInt,
     ValidationError,
     model_validator,
@@ -26,22 +29,15 @@ NORM_EPSILON = 1e-5
 RMS_EPSILON = 1e-6
 ROTARY_BASE = 10_000
 
+# Token files can number no more.
+VocabSize = Annotated[int, Field(gt=0, le=2**32)]
+
 ACTIVATIONS: Mapping[str, Literal["gelu", "gelu_tanh", "relu2"]] = {
     "gelu": "gelu",
     "gelu_new": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
     "relu2": "relu2",
 }
-
-
-def settings_of_transformers(content: Mapping[str, JsonValue]) -> tuple[ModelSettings, int]:
-    """Our model settings and vocab_size for the content of a config.json of transformers.
-
-    Errors: UserError for an architecture that our model doesn't have.
-    """
-    if content.get("model_type") == "nanochat":
-        return settings_from_nanochat(content)
-    return settings_from_hugging_face(content)
 
 
 def is_foreign(content: Mapping[str, JsonValue]) -> bool:
@@ -61,11 +57,11 @@ class OurPart(BaseModel):
     bias: bool = True
     dropout: float = 0.0
     init: Literal["gpt2", "zero_proj"] = "gpt2"
-    start: tuple[int, ...] = ()
+    start: tuple[NonNegativeInt, ...] = ()
 
 
-class HuggingFaceConfig(BaseModel):
-    """The part of a Hugging Face config.json that decides what a GPT-2 computes.
+class GPT2Config(BaseModel):
+    """The part of a GPT-2's config.json that decides what it computes.
 
     Fields with one possible value are variants that our model doesn't have.
     """
@@ -76,7 +72,7 @@ class HuggingFaceConfig(BaseModel):
     n_head: PositiveInt
     n_embd: PositiveInt
     n_positions: PositiveInt
-    vocab_size: PositiveInt
+    vocab_size: VocabSize
     resid_pdrop: float
     activation_function: Literal["gelu", "gelu_new", "gelu_pytorch_tanh", "relu2"]
     n_inner: int | None = None
@@ -89,42 +85,32 @@ class HuggingFaceConfig(BaseModel):
     nanogpt: OurPart = OurPart()
 
     @model_validator(mode="after")
-    def _is_ours(self) -> "HuggingFaceConfig":
+    def _is_ours(self) -> "GPT2Config":
         if self.n_inner not in (None, 4 * self.n_embd):
             raise ValueError("n_inner should be 4 * n_embd")
         if self.layer_norm_epsilon != NORM_EPSILON:
             raise ValueError(f"layer_norm_epsilon should be {NORM_EPSILON}")
         return self
 
-
-def settings_from_hugging_face(content: Mapping[str, JsonValue]) -> tuple[ModelSettings, int]:
-    """Our model settings and vocab_size for the content of a Hugging Face GPT-2's config.json.
-
-    Errors: UserError for an architecture that our model doesn't have.
-    """
-    kind: type[BaseModel] = HuggingFaceConfig
-    try:
-        config = HuggingFaceConfig.model_validate(content)
-        kind = ModelSettings
-        settings = ModelSettings(
-            n_layer=config.n_layer,
-            n_head=config.n_head,
-            n_embd=config.n_embd,
-            block_size=config.n_positions,
-            dropout=config.resid_pdrop,
+    @property
+    def settings(self) -> ModelSettings:
+        """Our settings of the same model."""
+        return ModelSettings(
+            n_layer=self.n_layer,
+            n_head=self.n_head,
+            n_embd=self.n_embd,
+            block_size=self.n_positions,
+            dropout=self.resid_pdrop,
             bias=True,
             position="learned",
-            activation=ACTIVATIONS[config.activation_function],
-            tie_word_embeddings=config.tie_word_embeddings,
-            init=config.nanogpt.init,
+            activation=ACTIVATIONS[self.activation_function],
+            tie_word_embeddings=self.tie_word_embeddings,
+            init=self.nanogpt.init,
         )
-    except ValidationError as error:
-        raise UserError(f"not a GPT-2 that nanogpt can read: {explain(error, kind)}") from None
-    return settings, config.vocab_size
 
 
 class RopeParameters(BaseModel):
-    """How positions turn."""
+    """How positions turn. Others than these are refused."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -138,7 +124,7 @@ class NanoChatConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     model_type: Literal["nanochat"]
-    vocab_size: PositiveInt
+    vocab_size: VocabSize
     hidden_size: PositiveInt
     intermediate_size: PositiveInt
     num_hidden_layers: PositiveInt
@@ -149,6 +135,8 @@ class NanoChatConfig(BaseModel):
     hidden_act: Literal["gelu", "gelu_new", "gelu_pytorch_tanh", "relu2"] = "relu2"
     rms_norm_eps: float = RMS_EPSILON
     rope_parameters: RopeParameters | None = None
+    rope_scaling: None = None  # as older files have it
+    rope_theta: float = ROTARY_BASE
     final_logit_softcapping: NonNegativeFloat | None = 15.0
     attention_bias: Literal[False] = False
     tie_word_embeddings: bool = False
@@ -164,36 +152,56 @@ class NanoChatConfig(BaseModel):
             raise ValueError("head_dim should be hidden_size / num_attention_heads")
         if self.rms_norm_eps != RMS_EPSILON:
             raise ValueError(f"rms_norm_eps should be {RMS_EPSILON}")
-        if self.rope_parameters and self.rope_parameters.rope_theta != ROTARY_BASE:
+        rope = self.rope_parameters or RopeParameters()
+        if {rope.rope_theta, self.rope_theta} != {ROTARY_BASE}:
             raise ValueError(f"rope_theta should be {ROTARY_BASE}")
         return self
 
-
-def settings_from_nanochat(content: Mapping[str, JsonValue]) -> tuple[ModelSettings, int]:
-    """Our model settings and vocab_size for the content of a NanoChat's config.json.
-
-    Errors: UserError for an architecture that our model doesn't have.
-    """
-    kind: type[BaseModel] = NanoChatConfig
-    try:
-        config = NanoChatConfig.model_validate(content)
-        kind = ModelSettings
-        settings = ModelSettings(
-            n_layer=config.num_hidden_layers,
-            n_head=config.num_attention_heads,
-            n_embd=config.hidden_size,
-            block_size=config.max_position_embeddings,
-            dropout=config.nanogpt.dropout,
+    @property
+    def settings(self) -> ModelSettings:
+        """Our settings of the same model."""
+        return ModelSettings(
+            n_layer=self.num_hidden_layers,
+            n_head=self.num_attention_heads,
+            n_embd=self.hidden_size,
+            block_size=self.max_position_embeddings,
+            dropout=self.nanogpt.dropout,
             bias=False,
             position="rotary",
-            activation=ACTIVATIONS[config.hidden_act],
+            activation=ACTIVATIONS[self.hidden_act],
             norm="rmsnorm",
             embedding_norm=True,
             qk_norm=True,
-            tie_word_embeddings=config.tie_word_embeddings,
-            final_logit_softcapping=config.final_logit_softcapping or 0.0,
-            init=config.nanogpt.init,
+            tie_word_embeddings=self.tie_word_embeddings,
+            final_logit_softcapping=self.final_logit_softcapping or 0.0,
+            init=self.nanogpt.init,
         )
+
+
+@dataclass(frozen=True)
+class ForeignModel:
+    """A model of transformers, by its config.json.
+
+    settings: ours. vocab_size: how many rows its embedding has. own: what an export added.
+    """
+
+    settings: ModelSettings
+    vocab_size: int
+    own: OurPart
+
+
+def read_transformers_config(content: Mapping[str, JsonValue]) -> ForeignModel:
+    """Read the content of a config.json of transformers.
+
+    Errors: UserError for an architecture that our model doesn't have.
+    """
+    is_nanochat = content.get("model_type") == "nanochat"
+    name, reader = ("NanoChat", NanoChatConfig) if is_nanochat else ("GPT-2", GPT2Config)
+    model: type[BaseModel] = reader
+    try:
+        config = reader.model_validate(content)
+        model = ModelSettings
+        settings = config.settings
     except ValidationError as error:
-        raise UserError(f"not a NanoChat that nanogpt can read: {explain(error, kind)}") from None
-    return settings, config.vocab_size
+        raise UserError(f"not a {name} that nanogpt can read: {explain(error, model)}") from None
+    return ForeignModel(settings, config.vocab_size, config.nanogpt)

@@ -165,7 +165,7 @@ def resolve_run(config: Config, name: str) -> Run:
             f"runs.{name}.train: lr_decay_iters {train.lr_decay_iters} ends all learning before "
             f"max_iters {train.max_iters}, as min_lr is 0; raise it, or min_lr"
         )
-    _check_reproducible(run)
+    _check_devices(run)
     try:
         check_window(run.model, run.sample)
     except UserError as error:
@@ -201,8 +201,8 @@ def _shorten_warm_up(train: dict[str, Any], layers: Sequence[Layer]) -> None:
         train["warmup_iters"] = steps // 10
 
 
-def _check_reproducible(run: Run) -> None:
-    """UserError if `reproducible: anywhere` meets a setting that not every machine can follow."""
+def _check_devices(run: Run) -> None:
+    """UserError if a group's device doesn't go with its dtype or with `reproducible: anywhere`."""
     groups: dict[str, TrainSettings | EvalSettings | SampleSettings] = {
         "train": run.train,
         "eval": run.eval,

@@ -91,6 +91,8 @@ Model = Annotated[
 Device = Annotated[str, Field(pattern=DEVICE)]
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+InferenceDtype = Literal["auto", "float32", "bfloat16", "float16", "int8"]
+INFERENCE_DTYPES = "float32, bfloat16 or float16 (autocast), int8 (CPU; docs/SAMPLING.md), or auto"
 
 Reproducible = Literal["machine", "anywhere"]
 
@@ -106,7 +108,12 @@ def reproducible() -> Any:
 
 
 def check_device(device: str, dtype: str, reproducible: str) -> None:
-    """UserError if `anywhere` meets a device or a dtype that not every machine has."""
+    """UserError if a dtype or `anywhere` needs a CPU and another device is set.
+
+    Also if `anywhere` meets a dtype that not every machine has.
+    """
+    if dtype == "int8" and device not in ("auto", "cpu"):
+        raise UserError("dtype: int8 is computed on a CPU; set device: cpu, or another dtype")
     fits = device in ("auto", "cpu") and dtype in ("auto", "float32")
     if reproducible == "anywhere" and not fits:
         raise UserError(
@@ -213,7 +220,7 @@ class EvalSettings(Settings):
     seed: Seed = Field(1337, description="seed of nanoGPT's estimate")
     device: Device = Field("auto", description="auto, cpu, cuda, cuda:N or mps")
     # Not auto: so that losses and samples of different machines compare.
-    dtype: Dtype = Field("float32", description="float32, bfloat16 or float16 (autocast), or auto")
+    dtype: InferenceDtype = Field("float32", description=INFERENCE_DTYPES)
     reproducible: Reproducible = reproducible()
 
 
@@ -281,7 +288,7 @@ class SampleSettings(Settings):
     )
     device: Device = Field("auto", description="auto, cpu, cuda, cuda:N or mps")
     # Not auto: so that losses and samples of different machines compare.
-    dtype: Dtype = Field("float32", description="float32, bfloat16 or float16 (autocast), or auto")
+    dtype: InferenceDtype = Field("float32", description=INFERENCE_DTYPES)
     reproducible: Reproducible = reproducible()
 
     @property

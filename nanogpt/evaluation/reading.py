@@ -5,6 +5,7 @@
   number of threads.
 - Logits are computed for a few tokens at once and reduced to three numbers a token: with GPT-2's
   vocabulary, those of a window of 1,024 tokens would be 206 MB.
+- In int8, windows are read by what samples are drawn with.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,6 +22,7 @@ from nanogpt.data.batches import windows
 from nanogpt.data.streams import OrderedPool
 from nanogpt.data.tokenizers import Tokens
 from nanogpt.devices import autocast
+from nanogpt.inference.decoder import Decoder, decoder_of
 from nanogpt.model.ensemble import Model
 from nanogpt.model.kernels import exp
 from nanogpt.model.losses import token_nats
@@ -58,13 +60,17 @@ def read_windows(
         for first in range(0, len(starts), settings.batch_size)
     ]
     pieces_of = [_cut(batch, settings.device) for batch in batches]
+    all_pieces = (piece for pieces in pieces_of for piece in pieces)
 
     def read(piece: Part) -> Predictions:
         return _predict(model, tokens, piece, settings)
 
     was_training = model.training
     model.eval()
-    results = _in_threads(read, (piece for pieces in pieces_of for piece in pieces), settings)
+    if settings.dtype == "int8":
+        results = _decoded(model, tokens, all_pieces)
+    else:
+        results = _in_threads(read, all_pieces, settings)
     for pieces in pieces_of:
         yield _join(list(islice(results, len(pieces))))
     model.train(was_training)
@@ -111,6 +117,30 @@ def _predict(model: Model, tokens: Tokens, piece: Part, settings: EvalSettings) 
                 torch.split(hidden, at_once), torch.split(targets.flatten(), at_once), strict=True
             )
         ]
+    return _predictions(targets, compared)
+
+
+def _decoded(model: Model, tokens: Tokens, pieces: Iterable[Part]) -> Iterator[Predictions]:
+    """The predictions of pieces by a decoder in int8, window by window."""
+    with torch.inference_mode():
+        decoder = decoder_of(model, torch.int8, model.settings.block_size)
+        decoder.reserve(1)
+    for piece in pieces:
+        yield _decode(decoder, torch.from_numpy(windows(tokens, *piece)))
+
+
+@torch.inference_mode()
+def _decode(decoder: Decoder, rows: Tensor) -> Predictions:
+    """The predictions of windows (B, T + 1)."""
+    length = rows.shape[1] - 1
+    compared = [
+        _compare(decoder.read(row[:-1].tolist(), slot=0, n_logits=length), row[1:]) for row in rows
+    ]
+    return _predictions(rows[:, 1:], compared)
+
+
+def _predictions(targets: Tensor, compared: Iterable[tuple[Tensor, Tensor, Tensor]]) -> Predictions:
+    """Those of targets (B, T), by what `_compare` gave for all of them in order."""
     nats, confidence, right = map(torch.cat, zip(*compared, strict=True))
     return Predictions(
         targets.cpu(),

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nanogpt.inference.products import Product
+from nanogpt.inference.products import Int8Product, Product
 from nanogpt.model import alike
 from nanogpt.model.attention import attend
 from nanogpt.model.ensemble import Model, mean_log_probabilities
@@ -66,10 +66,19 @@ class Decoder(Protocol):
 
 
 def decoder_of(model: Model, dtype: torch.dtype, window: int) -> Decoder:
-    """The decoder of a model. window: how many tokens are seen, at most block_size."""
+    """The decoder of a model. window: how many tokens are seen, at most block_size.
+
+    dtype: of products, keys and values. With int8, only weights and what they're multiplied with
+    have 8 bits; the rest is float32.
+    """
     if isinstance(model, GPT):
         return GPTDecoder(model, dtype, window)
     return EnsembleDecoder([GPTDecoder(gpt, dtype, window) for gpt in model.gpts()])
+
+
+def state_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of keys and values in a decoder of a dtype."""
+    return torch.float32 if dtype == torch.int8 else dtype
 
 
 class GPTDecoder:
@@ -77,7 +86,8 @@ class GPTDecoder:
 
     def __init__(self, gpt: GPT, dtype: torch.dtype, window: int) -> None:
         self.window = window
-        self.dtype = dtype
+        self.in_int8 = dtype == torch.int8
+        self.dtype = dtype = state_dtype(dtype)
         self.wide = torch.float64 if dtype == torch.float64 else torch.float32
         self.settings = gpt.settings
         self.device = gpt.wte.weight.device
@@ -112,7 +122,11 @@ class GPTDecoder:
             by_head = qkv.permute(1, 2, 0, 3)  # (3, H, T, D)
             kept[layer].copy_(by_head[1:])
             q, k, v = by_head[:, None]  # 3 x (1, H, T, D)
-            return attend(q, k, v, 0.0)[0].transpose(0, 1).reshape(T, -1)
+            if alike.on():
+                y = attend(q, k, v, 0.0)
+            else:
+                y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+            return y[0].transpose(0, 1).reshape(T, -1)
 
         return self._logits(self._blocks(x, turns, attention)[-n_logits:])
 
@@ -127,15 +141,18 @@ class GPTDecoder:
         x = self._embed(tokens, slice(position, position + 1))
         turns = self._turns(slice(position, position + 1))
         used = self.cache[:, :, :1, :, :S]
-        new = used[:, :, 0, :, at].unbind()  # a layer's: (2, H, D)
+        new = used[:, :, 0, :, at : at + 1].unbind()  # a layer's: (2, H, 1, D)
         keys, values = used[:, 0].unbind(), used[:, 1].unbind()  # (1, H, S, D)
+        shape, row = (3, self.settings.n_head, 1, -1), (1, self.settings.n_embd)
+        in_order = alike.on()
 
         def attention(layer: int, qkv: Tensor) -> Tensor:
-            new[layer].copy_(qkv[0, 1:])
-            if alike.on():
-                return _attend_alike(qkv[:, 0], keys[layer], values[layer], [S])
-            q = qkv[:, 0, :, None]  # (1, H, 1, D)
-            return F.scaled_dot_product_attention(q, keys[layer], values[layer]).view(1, -1)
+            by_head = qkv.view(shape)
+            new[layer].copy_(by_head[1:])
+            q = by_head[:1]  # (1, H, 1, D)
+            if in_order:
+                return _attend_alike(q[:, :, 0], keys[layer], values[layer], [S])
+            return F.scaled_dot_product_attention(q, keys[layer], values[layer]).view(row)
 
         return self._logits(self._blocks(x, turns, attention))
 
@@ -197,9 +214,12 @@ class GPTDecoder:
         logits = self.output(self.last_norm(x)).to(self.wide)
         return soft_capped(logits, self.settings.final_logit_softcapping)
 
-    def lay_out(self, weight: Tensor, bias: Tensor | None = None) -> Product:
+    def lay_out(self, weight: Tensor, bias: Tensor | None = None) -> Product | Int8Product:
         """x @ weight.T + bias, a copy of the weight being laid out for few rows."""
-        product = Product(weight, bias, self.dtype)
+        if self.in_int8:
+            product: Product | Int8Product = Int8Product(weight, bias)
+        else:
+            product = Product(weight, bias, self.dtype)
         self.is_small &= product.is_small
         return product
 
@@ -258,7 +278,7 @@ class _LaidOutBlock:
     def queries_keys_values(self, x: Tensor, turns: Tensor | None) -> Tensor:
         """Those of tokens (N, C), normalised and rotated: (N, 3, H, D)."""
         n_head = self.settings.n_head
-        qkv = self.c_attn(self.norm_1(x)).view(len(x), 3, n_head, -1)
+        qkv = self.c_attn(self.norm_1(x)).view(x.shape[0], 3, n_head, -1)
         if turns is None and not self.settings.qk_norm:
             return qkv
         qkv = qkv.to(self.wide)

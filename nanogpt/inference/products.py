@@ -1,8 +1,11 @@
 """Products with a weight that is copied into the layout which is fastest for few rows.
 
 On a CPU, oneDNN packs weights; for one row and a small weight, a plain product takes less time than
-oneDNN's call. On other devices, torch's own linear layer is the fastest.
+oneDNN's call. On other devices, torch's own linear layer is the fastest. In int8, FBGEMM computes
+with a quarter of float32's bytes.
 """
+
+import warnings
 
 import torch
 from torch import Tensor
@@ -14,6 +17,13 @@ from nanogpt.model.kernels import ONEDNN_LINEAR, linear
 # One row by oneDNN's packed weights is faster from about this many entries on.
 PACKED_FROM = 1 << 17
 PACKED_FOR = 16  # rows that weights are packed for; others work as well
+
+# The largest whole numbers that a weight and an input become in int8. With 7 bits of an input, the
+# sum of two products fits in 16 bits, in which a CPU without VNNI adds them.
+WEIGHT_LEVELS = 127
+INPUT_LEVELS = 63
+INPUT_ZERO = 64  # what 0 becomes, since FBGEMM's inputs have no sign
+TINY = 1e-30  # instead of the largest number of a row of zeros
 
 # GELU's two forms as oneDNN calls them.
 ONEDNN_GELU = {"gelu": "none", "gelu_tanh": "tanh"}
@@ -39,7 +49,8 @@ class Product:
 
     def __call__(self, x: Tensor) -> Tensor:
         """The product, (N, out)."""
-        x = x.to(self.dtype)
+        if x.dtype != self.dtype:
+            x = x.to(self.dtype)
         if self._is_packed_for(x):
             y: Tensor = torch.ops.mkldnn._linear_pointwise.default(
                 x, self.packed, self.bias, "none", [], ""
@@ -75,7 +86,44 @@ class Product:
 
     def _is_packed_for(self, x: Tensor) -> bool:
         """Whether packed weights are there, and faster."""
-        return self.packed is not None and (self.columns is None or len(x) > 1)
+        return self.packed is not None and (self.columns is None or x.shape[0] > 1)
+
+
+class Int8Product:
+    """x @ weight.T + bias, both factors rounded: x (N, in), weight (out, in), bias (out,).
+
+    Each row of the weight is scaled to -127 ... 127 and each row of x to -63 ... 63. Sums of whole
+    numbers are exact, so the bits of a row of x don't depend on other rows.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        weight = weight.detach().float()
+        self.is_small = weight.numel() < PACKED_FROM
+        self.bias = None if bias is None else bias.detach().float()
+        scales = weight.abs().amax(1).clamp(min=TINY) / WEIGHT_LEVELS
+        zeros = torch.zeros(len(weight), dtype=torch.int64)
+        with warnings.catch_warnings():
+            # The type of its result is deprecated, but it's what FBGEMM packs.
+            warnings.simplefilter("ignore", UserWarning)
+            rounded = torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
+        self.packed = torch.ops.quantized.linear_prepack(rounded, None)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """The product, (N, out)."""
+        largest = torch.linalg.vector_norm(x, torch.inf, dim=-1, keepdim=True).clamp_(min=TINY)
+        y: Tensor = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
+            x * (INPUT_LEVELS / largest), 1.0, INPUT_ZERO, self.packed
+        )
+        scales = largest.div_(INPUT_LEVELS)
+        return y.mul_(scales) if self.bias is None else torch.addcmul(self.bias, y, scales)
+
+    def activated(self, x: Tensor, mlp: MLP) -> Tensor:
+        """The activation of an MLP of the product, (N, out)."""
+        return mlp.activate(self(x))
+
+    def added(self, x: Tensor, onto: Tensor) -> Tensor:
+        """The product and `onto` (N, out)."""
+        return self(x).add_(onto)
 
 
 def packs(dtype: torch.dtype) -> bool:

@@ -1,4 +1,7 @@
-"""Which architectures each format can hold, by the model's settings alone. Doesn't import torch."""
+"""Which models each format can hold, by their settings alone.
+
+Nothing here imports torch, so that the workflow asks before a training starts.
+"""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -12,7 +15,7 @@ Format = Literal["huggingface", "gguf", "nanogpt"]
 
 # Settings that a model of another program has no other choice of; a list: it has these.
 # GPT-2, as transformers has it.
-GPT2: Mapping[str, JsonValue] = {
+GPT2_SETTINGS: Mapping[str, JsonValue] = {
     "position": "learned",
     "norm": "layernorm",
     "embedding_norm": False,
@@ -20,7 +23,7 @@ GPT2: Mapping[str, JsonValue] = {
     "final_logit_softcapping": 0.0,
 }
 # NanoChat, as transformers has it.
-NANOCHAT: Mapping[str, JsonValue] = {
+NANOCHAT_SETTINGS: Mapping[str, JsonValue] = {
     "position": "rotary",
     "norm": "rmsnorm",
     "embedding_norm": True,
@@ -28,8 +31,15 @@ NANOCHAT: Mapping[str, JsonValue] = {
     "bias": False,
 }
 # llama.cpp computes `gelu` as `gelu_tanh`.
-LLAMA_CPP: Mapping[str, JsonValue] = {**GPT2, "activation": ["gelu", "gelu_tanh"]}
-NANOGPT: Mapping[str, JsonValue] = {**GPT2, "activation": "gelu", "tie_word_embeddings": True}
+LLAMA_CPP_SETTINGS: Mapping[str, JsonValue] = {**GPT2_SETTINGS, "activation": ["gelu", "gelu_tanh"]}
+NANOGPT_SETTINGS: Mapping[str, JsonValue] = {
+    **GPT2_SETTINGS,
+    "activation": "gelu",
+    "tie_word_embeddings": True,
+}
+
+# By the tokenizer that the dataset has in config.yaml.
+TOKENS_UNKNOWN_TO_NANOGPT = {"byte": "bytes", "bpe": "byte pairs of its own"}
 
 
 def differing_settings(settings: ModelSettings, wanted: Mapping[str, JsonValue]) -> str:
@@ -37,22 +47,31 @@ def differing_settings(settings: ModelSettings, wanted: Mapping[str, JsonValue])
 
     Nothing for a model that fits.
     """
-    found = settings.model_dump(mode="json", include=set(wanted))
+    own = settings.model_dump(mode="json", include=set(wanted))
     return ", ".join(
-        f"{name}: {str(found[name]).lower() if isinstance(found[name], bool) else found[name]}"
+        f"{name}: {str(own[name]).lower() if isinstance(own[name], bool) else own[name]}"
         for name, value in wanted.items()
-        if (found[name] not in value if isinstance(value, list) else found[name] != value)
+        if (own[name] not in value if isinstance(value, list) else own[name] != value)
     )
 
 
-def check_format(settings: ModelSettings, kind: Format, where: str) -> None:
-    """UserError that names the settings of a model which a format can't hold.
+def check_format(settings: ModelSettings, tokenizer: str, kind: Format, where: str) -> None:
+    """UserError that names the settings of a model, or the tokens, which a format can't hold.
 
-    where: the model or its run, for the message.
+    tokenizer: char, byte, bpe or gpt2. where: the model or its run, for the message.
     """
+    _check_architecture(settings, kind, where)
+    if kind == "nanogpt" and tokenizer in TOKENS_UNKNOWN_TO_NANOGPT:
+        raise UserError(
+            f"{where}: its tokens are {TOKENS_UNKNOWN_TO_NANOGPT[tokenizer]}, which nanoGPT "
+            "doesn't know; it has `tokenizer: char` and `tokenizer: gpt2`"
+        )
+
+
+def _check_architecture(settings: ModelSettings, kind: Format, where: str) -> None:
     if kind == "huggingface":
-        unlike_gpt2 = differing_settings(settings, GPT2)
-        unlike_nanochat = differing_settings(settings, NANOCHAT)
+        unlike_gpt2 = differing_settings(settings, GPT2_SETTINGS)
+        unlike_nanochat = differing_settings(settings, NANOCHAT_SETTINGS)
         if unlike_gpt2 and unlike_nanochat:
             raise UserError(
                 f"{where}: transformers has no such architecture: its GPT-2 isn't one with "
@@ -60,11 +79,23 @@ def check_format(settings: ModelSettings, kind: Format, where: str) -> None:
                 "other, and train again"
             )
         return
-    program, wanted = ("llama.cpp", LLAMA_CPP) if kind == "gguf" else ("nanoGPT", NANOGPT)
+    if kind == "gguf":
+        program, wanted, fitting = "llama.cpp", LLAMA_CPP_SETTINGS, "GPT-2's"
+    else:
+        program, wanted, fitting = "nanoGPT", NANOGPT_SETTINGS, "GPT-2's with exact GELU"
     differing = differing_settings(settings, wanted)
     if differing:
-        fits = "GPT-2's" if kind == "gguf" else "GPT-2's with exact GELU"
         raise UserError(
-            f"{where}: {program} has no model with {differing}; its model is {fits}: train such a "
-            "one to export it"
+            f"{where}: {program} has no model with {differing}; its model is {fitting}: train such "
+            "a one to export it"
         )
+
+
+def check_package(kind: Format) -> None:
+    """UserError if the package that writes a format isn't installed."""
+    if kind != "gguf":
+        return
+    try:
+        import gguf  # noqa: F401
+    except ImportError:
+        raise UserError("the package gguf isn't installed; run `pip install gguf`") from None

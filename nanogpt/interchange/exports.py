@@ -6,10 +6,12 @@ from pathlib import Path
 
 from torch import Tensor
 
+from nanogpt.config.foreign import is_foreign
 from nanogpt.config.schema import ModelSettings
-from nanogpt.data.tokenizers import Tokenizer
+from nanogpt.data.byte_pairs import GPT2_SHA256
+from nanogpt.data.tokenizers import ByteTokenizer, CharTokenizer, Tokenizer
 from nanogpt.errors import UserError, plural
-from nanogpt.files.atomic import sha256_file
+from nanogpt.files.atomic import read_json, sha256_file
 from nanogpt.interchange.architectures import Format, check_format
 from nanogpt.interchange.destinations import Mark
 from nanogpt.model.checkpoints import load_model
@@ -22,7 +24,7 @@ NGRAMS = "ngrams.safetensors"
 
 
 @dataclass(frozen=True)
-class TrainedModel:
+class ExportedModel:
     """A model to export. name: of its run, or of its directory. sha256: of its weights."""
 
     directory: Path
@@ -38,12 +40,13 @@ class TrainedModel:
         return Mark(kind=kind, source=self.name, sha256=self.sha256)
 
 
-def read_trained(directory: Path, kind: Format) -> TrainedModel:
+def read_model(directory: Path, kind: Format) -> ExportedModel:
     """Read a nanogpt model directory to export it. N-grams beside it are left, with a warning.
 
     Errors: UserError for files that are absent or damaged, for an ensemble, and for an architecture
-    that the format can't hold.
+    or tokens that the format can't hold.
     """
+    _check_is_ours(directory)
     checkpoint = load_model(directory)
     model = checkpoint.model
     if isinstance(model, Ensemble):
@@ -51,10 +54,11 @@ def read_trained(directory: Path, kind: Format) -> TrainedModel:
             f"{directory}: an ensemble of {plural(len(model.members), 'model')}, which no other "
             "program can run; export the model of one of its runs"
         )
-    check_format(model.settings, kind, str(directory))
+    tokenizer = _find_tokenizer(directory, checkpoint.tokenizer)
+    check_format(model.settings, tokenizer, kind, str(directory))
     if (directory / NGRAMS).exists():
         logger.warning("%s: n-grams aren't exported, only the GPT", directory / NGRAMS)
-    return TrainedModel(
+    return ExportedModel(
         directory=directory,
         name=model_name(directory),
         settings=model.settings,
@@ -69,3 +73,25 @@ def model_name(directory: Path) -> str:
     """`demo` of results/demo/model; of another directory, its own name."""
     resolved = directory.resolve()
     return resolved.parent.name if resolved.name == "model" else resolved.name
+
+
+def _check_is_ours(directory: Path) -> None:
+    """UserError for a model directory of transformers."""
+    try:
+        config = read_json(directory / "config.json")
+    except (OSError, ValueError):  # `load_model` says what's wrong with it
+        return
+    if isinstance(config, dict) and is_foreign(config) and "model_type" in config:
+        raise UserError(
+            f"{directory}: a model of transformers, not of nanogpt; import it first, and export "
+            "the import"
+        )
+
+
+def _find_tokenizer(directory: Path, tokenizer: Tokenizer) -> str:
+    """The tokenizer of a model directory, as config.yaml calls it."""
+    if isinstance(tokenizer, CharTokenizer):
+        return "char"
+    if isinstance(tokenizer, ByteTokenizer):
+        return "byte"
+    return "gpt2" if sha256_file(directory / "tokenizer.json") == GPT2_SHA256 else "bpe"

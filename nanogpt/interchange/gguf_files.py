@@ -4,9 +4,9 @@ All weights are float32. llama.cpp's GPT-2 has biases everywhere, so those that 
 zeros, and its GELU is the tanh approximation.
 """
 
+import errno
 import logging
 import os
-import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,8 +18,14 @@ from nanogpt.data.byte_pairs import END_OF_TEXT, BytePairTokenizer
 from nanogpt.data.tokenizers import Tokenizer, token_texts
 from nanogpt.errors import UserError
 from nanogpt.files.atomic import put_in_place
-from nanogpt.interchange.destinations import EXPORT_MARK, check_directory, whole_directory
-from nanogpt.interchange.exports import TrainedModel, read_trained
+from nanogpt.interchange.architectures import check_package
+from nanogpt.interchange.destinations import (
+    EXPORT_MARK,
+    target_and_parents,
+    temporary_path,
+    whole_directory,
+)
+from nanogpt.interchange.exports import ExportedModel, read_model
 from nanogpt.interchange.tokenizer_files import merges_of, printable_tokens
 from nanogpt.model.gpt import NORM_EPSILON
 
@@ -58,28 +64,19 @@ def export_gguf(directory: Path, destination: Path) -> str:
     Errors: UserError for a model or tokenizer that llama.cpp can't run, and for a destination where
     other files are; before anything is written.
     """
-    model = read_trained(directory, "gguf")
-    _check_package()
-    tokenizer = _tokenizer_of(model)
+    model = read_model(directory, "gguf")
+    check_package("gguf")
+    vocabulary = _convert_vocabulary(model)
     if destination.suffix == SUFFIX:
         _check_file(destination)
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        _write_whole(destination, model, tokenizer)
+        with target_and_parents(destination) as target:
+            _write_whole(target, model, vocabulary)
     else:
-        check_directory(destination, EXPORT_MARK)
-        with whole_directory(destination, EXPORT_MARK, model.mark("gguf")) as made:
-            _write_whole(made / f"{model.name}{SUFFIX}", model, tokenizer)
+        with whole_directory(destination, EXPORT_MARK, model.mark("gguf")) as temporary:
+            _write_whole(temporary / f"{model.name}{SUFFIX}", model, vocabulary)
     if model.settings.activation == "gelu":
         logger.warning("%s: llama.cpp approximates GELU, so its numbers differ a little", directory)
     return "a GPT-2 for llama.cpp, in float32"
-
-
-def _check_package() -> None:
-    """UserError if the package that writes the format isn't there."""
-    try:
-        import gguf  # noqa: F401
-    except ImportError:
-        raise UserError("the package gguf isn't installed; pip install 'nanogpt[gguf]'") from None
 
 
 def _check_file(path: Path) -> None:
@@ -107,7 +104,7 @@ class _Vocabulary:
         self.kind, self.tokens, self.merges, self.end = kind, tokens, merges, end
 
 
-def _tokenizer_of(model: TrainedModel) -> _Vocabulary:
+def _convert_vocabulary(model: ExportedModel) -> _Vocabulary:
     """The vocabulary of a model for llama.cpp.
 
     Errors: UserError for one without a line feed, which llama.cpp needs.
@@ -131,19 +128,23 @@ def _has_line_feed(tokenizer: Tokenizer) -> bool:
     return b"\n" in token_texts(tokenizer)
 
 
-def _write_whole(path: Path, model: TrainedModel, vocabulary: _Vocabulary) -> None:
+def _write_whole(path: Path, model: ExportedModel, vocabulary: _Vocabulary) -> None:
     """Write the file, which appears whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary = temporary_path(path, "tmp")
     try:
         _write(temporary, model, vocabulary)
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         put_in_place(temporary, path)
+    except OSError as error:
+        if error.errno is None:  # numpy's, if fewer bytes were written than should be
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from None
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def _write(path: Path, model: TrainedModel, vocabulary: _Vocabulary) -> None:
+def _write(path: Path, model: ExportedModel, vocabulary: _Vocabulary) -> None:
     """Write the file: settings, tokenizer, tensors."""
     import gguf
 

@@ -10,7 +10,7 @@ from pydantic import JsonValue
 from torch import Tensor
 
 from nanogpt.config.schema import ModelSettings
-from nanogpt.interchange.architectures import GPT2, differing_settings
+from nanogpt.interchange.architectures import GPT2_SETTINGS, differing_settings
 from nanogpt.model.gpt import NORM_EPSILON
 
 ARCHITECTURE = "GPT2LMHeadModel"
@@ -32,7 +32,7 @@ THEIR_ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_new", "relu2": "relu2"}
 
 def config_for_hugging_face(settings: ModelSettings, vocab_size: int) -> dict[str, JsonValue]:
     """The part of a GPT-2's config.json that says what it computes."""
-    assert not differing_settings(settings, GPT2)
+    assert not differing_settings(settings, GPT2_SETTINGS)
     return {
         "architectures": [ARCHITECTURE],
         "model_type": "gpt2",
@@ -52,11 +52,6 @@ def config_for_hugging_face(settings: ModelSettings, vocab_size: int) -> dict[st
     }
 
 
-def weights_from_hugging_face(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict of a Hugging Face GPT-2 whose embeddings are tied as our model's."""
-    return _transposed(known_weights(weights, tied=True))
-
-
 def known_weights(weights: Mapping[str, Tensor], *, tied: bool) -> dict[str, Tensor]:
     """The tensors of a GPT-2 that count, under their names in ours; not yet transposed."""
     renamed = {name.removeprefix("transformer."): tensor for name, tensor in weights.items()}
@@ -69,7 +64,7 @@ def our_weights(weights: Mapping[str, Tensor], settings: ModelSettings) -> dict[
 
     A model without biases leaves those out that transformers' GPT-2 always has.
     """
-    ours = _transposed(weights)
+    ours = _transpose(weights)
     if settings.bias:
         return ours
     return {name: weight for name, weight in ours.items() if not name.endswith(".bias")}
@@ -79,7 +74,7 @@ def weights_for_hugging_face(
     weights: Mapping[str, Tensor], settings: ModelSettings
 ) -> dict[str, Tensor]:
     """The state dict of our GPT-2 as transformers', with zeros for biases that ours hasn't."""
-    theirs = _transposed(weights)
+    theirs = _transpose(weights)
     if not settings.bias:
         for name, weight in weights.items():
             layer = name.removesuffix(".weight")
@@ -90,7 +85,7 @@ def weights_for_hugging_face(
     }
 
 
-def _transposed(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _transpose(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {
         name: tensor.t().contiguous() if name.endswith(TRANSPOSED) else tensor
         for name, tensor in weights.items()

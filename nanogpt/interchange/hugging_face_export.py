@@ -12,7 +12,7 @@ from nanogpt.data.tokenizers import Tokenizer
 from nanogpt.files.atomic import atomic_write, write_json, write_text
 from nanogpt.interchange import hugging_face, nanochat
 from nanogpt.interchange.destinations import EXPORT_MARK, whole_directory
-from nanogpt.interchange.exports import TrainedModel, read_trained
+from nanogpt.interchange.exports import ExportedModel, read_model
 from nanogpt.interchange.model_card import model_card
 from nanogpt.interchange.tokenizer_files import tokenizer_json
 
@@ -23,8 +23,8 @@ def export_hugging_face(directory: Path, destination: Path) -> str:
     Errors: UserError for a model that transformers has no architecture for, and for a destination
     where other files are; before anything is written.
     """
-    model = read_trained(directory, "huggingface")
-    architecture, config, weights = _as_theirs(model)
+    model = read_model(directory, "huggingface")
+    architecture, config, weights = _convert(model)
     ids = special_ids(model.tokenizer)
     own = {"bias": model.settings.bias, "dropout": model.settings.dropout}
     config = {
@@ -36,20 +36,20 @@ def export_hugging_face(directory: Path, destination: Path) -> str:
     }
     tokenizer = tokenizer_json(model.tokenizer)
     card = model_card(model, architecture)
-    with whole_directory(destination, EXPORT_MARK, model.mark("huggingface")) as made:
-        write_json(made / "config.json", config)
-        write_json(made / "generation_config.json", _generation(model.settings, ids))
-        write_json(made / "tokenizer_config.json", _tokenizer_config(model))
-        write_text(made / "tokenizer.json", tokenizer)
-        write_text(made / "README.md", card)
-        with atomic_write(made / "model.safetensors") as file:
+    with whole_directory(destination, EXPORT_MARK, model.mark("huggingface")) as temporary:
+        write_json(temporary / "config.json", config)
+        write_json(temporary / "generation_config.json", _generation_config(model.settings, ids))
+        write_json(temporary / "tokenizer_config.json", _tokenizer_config(model))
+        write_text(temporary / "tokenizer.json", tokenizer)
+        write_text(temporary / "README.md", card)
+        with atomic_write(temporary / "model.safetensors") as file:
             # Without this metadata, transformers refuses the file.
             own_copies = {name: weight.contiguous() for name, weight in weights.items()}
             file.write(save(own_copies, metadata={"format": "pt"}))
     return f"{architecture} for transformers"
 
 
-def _as_theirs(model: TrainedModel) -> tuple[str, dict[str, JsonValue], dict[str, Tensor]]:
+def _convert(model: ExportedModel) -> tuple[str, dict[str, JsonValue], dict[str, Tensor]]:
     """The architecture that a model has there, its config.json and its weights."""
     settings, vocab_size = model.settings, model.tokenizer.vocab_size
     if settings.position == "learned":
@@ -70,7 +70,7 @@ def special_ids(tokenizer: Tokenizer) -> dict[str, JsonValue]:
     return {"bos_token_id": end, "eos_token_id": end, "pad_token_id": None}
 
 
-def _generation(settings: ModelSettings, ids: dict[str, JsonValue]) -> dict[str, JsonValue]:
+def _generation_config(settings: ModelSettings, ids: dict[str, JsonValue]) -> dict[str, JsonValue]:
     """generation_config.json: what is generated without arguments stays in the window.
 
     A prompt may fill the other half of it.
@@ -78,7 +78,7 @@ def _generation(settings: ModelSettings, ids: dict[str, JsonValue]) -> dict[str,
     return {**ids, "max_new_tokens": max(1, settings.block_size // 2)}
 
 
-def _tokenizer_config(model: TrainedModel) -> dict[str, JsonValue]:
+def _tokenizer_config(model: ExportedModel) -> dict[str, JsonValue]:
     end = END_OF_TEXT if isinstance(model.tokenizer, BytePairTokenizer) else None
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",

@@ -9,7 +9,7 @@ from pydantic import BaseModel, JsonValue, ValidationError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from nanogpt.config.foreign import OurPart, settings_of_transformers
+from nanogpt.config.foreign import ForeignModel, read_transformers_config
 from nanogpt.config.resolving import check_model
 from nanogpt.config.schema import ModelSettings
 from nanogpt.data.tokenizers import Tokenizer
@@ -37,19 +37,19 @@ def read_hugging_face(directory: Path, tokenizer: Tokenizer | None = None) -> Ch
     """
     config_file = directory / "config.json"
     content = read_config(config_file)
-    is_nanochat = content.get("model_type") == "nanochat"
     try:
-        settings, n_rows = settings_of_transformers(content)
-        check_model(settings)
+        described = read_transformers_config(content)
+        check_model(described.settings)
     except UserError as error:
         raise UserError(f"{config_file}: {error}; take another model") from None
     tokenizer = tokenizer or read_tokenizer_json(directory / "tokenizer.json")
-    path, found = _read_weights(directory)
-    read = _nanochat_weights if is_nanochat else _gpt2_weights
-    own = OurPart.model_validate(content.get("nanogpt") or {})
-    settings, weights = read(found, settings, n_rows, own, path)
+    path, tensors = _read_weights(directory)
+    convert = _convert_nanochat if described.settings.position == "rotary" else _convert_gpt2
+    settings, weights = convert(tensors, described, path)
     weights = without_padding(weights, tokenizer.vocab_size, path)
-    start = own.start if all(token < tokenizer.vocab_size for token in own.start) else ()
+    start = described.own.start
+    if any(token >= tokenizer.vocab_size for token in start):
+        start = ()
     return Checkpoint(model_of(settings, weights), tokenizer, start)
 
 
@@ -62,8 +62,8 @@ def read_config(path: Path) -> dict[str, JsonValue]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path.parent}: no model here; config.json is missing") from None
-    except OSError as error:
-        raise UserError(f"{path}: can't be read: {error.strerror}; {AGAIN}") from None
+    except IsADirectoryError:
+        raise UserError(f"{path}: a directory, not a file; {AGAIN}") from None
     except (ValueError, RecursionError):
         raise UserError(f"{path}: damaged: not JSON; {AGAIN}") from None
     if not isinstance(content, dict):
@@ -71,28 +71,32 @@ def read_config(path: Path) -> dict[str, JsonValue]:
     return content
 
 
-def _gpt2_weights(
-    found: dict[str, Tensor], settings: ModelSettings, n_rows: int, own: OurPart, path: Path
+def _convert_gpt2(
+    tensors: dict[str, Tensor], described: ForeignModel, path: Path
 ) -> tuple[ModelSettings, dict[str, Tensor]]:
+    """The settings and weights of a GPT-2 as ours; without biases if an export added them all."""
+    settings = described.settings
+    empty = empty_weights(settings, described.vocab_size)
+    wanted = hugging_face.weights_for_hugging_face(empty, settings)
     tied = settings.tie_word_embeddings
-    empty = hugging_face.weights_for_hugging_face(empty_weights(settings, n_rows), settings)
-    known = hugging_face.known_weights(found, tied=tied)
-    check_tensors(known, hugging_face.known_weights(empty, tied=tied), path)
+    known = hugging_face.known_weights(tensors, tied=tied)
+    check_tensors(known, hugging_face.known_weights(wanted, tied=tied), path)
     biases = (weight for name, weight in known.items() if name.endswith(".bias"))
-    if not own.bias and not any(weight.any() for weight in biases):
+    if not described.own.bias and not any(weight.any() for weight in biases):
         settings = settings.model_copy(update={"bias": False})
     return settings, hugging_face.our_weights(known, settings)
 
 
-def _nanochat_weights(
-    found: dict[str, Tensor], settings: ModelSettings, n_rows: int, own: OurPart, path: Path
+def _convert_nanochat(
+    tensors: dict[str, Tensor], described: ForeignModel, path: Path
 ) -> tuple[ModelSettings, dict[str, Tensor]]:
-    del own  # such a model has no biases
+    """The settings and weights of a NanoChat as ours."""
+    settings = described.settings
     if settings.tie_word_embeddings:
-        found = {name: weight for name, weight in found.items() if name != hugging_face.HEAD}
-    empty = nanochat.weights_for_nanochat(empty_weights(settings, n_rows), settings)
-    check_tensors(found, empty, path)
-    return settings, nanochat.weights_from_nanochat(found, settings)
+        tensors = {name: weight for name, weight in tensors.items() if name != hugging_face.HEAD}
+    empty = empty_weights(settings, described.vocab_size)
+    check_tensors(tensors, nanochat.weights_for_nanochat(empty, settings), path)
+    return settings, nanochat.weights_from_nanochat(tensors, settings)
 
 
 def _read_weights(directory: Path) -> tuple[Path, dict[str, Tensor]]:
@@ -107,7 +111,7 @@ def _read_weights(directory: Path) -> tuple[Path, dict[str, Tensor]]:
             raise UserError(f"{index}: damaged; {AGAIN}") from None
         weights: dict[str, Tensor] = {}
         for name in sorted(files):
-            if Path(name).name != name:
+            if Path(name).name != name or name in ("", ".."):
                 raise UserError(f"{index}: `{shorten(name)}` isn't beside it; {AGAIN}")
             weights |= _load(directory / name)
         return index, weights
@@ -118,10 +122,12 @@ def _read_weights(directory: Path) -> tuple[Path, dict[str, Tensor]]:
 
 
 def _load(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; {AGAIN}")
+    with open(path, "rb"):
+        pass  # of a file that may not be read, load_file says that there is none
     try:
         weights = load_file(path)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; {AGAIN}") from None
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{path}: damaged ({error}); {AGAIN}") from None
     half = (torch.float16, torch.bfloat16)

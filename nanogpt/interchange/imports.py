@@ -3,15 +3,14 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from nanogpt.errors import UserError, plural
+from nanogpt.errors import UserError
 from nanogpt.interchange.destinations import IMPORT_MARK, Mark, check_directory, whole_directory
 from nanogpt.interchange.gpt2_downloads import download_tokenizer
 from nanogpt.interchange.hugging_face_files import read_config
-from nanogpt.interchange.nanogpt_checkpoints import NanogptCheckpoint, read_nanogpt
+from nanogpt.interchange.initial_models import write_import
+from nanogpt.interchange.nanogpt_checkpoints import read_nanogpt
 from nanogpt.interchange.sources import read_source
 from nanogpt.model.checkpoints import Checkpoint
-from nanogpt.model.directories import save_model
-from nanogpt.model.gpt import GPT
 from nanogpt.project import HERE, Project
 
 
@@ -46,17 +45,12 @@ def import_nanogpt(
     """
     check_directory(destination, IMPORT_MARK)
     checkpoint = read_nanogpt(source, meta)
-    if isinstance(checkpoint, NanogptCheckpoint):
-        checkpoint = checkpoint.with_tokenizer(download_tokenizer(project, mirrors))
-    return _write(checkpoint, destination, "nanogpt", str(source))
+    tokenizer = checkpoint.vocabulary or download_tokenizer(project, mirrors)
+    return _write(checkpoint.with_tokenizer(tokenizer), destination, "nanogpt", str(source))
 
 
 def _write(checkpoint: Checkpoint, destination: Path, kind: str, source: str) -> str:
-    """Write a model directory and its mark."""
-    model = checkpoint.model
-    assert isinstance(model, GPT), "other programs have no ensembles"
+    """Write a model directory and its mark; returns one line about the model."""
     mark = Mark(kind=kind, source=source)
-    with whole_directory(destination, IMPORT_MARK, mark) as made:
-        save_model(made, model.state_dict(), model.settings, checkpoint.tokenizer, checkpoint.start)
-    sizes = plural(model.n_parameters(), "parameter")
-    return f"{sizes}, {plural(checkpoint.tokenizer.vocab_size, 'token')}"
+    with whole_directory(destination, IMPORT_MARK, mark) as temporary:
+        return write_import(checkpoint, temporary, source)

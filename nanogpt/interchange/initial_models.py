@@ -6,8 +6,9 @@ imports.py is for the command `nanogpt import`, which writes where the user says
 from collections.abc import Sequence
 from pathlib import Path
 
-from nanogpt.errors import UserError
+from nanogpt.errors import UserError, plural
 from nanogpt.interchange.sources import read_source
+from nanogpt.model.checkpoints import Checkpoint
 from nanogpt.model.directories import save_model
 from nanogpt.model.gpt import GPT
 from nanogpt.project import HERE, Project
@@ -22,10 +23,20 @@ def import_model(
 
     Errors: UserError for an ensemble, and for what `read_source` refuses.
     """
-    checkpoint = read_source(source, project, mirrors)
-    model = checkpoint.model
+    sizes = write_import(read_source(source, project, mirrors), directory, source)
+    return f"{source}: {sizes}"
+
+
+def write_import(checkpoint: Checkpoint, directory: Path, source: str) -> str:
+    """Write the files of a model directory; returns the sizes of the model in words.
+
+    source: where the model is from, for messages.
+
+    Errors: UserError for an ensemble.
+    """
+    model, tokenizer = checkpoint.model, checkpoint.tokenizer
     if not isinstance(model, GPT):
         raise UserError(f"{source}: an ensemble; name a single model")
-    weights, tokenizer = model.state_dict(), checkpoint.tokenizer
-    save_model(directory, weights, model.settings, tokenizer, checkpoint.start)
-    return f"{source}: {model.n_parameters():,} parameters, {tokenizer.vocab_size:,} tokens"
+    save_model(directory, model.state_dict(), model.settings, tokenizer, checkpoint.start)
+    n_parameters = plural(model.n_parameters(), "parameter")
+    return f"{n_parameters}, {plural(tokenizer.vocab_size, 'token')}"

@@ -10,13 +10,13 @@ from nanogpt.artifacts.records.base import read_record
 from nanogpt.artifacts.records.evaluations import Evaluation
 from nanogpt.artifacts.records.manifests import Manifest
 from nanogpt.errors import plural
-from nanogpt.interchange.exports import TrainedModel
+from nanogpt.interchange.exports import ExportedModel
 from nanogpt.project import HERE
 
 AGAIN = "make the run again"
 
 
-def model_card(model: TrainedModel, architecture: str) -> str:
+def model_card(model: ExportedModel, architecture: str) -> str:
     """The card of a model, with the evaluation and training of its run, if they lie beside it.
 
     Only those of these very weights: an older evaluation is left out.
@@ -44,21 +44,21 @@ def model_card(model: TrainedModel, architecture: str) -> str:
         "```",
     ]
     run = model.directory.parent
-    lines += _evaluation(run, model.sha256)
-    training = _manifest_of(run / "train.manifest.json", model.sha256)
+    lines += _write_evaluation(run, model.sha256)
+    training = _read_manifest(run / "train.manifest.json", model.sha256)
     if training:
-        lines += _data(training)
-    groups = dict(training.parameters) if training else {"model": _settings_of(model)}
+        lines += _write_data(training)
+    groups = dict(training.parameters) if training else {"model": _dump_settings(model)}
     lines += ["", "## Settings", "", "```yaml", yaml.safe_dump(groups, sort_keys=False).rstrip()]
     return "\n".join([*lines, "```", ""])
 
 
-def _settings_of(model: TrainedModel) -> JsonValue:
+def _dump_settings(model: ExportedModel) -> JsonValue:
     settings: JsonValue = model.settings.model_dump(mode="json")
     return settings
 
 
-def _manifest_of(path: Path, weights: str) -> Manifest | None:
+def _read_manifest(path: Path, weights: str) -> Manifest | None:
     """A manifest that names weights of this digest, as what was read or what was made."""
     if not path.is_file():
         return None
@@ -67,20 +67,20 @@ def _manifest_of(path: Path, weights: str) -> Manifest | None:
     return manifest if weights in known else None
 
 
-def _evaluation(run: Path, weights: str) -> list[str]:
-    if not _manifest_of(run / "eval.manifest.json", weights) or not (run / "eval.json").is_file():
+def _write_evaluation(run: Path, weights: str) -> list[str]:
+    if not _read_manifest(run / "eval.manifest.json", weights) or not (run / "eval.json").is_file():
         return []
-    found = read_record(run / "eval.json", Evaluation, AGAIN)
+    evaluation = read_record(run / "eval.json", Evaluation, AGAIN)
     rows = [
         f"| {name} | {split.loss:.4f} | {split.perplexity:.3f} | {split.bits_per_byte:.4f} "
         f"| {split.n_tokens:,} |"
-        for name, split in (("validation", found.val), ("training", found.train))
+        for name, split in (("validation", evaluation.val), ("training", evaluation.train))
     ]
     head = ["| split | loss, nats a token | perplexity | bits per byte | tokens |"]
     return ["", "## Evaluation", "", *head, "|---|---|---|---|---|", *rows]
 
 
-def _data(training: Manifest) -> list[str]:
+def _write_data(training: Manifest) -> list[str]:
     """The files that the model was trained on."""
     of_data = {
         path: digest
@@ -91,13 +91,13 @@ def _data(training: Manifest) -> list[str]:
     datasets = sorted({Path(path).parent.name for path in of_data})
     files = f"{plural(len(of_data), 'file')} of the dataset"
     read = f"{files} {', '.join(f'`{name}`' for name in datasets)}, as the training read them."
-    lines = ["", "## Data", "", read, "", *_digests(of_data)]
+    lines = ["", "## Data", "", read, "", *_write_digests(of_data)]
     if initial:
         lines += ["", "## Initial model", "", "The training began with its weights.", ""]
-        lines += _digests(initial)
+        lines += _write_digests(initial)
     return lines
 
 
-def _digests(files: Mapping[str, str]) -> list[str]:
+def _write_digests(files: Mapping[str, str]) -> list[str]:
     rows = [f"| {Path(path).name} | {digest} |" for path, digest in files.items()]
     return ["| file | sha256 |", "|---|---|", *rows]

@@ -11,7 +11,7 @@ from pydantic import JsonValue
 from torch import Tensor
 
 from nanogpt.config.schema import ModelSettings
-from nanogpt.interchange.architectures import NANOCHAT, differing_settings
+from nanogpt.interchange.architectures import NANOCHAT_SETTINGS, differing_settings
 from nanogpt.model.gpt import RMS_EPSILON, ROTARY_BASE
 
 ARCHITECTURE = "NanoChatForCausalLM"
@@ -26,7 +26,7 @@ THEIR_ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu2": 
 
 def config_for_nanochat(settings: ModelSettings, vocab_size: int) -> dict[str, JsonValue]:
     """The part of a NanoChat's config.json that says what it computes."""
-    assert not differing_settings(settings, NANOCHAT)
+    assert not differing_settings(settings, NANOCHAT_SETTINGS)
     return {
         "architectures": [ARCHITECTURE],
         "model_type": "nanochat",

@@ -7,6 +7,7 @@ import pickle
 import re
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,16 @@ import torch
 from pydantic import BaseModel, ConfigDict, PositiveInt, ValidationError
 from torch import Tensor
 
+from nanogpt.config.foreign import VocabSize
 from nanogpt.config.messages import explain
 from nanogpt.config.patterns import NAME
 from nanogpt.config.resolving import check_model
 from nanogpt.config.schema import ModelSettings
-from nanogpt.data.byte_pairs import GPT2_SHA256, BytePairTokenizer
 from nanogpt.data.tokenizers import CharTokenizer, Tokenizer
 from nanogpt.errors import UserError
-from nanogpt.files.atomic import atomic_write, sha256_file
+from nanogpt.files.atomic import atomic_write
 from nanogpt.interchange.destinations import EXPORT_MARK, whole_directory
-from nanogpt.interchange.exports import TrainedModel, read_trained
+from nanogpt.interchange.exports import ExportedModel, read_model
 from nanogpt.interchange.hugging_face import MASKS
 from nanogpt.interchange.nanogpt_meta import read_meta, write_meta
 from nanogpt.interchange.weights import check_tensors, empty_weights, model_of, without_padding
@@ -35,7 +36,7 @@ HEAD = "lm_head.weight"
 # Of a model that torch.compile saved.
 COMPILED = "_orig_mod."
 # Sizes of GPT-2's vocabulary in nanoGPT, which rounds it up for speed.
-OF_GPT2 = (50_257, 50_304)
+SIZES_OF_GPT2 = (50_257, 50_304)
 
 GEM = (
     "a checkpoint of the Ruby gem, which nanogpt doesn't read; its datasets are nanoGPT's, so "
@@ -53,96 +54,106 @@ class ModelArgs(BaseModel):
     n_head: PositiveInt
     n_embd: PositiveInt
     block_size: PositiveInt
-    vocab_size: PositiveInt
+    vocab_size: VocabSize
     bias: bool = True
     dropout: float = 0.0
+
+    @property
+    def settings(self) -> ModelSettings:
+        """Our settings of the same model, its embeddings tied."""
+        return ModelSettings(
+            n_layer=self.n_layer,
+            n_head=self.n_head,
+            n_embd=self.n_embd,
+            block_size=self.block_size,
+            dropout=self.dropout,
+            bias=self.bias,
+        )
 
 
 # --- In -------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
 class NanogptCheckpoint:
-    """A ckpt.pt that was read. path: the file."""
+    """A ckpt.pt that was read and checked.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        content = _load(path)
-        self.dataset = _dataset(content)
-        try:
-            args = ModelArgs.model_validate(content["model_args"])
-        except KeyError:
-            raise UserError(f"{path}: not a checkpoint of nanoGPT: no `model_args`") from None
-        except ValidationError as error:
-            raise UserError(f"{path}: model_args: {explain(error, ModelArgs)}") from None
-        self.vocab_size = args.vocab_size
-        self._weights = _state_dict(content, path)
-        self.settings = ModelSettings(
-            n_layer=args.n_layer,
-            n_head=args.n_head,
-            n_embd=args.n_embd,
-            block_size=args.block_size,
-            dropout=args.dropout,
-            bias=args.bias,
-        )
-        try:
-            check_model(self.settings)
-        except UserError as error:
-            raise UserError(f"{path}: model_args: {error}; take another checkpoint") from None
-        wanted = empty_weights(self.settings, args.vocab_size)
-        check_tensors(self._weights, {**wanted, HEAD: wanted["wte.weight"]}, path)
+    vocab_size: how many rows the embedding has. vocabulary: of its meta.pkl; None for GPT-2's
+    tokens, which have none.
+    """
 
-    def find_meta(self) -> Path | None:
-        """The meta.pkl of its dataset: beside it, or in data/<dataset>/ there or one level up."""
-        here = self.path.parent
-        places = [here]
-        if self.dataset:
-            places += [root / "data" / self.dataset for root in (here, here.resolve().parent)]
-        return next(
-            (place / "meta.pkl" for place in places if (place / "meta.pkl").is_file()), None
-        )
-
-    @property
-    def is_of_gpt2(self) -> bool:
-        """Whether it has as many tokens as GPT-2 has in nanoGPT."""
-        return self.vocab_size in OF_GPT2
+    path: Path
+    settings: ModelSettings
+    vocab_size: int
+    weights: Mapping[str, Tensor]
+    vocabulary: CharTokenizer | None
 
     def with_tokenizer(self, tokenizer: Tokenizer) -> Checkpoint:
-        """The model and its tokenizer, without rows beyond GPT-2's vocabulary.
-
-        Errors: UserError for the characters of another model.
-        """
-        if isinstance(tokenizer, CharTokenizer) and tokenizer.vocab_size != self.vocab_size:
-            raise UserError(
-                f"{self.path}: the model has {self.vocab_size:,} tokens, but its meta.pkl has "
-                f"{tokenizer.vocab_size:,} characters; they don't belong together: name its own by "
-                "--meta"
-            )
-        weights = without_padding(self._weights, tokenizer.vocab_size, self.path)
+        """The model and its tokenizer, without rows beyond GPT-2's vocabulary."""
+        weights = without_padding(self.weights, tokenizer.vocab_size, self.path)
         tied = torch.equal(weights[HEAD], weights["wte.weight"])
         settings = self.settings.model_copy(update={"tie_word_embeddings": tied})
         kept = {name: weight for name, weight in weights.items() if not tied or name != HEAD}
         return Checkpoint(model_of(settings, kept), tokenizer)
 
 
-def read_nanogpt(source: Path, meta: Path | None = None) -> NanogptCheckpoint | Checkpoint:
+def read_nanogpt(source: Path, meta: Path | None = None) -> NanogptCheckpoint:
     """Read a ckpt.pt, or that of a directory of nanoGPT, with its vocabulary if there is one.
 
-    Returns what still needs a tokenizer for a checkpoint of GPT-2's tokens, which has no meta.pkl.
+    meta: its meta.pkl, if that doesn't lie where nanoGPT has it.
 
     Errors: UserError for a file that is absent, damaged or no checkpoint, that names code, whose
-    tensors don't fit, or whose vocabulary isn't known.
+    tensors don't fit, or whose vocabulary isn't known or isn't the model's.
     """
-    checkpoint = NanogptCheckpoint(source / CHECKPOINT if source.is_dir() else source)
-    found = meta or checkpoint.find_meta()
-    if found:
-        return checkpoint.with_tokenizer(read_meta(found))
-    if checkpoint.is_of_gpt2:
-        return checkpoint
-    name = checkpoint.dataset or "<dataset>"
-    raise UserError(
-        f"{checkpoint.path}: {checkpoint.vocab_size:,} tokens, and no meta.pkl says which; copy "
-        f"nanoGPT's data/{name}/meta.pkl beside it, or give it with --meta"
-    )
+    path = source / CHECKPOINT if source.is_dir() else source
+    content = _load(path)
+    settings, vocab_size = _read_settings(content, path)
+    weights = _read_weights(content, path)
+    wanted = empty_weights(settings, vocab_size)
+    check_tensors(weights, {**wanted, HEAD: wanted["wte.weight"]}, path)
+    dataset = _find_dataset(content)
+    meta = meta or _find_meta(path, dataset)
+    vocabulary = read_meta(meta) if meta else None
+    if vocabulary is None and vocab_size not in SIZES_OF_GPT2:
+        raise UserError(
+            f"{path}: {vocab_size:,} tokens, and no meta.pkl says which; copy nanoGPT's "
+            f"data/{dataset or '<dataset>'}/meta.pkl beside it, or give it with --meta"
+        )
+    if vocabulary and vocabulary.vocab_size != vocab_size:
+        raise UserError(
+            f"{path}: the model has {vocab_size:,} tokens, but its meta.pkl has "
+            f"{vocabulary.vocab_size:,} characters; they don't belong together: name its own by "
+            "--meta"
+        )
+    return NanogptCheckpoint(path, settings, vocab_size, weights, vocabulary)
+
+
+def _read_settings(content: Mapping[str, Any], path: Path) -> tuple[ModelSettings, int]:
+    """Our settings of the model in a checkpoint, and how many rows its embedding has."""
+    reader: type[BaseModel] = ModelArgs
+    try:
+        args = ModelArgs.model_validate(content["model_args"])
+        reader = ModelSettings
+        settings = args.settings
+        check_model(settings)
+    except KeyError:
+        raise UserError(f"{path}: not a checkpoint of nanoGPT: no `model_args`") from None
+    except ValidationError as error:
+        problem = explain(error, reader)
+        raise UserError(f"{path}: model_args: {problem}; take another checkpoint") from None
+    except UserError as error:
+        raise UserError(f"{path}: model_args: {error}; take another checkpoint") from None
+    return settings, args.vocab_size
+
+
+def _find_meta(path: Path, dataset: str | None) -> Path | None:
+    """The meta.pkl of a checkpoint: beside it, or in data/<dataset>/ there or one level up."""
+    directory = path.parent
+    places = [directory]
+    if dataset:
+        roots = (directory, directory.resolve().parent)
+        places += [root / "data" / dataset for root in roots]
+    return next((place / "meta.pkl" for place in places if (place / "meta.pkl").is_file()), None)
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -154,16 +165,16 @@ def _load(path: Path) -> dict[str, Any]:
             warnings.simplefilter("ignore")  # of files that are refused anyway
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        named = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if not named:
+        code = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if not code:
             raise UserError(f"{path}: damaged: not a checkpoint; copy it again") from None
-        if named[1].startswith("torch.jit."):
+        if code[1].startswith("torch.jit."):
             raise UserError(f"{path}: {GEM}") from None
         raise UserError(
-            f"{path}: holds more than tensors and plain values (`{named[1]}`), and no code of a "
+            f"{path}: holds more than tensors and plain values (`{code[1]}`), and no code of a "
             f"file is run; {PLAIN}"
         ) from None
-    except MemoryError:
+    except (MemoryError, OSError):
         raise
     except Exception:  # whatever bytes make of an archive
         raise UserError(f"{path}: damaged: not a checkpoint; copy it again") from None
@@ -172,14 +183,14 @@ def _load(path: Path) -> dict[str, Any]:
     return content
 
 
-def _dataset(content: Mapping[str, Any]) -> str | None:
+def _find_dataset(content: Mapping[str, Any]) -> str | None:
     """The name of the dataset that a checkpoint was trained on, if it's one."""
     config = content.get("config")
     name = config.get("dataset") if isinstance(config, dict) else None
     return name if isinstance(name, str) and NAME.fullmatch(name) else None
 
 
-def _state_dict(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
+def _read_weights(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
     """The tensors that count, under their names in our model."""
     weights: dict[str, Tensor] = {}
     for name, tensor in content["model"].items():
@@ -204,20 +215,12 @@ def export_nanogpt(directory: Path, destination: Path) -> str:
     Errors: UserError for a model or tokenizer that nanoGPT doesn't have, and for a destination
     where other files are; before anything is written.
     """
-    model = read_trained(directory, "nanogpt")
-    is_gpt2 = sha256_file(directory / "tokenizer.json") == GPT2_SHA256
-    if not isinstance(model.tokenizer, CharTokenizer) and not is_gpt2:
-        is_pairs = isinstance(model.tokenizer, BytePairTokenizer)
-        kind = "byte pairs of its own" if is_pairs else "bytes"
-        raise UserError(
-            f"{directory}: its tokens are {kind}, which nanoGPT doesn't know; it has "
-            "`tokenizer: char` and `tokenizer: gpt2`"
-        )
-    with whole_directory(destination, EXPORT_MARK, model.mark("nanogpt")) as made:
-        with atomic_write(made / CHECKPOINT) as file:
-            torch.save(_content(model), file)
+    model = read_model(directory, "nanogpt")
+    with whole_directory(destination, EXPORT_MARK, model.mark("nanogpt")) as temporary:
+        with atomic_write(temporary / CHECKPOINT) as file:
+            torch.save(_make_content(model), file)
         for name in meta_files(model.name, model.tokenizer):
-            write_meta(made / name, model.tokenizer)
+            write_meta(temporary / name, model.tokenizer)
     return "a checkpoint for nanoGPT"
 
 
@@ -226,7 +229,7 @@ def meta_files(name: str, tokenizer: Tokenizer) -> list[str]:
     return [f"data/{name}/meta.pkl"] if isinstance(tokenizer, CharTokenizer) else []
 
 
-def _content(model: TrainedModel) -> dict[str, Any]:
+def _make_content(model: ExportedModel) -> dict[str, Any]:
     """A checkpoint as nanoGPT's train.py saves it, without the state of an optimizer."""
     settings = model.settings
     weights = {f"{PREFIX}{name}": weight for name, weight in model.weights.items()}

@@ -66,7 +66,7 @@ def read_meta(path: Path) -> CharTokenizer:
         raise
     except Exception:  # whatever bytes make of a pickle
         raise UserError(f"{path}: damaged: not a pickle; {REMEDY}") from None
-    vocabulary = _characters(meta)
+    vocabulary = _find_characters(meta)
     if vocabulary is None:
         raise UserError(f"{path}: not a vocabulary of single characters; {REMEDY}")
     return CharTokenizer(vocabulary)
@@ -75,7 +75,7 @@ def read_meta(path: Path) -> CharTokenizer:
 REMEDY = "take the meta.pkl that nanoGPT's prepare.py wrote for the dataset"
 
 
-def _characters(meta: object) -> str | None:
+def _find_characters(meta: object) -> str | None:
     """The characters by id, None if a meta.pkl has anything else."""
     itos = meta.get("itos") if isinstance(meta, dict) else None
     if isinstance(itos, list):

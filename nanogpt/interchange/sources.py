@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from nanogpt.config.initial import GPT2
+from nanogpt.config.initial import GPT2_SIZES
 from nanogpt.errors import UserError
 from nanogpt.interchange.gpt2_downloads import download_gpt2, download_tokenizer
 from nanogpt.interchange.hugging_face_files import read_config, read_hugging_face
@@ -24,13 +24,13 @@ def read_source(
     belong together.
     """
     directory = Path(source)
-    if str(source) in GPT2 and not directory.exists():
+    if str(source) in GPT2_SIZES and not directory.exists():
         files = download_gpt2(str(source), project, mirrors)
         return read_hugging_face(files, download_tokenizer(project, mirrors))
     if not (directory / "config.json").exists():
         raise UserError(
             f"{source}: no model here; name a directory with a config.json, or one of "
-            f"{', '.join(GPT2)}"
+            f"{', '.join(GPT2_SIZES)}"
         )
     if "architecture" in read_config(directory / "config.json"):
         return load_model(directory)

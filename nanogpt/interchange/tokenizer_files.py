@@ -36,16 +36,16 @@ def tokenizer_json(tokenizer: Tokenizer) -> str:
     Errors: UserError for byte pairs of which one can't be reached by joining two others.
     """
     if isinstance(tokenizer, CharTokenizer):
-        theirs = _of_characters(tokenizer)
+        theirs = _convert_characters(tokenizer)
     elif isinstance(tokenizer, ByteTokenizer):
-        theirs = _of_bytes()
+        theirs = _convert_bytes()
     else:
         assert isinstance(tokenizer, BytePairTokenizer)
-        theirs = _of_byte_pairs(tokenizer)
+        theirs = _convert_byte_pairs(tokenizer)
     return f"{theirs.to_str(pretty=True)}\n"
 
 
-def _of_characters(tokenizer: CharTokenizer) -> Any:
+def _convert_characters(tokenizer: CharTokenizer) -> Any:
     from tokenizers import Regex, decoders, models, pre_tokenizers
     from tokenizers import Tokenizer as Theirs
 
@@ -56,7 +56,7 @@ def _of_characters(tokenizer: CharTokenizer) -> Any:
     return theirs
 
 
-def _of_bytes() -> Any:
+def _convert_bytes() -> Any:
     from tokenizers import Tokenizer as Theirs
     from tokenizers import decoders, models, pre_tokenizers
 
@@ -67,7 +67,7 @@ def _of_bytes() -> Any:
     return theirs
 
 
-def _of_byte_pairs(tokenizer: BytePairTokenizer) -> Any:
+def _convert_byte_pairs(tokenizer: BytePairTokenizer) -> Any:
     from tokenizers import AddedToken, decoders, models, pre_tokenizers
     from tokenizers import Tokenizer as Theirs
 
@@ -97,7 +97,7 @@ def merges_of(tokenizer: BytePairTokenizer) -> list[tuple[str, str]]:
     for token, rank in ranks.items():
         if len(token) == 1:
             continue
-        parts = _joined(token, ranks, rank)
+        parts = _join(token, ranks, rank)
         if len(parts) != 2:
             raise UserError(
                 f"the tokenizer's token {shorten(repr(token))} isn't joined from two others, which "
@@ -108,7 +108,7 @@ def merges_of(tokenizer: BytePairTokenizer) -> list[tuple[str, str]]:
     return merges
 
 
-def _joined(token: bytes, ranks: Mapping[bytes, int], limit: int) -> list[bytes]:
+def _join(token: bytes, ranks: Mapping[bytes, int], limit: int) -> list[bytes]:
     """The parts of a token after all joins of a rank below `limit`, the lowest first."""
     parts = [bytes([byte]) for byte in token]
     while len(parts) > 2:
@@ -169,13 +169,15 @@ def read_tokenizer_json(path: Path) -> Tokenizer:
             f"{path}: no such file; put the model's tokenizer.json there (transformers writes it "
             "with `AutoTokenizer.from_pretrained(...).save_pretrained(...)`)"
         ) from None
+    except IsADirectoryError:
+        raise UserError(f"{path}: a directory, not a file; {AGAIN}") from None
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         field = field_name(first["loc"]) or "its content"
         raise UserError(f"{path}: not a tokenizer: `{field}`: {first['msg']}; {AGAIN}") from None
     except (ValueError, RecursionError):
         raise UserError(f"{path}: damaged: not JSON; {AGAIN}") from None
-    tokenizer = _ours(file)
+    tokenizer = _convert(file)
     if isinstance(tokenizer, str):
         raise UserError(
             f"{path}: nanogpt reads characters, bytes and GPT-2's kind of byte pairs, but this "
@@ -187,13 +189,17 @@ def read_tokenizer_json(path: Path) -> Tokenizer:
 AGAIN = "export or download it again"
 
 
-def _ours(file: _File) -> Tokenizer | str:
+def _convert(file: _File) -> Tokenizer | str:
     """The tokenizer of a file, or what it has that ours don't."""
     if file.normalizer is not None:
         return f"changes texts first ({file.normalizer.type})"
     if file.post_processor is not None and file.post_processor.type != "ByteLevel":
         return f"adds tokens to texts ({file.post_processor.type})"
     texts = sorted(file.model.vocab, key=file.model.vocab.__getitem__)
+    if not texts:
+        return "has no tokens"
+    if any("\ud800" <= character <= "\udfff" for text in texts for character in text):
+        return "has a token that isn't Unicode text"
     others = [added for added in file.added_tokens if added.content != END_OF_TEXT]
     if others:
         return f"has a special token {shorten(others[0].content)!r}"
@@ -208,12 +214,12 @@ def _ours(file: _File) -> Tokenizer | str:
         return "has words"
     if file.model.type != "BPE" or file.pre_tokenizer is None:
         return f"is a {file.model.type} model"
-    return _byte_level(file, texts)
+    return _convert_byte_level(file, texts)
 
 
-def _byte_level(file: _File, texts: list[str]) -> Tokenizer | str:
-    cutting = file.pre_tokenizer
-    if cutting is None or cutting.type != "ByteLevel" or cutting.add_prefix_space:
+def _convert_byte_level(file: _File, texts: list[str]) -> Tokenizer | str:
+    splitter = file.pre_tokenizer
+    if splitter is None or splitter.type != "ByteLevel" or splitter.add_prefix_space:
         return "isn't of bytes as GPT-2's is"
     if file.added_tokens and texts[-1] == END_OF_TEXT:
         texts = texts[:-1]
@@ -231,6 +237,6 @@ def _byte_level(file: _File, texts: list[str]) -> Tokenizer | str:
         for pair in file.model.merges
     ]
     longer = [text for text in texts if len(text) > 1]
-    if not set(single_bytes()) <= set(tokens) or joined != longer or not cutting.use_regex:
+    if not set(single_bytes()) <= set(tokens) or joined != longer or not splitter.use_regex:
         return "numbers its tokens in another order than it joins them"
     return BytePairTokenizer(tuple(tokens))

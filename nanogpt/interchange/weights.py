@@ -13,6 +13,8 @@ from nanogpt.model.layers import WithoutDraws
 
 # The matrices that have a row for each token of the vocabulary.
 OF_VOCABULARY = ("wte.weight", "lm_head.weight")
+# Of tensors that are read. All become float32.
+PRECISIONS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
 def empty_weights(settings: ModelSettings, vocab_size: int) -> dict[str, Tensor]:
@@ -21,27 +23,36 @@ def empty_weights(settings: ModelSettings, vocab_size: int) -> dict[str, Tensor]
         return GPT(settings, vocab_size).state_dict()
 
 
-def check_tensors(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path) -> None:
+def check_tensors(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], path: Path) -> None:
     """UserError for the first tensor of a file that is missing, unknown, misshapen or not finite.
 
     wanted: tensors with the names and shapes that the file should have.
     """
-    for name in sorted(found.keys() | wanted.keys()):
-        flaw = _flaw(found.get(name), wanted.get(name))
+    for name in sorted(tensors.keys() | wanted.keys()):
+        flaw = _find_flaw(tensors.get(name), wanted.get(name))
         if flaw:
             raise UserError(f"{path}: tensor {name} {flaw}; export or download the model again")
 
 
-def _flaw(found: Tensor | None, wanted: Tensor | None) -> str | None:
-    if found is None or wanted is None:
-        return "is missing" if found is None else "isn't part of such a model"
-    if not found.is_floating_point():
-        return f"is {str(found.dtype).removeprefix('torch.')}, not floating point"
-    if found.shape != wanted.shape:
-        return f"has shape {tuple(found.shape)}, but the model's is {tuple(wanted.shape)}"
-    if found.numel() and not torch.stack(torch.aminmax(found)).isfinite().all():
+def _find_flaw(tensor: Tensor | None, wanted: Tensor | None) -> str | None:
+    if tensor is None or wanted is None:
+        return "is missing" if tensor is None else "isn't part of such a model"
+    if tensor.dtype not in PRECISIONS:
+        return (
+            f"is {_name_dtype(tensor.dtype)}, not one of {', '.join(map(_name_dtype, PRECISIONS))}"
+        )
+    if tensor.layout != torch.strided or tensor.device.type != "cpu":
+        return "isn't a plain tensor"
+    if tensor.shape != wanted.shape:
+        return f"has shape {tuple(tensor.shape)}, but the model's is {tuple(wanted.shape)}"
+    # As float32, since a larger float64 would become infinity.
+    if tensor.numel() and not torch.stack(torch.aminmax(tensor)).float().isfinite().all():
         return "has NaN or infinity"
     return None
+
+
+def _name_dtype(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def without_padding(

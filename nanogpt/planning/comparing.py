@@ -36,19 +36,19 @@ def compare(project: Project, first: Path, second: Path) -> list[Comparison]:
 
     Errors: UserError for a path without a manifest, and for results of different kinds.
     """
-    mine, others = _manifests_at(project, first), _manifests_at(project, second)
+    mine, others = _find_manifests(project, first), _find_manifests(project, second)
     stages = [stage for stage in mine if stage in others]
     if not stages:
         raise UserError(
             f"{first} is a result of {', '.join(mine)}, {second} of {', '.join(others)}; name two "
             "results of one kind"
         )
-    found: dict[tuple[Path, Path], Comparison] = {}
+    comparisons: dict[tuple[Path, Path], Comparison] = {}
     for stage in stages:
-        _compare(project, mine[stage], others[stage], found)
+        _compare(project, mine[stage], others[stage], comparisons)
     order = {"train": 0, "combine": 0}
     return sorted(
-        found.values(), key=lambda one: (not _is_of_dataset(one), order.get(one.stage, 1))
+        comparisons.values(), key=lambda one: (not _is_of_dataset(one), order.get(one.stage, 1))
     )
 
 
@@ -57,52 +57,52 @@ def _is_of_dataset(one: Comparison) -> bool:
 
 
 def _compare(
-    project: Project, mine: Path, other: Path, found: dict[tuple[Path, Path], Comparison]
+    project: Project, mine: Path, other: Path, comparisons: dict[tuple[Path, Path], Comparison]
 ) -> None:
-    if (mine, other) in found or mine == other:
+    if (mine, other) in comparisons or mine == other:
         return
-    one, two = _read(mine), _read(other)
+    one, two = _read_manifest(mine), _read_manifest(other)
     differences = []
     for difference in manifest_differences(project, one, two):
         if difference.kind == "setting" and difference.what in NAMES:
             continue
-        pair = _makers(project, difference, one, two) if difference.kind == "input" else None
-        stages = [_read(path).stage for path in pair] if pair else ["", ""]
+        pair = _find_makers(project, difference, one, two) if difference.kind == "input" else None
+        stages = [_read_manifest(path).stage for path in pair] if pair else ["", ""]
         if pair and stages[0] == stages[1]:
-            _compare(project, *pair, found)
+            _compare(project, *pair, comparisons)
         elif pair:
             what = f"{Path(difference.what).parent.name} made by"
             differences.append(Difference("input", what, *stages))
         else:
             differences.append(difference)
     differences = list(dict.fromkeys(differences))  # one for several files of a model
-    outputs = [_by_name(manifest.outputs) for manifest in (one, two)]
-    found[mine, other] = Comparison(
+    outputs = [_index_by_name(manifest.outputs) for manifest in (one, two)]
+    comparisons[mine, other] = Comparison(
         one.stage, str(mine.parent), str(other.parent), outputs[0] == outputs[1], tuple(differences)
     )
 
 
-def _by_name(outputs: dict[str, str]) -> dict[str, str]:
+def _index_by_name(outputs: dict[str, str]) -> dict[str, str]:
     return {Path(path).name: digest for path, digest in outputs.items()}
 
 
-def _makers(
+def _find_makers(
     project: Project, difference: Difference, one: Manifest, two: Manifest
 ) -> tuple[Path, Path] | None:
     """The manifests of the stages that made an input that differs, if both are there."""
-    found = []
+    makers = []
     for manifest in (one, two):
         path = next(
             (path for path in manifest.inputs if role_of(path) == role_of(difference.what)), ""
         )
-        maker = next(_makers_of(project, path), None) if path else None
+        maker = next(_iterate_makers(project, path), None) if path else None
         if not maker:
             return None
-        found.append(maker)
-    return found[0], found[1]
+        makers.append(maker)
+    return makers[0], makers[1]
 
 
-def _makers_of(project: Project, path: str) -> Iterator[Path]:
+def _iterate_makers(project: Project, path: str) -> Iterator[Path]:
     """The manifests that name a file as an output: beside it, or one directory up."""
     directory = (project.root / path).parent
     for place in (directory, directory.parent):
@@ -114,26 +114,26 @@ def _makers_of(project: Project, path: str) -> Iterator[Path]:
                 continue
 
 
-def _manifests_at(project: Project, path: Path) -> dict[str, Path]:
+def _find_manifests(project: Project, path: Path) -> dict[str, Path]:
     """The manifests of a result, by stage."""
     place = project.root / path
     if place.is_dir():
-        found = sorted(place.glob(f"*{SUFFIX}")) or sorted(place.parent.glob(f"*{SUFFIX}"))
+        manifests = sorted(place.glob(f"*{SUFFIX}")) or sorted(place.parent.glob(f"*{SUFFIX}"))
     elif path.name.endswith(SUFFIX) and place.exists():
-        found = [place]
+        manifests = [place]
     elif place.exists():
-        found = list(_makers_of(project, str(path)))
+        manifests = list(_iterate_makers(project, str(path)))
     else:
         raise UserError(f"{path}: no such file or directory; name results that were made")
-    if not found:
+    if not manifests:
         raise UserError(f"{path}: no manifest says how it was made; name a result of the workflow")
-    return {_read(manifest).stage: manifest for manifest in _ordered(found)}
+    return {_read_manifest(manifest).stage: manifest for manifest in _sort(manifests)}
 
 
-def _ordered(found: Sequence[Path]) -> list[Path]:
+def _sort(manifests: Sequence[Path]) -> list[Path]:
     """train first, since it explains the others."""
-    return sorted(found, key=lambda path: (not path.name.startswith("train"), path.name))
+    return sorted(manifests, key=lambda path: (not path.name.startswith("train"), path.name))
 
 
-def _read(path: Path) -> Manifest:
+def _read_manifest(path: Path) -> Manifest:
     return read_record(path, Manifest)

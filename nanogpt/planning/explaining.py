@@ -20,12 +20,12 @@ OPTIONAL = {"bench", "tensorboard", "ngram", "count_ngrams", *EXPORTS}
 LABELS = {"setting": "setting", "code": "code", "input": "", "environment": "environment"}
 
 
-def find_targets(workflow: Workflow, given: str) -> tuple[str, list[StageJob], list[str]]:
+def find_targets(workflow: Workflow, target: str) -> tuple[str, list[StageJob], list[str]]:
     """What a path or a run's name stands for: the path, its jobs, and the files that are wanted.
 
     Errors: UserError for what no rule makes.
     """
-    name = str(Path(given))
+    name = str(Path(target))
     project = workflow.project
     if "/" not in name and not (project.root / name).exists():
         known = [*run_names(workflow.config), *workflow.config.datasets]
@@ -39,18 +39,18 @@ def find_targets(workflow: Workflow, given: str) -> tuple[str, list[StageJob], l
     jobs = [job for job in jobs if job.stage not in OPTIONAL or _is_made(workflow, job)]
     if not jobs:
         raise UserError(
-            f"{given}: no rule makes it, as config.yaml is now; name a file or a directory of a "
+            f"{target}: no rule makes it, as config.yaml is now; name a file or a directory of a "
             "run or dataset, or a run"
         )
     files = [file for job in jobs for file in job.outputs if file.startswith(f"{path}/")]
     return path, jobs, files
 
 
-def existing_path(project: Project, given: str) -> Path:
+def existing_path(project: Project, target: str) -> Path:
     """The path, below the project's root, of a result that was made, or of a run by its name."""
-    place = Path(given)
-    if "/" not in given and not (project.root / given).exists():
-        runs, datasets = project.results / given, project.datasets / given
+    place = Path(target)
+    if "/" not in target and not (project.root / target).exists():
+        runs, datasets = project.results / target, project.datasets / target
         place = next((one for one in (runs, datasets) if one.exists()), place)
     elif not place.is_absolute():
         place = project.root / place
@@ -76,20 +76,20 @@ def explain(
 ) -> list[str]:
     """Why the result at a path would be made again, root causes first, or that it wouldn't."""
     running = [verdict for verdict in verdicts if verdict.runs]
-    lines = [f"{path}: {_headline(targets, verdicts)}"]
+    lines = [f"{path}: {_write_headline(targets, verdicts)}"]
     width = max((len(str(verdict.job)) for verdict in verdicts), default=0)
     rows = [
         (str(verdict.job), line)
         for verdict in verdicts
-        for line in _lines_of(verdict, outcomes.get(verdict.job))
+        for line in _write_lines(verdict, outcomes.get(verdict.job))
     ]
-    lines += _aligned(rows, width)
+    lines += _align(rows, width)
     if not running:
-        lines += _environment(targets, verdicts)
-    return lines + _unnoticed(verdicts)
+        lines += _describe_environment(targets, verdicts)
+    return lines + _list_unnoticed(verdicts)
 
 
-def _unnoticed(verdicts: Sequence[Verdict]) -> list[str]:
+def _list_unnoticed(verdicts: Sequence[Verdict]) -> list[str]:
     """What to do about differences that Snakemake doesn't notice."""
     stages = sorted({verdict.job.stage for verdict in verdicts if verdict.unnoticed})
     if not stages:
@@ -101,7 +101,7 @@ def _unnoticed(verdicts: Sequence[Verdict]) -> list[str]:
     ]
 
 
-def _headline(targets: Sequence[StageJob], verdicts: Sequence[Verdict]) -> str:
+def _write_headline(targets: Sequence[StageJob], verdicts: Sequence[Verdict]) -> str:
     running = [verdict for verdict in verdicts if verdict.runs]
     if not running:
         differs = any(verdict.unnoticed for verdict in verdicts)
@@ -112,8 +112,8 @@ def _headline(targets: Sequence[StageJob], verdicts: Sequence[Verdict]) -> str:
     return f"would be made again; {jobs} would run"
 
 
-def _lines_of(verdict: Verdict, outcome: str | None) -> list[str]:
-    lines = [_line(reason) for reason in verdict.reasons]
+def _write_lines(verdict: Verdict, outcome: str | None) -> list[str]:
+    lines = [_write_line(reason) for reason in verdict.reasons]
     if verdict.state == "never made":
         lines = []  # that its files are missing goes without saying
         lines.append("not made yet")
@@ -122,7 +122,7 @@ def _lines_of(verdict: Verdict, outcome: str | None) -> list[str]:
     if verdict.upstream and verdict.state == "again" and not lines:
         jobs = " and ".join(f"`{job}`" for job in verdict.upstream)
         lines.append(f"reads what {jobs} will make")
-    lines += [_line(difference) for difference in verdict.unnoticed]
+    lines += [_write_line(difference) for difference in verdict.unnoticed]
     lines += verdict.notes
     if verdict.notes and not verdict.runs and verdict.manifest:
         lines.append("it isn't made again for that; remove it to have it made again")
@@ -131,27 +131,27 @@ def _lines_of(verdict: Verdict, outcome: str | None) -> list[str]:
     return lines
 
 
-def _line(difference: Difference) -> str:
+def _write_line(difference: Difference) -> str:
     label = LABELS[difference.kind]
     return f"{label} {difference}" if label else str(difference)
 
 
-def _environment(targets: Sequence[StageJob], verdicts: Sequence[Verdict]) -> list[str]:
+def _describe_environment(targets: Sequence[StageJob], verdicts: Sequence[Verdict]) -> list[str]:
     """How this machine differs from those that made the results."""
-    found: dict[str, None] = {}
+    notes: dict[str, None] = {}
     for verdict in verdicts:
         if verdict.job in targets and verdict.manifest:
-            found.update((str(one), None) for one in environment_notes(verdict.manifest))
-    if not found:
+            notes.update((str(one), None) for one in environment_notes(verdict.manifest))
+    if not notes:
         return []
     return [
         "",
         "Made in another environment; nothing runs again for that, but its last bits may differ:",
-        *(f"  {line}" for line in found),
+        *(f"  {line}" for line in notes),
     ]
 
 
-def _aligned(rows: Iterable[tuple[str, str]], width: int) -> list[str]:
+def _align(rows: Iterable[tuple[str, str]], width: int) -> list[str]:
     """Two columns; the first one says a name once."""
     lines, last = [], ""
     for name, text in rows:
@@ -163,24 +163,26 @@ def _aligned(rows: Iterable[tuple[str, str]], width: int) -> list[str]:
 # --- How two results differ -------------------------------------------------------------------
 
 
-def explain_comparison(first: str, second: str, found: Sequence[Comparison]) -> list[str]:
+def explain_comparison(first: str, second: str, comparisons: Sequence[Comparison]) -> list[str]:
     """How two results differ, in the order in which they were made."""
-    differing = [one for one in found if one.differences]
-    if not found:
+    differing = [one for one in comparisons if one.differences]
+    if not comparisons:
         return [f"{first} and {second} are one result"]
-    same = all(one.same for one in found)
+    same = all(one.same for one in comparisons)
     if not differing:
         end = "and have the same contents" if same else "though their contents differ"
         return [f"{first} and {second} were made in the same way, {end}"]
     end = ", but have the same contents" if same else ""
     lines = [f"{first} -> {second}: made differently{end}"]
-    rows = [(one.stage, _line(difference)) for one in differing for difference in one.differences]
+    rows = [
+        (one.stage, _write_line(difference)) for one in differing for difference in one.differences
+    ]
     rows += [
         (one.stage, "same settings, code and environment; only what it reads differs")
-        for one in found
+        for one in comparisons
         if not one.differences and not one.same
     ]
-    return lines + _aligned(rows, max(len(name) for name, _ in rows))
+    return lines + _align(rows, max(len(name) for name, _ in rows))
 
 
 # --- JSON -------------------------------------------------------------------------------------

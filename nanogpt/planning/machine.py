@@ -47,16 +47,16 @@ def memory_limit(device: str) -> int | None:
         import torch
 
         return int(torch.cuda.get_device_properties(device).total_memory)
-    found = [*_limits(), *([total] if (total := _meminfo("MemTotal")) else [])]
-    return min(found, default=None)
+    sizes = [*_read_limits(), *([total] if (total := _read_meminfo("MemTotal")) else [])]
+    return min(sizes, default=None)
 
 
 def free_memory() -> int | None:
     """The bytes of memory that nothing else takes now; None where it isn't known."""
-    return _meminfo("MemAvailable")
+    return _read_meminfo("MemAvailable")
 
 
-def _meminfo(field: str) -> int | None:
+def _read_meminfo(field: str) -> int | None:
     try:
         for line in MEMINFO.read_text().splitlines():
             name, _, amount = line.partition(":")
@@ -67,7 +67,7 @@ def _meminfo(field: str) -> int | None:
     return None
 
 
-def _limits() -> Iterator[int]:
+def _read_limits() -> Iterator[int]:
     """The limits of this process's control groups and of those around them."""
     try:
         groups = [line.split(":", 2) for line in OWN_GROUPS.read_text().splitlines()]

@@ -101,11 +101,11 @@ class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        made = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(made):
+        outputs = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(outputs):
             if isinstance(tensor, torch.Tensor):
                 self._add(tensor.untyped_storage())
-        return made
+        return outputs
 
     def _add(self, storage: Any) -> None:
         if storage in self._seen:

@@ -63,11 +63,13 @@ def pace(
     micro_batches = train.gradient_accumulation_steps
     if not fits or expected / micro_batches > LONGEST_STEP:
         return Pace(expected, threads, is_measured=False)
-    times = list(_steps(model, train, vocab_size))
+    times = list(_time_steps(model, train, vocab_size))
     return Pace(float(np.median(times)) * micro_batches, threads, is_measured=True)
 
 
-def _steps(model_settings: ModelSettings, train: TrainSettings, vocab_size: int) -> Iterator[float]:
+def _time_steps(
+    model_settings: ModelSettings, train: TrainSettings, vocab_size: int
+) -> Iterator[float]:
     """Seconds of steps of one micro-batch each, of random tokens."""
     settings = train.model_copy(update={"gradient_accumulation_steps": 1})
     torch.manual_seed(settings.seed)
@@ -103,8 +105,8 @@ def gpu_times(flops: float, memory: int) -> list[GpuTime]:
 
     memory: what it takes at least, in bytes.
     """
-    return [GpuTime(gpu.name, _hours(gpu, flops), memory <= gpu.memory) for gpu in GPUS]
+    return [GpuTime(gpu.name, _estimate_hours(gpu, flops), memory <= gpu.memory) for gpu in GPUS]
 
 
-def _hours(gpu: Gpu, flops: float) -> float:
+def _estimate_hours(gpu: Gpu, flops: float) -> float:
     return flops / (UTILISATION * gpu.flops_per_second) / 3600

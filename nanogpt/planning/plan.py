@@ -111,12 +111,12 @@ def make_plan(config: Config, name: str, project: Project, *, measure: bool = Tr
     sampling = sampling_memory([one.model for one in members], sample, data.vocab_size)
     device, missing = (sample.device, no_sampling) if run.ensemble else (train.device, no_training)
     limit = None if missing else memory_limit(device)
-    disk = _disk(run, parameters, data, memory, project)
-    problem = _problem(run, memory, sampling, disk, limit)
+    disk = _plan_disk(run, parameters, data, memory, project)
+    problem = _find_problem(run, memory, sampling, disk, limit)
     busy = measure and is_busy()  # before it's busy with this
     training = None
     if memory:
-        training = _training(
+        training = _plan_training(
             run, train, data, memory, missing=missing, measure=measure, fits=not problem
         )
     return Plan(
@@ -130,7 +130,7 @@ def make_plan(config: Config, name: str, project: Project, *, measure: bool = Tr
         disk=disk,
         limit=limit,
         problem=problem,
-        warnings=tuple(_warnings(training, problem, busy=busy)),
+        warnings=tuple(_list_warnings(training, problem, busy=busy)),
     )
 
 
@@ -141,14 +141,14 @@ def _resolve(settings: ComputeSettings) -> tuple[ComputeSettings, str]:
     """
     try:
         return resolve(settings), ""
-    except UserError as error:  # `resolve_run` has checked all else
+    except UserError as error:  # of what this machine lacks; `resolve_run` checked the rest
         missing = str(error).partition(";")[0]
     fastest = "bfloat16" if settings.device.startswith("cuda") else "float32"
     dtype = fastest if settings.dtype == "auto" else settings.dtype
     return settings.model_copy(update={"dtype": dtype}), missing
 
 
-def _training(
+def _plan_training(
     run: Run,
     train: TrainSettings,
     data: DatasetSize,
@@ -184,7 +184,7 @@ def _training(
     )
 
 
-def _disk(
+def _plan_disk(
     run: Run,
     parameters: Parameters,
     data: DatasetSize,
@@ -197,14 +197,14 @@ def _disk(
     states = (STATES_KEPT + 1) * state  # the new one is whole before the oldest is removed
     dataset = project.datasets / run.dataset
     results = project.results / run.name / "model"
-    there = bool(directory_size(results))
-    needed = (0 if directory_size(dataset) else data.n_bytes or 0) + (0 if there else model)
+    is_trained = bool(directory_size(results))
+    needed = (0 if directory_size(dataset) else data.n_bytes or 0) + (0 if is_trained else model)
     milestones = len(run.train.milestones) * model if memory else 0
-    needed += 0 if there else states + milestones
+    needed += 0 if is_trained else states + milestones
     return Disk(model, state, states, data.n_bytes, needed, free_disk(project.results))
 
 
-def _problem(
+def _find_problem(
     run: Run,
     memory: TrainingMemory | None,
     sampling: SamplingMemory,
@@ -223,11 +223,11 @@ def _problem(
     what = "training" if memory else "sampling"
     return (
         f"{run.name}: {what} takes about {in_bytes(needed)} of memory, and this machine lets it "
-        f"take {in_bytes(limit)}; {_advice(run, memory, limit)}"
+        f"take {in_bytes(limit)}; {_advise(run, memory, limit)}"
     )
 
 
-def _advice(run: Run, memory: TrainingMemory | None, limit: int) -> str:
+def _advise(run: Run, memory: TrainingMemory | None, limit: int) -> str:
     if memory is None:
         return "lower sample.num_samples, or average fewer runs"
     batch = largest_batch(memory, run.train.batch_size, limit)
@@ -237,19 +237,19 @@ def _advice(run: Run, memory: TrainingMemory | None, limit: int) -> str:
     return f"set train.batch_size: {batch} and train.gradient_accumulation_steps: {accumulation}"
 
 
-def _warnings(training: Training | None, problem: str, *, busy: bool) -> list[str]:
-    found = []
+def _list_warnings(training: Training | None, problem: str, *, busy: bool) -> list[str]:
+    warnings = []
     free = free_memory()
     if training and not problem and training.device == "cpu" and free is not None:
         needed = training.memory.total
         if needed > free:
-            found.append(
+            warnings.append(
                 f"training takes about {in_bytes(needed)} of memory, and only {in_bytes(free)} is "
                 "free now: end something else first"
             )
     if training and training.pace and busy:
-        found.append("other work computes here now; without it, a step may take less time")
-    return found
+        warnings.append("other work computes here now; without it, a step may take less time")
+    return warnings
 
 
 def in_bytes(n_bytes: float) -> str:

@@ -23,13 +23,13 @@ def plan_as_json(plan: Plan) -> dict[str, JsonValue]:
 
 def plan_page(plan: Plan) -> list[str]:
     """The lines that `nanogpt plan` prints."""
-    rows = [*_model(plan)]
+    rows = [*_write_model(plan)]
     if plan.training:
-        rows += _training(plan.training)
-        rows += _time(plan.training)
-    rows += _sampling(plan)
-    rows += _disk(plan)
-    lines = [_title(plan), ""]
+        rows += _write_training(plan.training)
+        rows += _write_time(plan.training)
+    rows += _write_sampling(plan)
+    rows += _write_disk(plan)
+    lines = [_write_title(plan), ""]
     last = ""
     for label, text in rows:
         lines.append(f"{'' if label == last else label:<{LABEL}}{text}".rstrip())
@@ -37,7 +37,7 @@ def plan_page(plan: Plan) -> list[str]:
     return [*lines, *(f"warning: {warning}" for warning in plan.warnings)]
 
 
-def _title(plan: Plan) -> str:
+def _write_title(plan: Plan) -> str:
     data = plan.data
     tokens = f"{data.tokenizer}, {data.vocab_size:,} symbols"
     more = f", {data.vocabulary}" if data.vocabulary else ""
@@ -47,15 +47,15 @@ def _title(plan: Plan) -> str:
     return title
 
 
-def _model(plan: Plan) -> list[tuple[str, str]]:
+def _write_model(plan: Plan) -> list[tuple[str, str]]:
     parts = plan.parameters
     tied = " (tied)" if parts.is_tied else ""
-    output = f"output {_number(parts.output)}{tied}"
+    output = f"output {_show_number(parts.output)}{tied}"
     rows = [
         (
             "parameters",
-            f"{parts.total:,}: embeddings {_number(parts.embeddings)}, blocks "
-            f"{_number(parts.blocks)}, {output}",
+            f"{parts.total:,}: embeddings {_show_number(parts.embeddings)}, blocks "
+            f"{_show_number(parts.blocks)}, {output}",
         )
     ]
     if plan.members:
@@ -63,9 +63,9 @@ def _model(plan: Plan) -> list[tuple[str, str]]:
     return rows
 
 
-def _training(training: Training) -> list[tuple[str, str]]:
+def _write_training(training: Training) -> list[tuple[str, str]]:
     memory, label = training.memory, "memory, training"
-    epochs = f", {_times(training.epochs)} over the training split" if training.epochs else ""
+    epochs = f", {_show_times(training.epochs)} over the training split" if training.epochs else ""
     how = ", derived from a step on a CPU" if training.missing else ""
     return [
         (label, f"{in_bytes(memory.total)} in {training.dtype} on {training.device}{how}:"),
@@ -82,16 +82,18 @@ def _training(training: Training) -> list[tuple[str, str]]:
         (label, f"spare {in_bytes(memory.spare)}, Python and torch {in_bytes(memory.process)}"),
         (
             "tokens",
-            f"{training.tokens_per_step:,} per step, {_number(training.tokens)} in all{epochs}",
+            f"{training.tokens_per_step:,} per step, "
+            f"{_show_number(training.tokens)} in all{epochs}",
         ),
         (
             "FLOPs",
-            f"{_number(training.flops_per_token)} per token, {_number(training.flops)} in all",
+            f"{_show_number(training.flops_per_token)} per token, "
+            f"{_show_number(training.flops)} in all",
         ),
     ]
 
 
-def _time(training: Training) -> list[tuple[str, str]]:
+def _write_time(training: Training) -> list[tuple[str, str]]:
     rows = []
     pace = training.pace
     if pace and training.hours is not None:
@@ -101,15 +103,17 @@ def _time(training: Training) -> list[tuple[str, str]]:
             else "derived from the rate of matrix products: too big to try"
         )
         threads = plural(pace.threads, "thread")
-        rows.append(("time here", f"{_hours(training.hours)} on {threads}, with its evaluations"))
-        rows.append(("time here", f"a step takes {_seconds(pace.step_seconds)}, {how}"))
+        rows.append(
+            ("time here", f"{_show_hours(training.hours)} on {threads}, with its evaluations")
+        )
+        rows.append(("time here", f"a step takes {_show_seconds(pace.step_seconds)}, {how}"))
     else:
         why = f": {training.missing}" if training.missing else ""
         rows.append(("time here", f"not measured{why}"))
-    return rows + _gpus(training)
+    return rows + _write_gpus(training)
 
 
-def _gpus(training: Training) -> list[tuple[str, str]]:
+def _write_gpus(training: Training) -> list[tuple[str, str]]:
     """Estimates for one GPU of each kind, three a line."""
     if not training.gpus:
         return []
@@ -120,7 +124,7 @@ def _gpus(training: Training) -> list[tuple[str, str]]:
             f"estimated at {UTILISATION:.0%} of its published rate; a small model takes longer",
         ),
     ]
-    fitting = [f"{gpu.name} {_hours(gpu.hours)}" for gpu in training.gpus if gpu.fits]
+    fitting = [f"{gpu.name} {_show_hours(gpu.hours)}" for gpu in training.gpus if gpu.fits]
     rows += [(label, ", ".join(fitting[i : i + 3])) for i in range(0, len(fitting), 3)]
     too_small = [gpu.name for gpu in training.gpus if not gpu.fits]
     if too_small:
@@ -128,7 +132,7 @@ def _gpus(training: Training) -> list[tuple[str, str]]:
     return rows
 
 
-def _sampling(plan: Plan) -> list[tuple[str, str]]:
+def _write_sampling(plan: Plan) -> list[tuple[str, str]]:
     memory, label = plan.sampling, "memory, sampling"
     return [
         (
@@ -144,7 +148,7 @@ def _sampling(plan: Plan) -> list[tuple[str, str]]:
     ]
 
 
-def _disk(plan: Plan) -> list[tuple[str, str]]:
+def _write_disk(plan: Plan) -> list[tuple[str, str]]:
     disk = plan.disk
     text = f"model {in_bytes(disk.model)}"
     if plan.training:
@@ -153,7 +157,7 @@ def _disk(plan: Plan) -> list[tuple[str, str]]:
     return [("disk", f"{text},"), ("disk", f"dataset {known}; {in_bytes(disk.free)} free")]
 
 
-def _number(n: float) -> str:
+def _show_number(n: float) -> str:
     """`842`, `12,800`, `10.7 M`, `5.81 P`."""
     for unit, size in (("E", 1e18), ("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6)):
         if n >= size:
@@ -161,11 +165,11 @@ def _number(n: float) -> str:
     return f"{n:,.0f}"
 
 
-def _times(epochs: float) -> str:
+def _show_times(epochs: float) -> str:
     return f"{epochs:.2g} epochs" if epochs < 10 else f"{epochs:,.0f} epochs"
 
 
-def _hours(hours: float) -> str:
+def _show_hours(hours: float) -> str:
     if hours < 1 / 60:
         return "under 1 min"
     if hours < 1:
@@ -173,5 +177,5 @@ def _hours(hours: float) -> str:
     return f"{hours:.1f} h" if hours < 100 else f"{hours / 24:,.0f} days"
 
 
-def _seconds(seconds: float) -> str:
+def _show_seconds(seconds: float) -> str:
     return f"{1000 * seconds:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"

@@ -35,22 +35,22 @@ class Outcomes:
             if not verdict.runs:
                 for path in (*verdict.job.outputs, verdict.job.manifest):
                     if (self.workflow.project.root / path).exists():
-                        self._made[path] = self._digest(verdict, path)
+                        self._made[path] = self._find_digest(verdict, path)
             else:
                 self._note(verdict.job)
         return self.words
 
-    def _digest(self, verdict: Verdict, path: str) -> str:
+    def _find_digest(self, verdict: Verdict, path: str) -> str:
         manifest = verdict.manifest
         if manifest and path in manifest.outputs and not verdict.notes:
             return manifest.outputs[path]
         return self.workflow.digest_of(path)
 
     def _note(self, job: StageJob) -> None:
-        version = self._version(job)
+        version = self._find_version(job)
         if version is None:
             return
-        entry = self._entry(version)
+        entry = self._find_entry(version)
         if entry and job.stage not in NOT_CACHED:
             self.words[job] = "restored from the cache"
             self._made |= {f"{job.directory}/{name}": d for name, d in entry.outputs.items()}
@@ -58,7 +58,7 @@ class Outcomes:
         if not entry and job.stage == "train" and is_saved(state):
             self.words[job] = f"goes on at step {max(saved_steps(state))}, where it was stopped"
 
-    def _version(self, job: StageJob) -> str | None:
+    def _find_version(self, job: StageJob) -> str | None:
         """The version of what a job would make; None if an input's contents aren't known."""
         workflow = self.workflow
         inputs = {}
@@ -78,7 +78,7 @@ class Outcomes:
         parameters = without_device_index(resolve_devices(settings))
         return manifests.version(job.stage, parameters, inputs, code)
 
-    def _entry(self, version: str) -> CacheEntry | None:
+    def _find_entry(self, version: str) -> CacheEntry | None:
         place = self.workflow.project.cache
         try:
             return read_record(place / version / cache.MANIFEST, CacheEntry) if place else None

@@ -82,12 +82,12 @@ def dataset_size(config: Config, name: str, project: Project) -> DatasetSize:
         n_tokens, width = meta.train.n_tokens, 2 if meta.dtype == "uint16" else 4
         both = width * (n_tokens + meta.val.n_tokens)
         return DatasetSize(kind, meta.vocab_size, "", n_tokens, both)
-    vocab_size, words = _vocabulary(config, name, project)
+    vocab_size, words = _find_vocabulary(config, name, project)
     n_train, n_bytes = _guess(config, name, project, vocab_size)
     return DatasetSize(kind, vocab_size, words, n_train, n_bytes)
 
 
-def _vocabulary(config: Config, name: str, project: Project) -> tuple[int, str]:
+def _find_vocabulary(config: Config, name: str, project: Project) -> tuple[int, str]:
     dataset = config.datasets[name]
     if dataset.tokenizer not in TOKENIZERS:
         of_other = dataset_size(config, dataset.tokenizer, project)
@@ -108,14 +108,14 @@ def _guess(
     dataset, corpus = config.datasets[name], config.corpora[corpus_of(config, name)]
     if dataset.tokenizer not in ("char", "byte") or corpus.url:
         return None, None
-    length = corpus.n_characters if corpus.builtin else _length(config, name, project)
+    length = corpus.n_characters if corpus.builtin else _find_length(config, name, project)
     if length is None:
         return None, None
     width = 2 if vocab_size <= 2**16 else 4
     return round(length * (1 - dataset.val_ratio)), width * length
 
 
-def _length(config: Config, name: str, project: Project) -> int | None:
+def _find_length(config: Config, name: str, project: Project) -> int | None:
     """The bytes, so about the characters, of a corpus of files; None if they aren't there."""
     corpus = corpus_of(config, name)
     try:

@@ -19,7 +19,7 @@ def adapter_files(stage: str, project: Project = HERE) -> list[Path]:
     """
     if stage in ("download", "download_gpt2"):
         return []  # what a URL gives is no matter of our code
-    scripts = _workflow(project) / "scripts"
+    scripts = _find_workflow(project) / "scripts"
     files = [scripts / f"{name}.py" for name in adapters_of(stage)]
     for file in files:
         if not file.is_file():
@@ -36,10 +36,10 @@ def current_code(stage: str, project: Project = HERE) -> str | None:
         files = adapter_files(stage, project)
     except FileNotFoundError:
         return None
-    return " ".join(code_digest(f, rule_command(f.stem, _workflow(project))) for f in files)
+    return " ".join(code_digest(f, rule_command(f.stem, _find_workflow(project))) for f in files)
 
 
-def _workflow(project: Project) -> Path:
+def _find_workflow(project: Project) -> Path:
     own = project.workflow
     return own if (own / "scripts").is_dir() else PACKAGE.parent / "workflow"
 
@@ -52,13 +52,13 @@ def rule_command(stage: str, workflow: Path) -> str:
     after `shell:` in it.
     """
     for path in sorted(workflow.glob("rules/*.smk")):
-        found = _strings_of(path.read_text(encoding="utf-8"), stage)
-        if found:
-            return found
+        strings = _find_strings(path.read_text(encoding="utf-8"), stage)
+        if strings:
+            return strings
     return ""
 
 
-def _strings_of(text: str, rule: str) -> str:
+def _find_strings(text: str, rule: str) -> str:
     """The strings after `shell:` in a rule, joined."""
     tokens = list(tokenize.generate_tokens(io.StringIO(text).readline))
     inside = shell = False

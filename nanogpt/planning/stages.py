@@ -15,7 +15,7 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from nanogpt.config.corpora import TOKENIZERS
-from nanogpt.config.initial import GPT2, find_source
+from nanogpt.config.initial import GPT2_SIZES, find_source
 from nanogpt.config.messages import look_up
 from nanogpt.config.parameters import as_parameters
 from nanogpt.config.resolving import (
@@ -102,7 +102,7 @@ class StageJob:
         return f"{self.stage} {self.name}"
 
 
-def _job(stage: str, name: str, directory: str, outputs: tuple[str, ...]) -> StageJob:
+def _make_job(stage: str, name: str, directory: str, outputs: tuple[str, ...]) -> StageJob:
     paths = tuple(f"{directory}/{output.replace('{run}', name)}" for output in outputs)
     return StageJob(stage, name, directory, paths, f"{directory}/{stage}.manifest.json")
 
@@ -114,7 +114,7 @@ def jobs_of_run(config: Config, run: str) -> list[StageJob]:
     left_out = of_models if resolved.ensemble else {"combine"}
     left_out |= set() if resolved.ngram else {"count_ngrams"}
     return [
-        _job(stage, run, f"results/{run}", outputs)
+        _make_job(stage, run, f"results/{run}", outputs)
         for stage, outputs in OF_RUN.items()
         if stage not in left_out
     ]
@@ -123,14 +123,14 @@ def jobs_of_run(config: Config, run: str) -> list[StageJob]:
 def jobs_of_dataset(dataset: str) -> list[StageJob]:
     """All that the workflow can make of a dataset, in order."""
     directory = f"results/datasets/{dataset}"
-    return [_job(stage, dataset, directory, made) for stage, made in OF_DATASET.items()]
+    return [_make_job(stage, dataset, directory, outputs) for stage, outputs in OF_DATASET.items()]
 
 
 def jobs_of_corpus(config: Config, corpus: str) -> list[StageJob]:
     """What brings a corpus here; nothing for files of the user's."""
     entry, directory = config.corpora[corpus], f"resources/corpora/{corpus}"
     if entry.builtin:
-        return [_job("write_builtin", corpus, directory, ("input.txt",))]
+        return [_make_job("write_builtin", corpus, directory, ("input.txt",))]
     return [
         StageJob(
             "download",
@@ -147,14 +147,14 @@ def find_jobs(config: Config) -> Iterator[StageJob]:
     """Every job that could be planned for a config."""
     for corpus in config.corpora:
         yield from jobs_of_corpus(config, corpus)
-    yield _job("download_gpt2", "gpt2", "resources/tokenizers/gpt2", ("vocab.bpe",))
+    yield _make_job("download_gpt2", "gpt2", "resources/tokenizers/gpt2", ("vocab.bpe",))
     for model in imported_models(config):
-        yield _job("import_model", model, f"resources/imported/{model}", MODEL_FILES)
+        yield _make_job("import_model", model, f"resources/imported/{model}", MODEL_FILES)
     for dataset in config.datasets:
         yield from jobs_of_dataset(dataset)
     for run in run_names(config):
         yield from jobs_of_run(config, run)
-    yield _job("bench_report", "report", "results/report", OF_REPORT)
+    yield _make_job("bench_report", "report", "results/report", OF_REPORT)
 
 
 # --- Inputs ----------------------------------------------------------------------------------
@@ -170,15 +170,15 @@ def inputs_of(config: Config, job: StageJob, project: Project = HERE) -> list[st
     if job.stage == "ngram":
         return [f"{job.directory}/{file}" for file in DATASET]
     if job.stage == "bench_report":
-        return _report_inputs(config)
+        return _list_report_inputs(config)
     if job.stage == "import_model":
         return imported_files(imported_models(config)[job.name], project)
     if job.stage in OF_RUN:
-        return _run_inputs(config, job)
+        return _list_run_inputs(config, job)
     return []
 
 
-def _run_inputs(config: Config, job: StageJob) -> list[str]:
+def _list_run_inputs(config: Config, job: StageJob) -> list[str]:
     run = resolve_run(config, job.name)
     dataset = [f"results/datasets/{run.dataset}/{file}" for file in DATASET]
     model = [f"{job.directory}/{file}" for file in MODEL]
@@ -199,7 +199,7 @@ def _run_inputs(config: Config, job: StageJob) -> list[str]:
     }[job.stage]
 
 
-def _report_inputs(config: Config) -> list[str]:
+def _list_report_inputs(config: Config) -> list[str]:
     runs = config.report.runs
     of_each = ["metrics.jsonl", "eval.json", "samples.txt", OF_RUN["tensorboard"][0]]
     of_each += [f"{stage}.manifest.json" for stage in ("train", "eval", "sample")]
@@ -243,11 +243,11 @@ def imported_models(config: Config) -> dict[str, str]:
 
 def imported_files(source: str, project: Project = HERE) -> list[str]:
     """What a model of another program is read from."""
-    if source in GPT2:
+    if source in GPT2_SIZES:
         return [GPT2_MERGES]
     directory = project.root / source
-    found = [*directory.glob("*.safetensors"), *directory.glob("*.json")]
-    return sorted(str(Path(source) / file.name) for file in found)
+    files = [*directory.glob("*.safetensors"), *directory.glob("*.json")]
+    return sorted(str(Path(source) / file.name) for file in files)
 
 
 def initial_model(config: Config, run: str) -> list[str]:
@@ -328,14 +328,14 @@ def corpus_state(config: Config, dataset: str, project: Project = HERE) -> str:
     files = corpus_files(config, dataset, project)
     if not config.corpora[corpus_of(config, dataset)].files:
         return MADE_HERE
-    return _state_of(files, project)
+    return _describe_state(files, project)
 
 
 def imported_state(source: str, project: Project = HERE) -> str:
     """The same of a model of another program."""
-    if source in GPT2:
+    if source in GPT2_SIZES:
         return MADE_HERE
-    return _state_of(imported_files(source, project), project)
+    return _describe_state(imported_files(source, project), project)
 
 
 def initial_state(config: Config, run: str, project: Project = HERE) -> str:
@@ -344,10 +344,10 @@ def initial_state(config: Config, run: str, project: Project = HERE) -> str:
     if not source or source.run or source.is_imported:
         return MADE_HERE
     files = initial_model(config, run)
-    return _state_of([f for f in files if (project.root / f).is_file()], project)
+    return _describe_state([f for f in files if (project.root / f).is_file()], project)
 
 
-def _state_of(files: list[str], project: Project) -> str:
+def _describe_state(files: list[str], project: Project) -> str:
     stats = [(project.root / file).stat() for file in files]
     states = [(str(f), s.st_size, s.st_mtime_ns) for f, s in zip(files, stats, strict=True)]
     return hashlib.sha256(repr(states).encode()).hexdigest()
@@ -367,10 +367,10 @@ def wanted_digest(config: Config, corpus: str, file: str, project: Project = HER
     from nanogpt.artifacts.records.manifests import Manifest
 
     try:
-        there = read_record(manifest, Manifest).outputs.values()
+        digests = read_record(manifest, Manifest).outputs.values()
     except UserError:  # damaged
         return wanted
-    return "as it is" if wanted in there else wanted
+    return "as it is" if wanted in digests else wanted
 
 
 def params_of(config: Config, job: StageJob, code: str | None, project: Project = HERE) -> set[str]:

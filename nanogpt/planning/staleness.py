@@ -108,9 +108,9 @@ class Workflow:
         inputs: dict[StageJob, list[str]] = {}
         for job in targets:
             self._collect(job, inputs, ())
-        found = {job: self._examine(job, inputs, wanted) for job in inputs}
-        running = self._spread(found, inputs)
-        return [self._verdict(job, found[job], inputs[job], running) for job in inputs]
+        findings = {job: self._examine(job, inputs, wanted) for job in inputs}
+        running = self._spread(findings, inputs)
+        return [self._judge(job, findings[job], inputs[job], running) for job in inputs]
 
     def _collect(
         self, job: StageJob, inputs: dict[StageJob, list[str]], below: tuple[StageJob, ...]
@@ -125,39 +125,39 @@ class Workflow:
         inputs[job] = paths
 
     def _spread(
-        self, found: dict[StageJob, _Findings], inputs: dict[StageJob, list[str]]
+        self, findings: dict[StageJob, _Findings], inputs: dict[StageJob, list[str]]
     ) -> set[StageJob]:
         """The jobs that run: those with reasons, what reads their outputs, what is missing then."""
-        running = {job for job, of_job in found.items() if of_job.reasons}
+        running = {job for job, of_job in findings.items() if of_job.reasons}
         before = -1
         while before < len(running):
             before = len(running)
             for job, paths in inputs.items():
-                made = [path for path in paths if path in self.makers]
-                if any(self.makers[path] in running for path in made):
+                products = [path for path in paths if path in self.makers]
+                if any(self.makers[path] in running for path in products):
                     running.add(job)
                 if job in running:
-                    running |= {self.makers[path] for path in made if not self._exists(path)}
+                    running |= {self.makers[path] for path in products if not self._exists(path)}
         return running
 
-    def _verdict(
-        self, job: StageJob, found: _Findings, inputs: Sequence[str], running: set[StageJob]
+    def _judge(
+        self, job: StageJob, findings: _Findings, inputs: Sequence[str], running: set[StageJob]
     ) -> Verdict:
         upstream = dict.fromkeys(m for m in map(self.makers.get, inputs) if m and m in running)
         gone = [path for path in (*job.outputs, job.manifest) if not self._exists(path)]
         state: State = "current"
-        reasons = found.reasons
+        reasons = findings.reasons
         if job in running:
-            state = "again" if found.was_made else "never made"
-            if not reasons and not upstream and found.was_made:
+            state = "again" if findings.was_made else "never made"
+            if not reasons and not upstream and findings.was_made:
                 reasons = [Difference("input", f"{path} is missing") for path in gone]
         elif gone:
             state = "gone"
-        notes = list(found.notes)
+        notes = list(findings.notes)
         if job.stage == "prepare" and job in running and len(inputs) > 1:
             notes.append("`count`, `plan` and `encode` of its files run before it")
-        noticed = (tuple(reasons), tuple(upstream), tuple(found.unnoticed))
-        return Verdict(job, state, *noticed, tuple(notes), found.manifest)
+        noticed = (tuple(reasons), tuple(upstream), tuple(findings.unnoticed))
+        return Verdict(job, state, *noticed, tuple(notes), findings.manifest)
 
     # --- One job ------------------------------------------------------------------------------
 
@@ -165,31 +165,31 @@ class Workflow:
         self, job: StageJob, inputs: dict[StageJob, list[str]], wanted: set[str]
     ) -> _Findings:
         """The reasons of a job's own to run, whatever becomes of its inputs."""
-        manifest, problem = self._manifest(job)
-        notes = [problem] if problem else self._edited(job, manifest)
+        manifest, problem = self._read_manifest(job)
+        notes = [problem] if problem else self._find_edits(job, manifest)
         outputs = (*job.outputs, job.manifest)
-        there = [path for path in outputs if self._exists(path)]
+        present = [path for path in outputs if self._exists(path)]
         record = next(filter(None, (read_rule_record(self.project, p) for p in outputs)), None)
-        missing = [path for path in job.outputs if path in wanted and path not in there]
+        missing = [path for path in job.outputs if path in wanted and path not in present]
         reasons = [Difference("input", f"{path} is missing") for path in missing]
-        was_made = bool(there or record)
+        was_made = bool(present or record)
         if not was_made:
             return _Findings(None, was_made, reasons, [], [])
-        reasons += self._unfinished(job)
-        if there:
-            reasons += self._newer_inputs(job, inputs[job], min(map(self._mtime, there)))
+        reasons += self._find_unfinished(job)
+        if present:
+            reasons += self._find_newer_inputs(job, inputs[job], min(map(self._mtime, present)))
         code = current_code(job.stage, self.project)
-        differences = self._differences(job, manifest, record, code)
+        differences = self._find_differences(job, manifest, record, code)
         unnoticed: list[Difference] = []
         if record is None:
             unnoticed = differences
         elif not params_of(self.config, job, code, self.project) <= record.params:
-            reasons += differences or [Difference("setting", self._unnamed(job))]
+            reasons += differences or [Difference("setting", self._describe_unnamed(job))]
         else:
-            reasons += self._other_inputs(inputs[job], record)
+            reasons += self._find_other_inputs(inputs[job], record)
         return _Findings(manifest, was_made, reasons, unnoticed, notes)
 
-    def _manifest(self, job: StageJob) -> tuple[Manifest | None, str]:
+    def _read_manifest(self, job: StageJob) -> tuple[Manifest | None, str]:
         """The manifest of a job, and what is wrong with it."""
         path = self.project.root / job.manifest
         if not path.exists():
@@ -199,20 +199,20 @@ class Workflow:
         except UserError as error:
             return None, str(error)
 
-    def _unfinished(self, job: StageJob) -> list[Difference]:
+    def _find_unfinished(self, job: StageJob) -> list[Difference]:
         if any(is_unfinished(self.project, path) for path in job.outputs):
             return [Difference("input", "an earlier call was killed while it made this")]
         return []
 
-    def _newer_inputs(
+    def _find_newer_inputs(
         self, job: StageJob, inputs: Sequence[str], oldest: float
     ) -> list[Difference]:
         """Inputs that are newer than an output, unless their contents are known to be the same.
 
         oldest: when the first of the outputs was made.
         """
-        found = []
-        manifest, _ = self._manifest(job)
+        differences = []
+        manifest, _ = self._read_manifest(job)
         for path in inputs:
             if not self._exists(path) or self._mtime(path) <= oldest or self._is_same(job, path):
                 continue
@@ -223,10 +223,10 @@ class Workflow:
                 what = (
                     f"{path} is newer, with the same contents; Snakemake compares small files only"
                 )
-                found.append(Difference("input", what))
+                differences.append(Difference("input", what))
             else:
-                found.append(Difference("input", f"{path} {self._how(path)}"))
-        return found
+                differences.append(Difference("input", f"{path} {self._describe_change(path)}"))
+        return differences
 
     def _is_same(self, job: StageJob, path: str) -> bool:
         """Whether Snakemake knows that an input has the contents that it had."""
@@ -238,35 +238,37 @@ class Workflow:
         }
         return known == {f"sha256:{self.digest_of(path)}"}
 
-    def _how(self, path: str) -> str:
+    def _describe_change(self, path: str) -> str:
         """How an input came to differ."""
         maker = self.makers.get(path)
         if maker is None:
             return "has other contents now"
-        manifest, _ = self._manifest(maker)
+        manifest, _ = self._read_manifest(maker)
         if manifest and manifest.outputs.get(path) not in (None, self.digest_of(path)):
             return f"was changed by hand, after `{maker}` had made it"
         return f"was made again by `{maker}`, with other contents"
 
-    def _differences(
+    def _find_differences(
         self, job: StageJob, manifest: Manifest | None, record: RuleRecord | None, code: str | None
     ) -> list[Difference]:
         """Settings and code that differ from those that made what is there, and local files."""
         now = settings_of(self.config, job)
         before = (record and record.groups()) or (manifest.parameters if manifest else None)
-        found: list[Difference] = []
+        differences: list[Difference] = []
         if before is not None and job.stage != "download":
-            found += setting_differences(before, now, resolved=not (record and record.groups()))
+            differences += setting_differences(
+                before, now, resolved=not (record and record.groups())
+            )
         elif job.stage == "download" and record:
-            found += setting_differences(record.groups(), now)
+            differences += setting_differences(record.groups(), now)
         if manifest and code is not None and manifest.code != code:
             functions = function_digests(adapter_files(job.stage, self.project))
-            found += code_differences(self.project, manifest.code, code, functions)
+            differences += code_differences(self.project, manifest.code, code, functions)
         if manifest and job.stage == "prepare":
-            found += self._local_files(job, manifest)
-        return found
+            differences += self._compare_local_files(job, manifest)
+        return differences
 
-    def _local_files(self, job: StageJob, manifest: Manifest) -> list[Difference]:
+    def _compare_local_files(self, job: StageJob, manifest: Manifest) -> list[Difference]:
         """Files of the user's that differ from those that a dataset was made of."""
         paths = [p for p in inputs_of(self.config, job, self.project) if p not in self.makers]
         before = {path for path in manifest.inputs if path not in self.makers}
@@ -278,7 +280,7 @@ class Workflow:
         words |= dict.fromkeys(sorted(before - set(paths)), "is no file of the corpus any more")
         return [Difference("input", f"{path} {what}") for path, what in words.items()]
 
-    def _other_inputs(self, inputs: Sequence[str], record: RuleRecord) -> list[Difference]:
+    def _find_other_inputs(self, inputs: Sequence[str], record: RuleRecord) -> list[Difference]:
         """Inputs that a rule has now and didn't have, and the reverse."""
         before = {path for path in record.inputs if GROUPS not in path}
         added = [
@@ -290,7 +292,7 @@ class Workflow:
         ]
 
     @staticmethod
-    def _unnamed(job: StageJob) -> str:
+    def _describe_unnamed(job: StageJob) -> str:
         """What differs where settings, code and contents are the same."""
         if job.stage == "prepare":
             return "its files were touched or moved; their contents are the same"
@@ -298,11 +300,11 @@ class Workflow:
             return "config.yaml gives another sha256"
         return "params that aren't settings, such as those of a profile"
 
-    def _edited(self, job: StageJob, manifest: Manifest | None) -> list[str]:
+    def _find_edits(self, job: StageJob, manifest: Manifest | None) -> list[str]:
         """Outputs that aren't what their manifest says."""
         if manifest is None:
-            there = any(map(self._exists, job.outputs))
-            return ["it has no manifest, so nothing is known of how it was made"] if there else []
+            is_made = any(map(self._exists, job.outputs))
+            return ["it has no manifest, so nothing is known of how it was made"] if is_made else []
         written = self._mtime(job.manifest)
         return [
             f"{path} was changed by hand"

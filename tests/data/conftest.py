@@ -1,7 +1,5 @@
 """Places for files that tests of reading write, and tokenizers of every kind."""
 
-import os
-
 import pytest
 
 from nanogpt.data.byte_pairs import gpt2_tokenizer, train_byte_pairs
@@ -27,21 +25,6 @@ def project(tmp_path, monkeypatch):
     tmp_path.chmod(0o755)
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-@pytest.fixture
-def plain_user():
-    """Nobody's rights for the time of a test, if it runs as root, who may read everything."""
-    if not hasattr(os, "geteuid"):
-        pytest.skip("there are no users here")
-    user = os.geteuid()
-    if user == 0:
-        try:
-            os.seteuid(65534)
-        except OSError:
-            pytest.skip("root may not become another user here")
-    yield
-    os.seteuid(user)
 
 
 @pytest.fixture

@@ -184,3 +184,11 @@ def test_llama_cpp_computes_the_same_and_continues_with_the_same_text(kind, tmp_
         assert len(said["first"]) == 20
         assert all(abs(wanted[token].item() - p) < 2e-3 for token, p in said["first"])
         assert said["text"] == own.decode(continuation)
+
+
+def test_without_the_package_one_line_says_how_to_install_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    model = write_model(tmp_path / "demo/model")
+    with pytest.raises(UserError, match=r"gguf isn't installed; run `pip install gguf`$"):
+        export_gguf(model, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -4,10 +4,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from nanogpt.config.foreign import settings_from_hugging_face
+from nanogpt.config.foreign import read_transformers_config
 from nanogpt.config.parameters import as_parameters
 from nanogpt.errors import UserError
-from nanogpt.interchange.hugging_face import weights_from_hugging_face
+from nanogpt.interchange.hugging_face import known_weights, our_weights
 from nanogpt.model.gpt import GPT
 
 SMALL = {"n_layer": 2, "n_head": 2, "n_embd": 32, "n_positions": 24, "vocab_size": 61}
@@ -48,9 +48,9 @@ def make_gpt2(transformers):
 
 def converted(config, weights):
     """Our model of a Hugging Face config and weights."""
-    settings, vocab_size = settings_from_hugging_face(config)
-    model = GPT(settings, vocab_size)
-    model.load_state_dict(weights_from_hugging_face(weights))
+    described = read_transformers_config(config)
+    model = GPT(described.settings, described.vocab_size)
+    model.load_state_dict(our_weights(known_weights(weights, tied=True), described.settings))
     return model.eval()
 
 
@@ -101,9 +101,9 @@ def test_old_files_can_be_read(make_gpt2):
 
 
 def test_settings_are_read_from_the_config():
-    settings, vocab_size = settings_from_hugging_face(CONFIG)
-    assert vocab_size == 61
-    assert as_parameters(settings) == {
+    described = read_transformers_config(CONFIG)
+    assert described.vocab_size == 61
+    assert as_parameters(described.settings) == {
         "position": "learned",
         "n_layer": 2,
         "n_head": 2,
@@ -118,7 +118,7 @@ def test_settings_are_read_from_the_config():
 def test_the_weights_that_were_given_are_left_as_they_are(make_gpt2):
     weights = make_gpt2().state_dict()
     before = {name: tensor.clone() for name, tensor in weights.items()}
-    weights_from_hugging_face(weights)
+    our_weights(known_weights(weights, tied=True), read_transformers_config(CONFIG).settings)
     assert weights.keys() == before.keys()
     assert all(torch.equal(weights[name], before[name]) for name in before)
 
@@ -135,7 +135,7 @@ def test_the_weights_that_were_given_are_left_as_they_are(make_gpt2):
 )
 def test_an_architecture_that_ours_is_not_is_refused(changes):
     with pytest.raises(UserError) as error:
-        settings_from_hugging_face({**CONFIG, **changes})
+        read_transformers_config({**CONFIG, **changes})
     assert "\n" not in str(error.value)
     assert "GPT-2" in str(error.value)
 
@@ -152,15 +152,15 @@ def test_an_architecture_that_ours_is_not_is_refused(changes):
 )
 def test_settings_that_ours_has_not_are_refused(changes):
     with pytest.raises(UserError):
-        settings_from_hugging_face({**CONFIG, **changes})
+        read_transformers_config({**CONFIG, **changes})
 
 
 def test_a_refusal_names_the_setting_and_what_it_should_be():
     with pytest.raises(UserError) as error:
-        settings_from_hugging_face({**CONFIG, "n_inner": 100})
+        read_transformers_config({**CONFIG, "n_inner": 100})
     assert "n_inner should be 4 * n_embd" in str(error.value)
     with pytest.raises(UserError) as error:
-        settings_from_hugging_face({**CONFIG, "scale_attn_weights": False})
+        read_transformers_config({**CONFIG, "scale_attn_weights": False})
     assert "scale_attn_weights: should be True" in str(error.value)
 
 
@@ -168,4 +168,4 @@ def test_a_refusal_names_the_setting_and_what_it_should_be():
 def test_a_config_that_lacks_a_setting_is_refused(missing):
     config = {name: value for name, value in CONFIG.items() if name != missing}
     with pytest.raises(UserError, match=missing):
-        settings_from_hugging_face(config)
+        read_transformers_config(config)

@@ -156,6 +156,12 @@ INTERCHANGE = [
         in_turn(make_model, lambda: write_files({"other.gguf": "GGUF of another"})),
     ),
     command(
+        "an export of a model of transformers",
+        "export theirs exported --to gguf",
+        "theirs: a model of transformers, not of nanogpt; import it first, and export the import",
+        to_hugging_face,
+    ),
+    command(
         "an architecture that transformers doesn't have",
         f"{EXPORT} huggingface",
         "results/demo/model: transformers has no such architecture: its GPT-2 isn't one with "
@@ -300,6 +306,12 @@ INTERCHANGE = [
         edited_checkpoint(without_prefix),
         "out/ckpt.pt: a checkpoint of the Ruby gem, which nanogpt doesn't read; its datasets are "
         "nanoGPT's, so train on them again",
+    ),
+    checkpoint(
+        "a checkpoint of an impossible size",
+        edited_checkpoint(lambda content: content["model_args"].update(n_head=0)),
+        "out/ckpt.pt: model_args: n_head: should be greater than 0 (found 0); take another "
+        "checkpoint",
     ),
     checkpoint(
         "a checkpoint cut in half",

@@ -101,6 +101,43 @@ def test_what_a_format_cannot_hold_is_found_before_a_training_starts(
     assert not (essays / "results").exists()
 
 
+@pytest.mark.parametrize(
+    ("tokenizers", "tokens"),
+    [
+        ({"play": "byte"}, "bytes"),
+        ({"play": "bpe"}, "byte pairs of its own"),
+        ({"play": "others", "others": "bpe"}, "byte pairs of its own"),
+    ],
+    ids=["byte", "bpe", "another dataset's"],
+)
+def test_tokens_that_nanogpt_does_not_know_are_found_before_a_training_starts(
+    essays: Path, tokenizers: dict[str, str], tokens: str
+) -> None:
+    for dataset, tokenizer in tokenizers.items():
+        entry = {"corpus": "play", "tokenizer": tokenizer}
+        setting("datasets", dataset, value=entry)(essays)
+    error = error_of(snakemake(essays, "results/one/export/nanogpt/ckpt.pt"))
+    assert error == (
+        f"error: runs.one: its tokens are {tokens}, which nanoGPT doesn't know; it has "
+        "`tokenizer: char` and `tokenizer: gpt2`"
+    )
+    assert not (essays / "results").exists()
+
+
+def test_another_form_of_gelu_is_found_before_a_training_starts(essays: Path) -> None:
+    setting("models", "tiny", "activation", value="gelu_tanh")(essays)
+    error = error_of(snakemake(essays, "results/one/export/nanogpt/ckpt.pt"))
+    assert error.startswith("error: runs.one: nanoGPT has no model with activation: gelu_tanh; ")
+    assert planned(essays, "results/one/export/gguf/one.gguf")["export_gguf"] == 1
+
+
+def test_a_missing_package_is_found_before_a_training_starts(essays: Path) -> None:
+    (essays / "gguf.py").write_text("raise ImportError")  # in the place of the one that is there
+    error = error_of(snakemake(essays, "results/one/export/gguf/one.gguf"))
+    assert error == "error: the package gguf isn't installed; run `pip install gguf`"
+    assert not (essays / "results").exists()
+
+
 def test_an_ensemble_is_not_exported_but_its_runs_are_named(empty_project: Path) -> None:
     error = error_of(snakemake(empty_project, "results/both/export/huggingface/config.json"))
     assert error == (

@@ -36,6 +36,7 @@ if installed != VERSION:
         f"run `pip install .` in a checkout of {VERSION}"
     )
 
+from nanogpt.config.initial import find_tokenizer
 from nanogpt.config.loading import add_fragments, find_texts, load, read_mapping
 from nanogpt.config.messages import look_up
 from nanogpt.config.patterns import NAME
@@ -281,11 +282,14 @@ def exported_file(name, form):
 
     @one_line_errors
     def path(wildcards):
-        from nanogpt.interchange.architectures import check_format
+        from nanogpt.interchange.architectures import check_format, check_package
 
         run = find_run(wildcards.run)
         check_exports(run)
-        check_format(run.model, form, f"runs.{run.name}")
+        tokenizer, _ = find_tokenizer(CONFIG, run.dataset)
+        check_format(run.model, tokenizer, form, f"runs.{run.name}")
+        if not workflow.deployment_settings.deployment_method:
+            check_package(form)  # or an environment of the job's own has it
         return f"results/{run.name}/{name}"
 
     return path
