@@ -3,7 +3,9 @@
 import inspect
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ import torch
 import nanogpt
 from nanogpt import load
 from nanogpt.errors import UserError
+from nanogpt.inference.engine import small_operations
 from nanogpt.inference.sampling import stream
 from nanogpt.model.directories import save_model
 from nanogpt.ngram.counts import FILE_NAME
@@ -142,3 +145,37 @@ def test_the_package_alone_imports_neither_torch_nor_the_library():
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="has no attribute 'laod'"):
         _ = nanogpt.laod
+
+
+@pytest.fixture
+def torch_as_it_was():
+    threads, onednn = torch.get_num_threads(), torch.backends.mkldnn.enabled
+    yield
+    torch.set_num_threads(threads)
+    torch.backends.mkldnn.enabled = onednn
+
+
+@pytest.mark.usefixtures("torch_as_it_was")
+def test_threads_leave_torch_as_it_was():
+    torch.set_num_threads(2)
+    torch.backends.mkldnn.enabled = True
+    first_is_inside, second_is_inside, first_is_done = Event(), Event(), Event()
+
+    def first():
+        with small_operations():
+            first_is_inside.set()
+            assert second_is_inside.wait(60)
+        first_is_done.set()
+
+    def second():
+        assert first_is_inside.wait(60)
+        with small_operations():
+            second_is_inside.set()
+            assert first_is_done.wait(60)
+
+    with ThreadPoolExecutor(2) as threads:
+        for future in [threads.submit(first), threads.submit(second)]:
+            future.result()
+        assert torch.backends.mkldnn.enabled
+        assert threads.submit(torch.get_num_threads).result() == 2
+    assert torch.get_num_threads() == 2
