@@ -105,11 +105,13 @@ class TrainedModel:
         return encode_prompt(self.tokenizer, text, settings.unknown, "prompt"), settings
 
     def _pieces(self, tokens: list[int], settings: SampleSettings) -> Iterator[str]:
-        engine = self._engines.get(settings.window)
+        # Taken out, so that no other thread begins in it meanwhile.
+        engine = self._engines.pop(settings.window, None)
         if engine is None or engine.sequences:  # another stream goes on in it
             engine = Engine(self.model, settings, self.tokenizer, self.ngrams)
-            self._engines[settings.window] = engine
-        return stream_prompt(engine, Prompt(tokens, settings))
+        pieces = stream_prompt(engine, Prompt(tokens, settings))
+        self._engines[settings.window] = engine
+        return pieces
 
 
 def load(path: str | Path, device: str = "auto", dtype: str = "float32") -> TrainedModel:

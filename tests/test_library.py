@@ -5,7 +5,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Event
+from threading import Barrier, Event
 
 import pytest
 import torch
@@ -13,6 +13,7 @@ import torch
 import nanogpt
 from nanogpt import load
 from nanogpt.errors import UserError
+from nanogpt.inference import sampling
 from nanogpt.inference.engine import small_operations
 from nanogpt.inference.sampling import stream
 from nanogpt.model.directories import save_model
@@ -68,6 +69,25 @@ def test_streams_can_be_read_in_turn_or_left(directory):
     next(left)
     left.close()
     assert model.generate("once", seed=2, max_new_tokens=20)[4:] == expected[1]
+
+
+def test_threads_that_begin_together_get_their_own_text(directory, monkeypatch):
+    model = load(directory)
+    expected = [model.generate("once", seed=seed, max_new_tokens=20) for seed in (1, 2)]
+    both_begin = Barrier(2)
+
+    def stream_prompt(engine, prompt):
+        both_begin.wait(60)
+        pieces = sampling.stream_prompt(engine, prompt)
+        both_begin.wait(60)
+        return pieces
+
+    monkeypatch.setattr("nanogpt.library.stream_prompt", stream_prompt)
+    with ThreadPoolExecutor(2) as threads:
+        calls = [
+            threads.submit(model.generate, "once", seed=seed, max_new_tokens=20) for seed in (1, 2)
+        ]
+        assert [call.result() for call in calls] == expected
 
 
 def test_without_a_prompt_it_begins_where_a_text_does(directory):
