@@ -130,4 +130,6 @@ def load(path: str | Path, device: str = "auto", dtype: str = "float32") -> Trai
         raise UserError(explain(error, SampleSettings)) from None
     directory, run = find_model(path)
     check_model(directory, run)
-    return TrainedModel(load_model(directory, settings.device), find_ngrams(directory), settings)
+    with torch.random.fork_rng(devices=[]):  # a new model draws weights before it reads its own
+        checkpoint = load_model(directory, settings.device)
+    return TrainedModel(checkpoint, find_ngrams(directory), settings)

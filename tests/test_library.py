@@ -175,6 +175,29 @@ def torch_as_it_was():
     torch.backends.mkldnn.enabled = onednn
 
 
+def test_nothing_changes_the_random_numbers_of_the_caller(directory):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    model = load(directory)
+    model.generate("once", max_new_tokens=5)
+    next(model.stream("once", max_new_tokens=5))
+    model.loss("once upon")
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_default_dtype_of_the_caller_changes_nothing(directory, dtype):
+    model = load(directory, dtype=dtype)
+    expected = model.generate("once", max_new_tokens=30), model.loss("once upon")
+    torch.set_default_dtype(torch.float64)
+    try:
+        model = load(directory, dtype=dtype)
+        assert (model.generate("once", max_new_tokens=30), model.loss("once upon")) == expected
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 @pytest.mark.usefixtures("torch_as_it_was")
 def test_threads_leave_torch_as_it_was():
     torch.set_num_threads(2)
