@@ -59,8 +59,8 @@ class TrainedModel:
         prompt: empty for what a text begins after. settings: those of `sample` in config.yaml, such
         as `max_new_tokens=200, temperature=0.8, top_k=50, seed=1, stop=["the end"]`.
 
-        Errors: UserError for an unknown setting, a value out of range, or characters that the
-        vocabulary lacks.
+        Errors: UserError for no text, an unknown setting, a value out of range, or characters that
+        the vocabulary lacks.
         """
         tokens, call = self._prompt(prompt, settings)
         return self.tokenizer.decode(tokens) + "".join(self._pieces(tokens, call))
@@ -81,6 +81,7 @@ class TrainedModel:
         Errors: UserError for a text of less than two tokens, or characters that the vocabulary
         lacks.
         """
+        _check_text(text, "loss")
         ids = torch.from_numpy(self.tokenizer.encode(text).astype("int64"))
         if len(ids) < 2:
             raise UserError("loss: a text of two tokens or more is needed")
@@ -93,6 +94,7 @@ class TrainedModel:
         return nats / (len(ids) - 1)
 
     def _prompt(self, text: str, given: dict[str, Any]) -> tuple[list[int], SampleSettings]:
+        _check_text(text, "prompt")
         for name in NOT_OF_A_CALL:
             if name in given:
                 raise UserError(f"{name}: not a setting of a single text; leave it out")
@@ -133,3 +135,13 @@ def load(path: str | Path, device: str = "auto", dtype: str = "float32") -> Trai
     with torch.random.fork_rng(devices=[]):  # a new model draws weights before it reads its own
         checkpoint = load_model(directory, settings.device)
     return TrainedModel(checkpoint, find_ngrams(directory), settings)
+
+
+def _check_text(text: object, where: str) -> None:
+    """UserError for what isn't a text that can be encoded."""
+    if not isinstance(text, str):
+        raise UserError(f"{where}: a text is wanted (found {type(text).__name__})")
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise UserError(
+            f"{where}: half of a surrogate pair in it, which is no character; repair it"
+        )

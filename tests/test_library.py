@@ -140,6 +140,22 @@ def test_a_mistake_is_one_line(directory, call, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("method", ["generate", "stream", "loss"])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"once", "a text is wanted \\(found bytes\\)"),
+        (Path("once"), "a text is wanted"),
+        (None, "a text is wanted"),
+        (0, "a text is wanted"),
+        ("a\ud800", "half of a surrogate pair"),
+    ],
+)
+def test_what_is_no_text_is_refused(directory, method, text, message):
+    with pytest.raises(UserError, match=message):
+        getattr(load(directory), method)(text)
+
+
 def test_a_directory_without_a_model_is_named(tmp_path):
     with pytest.raises(UserError, match="no model here"):
         load(tmp_path)
