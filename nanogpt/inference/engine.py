@@ -334,8 +334,8 @@ class _SmallOperations:
     def __init__(self) -> None:
         self.lock = Lock()
         self.n_inside = 0
-        self.n_threads = 1
-        self.enabled = True
+        self.n_threads = torch.get_num_threads()
+        self.enabled = torch.backends.mkldnn.enabled
 
 
 _small = _SmallOperations()
