@@ -33,13 +33,13 @@ DESCRIPTION = "The command line of nanogpt, with flags and help from the setting
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; a user's mistake ends it with one line and exit code 1."""
-    let_threads_sleep()
-    for shown in (sys.stdout, sys.stderr):
-        if isinstance(shown, io.TextIOWrapper):  # what can't be shown is no mistake
-            shown.reconfigure(errors="replace" if shown.isatty() else "backslashreplace")
-    name_user()
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
+        let_threads_sleep()
+        for shown in (sys.stdout, sys.stderr):
+            if isinstance(shown, io.TextIOWrapper):  # what can't be shown is no mistake
+                shown.reconfigure(errors="replace" if shown.isatty() else "backslashreplace")
+        name_user()
+        logging.basicConfig(level=logging.WARNING, format="%(message)s")
         words = normalise(sys.argv[1:] if arguments is None else arguments)
         run(words, DESCRIPTION)
     except ValidationError as error:

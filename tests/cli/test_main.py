@@ -290,6 +290,16 @@ def test_an_interrupt_while_modules_load_ends_quietly(tmp_path):
     assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "")
 
 
+def test_an_interrupt_before_a_command_begins_ends_quietly(monkeypatch):
+    def interrupt():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("nanogpt.cli.main.let_threads_sleep", interrupt)
+    with pytest.raises(SystemExit) as ended:
+        main(["version"])
+    assert ended.value.code == 130
+
+
 # --- verify ---------------------------------------------------------------------------------
 
 
