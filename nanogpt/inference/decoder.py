@@ -64,6 +64,12 @@ class Decoder(Protocol):
         place of the oldest one.
         """
 
+    def read_on(self, tokens: Sequence[int], position: int) -> Tensor:
+        """Read more tokens of the sequence in slot 0: logits (T, V), after each of them.
+
+        position: how many tokens the slot has read; together with these, at most the window.
+        """
+
 
 def decoder_of(model: Model, dtype: torch.dtype, window: int) -> Decoder:
     """The decoder of a model. window: how many tokens are seen, at most block_size.
@@ -187,6 +193,32 @@ class GPTDecoder:
                 return _attend_by_products(q, keys, values, mask_by_head)
             y = F.scaled_dot_product_attention(q[:, :, None], keys, values, attn_mask=mask)
             return y.reshape(B, -1)
+
+        return self._logits(self._blocks(x, turns, attention))
+
+    def read_on(self, tokens: Sequence[int], position: int) -> Tensor:
+        T, S = len(tokens), position + len(tokens)
+        assert self.window >= S, "more tokens than the window holds"
+        x = self._embed(tokens, slice(position, S))
+        turns = self._turns(slice(position, S))
+        used = self.cache[:, :, :1, :, :S]
+        new = used[:, :, 0, :, position:].unbind()  # a layer's: (2, H, T, D)
+        keys, values = used[:, 0].unbind(), used[:, 1].unbind()  # (1, H, S, D)
+        mask = torch.full((T, S), -math.inf, dtype=self.dtype, device=self.device)
+        mask.triu_(position + 1)
+        in_order = alike.on()
+
+        def attention(layer: int, qkv: Tensor) -> Tensor:
+            new[layer].copy_(qkv[:, 1:].permute(1, 2, 0, 3))
+            if in_order:
+                lengths = range(position + 1, S + 1)
+                each = (T, -1, -1, -1)
+                return _attend_alike(
+                    qkv[:, 0], keys[layer].expand(each), values[layer].expand(each), lengths
+                )
+            q = qkv[:, 0].transpose(0, 1)[None]  # (1, H, T, D)
+            y = F.scaled_dot_product_attention(q, keys[layer], values[layer], attn_mask=mask)
+            return y[0].transpose(0, 1).reshape(T, -1)
 
         return self._logits(self._blocks(x, turns, attention))
 
@@ -358,3 +390,6 @@ class EnsembleDecoder:
 
     def step(self, tokens: Sequence[int], positions: Sequence[int]) -> Tensor:
         return mean_log_probabilities([member.step(tokens, positions) for member in self.members])
+
+    def read_on(self, tokens: Sequence[int], position: int) -> Tensor:
+        return mean_log_probabilities([member.read_on(tokens, position) for member in self.members])
