@@ -71,15 +71,17 @@ class Decoder(Protocol):
         """
 
 
-def decoder_of(model: Model, dtype: torch.dtype, window: int) -> Decoder:
+def decoder_of(model: Model, dtype: torch.dtype, window: int, is_lone: bool = False) -> Decoder:
     """The decoder of a model. window: how many tokens are seen, at most block_size.
+
+    is_lone: whether it's for one sequence at a time.
 
     dtype: of products, keys and values. With int8, only weights and what they're multiplied with
     have 8 bits; the rest is float32.
     """
     if isinstance(model, GPT):
-        return GPTDecoder(model, dtype, window)
-    return EnsembleDecoder([GPTDecoder(gpt, dtype, window) for gpt in model.gpts()])
+        return GPTDecoder(model, dtype, window, is_lone)
+    return EnsembleDecoder([GPTDecoder(gpt, dtype, window, is_lone) for gpt in model.gpts()])
 
 
 def state_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -90,8 +92,9 @@ def state_dtype(dtype: torch.dtype) -> torch.dtype:
 class GPTDecoder:
     """The decoder of a GPT."""
 
-    def __init__(self, gpt: GPT, dtype: torch.dtype, window: int) -> None:
+    def __init__(self, gpt: GPT, dtype: torch.dtype, window: int, is_lone: bool = False) -> None:
         self.window = window
+        self.is_lone = is_lone
         self.in_int8 = dtype == torch.int8
         self.dtype = dtype = state_dtype(dtype)
         self.wide = torch.float64 if dtype == torch.float64 else torch.float32
@@ -251,7 +254,7 @@ class GPTDecoder:
         if self.in_int8:
             product: Product | Int8Product = Int8Product(weight, bias)
         else:
-            product = Product(weight, bias, self.dtype)
+            product = Product(weight, bias, self.dtype, self.is_lone)
         self.is_small &= product.is_small
         return product
 

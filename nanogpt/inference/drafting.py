@@ -58,6 +58,8 @@ class DraftingEngine(Engine):
     Past the window, each token is drawn by itself unless `window` is half.
     """
 
+    is_lone = True
+
     def __init__(
         self,
         model: Model,

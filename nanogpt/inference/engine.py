@@ -108,6 +108,8 @@ class GeneratedSequence:
 class Engine:
     """A model with room for many sequences."""
 
+    is_lone = False  # whether a subclass has room for one alone
+
     def __init__(
         self,
         model: Model,
@@ -128,7 +130,7 @@ class Engine:
         self.to_bytes = cache(lambda token: tokenizer.to_bytes([token])) if tokenizer else None
         with torch.inference_mode():
             dtype = torch_dtype(settings.dtype)
-            self.decoder = decoder_of(model, dtype, self.window)
+            self.decoder = decoder_of(model, dtype, self.window, self.is_lone)
         self.capacity = most_sequences(_cache_bytes(model, self.window, state_dtype(dtype)))
         self.sequences: list[GeneratedSequence] = []  # each in the slot of its index
         self.reserved = 0

@@ -53,7 +53,12 @@ class Ngrams:
         return self.trie.read(contexts, tokens)
 
     def mix(self, logits: Tensor, contexts: NDArray[np.int64]) -> Tensor:
-        """The logarithms of the mixed probabilities, (B, V), from the GPT's logits (B, V)."""
+        """The logarithms of the mixed probabilities, (B, V), from the GPT's logits (B, V).
+
+        With a weight of 0, these logits: such n-grams are there for drafts (inference/drafting.py).
+        """
+        if self.header.weight == 0:
+            return logits
         predictions = self.trie.distributions(contexts)
         weights = torch.from_numpy(self.weights(predictions)).to(logits.device)
         p = torch.from_numpy(predictions.p).to(logits.device)
