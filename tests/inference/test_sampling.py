@@ -21,7 +21,6 @@ from tests.inference.models import (
     prompts_of,
     with_settings,
 )
-from tests.inference.test_engine import make_ngrams
 
 # --- Prompts --------------------------------------------------------------------------------
 
