@@ -1,6 +1,6 @@
 """A trained model for notebooks and other programs: `from nanogpt import load`.
 
-model = load("results/shakespeare_char/model")
+model = load("results/shakespeare_char/model")  # or the run's name, in the project's directory
 model.generate("ROMEO:", max_new_tokens=200)
 """
 
@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from nanogpt.config.messages import explain
 from nanogpt.config.schema import SampleSettings
+from nanogpt.config.trained import check_model, find_model
 from nanogpt.data.tokenizers import Tokenizer
 from nanogpt.devices import resolve
 from nanogpt.errors import UserError
@@ -114,15 +115,19 @@ class TrainedModel:
 
 
 def load(path: str | Path, device: str = "auto", dtype: str = "float32") -> TrainedModel:
-    """A model directory, such as results/shakespeare_char/model, ready to generate.
+    """A trained model, ready to generate.
 
-    device: auto, cpu, cuda, cuda:N or mps. dtype: float32, bfloat16, float16, int8 or auto.
+    path: a model directory, such as results/shakespeare_char/model; or the name of a run of the
+    project in the working directory. device: auto, cpu, cuda, cuda:N or mps. dtype: float32,
+    bfloat16, float16, int8 or auto.
 
-    Errors: UserError for a directory that isn't a model's, a damaged file, or an absent device.
+    Errors: UserError for a directory that isn't a model's, a run without a model, a damaged file,
+    or an absent device.
     """
     try:
         settings = resolve(SampleSettings.model_validate({"device": device, "dtype": dtype}))
     except ValidationError as error:
         raise UserError(explain(error, SampleSettings)) from None
-    path = Path(path)
-    return TrainedModel(load_model(path, settings.device), find_ngrams(path), settings)
+    directory, run = find_model(path)
+    check_model(directory, run)
+    return TrainedModel(load_model(directory, settings.device), find_ngrams(directory), settings)

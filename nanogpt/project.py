@@ -57,6 +57,11 @@ class Project:
         return self.root / "resources/config"
 
     @property
+    def fragments_lock(self) -> Path:
+        """The lock of a command that adds such entries."""
+        return self.root / ".nanogpt/config"
+
+    @property
     def corpora(self) -> Path:
         """Downloads and built-in corpora, a directory each."""
         return self.root / "resources/corpora"

@@ -32,6 +32,22 @@ def test_it_generates_what_the_command_draws(directory):
     assert text + "\n" == "".join(stream(model.checkpoint, settings))
 
 
+def test_a_run_of_the_working_directory_goes_by_its_name(directory, tmp_path, monkeypatch):
+    (tmp_path / "results/demo").mkdir(parents=True)
+    (tmp_path / "results/demo/model").symlink_to(directory)
+    config = tmp_path / "config.yaml"
+    datasets = "datasets: {demo: {}, new: {corpus: demo}}"
+    config.write_text(f"{{corpora: {{demo: {{files: text.txt}}}}, {datasets}}}")
+    monkeypatch.chdir(tmp_path)
+    expected = load(directory).generate("once", max_new_tokens=9)
+    assert load("demo").generate("once", max_new_tokens=9) == expected
+    with pytest.raises(UserError, match="no model yet; train it: `nanogpt train new`"):
+        load("new")
+    (tmp_path / "mine").symlink_to(directory)
+    config.write_text("of: another program")
+    assert load("mine").generate("once", max_new_tokens=9) == expected
+
+
 def test_it_streams_what_it_generates(directory):
     model = load(str(directory))
     pieces = model.stream("once", max_new_tokens=20)

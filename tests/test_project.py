@@ -23,6 +23,7 @@ PATHS = {
     "config_file": "config.yaml",
     "texts": "resources/texts",
     "fragments": "resources/config",
+    "fragments_lock": ".nanogpt/config",
     "corpora": "resources/corpora",
     "downloaded_models": "resources/models",
     "imported_models": "resources/imported",

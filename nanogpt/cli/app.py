@@ -30,6 +30,11 @@ def examples(command: str, *lines: str) -> Callable[[Function], Function]:
     return decorate
 
 
+def named(metavar: str) -> Any:
+    """How the help shows a word that must be given, or the value of a flag."""
+    return tyro.conf.arg(metavar=metavar)
+
+
 def optional(metavar: str) -> Any:
     """How the help shows a word or a flag that can be left out, without a default."""
     return tyro.conf.arg(metavar=metavar, help_behavior_hint="")

@@ -3,19 +3,20 @@
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from tyro.conf import Positional
 
 from nanogpt.artifacts.manifests import find_manifests
 from nanogpt.artifacts.manifests import verify as verify_manifest
-from nanogpt.cli.app import app, print_json
+from nanogpt.cli.app import app, examples, optional, print_json
 from nanogpt.config.loading import read
 from nanogpt.errors import UserError, plural
 from nanogpt.project import HERE, Project
 
 
 @app.command
+@examples("verify", "nanogpt verify", "nanogpt verify results/shakespeare_char --json")
 def verify(
     paths: Positional[tuple[Path, ...]] = (HERE.results, HERE.root / "resources"),
     json: bool = False,
@@ -52,18 +53,25 @@ def verify(
 
 
 @app.command(name="cache")
+@examples(
+    "cache",
+    "nanogpt cache ls",
+    "nanogpt cache prune --older-than=30",
+    "nanogpt cache prune --older-than=30 --results --yes",
+)
 def show_cache(
     action: Positional[Literal["ls", "prune"]],
     config_file: Path = HERE.config_file,
-    older_than: float | None = None,
-    max_size: float | None = None,
+    older_than: Annotated[float | None, optional("DAYS")] = None,
+    max_size: Annotated[float | None, optional("MB")] = None,
     results: bool = False,
     yes: bool = False,
 ) -> None:
     """List what takes space beside the runs of config.yaml, or remove what isn't needed.
 
-    Not needed: unfinished trainings that no config names any more, damaged artifacts, and what
-    killed processes left; of finished artifacts and results, those that the options choose.
+    Not needed: unfinished trainings that no config names any more, damaged artifacts, notes on code
+    that made nothing that is still here, and what killed processes left; of finished artifacts and
+    results, those that the options choose.
 
     Args:
         action: ls lists; prune prints what would be removed, and with --yes removes it.

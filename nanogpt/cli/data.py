@@ -2,20 +2,29 @@
 
 import sys
 from pathlib import Path
+from typing import Annotated
 
 from tyro.conf import Positional
 
-from nanogpt.cli.app import app
+from nanogpt.cli.app import app, examples, named, optional
 from nanogpt.errors import UserError, plural
 
 
 @app.command
-def tokenize(tokenizer: Positional[Path], text: Positional[str] = "-") -> None:
+@examples(
+    "tokenize",
+    'nanogpt tokenize results/datasets/shakespeare_char "To be"',
+    "nanogpt tokenize results/demo/model FILE:prompt.txt",
+)
+def tokenize(
+    tokenizer: Annotated[Positional[Path], named("TOKENIZER")],
+    text: Annotated[Positional[str], optional("[TEXT]")] = "-",
+) -> None:
     """Show a text as tokens: a line for each, with its id and its text.
 
     Args:
         tokenizer: a dataset, a model or a tokenizer.json, such as results/datasets/shakespeare.
-        text: the text, or FILE:path of a UTF-8 file; -: standard input.
+        text: the text, or FILE:path of a UTF-8 file; without one, or with -: standard input.
     """
     from nanogpt.data.formats import read_text
     from nanogpt.data.saved_tokenizers import load_tokenizer

@@ -5,16 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nanogpt.cli.peers import PRESETS, find_preset, import_first
+from nanogpt.config import trained
 from nanogpt.config.loading import read
-from nanogpt.config.messages import did_you_mean, look_up
+from nanogpt.config.messages import list_some, look_up
 from nanogpt.config.resolving import resolve_run, run_names
 from nanogpt.config.schema import Config
+from nanogpt.config.trained import CONFIG_NAME, model_of_run
 from nanogpt.config.variants import Given
 from nanogpt.errors import UserError
 from nanogpt.project import HERE
-
-CONFIG_NAME = "config.json"
-RUNS_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -31,10 +30,8 @@ def find_base(config: Config, run: str, dataset: str) -> Base:
     Errors: UserError for an unknown name, and for none.
     """
     if not run and not dataset:
-        names = run_names(config)
-        shown = ", ".join(f"`{name}`" for name in names[:RUNS_SHOWN])
-        more = " and more" if len(names) > RUNS_SHOWN else ""
-        raise UserError(f"name a run, or a dataset by --dataset; there is {shown}{more}")
+        known = list_some(run_names(config)) or "none yet"
+        raise UserError(f"name a run, or a dataset by --dataset; there is {known}")
     if dataset:
         look_up(config.datasets, dataset, "--dataset", "dataset")
     preset = "" if run in run_names(config) else find_preset(run)
@@ -60,26 +57,25 @@ def find_model(run_or_model: str, dataset: str) -> tuple[Path, str]:
 
     Errors: UserError for what isn't there.
     """
-    path = Path(run_or_model)
-    is_model = (path / CONFIG_NAME).is_file()
-    is_path = is_model or (len(path.parts) > 1 and not find_preset(run_or_model))
-    if run_or_model and (is_path or not HERE.config_file.exists()):
-        return path, ""
+    if run_or_model and not find_preset(run_or_model):
+        return trained.find_model(run_or_model)
     config = read(HERE.config_file)
     if run_or_model or not dataset:
-        if run_or_model and not find_preset(run_or_model):
-            _check_is_run(config, run_or_model)
         run = find_base(config, run_or_model, dataset).run
-        return HERE.results / run / "model", run
+        return model_of_run(run), run
     look_up(config.datasets, dataset, "--dataset", "dataset")
     runs = [run for run in run_names(config) if resolve_run(config, run).dataset == dataset]
     return _newest(runs, dataset)
 
 
-def check_model(directory: Path, run: str) -> None:
-    """UserError if a run has no model yet."""
-    if run and not (directory / CONFIG_NAME).is_file():
-        raise UserError(f"{directory}: no model yet; train it: `nanogpt train {run}`")
+def check_dataset(config: Config, run: str, dataset: str) -> None:
+    """UserError if a run is named together with a dataset that isn't its own."""
+    look_up(config.datasets, dataset, "--dataset", "dataset")
+    own = resolve_run(config, run).dataset
+    if own != dataset:
+        raise UserError(
+            f"{run}: trained on `{own}`, not on `{dataset}`; leave out the run, or --dataset"
+        )
 
 
 def _newest(runs: Sequence[str], dataset: str) -> tuple[Path, str]:
@@ -87,7 +83,7 @@ def _newest(runs: Sequence[str], dataset: str) -> tuple[Path, str]:
     found = {
         run: path.stat().st_mtime
         for run in runs
-        if (path := HERE.results / run / "model" / CONFIG_NAME).is_file()
+        if (path := model_of_run(run) / CONFIG_NAME).is_file()
     }
     if not found:
         raise UserError(
@@ -95,10 +91,4 @@ def _newest(runs: Sequence[str], dataset: str) -> tuple[Path, str]:
             f"--dataset={dataset}`"
         )
     run = max(found, key=lambda run: found[run])
-    return HERE.results / run / "model", run
-
-
-def _check_is_run(config: Config, name: str) -> None:
-    known = [*run_names(config), *config.sweep_of.values()]
-    if name not in known:
-        raise UserError(f"{name}: no model here, and no run `{name}`{did_you_mean(name, known)}")
+    return model_of_run(run), run

@@ -4,7 +4,6 @@ tyro makes the help, the completion and the parsing from a class for each comman
 texts, so that the settings check them as they check config.yaml's, and in the same words.
 """
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, make_dataclass
 from types import NoneType
@@ -61,8 +60,14 @@ class Flag:
 
     @property
     def is_list(self) -> bool:
-        """Whether it takes several values."""
+        """Whether it can be given several times, for a value each."""
         return get_origin(_plain(self.details.annotation)) is list
+
+    @property
+    def has_texts(self) -> bool:
+        """Whether a value, or each of a list's, is a text."""
+        kind = _plain(self.details.annotation)
+        return (_plain(get_args(kind)[0]) if self.is_list else kind) is str
 
 
 def flags_of(command: str) -> dict[str, Flag]:
@@ -120,13 +125,21 @@ def _flags_class(command: str) -> type[FlagValues]:
 
 
 def _field(flag: Flag) -> tuple[str, Any, Any]:
-    hint = f"(default: {json.dumps(flag.details.get_default(call_default_factory=True))})"
+    more = "; repeat the flag for more" if flag.is_list else ""
     about = tyro.conf.arg(
         help=flag.details.description,
         metavar=_metavar(flag.details.annotation),
-        help_behavior_hint=hint.replace('"', ""),
+        help_behavior_hint=f"(default: {_shown_default(flag)}{more})",
     )
     return flag.setting, Annotated[str | None, about], field(default=None)
+
+
+def _shown_default(flag: Flag) -> str:
+    """A default as it would be typed."""
+    default = flag.details.get_default(call_default_factory=True)
+    if default is None or default == []:
+        return "none"
+    return str(default) if default != "" else '""'
 
 
 def _plain(annotation: Any) -> Any:
@@ -143,5 +156,5 @@ def _metavar(annotation: Any) -> str:
     if get_origin(kind) is Literal:
         return "{" + ",".join(map(str, get_args(kind))) + "}"
     if get_origin(kind) is list:
-        return f"{_metavar(get_args(kind)[0])} ..."
+        return _metavar(get_args(kind)[0])
     return {bool: "{True,False}", int: "INT", float: "FLOAT"}.get(kind, "STR")

@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import Positional
 
-from nanogpt.cli.app import app
+from nanogpt.cli.app import app, examples, named, optional
 from nanogpt.config.loading import read
+from nanogpt.config.trained import check_model, find_model
 from nanogpt.errors import UserError
 from nanogpt.project import HERE, Project
 
@@ -15,20 +16,24 @@ DATASET = "dataset"
 
 
 @app.command
+@examples(
+    "export",
+    "nanogpt export demo exported --to huggingface",
+    "nanogpt export results/demo/model demo.gguf --to gguf",
+    "nanogpt export dataset results/datasets/demo ../nanoGPT/data/demo",
+)
 def export(
-    source: Positional[str],
-    destination: Positional[Path],
-    dataset_destination: Annotated[Positional[Path | None], tyro.conf.arg(metavar="[PATH]")] = None,
-    to: Literal["huggingface", "gguf", "nanogpt"] | None = None,
+    source: Annotated[Positional[str], named("MODEL")],
+    destination: Annotated[Positional[Path], named("DESTINATION")],
+    dataset_destination: Annotated[Positional[Path | None], optional("[DIRECTORY]")] = None,
+    to: Annotated[
+        Literal["huggingface", "gguf", "nanogpt"] | None, optional("{huggingface,gguf,nanogpt}")
+    ] = None,
 ) -> None:
     """Write a model for other programs, or a dataset for nanoGPT.
 
-    nanogpt export results/demo/model exported --to huggingface
-
-    nanogpt export dataset results/datasets/demo ../nanoGPT/data/demo
-
     Args:
-        source: a model directory, such as results/demo/model; or the word `dataset`.
+        source: a run, or a model directory such as results/demo/model; or the word `dataset`.
         destination: a directory to make, or with gguf a file whose name ends in .gguf; after
             `dataset`: the dataset, such as results/datasets/shakespeare_char.
         dataset_destination: after `dataset`: a directory of nanoGPT's, such as nanoGPT/data/mine.
@@ -48,7 +53,9 @@ def export(
         from nanogpt.interchange.gguf_files import export_gguf as write
     else:
         from nanogpt.interchange.nanogpt_checkpoints import export_nanogpt as write
-    print(f"{destination}: {write(Path(source), destination)}")
+    directory, run = find_model(source)
+    check_model(directory, run)
+    print(f"{destination}: {write(directory, destination)}")
 
 
 def _export_dataset(word: str, source: Path, destination: Path, to: str | None) -> None:
@@ -63,23 +70,24 @@ def _export_dataset(word: str, source: Path, destination: Path, to: str | None) 
 
 
 @app.command(name="import")
+@examples(
+    "import",
+    "nanogpt import gpt2 models/gpt2 --from huggingface",
+    "nanogpt import ../nanoGPT/out-shakespeare-char models/theirs --from nanogpt",
+)
 def import_model(
-    source: Positional[str],
-    destination: Positional[Path],
+    source: Annotated[Positional[str], named("SOURCE")],
+    destination: Annotated[Positional[Path], named("DIRECTORY")],
     from_: Annotated[Literal["huggingface", "nanogpt"], tyro.conf.arg(name="from")],
-    meta: Path | None = None,
+    meta: Annotated[Path | None, optional("PATH")] = None,
     config_file: Path = HERE.config_file,
 ) -> None:
     """Make a model directory from a model of another program.
 
-    nanogpt import gpt2 results/gpt2/model --from huggingface
-
-    nanogpt import ../nanoGPT/out-shakespeare-char results/theirs/model --from nanogpt
-
     Args:
         source: huggingface: a directory that transformers wrote, or gpt2, gpt2-medium, gpt2-large
             or gpt2-xl, which is downloaded; nanogpt: a ckpt.pt, or the directory that it is in.
-        destination: a directory to make, such as results/theirs/model.
+        destination: a directory to make, such as models/theirs.
         from_: whose format the model has.
         meta: of nanogpt: the vocabulary, if it isn't in data/<dataset>/meta.pkl of the checkout.
         config_file: the config file, for `mirrors`.

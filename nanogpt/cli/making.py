@@ -4,7 +4,8 @@ import re
 import shlex
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -13,17 +14,21 @@ from tyro.conf import Positional
 from nanogpt.artifacts.records.base import read_record
 from nanogpt.artifacts.records.evaluations import Evaluation
 from nanogpt.artifacts.states import find_trainings
-from nanogpt.cli.app import app, examples, optional, print_json
-from nanogpt.cli.finding import check_model, find_base, find_model
+from nanogpt.cli.app import app, examples, named, optional, print_json
+from nanogpt.cli.finding import Base, find_base, find_model
 from nanogpt.cli.flags import FlagValues, given_by, with_flags
+from nanogpt.cli.peers import translate
 from nanogpt.cli.progress import Progress
 from nanogpt.cli.workflow import make
 from nanogpt.config.corpora import Corpus, Dataset
 from nanogpt.config.fragments import merge_fragments, write_fragment
 from nanogpt.config.loading import add_fragments, find_texts, load, read, read_mapping
-from nanogpt.config.resolving import resolve_run
+from nanogpt.config.messages import look_up
+from nanogpt.config.resolving import resolve_run, run_names
 from nanogpt.config.schema import Config, EvalSettings, Run
+from nanogpt.config.trained import check_model
 from nanogpt.config.variants import (
+    NO_VALUE,
     Given,
     Variant,
     new_dataset,
@@ -34,6 +39,7 @@ from nanogpt.config.variants import (
 )
 from nanogpt.data.sources import find_files
 from nanogpt.errors import UserError
+from nanogpt.files.locks import hold
 from nanogpt.project import HERE
 from nanogpt.training.saved_state import saved_steps
 
@@ -50,8 +56,8 @@ NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]+")
 )
 @with_flags("prepare")
 def prepare(
-    dataset: Positional[str],
-    path: Annotated[Positional[str], optional("PATH")] = "",
+    dataset: Annotated[Positional[str], named("DATASET")],
+    path: Annotated[Positional[str], optional("[PATH]")] = "",
     *,
     flags: FlagValues,
     output: Annotated[str, optional("NAME")] = "",
@@ -67,15 +73,16 @@ def prepare(
         output: name of the dataset; if not given, made of the text's name or of the flags.
         cores: how many cores to use.
     """
-    config = read(HERE.config_file)
     given = given_by("prepare", flags)
     if path and dataset != TEXTFILE:
         raise UserError(f"{path}: for a text, say `nanogpt prepare textfile {path}`")
-    if dataset == TEXTFILE and (path or TEXTFILE not in config.datasets):
-        variant = _of_text(config, path, given, output)
-    else:
-        variant = vary_dataset(config, dataset, given, output)
-    fragment = _write(variant, "prepare", dataset, given)
+
+    def vary(config: Config) -> Variant:
+        if dataset == TEXTFILE and (path or TEXTFILE not in config.datasets):
+            return _of_text(config, path, given, output)
+        return vary_dataset(config, dataset, given, output)
+
+    variant, fragment = _add(vary, "prepare", dataset, given)
     directory = HERE.datasets / variant.name
     names = ("train.bin", "val.bin", "tokenizer.json", "meta.json")
     code = make([str(directory / name) for name in names], cores)
@@ -91,11 +98,11 @@ def prepare(
     "train",
     "nanogpt train shakespeare_char",
     "nanogpt train --dataset=novel --device=cpu --max_iters=300 --n_layer=4",
-    "nanogpt train shakespeare_char --learning_rate=5e-4 --name=slower --sample.seed=2",
+    "nanogpt train shakespeare_char --matrix_lr=0.01 --name=slower --sample.seed=2",
 )
 @with_flags("train")
 def train(
-    run: Annotated[Positional[str], optional("RUN")] = "",
+    run: Annotated[Positional[str], optional("[RUN]")] = "",
     *,
     flags: FlagValues,
     dataset: Annotated[str, optional("DATASET")] = "",
@@ -113,18 +120,19 @@ def train(
             presets, such as train_shakespeare_char.
         dataset: a dataset to train on; without a run, its own run.
         name: name of the new run; if not given, made of the flags.
-        eval_only: evaluate the run instead, as `nanogpt eval` does.
+        eval_only: evaluate the run instead, as `nanogpt eval` does with these flags.
         cores: how many cores to use.
     """
     config = read(HERE.config_file)
     base = find_base(config, run, dataset)
     given = [*base.given, *given_by("train", flags)]
-    variant = vary_run(config, base.run, given, name)
-    _write(variant, "train", base.run, given)
-    resolved = resolve_run(read(HERE.config_file), variant.name)
     if eval_only:
-        _evaluate_run(resolved, cores)
+        _evaluate_only(config, base, given, name, cores)
         return
+    variant, fragment = _add(
+        lambda config: vary_run(config, base.run, given, name), "train", base.run, given
+    )
+    resolved = resolve_run(read(HERE.config_file), variant.name)
     directory = HERE.results / variant.name
     files = ["metrics.jsonl", "model/model.safetensors", "model/config.json"]
     files += ["model/tokenizer.json", *(["model/ngrams.safetensors"] if resolved.ngram else [])]
@@ -138,6 +146,8 @@ def train(
                 f"{variant.name}: saved at step {steps[-1]:,}; the same command goes on from there",
                 file=sys.stderr,
             )
+        elif fragment and state is None:
+            fragment.unlink()  # nothing was trained: the mistake is most likely in a flag
         sys.exit(code)
     print(f"{directory}: model/, metrics.jsonl, train.log; next: nanogpt sample {variant.name}")
 
@@ -151,7 +161,7 @@ def train(
 )
 @with_flags("eval")
 def evaluate(
-    model: Annotated[Positional[str], optional("MODEL")] = "",
+    model: Annotated[Positional[str], optional("[MODEL]")] = "",
     *,
     flags: FlagValues,
     dataset: Annotated[str, optional("DATASET")] = "",
@@ -169,27 +179,7 @@ def evaluate(
         json: print all numbers as JSON.
         cores: how many cores to use, without flags.
     """
-    given = given_by("eval", flags)
-    directory, run = find_model(model, dataset)
-    if not run:
-        if not dataset:
-            raise UserError(f"{directory}: name the dataset to evaluate it on by --dataset")
-        base = EvalSettings()
-        changes = {one.setting: one.value for one in parse(given, {"eval": base})}
-        _print_evaluation(
-            _compute(directory.parent.name, directory, dataset, base.model_copy(update=changes)),
-            json,
-        )
-        return
-    config = read(HERE.config_file)
-    resolved = resolve_with(config, run, given)
-    if resolved == resolve_run(config, run) and dataset in ("", resolved.dataset):
-        _evaluate_run(resolved, cores, json)
-        return
-    check_model(directory, run)
-    ngrams = directory / "ngrams.safetensors" if resolved.ngram else None
-    on = dataset or resolved.dataset
-    _print_evaluation(_compute(run, directory, on, resolved.eval, ngrams), json)
+    _evaluate(model, dataset, given_by("eval", flags), cores, json)
 
 
 def _of_text(config: Config, path: str, given: Sequence[Given], output: str) -> Variant:
@@ -212,10 +202,23 @@ def _of_text(config: Config, path: str, given: Sequence[Given], output: str) -> 
     return new_dataset(config, name, dataset, corpus)
 
 
-def _write(variant: Variant, command: str, base: str, given: Sequence[Given]) -> Path | None:
-    """Write the fragment that a variant needs, once all settings with it are right."""
+def _add(
+    vary: Callable[[Config], Variant], command: str, base: str, given: Sequence[Given]
+) -> tuple[Variant, Path | None]:
+    """A variant, and the fragment that was written for it, unless it's there already.
+
+    vary: makes it from a config. Of several commands with the same flags, one writes it.
+    """
+    variant = vary(read(HERE.config_file))
     if not variant.entries:
-        return None
+        return variant, None
+    with hold(HERE.fragments_lock, f"which adds {variant.name}"):
+        variant = vary(read(HERE.config_file))  # another command may have added it
+        return variant, _write(variant, command, base, given) if variant.entries else None
+
+
+def _write(variant: Variant, command: str, base: str, given: Sequence[Given]) -> Path:
+    """Write the fragment that a variant needs, once all settings with it are right."""
     path = HERE.fragments / f"{variant.name}.yaml"
     if path.exists():
         raise UserError(f"{path}: exists, with other names; move it away, or give another name")
@@ -227,6 +230,78 @@ def _write(variant: Variant, command: str, base: str, given: Sequence[Given]) ->
     write_fragment(path, variant.entries, shlex.join(["nanogpt", command, base, *words]))
     print(f"{path}: the settings of {variant.name}", file=sys.stderr)
     return path
+
+
+def _evaluate_only(
+    config: Config, base: Base, given: Sequence[Given], name: str, cores: str
+) -> None:
+    """Evaluate what `train` with these flags would train, and make no run.
+
+    Of flags that both have, such as `--batch_size`, the evaluation takes the value.
+
+    Errors: UserError if no run has such a model.
+    """
+    run = look_up(run_names(config), name, "--name", "run") if name else base.run
+    try:
+        variant = vary_run(config, run, given)
+    except UserError:
+        _refuse_init_from(given)  # nanoGPT's `--init_from=gpt2` beside it says more
+        raise
+    if not variant.entries:
+        _evaluate_run(resolve_run(config, variant.name), cores)
+        return
+    _refuse_init_from(given)
+    of_model = [one for one in given if one.group in ("model", "ngram")]
+    if vary_run(config, run, of_model).entries:
+        listed = ", ".join(f"{one.name} {one.value}" for one in of_model)
+        raise UserError(
+            f"--eval_only: no run `{run}` with {listed} yet; train it first, by the same command "
+            "without --eval_only"
+        )
+    of_eval = [one for one in given if _is_of_eval(one)]
+    unused = [one.setting for one in given if one.group and one not in (*of_eval, *of_model)]
+    if unused:
+        print(f"{', '.join(unused)}: not used by an evaluation", file=sys.stderr)
+    dataset = next((one.value for one in base.given if one.setting == "dataset"), "")
+    _evaluate(run, dataset, [replace(one, group="eval") for one in of_eval], cores)
+
+
+def _refuse_init_from(given: Sequence[Given]) -> None:
+    """UserError, with what to do, for the evaluation of another model by `--init_from`."""
+    for one in given:
+        if one.setting == "init_from" and one.value not in NO_VALUE:
+            translate("eval", one.setting, one.value)
+
+
+def _is_of_eval(given: Given) -> bool:
+    """Whether a flag of `train` has a meaning for evaluation, as `--batch_size` does."""
+    return given.group in ("train", "eval") and given.setting in EvalSettings.model_fields
+
+
+def _evaluate(
+    model: str, dataset: str, given: Sequence[Given], cores: str, json: bool = False
+) -> None:
+    """Evaluate a run or a model directory with the settings of flags, and print the numbers."""
+    directory, run = find_model(model, dataset)
+    if not run:
+        if not dataset:
+            raise UserError(f"{directory}: name the dataset to evaluate it on by --dataset")
+        base = EvalSettings()
+        changes = {one.setting: one.value for one in parse(given, {"eval": base})}
+        _print_evaluation(
+            _compute(directory.parent.name, directory, dataset, base.model_copy(update=changes)),
+            json,
+        )
+        return
+    config = read(HERE.config_file)
+    resolved = resolve_with(config, run, given)
+    if resolved == resolve_run(config, run) and dataset in ("", resolved.dataset):
+        _evaluate_run(resolved, cores, json)
+        return
+    check_model(directory, run)
+    ngrams = directory / "ngrams.safetensors" if resolved.ngram else None
+    on = dataset or resolved.dataset
+    _print_evaluation(_compute(run, directory, on, resolved.eval, ngrams), json)
 
 
 def _evaluate_run(run: Run, cores: str, json: bool = False) -> None:

@@ -3,6 +3,7 @@ or none."""
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from nanogpt.errors import UserError
 
@@ -86,6 +87,23 @@ def translate(command: str, key: str, value: str) -> tuple[tuple[str, str] | Non
             f"init_from: {_import_first(value)}; then `nanogpt {command} models/{value}`"
         )
     return (key, value), ""
+
+
+def model_in(command: str, out_dir: str) -> str:
+    """The run or model directory that nanoGPT's out_dir means, such as out-shakespeare-char.
+
+    Errors: UserError for a directory with a checkpoint of nanoGPT's.
+    """
+    path = Path(out_dir)
+    run = path.name.removeprefix("out-").replace("-", "_")
+    if (path / "config.json").is_file():
+        return out_dir
+    if (path / "ckpt.pt").is_file():
+        raise UserError(
+            f"{out_dir}: a checkpoint of nanoGPT; import it first: `nanogpt import {out_dir} "
+            f"models/{run} --from nanogpt`; then `nanogpt {command} models/{run}`"
+        )
+    return run
 
 
 def import_first(preset: str) -> UserError:

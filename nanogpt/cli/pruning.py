@@ -1,7 +1,7 @@
 """What takes space beside the runs of config.yaml, and which of it may be removed.
 
-Artifacts in the cache, states of unfinished trainings, and results of runs and datasets that no
-config names any more. Listing never changes anything.
+Artifacts in the cache, states of unfinished trainings, results of runs and datasets that no config
+names any more, and notes on code that made nothing of all this. Listing never changes anything.
 """
 
 import contextlib
@@ -16,7 +16,13 @@ from pathlib import Path
 from nanogpt.artifacts import cache
 from nanogpt.artifacts.manifests import SUFFIX, model_among
 from nanogpt.artifacts.records.base import FormatError, read_record
-from nanogpt.artifacts.records.manifests import CacheEntry, Manifest, TrainingRequest
+from nanogpt.artifacts.records.manifests import (
+    CacheEntry,
+    CodeFunctions,
+    Manifest,
+    Request,
+    TrainingRequest,
+)
 from nanogpt.artifacts.states import REQUEST
 from nanogpt.config.initial import SourceError, find_source
 from nanogpt.config.resolving import resolve_run, run_names, run_parameters
@@ -44,7 +50,7 @@ class Item:
 def find_items(project: Project, config: Config) -> list[Item]:
     """All artifacts, states and results that no config names, each kind oldest first."""
     items = [*_artifacts(project), *_states(project, config), *_claims(project, config)]
-    items += _results(project, config)
+    items += [*_results(project, config), *_code(project)]
     order = ["artifact", "state", "result", "remains"]
     return sorted(items, key=lambda item: (order.index(item.kind), -item.age))
 
@@ -195,6 +201,42 @@ def _results(project: Project, config: Config) -> list[Item]:
         for path, names, kind in found
         if path.name not in names and any(path.glob(f"*{SUFFIX}"))
     ]
+
+
+def _code(project: Project) -> list[Item]:
+    """The notes on the functions of a code by which nothing was made that is still here."""
+    notes = list(project.code.glob("*.json"))
+    made_by = _made_by(project) if notes else set()
+    items = []
+    for path in notes:
+        size, age = _measure(path)
+        unused = "nothing that is here was made by it"
+        try:
+            if read_record(path, CodeFunctions).code in made_by:
+                continue
+        except FormatError:
+            continue
+        except UserError:
+            unused = "damaged"
+        if age > DAY:  # a job that runs has no manifest yet
+            items.append(Item("remains", path, size, age, "functions of a code", unused))
+    return items
+
+
+def _made_by(project: Project) -> set[str]:
+    """The codes of all results, artifacts and states."""
+    found = set()
+    records: list[tuple[Path, type[Request]]] = []
+    for directory in (project.results, project.root / "resources"):
+        for place, _, names in os.walk(directory):
+            records += [(Path(place) / name, Manifest) for name in names if name.endswith(SUFFIX)]
+    if project.cache is not None:
+        records += [(path, CacheEntry) for path in project.cache.glob(f"*/{cache.MANIFEST}")]
+    records += [(path, TrainingRequest) for path in project.states.glob(f"*/{REQUEST}")]
+    for path, kind in records:
+        with contextlib.suppress(UserError):
+            found.add(read_record(path, kind).code)
+    return found
 
 
 def _measure(path: Path) -> tuple[int, float]:

@@ -9,28 +9,34 @@ from typing import Annotated
 
 from tyro.conf import Positional
 
-from nanogpt.cli.app import app, examples, optional, print_json
-from nanogpt.cli.finding import check_model, find_base, find_model
+from nanogpt.cli.app import app, examples, named, optional, print_json
+from nanogpt.cli.finding import check_dataset, find_base, find_model
 from nanogpt.cli.flags import FlagValues, given_by, with_flags
 from nanogpt.cli.workflow import make
 from nanogpt.config.loading import read
 from nanogpt.config.reference import describe_run
 from nanogpt.config.resolving import check_trains
 from nanogpt.config.schema import SampleSettings
+from nanogpt.config.trained import check_model
 from nanogpt.config.variants import parse, resolve_with
 from nanogpt.errors import UserError
 from nanogpt.project import HERE, Project
 
 
 @app.command(name="config")
-def show_config(run: Positional[str], config_file: Path = HERE.config_file) -> None:
+@examples("config", "nanogpt config shakespeare_char", "nanogpt config train_gpt2")
+def show_config(
+    run: Annotated[Positional[str], named("RUN")], config_file: Path = HERE.config_file
+) -> None:
     """Print what a run resolves to, and where each value is from.
 
     Args:
-        run: name of a run, or of a dataset, or of a text in resources/texts/.
+        run: a run or a dataset of config.yaml, a text in resources/texts/, or one of nanoGPT's
+            presets, such as train_gpt2.
         config_file: the config file.
     """
-    print(describe_run(read(config_file), run), end="")
+    config = read(config_file)
+    print(describe_run(config, find_base(config, run, "").run), end="")
 
 
 @app.command
@@ -42,7 +48,7 @@ def show_config(run: Positional[str], config_file: Path = HERE.config_file) -> N
 )
 @with_flags("sample")
 def sample(
-    model: Annotated[Positional[str], optional("MODEL")] = "",
+    model: Annotated[Positional[str], optional("[MODEL]")] = "",
     *,
     flags: FlagValues,
     dataset: Annotated[str, optional("DATASET")] = "",
@@ -58,6 +64,13 @@ def sample(
         ngrams: mix in the n-grams that lie beside the model, if any do; --no-ngrams: the GPT alone.
     """
     directory, run = find_model(model, dataset)
+    if model and dataset and not run:
+        raise UserError(
+            f"--dataset={dataset}: finds the model that was trained last on it; leave it out where "
+            "a model directory is named"
+        )
+    if model and dataset:
+        check_dataset(read(HERE.config_file), run, dataset)
     check_model(directory, run)
     given = given_by("sample", flags)
     if run:
@@ -92,7 +105,7 @@ def sample(
 )
 @with_flags("bench")
 def bench(
-    run: Annotated[Positional[str], optional("RUN")] = "",
+    run: Annotated[Positional[str], optional("[RUN]")] = "",
     *,
     flags: FlagValues,
     dataset: Annotated[str, optional("DATASET")] = "",
@@ -135,6 +148,7 @@ def bench(
 
 
 @app.command
+@examples("report", "nanogpt report", "nanogpt report --output=../compared")
 def report(results: Path = HERE.results, output: Path = HERE.results / "report/now") -> None:
     """Compare all runs that lie there as they stand, unfinished and failed ones too.
 
@@ -151,6 +165,7 @@ def report(results: Path = HERE.results, output: Path = HERE.results / "report/n
 
 
 @app.command
+@examples("watch", "nanogpt watch", "nanogpt watch --host=0.0.0.0 --port=6007")
 def watch(
     results: Path = HERE.results, host: str = "localhost", port: int = 6006, every: float = 5.0
 ) -> None:
@@ -158,8 +173,8 @@ def watch(
 
     Args:
         results: the directory of runs.
-        host: where TensorBoard listens.
-        port: likewise.
+        host: the address where TensorBoard listens; 0.0.0.0: on all of this machine's.
+        port: the port where it listens.
         every: seconds between two looks for new metrics.
     """
     from nanogpt.artifacts.signals import exiting

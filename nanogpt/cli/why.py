@@ -2,25 +2,29 @@
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Annotated
 
 from tyro.conf import Positional
 
-from nanogpt.cli.app import app, print_json
+from nanogpt.cli.app import app, examples, optional, print_json
 from nanogpt.config.loading import read
 from nanogpt.errors import UserError
 from nanogpt.project import HERE, Project
 
 
 @app.command
+@examples(
+    "why",
+    "nanogpt why results/shakespeare_char/samples.txt",
+    "nanogpt why shakespeare_char",
+    "nanogpt why results/one results/two",
+)
 def why(
-    paths: Positional[tuple[str, ...]], config_file: Path = HERE.config_file, json: bool = False
+    paths: Annotated[Positional[tuple[str, ...]], optional("PATH [PATH]")],
+    config_file: Path = HERE.config_file,
+    json: bool = False,
 ) -> None:
     """Say why a result would be made again, or how two results differ.
-
-    Examples:
-        nanogpt why results/shakespeare_char/samples.txt
-        nanogpt why shakespeare_char
-        nanogpt why results/one results/two
 
     Args:
         paths: a file or directory of a run or dataset, or a run's name; two of them are compared.

@@ -1,17 +1,21 @@
 """Words of a command line as tyro reads them: `--a_b` and `--a-b`, `--x`, `--no-x` and `--x=True`,
 nanoGPT's names, and the settings of a JSON file."""
 
+import contextlib
 import inspect
 import json
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
+
+from tyro.conf import Positional
 
 from nanogpt.cli.app import app
 from nanogpt.cli.flags import FALSE, FLAT, TRUE, Flag, flags_of
-from nanogpt.cli.peers import NO_COUNTERPART, SWITCHES, translate
+from nanogpt.cli.peers import NO_COUNTERPART, SWITCHES, model_in, translate
 from nanogpt.config.messages import did_you_mean
 from nanogpt.errors import UserError
 
@@ -21,11 +25,18 @@ TRANSLATED = ("always_save_checkpoint", "real_data", "init_from")
 def normalise(words: Sequence[str]) -> list[str]:
     """The words of a command line in the one form that tyro understands.
 
-    Errors: UserError for a JSON file that can't be read or has an unknown setting.
+    Errors: UserError for an unknown command or flag, a word too many, and a JSON file that can't be
+    read or has an unknown setting.
     """
+    if list(words) == ["--version"]:
+        return ["version"]
+    if words and words[0] == "help":
+        words = [*words[1:], "--help"]
     if not words or words[0].startswith("-"):
         return list(words)
     command, *rest = words
+    if command not in app._subcommands:
+        raise UserError(f"no command `{command}`{did_you_mean(command, app._subcommands)}")
     line = _Line(command, flags_of(command), _switches(command))
     line.read(rest)
     return [command, *line.words()]
@@ -43,6 +54,10 @@ def _switches(command: str) -> set[str]:
     return {parameter.name for parameter in parameters if parameter.annotation is bool}
 
 
+def _is_positional(parameter: inspect.Parameter) -> bool:
+    return get_args(Positional[str])[1] in get_args(parameter.annotation)
+
+
 @dataclass
 class _Line:
     """The words of a command, as they are read. values: by setting, of lists all of them."""
@@ -53,9 +68,14 @@ class _Line:
     others: list[str] = field(default_factory=list)
     values: dict[str, list[str]] = field(default_factory=dict)
     from_file: set[str] = field(default_factory=set)
+    out_dir: str = ""
 
     def words(self) -> list[str]:
-        """What tyro gets."""
+        """What tyro gets.
+
+        Errors: UserError for a word too many.
+        """
+        self._check_positionals()
         settings = []
         for name, values in self.values.items():
             is_list = self.flags[name].is_list
@@ -76,6 +96,8 @@ class _Line:
                 continue
             key, equals, value = word[2:].partition("=")
             self._take(key.replace("-", "_"), [value] if equals else None, word, waiting)
+        if self.out_dir:
+            self._take_out_dir()
 
     def _take(self, key: str, values: list[str] | None, word: str, waiting: list[str]) -> None:
         """Take in one flag. values: None if it has none yet; some of those waiting may be its."""
@@ -85,57 +107,104 @@ class _Line:
         negated = key.removeprefix("no_")
         if key != negated and values is None and self._is_switch(negated):
             self._set(negated, ["False"])
+        elif key != negated and values is None and negated in self.switches:
+            self.others.append(f"--no-{negated}")
         elif key in self.switches:
-            is_on = self._switch_value(values, waiting) in TRUE
+            is_on = self._switch_value(key, values, waiting) in TRUE
             self.others.append(f"--{'' if is_on else 'no-'}{key}")
         elif key in self.flags or key in NO_COUNTERPART or key in TRANSLATED:
             if values is None:
-                values = self._values_among(key, waiting)
-            if values:
-                self._set(key, values)
-            else:
+                value = self._value_among(key, waiting)
+                values = None if value is None else [value]
+            if values is None:
                 self.others.append(word)  # tyro says that a value is missing
+            else:
+                self._set(key, values)
         else:
-            self.others.append(word)
+            self._take_parameter(key, values, word, waiting)
+
+    def _take_parameter(
+        self, key: str, values: list[str] | None, word: str, waiting: list[str]
+    ) -> None:
+        """Take in a flag that sets no setting. UserError if the command has no such flag."""
+        names = [one.name.rstrip("_") for one in self._parameters() if not _is_positional(one)]
+        if key not in (*names, "help"):
+            known = sorted({*names, *self.flags} - {"flags"})
+            near = did_you_mean(f"--{key}", [f"--{name}" for name in known])
+            hint = near or f"; see `nanogpt {self.command} --help`"
+            raise UserError(f"{self.command}: no flag `--{key}`{hint}")
+        takes_next = (
+            key != "help" and values is None and waiting and not waiting[0].startswith("--")
+        )
+        self.others.append(f"{word}={waiting.pop(0)}" if takes_next else word)
+
+    def _take_out_dir(self) -> None:
+        """Take the run that nanoGPT's out_dir means for the model, if no other is named."""
+        if self._positionals() or any(word.startswith("--dataset") for word in self.others):
+            print(f"out_dir: ignored: {NO_COUNTERPART['out_dir']}", file=sys.stderr)
+            return
+        model = model_in(self.command, self.out_dir)
+        print(f"out_dir: taken for `{model}`", file=sys.stderr)
+        self.others.append(model)
+
+    def _parameters(self) -> list[inspect.Parameter]:
+        return list(_parameters(self.command).values())
+
+    def _positionals(self) -> list[str]:
+        end = self.others.index("--") if "--" in self.others else len(self.others)
+        plain = [word for word in self.others[:end] if word == "-" or not word.startswith("-")]
+        return plain + self.others[end + 1 :]
+
+    def _check_positionals(self) -> None:
+        """UserError for a word more than the command takes."""
+        places = [one for one in self._parameters() if _is_positional(one)]
+        words = self._positionals()
+        takes_many = any("tuple" in str(one.annotation) for one in places)
+        if takes_many or len(words) <= len(places) or {"-h", "--help"} & set(self.others):
+            return
+        hint = f"see `nanogpt {self.command} --help`"
+        if self.command == "sample":
+            hint = f"a prompt is `--start={shlex.quote(words[-1])}`"
+        raise UserError(f"{self.command}: `{words[len(places)]}` is one word too many; {hint}")
 
     def _is_switch(self, key: str) -> bool:
         boolean = key in self.flags and self.flags[key].is_boolean
         return boolean or (key in (*SWITCHES, *TRANSLATED) and key != "init_from")
 
-    def _switch_value(self, values: list[str] | None, waiting: list[str]) -> str:
+    def _switch_value(self, key: str, values: list[str] | None, waiting: list[str]) -> str:
         if values:
-            return values[0].lower()
+            return _check_switch(key, values[-1])
         if waiting and waiting[0].lower() in (TRUE[0], FALSE[0]):
             return waiting.pop(0).lower()
         return TRUE[0]
 
-    def _values_among(self, key: str, waiting: list[str]) -> list[str]:
-        """The values of a flag that come as words of their own."""
+    def _value_among(self, key: str, waiting: list[str]) -> str | None:
+        """The value of a flag that comes as a word of its own; None if there isn't one."""
         if self._is_switch(key):
-            return [self._switch_value(None, waiting).capitalize()]
-        most = len(waiting) if key in self.flags and self.flags[key].is_list else 1
-        values: list[str] = []
-        while waiting and len(values) < most and not waiting[0].startswith("--"):
-            values.append(waiting.pop(0))
-        return values
+            return self._switch_value(key, None, waiting).capitalize()
+        return waiting.pop(0) if waiting and not waiting[0].startswith("--") else None
 
     def _set(self, key: str, values: list[str]) -> None:
         if key in TRANSLATED and (key not in self.flags or values[-1] in ("scratch", "resume")):
+            if self._is_switch(key):
+                _check_switch(key, values[-1])
             translated, note = translate(self.command, key, values[-1])
             if note:
                 print(f"{key}: {note}", file=sys.stderr)
             if translated is None:
                 return
             key, values = translated[0], [translated[1]]
-        if key not in self.flags and key in NO_COUNTERPART:
+        if key == "out_dir" and self.command in ("sample", "eval"):
+            self.out_dir = values[-1]
+        elif key not in self.flags and key in NO_COUNTERPART:
             print(f"{key}: ignored: {NO_COUNTERPART[key]}", file=sys.stderr)
         elif key not in self.flags:
             self.others.append(f"--{key}={values[-1]}")
         elif self.flags[key].is_list and key not in self.from_file:
             known = self.values.setdefault(key, [])
-            known += _items(values)
+            known += _items(self.flags[key], values)
         else:
-            self.values[key] = _items(values) if self.flags[key].is_list else values
+            self.values[key] = _items(self.flags[key], values)
             self.from_file.discard(key)
 
     def _read_files(self, words: Sequence[str]) -> list[str]:
@@ -165,17 +234,27 @@ class _Line:
         self.from_file = set(self.values)
 
 
-def _items(values: list[str]) -> list[str]:
-    """The items of a list's values, one of which may be a list in JSON or YAML."""
+def _check_switch(key: str, value: str) -> str:
+    """The value of a switch in small letters. UserError for what is neither true nor false."""
+    if value.lower() not in (*TRUE, *FALSE):
+        raise UserError(f"--{key}: should be True or False (found `{value}`)")
+    return value.lower()
+
+
+def _items(flag: Flag, values: list[str]) -> list[str]:
+    """The items of a flag's values: for a list of numbers, one value may be a list, as `[5, 10]`.
+
+    A text stays as it is, whatever is in it.
+    """
+    if not flag.is_list or flag.has_texts:
+        return values
     items: list[str] = []
     for value in values:
-        if value.startswith("[") and value.endswith("]"):
-            try:
-                items += map(_as_text, json.loads(value))
-                continue
-            except ValueError:
-                pass
-        items.append(value)
+        parsed: Any = None
+        if value.startswith("["):
+            with contextlib.suppress(ValueError):
+                parsed = json.loads(value)
+        items += map(_as_text, parsed) if isinstance(parsed, list) else [value]
     return items
 
 

@@ -4,6 +4,7 @@ A run's model, a model directory, or one of GPT-2's by name. The run that begins
 architecture, and tokens of the same vocabulary.
 """
 
+import contextlib
 import hashlib
 import json
 import re
@@ -44,9 +45,10 @@ class SourceError(UserError):
 class Source:
     """A model to begin with.
 
-    name: what `init_from` says. directory: where the model lies in our form, or will lie. run: the
-    run whose model it is, if it's one's. is_imported: whether the rule import_model makes the
-    directory, from GPT-2's weights or from a directory of transformers.
+    name: what `init_from` says, with `~` expanded. directory: where the model lies in our form, or
+    will lie, seen from the project's directory. run: the run whose model it is, if it's one's.
+    is_imported: whether the rule import_model makes the directory, from GPT-2's weights or from a
+    directory of transformers.
     """
 
     name: str
@@ -89,7 +91,7 @@ def _read_source(config: Config, run: str) -> Source | None:
     if maker in _list_runs(config) and directory == HERE.results / maker / "model":
         return Source(name, directory, run=maker)  # so that it's trained first
     try:
-        is_imported = is_foreign(_read_config(directory))
+        is_imported = is_foreign(_read_config(config.root / directory))
     except (OSError, ValueError, RecursionError):  # `model_of_source` says so
         is_imported = False
     if not is_imported:
@@ -115,8 +117,16 @@ def _find_setting(config: Config, run: str) -> str | None:
     """The setting, by the strongest source that has it."""
     for entry in (config, config.runs.get(run, RunEntry()), config.defaults):
         if "init_from" in entry.train.model_fields_set:
-            return entry.train.init_from
+            name = entry.train.init_from
+            return _with_home(name) if name and name.startswith("~") else name
     return None
+
+
+def _with_home(name: str) -> str:
+    """A path with the home directory that it begins with; as it is if there's no such user."""
+    with contextlib.suppress(RuntimeError):
+        return str(Path(name).expanduser())
+    return name
 
 
 def _list_runs(config: Config) -> list[str]:
@@ -128,7 +138,7 @@ def _check_run(config: Config, name: str, where: str) -> None:
     swept = [run for run, sweep in config.sweep_of.items() if sweep == name]
     if swept and name not in config.runs:
         raise UserError(f"{where}: `{name}` is a sweep; its runs are {list_some(swept)}")
-    if name not in (*_list_runs(config), *GPT2_SIZES) and Path(name).is_dir():
+    if name not in (*_list_runs(config), *GPT2_SIZES) and (config.root / name).is_dir():
         raise UserError(f"{where}: no run `{name}`; write `./{name}` for the directory")
     look_up([*_list_runs(config), *GPT2_SIZES], name, where, "run")
     ensemble = config.runs.get(name, RunEntry()).ensemble
@@ -142,8 +152,8 @@ def _name_setting(run: str) -> str:
     return f"runs.{run}.train.init_from"
 
 
-def model_of_source(source: Source, run: str) -> ModelSettings:
-    """The settings of a model that isn't a run's.
+def model_of_source(source: Source, run: str, root: Path = HERE.root) -> ModelSettings:
+    """The settings of a model that isn't a run's. root: the project's directory.
 
     Errors: SourceError for a directory without one.
     """
@@ -159,7 +169,7 @@ def model_of_source(source: Source, run: str) -> ModelSettings:
             activation="gelu_tanh",
         )
     try:
-        return _read_settings(_read_config(Path(source.name)))
+        return _read_settings(_read_config(root / source.name))
     except FileNotFoundError:
         problem = "no model here; config.json is missing"
     except RecursionError:

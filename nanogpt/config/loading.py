@@ -45,7 +45,7 @@ def read(path: str | Path = HERE.config_file) -> Config:
     """
     project, mapping = Project.of(Path(path)), read_mapping(path)
     add_fragments(mapping, project)
-    return load(mapping, find_texts(project))
+    return load(mapping, find_texts(project), project)
 
 
 def add_fragments(mapping: dict[Any, Any], project: Project = HERE) -> None:
@@ -135,7 +135,7 @@ def _check_number(node: yaml.ScalarNode, path: str | Path) -> None:
         )
 
 
-def load(mapping: Mapping[str, Any], texts: Iterable[str] = ()) -> Config:
+def load(mapping: Mapping[str, Any], texts: Iterable[str] = (), project: Project = HERE) -> Config:
     """Check the mapping of config.yaml; each file of `texts` becomes a corpus and a dataset.
 
     config.yaml may say more of such a dataset, or of a run on it, by entries of the text's name.
@@ -150,6 +150,7 @@ def load(mapping: Mapping[str, Any], texts: Iterable[str] = ()) -> Config:
         config = Config.model_validate(_with_sources(kept, texts))
     except ValidationError as error:
         raise UserError(explain(error, Config)) from None
+    config._root = project.root
     config = _add_texts(config, texts)
     _check_names(config)
     config = expand_ensembles(expand_sweeps(config))

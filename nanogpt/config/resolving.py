@@ -107,7 +107,7 @@ def run_layers(config: Config, name: str) -> list[Layer]:
     initial = find_source(config, name)
     if initial:
         model = resolve_run(config, initial.run).model if initial.run else None
-        model = model or model_of_source(initial, name)
+        model = model or model_of_source(initial, name, config.root)
         layers.append((f"as {initial.name}", {"model": model.model_dump()}))
     for source, entry in entries:
         groups = {

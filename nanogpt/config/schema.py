@@ -3,6 +3,7 @@
 Each group of settings is a frozen model that refuses unknown keys. `Config` is all of config.yaml,
 `Run` is what a run resolves to. Loading, sweeps and resolving are modules of their own."""
 
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
@@ -449,6 +450,12 @@ class Config(RunDefaults):
     )
 
     _sweep_of: dict[str, str] = PrivateAttr(default_factory=dict)
+    _root: Path = PrivateAttr(default_factory=Path)
+
+    @property
+    def root(self) -> Path:
+        """The directory of the project, from which its paths are looked up."""
+        return self._root
 
     @property
     def sweep_of(self) -> dict[str, str]:

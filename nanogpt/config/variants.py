@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from nanogpt.config.corpora import Corpus, Dataset
@@ -85,16 +84,16 @@ def parse(given: Sequence[Given], bases: Mapping[str, Settings]) -> list[Given]:
 
 
 def _untyped(given: Given) -> Any:
-    """A typed text as config.yaml would have it: a number, or of a list, `[1, 2]` or an item."""
+    """A typed text as config.yaml would have it: a number, or of a list, its JSON or an item."""
     value = given.value
     if not isinstance(value, str):
         return value
     annotation = GROUPS[given.group].model_fields[given.setting].annotation
     if value in NO_VALUE and "None" in str(annotation):
         return None
-    with contextlib.suppress(ValueError, yaml.YAMLError):
+    with contextlib.suppress(ValueError):
         if "list[" in str(annotation):
-            return yaml.safe_load(value) if value.startswith("[") else [value]
+            return json.loads(value) if value.startswith("[") else [value]
         if annotation in (int, int | None):
             return int(value)
         if annotation is float:

@@ -11,6 +11,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from queue import SimpleQueue
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from nanogpt.data.batches import windows
 from nanogpt.data.streams import OrderedPool
 from nanogpt.data.tokenizers import Tokens
 from nanogpt.devices import autocast
-from nanogpt.inference.decoder import Decoder, decoder_of
+from nanogpt.inference.decoder import decoder_of
 from nanogpt.model.ensemble import Model
 from nanogpt.model.kernels import exp
 from nanogpt.model.losses import token_nats
@@ -60,17 +61,16 @@ def read_windows(
         for first in range(0, len(starts), settings.batch_size)
     ]
     pieces_of = [_cut(batch, settings.device) for batch in batches]
-    all_pieces = (piece for pieces in pieces_of for piece in pieces)
+    decode = _decoding(model) if settings.dtype == "int8" else None
 
     def read(piece: Part) -> Predictions:
+        if decode:
+            return decode(torch.from_numpy(windows(tokens, *piece)))
         return _predict(model, tokens, piece, settings)
 
     was_training = model.training
     model.eval()
-    if settings.dtype == "int8":
-        results = _decoded(model, tokens, all_pieces)
-    else:
-        results = _in_threads(read, all_pieces, settings)
+    results = _in_threads(read, (piece for pieces in pieces_of for piece in pieces), settings)
     for pieces in pieces_of:
         yield _join(list(islice(results, len(pieces))))
     model.train(was_training)
@@ -120,23 +120,26 @@ def _predict(model: Model, tokens: Tokens, piece: Part, settings: EvalSettings) 
     return _predictions(targets, compared)
 
 
-def _decoded(model: Model, tokens: Tokens, pieces: Iterable[Part]) -> Iterator[Predictions]:
-    """The predictions of pieces by a decoder in int8, window by window."""
+def _decoding(model: Model) -> Callable[[Tensor], Predictions]:
+    """Reads windows (B, T + 1) by a decoder in int8, in as many threads at once as torch has."""
+    slots: SimpleQueue[int] = SimpleQueue()  # that no thread uses
     with torch.inference_mode():
         decoder = decoder_of(model, torch.int8, model.settings.block_size)
-        decoder.reserve(1)
-    for piece in pieces:
-        yield _decode(decoder, torch.from_numpy(windows(tokens, *piece)))
+        decoder.reserve(torch.get_num_threads())
+    for slot in range(torch.get_num_threads()):
+        slots.put(slot)
 
+    @torch.inference_mode()
+    def decode(rows: Tensor) -> Predictions:
+        slot, length = slots.get(), rows.shape[1] - 1
+        compared = [
+            _compare(decoder.read(row[:-1].tolist(), slot, n_logits=length), row[1:])
+            for row in rows
+        ]
+        slots.put(slot)
+        return _predictions(rows[:, 1:], compared)
 
-@torch.inference_mode()
-def _decode(decoder: Decoder, rows: Tensor) -> Predictions:
-    """The predictions of windows (B, T + 1)."""
-    length = rows.shape[1] - 1
-    compared = [
-        _compare(decoder.read(row[:-1].tolist(), slot=0, n_logits=length), row[1:]) for row in rows
-    ]
-    return _predictions(rows[:, 1:], compared)
+    return decode
 
 
 def _predictions(targets: Tensor, compared: Iterable[tuple[Tensor, Tensor, Tensor]]) -> Predictions:

@@ -141,30 +141,40 @@ class _Step:
         )
 
 
-def training_memory(model: ModelSettings, train: TrainSettings, vocab_size: int) -> TrainingMemory:
-    """The memory of a training. train: with device and dtype resolved."""
+def training_memory(
+    model: ModelSettings, train: TrainSettings, vocab_size: int, *, is_here: bool = True
+) -> TrainingMemory:
+    """The memory of a training. train: with device and dtype resolved.
+
+    is_here: whether this machine has the device. If not, a CPU's step is taken, with the logits
+    that the CPU would not keep.
+    """
+    traced = train if is_here else train.model_copy(update={"device": "cpu"})
     few, more = FEW_LAYERS
     if model.n_layer <= more:
-        step = _trace(model, train, vocab_size)
+        step = _trace(model, traced, vocab_size)
     else:
         first, second = (
-            _trace(model.model_copy(update={"n_layer": n}), train, vocab_size) for n in FEW_LAYERS
+            _trace(model.model_copy(update={"n_layer": n}), traced, vocab_size) for n in FEW_LAYERS
         )
         step = first.deeper(second, model.n_layer - few)
     n_kept = n_parameters(model, vocab_size) if train.keep == "best" else 0
-    rows = train.batch_size * model.block_size
-    logits = rows * vocab_size
+    logits = train.batch_size * model.block_size * vocab_size
+    peak = max(step.peaks)
     if vocab_size >= LARGE_VOCABULARY and train.device == "cpu":
         logits = min(logits, GRADIENTS_AT_ONCE)
-    peak = max(step.peaks) + FLOAT32 * n_kept
+    elif vocab_size >= LARGE_VOCABULARY and not is_here:
+        # Logits in the step's dtype and in float32, and the gradient of these.
+        peak += logits * (torch_dtype(train.dtype).itemsize + 2 * FLOAT32)
+    spare = BESIDE_TENSORS.get(train.device.partition(":")[0], 1.0) - 1
     return TrainingMemory(
         weights=step.weights,
         gradients=step.weights,
         optimizer=step.optimizer,
         kept=FLOAT32 * n_kept,
-        activations=max(step.peaks) - step.weights - step.optimizer,
+        activations=peak - step.weights - step.optimizer,
         logits=FLOAT32 * logits,
-        spare=round((BESIDE_TENSORS.get(train.device.partition(":")[0], 1.0) - 1) * peak),
+        spare=round(spare * (peak + FLOAT32 * n_kept)),
         process=process_memory(),
     )
 

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from nanogpt.config.resolving import resolve_run
 from nanogpt.config.schema import Config, Run, TrainSettings
-from nanogpt.devices import resolve
+from nanogpt.devices import ComputeSettings, resolve
+from nanogpt.errors import UserError
 from nanogpt.model.sizing import flops_per_token
 from nanogpt.planning.machine import free_disk, free_memory, is_busy, memory_limit
 from nanogpt.planning.memory import (
@@ -31,12 +32,13 @@ from nanogpt.training.saved_state import STATES_KEPT
 class Training:
     """What a training takes. tokens_per_step: of all micro-batches. flops: of all steps.
 
-    epochs: how often the training split is read; None if its length isn't known. pace: None where
-    it wasn't wanted.
+    epochs: how often the training split is read; None if its length isn't known. missing: why its
+    device isn't here, or nothing. pace: None where it wasn't wanted, or can't be measured.
     """
 
     device: str
     dtype: str
+    missing: str
     memory: TrainingMemory
     tokens_per_step: int
     tokens: int
@@ -89,7 +91,7 @@ def make_plan(config: Config, name: str, project: Project, *, measure: bool = Tr
 
     measure: whether to make a few steps to see how long they take.
 
-    Errors: UserError for an unknown run, and a device that this machine lacks.
+    Errors: UserError for an unknown run.
     """
     run = resolve_run(config, name)
     members = [resolve_run(config, member) for member in run.ensemble] or [run]
@@ -101,16 +103,22 @@ def make_plan(config: Config, name: str, project: Project, *, measure: bool = Tr
         sum(part.output for part in parts),
         all(part.is_tied for part in parts),
     )
-    sample, train = resolve(run.sample), run.train if run.ensemble else resolve(run.train)
-    memory = None if run.ensemble else training_memory(run.model, train, data.vocab_size)
+    sample, no_sampling = _resolve(run.sample)
+    train, no_training = (run.train, "") if run.ensemble else _resolve(run.train)
+    memory = None
+    if not run.ensemble:
+        memory = training_memory(run.model, train, data.vocab_size, is_here=not no_training)
     sampling = sampling_memory([one.model for one in members], sample, data.vocab_size)
-    limit = memory_limit(sample.device if run.ensemble else train.device)
+    device, missing = (sample.device, no_sampling) if run.ensemble else (train.device, no_training)
+    limit = None if missing else memory_limit(device)
     disk = _plan_disk(run, parameters, data, memory, project)
     problem = _find_problem(run, memory, sampling, disk, limit)
     busy = measure and is_busy()  # before it's busy with this
     training = None
     if memory:
-        training = _plan_training(run, train, data, memory, measure=measure, fits=not problem)
+        training = _plan_training(
+            run, train, data, memory, missing=missing, measure=measure, fits=not problem
+        )
     return Plan(
         run=name,
         dataset=run.dataset,
@@ -126,12 +134,27 @@ def make_plan(config: Config, name: str, project: Project, *, measure: bool = Tr
     )
 
 
+def _resolve(settings: ComputeSettings) -> tuple[ComputeSettings, str]:
+    """Settings with device and dtype resolved, and why that device isn't here, or nothing.
+
+    A GPU that isn't here is taken to have bfloat16.
+    """
+    try:
+        return resolve(settings), ""
+    except UserError as error:  # of what this machine lacks; `resolve_run` checked the rest
+        missing = str(error).partition(";")[0]
+    fastest = "bfloat16" if settings.device.startswith("cuda") else "float32"
+    dtype = fastest if settings.dtype == "auto" else settings.dtype
+    return settings.model_copy(update={"dtype": dtype}), missing
+
+
 def _plan_training(
     run: Run,
     train: TrainSettings,
     data: DatasetSize,
     memory: TrainingMemory,
     *,
+    missing: str,
     measure: bool,
     fits: bool,
 ) -> Training:
@@ -141,13 +164,14 @@ def _plan_training(
     tokens = per_step * train.max_iters
     steps = training_steps(train)
     measured = None
-    if measure:
+    if measure and not missing:
         measured = pace(run.model, train, data.vocab_size, per_step * per_token, fits=fits)
     in_16_bits = run.train.dtype != "float32" and run.train.reproducible == "machine"
     of_gpus = gpu_times(steps * per_step * per_token, memory.least) if in_16_bits else []
     return Training(
         device=train.device,
         dtype=train.dtype,
+        missing=missing,
         memory=memory,
         tokens_per_step=per_step,
         tokens=tokens,

@@ -66,8 +66,9 @@ def _write_model(plan: Plan) -> list[tuple[str, str]]:
 def _write_training(training: Training) -> list[tuple[str, str]]:
     memory, label = training.memory, "memory, training"
     epochs = f", {_show_times(training.epochs)} over the training split" if training.epochs else ""
+    how = ", derived from a step on a CPU" if training.missing else ""
     return [
-        (label, f"{in_bytes(memory.total)} in {training.dtype} on {training.device}:"),
+        (label, f"{in_bytes(memory.total)} in {training.dtype} on {training.device}{how}:"),
         (
             label,
             f"weights {in_bytes(memory.weights)}, best weights {in_bytes(memory.kept)}, "
@@ -107,7 +108,8 @@ def _write_time(training: Training) -> list[tuple[str, str]]:
         )
         rows.append(("time here", f"a step takes {_show_seconds(pace.step_seconds)}, {how}"))
     else:
-        rows.append(("time here", "not measured"))
+        why = f": {training.missing}" if training.missing else ""
+        rows.append(("time here", f"not measured{why}"))
     return rows + _write_gpus(training)
 
 

@@ -43,6 +43,22 @@ def test_a_model_is_exported_to_nanogpt_and_back_again(ours, tmp_path, capsys):
     assert load_model(tmp_path / "results/back/model").tokenizer
 
 
+def test_a_run_is_exported_by_its_name(ours, tmp_path):
+    (tmp_path / "config.yaml").write_text(
+        "{corpora: {demo: {files: text.txt}}, datasets: {demo: {}}}"
+    )
+    main(["export", "demo", "demo", "--to", "huggingface"])
+    main(["export", "demo", "again", "--to", "huggingface"])  # not the new directory of that name
+    assert (tmp_path / "demo/README.md").read_text() == (tmp_path / "again/README.md").read_text()
+    with pytest.raises(SystemExit) as ended:
+        main(["export", "dmeo", "third", "--to", "huggingface"])
+    assert ended.value.code == "error: dmeo: no model here, and no run `dmeo`; did you mean `demo`?"
+    (ours / "config.json").unlink()
+    with pytest.raises(SystemExit, match="no model yet; train it: `nanogpt train demo`"):
+        main(["export", "demo", "third", "--to", "huggingface"])
+    assert not (tmp_path / "third").exists()
+
+
 def test_ngrams_beside_a_model_are_left_with_one_line(ours, caplog):
     (ours / "ngrams.safetensors").write_bytes(b"counts")
     main(["export", "results/demo/model", "out", "--to", "nanogpt"])

@@ -124,6 +124,12 @@ def test_a_text_that_cannot_be_prepared_leaves_no_entry_behind(essays):
     assert not (essays / "resources/config/page.yaml").exists()
 
 
+def test_a_training_that_cannot_begin_leaves_no_entry_behind(project):
+    ended = nanogpt(project, "train", "one", "--device=cuda:99", CORES)
+    assert "device cuda:99: " in error_of(ended)
+    assert not list((project / "resources/config").glob("*"))
+
+
 # --- eval, sample, bench: what they print ---------------------------------------------------
 
 
@@ -135,6 +141,41 @@ def test_eval_with_flags_prints_and_leaves_results_alone(project):
     after = sorted((path, path.stat().st_mtime_ns) for path in project.glob("results/**/*"))
     assert before == after
     assert not (project / "resources/config").exists()
+
+
+def test_eval_only_with_flags_evaluates_as_eval_does_and_makes_no_run(project):
+    before = sorted((path, path.stat().st_mtime_ns) for path in project.glob("results/**/*"))
+    flags = ("--batch_size=2", "--eval_iters=1", "--device=cpu")
+    expected = succeed(project, "eval", "one", *flags).stdout
+    for more in ((), ("--max_iters=12",)):
+        ended = succeed(project, "train", "one", "--eval_only=True", *flags, *more)
+        assert ended.stdout == expected
+    assert "max_iters: not used by an evaluation" in ended.stderr
+    after = sorted((path, path.stat().st_mtime_ns) for path in project.glob("results/**/*"))
+    assert before == after
+    assert not (project / "resources/config").exists()
+
+
+def test_eval_only_of_a_model_that_was_never_trained_is_refused(project):
+    ended = nanogpt(project, "train", "one", "--eval_only", "--n_layer=2")
+    assert error_of(ended) == (
+        "error: --eval_only: no run `one` with model.n_layer 2 yet; train it first, by the same "
+        "command without --eval_only"
+    )
+    assert not (project / "resources/config").exists()
+
+
+@pytest.mark.slow
+def test_eval_only_finds_the_run_that_the_same_flags_made(project):
+    succeed(project, "train", "one", CORES, "--n_layer=2")
+    ended = succeed(project, "train", "one", CORES, "--n_layer=2", "--eval_only")
+    assert ended.stdout.startswith("one.n_layer-2 on play\n")
+    assert (project / "results/one.n_layer-2/eval.json").exists()
+
+
+def test_eval_only_of_published_weights_says_what_to_do(project):
+    ended = nanogpt(project, "train", "one", "--eval_only", "--init_from=gpt2")
+    assert "nanogpt import gpt2 models/gpt2 --from huggingface" in error_of(ended)
 
 
 def test_eval_without_flags_makes_eval_json(project):
@@ -291,6 +332,47 @@ def test_the_death_of_snakemake_is_told_with_what_it_said_and_leaves_no_lock(end
     assert process.wait(180) == 128 + signal.SIGKILL
     assert "error: Snakemake ended by signal 9" in messages_of(endless)
     assert not list(endless.glob(".snakemake/locks/*.lock"))
+
+
+# A command that takes its time between reading the config and adding to it.
+SLOW = """
+import sys, time
+from nanogpt.cli import main, making
+vary_run = making.vary_run
+def vary_slowly(*arguments):
+    varied = vary_run(*arguments)
+    time.sleep(float(sys.argv[1]))
+    return varied
+making.vary_run = vary_slowly
+main.main(sys.argv[2:])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pauses", [("0", "0"), ("1", "6")], ids=["together", "one is slower"])
+def test_two_commands_with_the_same_new_flags_both_end_well(project, pauses):
+    words = ("train", "one", "--max_iters=12", CORES)
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", SLOW, pause, *words],
+            cwd=project,
+            env=own_environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for pause in pauses
+    ]
+    ended = [(process.communicate(timeout=300), process.returncode) for process in processes]
+    name = "one.max_iters-12"
+    for (out, err), code in ended:
+        assert code == 0, err
+        assert out.startswith(f"results/{name}: model/")
+    assert sum(err.count(": the settings of ") for (_, err), _ in ended) == 1
+    entry = {"dataset": "play", "train": {"max_iters": 12}}
+    fragment = project / f"resources/config/{name}.yaml"
+    assert yaml.safe_load(fragment.read_text()) == {"runs": {name: entry}}
+    assert sum(err.count(f"train {name}: ") > 0 for (_, err), _ in ended) <= 1
 
 
 def children_of(pid):

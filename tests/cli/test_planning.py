@@ -67,3 +67,15 @@ def test_why_is_printed_for_programs(capsys: pytest.CaptureFixture[str]) -> None
     content = json.loads(capsys.readouterr().out)
     assert content["path"] == "results/first"
     assert [job["state"] for job in content["jobs"]] == ["never made"] * 5
+
+
+@pytest.mark.parametrize("command", [["plan", "--no-measure"], ["config"]])
+def test_a_preset_of_nanogpts_is_known(
+    command: list[str], project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project / "config.yaml").write_text(CONFIG.replace("first", "shakespeare_char_baby"))
+    main([*command, "config/train_shakespeare_char.py"])
+    by_preset = capsys.readouterr().out
+    main([*command, "shakespeare_char_baby"])
+    assert "letters" in by_preset
+    assert by_preset.splitlines()[0] == capsys.readouterr().out.splitlines()[0]

@@ -1,5 +1,6 @@
 """What takes space is listed; what a config still names, or a process uses, never goes."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -12,7 +13,12 @@ import yaml
 
 from nanogpt.artifacts import cache, manifests, states
 from nanogpt.artifacts.records.base import write_record
-from nanogpt.artifacts.records.manifests import Environment, Manifest, TrainingRequest
+from nanogpt.artifacts.records.manifests import (
+    CodeFunctions,
+    Environment,
+    Manifest,
+    TrainingRequest,
+)
 from nanogpt.cli import pruning
 from nanogpt.cli.pruning import DAY, Item, to_prune
 from nanogpt.config.loading import load
@@ -390,6 +396,39 @@ def test_files_may_go_while_they_are_listed(config):
     finally:
         done.set()
         thread.join()
+
+
+def make_note(code, days=2.0):
+    """The functions of a code, noted some days ago."""
+    path = HERE.code / f"{hashlib.sha256(code.encode()).hexdigest()[:16]}.json"
+    write_record(path, CodeFunctions(code=code, modules={}))
+    age(path, days)
+    return path
+
+
+def test_the_functions_of_a_code_stay_as_long_as_something_was_made_by_it(config):
+    result, entry, state = make_result("results/first"), make_artifact(1), make_state(config)
+    make_result("results/first")  # again: make_artifact removes results/
+    note, other = make_note("c"), make_note("another")
+    young = make_note("of a job that runs", days=0.5)
+    assert {one.path for one in find_items(config) if one.path.suffix == ".json"} == {other}
+    assert unused(find_items(config))[other] == "nothing that is here was made by it"
+    for made in (result / "eval.manifest.json", entry / "manifest.json", state / "run.json"):
+        assert note not in unused(find_items(config))
+        made.unlink()
+    assert unused(find_items(config))[note]
+    for found in to_prune(find_items(config), None, None, results=False):
+        remove(found)
+    assert not note.exists()
+    assert not other.exists()
+    assert young.exists()
+
+
+def test_damaged_functions_of_a_code_go(config):
+    note = make_note("c")
+    note.write_text("{")
+    age(note, 2)
+    assert unused(find_items(config)) == {note: "damaged"}
 
 
 # --- What is pruned -------------------------------------------------------------------------

@@ -30,12 +30,17 @@ def words(line):
         ("train --no-bias", ["--bias=False"]),
         ("train --no_decay_lr", ["--decay_lr=False"]),
         ("train --min-lr -1", ["--min_lr=-1"]),
-        ("train --milestones 5 10 --seed 2", ['--milestones=["5", "10"]', "--seed=2"]),
+        ("train --milestones 5 --milestones=10 one", ['--milestones=["5", "10"]', "one"]),
         ("train --milestones=[5,10]", ['--milestones=["5", "10"]']),
+        ("train --milestones [5,10] --milestones 20", ['--milestones=["5", "10", "20"]']),
+        ("sample --stop A demo", ['--stop=["A"]', "demo"]),
+        ("sample demo --stop A --stop B", ['--stop=["A", "B"]', "demo"]),
+        ("sample --stop=[1]", ['--stop=["[1]"]']),
         ("train --train.max_iters=5 --sample.seed=3", ["--max_iters=5", "--sample.seed=3"]),
         ("train --max_iters=5 --max_iters=6", ["--max_iters=6"]),
         ("train --eval_only=True", ["--eval_only"]),
         ("train --eval-only", ["--eval_only"]),
+        ("plan one --no_measure", ["one", "--no-measure"]),
         ("eval one --json=False", ["one", "--no-json"]),
         ("train --always_save_checkpoint=True", ["--keep=last"]),
         ("train --no-always_save_checkpoint", ["--keep=best"]),
@@ -45,6 +50,10 @@ def words(line):
         ("train --init_from=gpt2-xl", ["--init_from=gpt2-xl"]),
         ("bench --real_data=False", ["--data=random"]),
         ("verify results --json", ["results", "--json"]),
+        ("export one --to gguf one.gguf", ["one", "--to=gguf", "one.gguf"]),
+        ("sample --out_dir=out-shakespeare-char", ["shakespeare_char"]),
+        ("sample --out_dir=out-shakespeare-char demo", ["demo"]),
+        ("eval --out_dir out-mine --dataset=novel", ["--dataset=novel"]),
         ("tokenize x -- --bias", ["x", "--", "--bias"]),
     ],
 )
@@ -70,6 +79,53 @@ def test_compile_is_a_setting_of_train_and_none_of_sample(capsys):
     assert "only training compiles" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "line",
+    ["eval one --json=maybe", "train --eval_only=", "train --always_save_checkpoint=maybe"],
+)
+def test_a_switch_takes_nothing_but_true_and_false(line):
+    flag, _, value = line.split()[-1][2:].partition("=")
+    with pytest.raises(UserError) as error:
+        words(line)
+    assert str(error.value) == f"--{flag}: should be True or False (found `{value}`)"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("trian demo", "no command `trian`; did you mean `train`?"),
+        ("train --max_itres=3", "train: no flag `--max_itres`; did you mean `--max_iters`?"),
+        (
+            "sample demo --n_samples 3",
+            "sample: no flag `--n_samples`; did you mean `--num_samples`?",
+        ),
+        ("why one --jsno", "why: no flag `--jsno`; did you mean `--json`?"),
+        (
+            "sample demo ROMEO:",
+            "sample: `ROMEO:` is one word too many; a prompt is `--start=ROMEO:`",
+        ),
+        ("plan one two", "plan: `two` is one word too many; see `nanogpt plan --help`"),
+    ],
+)
+def test_what_no_command_has_is_one_line(line, message):
+    with pytest.raises(UserError) as error:
+        words(line)
+    assert str(error.value) == message
+
+
+def test_help_and_version_have_several_names():
+    assert normalise(["help"]) == ["--help"]
+    assert normalise(["help", "train"]) == normalise(["train", "--help"]) == ["train", "--help"]
+    assert normalise(["--version"]) == ["version"]
+
+
+def test_an_out_dir_with_a_model_is_that_model(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "out-mine").mkdir()
+    (tmp_path / "out-mine/config.json").write_text("{}")
+    assert words("sample --out_dir=out-mine") == ["out-mine"]
+
+
 @pytest.mark.parametrize("place", ["before", "after"])
 def test_flags_override_the_settings_of_a_file(tmp_path, place):
     path = tmp_path / "x.json"
@@ -80,6 +136,12 @@ def test_flags_override_the_settings_of_a_file(tmp_path, place):
     assert sorted(words(line)) == [
         *("--bias=True", "--dataset=d", "--max_iters=7", '--milestones=["3"]'),
     ]
+
+
+def test_a_file_can_give_several_values_of_a_list(tmp_path):
+    path = tmp_path / "x.json"
+    path.write_text('{"stop": ["a", "[1]"]}')
+    assert words(f"sample --config={path}") == ['--stop=["a", "[1]"]']
 
 
 @pytest.mark.parametrize(

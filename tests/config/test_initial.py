@@ -1,18 +1,27 @@
 """What a run begins with, as its settings say, and what follows for its model."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from nanogpt.config import foreign
 from nanogpt.config.initial import SourceError, find_source
+from nanogpt.config.loading import read
 from nanogpt.config.reference import describe_run
 from nanogpt.config.resolving import resolve_run, run_names, run_parameters
 from nanogpt.config.schema import ModelSettings
+from nanogpt.config.variants import Given, resolve_with
 from nanogpt.errors import UserError
 from nanogpt.model import gpt
+from nanogpt.planning.stages import imported_files
+from nanogpt.project import Project
 from tests.config.examples import load_yaml
 
+START = """
+corpora: {text: {files: text.txt}}
+models: {tiny: {n_layer: 1, n_head: 2, n_embd: 4, block_size: 8}}
+"""
 DATASETS = "datasets: {letters: {corpus: text}, others: {corpus: text, tokenizer: letters}}"
 RUNS = """
 defaults: {{model: {{preset: tiny, n_layer: 3}}}}
@@ -21,6 +30,10 @@ runs:
   fine: {{dataset: others, train: {{init_from: {init_from}}}{more}}}
 """
 TINY = ModelSettings(n_layer=1, n_head=2, n_embd=4, block_size=8, dropout=0.1)
+FOREIGN = {
+    **{"n_layer": 1, "n_head": 2, "n_embd": 4, "n_positions": 8},
+    **{"resid_pdrop": 0.1, "activation_function": "gelu_new"},
+}
 
 
 def load(init_from="base", more="", datasets=DATASETS):
@@ -53,6 +66,44 @@ def test_the_preset_of_the_defaults_is_not_that_of_a_model_to_begin_with(tmp_pat
     monkeypatch.chdir(tmp_path)
     write_model(tmp_path / "mine")
     assert resolve_run(load("./mine"), "fine").model == TINY
+
+
+@pytest.mark.parametrize("content", [TINY.model_dump() | {"architecture": "gpt2"}, FOREIGN])
+@pytest.mark.parametrize("name", ["./mine", "../beside/mine", "~/mine"])
+def test_a_directory_is_looked_up_from_the_projects(name, content, tmp_path, monkeypatch):
+    project, elsewhere = tmp_path / "project", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    project.mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    place = Path(name).expanduser() if name.startswith("~") else project / name
+    place.mkdir(parents=True)
+    (place / "config.json").write_text(json.dumps({"vocab_size": 3, **content}))
+    runs = RUNS.format(init_from=name, more="")
+    (project / "config.yaml").write_text(f"{START}{DATASETS}{runs}")
+    monkeypatch.chdir(elsewhere)
+    config = read(project / "config.yaml")
+    assert resolve_run(config, "fine").model.n_layer == 1
+    varied = resolve_with(config, "fine", [Given("train", "seed", "2")])
+    assert varied.model.n_layer == 1
+    source = find_source(config, "fine")
+    assert source.is_imported == (content is FOREIGN)
+    if source.is_imported:
+        files = imported_files(source.name, Project(project))
+        assert [Path(project, file).resolve() for file in files] == [
+            place.resolve() / "config.json"
+        ]
+    else:
+        assert (project / source.directory).resolve() == place.resolve()
+
+
+def test_a_run_by_the_name_of_a_directory_of_the_project_is_told(tmp_path, monkeypatch):
+    (tmp_path / "project/mine").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "project/config.yaml").write_text(
+        START + DATASETS + RUNS.format(init_from="mine", more="")
+    )
+    with pytest.raises(UserError, match=r"no run `mine`; write `\./mine` for the directory"):
+        read(tmp_path / "project/config.yaml")
 
 
 def test_the_name_of_what_it_begins_with_is_no_parameter():

@@ -10,6 +10,13 @@ def _write_project() -> None:
     write_files({"config.yaml": CONFIG, "text.txt": TEXT})
 
 
+def _write_two_datasets() -> None:
+    config = CONFIG.replace(
+        "{letters: {corpus: text}}", "{letters: {corpus: text}, other: {corpus: text}}"
+    )
+    write_files({"config.yaml": config, "text.txt": TEXT})
+
+
 def _write_config_and(**files: str) -> Callable[[], None]:
     """A function that writes a project, and files by their names without dots."""
 
@@ -38,6 +45,21 @@ COMMANDS = [
         "train --dataset=lettres",
         "--dataset: no dataset `lettres`; did you mean `letters`?",
         _write_project,
+    ),
+    command(
+        "an unknown command",
+        "trian first",
+        "no command `trian`; did you mean `train`?",
+    ),
+    command(
+        "an unknown flag",
+        "train first --max_itres=50",
+        "train: no flag `--max_itres`; did you mean `--max_iters`?",
+    ),
+    command(
+        "a prompt without its flag",
+        "sample first ROMEO:",
+        "sample: `ROMEO:` is one word too many; a prompt is `--start=ROMEO:`",
     ),
     command(
         "a flag with a wrong value",
@@ -108,6 +130,31 @@ COMMANDS = [
         "samples of a dataset that has no model",
         "sample --dataset=letters",
         "--dataset=letters: no model of it yet; train one: `nanogpt train --dataset=letters`",
+        _write_project,
+    ),
+    command(
+        "samples of a run and of another dataset",
+        "sample first --dataset=other",
+        "first: trained on `letters`, not on `other`; leave out the run, or --dataset",
+        _write_two_datasets,
+    ),
+    command(
+        "samples of a run and of an unknown dataset",
+        "sample first --dataset=lettres",
+        "--dataset: no dataset `lettres`; did you mean `letters`?",
+        _write_two_datasets,
+    ),
+    command(
+        "samples of a model directory and of a dataset",
+        "sample results/demo/model --dataset=letters",
+        "--dataset=letters: finds the model that was trained last on it; leave it out where a "
+        "model directory is named",
+        make_model,
+    ),
+    command(
+        "a switch that is neither on nor off",
+        "eval first --json=maybe",
+        "--json: should be True or False (found `maybe`)",
         _write_project,
     ),
     command(

@@ -31,13 +31,6 @@ PLANNING = [
         make_config,
     ),
     command(
-        "a plan on a device that isn't here",
-        "plan first --config-file gpu.yaml --no-measure",
-        "device cuda:7: no CUDA device here; set device to auto or cpu",
-        lambda: write_files({"gpu.yaml": CONFIG + "train: {device: 'cuda:7'}\n"}),
-        lambda: _has_gpu(),
-    ),
-    command(
         "why, of an unknown run",
         "why fist",
         "why: no run `fist`; did you mean `first`?",
@@ -89,9 +82,3 @@ PLANNING = [
         in_turn(make_config, make_manifest, make_other_stage),
     ),
 ]
-
-
-def _has_gpu() -> bool:
-    import torch
-
-    return torch.cuda.is_available()

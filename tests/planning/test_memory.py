@@ -115,6 +115,22 @@ def test_a_deep_model_is_extrapolated_from_shallow_ones(tiny: ModelSettings) -> 
     assert eight.weights == 4 * n_parameters(model, 65)
 
 
+def test_a_gpu_that_is_not_here_keeps_all_logits_of_a_large_vocabulary(
+    tiny: ModelSettings,
+) -> None:
+    train = TrainSettings(device="cuda:99", dtype="bfloat16", batch_size=256)
+    cpu = train.model_copy(update={"device": "cpu"})
+    vocab_size = 50_304
+    there, here = (
+        training_memory(tiny, settings, vocab_size, is_here=settings.device == "cpu")
+        for settings in (train, cpu)
+    )
+    n = train.batch_size * tiny.block_size * vocab_size
+    assert there.logits == 4 * n
+    assert there.activations - here.activations == 10 * n
+    assert there.weights == here.weights
+
+
 def test_the_best_weights_take_nothing_if_the_last_are_kept(tiny: ModelSettings) -> None:
     train = TrainSettings(device="cpu", dtype="float32", keep="last")
     assert training_memory(tiny, train, 65).kept == 0

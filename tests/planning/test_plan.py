@@ -1,8 +1,10 @@
 """A plan of a run that was never made, and what it refuses."""
 
+import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from nanogpt.config.loading import load
 from nanogpt.config.schema import Config, ModelSettings
@@ -24,6 +26,12 @@ CONFIG = {
         "two": {"dataset": "play", "train": {"seed": 2}},
         "exact": {"dataset": "play", "train": {"dtype": "float32"}},
         "both": {"ensemble": ["one", "two"]},
+        "far": {
+            "dataset": "play",
+            "train": {"device": "cuda:99"},
+            "sample": {"device": "cuda:99"},
+        },
+        "apple": {"dataset": "play", "train": {"device": "mps"}},
         "huge": {
             "dataset": "play",
             "model": {"n_layer": 8, "n_head": 64, "n_embd": 4096, "block_size": 4096},
@@ -82,6 +90,32 @@ def test_gpus_are_estimated_by_their_rates_for_16_bits(config: Config, tmp_path:
     exact = plan(config, "exact", tmp_path).training
     assert exact
     assert exact.gpus == ()
+
+
+def test_a_run_for_a_device_that_is_not_here_is_planned(config: Config, tmp_path: Path) -> None:
+    made = plan(config, "far", tmp_path, measure=True)
+    training, here = made.training, plan(config, "one", tmp_path).training
+    assert training
+    assert here
+    assert (training.device, training.dtype) == ("cuda:99", "bfloat16")
+    assert training.flops == here.flops
+    assert training.gpus == here.gpus
+    assert training.pace is None
+    assert made.limit is None
+    assert not made.problem
+    page = plan_page(made)
+    (line,) = (line for line in page if line.startswith("time here"))
+    assert re.fullmatch(r"time here +not measured: device cuda:99: .* CUDA devices? here", line)
+    assert any(line.startswith("                  T4 ") for line in page)
+    assert max(map(len, page)) <= 100
+
+
+@pytest.mark.skipif(torch.backends.mps.is_available(), reason="the device is here")
+def test_apples_device_is_planned_elsewhere(config: Config, tmp_path: Path) -> None:
+    made = plan(config, "apple", tmp_path)
+    assert made.training
+    assert made.training.dtype == "float32"
+    assert made.training.missing == "device mps: no MPS device here"
 
 
 def test_an_ensemble_trains_nothing(config: Config, tmp_path: Path) -> None:
