@@ -19,6 +19,7 @@ from nanogpt.config.trained import check_model, find_model
 from nanogpt.data.tokenizers import Tokenizer
 from nanogpt.devices import resolve
 from nanogpt.errors import UserError
+from nanogpt.inference.drafting import engine_of
 from nanogpt.inference.engine import Engine, Prompt
 from nanogpt.inference.prompts import default_prompt, encode_prompt
 from nanogpt.inference.sampling import stream_prompt
@@ -41,7 +42,7 @@ class TrainedModel:
     ngrams: Ngrams | None
     settings: SampleSettings
     # By `window`: a model's weights are laid out once.
-    _engines: dict[str, Engine] = field(default_factory=dict, repr=False, compare=False)
+    _engines: dict[tuple[str, int], Engine] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def model(self) -> Model:
@@ -105,10 +106,11 @@ class TrainedModel:
         return encode_prompt(self.tokenizer, text, settings.unknown, "prompt"), settings
 
     def _pieces(self, tokens: list[int], settings: SampleSettings) -> Iterator[str]:
-        engine = self._engines.get(settings.window)
+        kind = settings.window, settings.draft
+        engine = self._engines.get(kind)
         if engine is None or engine.sequences:  # another stream goes on in it
-            engine = Engine(self.model, settings, self.tokenizer, self.ngrams)
-            self._engines[settings.window] = engine
+            engine = engine_of(self.model, settings, self.tokenizer, self.ngrams)
+            self._engines[kind] = engine
         return stream_prompt(engine, Prompt(tokens, settings))
 
 

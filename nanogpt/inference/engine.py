@@ -108,6 +108,8 @@ class GeneratedSequence:
 class Engine:
     """A model with room for many sequences."""
 
+    is_lone = False  # whether a subclass has room for one alone
+
     def __init__(
         self,
         model: Model,
@@ -128,7 +130,7 @@ class Engine:
         self.to_bytes = cache(lambda token: tokenizer.to_bytes([token])) if tokenizer else None
         with torch.inference_mode():
             dtype = torch_dtype(settings.dtype)
-            self.decoder = decoder_of(model, dtype, self.window)
+            self.decoder = decoder_of(model, dtype, self.window, self.is_lone)
         self.capacity = most_sequences(_cache_bytes(model, self.window, state_dtype(dtype)))
         self.sequences: list[GeneratedSequence] = []  # each in the slot of its index
         self.reserved = 0
@@ -180,7 +182,7 @@ class Engine:
         log_probabilities = log_softmax(logits)
         chosen = self._choose(logits)
         scores = log_probabilities.gather(-1, chosen[:, None])[:, 0].tolist()
-        best = _best(log_probabilities, max(s.prompt.n_best for s in self.sequences))
+        best = best_of(log_probabilities, max(s.prompt.n_best for s in self.sequences))
         tokens = chosen.tolist()
         self._follow(tokens)
         steps = list(map(self._add, self.sequences, tokens, scores, best))
@@ -244,7 +246,7 @@ class Engine:
             before = self.ngrams.mix(before, np.concatenate(contexts))
         log_probabilities = log_softmax(before)
         own = log_probabilities.gather(-1, torch.tensor(tokens[1:], device=before.device)[:, None])
-        best = _best(log_probabilities, sequence.prompt.n_best)
+        best = best_of(log_probabilities, sequence.prompt.n_best)
         sequence.prompt_scores = [
             [Scored(token, score), *others]
             for token, score, others in zip(tokens[1:], own[:, 0].tolist(), best, strict=True)
@@ -340,7 +342,7 @@ def _choice(settings: SampleSettings) -> tuple[float, ...]:
     return (settings.temperature, settings.repetition_penalty, *truncation)
 
 
-def _best(log_probabilities: Tensor, n: int) -> list[list[Scored]]:
+def best_of(log_probabilities: Tensor, n: int) -> list[list[Scored]]:
     """The n likeliest tokens of each row of (N, V), the likeliest first."""
     if n == 0:
         return [[] for _ in log_probabilities]
