@@ -15,8 +15,8 @@ from nanogpt.data.preparing import prepare
 GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
 
-# What `let_threads_sleep` would set beside others. Here it need not look for a third of a second, in
-# each command and each call of Snakemake, whether there are any.
+# What `let_threads_sleep` sets beside others. It would look for them for a third of a second, in
+# each command and each call of Snakemake.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
