@@ -11,6 +11,7 @@ import torch
 from nanogpt.config.schema import EvalSettings, SampleSettings, TrainSettings
 from nanogpt.devices import autocast, resolve, resolve_device, resolve_dtype
 from nanogpt.errors import UserError
+from tests.inference.models import with_fbgemm
 
 CUDA = torch.cuda.is_available()
 MPS = torch.backends.mps.is_available()
@@ -108,6 +109,23 @@ def test_what_not_every_machine_has_is_refused_where_all_shall_agree(wrong):
         resolve(SampleSettings(reproducible="anywhere", **wrong))
     group = resolve(SampleSettings(reproducible="anywhere"))
     assert (group.device, group.dtype) == ("cpu", "float32")
+
+
+@with_fbgemm
+def test_int8_is_computed_on_the_cpu_whatever_else_there_is():
+    group = resolve(SampleSettings(dtype="int8"))
+    assert (group.device, group.dtype) == ("cpu", "int8")
+
+
+def test_int8_on_a_gpu_is_refused():
+    with pytest.raises(UserError, match="dtype: int8 is computed on a CPU; set device: cpu"):
+        resolve(EvalSettings(dtype="int8", device="cuda"))
+
+
+def test_int8_where_torch_cannot_compute_it_is_refused(monkeypatch):
+    monkeypatch.setattr(type(torch.backends.quantized), "supported_engines", ["qnnpack"])
+    with pytest.raises(UserError, match="no FBGEMM, which is for x86-64 CPUs; use float32"):
+        resolve(SampleSettings(dtype="int8"))
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,11 @@ class GPTDecoder:
             by_head = qkv.permute(1, 2, 0, 3)  # (3, H, T, D)
             kept[layer].copy_(by_head[1:])
             q, k, v = by_head[:, None]  # 3 x (1, H, T, D)
-            return attend(q, k, v, 0.0)[0].transpose(0, 1).reshape(T, -1)
+            if alike.on():
+                y = attend(q, k, v, 0.0)
+            else:
+                y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+            return y[0].transpose(0, 1).reshape(T, -1)
 
         return self._logits(self._blocks(x, turns, attention)[-n_logits:])
 
@@ -137,15 +141,18 @@ class GPTDecoder:
         x = self._embed(tokens, slice(position, position + 1))
         turns = self._turns(slice(position, position + 1))
         used = self.cache[:, :, :1, :, :S]
-        new = used[:, :, 0, :, at].unbind()  # a layer's: (2, H, D)
+        new = used[:, :, 0, :, at : at + 1].unbind()  # a layer's: (2, H, 1, D)
         keys, values = used[:, 0].unbind(), used[:, 1].unbind()  # (1, H, S, D)
+        shape, row = (3, self.settings.n_head, 1, -1), (1, self.settings.n_embd)
+        in_order = alike.on()
 
         def attention(layer: int, qkv: Tensor) -> Tensor:
-            new[layer].copy_(qkv[0, 1:])
-            if alike.on():
-                return _attend_alike(qkv[:, 0], keys[layer], values[layer], [S])
-            q = qkv[:, 0, :, None]  # (1, H, 1, D)
-            return F.scaled_dot_product_attention(q, keys[layer], values[layer]).view(1, -1)
+            by_head = qkv.view(shape)
+            new[layer].copy_(by_head[1:])
+            q = by_head[:1]  # (1, H, 1, D)
+            if in_order:
+                return _attend_alike(q[:, :, 0], keys[layer], values[layer], [S])
+            return F.scaled_dot_product_attention(q, keys[layer], values[layer]).view(row)
 
         return self._logits(self._blocks(x, turns, attention))
 
@@ -271,7 +278,7 @@ class _LaidOutBlock:
     def queries_keys_values(self, x: Tensor, turns: Tensor | None) -> Tensor:
         """Those of tokens (N, C), normalised and rotated: (N, 3, H, D)."""
         n_head = self.settings.n_head
-        qkv = self.c_attn(self.norm_1(x)).view(len(x), 3, n_head, -1)
+        qkv = self.c_attn(self.norm_1(x)).view(x.shape[0], 3, n_head, -1)
         if turns is None and not self.settings.qk_norm:
             return qkv
         qkv = qkv.to(self.wide)

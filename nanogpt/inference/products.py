@@ -49,7 +49,8 @@ class Product:
 
     def __call__(self, x: Tensor) -> Tensor:
         """The product, (N, out)."""
-        x = x.to(self.dtype)
+        if x.dtype != self.dtype:
+            x = x.to(self.dtype)
         if self._is_packed_for(x):
             y: Tensor = torch.ops.mkldnn._linear_pointwise.default(
                 x, self.packed, self.bias, "none", [], ""
@@ -85,7 +86,7 @@ class Product:
 
     def _is_packed_for(self, x: Tensor) -> bool:
         """Whether packed weights are there, and faster."""
-        return self.packed is not None and (self.columns is None or len(x) > 1)
+        return self.packed is not None and (self.columns is None or x.shape[0] > 1)
 
 
 class Int8Product:

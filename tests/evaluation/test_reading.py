@@ -6,7 +6,9 @@ import torch
 
 from nanogpt.evaluation import reading
 from nanogpt.evaluation.reading import read_windows
+from nanogpt.inference.decoder import decoder_of
 from nanogpt.model.losses import predictions, token_nats
+from tests.inference.models import with_fbgemm
 from tests.model.slow_losses import BLOCK, MODEL, SETTINGS, make_tokens
 
 TOKENS = make_tokens(500, 11)
@@ -55,6 +57,35 @@ def test_the_number_of_threads_changes_no_bit(threads, n_threads):
     found = read()
     assert all(torch.equal(found[name], expected[name]) for name in FIELDS)
     assert torch.get_num_threads() == n_threads
+
+
+@with_fbgemm
+def test_in_int8_predictions_are_those_of_what_samples_are_drawn_with():
+    found, expected = read(SETTINGS.model_copy(update={"dtype": "int8"})), read()
+    assert torch.equal(found["targets"], expected["targets"])
+    with torch.inference_mode():
+        decoder = decoder_of(MODEL, torch.int8, BLOCK)
+        decoder.reserve(1)
+        for row, start in enumerate(STARTS):
+            tokens = TOKENS[start : start + BLOCK].tolist()
+            logits = torch.cat(
+                [decoder.read(tokens[:1], 0, 1)]
+                + [decoder.step([token], [place]) for place, token in enumerate(tokens[1:], 1)]
+            )
+            nats = token_nats(logits[None], found["targets"][row][None])[0]
+            # A number at the border of two whole ones may be rounded to the other.
+            assert (found["nats"][row] - nats).abs().mean() < 1e-3
+    assert 0 < (found["nats"] - expected["nats"]).abs().mean() < 0.1
+
+
+@with_fbgemm
+def test_in_int8_the_number_of_threads_changes_no_bit(threads):
+    found = []
+    for n_threads in (1, 2, 3):
+        threads(n_threads)
+        found.append(read(SETTINGS.model_copy(update={"dtype": "int8"}))["nats"])
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
 
 
 @pytest.mark.parametrize("tokens_at_once", [1, BLOCK, 5 * BLOCK])

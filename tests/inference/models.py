@@ -1,5 +1,6 @@
 """Small random models for the tests of generation."""
 
+import pytest
 import torch
 
 from nanogpt.config.schema import ModelSettings, SampleSettings
@@ -18,6 +19,11 @@ BASE = SampleSettings(
     seed=1337,
     device="cpu",
     dtype="float32",
+)
+
+with_fbgemm = pytest.mark.skipif(
+    "fbgemm" not in torch.backends.quantized.supported_engines,
+    reason="this build of torch has no FBGEMM",
 )
 
 # What computes differently from GPT-2, each by itself and all together.

@@ -12,10 +12,17 @@ from hypothesis import strategies as st
 from nanogpt.config.schema import ModelSettings
 from nanogpt.inference import products
 from nanogpt.inference.decoder import decoder_of
+from nanogpt.inference.products import Int8Product
 from nanogpt.model.ensemble import Ensemble
 from nanogpt.model.gpt import GPT
 from tests.checkouts import PROJECT
-from tests.inference.models import ARCHITECTURES, VOCAB, make_model, random_prompts
+from tests.inference.models import (
+    ARCHITECTURES,
+    VOCAB,
+    make_model,
+    random_prompts,
+    with_fbgemm,
+)
 
 
 @torch.inference_mode()
@@ -73,14 +80,17 @@ def test_large_weights_are_packed_and_give_the_same_logits(architecture, monkeyp
 
 @pytest.mark.parametrize("architecture", ["gpt2 with biases", "modern"])
 @pytest.mark.parametrize("n_embd", [32, 384])
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.int8, marks=with_fbgemm)])
 @torch.inference_mode()
-def test_among_others_the_bits_of_a_sequence_are_the_same_whoever_they_are(architecture, n_embd):
+def test_among_others_the_bits_of_a_sequence_are_the_same_whoever_they_are(
+    architecture, n_embd, dtype
+):
     own = ARCHITECTURES[architecture] | {"n_embd": n_embd, "n_head": 4}
     model, rows = make_model(41, 2.0, **own), random_prompts(12, 40)
     lengths = [5, 9, 17, 20, 3, 11, 30, 7, 8, 9, 10, 11]
 
     def logits_of(some):
-        decoder = decoder_of(model, torch.float32, 41)
+        decoder = decoder_of(model, dtype, 41)
         decoder.reserve(len(some))
         for slot, row in enumerate(some):
             decoder.read(rows[row, : lengths[row]].tolist(), slot, 1)
@@ -108,6 +118,34 @@ def test_in_bfloat16_the_logits_are_near_those_of_a_forward_pass_in_bfloat16(arc
         with torch.autocast("cpu", torch.bfloat16):
             expected = model(rows[:, :9])[:, -1].float()
     torch.testing.assert_close(logits, expected, atol=0.15, rtol=0.05)
+
+
+@with_fbgemm
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@torch.inference_mode()
+def test_in_int8_the_logits_are_near_the_models(architecture):
+    """Rounding to 7 bits costs a percent or two of the size of the logits in each product."""
+    model, rows = make_model(20, 3.0, **ARCHITECTURES[architecture]), random_prompts(3, 20)
+    difference = differences(model, rows, [3, 8, 12], torch.int8)
+    assert 1e-4 < difference < 0.1 * model(rows).abs().max()
+
+
+@with_fbgemm
+@pytest.mark.parametrize("n_rows", [1, 2, 5, 16, 33])
+@torch.inference_mode()
+def test_a_product_in_int8_is_that_of_the_rounded_factors(n_rows):
+    """By whole numbers in float64, with rows of zeros and of very large and small numbers."""
+    torch.manual_seed(n_rows)
+    x, weight, bias = torch.randn(n_rows, 300), torch.randn(70, 300), torch.randn(70)
+    x[-1] *= 1e12
+    x[0], weight[0], weight[1] = 0, 0, 1e-20
+    x_scale = x.abs().amax(1, keepdim=True).clamp(min=1e-30) / 63
+    w_scale = weight.abs().amax(1, keepdim=True).clamp(min=1e-30) / 127
+    whole = (x / x_scale).round().double() @ (weight / w_scale).round().double().T
+    expected = (whole * x_scale * w_scale.T + bias).float()
+    torch.testing.assert_close(Int8Product(weight, bias)(x), expected, rtol=1e-5, atol=1e-5)
+    without_bias = Int8Product(weight, None)(x)
+    torch.testing.assert_close(without_bias + bias, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_bfloat16_works_on_a_cpu_that_has_none():

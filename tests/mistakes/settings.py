@@ -346,6 +346,11 @@ SETTINGS = [
         "device: auto and dtype: auto",
     ),
     setting(
+        "int8 on a GPU",
+        "sample: {dtype: int8, device: cuda}",
+        "runs.first.sample: dtype: int8 is computed on a CPU; set device: cpu, or another dtype",
+    ),
+    setting(
         "the same bytes anywhere, compiled",
         "train: {reproducible: anywhere, compile: true}",
         "runs.first.train: reproducible: anywhere doesn't go with compile; set compile: false",
