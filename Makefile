@@ -27,16 +27,16 @@ demo: environment
 	@echo && cat results/demo/samples.txt
 
 test: environment
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" --ignore tests/browser $(OPTIONS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" --ignore tests/browser $(OPTIONS)
 
 test-slow: environment
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow --ignore tests/browser
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow --ignore tests/browser
 
 test-faults: environment
-	NANOGPT_FAULTS=full NANOGPT_FAULT_SEED=$(SEED) $(BIN)/python -m pytest -n 2 --dist worksteal tests/faults
+	NANOGPT_FAULTS=full NANOGPT_FAULT_SEED=$(SEED) $(BIN)/python -m pytest -n 2 --dist loadfile tests/faults
 
 test-browser: environment
-	$(BIN)/python -m pytest -n 2 --dist worksteal tests/browser
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/browser
 
 lint: environment
 	$(BIN)/ruff check
