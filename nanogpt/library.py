@@ -60,8 +60,8 @@ class TrainedModel:
         prompt: empty for what a text begins after. settings: those of `sample` in config.yaml, such
         as `max_new_tokens=200, temperature=0.8, top_k=50, seed=1, stop=["the end"]`.
 
-        Errors: UserError for an unknown setting, a value out of range, or characters that the
-        vocabulary lacks.
+        Errors: UserError for no text, an unknown setting, a value out of range, or characters that
+        the vocabulary lacks.
         """
         tokens, call = self._prompt(prompt, settings)
         return self.tokenizer.decode(tokens) + "".join(self._pieces(tokens, call))
@@ -82,6 +82,7 @@ class TrainedModel:
         Errors: UserError for a text of less than two tokens, or characters that the vocabulary
         lacks.
         """
+        _check_text(text, "loss")
         ids = torch.from_numpy(self.tokenizer.encode(text).astype("int64"))
         if len(ids) < 2:
             raise UserError("loss: a text of two tokens or more is needed")
@@ -94,6 +95,7 @@ class TrainedModel:
         return nats / (len(ids) - 1)
 
     def _prompt(self, text: str, given: dict[str, Any]) -> tuple[list[int], SampleSettings]:
+        _check_text(text, "prompt")
         for name in NOT_OF_A_CALL:
             if name in given:
                 raise UserError(f"{name}: not a setting of a single text; leave it out")
@@ -106,12 +108,14 @@ class TrainedModel:
         return encode_prompt(self.tokenizer, text, settings.unknown, "prompt"), settings
 
     def _pieces(self, tokens: list[int], settings: SampleSettings) -> Iterator[str]:
+        # Taken out, so that no other thread begins in it meanwhile.
         kind = settings.window, settings.draft
-        engine = self._engines.get(kind)
+        engine = self._engines.pop(kind, None)
         if engine is None or engine.sequences:  # another stream goes on in it
             engine = engine_of(self.model, settings, self.tokenizer, self.ngrams)
-            self._engines[kind] = engine
-        return stream_prompt(engine, Prompt(tokens, settings))
+        pieces = stream_prompt(engine, Prompt(tokens, settings))
+        self._engines[kind] = engine
+        return pieces
 
 
 def load(path: str | Path, device: str = "auto", dtype: str = "float32") -> TrainedModel:
@@ -130,4 +134,16 @@ def load(path: str | Path, device: str = "auto", dtype: str = "float32") -> Trai
         raise UserError(explain(error, SampleSettings)) from None
     directory, run = find_model(path)
     check_model(directory, run)
-    return TrainedModel(load_model(directory, settings.device), find_ngrams(directory), settings)
+    with torch.random.fork_rng(devices=[]):  # a new model draws weights before it reads its own
+        checkpoint = load_model(directory, settings.device)
+    return TrainedModel(checkpoint, find_ngrams(directory), settings)
+
+
+def _check_text(text: object, where: str) -> None:
+    """UserError for what isn't a text that can be encoded."""
+    if not isinstance(text, str):
+        raise UserError(f"{where}: a text is wanted (found {type(text).__name__})")
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise UserError(
+            f"{where}: half of a surrogate pair in it, which is no character; repair it"
+        )

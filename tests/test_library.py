@@ -3,7 +3,9 @@
 import inspect
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier, Event
 
 import pytest
 import torch
@@ -11,6 +13,8 @@ import torch
 import nanogpt
 from nanogpt import load
 from nanogpt.errors import UserError
+from nanogpt.inference import sampling
+from nanogpt.inference.engine import small_operations
 from nanogpt.inference.sampling import stream
 from nanogpt.model.directories import save_model
 from nanogpt.ngram.counts import FILE_NAME
@@ -67,6 +71,25 @@ def test_streams_can_be_read_in_turn_or_left(directory):
     assert model.generate("once", seed=2, max_new_tokens=20)[4:] == expected[1]
 
 
+def test_threads_that_begin_together_get_their_own_text(directory, monkeypatch):
+    model = load(directory)
+    expected = [model.generate("once", seed=seed, max_new_tokens=20) for seed in (1, 2)]
+    both_begin = Barrier(2)
+
+    def stream_prompt(engine, prompt):
+        both_begin.wait(60)
+        pieces = sampling.stream_prompt(engine, prompt)
+        both_begin.wait(60)
+        return pieces
+
+    monkeypatch.setattr("nanogpt.library.stream_prompt", stream_prompt)
+    with ThreadPoolExecutor(2) as threads:
+        calls = [
+            threads.submit(model.generate, "once", seed=seed, max_new_tokens=20) for seed in (1, 2)
+        ]
+        assert [call.result() for call in calls] == expected
+
+
 def test_without_a_prompt_it_begins_where_a_text_does(directory):
     assert load(directory).generate(max_new_tokens=3).startswith("日")
 
@@ -117,6 +140,22 @@ def test_a_mistake_is_one_line(directory, call, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("method", ["generate", "stream", "loss"])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"once", "a text is wanted \\(found bytes\\)"),
+        (Path("once"), "a text is wanted"),
+        (None, "a text is wanted"),
+        (0, "a text is wanted"),
+        ("a\ud800", "half of a surrogate pair"),
+    ],
+)
+def test_what_is_no_text_is_refused(directory, method, text, message):
+    with pytest.raises(UserError, match=message):
+        getattr(load(directory), method)(text)
+
+
 def test_a_directory_without_a_model_is_named(tmp_path):
     with pytest.raises(UserError, match="no model here"):
         load(tmp_path)
@@ -142,3 +181,60 @@ def test_the_package_alone_imports_neither_torch_nor_the_library():
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="has no attribute 'laod'"):
         _ = nanogpt.laod
+
+
+@pytest.fixture
+def torch_as_it_was():
+    threads, onednn = torch.get_num_threads(), torch.backends.mkldnn.enabled
+    yield
+    torch.set_num_threads(threads)
+    torch.backends.mkldnn.enabled = onednn
+
+
+def test_nothing_changes_the_random_numbers_of_the_caller(directory):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    model = load(directory)
+    model.generate("once", max_new_tokens=5)
+    next(model.stream("once", max_new_tokens=5))
+    model.loss("once upon")
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_default_dtype_of_the_caller_changes_nothing(directory, dtype):
+    model = load(directory, dtype=dtype)
+    expected = model.generate("once", max_new_tokens=30), model.loss("once upon")
+    torch.set_default_dtype(torch.float64)
+    try:
+        model = load(directory, dtype=dtype)
+        assert (model.generate("once", max_new_tokens=30), model.loss("once upon")) == expected
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.usefixtures("torch_as_it_was")
+def test_threads_leave_torch_as_it_was():
+    torch.set_num_threads(2)
+    torch.backends.mkldnn.enabled = True
+    first_is_inside, second_is_inside, first_is_done = Event(), Event(), Event()
+
+    def first():
+        with small_operations():
+            first_is_inside.set()
+            assert second_is_inside.wait(60)
+        first_is_done.set()
+
+    def second():
+        assert first_is_inside.wait(60)
+        with small_operations():
+            second_is_inside.set()
+            assert first_is_done.wait(60)
+
+    with ThreadPoolExecutor(2) as threads:
+        for future in [threads.submit(first), threads.submit(second)]:
+            future.result()
+        assert torch.backends.mkldnn.enabled
+        assert threads.submit(torch.get_num_threads).result() == 2
+    assert torch.get_num_threads() == 2

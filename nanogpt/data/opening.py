@@ -61,6 +61,10 @@ def open_unpacked(path: Path, member: str = "") -> Iterator[Unpacked]:
     Errors: UserError for what can't be read, and for an archive of several texts.
     """
     try:
+        if not (path.is_file() or path.is_dir()) and path.exists():  # reading could last forever
+            raise UserError(
+                f"{path}: a pipe or a device, not a file; save its content in a file and name that"
+            )
         with open(path, "rb") as raw:
             content = _unpack(raw)
             if content is raw and path.suffix.lower() in COMPRESSIONS and raw.peek(1):

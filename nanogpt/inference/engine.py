@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache
+from threading import Lock
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
@@ -319,21 +320,41 @@ def continuations(engine: Engine, prompts: Sequence[Prompt]) -> list[list[int]]:
     return list(tokens.values())
 
 
+class _SmallOperations:
+    """How torch is set while threads are inside `small_operations`, and how it was before."""
+
+    def __init__(self) -> None:
+        self.lock = Lock()
+        self.n_inside = 0
+        self.n_threads = 1
+        self.enabled = True
+
+
+_small = _SmallOperations()
+
+
 @contextmanager
 def small_operations() -> Iterator[None]:
     """Let torch compute with one thread, and without oneDNN where it isn't called by name.
 
-    For a few numbers, GELU by oneDNN takes five times as long as torch's own.
+    For a few numbers, GELU by oneDNN takes five times as long as torch's own. Both are set for the
+    whole process, so the last of several threads restores them.
     """
     onednn = torch.backends.mkldnn
-    n_threads, enabled = torch.get_num_threads(), onednn.enabled
-    torch.set_num_threads(1)
-    onednn.enabled = False  # type: ignore[assignment]
+    with _small.lock:
+        if not _small.n_inside:
+            _small.n_threads, _small.enabled = torch.get_num_threads(), onednn.enabled
+        _small.n_inside += 1
+        torch.set_num_threads(1)
+        onednn.enabled = False  # type: ignore[assignment]
     try:
         yield
     finally:
-        torch.set_num_threads(n_threads)
-        onednn.enabled = enabled
+        with _small.lock:
+            _small.n_inside -= 1
+            torch.set_num_threads(_small.n_threads)
+            if not _small.n_inside:
+                onednn.enabled = _small.enabled
 
 
 def _choice(settings: SampleSettings) -> tuple[float, ...]:

@@ -63,6 +63,7 @@ def load_model(directory: Path, device: str = "cpu") -> Checkpoint:
         model = GPT(settings, config.vocab_size)
     else:
         model = Ensemble(settings, config.vocab_size)
+    model.float()  # whatever torch's default is
     load_weights(model, directory / "model.safetensors")
     return Checkpoint(model.to(device), tokenizer, config.start)
 

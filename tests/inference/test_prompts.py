@@ -1,6 +1,7 @@
 """A prompt becomes its tokens; one that the vocabulary lacks is an error before the training."""
 
 import gzip
+import os
 
 import numpy as np
 import pytest
@@ -35,6 +36,20 @@ def test_a_prompt_file_may_be_packed(tmp_path):
     path.write_bytes(gzip.compress("É 日\n".encode()))
     (tokens,) = encode_prompts(TOKENIZER, SampleSettings(start=f"FILE:{path}"))
     assert TOKENIZER.decode(tokens) == "É 日\n"
+
+
+@pytest.mark.parametrize("form", ["FILE", "LINES"])
+def test_a_pipe_is_refused_instead_of_waited_for(tmp_path, form):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    # Open for writing, so that an attempt to read it fails instead of hanging.
+    writer = os.open(path, os.O_RDWR)
+    os.write(writer, b"once\n" * 300)
+    try:
+        with pytest.raises(UserError, match="pipe: a pipe or a device, not a file; save"):
+            encode_prompts(TOKENIZER, SampleSettings(start=f"{form}:{path}"))
+    finally:
+        os.close(writer)
 
 
 def test_each_line_of_a_file_can_be_a_prompt(tmp_path):
