@@ -41,7 +41,7 @@ class TrainedModel:
     checkpoint: Checkpoint
     ngrams: Ngrams | None
     settings: SampleSettings
-    # By `window`: a model's weights are laid out once.
+    # By `window` and `draft`: a model's weights are laid out once.
     _engines: dict[tuple[str, int], Engine] = field(default_factory=dict, repr=False, compare=False)
 
     @property

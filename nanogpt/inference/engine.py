@@ -343,7 +343,7 @@ def small_operations() -> Iterator[None]:
     onednn = torch.backends.mkldnn
     with _small.lock:
         if not _small.n_inside:
-            _small.n_threads, _small.enabled = torch.get_num_threads(), onednn.enabled
+            _small.n_threads, _small.enabled = torch.get_num_threads(), bool(onednn.enabled)
         _small.n_inside += 1
         torch.set_num_threads(1)
         onednn.enabled = False  # type: ignore[assignment]
@@ -354,7 +354,7 @@ def small_operations() -> Iterator[None]:
             _small.n_inside -= 1
             torch.set_num_threads(_small.n_threads)
             if not _small.n_inside:
-                onednn.enabled = _small.enabled
+                onednn.enabled = _small.enabled  # type: ignore[assignment]
 
 
 def _choice(settings: SampleSettings) -> tuple[float, ...]:
