@@ -1,5 +1,6 @@
 """How mistakes in settings are worded: pydantic's errors and unknown names, each in one line."""
 
+import contextlib
 import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -70,10 +71,21 @@ def _problem(error: ErrorDetails) -> str:
         return "should be a mapping of settings"
     if error["type"] == "string_type" and isinstance(error["input"], int | float | date):
         return "should be text; put it in quotes"
+    if error["type"] == "int_from_float" or (
+        error["type"] == "int_parsing" and _is_number(error["input"])
+    ):
+        return "should be a whole number"
     if error["type"] in ("int_parsing", "float_parsing"):
         return "should be a number, such as 10000, 10_000 or 1e4"
     message: str = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
     return message[0].lower() + message[1:]
+
+
+def _is_number(value: object) -> bool:
+    """Whether a text, as flags give them, is a finite number."""
+    with contextlib.suppress(ValueError):
+        return isinstance(value, str) and math.isfinite(float(value))
+    return False
 
 
 def show_value(value: Any) -> str:

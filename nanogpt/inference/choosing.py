@@ -51,6 +51,7 @@ def choose(
     sums = p.double().cumsum(-1)
     # The first token up to which there is more than this share of the whole.
     drawn = torch.searchsorted(sums, numbers * sums[:, -1:], right=True)
+    drawn.clamp_(max=sums.shape[-1] - 1)  # beyond the last one where logits are NaN
     return (drawn if tokens is None else tokens.gather(-1, drawn))[:, 0]
 
 

@@ -13,6 +13,7 @@ Source: Y. Leviathan, M. Kalman and Y. Matias, "Fast Inference from Transformers
 Decoding", https://arxiv.org/abs/2211.17192.
 """
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -90,6 +91,8 @@ class DraftingEngine(Engine):
         log_probabilities = log_softmax(logits)[: len(tokens)]
         at = torch.tensor(tokens, device=logits.device)[:, None]
         scores = log_probabilities.gather(-1, at)[:, 0].tolist()
+        if any(map(math.isnan, scores)):
+            raise UserError(self.no_numbers())
         best = best_of(log_probabilities, sequence.prompt.n_best)
         steps = []
         for token, score, others in zip(tokens, scores, best, strict=True):
@@ -155,7 +158,8 @@ def _tempered(p: NDArray[np.floating], temperature: float) -> NDArray[np.float64
 def _draw(p: NDArray[np.float64], uniforms: Uniforms) -> int:
     """A token in proportion to p (V,)."""
     sums = p.cumsum()
-    return int(np.searchsorted(sums, uniforms.next() * sums[-1], side="right"))
+    drawn = int(np.searchsorted(sums, uniforms.next() * sums[-1], side="right"))
+    return min(drawn, len(p) - 1)  # beyond the last one where they are NaN
 
 
 def _seen(sequence: GeneratedSequence, drafted: Sequence[int]) -> torch.Tensor | None:

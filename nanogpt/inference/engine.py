@@ -11,6 +11,7 @@ who else is there, except for rounding (docs/SAMPLING.md). With n-grams, all dra
 mixed distribution.
 """
 
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -28,6 +29,7 @@ from nanogpt.config.resolving import check_window
 from nanogpt.config.schema import SampleSettings
 from nanogpt.data.tokenizers import Tokenizer
 from nanogpt.devices import torch_dtype
+from nanogpt.errors import UserError
 from nanogpt.inference.choosing import Uniforms, choose
 from nanogpt.inference.decoder import decoder_of, state_dtype
 from nanogpt.inference.stopping import TextPieces
@@ -130,9 +132,9 @@ class Engine:
         self.ngrams = ngrams
         self.to_bytes = cache(lambda token: tokenizer.to_bytes([token])) if tokenizer else None
         with torch.inference_mode():
-            dtype = torch_dtype(settings.dtype)
-            self.decoder = decoder_of(model, dtype, self.window, self.is_lone)
-        self.capacity = most_sequences(_cache_bytes(model, self.window, state_dtype(dtype)))
+            self.dtype = torch_dtype(settings.dtype)
+            self.decoder = decoder_of(model, self.dtype, self.window, self.is_lone)
+        self.capacity = most_sequences(_cache_bytes(model, self.window, state_dtype(self.dtype)))
         self.sequences: list[GeneratedSequence] = []  # each in the slot of its index
         self.reserved = 0
 
@@ -183,6 +185,8 @@ class Engine:
         log_probabilities = log_softmax(logits)
         chosen = self._choose(logits)
         scores = log_probabilities.gather(-1, chosen[:, None])[:, 0].tolist()
+        if any(map(math.isnan, scores)):
+            raise UserError(self.no_numbers())
         best = best_of(log_probabilities, max(s.prompt.n_best for s in self.sequences))
         tokens = chosen.tolist()
         self._follow(tokens)
@@ -191,6 +195,12 @@ class Engine:
             if step.finish:
                 self.leave(step.sequence)
         return steps
+
+    def no_numbers(self) -> str:
+        """What to say when the logits are NaN."""
+        if self.dtype == torch.float16:
+            return "numbers of the model are too large for float16; set dtype to float32"
+        return "numbers of the model overflow; train the run again, with a lower learning_rate"
 
     def _next_logits(self) -> Tensor:
         """The logits (B, V) of the token after each sequence.

@@ -32,10 +32,10 @@ class TextPieces:
         text = self._held + more
         if not self._stop:
             return text
-        found = [at for at in map(text.find, self._stop) if at >= 0]
-        if found:
+        found = [(at + len(stop), at) for stop in self._stop if (at := text.find(stop)) >= 0]
+        if found:  # the one that's complete first, however tokens cut the text
             self.stopped, self._held = True, ""
-            return text[: min(found)]
+            return text[: min(found)[1]]
         end = len(text) - max(_overlap(text, stop) for stop in self._stop)
         self._held = text[end:]
         return text[:end]

@@ -104,6 +104,8 @@ def test_a_setting_in_the_wrong_place_is_told_where_it_belongs(text, begins, pla
             "should be a number, such as 10000, 10_000 or 1e4 (found '10k')",
         ),
         ("train: {max_iters: '1,000'}", "should be a number, such as"),
+        ("train: {max_iters: 1.5}", "train.max_iters: should be a whole number (found 1.5)"),
+        ("train: {max_iters: '1.5'}", "train.max_iters: should be a whole number (found '1.5')"),
         ("train: {learning_rate: 1/1000}", "should be a number, such as"),
         ("train: {learning_rate: 5%}", "should be a number, such as"),
     ],

@@ -375,3 +375,18 @@ def test_an_ensemble_generates_like_its_members_average():
     assert continuations(Engine(ensemble, sampling), [Prompt(row, sampling)]) == [
         reference(ensemble, row, sampling)
     ]
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"temperature": 0}, {"top_k": 3}, {"top_p": 0.5, "min_p": 0.1}]
+)
+@pytest.mark.parametrize(
+    ("dtype", "scale", "message"),
+    [("float16", 1e5, "set dtype to float32"), ("float32", 1e38, "train the run again")],
+)
+def test_logits_that_are_no_numbers_are_told(dtype, scale, message, changes):
+    model = make_model(scale=scale)
+    engine = Engine(model, with_settings(dtype=dtype))
+    prompts = prompts_of([[1, 2, 3], [4]], with_settings(**changes))
+    with pytest.raises(UserError, match=message):
+        continuations(engine, prompts)

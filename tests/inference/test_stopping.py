@@ -1,5 +1,7 @@
 """Text comes as early as it's certain, and ends before a stop string."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -68,3 +70,25 @@ def test_tokens_of_several_characters_give_the_same_text(cut):
         if pieces.stopped:
             break
     assert shown == "the cat s"
+
+
+@given(
+    text=st.text("ab🎭", max_size=20),
+    stop=st.lists(st.text("ab🎭", min_size=1, max_size=4), max_size=3),
+    data=st.data(),
+)
+def test_how_tokens_cut_a_text_changes_nothing(text, stop, data):
+    whole = text.encode()
+    cuts = data.draw(st.sets(st.integers(0, len(whole))))
+    ends = sorted({0, len(whole)} | cuts)
+    tokens = [whole[start:end] for start, end in pairwise(ends)]
+    pieces = TextPieces(tokens.__getitem__, stop)
+    shown = ""
+    for number in range(len(tokens)):
+        shown += pieces.add(number)
+        if pieces.stopped:
+            break
+    else:
+        shown += pieces.rest()
+    by_byte, stopped = pieces_of(whole, stop)
+    assert (shown, pieces.stopped) == ("".join(by_byte), stopped)

@@ -77,8 +77,7 @@ SETTINGS = [
     setting(
         "a fraction for a count",
         "models: {tiny: {n_layer: 2.5}}",
-        "models.tiny.n_layer: should be a valid integer, got a number with a "
-        "fractional part (found 2.5)",
+        "models.tiny.n_layer: should be a whole number (found 2.5)",
     ),
     setting(
         "yes for a number",
