@@ -19,6 +19,7 @@ from nanogpt.config.trained import check_model, find_model
 from nanogpt.data.tokenizers import Tokenizer
 from nanogpt.devices import resolve
 from nanogpt.errors import UserError
+from nanogpt.inference.drafting import engine_of
 from nanogpt.inference.engine import Engine, Prompt
 from nanogpt.inference.prompts import default_prompt, encode_prompt
 from nanogpt.inference.sampling import stream_prompt
@@ -40,8 +41,8 @@ class TrainedModel:
     checkpoint: Checkpoint
     ngrams: Ngrams | None
     settings: SampleSettings
-    # By `window`: a model's weights are laid out once.
-    _engines: dict[str, Engine] = field(default_factory=dict, repr=False, compare=False)
+    # By `window` and `draft`: a model's weights are laid out once.
+    _engines: dict[tuple[str, int], Engine] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def model(self) -> Model:
@@ -108,11 +109,12 @@ class TrainedModel:
 
     def _pieces(self, tokens: list[int], settings: SampleSettings) -> Iterator[str]:
         # Taken out, so that no other thread begins in it meanwhile.
-        engine = self._engines.pop(settings.window, None)
+        kind = settings.window, settings.draft
+        engine = self._engines.pop(kind, None)
         if engine is None or engine.sequences:  # another stream goes on in it
-            engine = Engine(self.model, settings, self.tokenizer, self.ngrams)
+            engine = engine_of(self.model, settings, self.tokenizer, self.ngrams)
         pieces = stream_prompt(engine, Prompt(tokens, settings))
-        self._engines[settings.window] = engine
+        self._engines[kind] = engine
         return pieces
 
 

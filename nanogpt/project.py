@@ -195,7 +195,8 @@ def let_threads_sleep() -> None:
     loop, each of many short waits costs a wake-up (docs/BENCHMARKS.md). It works only before torch
     is imported, here and in child processes, and with GNU's OpenMP, which torch has on Linux.
     """
-    if "OMP_WAIT_POLICY" not in os.environ:
+    # A process that started this one may have looked already.
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
         others = _n_other_running()
         processors = os.cpu_count() or 1
         count = SPIN_COUNT
@@ -203,7 +204,7 @@ def let_threads_sleep() -> None:
             count = SPIN_COUNT_IN_A_CROWD
         elif 4 * others >= processors:
             count = SPIN_COUNT_BESIDE_OTHERS
-        os.environ.setdefault("GOMP_SPINCOUNT", count)
+        os.environ["GOMP_SPINCOUNT"] = count
 
 
 def _n_other_running() -> int:

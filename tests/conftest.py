@@ -15,6 +15,11 @@ from nanogpt.data.preparing import prepare
 GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
 
+# What `let_threads_sleep` sets beside others. It would look for them for a third of a second, in
+# each command and each call of Snakemake.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup():
     # Two OpenMP threads on a busy machine wait for one another a hundred times longer than they

@@ -1,6 +1,7 @@
 """The package's layout: imports point one way, modules stay small, borders are typed."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,7 @@ each_package = pytest.mark.parametrize(
 )
 
 
+@cache
 def tree_of(module):
     return ast.parse(module.read_text(encoding="utf-8"), str(module))
 
@@ -73,25 +75,28 @@ def is_package(name):
     return name in DOTTED and DOTTED[name].name == "__init__.py"
 
 
+@cache
 def imports_of(module):
     """What a module imports of nanogpt: (line, module, name of what is taken from it or None).
 
     Imports inside functions and under TYPE_CHECKING count.
     """
+    found = []
     for node in ast.walk(tree_of(module)):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 if alias.name.split(".")[0] == "nanogpt":
-                    yield node.lineno, alias.name, None
+                    found.append((node.lineno, alias.name, None))
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{module}, line {node.lineno}: a relative import"
             if (node.module or "").split(".")[0] == "nanogpt":
                 for alias in node.names:
                     submodule = f"{node.module}.{alias.name}"
                     if submodule in DOTTED:
-                        yield node.lineno, submodule, None
+                        found.append((node.lineno, submodule, None))
                     else:
-                        yield node.lineno, node.module, alias.name
+                        found.append((node.lineno, node.module, alias.name))
+    return found
 
 
 def part_of(name):

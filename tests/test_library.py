@@ -161,6 +161,25 @@ def test_a_directory_without_a_model_is_named(tmp_path):
         load(tmp_path)
 
 
+def test_the_directory_of_a_run_is_answered_with_that_of_its_model(directory, tmp_path):
+    (tmp_path / "model").symlink_to(directory)
+    with pytest.raises(UserError, match=f"no model here, but in {tmp_path}/model; name that"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "format"),
+    [
+        ("config.json", '{"architectures": ["GPT2LMHeadModel"]}', "huggingface"),
+        ("ckpt.pt", "", "nanogpt"),
+    ],
+)
+def test_a_model_of_another_program_is_answered_with_its_import(tmp_path, file, content, format):
+    (tmp_path / file).write_text(content)
+    with pytest.raises(UserError, match=f"import {tmp_path} DESTINATION --from {format}"):
+        load(tmp_path)
+
+
 def test_damaged_ngrams_are_not_passed_over(directory, tmp_path):
     copy = tmp_path / "model"
     copy.mkdir()

@@ -146,6 +146,16 @@ def test_threads_sleep_soon_unless_the_user_chose_otherwise(monkeypatch):
     assert os.environ["GOMP_SPINCOUNT"] == "7"
 
 
+def test_nobody_waits_for_a_look_at_others_if_the_choice_is_made(monkeypatch):
+    """It takes a third of a second on a busy machine, of each command and of what it starts."""
+    monkeypatch.setattr(project_module, "_n_other_running", lambda: pytest.fail("it looked"))
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+        monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+        monkeypatch.setenv(name, "7")
+        project_module.let_threads_sleep()
+
+
 def test_what_runs_for_a_moment_only_is_not_counted(monkeypatch):
     loads = iter(["0.1 1.0 1.0 9/77 6854", "0.1 1.0 1.0 4/77 6854", "0.1 1.0 1.0 1/77 6854"])
     monkeypatch.setattr(project_module, "LOAD", SimpleNamespace(read_text=lambda: next(loads)))

@@ -151,6 +151,7 @@ def resolve_run(config: Config, name: str) -> Run:
         check_model(model)
     except UserError as error:
         raise UserError(f"runs.{name}.model: {error}; change one of them") from None
+    check_draft(run)
     initial = find_source(config, name)
     if initial:
         check_begins(config, run, initial, ModelSettings.model_validate(layers[0][1]["model"]))
@@ -273,6 +274,15 @@ def check_exports(run: Run) -> None:
         raise UserError(
             f"runs.{run.name}: an ensemble, which no other program can run; export one of its runs "
             f"({', '.join(run.ensemble[:RUNS_SHOWN])}) instead"
+        )
+
+
+def check_draft(run: Run) -> None:
+    """UserError for a draft by n-grams that a run doesn't have."""
+    if run.sample.draft and run.ngram is None:
+        raise UserError(
+            f"runs.{run.name}.sample.draft: this run has no n-grams; say `ngram: on` in it, or "
+            "`ngram: {weight: 0}` for its GPT's own text, or leave draft at 0"
         )
 
 

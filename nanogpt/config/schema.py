@@ -280,6 +280,13 @@ class SampleSettings(Settings):
         "and the window grows again; crop: the last block_size ones, as in nanoGPT, slow; slide: "
         "only with rotary positions, the oldest one is dropped (docs/SAMPLING.md)",
     )
+    draft: int = new_setting(
+        0,
+        neutral=0,
+        ge=0,
+        description="tokens that the run's n-grams draft for each pass of the model, one sample "
+        "after another; 0: none. Texts differ, but not their distribution (docs/SAMPLING.md)",
+    )
     seed: Seed = Field(
         1337, description="seed of the draws; the next sample has the next number, and so on"
     )

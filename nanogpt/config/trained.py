@@ -1,5 +1,6 @@
 """Where the model of a run lies, for those who name the run or a directory."""
 
+import json
 from pathlib import Path
 
 from nanogpt.config.loading import read
@@ -45,6 +46,27 @@ def model_of_run(run: str, project: Project = HERE) -> Path:
 
 
 def check_model(directory: Path, run: str) -> None:
-    """UserError if a run has no model yet."""
-    if run and not (directory / CONFIG_NAME).is_file():
+    """UserError if a run has no model yet, or if a directory is a run's or another program's."""
+    config_file = directory / CONFIG_NAME
+    if run and not config_file.is_file():
         raise UserError(f"{directory}: no model yet; train it: `nanogpt train {run}`")
+    if not config_file.is_file() and (directory / "model" / CONFIG_NAME).is_file():
+        raise UserError(f"{directory}: no model here, but in {directory / 'model'}; name that")
+    for program, name, is_its in (
+        ("transformers", "huggingface", _is_of_transformers(config_file)),
+        ("nanoGPT", "nanogpt", (directory / "ckpt.pt").is_file()),
+    ):
+        if is_its:
+            raise UserError(
+                f"{directory}: a model of {program}; first "
+                f"`nanogpt import {directory} DESTINATION --from {name}`, then name DESTINATION"
+            )
+
+
+def _is_of_transformers(config_file: Path) -> bool:
+    """Whether a config.json is one that transformers writes."""
+    try:
+        config = json.loads(config_file.read_bytes())
+    except (OSError, ValueError):
+        return False  # reported where it's read
+    return isinstance(config, dict) and "architectures" in config

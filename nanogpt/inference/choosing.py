@@ -46,6 +46,29 @@ def choose(
         logits = _penalise(logits, seen, settings.repetition_penalty)
     if settings.temperature < GREEDY_BELOW:
         return logits.argmax(-1)
+    p, tokens = _weights(logits, settings)
+    numbers = torch.tensor([[u.next()] for u in uniforms], dtype=torch.float64, device=p.device)
+    sums = p.double().cumsum(-1)
+    # The first token up to which there is more than this share of the whole.
+    drawn = torch.searchsorted(sums, numbers * sums[:, -1:], right=True)
+    drawn.clamp_(max=sums.shape[-1] - 1)  # beyond the last one where logits are NaN
+    return (drawn if tokens is None else tokens.gather(-1, drawn))[:, 0]
+
+
+def distributions(logits: Tensor, settings: SampleSettings, seen: Tensor | None) -> Tensor:
+    """The probabilities with which `choose` takes each token: (B, V) in float64."""
+    if seen is not None:
+        logits = _penalise(logits, seen, settings.repetition_penalty)
+    all_tokens = torch.zeros_like(logits, dtype=torch.float64)
+    if settings.temperature < GREEDY_BELOW:
+        return all_tokens.scatter_(-1, logits.argmax(-1, keepdim=True), 1)
+    p, tokens = _weights(logits, settings)
+    p = p.double() / p.double().sum(-1, keepdim=True)
+    return p if tokens is None else all_tokens.scatter_(-1, tokens, p)
+
+
+def _weights(logits: Tensor, settings: SampleSettings) -> tuple[Tensor, Tensor | None]:
+    """What tokens are drawn in proportion to, (B, K), and their ids; None: all V in order."""
     logits = logits / settings.temperature
     tokens = None  # of the logits; none: all in order
     if 0 < settings.top_k < logits.shape[-1]:
@@ -57,12 +80,7 @@ def choose(
         p = _keep_top_p(p, settings.top_p)
     if settings.min_p > 0:
         p = p.masked_fill(p < settings.min_p * p.amax(-1, keepdim=True), 0)
-    numbers = torch.tensor([[u.next()] for u in uniforms], dtype=torch.float64, device=p.device)
-    sums = p.double().cumsum(-1)
-    # The first token up to which there is more than this share of the whole.
-    drawn = torch.searchsorted(sums, numbers * sums[:, -1:], right=True)
-    drawn.clamp_(max=sums.shape[-1] - 1)  # beyond the last one where logits are NaN
-    return (drawn if tokens is None else tokens.gather(-1, drawn))[:, 0]
+    return p, tokens
 
 
 def _penalise(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:

@@ -64,16 +64,24 @@ class Decoder(Protocol):
         place of the oldest one.
         """
 
+    def read_on(self, tokens: Sequence[int], position: int) -> Tensor:
+        """Read more tokens of the sequence in slot 0: logits (T, V), after each of them.
 
-def decoder_of(model: Model, dtype: torch.dtype, window: int) -> Decoder:
+        position: how many tokens the slot has read; together with these, at most the window.
+        """
+
+
+def decoder_of(model: Model, dtype: torch.dtype, window: int, is_lone: bool = False) -> Decoder:
     """The decoder of a model. window: how many tokens are seen, at most block_size.
+
+    is_lone: whether it's for one sequence at a time.
 
     dtype: of products, keys and values. With int8, only weights and what they're multiplied with
     have 8 bits; the rest is float32.
     """
     if isinstance(model, GPT):
-        return GPTDecoder(model, dtype, window)
-    return EnsembleDecoder([GPTDecoder(gpt, dtype, window) for gpt in model.gpts()])
+        return GPTDecoder(model, dtype, window, is_lone)
+    return EnsembleDecoder([GPTDecoder(gpt, dtype, window, is_lone) for gpt in model.gpts()])
 
 
 def state_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -84,8 +92,9 @@ def state_dtype(dtype: torch.dtype) -> torch.dtype:
 class GPTDecoder:
     """The decoder of a GPT."""
 
-    def __init__(self, gpt: GPT, dtype: torch.dtype, window: int) -> None:
+    def __init__(self, gpt: GPT, dtype: torch.dtype, window: int, is_lone: bool = False) -> None:
         self.window = window
+        self.is_lone = is_lone
         self.in_int8 = dtype == torch.int8
         self.dtype = dtype = state_dtype(dtype)
         self.wide = torch.float64 if dtype == torch.float64 else torch.float32
@@ -190,6 +199,32 @@ class GPTDecoder:
 
         return self._logits(self._blocks(x, turns, attention))
 
+    def read_on(self, tokens: Sequence[int], position: int) -> Tensor:
+        T, S = len(tokens), position + len(tokens)
+        assert self.window >= S, "more tokens than the window holds"
+        x = self._embed(tokens, slice(position, S))
+        turns = self._turns(slice(position, S))
+        used = self.cache[:, :, :1, :, :S]
+        new = used[:, :, 0, :, position:].unbind()  # a layer's: (2, H, T, D)
+        keys, values = used[:, 0].unbind(), used[:, 1].unbind()  # (1, H, S, D)
+        mask = torch.full((T, S), -math.inf, dtype=self.dtype, device=self.device)
+        mask.triu_(position + 1)
+        in_order = alike.on()
+
+        def attention(layer: int, qkv: Tensor) -> Tensor:
+            new[layer].copy_(qkv[:, 1:].permute(1, 2, 0, 3))
+            if in_order:
+                lengths = range(position + 1, S + 1)
+                each = (T, -1, -1, -1)
+                return _attend_alike(
+                    qkv[:, 0], keys[layer].expand(each), values[layer].expand(each), lengths
+                )
+            q = qkv[:, 0].transpose(0, 1)[None]  # (1, H, T, D)
+            y = F.scaled_dot_product_attention(q, keys[layer], values[layer], attn_mask=mask)
+            return y[0].transpose(0, 1).reshape(T, -1)
+
+        return self._logits(self._blocks(x, turns, attention))
+
     def _embed(self, tokens: Sequence[int], places: slice | Tensor) -> Tensor:
         """The vectors of tokens at places, (N, C)."""
         x = F.embedding(torch.tensor(tokens, device=self.device), self.embedding)
@@ -219,7 +254,7 @@ class GPTDecoder:
         if self.in_int8:
             product: Product | Int8Product = Int8Product(weight, bias)
         else:
-            product = Product(weight, bias, self.dtype)
+            product = Product(weight, bias, self.dtype, self.is_lone)
         self.is_small &= product.is_small
         return product
 
@@ -358,3 +393,6 @@ class EnsembleDecoder:
 
     def step(self, tokens: Sequence[int], positions: Sequence[int]) -> Tensor:
         return mean_log_probabilities([member.step(tokens, positions) for member in self.members])
+
+    def read_on(self, tokens: Sequence[int], position: int) -> Tensor:
+        return mean_log_probabilities([member.read_on(tokens, position) for member in self.members])

@@ -111,6 +111,8 @@ class GeneratedSequence:
 class Engine:
     """A model with room for many sequences."""
 
+    is_lone = False  # whether a subclass has room for one alone
+
     def __init__(
         self,
         model: Model,
@@ -131,7 +133,7 @@ class Engine:
         self.to_bytes = cache(lambda token: tokenizer.to_bytes([token])) if tokenizer else None
         with torch.inference_mode():
             self.dtype = torch_dtype(settings.dtype)
-            self.decoder = decoder_of(model, self.dtype, self.window)
+            self.decoder = decoder_of(model, self.dtype, self.window, self.is_lone)
         self.capacity = most_sequences(_cache_bytes(model, self.window, state_dtype(self.dtype)))
         self.sequences: list[GeneratedSequence] = []  # each in the slot of its index
         self.reserved = 0
@@ -184,8 +186,8 @@ class Engine:
         chosen = self._choose(logits)
         scores = log_probabilities.gather(-1, chosen[:, None])[:, 0].tolist()
         if any(map(math.isnan, scores)):
-            raise UserError(self._no_numbers())
-        best = _best(log_probabilities, max(s.prompt.n_best for s in self.sequences))
+            raise UserError(self.no_numbers())
+        best = best_of(log_probabilities, max(s.prompt.n_best for s in self.sequences))
         tokens = chosen.tolist()
         self._follow(tokens)
         steps = list(map(self._add, self.sequences, tokens, scores, best))
@@ -194,7 +196,7 @@ class Engine:
                 self.leave(step.sequence)
         return steps
 
-    def _no_numbers(self) -> str:
+    def no_numbers(self) -> str:
         """What to say when the logits are NaN."""
         if self.dtype == torch.float16:
             return "numbers of the model are too large for float16; set dtype to float32"
@@ -255,7 +257,7 @@ class Engine:
             before = self.ngrams.mix(before, np.concatenate(contexts))
         log_probabilities = log_softmax(before)
         own = log_probabilities.gather(-1, torch.tensor(tokens[1:], device=before.device)[:, None])
-        best = _best(log_probabilities, sequence.prompt.n_best)
+        best = best_of(log_probabilities, sequence.prompt.n_best)
         sequence.prompt_scores = [
             [Scored(token, score), *others]
             for token, score, others in zip(tokens[1:], own[:, 0].tolist(), best, strict=True)
@@ -351,7 +353,7 @@ def small_operations() -> Iterator[None]:
     onednn = torch.backends.mkldnn
     with _small.lock:
         if not _small.n_inside:
-            _small.n_threads, _small.enabled = torch.get_num_threads(), onednn.enabled
+            _small.n_threads, _small.enabled = torch.get_num_threads(), bool(onednn.enabled)
         _small.n_inside += 1
         torch.set_num_threads(1)
         onednn.enabled = False  # type: ignore[assignment]
@@ -362,7 +364,7 @@ def small_operations() -> Iterator[None]:
             _small.n_inside -= 1
             torch.set_num_threads(_small.n_threads)
             if not _small.n_inside:
-                onednn.enabled = _small.enabled
+                onednn.enabled = _small.enabled  # type: ignore[assignment]
 
 
 def _choice(settings: SampleSettings) -> tuple[float, ...]:
@@ -371,7 +373,7 @@ def _choice(settings: SampleSettings) -> tuple[float, ...]:
     return (settings.temperature, settings.repetition_penalty, *truncation)
 
 
-def _best(log_probabilities: Tensor, n: int) -> list[list[Scored]]:
+def best_of(log_probabilities: Tensor, n: int) -> list[list[Scored]]:
     """The n likeliest tokens of each row of (N, V), the likeliest first."""
     if n == 0:
         return [[] for _ in log_probabilities]

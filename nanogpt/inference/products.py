@@ -32,8 +32,14 @@ ONEDNN_GELU = {"gelu": "none", "gelu_tanh": "tanh"}
 class Product:
     """x @ weight.T + bias of x (N, in), weight (out, in), bias (out,)."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> None:
-        """dtype: of the product's factors and of its result."""
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype, is_lone: bool = False
+    ) -> None:
+        """dtype: of the product's factors and of its result. is_lone: all rows are one sequence's.
+
+        Packed weights give each row of several the same bits whichever others there are, which
+        rows of one sequence don't need. Small ones are faster without.
+        """
         self.dtype = dtype
         self.weight = weight.detach().to(dtype)
         self.bias = None if bias is None else bias.detach().to(dtype)
@@ -41,7 +47,7 @@ class Product:
         self.is_small = weight.device.type == "cpu" and weight.numel() < PACKED_FROM
         if weight.device.type != "cpu" or alike.on():
             return
-        if packs(dtype):
+        if packs(dtype) and not (is_lone and self.is_small):
             self.packed = torch.ops.mkldnn._reorder_linear_weight(self.weight, PACKED_FOR)
         if self.is_small or self.packed is None:
             self.columns = self.weight.t().contiguous()

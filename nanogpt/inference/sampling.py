@@ -17,6 +17,7 @@ from nanogpt.config.parameters import as_parameters
 from nanogpt.config.schema import SampleSettings
 from nanogpt.errors import plural
 from nanogpt.files.atomic import write_text
+from nanogpt.inference.drafting import engine_of
 from nanogpt.inference.engine import Engine, Prompt, Step, generate
 from nanogpt.inference.prompts import encode_prompts
 from nanogpt.model.checkpoints import Checkpoint, load_model
@@ -104,7 +105,7 @@ def stream_prompt(engine: Engine, prompt: Prompt) -> Iterator[str]:
 
 
 def _engine(checkpoint: Checkpoint, settings: SampleSettings, ngrams: "Ngrams | None") -> Engine:
-    return Engine(checkpoint.model, settings, checkpoint.tokenizer, ngrams)
+    return engine_of(checkpoint.model, settings, checkpoint.tokenizer, ngrams)
 
 
 def _prompts(checkpoint: Checkpoint, settings: SampleSettings) -> list[Prompt]:

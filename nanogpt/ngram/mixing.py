@@ -35,6 +35,8 @@ class Ngrams:
     def summary(self) -> str:
         """How they are mixed, in one line."""
         header = self.header
+        if header.weight == 0:
+            return f"n-grams, not mixed: max_order {header.max_order}, weight 0"
         return (
             f"mixed with n-grams: max_order {header.max_order}, weight {header.weight:g}, "
             f"caution {header.caution:g}"
@@ -53,7 +55,12 @@ class Ngrams:
         return self.trie.read(contexts, tokens)
 
     def mix(self, logits: Tensor, contexts: NDArray[np.int64]) -> Tensor:
-        """The logarithms of the mixed probabilities, (B, V), from the GPT's logits (B, V)."""
+        """The logarithms of the mixed probabilities, (B, V), from the GPT's logits (B, V).
+
+        With a weight of 0, these logits: such n-grams are there for drafts alone.
+        """
+        if self.header.weight == 0:
+            return logits
         predictions = self.trie.distributions(contexts)
         weights = torch.from_numpy(self.weights(predictions)).to(logits.device)
         p = torch.from_numpy(predictions.p).to(logits.device)

@@ -364,3 +364,14 @@ def test_null_on_the_command_line_is_none_where_a_setting_can_be(value):
     config = load_yaml(f"{{{defaults}, train: {{lr_decay_iters: '{value}'}}}}")
     assert resolve_run(config, "first").train.lr_decay_iters == 5000
     assert "should be a number" in message_of(f"train: {{max_iters: '{value}'}}")
+
+
+@pytest.mark.parametrize("ngram", ["on", "{weight: 0}"])
+def test_a_run_with_ngrams_may_draft_with_them(ngram):
+    text = f"{{sample: {{draft: 4}}, ngram: {ngram}}}"
+    assert resolve_run(load_yaml(text), "first").sample.draft == 4
+
+
+def test_a_draft_of_a_run_without_ngrams_is_an_error_before_it_trains():
+    with pytest.raises(UserError, match=r"runs\.first\.sample\.draft: this run has no n-grams"):
+        resolve_run(load_yaml("sample: {draft: 4}"), "first")

@@ -1,12 +1,18 @@
 """Small random models for the tests of generation."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
+from nanogpt.artifacts.records.ngram_counts import NgramHeader
 from nanogpt.config.schema import ModelSettings, SampleSettings
 from nanogpt.data.tokenizers import char_tokenizer
 from nanogpt.inference.engine import Engine, Prompt, generate
 from nanogpt.model.gpt import GPT
+from nanogpt.ngram.counts import count, vocabulary_digest
+from nanogpt.ngram.mixing import Ngrams
+from nanogpt.ngram.trie import build_trie
 
 TOKENIZER = char_tokenizer("abcdefghijklmnopqrstuvwxyz .,\nÉ日🎭")
 VOCAB = TOKENIZER.vocab_size
@@ -60,6 +66,20 @@ def make_model(block_size=16, scale=5.0, dtype=torch.float32, seed=0, **settings
         for parameter in model.parameters():
             parameter.mul_(scale) if parameter.dim() >= 2 else parameter.add_(0.1)
     return model.to(dtype).eval()
+
+
+def make_ngrams(weight, text="once upon a time there was a fox. " * 9):
+    tokens = TOKENIZER.encode(text)
+    header = NgramHeader(
+        max_order=4,
+        weight=weight,
+        caution=0.5,
+        vocab_size=VOCAB,
+        vocabulary=vocabulary_digest(TOKENIZER),
+        train_sha256="0" * 64,
+        n_tokens=len(tokens),
+    )
+    return Ngrams(build_trie(count(tokens, VOCAB, 4)), header, Path("ngrams.safetensors"))
 
 
 def prompts_of(rows, settings, **options):

@@ -1,22 +1,17 @@
 """Sequences join, decode together and leave, and none of them notices the others."""
 
 import random
-from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nanogpt.artifacts.records.ngram_counts import NgramHeader
 from nanogpt.errors import UserError
 from nanogpt.inference import engine as module
 from nanogpt.inference.choosing import Uniforms, choose
 from nanogpt.inference.engine import Engine, Prompt, continuations, generate
 from nanogpt.model.ensemble import Ensemble
-from nanogpt.ngram.counts import count, vocabulary_digest
-from nanogpt.ngram.mixing import Ngrams
-from nanogpt.ngram.trie import build_trie
 from tests.inference.models import (
     ARCHITECTURES,
     BASE,
@@ -24,6 +19,7 @@ from tests.inference.models import (
     VOCAB,
     draw,
     make_model,
+    make_ngrams,
     prompts_of,
     random_prompts,
     with_settings,
@@ -321,20 +317,6 @@ def test_a_stop_string_ends_a_sequence_and_only_that_one():
 
 
 # --- N-grams ----------------------------------------------------------------------------------
-
-
-def make_ngrams(weight, text="once upon a time there was a fox. " * 9):
-    tokens = TOKENIZER.encode(text)
-    header = NgramHeader(
-        max_order=4,
-        weight=weight,
-        caution=0.5,
-        vocab_size=VOCAB,
-        vocabulary=vocabulary_digest(TOKENIZER),
-        train_sha256="0" * 64,
-        n_tokens=len(tokens),
-    )
-    return Ngrams(build_trie(count(tokens, VOCAB, 4)), header, Path("ngrams.safetensors"))
 
 
 def encoded(text):

@@ -17,10 +17,10 @@ from tests.inference.models import (
     TOKENIZER,
     VOCAB,
     make_model,
+    make_ngrams,
     prompts_of,
     with_settings,
 )
-from tests.inference.test_engine import make_ngrams
 
 # --- Prompts --------------------------------------------------------------------------------
 
@@ -123,6 +123,18 @@ def test_a_stream_of_many_has_one_seed_after_another(checkpoint):
     alone = ["".join(stream(checkpoint, with_settings(seed=seed))) for seed in (1337, 1338, 1339)]
     assert together == "".join(alone)
     assert len(set(alone)) == 3
+
+
+def test_drafted_samples_are_the_same_in_the_file_and_in_the_stream(
+    directory, checkpoint, tmp_path
+):
+    settings = with_settings(num_samples=3, max_new_tokens=30, draft=4)
+    path, ngrams = tmp_path / "samples.txt", make_ngrams(0.5)
+    sample("fable", directory, settings, path, ngrams)
+    head, samples = split_samples(path.read_text(encoding="utf-8"))
+    assert "# draft: 4" in head
+    assert [len(one) for one in samples] == [4 + 30] * 3
+    assert "".join(stream(checkpoint, settings, ngrams)) == "".join(f"{one}\n" for one in samples)
 
 
 def test_a_stream_comes_token_by_token(checkpoint):

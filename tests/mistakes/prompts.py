@@ -109,6 +109,17 @@ PROMPTS = [
         " crop",
     ),
     prompt(
+        "drafts of a model without n-grams",
+        "--draft 4",
+        "sample.draft: there are no n-grams beside the model; say `ngram: on` in its run, or"
+        " `ngram: {weight: 0}` for the model's own text, or leave draft at 0",
+    ),
+    prompt(
+        "a draft of fewer than no tokens",
+        "--draft -1",
+        "sample.draft: should be greater than or equal to 0 (found -1)",
+    ),
+    prompt(
         "a prompt file whose lines are all empty",
         "--start LINES:prompts.txt",
         "sample.start: prompts.txt: empty; put a prompt there",

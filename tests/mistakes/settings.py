@@ -311,6 +311,12 @@ SETTINGS = [
         "odd; change one of them",
     ),
     setting(
+        "drafts of a run without n-grams",
+        "sample: {draft: 4}",
+        "runs.first.sample.draft: this run has no n-grams; say `ngram: on` in it, or"
+        " `ngram: {weight: 0}` for its GPT's own text, or leave draft at 0",
+    ),
+    setting(
         "a min_lr above the learning rate",
         "train: {learning_rate: 1e-5}",
         "runs.first.train: min_lr 0.0001 is above learning_rate 1e-05; lower it",

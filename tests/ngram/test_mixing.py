@@ -17,7 +17,7 @@ def write_ngrams(play, path, **settings):
     return load_ngrams(path, load(play).tokenizer)
 
 
-@pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("weight", [0.3, 1.0])
 @pytest.mark.parametrize("caution", [0.0, 0.5, 2.0])
 def test_each_probability_is_the_weighted_mean(play, tmp_path, weight, caution):
     ngrams = write_ngrams(play, tmp_path / "n.safetensors", weight=weight, caution=caution)
@@ -31,6 +31,13 @@ def test_each_probability_is_the_weighted_mean(play, tmp_path, weight, caution):
         gpt = torch.softmax(logits, -1)[0, token].item()
         expected = (1 - share) * gpt + share * one.p[-1]
         assert mixed[token].item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_with_a_weight_of_0_the_logits_are_the_gpts(play, tmp_path):
+    ngrams = write_ngrams(play, tmp_path / "n.safetensors", weight=0.0)
+    logits = torch.randn(1, ngrams.trie.vocab_size, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(ngrams.mix(logits, ngrams.contexts([1, 2])), logits)
+    assert ngrams.summary() == "n-grams, not mixed: max_order 4, weight 0"
 
 
 def test_sequences_that_grow_are_as_those_read_at_once(play, tmp_path):

@@ -9,13 +9,18 @@ import json
 import os
 import sys
 
-# The plugin is one that Snakemake finds and imports at each call.
+# What Snakemake and the workflow import late, at each call.
+import backports.zstd  # noqa: F401
+import charset_normalizer  # noqa: F401
 import pulp  # noqa: F401
 import pydantic  # noqa: F401
-import snakemake
+import smart_open  # noqa: F401
+import snakemake.cli
+import snakemake.profiles
+import snakemake.report.html_reporter
+import snakemake.storage
 import snakemake_executor_plugin_slurm  # noqa: F401
 import yaml  # noqa: F401
-from snakemake.cli import main
 
 while request := sys.stdin.readline():
     child = os.fork()
@@ -38,4 +43,4 @@ for descriptor, path, mode in (
 # As Python and `-m` set them.
 sys.path[:0] = [directory, *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
 sys.argv = [f"{snakemake.__path__[0]}/__main__.py", *arguments]
-main()
+snakemake.cli.main()

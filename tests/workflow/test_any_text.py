@@ -85,14 +85,13 @@ def test_another_prompt_trains_nothing_again(done_project: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("start", "words"),
+    ("start", "words", "flags"),
     [
-        ("FILE:nowhere.txt", "nowhere.txt: no such file"),
-        ("FILE:", "FILE:: no such file"),
-        ("FILE:{a}.txt", "{a}.txt: "),
+        ("FILE:nowhere.txt", "nowhere.txt: no such file", ["--quiet"]),
+        ("FILE:", "FILE:: no such file", ["-n"]),
+        ("FILE:{a}.txt", "{a}.txt: ", []),
     ],
 )
-@pytest.mark.parametrize("flags", [[], ["--quiet"], ["-n"]])
 def test_a_prompt_file_that_cannot_be_is_told_in_one_line(
     essays: Path, start: str, words: str, flags: list[str]
 ) -> None:

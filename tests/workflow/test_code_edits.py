@@ -59,14 +59,36 @@ RERUNS = {
 }
 
 
-@pytest.mark.parametrize("stage", ADAPTERS)
-def test_an_edit_of_a_stages_code_runs_it_again(project: Path, stage: str) -> None:
+def edit_stage(project: Path, stage: str) -> None:
     with open(project / f"workflow/scripts/{stage}.py", "a") as file:
         file.write("\nassert True\n")
+
+
+# Each takes a dry run and a copy of the project. The others are made by the same helpers.
+FAST = ("prepare", "train", "eval", "bench_report")
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        pytest.param(stage, marks=[] if stage in FAST else [pytest.mark.slow])
+        for stage in ADAPTERS
+        if RERUNS[stage]
+    ],
+)
+def test_an_edit_of_a_stages_code_runs_it_again(project: Path, stage: str) -> None:
+    edit_stage(project, stage)
     expected = dict(RERUNS[stage])
     if "prepare" in expected:
         expected["prepare"] += stage != "write_builtin"  # of the dataset `far`
     assert planned(project, PAGE, FAR) == expected
+
+
+def test_edits_of_stages_that_the_report_does_not_need_run_nothing_again(project: Path) -> None:
+    for stage in ADAPTERS:
+        if not RERUNS[stage]:
+            edit_stage(project, stage)
+    assert planned(project, PAGE, FAR) == {}
 
 
 @dataclass(frozen=True)

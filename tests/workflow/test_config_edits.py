@@ -92,7 +92,20 @@ EDITS: dict[str, tuple[Edit, dict[str, int]]] = {
 }
 
 
-@pytest.mark.parametrize("what", EDITS)
+# Each takes a dry run and a copy of the project. These are the kinds of edits that there are.
+FAST = (
+    "a sampling setting of one run",
+    "a training setting of one run",
+    "the dataset of one run",
+    "a model setting of all runs",
+    "the tokenizer",
+    "the report's runs",
+)
+
+
+@pytest.mark.parametrize(
+    "what", [pytest.param(w, marks=[] if w in FAST else [pytest.mark.slow]) for w in EDITS]
+)
 def test_an_edit_runs_again_what_depends_on_it(project: Path, what: str) -> None:
     edit, expected = EDITS[what]
     edit(project)

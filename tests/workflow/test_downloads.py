@@ -37,6 +37,7 @@ def test_writing_down_the_digest_of_a_download_runs_nothing_again(project: Path)
     assert planned(project, target) == {"download": 1, "prepare": 1}
 
 
+@pytest.mark.slow
 @pytest.mark.mirror
 @needs_mirror
 @pytest.mark.parametrize(

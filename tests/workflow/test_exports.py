@@ -29,6 +29,7 @@ def files(project: Path) -> dict[str, bytes]:
     return {str(path.relative_to(project)): path.read_bytes() for path in paths}
 
 
+@pytest.mark.slow
 def test_an_export_is_what_the_command_writes(done_project: Path, tmp_path: Path) -> None:
     for form in ("huggingface", "gguf", "nanogpt"):
         line = ("export", "results/one/model", str(tmp_path / form), "--to", form)
@@ -66,6 +67,7 @@ def test_an_export_that_was_lost_comes_from_the_cache(project: Path, computed: C
     assert files(project) == before
 
 
+@pytest.mark.slow
 def test_another_training_is_exported_again_and_nothing_of_the_old_one_stays(
     project: Path, computed: Computed
 ) -> None:

@@ -118,6 +118,7 @@ def test_random_weights_train_it_again(finetuned: Path) -> None:
     assert planned(finetuned, EVALUATED) == {"train": 1, "eval": 1}
 
 
+@pytest.mark.slow
 def test_a_model_of_the_user_is_an_input(finetuned: Path) -> None:
     shutil.copytree(finetuned / "results/one/model", finetuned / "mine/base")
     add_run(finetuned, "fine", train={"init_from": "mine/base"})
@@ -137,6 +138,7 @@ def version_of(project: Path) -> str:
     return version
 
 
+@pytest.mark.slow
 def test_a_directory_of_transformers_is_imported_first(finetuned: Path) -> None:
     write_for_transformers(load_model(finetuned / "results/one/model"), finetuned / "a model")
     add_run(finetuned, "fine", train={"init_from": "./a model"}, model={"block_size": 16})
@@ -177,6 +179,7 @@ def test_a_model_of_other_tokens_is_refused_before_the_training(finetuned: Path)
     assert not (finetuned / FINE).exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not MIRROR, reason="NANOGPT_MIRROR is not set: Tiny Shakespeare isn't here")
 def test_the_shipped_example_begins_with_the_shipped_run(tmp_path: Path) -> None:
     project = tmp_path / "checkout"

@@ -5,6 +5,8 @@ import os
 import shutil
 from pathlib import Path
 
+import pytest
+
 from tests.workflow.projects import (
     ESSAYS,
     GROUP_JOBS,
@@ -54,6 +56,7 @@ def test_a_change_to_the_split_of_many_files_runs_all_their_jobs_again(project: 
     assert planned(project, ESSAYS) == GROUP_JOBS
 
 
+@pytest.mark.slow
 def test_what_an_aborted_call_left_is_made_again_when_settings_changed(essays: Path) -> None:
     make(essays, "--notemp", "--until", "plan", "--", ESSAYS)
     assert planned(essays, ESSAYS) == {"encode": 3, "prepare": 1}, "what is done stays"
@@ -64,6 +67,7 @@ def test_what_an_aborted_call_left_is_made_again_when_settings_changed(essays: P
     assert planned(essays, ESSAYS) == {}
 
 
+@pytest.mark.slow
 def test_many_small_files_make_few_jobs(essays: Path) -> None:
     directory = essays / "many"
     directory.mkdir()

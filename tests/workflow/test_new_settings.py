@@ -2,9 +2,7 @@
 
 from pathlib import Path
 
-import pytest
-
-from tests.workflow.projects import AFTER_TRAIN, REMODELLING, edit_config, planned
+from tests.workflow.projects import AFTER_TRAIN, REMODELLING, edit_config, planned, setting
 
 
 def add_setting(project: Path, default: bool) -> None:
@@ -54,10 +52,9 @@ def test_a_preset_with_a_new_setting_re_runs_its_runs(project: Path) -> None:
     assert planned(project) == {**dict.fromkeys(AFTER_TRAIN, 1), "bench": 1}
 
 
-@pytest.mark.parametrize("group", ["train", "eval", "sample"])
-def test_a_value_written_out_is_the_same_as_by_default(project: Path, group: str) -> None:
-    edit_config(project, lambda config: config["defaults"].setdefault(group, {}).update(seed=1337))
-    if group == "train":
-        # Derived from max_iters unless it's given.
-        edit_config(project, lambda config: config["defaults"]["train"].update(lr_decay_iters=20))
+def test_a_value_written_out_is_the_same_as_by_default(project: Path) -> None:
+    for group in ("train", "eval", "sample"):
+        setting("defaults", group, "seed", value=1337)(project)
+    # Derived from max_iters unless it's given.
+    setting("defaults", "train", "lr_decay_iters", value=20)(project)
     assert planned(project) == {}

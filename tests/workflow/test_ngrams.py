@@ -50,6 +50,7 @@ def test_a_setting_of_ngrams_trains_nothing_again(project: Path, edit: Edit) -> 
     assert planned(project, *MIXED) == MIXING
 
 
+@pytest.mark.slow
 def test_a_run_that_no_longer_mixes_ngrams_is_that_of_the_gpt_alone(
     project: Path, computed: Computed
 ) -> None:
@@ -61,6 +62,7 @@ def test_a_run_that_no_longer_mixes_ngrams_is_that_of_the_gpt_alone(
     assert (project / MIXED[1]).read_text() == one.replace("of one", "of mixed")
 
 
+@pytest.mark.slow
 def test_the_same_text_is_counted_to_the_same_bytes_again(project: Path) -> None:
     kept = ("results/mixed/model/ngrams.safetensors", *MIXED)
     before = results(project, *kept)
