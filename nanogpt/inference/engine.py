@@ -336,8 +336,8 @@ class _SmallOperations:
     def __init__(self) -> None:
         self.lock = Lock()
         self.n_inside = 0
-        self.n_threads = torch.get_num_threads()
-        self.enabled = torch.backends.mkldnn.enabled
+        self.n_threads = 1
+        self.enabled = True
 
 
 _small = _SmallOperations()
