@@ -88,6 +88,11 @@ def _blocks(n_tokens: int) -> list[tuple[int, int]]:
     return [(first, min(first + QUERIES_AT_ONCE, n_tokens)) for first in firsts]
 
 
+def forget_masks() -> None:
+    """Drop the masks that are kept, such as those of a step that was traced without numbers."""
+    _causal_mask.cache_clear()
+
+
 @lru_cache(maxsize=64)
 def _causal_mask(first: int, last: int, dtype: torch.dtype) -> Tensor:
     """0 where queries first to last may see a key, else -infinity: (last - first, last)."""

@@ -8,7 +8,8 @@ each layer more takes as much as the one before.
 import resource
 import sys
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,9 @@ from torch.utils._pytree import tree_leaves
 
 from nanogpt.config.schema import ModelSettings, SampleSettings, TrainSettings
 from nanogpt.devices import torch_dtype
+from nanogpt.inference.decoder import state_dtype
 from nanogpt.inference.engine import most_sequences
+from nanogpt.model.attention import forget_masks
 from nanogpt.model.gpt import GPT
 from nanogpt.model.kernels import GRADIENTS_AT_ONCE, LARGE_VOCABULARY
 from nanogpt.model.layers import WithoutDraws
@@ -184,7 +187,7 @@ def _trace(model_settings: ModelSettings, train: TrainSettings, vocab_size: int)
     n_rows = train.batch_size * min(2, train.gradient_accumulation_steps)
     windows = np.zeros((n_rows, model_settings.block_size + 1), dtype=np.int64)
     settings = train.model_copy(update={"compile": False})
-    with FakeTensorMode(allow_non_fake_inputs=True), _Live() as live:
+    with _without_masks(), FakeTensorMode(allow_non_fake_inputs=True), _Live() as live:
         with torch.device(settings.device), WithoutDraws():
             model = GPT(model_settings, vocab_size)
         model.train()
@@ -204,19 +207,30 @@ def _trace(model_settings: ModelSettings, train: TrainSettings, vocab_size: int)
         return _Step(weights, live.now - weights, tuple(peaks.values()))
 
 
+@contextmanager
+def _without_masks() -> Iterator[None]:
+    """Let attention take no masks from outside, and leave none without numbers to it."""
+    forget_masks()
+    try:
+        yield
+    finally:
+        forget_masks()
+
+
 def sampling_memory(
     models: Sequence[ModelSettings], sample: SampleSettings, vocab_size: int
 ) -> SamplingMemory:
     """The memory of drawing samples from a model, or from several that are averaged."""
-    width = torch_dtype(sample.dtype).itemsize
+    dtype = torch_dtype(sample.dtype)
+    of_state = state_dtype(dtype).itemsize
     window = min(model.block_size for model in models)
     numbers = sum(2 * m.n_layer * m.n_embd * window for m in models)
-    rows = min(sample.num_samples, most_sequences(numbers * width))
+    rows = min(sample.num_samples, most_sequences(numbers * of_state))
     matrices = sum(12 * m.n_layer * m.n_embd**2 + vocab_size * m.n_embd for m in models)
     return SamplingMemory(
         weights=FLOAT32 * sum(n_parameters(model, vocab_size) for model in models),
-        copies=width * matrices,
-        cache=rows * numbers * width,
+        copies=dtype.itemsize * matrices,
+        cache=rows * numbers * of_state,
         logits=FLOAT32 * rows * vocab_size,
         process=process_memory(),
     )

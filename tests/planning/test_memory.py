@@ -10,6 +10,7 @@ import torch
 
 from nanogpt.config.schema import ModelSettings, SampleSettings, TrainSettings
 from nanogpt.inference.decoder import GPTDecoder
+from nanogpt.model.attention import attend
 from nanogpt.model.gpt import GPT
 from nanogpt.model.sizing import n_parameters
 from nanogpt.planning.memory import largest_batch, sampling_memory, training_memory
@@ -162,3 +163,23 @@ def test_the_advised_batch_fits(tiny: ModelSettings) -> None:
     smaller = train.model_copy(update={"batch_size": batch})
     assert training_memory(tiny, smaller, 65).total <= limit * 1.02
     assert largest_batch(planned, 512, 1000) == 0
+
+
+def test_a_plan_leaves_nothing_behind_that_a_training_would_compute_with() -> None:
+    """Attention keeps its masks, and a plan's tensors have no numbers."""
+    model = ModelSettings(n_layer=1, n_head=2, n_embd=32, block_size=19, dropout=0.0)
+    training_memory(model, TrainSettings(**CPU, batch_size=2), 50)
+    torch.manual_seed(0)
+    q, k, v = torch.randn(3, 1, 2, 19, 16)
+    expected = torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+    torch.testing.assert_close(attend(q, k, v, 0.0), expected)
+
+
+def test_in_int8_keys_and_values_take_as_much_as_in_float32() -> None:
+    model = ModelSettings(n_layer=2, n_head=2, n_embd=64, block_size=32, dropout=0.0)
+    in_int8, in_float32 = (
+        sampling_memory([model], SampleSettings(device="cpu", dtype=dtype), 65)
+        for dtype in ("int8", "float32")
+    )
+    assert in_int8.cache == in_float32.cache
+    assert 4 * in_int8.copies == in_float32.copies
