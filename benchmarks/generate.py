@@ -7,7 +7,7 @@
 nanoGPT computes in float32. Both have the same random weights, batch and number of tokens, the
 prompt "\\n" (token 0), temperature 0.8 and top_k 200. nanoGPT's sample.py draws one sample after
 another, so its speed for ten samples is that of one stream. There are five rounds, or three where a
-round of the peer takes over a minute, and in each the peer and then each dtype of ours are timed.
+round of the peer takes over a minute. A round times the peer, then each of our dtypes.
 Bandwidth is the bytes of weights that a step reads over its time, as a share of the rate at which
 this machine reads memory. The last line is JSON.
 """
@@ -73,7 +73,7 @@ class Result:
     """Medians in tokens a second, of all rows together. spread: the least and the largest ratio."""
 
     case: Case
-    dtype: str  # of ours
+    dtype: str  # our side's
     peer: float
     ours: float
     ratio: float
@@ -120,7 +120,7 @@ def read_rate() -> float:
 def measure(
     case: Case, ours: GPT, theirs: Any, dtypes: Sequence[str], rate: float
 ) -> Iterator[Result]:
-    """Time the peer and each dtype of ours in turn."""
+    """Time the peer and each of our dtypes in turn."""
     engines = {dtype: Engine(ours, make_settings(case.tokens, dtype)) for dtype in dtypes}
     start = torch.zeros(case.rows, 1, dtype=torch.int64)
 

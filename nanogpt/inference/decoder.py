@@ -74,10 +74,8 @@ class Decoder(Protocol):
 def decoder_of(model: Model, dtype: torch.dtype, window: int, is_lone: bool = False) -> Decoder:
     """The decoder of a model. window: how many tokens are seen, at most block_size.
 
-    is_lone: whether it's for one sequence at a time.
-
     dtype: of products, keys and values. With int8, only weights and what they're multiplied with
-    have 8 bits; the rest is float32.
+    have 8 bits; the rest is float32. is_lone: whether it's for one sequence at a time.
     """
     if isinstance(model, GPT):
         return GPTDecoder(model, dtype, window, is_lone)
