@@ -5,6 +5,8 @@ late: most who read settings don't compute.
 """
 
 import platform
+import resource
+import sys
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,6 +16,8 @@ from nanogpt.errors import UserError, plural
 
 if TYPE_CHECKING:
     import torch
+
+STATUS = Path("/proc/self/status")  # Linux alone has it
 
 # A group of settings with a device and a dtype.
 ComputeSettings = TypeVar("ComputeSettings", TrainSettings, EvalSettings, SampleSettings)
@@ -100,6 +104,22 @@ def is_intel() -> bool:
     cpuinfo = Path("/proc/cpuinfo")
     text = cpuinfo.read_text() if cpuinfo.exists() else platform.processor()
     return "GenuineIntel" in text
+
+
+def peak_memory() -> int:
+    """The most bytes of memory that this process has had resident.
+
+    Linux's `ru_maxrss` isn't asked where /proc has it: a program begins with the peak of the
+    process that started it.
+    """
+    try:
+        for line in STATUS.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return 1024 * int(line.split()[1])
+    except OSError:
+        pass
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def autocast(device: str, dtype: str) -> AbstractContextManager[object]:

@@ -1,12 +1,13 @@
 """Where the model of a run lies, for those who name the run or a directory."""
 
-import json
 from pathlib import Path
 
+from nanogpt.config.foreign import is_foreign
 from nanogpt.config.loading import read
 from nanogpt.config.messages import did_you_mean
 from nanogpt.config.resolving import resolve_run, run_names
 from nanogpt.errors import UserError
+from nanogpt.files.atomic import read_json
 from nanogpt.project import HERE, Project
 
 CONFIG_NAME = "config.json"
@@ -47,9 +48,14 @@ def model_of_run(run: str, project: Project = HERE) -> Path:
 
 def check_model(directory: Path, run: str) -> None:
     """UserError if a run has no model yet, or if a directory is a run's or another program's."""
-    config_file = directory / CONFIG_NAME
-    if run and not config_file.is_file():
+    if run and not (directory / CONFIG_NAME).is_file():
         raise UserError(f"{directory}: no model yet; train it: `nanogpt train {run}`")
+    check_program(directory)
+
+
+def check_program(directory: Path) -> None:
+    """UserError if a directory isn't a model of ours but a run's or another program's."""
+    config_file = directory / CONFIG_NAME
     if not config_file.is_file() and (directory / "model" / CONFIG_NAME).is_file():
         raise UserError(f"{directory}: no model here, but in {directory / 'model'}; name that")
     for program, name, is_its in (
@@ -66,7 +72,7 @@ def check_model(directory: Path, run: str) -> None:
 def _is_of_transformers(config_file: Path) -> bool:
     """Whether a config.json is one that transformers writes."""
     try:
-        config = json.loads(config_file.read_bytes())
+        config = read_json(config_file)
     except (OSError, ValueError):
         return False  # reported where it's read
-    return isinstance(config, dict) and "architectures" in config
+    return isinstance(config, dict) and is_foreign(config) and "model_type" in config

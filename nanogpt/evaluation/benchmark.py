@@ -6,8 +6,6 @@ by the same process, not with a data sheet's.
 """
 
 import math
-import resource
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +21,7 @@ from nanogpt.artifacts.records.benchmarks import Benchmark, Generation, Percenti
 from nanogpt.config.schema import BenchSettings, ModelSettings, SampleSettings, TrainSettings
 from nanogpt.data import batches as dataset
 from nanogpt.data.batches import TokenFiles
-from nanogpt.devices import torch_dtype
+from nanogpt.devices import peak_memory, torch_dtype
 from nanogpt.evaluation.model_summary import summarize_model
 from nanogpt.inference.engine import Engine, Prompt
 from nanogpt.model import alike
@@ -321,5 +319,4 @@ def _peak_memory_bytes(device: str) -> int:
     """The process's peak so far: PyTorch's memory on a GPU, resident memory elsewhere."""
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated(device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
+    return peak_memory()

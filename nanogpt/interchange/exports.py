@@ -6,12 +6,12 @@ from pathlib import Path
 
 from torch import Tensor
 
-from nanogpt.config.foreign import is_foreign
 from nanogpt.config.schema import ModelSettings
+from nanogpt.config.trained import check_program
 from nanogpt.data.byte_pairs import GPT2_SHA256
 from nanogpt.data.tokenizers import ByteTokenizer, CharTokenizer, Tokenizer
 from nanogpt.errors import UserError, plural
-from nanogpt.files.atomic import read_json, sha256_file
+from nanogpt.files.atomic import sha256_file
 from nanogpt.interchange.architectures import Format, check_format
 from nanogpt.interchange.destinations import Mark
 from nanogpt.model.checkpoints import load_model
@@ -46,7 +46,7 @@ def read_model(directory: Path, kind: Format) -> ExportedModel:
     Errors: UserError for files that are absent or damaged, for an ensemble, and for an architecture
     or tokens that the format can't hold.
     """
-    _check_is_ours(directory)
+    check_program(directory)
     checkpoint = load_model(directory)
     model = checkpoint.model
     if isinstance(model, Ensemble):
@@ -73,19 +73,6 @@ def model_name(directory: Path) -> str:
     """`demo` of results/demo/model; of another directory, its own name."""
     resolved = directory.resolve()
     return resolved.parent.name if resolved.name == "model" else resolved.name
-
-
-def _check_is_ours(directory: Path) -> None:
-    """UserError for a model directory of transformers."""
-    try:
-        config = read_json(directory / "config.json")
-    except (OSError, ValueError):  # `load_model` says what's wrong with it
-        return
-    if isinstance(config, dict) and is_foreign(config) and "model_type" in config:
-        raise UserError(
-            f"{directory}: a model of transformers, not of nanogpt; import it first, and export "
-            "the import"
-        )
 
 
 def _find_tokenizer(directory: Path, tokenizer: Tokenizer) -> str:

@@ -5,8 +5,6 @@ trains: what it would keep at each moment is added up. Models of two and three l
 each layer more takes as much as the one before.
 """
 
-import resource
-import sys
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from nanogpt.config.schema import ModelSettings, SampleSettings, TrainSettings
-from nanogpt.devices import torch_dtype
+from nanogpt.devices import peak_memory, torch_dtype
 from nanogpt.inference.decoder import state_dtype
 from nanogpt.inference.engine import most_sequences
 from nanogpt.model.attention import forget_masks
@@ -178,7 +176,7 @@ def training_memory(
         activations=peak - step.weights - step.optimizer,
         logits=FLOAT32 * logits,
         spare=round(spare * (peak + FLOAT32 * n_kept)),
-        process=process_memory(),
+        process=peak_memory(),
     )
 
 
@@ -232,14 +230,8 @@ def sampling_memory(
         copies=dtype.itemsize * matrices,
         cache=rows * numbers * of_state,
         logits=FLOAT32 * rows * vocab_size,
-        process=process_memory(),
+        process=peak_memory(),
     )
-
-
-def process_memory() -> int:
-    """What this process, with torch and without a model, takes: its peak so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def largest_batch(memory: TrainingMemory, batch_size: int, limit: int) -> int:

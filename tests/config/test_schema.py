@@ -13,7 +13,7 @@ from tests.config.examples import (
 WRONG = {
     # Types.
     "word for number": ("models: {m: {n_layer: four}}", ["m.n_layer", "a number", "'four'"]),
-    "fraction for count": ("models: {m: {n_layer: 2.5}}", ["m.n_layer", "integer", "2.5"]),
+    "fraction for count": ("models: {m: {n_layer: 2.5}}", ["m.n_layer", "whole number", "2.5"]),
     "yes for a count": ("models: {m: {n_layer: yes}}", ["m.n_layer", "number", "yes or no"]),
     "no for a count": ("train: {seed: no}", ["train.seed", "number", "yes or no"]),
     "yes for a number": ("train: {learning_rate: yes}", ["learning_rate", "yes or no"]),

@@ -246,7 +246,7 @@ def test_a_model_is_not_imported_over_itself():
 def test_a_model_of_transformers_is_not_exported(form):
     to_hugging_face()
     line = refuse(lambda: EXPORTS[form](Path("theirs"), Path("new")))
-    assert line.startswith("theirs: a model of transformers, not of nanogpt; import it first")
+    assert line.startswith("theirs: a model of transformers; first `nanogpt import theirs ")
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,8 @@ MODELS = [
         "a config from Hugging Face",
         '`{"model_type": "gpt2", "n_layer": 12}`',
         lambda: (MODEL / "config.json").write_text('{"model_type": "gpt2", "n_layer": 12}'),
-        "results/demo/model/config.json: damaged: `architecture` is missing; train the run again",
+        "results/demo/model: a model of transformers; first `nanogpt import results/demo/model "
+        "DESTINATION --from huggingface`, then name DESTINATION",
     ),
     damaged_model(
         "another architecture",

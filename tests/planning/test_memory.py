@@ -22,9 +22,10 @@ FACTOR = 1.4
 
 # Trains some steps in a process of its own, and prints its peak memory in bytes.
 TRAIN = """
-import json, resource, sys
+import json, sys
 import numpy as np, torch
 from nanogpt.config.schema import ModelSettings, TrainSettings
+from nanogpt.devices import peak_memory
 from nanogpt.model.gpt import GPT
 from nanogpt.training.optimizers import configure_optimizer
 from nanogpt.training.step import loss_function, loss_scaler, optimizer_step, prepare_process
@@ -42,7 +43,7 @@ for step in range(3):
     random = np.random.default_rng(step)
     windows = random.integers(given["vocab_size"], size=(rows, model_settings.block_size + 1))
     optimizer_step(loss_of, optimizer, scaler, windows, 1e-3, settings, step)
-print(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(peak_memory())
 """
 
 CPU = {"device": "cpu", "dtype": "float32"}
