@@ -14,12 +14,8 @@ from nanogpt.data.sources import find_files
 from nanogpt.errors import UserError
 from nanogpt.model.gpt import GPT
 from nanogpt.model.layers import WithoutDraws
+from nanogpt.planning.vocabulary import find_vocabulary
 from nanogpt.project import Project
-
-# Where a dataset isn't made yet. A text of one language has 60 to 200 characters.
-CHARACTERS = 100
-GPT2_TOKENS = 50_257
-BYTES = 256
 
 
 @dataclass(frozen=True)
@@ -88,17 +84,12 @@ def dataset_size(config: Config, name: str, project: Project) -> DatasetSize:
 
 
 def _find_vocabulary(config: Config, name: str, project: Project) -> tuple[int, str]:
-    dataset = config.datasets[name]
-    if dataset.tokenizer not in TOKENIZERS:
-        of_other = dataset_size(config, dataset.tokenizer, project)
+    tokenizer = config.datasets[name].tokenizer
+    if tokenizer not in TOKENIZERS:
+        of_other = dataset_size(config, tokenizer, project)
         return of_other.vocab_size, of_other.vocabulary
-    if dataset.tokenizer == "bpe":
-        return dataset.vocab_size, ""
-    if dataset.tokenizer == "gpt2":
-        return GPT2_TOKENS, ""
-    if dataset.tokenizer == "byte":
-        return BYTES, ""
-    return CHARACTERS, "assumed until the dataset is made"
+    vocab_size, is_certain = find_vocabulary(config, name)
+    return vocab_size, "" if is_certain else "assumed until the dataset is made"
 
 
 def _guess(

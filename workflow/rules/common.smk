@@ -53,7 +53,7 @@ from nanogpt.artifacts.code_digest import code_digest
 from nanogpt.artifacts.code_functions import adapters_of
 from nanogpt.artifacts.invocations import register
 from nanogpt.data.sources import find_files
-from nanogpt.planning import stages
+from nanogpt.planning import needs, partitions, stages
 
 
 def search_first(variable, directory):
@@ -82,6 +82,7 @@ name_user()
 # For whoever finds the directory locked, and asks by whom.
 onstart:
     register()
+    one_line_errors(check_partitions)()
 
 
 wildcard_constraints:
@@ -383,6 +384,35 @@ def of_report_datasets(path):
     return lambda wildcards: expand(
         path, dataset=sorted({find_run(run).dataset for run in CONFIG.report.runs})
     )
+
+
+def memory_of(stage, of="run"):
+    """A resource function: megabytes that a job of a stage asks a cluster for. Local jobs don't.
+
+    of: the wildcard that names what it's made of. Each further attempt gets half as much more.
+    """
+
+    def megabytes(wildcards, input, threads, attempt):
+        # For what exists already; Snakemake asks again when a job's inputs are there.
+        size = input.size_mb if stage not in needs.BY_SETTINGS else 0
+        name = getattr(wildcards, of, "")
+        needed = needs.memory_mb(CONFIG, stage, name, threads, size)
+        return round(needed * (1 + (attempt - 1) / 2))
+
+    return megabytes
+
+
+def check_partitions():
+    """Where Slurm runs the jobs, check that its partitions can give what they ask for."""
+    if workflow.executor_plugin is None or workflow.executor_plugin.name != "slurm":
+        return
+    retries = workflow.execution_settings.retries
+    jobs = [job for job in workflow.dag.needrun_jobs() if not job.is_local]
+    first_of = {job.rule.name: job for job in reversed(jobs)}
+    for rule, job in first_of.items():
+        last = job.rule.expand_resources(job.wildcards_dict, job.input, retries + 1)
+        longest = last.get("runtime")
+        partitions.check(rule, job.resources, longest, job.threads, retries + 1)
 
 
 def train_threads(wildcards):

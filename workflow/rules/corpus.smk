@@ -2,6 +2,8 @@
 #
 # reads   a URL or a mirror; nothing for a built-in corpus
 # writes  resources/corpora/<corpus>/<file>, resources/tokenizers/gpt2/vocab.bpe
+#
+# Downloads run where Snakemake does: a cluster's nodes may have no internet.
 
 
 rule download:
@@ -16,6 +18,7 @@ rule download:
     wildcard_constraints:
         corpus=any_of(corpora_with("url")),
         file=any_of(f for c in corpora_with("url").values() for f in c.downloads),
+    localrule: True
     conda:
         "../../envs/nanogpt.yaml"
     threads: 1
@@ -58,6 +61,7 @@ rule download_gpt2:
         "resources/tokenizers/gpt2/download_gpt2.log",
     benchmark:
         "resources/tokenizers/gpt2/download_gpt2.benchmark.tsv"
+    localrule: True
     conda:
         "../../envs/nanogpt.yaml"
     threads: 1

@@ -24,6 +24,8 @@ rule count:
     conda:
         "../../envs/nanogpt.yaml"
     threads: 2
+    resources:
+        mem_mb=memory_of("count", "dataset"),
     params:
         settings=dataset_settings,
         code=dataset_code,
@@ -48,6 +50,8 @@ rule plan:
     conda:
         "../../envs/nanogpt.yaml"
     threads: 8
+    resources:
+        mem_mb=memory_of("plan", "dataset"),
     params:
         settings=dataset_settings,
         code=dataset_code,
@@ -76,6 +80,8 @@ rule encode:
     conda:
         "../../envs/nanogpt.yaml"
     threads: 2
+    resources:
+        mem_mb=memory_of("encode", "dataset"),
     params:
         settings=dataset_settings,
         code=dataset_code,
@@ -109,6 +115,8 @@ rule prepare:
     conda:
         "../../envs/nanogpt.yaml"
     threads: 8
+    resources:
+        mem_mb=memory_of("prepare", "dataset"),
     params:
         settings=dataset_settings,
         code=dataset_code,
@@ -136,6 +144,8 @@ rule ngram:
     conda:
         "../../envs/nanogpt.yaml"
     threads: 1
+    resources:
+        mem_mb=memory_of("ngram", "dataset"),
     params:
         settings=lambda wildcards: {"name": wildcards.dataset},
         code=lambda wildcards: stage_code("ngram"),

@@ -29,6 +29,8 @@ rule export_huggingface:
     conda:
         "../../envs/nanogpt.yaml"
     threads: 1
+    resources:
+        mem_mb=memory_of("export_huggingface"),
     params:
         settings=run_settings("name"),
         code=lambda wildcards: stage_code("export_huggingface"),
@@ -53,6 +55,8 @@ rule export_gguf:
     conda:
         "../../envs/nanogpt.yaml"
     threads: 1
+    resources:
+        mem_mb=memory_of("export_gguf"),
     params:
         settings=run_settings("name"),
         code=lambda wildcards: stage_code("export_gguf"),
@@ -77,6 +81,8 @@ rule export_nanogpt:
     conda:
         "../../envs/nanogpt.yaml"
     threads: 1
+    resources:
+        mem_mb=memory_of("export_nanogpt"),
     params:
         settings=run_settings("name"),
         code=lambda wildcards: stage_code("export_nanogpt"),

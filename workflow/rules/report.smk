@@ -60,6 +60,8 @@ rule bench_report:
     conda:
         "../../envs/nanogpt.yaml"
     threads: 1
+    resources:
+        mem_mb=memory_of("bench_report"),
     params:
         settings={"runs": CONFIG.report.runs},
         code=lambda wildcards: stage_code("bench_report"),

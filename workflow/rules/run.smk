@@ -32,6 +32,7 @@ rule train:
         # A profile can set a launcher here, such as srun; of one process, until more can train. Not
         # called `mpi`: of a job with that resource, Slurm would signal no step before its limit.
         launcher="",
+        mem_mb=memory_of("train"),
     params:
         settings=lambda wildcards: json.dumps(run_settings("model", "train")(wildcards)),
         code=lambda wildcards: stage_code("train"),
@@ -64,6 +65,8 @@ rule import_model:
     conda:
         "../../envs/nanogpt.yaml"
     threads: 1
+    resources:
+        mem_mb=memory_of("import_model"),
     params:
         settings=lambda wildcards: {"source": IMPORTED[wildcards.model]},
         code=lambda wildcards: stage_code("import_model"),
@@ -92,6 +95,8 @@ rule combine:
     conda:
         "../../envs/nanogpt.yaml"
     threads: 1
+    resources:
+        mem_mb=memory_of("combine"),
     params:
         settings={},
         code=lambda wildcards: stage_code("combine"),
@@ -116,6 +121,8 @@ rule count_ngrams:
     conda:
         "../../envs/nanogpt.yaml"
     threads: 1
+    resources:
+        mem_mb=memory_of("count_ngrams"),
     params:
         settings=ngram_settings,
         code=lambda wildcards: stage_code("count_ngrams"),
@@ -144,6 +151,8 @@ rule eval:
     conda:
         "../../envs/nanogpt.yaml"
     threads: 8
+    resources:
+        mem_mb=memory_of("eval"),
     params:
         settings=run_settings("name", "dataset", "eval"),
         code=lambda wildcards: stage_code("eval"),
@@ -170,6 +179,8 @@ rule sample:
     conda:
         "../../envs/nanogpt.yaml"
     threads: 4
+    resources:
+        mem_mb=memory_of("sample"),
     params:
         settings=run_settings("name", "sample"),
         code=lambda wildcards: stage_code("sample"),
@@ -195,6 +206,8 @@ rule bench:
         "../../envs/nanogpt.yaml"
     # All that there are, so that nothing runs beside it; it computes with those of training.
     threads: 1024
+    resources:
+        mem_mb=memory_of("bench"),
     params:
         settings=bench_settings,
         code=lambda wildcards: stage_code("bench"),
@@ -217,6 +230,8 @@ rule tensorboard:
     conda:
         "../../envs/nanogpt.yaml"
     threads: 1
+    resources:
+        mem_mb=memory_of("tensorboard"),
     params:
         settings={},
         code=lambda wildcards: stage_code("tensorboard"),

@@ -1,0 +1,93 @@
+"""The memory that a cluster is asked for, against the memory of a plan, which takes real steps."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nanogpt.config.loading import load
+from nanogpt.config.resolving import resolve_run
+from nanogpt.config.schema import Config
+from nanogpt.model.sizing import n_parameters as count_parameters
+from nanogpt.planning.memory import training_memory
+from nanogpt.planning.needs import MB, memory_mb, n_parameters, training_bytes
+from nanogpt.project import Project
+
+ROOT = Path(__file__).resolve().parents[2]
+
+CPU = {"device": "cpu", "dtype": "float32"}
+GPT2 = {"n_layer": 12, "n_head": 12, "n_embd": 768, "block_size": 1024, "dropout": 0.0}
+SMALL = {"n_layer": 4, "n_head": 4, "n_embd": 128, "block_size": 256, "dropout": 0.0}
+MODERN = {"position": "rotary", "norm": "rmsnorm", "qk_norm": True, "tie_word_embeddings": False}
+CASES = {
+    "124 M parameters": (GPT2, {"batch_size": 12}, 50_257),
+    "124 M parameters with dropout": ({**GPT2, "dropout": 0.2}, {"batch_size": 4}, 65),
+    "a small model": (SMALL, {"batch_size": 32}, 65),
+    "a small model with many symbols": ({**SMALL, **MODERN}, {"batch_size": 32}, 4000),
+    "muon in bfloat16": (
+        {**SMALL, **MODERN, "dropout": 0.2},
+        {"batch_size": 32, "dtype": "bfloat16", "optimizer": "muon"},
+        50_257,
+    ),
+}
+
+
+def config_of(model: dict, train: dict, **run: object) -> Config:
+    own = {"dataset": "text", "model": model, "train": {**CPU, **train}, **run}
+    corpora = {"text": {"builtin": "play"}}
+    return load({"corpora": corpora, "datasets": {"text": {}}, "runs": {"one": own}}, [])
+
+
+@pytest.mark.parametrize("what", CASES)
+def test_a_training_is_given_what_its_plan_takes_and_little_more(what: str) -> None:
+    model, train, vocab_size = CASES[what]
+    run = resolve_run(config_of(model, train), "one")
+    planned = training_memory(run.model, run.train, vocab_size)
+    # The plan's own process has loaded more than a training does.
+    expected = planned.total - planned.process + 350 * MB
+    assert expected < training_bytes(run, vocab_size) < 2.5 * expected
+
+
+def test_parameters_are_those_of_the_model_but_for_norms_and_biases() -> None:
+    for model in (GPT2, {**SMALL, **MODERN}):
+        settings = resolve_run(config_of(model, {}), "one").model
+        expected = count_parameters(settings, 65)
+        assert n_parameters(settings, 65) == pytest.approx(expected, rel=0.002)
+
+
+def test_a_training_of_124_million_parameters_is_not_killed_at_3_gb(tmp_path: Path) -> None:
+    config = config_of(GPT2, {"batch_size": 12})
+    assert memory_mb(config, "train", "one", 8, 0, Project(tmp_path)) > 13_000
+
+
+def test_a_gpu_keeps_the_activations(tmp_path: Path) -> None:
+    on_gpu = config_of(GPT2, {"batch_size": 512, "device": "cuda", "dtype": "bfloat16"})
+    here = config_of(GPT2, {"batch_size": 512})
+    asked = [memory_mb(c, "train", "one", 8, 0, Project(tmp_path)) for c in (on_gpu, here)]
+    assert asked[0] < 8_000
+    assert asked[1] > 100_000
+
+
+def test_the_symbols_of_a_dataset_count_as_soon_as_they_are_known(tmp_path: Path) -> None:
+    config, project = config_of(SMALL, {"batch_size": 64}), Project(tmp_path)
+    assumed = memory_mb(config, "train", "one", 1, 0, project)
+    (project.datasets / "text").mkdir(parents=True)
+    (project.datasets / "text/meta.json").write_text('{"vocab_size": 6000}')
+    assert memory_mb(config, "train", "one", 1, 0, project) > assumed + 1000
+
+
+def test_counted_ngrams_and_larger_files_take_more(tmp_path: Path) -> None:
+    config = config_of(SMALL, {}, ngram={"max_tokens": 8_000_000})
+    project = Project(tmp_path)
+    assert memory_mb(config, "count_ngrams", "one", 1, 0, project) >= 3000
+    assert memory_mb(config, "eval", "one", 1, 0, project) >= 3000
+    assert memory_mb(config, "export_gguf", "one", 1, 6000, project) >= 18_000
+    streamed = [memory_mb(config, "prepare", "text", 1, size, project) for size in (1, 50_000)]
+    assert streamed[0] == streamed[1]
+
+
+def test_it_needs_no_torch() -> None:
+    code = "import sys, nanogpt.planning.needs, nanogpt.planning.partitions\n"
+    code += "sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)
