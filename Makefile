@@ -5,6 +5,7 @@
 #   make test NANOGPT=PATH    also the tests that run nanoGPT's own code, from a checkout of it
 #   make test-slow     the few tests that take long and rarely break
 #   make test-faults   kills, full disks and damaged files, in full; SEED=2 for others
+#   make test-slurm    the workflow on a Slurm of two nodes on this machine; docs/CLUSTER.md installs it
 #   make test-browser  the report in a headless Chromium, which must be installed
 #   make lint      style, types, workflow lint        make format    mend the style
 #   make bench NANOGPT=PATH   our training beside that of a checkout of nanoGPT, in ten minutes
@@ -20,20 +21,23 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: demo test test-slow test-faults test-browser lint format bench speed report watch picture clean distclean environment
+.PHONY: demo test test-slow test-faults test-slurm test-browser lint format bench speed report watch picture clean distclean environment
 
 demo: environment
 	$(BIN)/snakemake --cores $(CORES) results/demo/samples.txt results/demo/eval.json
 	@echo && cat results/demo/samples.txt
 
 test: environment
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" --ignore tests/browser $(OPTIONS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not slurm" --ignore tests/browser $(OPTIONS)
 
 test-slow: environment
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow --ignore tests/browser
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "slow and not slurm" --ignore tests/browser
 
 test-faults: environment
 	NANOGPT_FAULTS=full NANOGPT_FAULT_SEED=$(SEED) $(BIN)/python -m pytest -n 2 --dist loadfile tests/faults
+
+test-slurm: environment
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m slurm --ignore tests/browser
 
 test-browser: environment
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/browser
