@@ -16,8 +16,9 @@ from nanogpt.project import HERE, Project
 MB = 1_000_000
 FLOAT32 = 4  # bytes
 
-# A job's own Python with torch, and two of Snakemake around it on a cluster.
-PROCESSES = 700 * MB
+# A job's own Python with torch (350 MB), the two of Snakemake around it on a cluster (170 MB each),
+# and some room.
+PROCESSES = 1_000 * MB
 
 # How much more than its tensors a process takes: as in planning/memory.py, and some room.
 BESIDE_TENSORS = 1.6
@@ -73,11 +74,12 @@ def training_bytes(run: Run, vocab_size: int) -> int:
 def inference_bytes(runs: list[Run], vocab_size: int, threads: int) -> int:
     """What an evaluation or sampling of the models of these runs takes, whichever takes more."""
     learned = sum(n_parameters(run.model, vocab_size) for run in runs)
-    window = max(FLOAT32 * _inference_numbers(run.model, vocab_size) for run in runs)
+    window = max(_inference_numbers(run.model, vocab_size) for run in runs)
+    of_sample = sum(2 * m.n_layer * m.n_embd * m.block_size for m in (run.model for run in runs))
+    cache = min(SAMPLING_CACHE, FLOAT32 * runs[0].sample.num_samples * of_sample)
     # Weights, and the same as they are laid out for one token after another.
-    return PROCESSES + round(
-        BESIDE_TENSORS * (2 * FLOAT32 * learned + threads * window + SAMPLING_CACHE)
-    )
+    numbers = 2 * learned + threads * window
+    return PROCESSES + round(BESIDE_TENSORS * (FLOAT32 * numbers + cache))
 
 
 def _inference_numbers(model: ModelSettings, vocab_size: int) -> int:

@@ -18,10 +18,11 @@ SCHEDULER = {
     'echo "$@" >> "$QUEUE/submitted"\n'
     'setsid sh "$script" > "$QUEUE/output" 2>&1 < /dev/null &\n'
     'echo $! | tee -a "$QUEUE/jobs"\n',
+    # Of a process that has ended but isn't waited for, the command line is empty.
     "qstat": 'for job in $(cat "$QUEUE/jobs"); do\n'
-    '    if kill -0 -- "-$job" 2> /dev/null; then echo "$job 0.5 name user r"; fi\n'
+    '    if grep -q . "/proc/$job/cmdline" 2> /dev/null; then echo "$job 0.5 name user r"; fi\n'
     "done\n",
-    "qdel": 'for job in "$@"; do kill -- "-$job"; done\n',
+    "qdel": 'for job in "$@"; do kill -s TERM -- "-$job"; done\n',
 }
 OPTIONS = (
     *("--workflow-profile", "profiles/cluster-generic", "--seconds-between-status-checks", "1"),
