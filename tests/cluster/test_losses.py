@@ -6,7 +6,6 @@ from pathlib import Path
 from tests.cluster.calls import (
     PATIENCE,
     SLURM,
-    STEPS,
     TRAINED,
     finish,
     job_of,
@@ -45,27 +44,27 @@ def test_a_preempted_training_saves_its_state_and_resumes(cluster: Cluster, trai
 
 
 def test_a_training_goes_on_after_its_time_limit(cluster: Cluster, trained: Path) -> None:
-    """The first attempt has a minute, and is warned at its beginning; the next ones have more."""
-    limit = ("--set-resources", "train:runtime=attempt", "train:slurm_extra=--signal=TERM@50")
-    attacks.write_config(trained, max_iters=STEPS)
+    """The first attempt has a minute and is warned half of it before; the next ones have more."""
+    limit = ("--set-resources", "train:runtime=attempt", "train:slurm_extra=--signal=TERM@30")
     call = start_on(cluster, trained, *TRAINED, options=limit)
     trainer = wait_until_training(trained, call)
     # It must not end before Slurm warns it, on however fast a machine.
     attacks.send(trainer, signal.SIGSTOP)
-    attacks.wait_until(
-        lambda: has_pending(trainer, signal.SIGTERM), "warned by Slurm", timeout=PATIENCE
-    )
+    attacks.wait_until(lambda: is_warned(trainer), "warned by Slurm", timeout=PATIENCE)
     attacks.send(trainer, signal.SIGCONT)
     printed = finish(call, trained)
     assert restarts(printed) >= 1
     assert "going on from step" in attacks.log_of(trained)
 
 
-def has_pending(pid: int, number: signal.Signals) -> bool:
-    """Whether a signal waits for a process that is stopped."""
-    status = Path(f"/proc/{pid}/status").read_text()
+def is_warned(pid: int) -> bool:
+    """Whether SIGTERM waits for a process that is stopped, or has ended it already."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return True
     masks = [int(line.split()[1], 16) for line in status.splitlines() if "Pnd:" in line]
-    return any(mask >> (number - 1) & 1 for mask in masks)
+    return any(mask >> (signal.SIGTERM - 1) & 1 for mask in masks)
 
 
 def test_a_killed_training_resumes_in_another_job(cluster: Cluster, trained: Path) -> None:
