@@ -49,6 +49,11 @@ def slurm_logs(project: Path) -> str:
     return "\n".join(path.read_text() for path in project.glob(".snakemake/slurm_logs/**/*.log"))
 
 
+def restarts(printed: str) -> int:
+    """How many jobs Snakemake has submitted again."""
+    return printed.count("Trying to restart job")
+
+
 def job_of(cluster: Cluster) -> str:
     """The id of the one job that runs."""
     deadline = time.monotonic() + PATIENCE

@@ -1,4 +1,4 @@
-"""Jobs, nodes and Snakemake are lost; the training ends in the bytes of the undisturbed run."""
+"""Jobs are lost; the training ends in the bytes of the undisturbed run."""
 
 import signal
 from pathlib import Path
@@ -9,6 +9,7 @@ from tests.cluster.calls import (
     TRAINED,
     finish,
     job_of,
+    restarts,
     start_on,
     wait_until_training,
 )
@@ -16,11 +17,6 @@ from tests.cluster.slurm import Cluster
 from tests.faults import attacks
 
 pytestmark = SLURM
-
-
-def restarts(printed: str) -> int:
-    """How many jobs Snakemake has submitted again."""
-    return printed.count("Trying to restart job")
 
 
 def test_a_cancelled_job_is_tried_again_and_resumes(cluster: Cluster, trained: Path) -> None:
@@ -75,41 +71,3 @@ def test_a_killed_training_resumes_in_another_job(cluster: Cluster, trained: Pat
     assert "SLURM status is: 'FAILED'" in printed
     assert restarts(printed) == 1
     assert "going on from step" in attacks.log_of(trained)
-
-
-def test_a_lost_nodes_job_starts_again_while_its_processes_live_on(
-    cluster: Cluster, trained: Path
-) -> None:
-    """Slurm gives the job to the other node; the training there waits for the one that lives on."""
-    call = start_on(cluster, trained, *TRAINED)
-    trainer = wait_until_training(trained, call)
-    job = job_of(cluster)
-    node = cluster.show(job)["NodeList"]
-    attacks.send(trainer, signal.SIGSTOP)  # so that it isn't done before the node is missed
-    cluster.lose_node(node)
-    attacks.wait_until(
-        lambda: len(attacks.jobs(trained, "train")) == 2, "started again", timeout=PATIENCE
-    )
-    assert cluster.show(job)["NodeList"] != node
-    assert cluster.show(job)["Restarts"] == "1"
-    attacks.send(trainer, signal.SIGCONT)
-    finish(call, trained)
-
-
-def test_an_orphan_on_the_cluster_is_waited_for(cluster: Cluster, trained: Path) -> None:
-    """Snakemake is killed, its job isn't, and the same command is given again."""
-    first = start_on(cluster, trained, *TRAINED)
-    orphan = wait_until_training(trained, first)
-    attacks.send(orphan, signal.SIGSTOP)
-    attacks.send(first.process.pid, signal.SIGKILL)
-    first.end()
-    attacks.unlock(trained)
-    call = start_on(cluster, trained, *TRAINED)
-    attacks.wait_until(
-        lambda: f"waiting for process {orphan} " in attacks.log_of(trained),
-        "waiting",
-        timeout=PATIENCE,
-    )
-    attacks.send(orphan, signal.SIGCONT)
-    finish(call, trained)
-    assert "made by the process that this one waited for" in attacks.log_of(trained)
