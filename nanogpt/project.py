@@ -20,6 +20,7 @@ SPIN_COUNT_BESIDE_OTHERS = "1000"  # on a quarter of the processors or more
 SPIN_COUNT_IN_A_CROWD = "0"  # where others are as many as processors
 LOAD = Path("/proc/loadavg")  # Linux alone has it
 LOOKS = 8
+RANK_TIMEOUT = 600.0  # seconds
 BETWEEN_LOOKS = 0.05  # seconds
 
 # Seen from a config file, the Snakefile that snakedeploy writes.
@@ -157,7 +158,11 @@ def save_interval() -> float | None:
 
     Errors: UserError for what isn't a number of seconds.
     """
-    text = os.environ.get("NANOGPT_SAVE_INTERVAL")
+    return _seconds("NANOGPT_SAVE_INTERVAL")
+
+
+def _seconds(name: str) -> float | None:
+    text = os.environ.get(name)
     if text is None:
         return None
     try:
@@ -165,10 +170,17 @@ def save_interval() -> float | None:
     except ValueError:
         seconds = -1.0
     if not seconds >= 0:
-        raise UserError(
-            f"NANOGPT_SAVE_INTERVAL: `{text}` isn't a number of seconds; use 60, for example"
-        )
+        raise UserError(f"{name}: `{text}` isn't a number of seconds; use 60, for example")
     return seconds
+
+
+def rank_timeout() -> float:
+    """NANOGPT_RANK_TIMEOUT: seconds that the ranks of a training wait for each other, if set.
+
+    Errors: UserError for what isn't a number of seconds.
+    """
+    seconds = _seconds("NANOGPT_RANK_TIMEOUT")
+    return RANK_TIMEOUT if seconds is None else seconds
 
 
 def matmul_override() -> str | None:

@@ -41,7 +41,7 @@ from nanogpt.data.sources import find_files
 from nanogpt.errors import UserError
 from nanogpt.files.locks import hold
 from nanogpt.project import HERE
-from nanogpt.training.saved_state import saved_steps
+from nanogpt.training.state_files import saved_steps
 
 TEXTFILE = "textfile"
 NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]+")

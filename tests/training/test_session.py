@@ -20,7 +20,7 @@ from nanogpt.model.checkpoints import load_model
 from nanogpt.training import loop
 from nanogpt.training import session as session_module
 from nanogpt.training.optimizers import configure_optimizer
-from nanogpt.training.saved_state import find_states
+from nanogpt.training.state_files import find_states
 from tests.recipes import MODERN
 from tests.training.trainings import BASE, DIVERGES, assert_same, kill, read_metrics
 
