@@ -67,20 +67,13 @@ def main() -> None:
             median = statistics.median(seconds)
             faster = times * alone / median
             print(
-                f"{case:>8}  {n} x {threads} thread(s), {times} x the rows: {1e3 * median:7.1f} ms a "
-                f"step ({1e3 * min(seconds):.1f} to {1e3 * max(seconds):.1f}), {faster:.2f} times"
-                " the rows a second of one process with one thread",
+                f"{case:>8}  {n} x {threads} thread(s), {times} x the rows: {1e3 * median:7.1f} ms "
+                f"({1e3 * min(seconds):.1f} to {1e3 * max(seconds):.1f}), {faster:.2f} times the "
+                "rows a second of one process with one thread",
                 flush=True,
             )
-            results.append(
-                {
-                    "case": case,
-                    "processes": n,
-                    "threads": threads,
-                    "rows": times,
-                    "seconds": seconds,
-                }
-            )
+            measured = {"processes": n, "threads": threads, "rows": times, "seconds": seconds}
+            results.append({"case": case, **measured})
     print(json.dumps(results))
 
 
