@@ -19,7 +19,7 @@ from nanogpt.cli.finding import Base, find_base, find_model
 from nanogpt.cli.flags import FlagValues, given_by, with_flags
 from nanogpt.cli.peers import translate
 from nanogpt.cli.progress import Progress
-from nanogpt.cli.workflow import make
+from nanogpt.cli.workflow import DIED, make
 from nanogpt.config.corpora import Corpus, Dataset
 from nanogpt.config.fragments import merge_fragments, write_fragment
 from nanogpt.config.loading import add_fragments, find_texts, load, read, read_mapping
@@ -87,7 +87,9 @@ def prepare(
     names = ("train.bin", "val.bin", "tokenizer.json", "meta.json")
     code = make([str(directory / name) for name in names], cores)
     if code:
-        if fragment and code < 128 and not any(directory.glob("*.bin")):
+        if code > DIED:
+            print(f"{variant.name}: stopped; the same command goes on from there", file=sys.stderr)
+        elif fragment and not any(directory.glob("*.bin")):
             fragment.unlink()  # the mistake is most likely in the text, or in a flag
         sys.exit(code)
     print(f"{directory}: the dataset; next: nanogpt train --dataset={variant.name}")
@@ -146,6 +148,8 @@ def train(
                 f"{variant.name}: saved at step {steps[-1]:,}; the same command goes on from there",
                 file=sys.stderr,
             )
+        elif code > DIED:
+            print(f"{variant.name}: stopped; the same command goes on from there", file=sys.stderr)
         elif fragment and state is None:
             fragment.unlink()  # nothing was trained: the mistake is most likely in a flag
         sys.exit(code)
