@@ -191,6 +191,8 @@ def _of_text(config: Config, path: str, given: Sequence[Given], output: str) -> 
     if not path:
         raise UserError("textfile: name the text: `nanogpt prepare textfile PATH --output=NAME`")
     text = Path(path).expanduser().resolve()
+    if text == Path(text.anchor):
+        raise UserError(f"{path}: the whole disk; name a text, or a directory of texts")
     root = HERE.root.resolve()
     where = text.relative_to(root) if text.is_relative_to(root) else text
     corpus = Corpus(files=[str(where)])
