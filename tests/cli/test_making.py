@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -128,6 +129,18 @@ def test_a_training_that_cannot_begin_leaves_no_entry_behind(project):
     ended = nanogpt(project, "train", "one", "--device=cuda:99", CORES)
     assert "device cuda:99: " in error_of(ended)
     assert not list((project / "resources/config").glob("*"))
+
+
+@pytest.mark.slow
+def test_a_prompt_outside_the_vocabulary_is_refused_also_where_the_model_is_cached(
+    computed, project
+):
+    cached = shutil.copytree(computed.cache, project / ".nanogpt/cache", dirs_exist_ok=True)
+    assert list(cached.iterdir())
+    ended = nanogpt(project, "train", "one", CORES, "--sample.start=日")
+    assert "日" in error_of(ended)
+    assert not list((project / "resources/config").glob("*"))
+    assert not list(project.glob("results/one.sample*/model"))
 
 
 # --- eval, sample, bench: what they print ---------------------------------------------------

@@ -10,16 +10,20 @@ from nanogpt.training.loop import train
 from nanogpt.training.session import milestone_files
 
 request = shell_job()
-run, dataset, made = request.params.run, request.input[0], Path(request.output[-1]).parent
+run, made = request.params.run, Path(request.output[-1]).parent
+dataset = Path(request.input[0]).parent
 
 
 def make(job: Job) -> Made:
     model, settings = job.settings("model", ModelSettings), job.settings("train", TrainSettings)
-    check_prompt(run, Path(dataset).parent, request.params.untracked["sample"])
     where = {"results": made, "initial": model_among(request.input)}
-    progress = train(run, Path(dataset).parent, model, settings, job.training, **where)
+    progress = train(run, dataset, model, settings, job.training, **where)
     return Made(progress.summary(), progress.layouts)
 
 
 more = milestone_files(made, request.params.settings["train"]["milestones"])
-run_stage(request, "train", make, run=run, more_outputs=more, more_directory=made / "milestones")
+where = {"more_outputs": more, "more_directory": made / "milestones"}
+sample = request.params.untracked["sample"]
+run_stage(
+    request, "train", make, check=lambda _: check_prompt(run, dataset, sample), run=run, **where
+)
