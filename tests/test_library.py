@@ -233,6 +233,27 @@ def test_the_default_dtype_of_the_caller_changes_nothing(directory, dtype):
         torch.set_default_dtype(torch.float32)
 
 
+@pytest.mark.parametrize(
+    "surrounding",
+    [lambda: torch.autocast("cpu", torch.bfloat16), lambda: torch.device("meta")],
+    ids=["autocast", "device"],
+)
+@pytest.mark.parametrize("options", [{}, {"top_p": 0.9, "repetition_penalty": 1.2}])
+def test_what_the_caller_set_for_torch_changes_nothing(directory, surrounding, options):
+    def results(model):
+        # Beyond the window of 16 tokens, where the context is read again.
+        text = model.generate("once", max_new_tokens=30, **options)
+        return text, list(model.stream("on", max_new_tokens=9)), model.loss("once upon")
+
+    before = load(directory, device="cpu")
+    expected = results(before)
+    with surrounding():
+        assert results(before) == expected
+        model = load(directory, device="cpu")
+        assert results(model) == expected
+    assert results(model) == expected
+
+
 @pytest.mark.usefixtures("torch_as_it_was")
 def test_threads_leave_torch_as_it_was():
     torch.set_num_threads(2)
