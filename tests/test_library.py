@@ -17,7 +17,7 @@ from nanogpt.inference import sampling
 from nanogpt.inference.engine import small_operations
 from nanogpt.inference.sampling import stream
 from nanogpt.model.directories import save_model
-from nanogpt.ngram.counts import FILE_NAME
+from nanogpt.project import NGRAMS_FILE
 from tests.inference.models import TOKENIZER, make_model, with_settings
 
 
@@ -185,8 +185,8 @@ def test_damaged_ngrams_are_not_passed_over(directory, tmp_path):
     copy.mkdir()
     for file in directory.iterdir():
         (copy / file.name).write_bytes(file.read_bytes())
-    (copy / FILE_NAME).write_bytes(b"no counts")
-    with pytest.raises(UserError, match=FILE_NAME):
+    (copy / NGRAMS_FILE).write_bytes(b"no counts")
+    with pytest.raises(UserError, match=NGRAMS_FILE):
         load(copy)
 
 

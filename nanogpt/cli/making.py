@@ -40,7 +40,7 @@ from nanogpt.config.variants import (
 from nanogpt.data.sources import find_files
 from nanogpt.errors import UserError
 from nanogpt.files.locks import hold
-from nanogpt.project import HERE
+from nanogpt.project import HERE, NGRAMS_FILE
 from nanogpt.training.saved_state import saved_steps
 
 TEXTFILE = "textfile"
@@ -137,7 +137,7 @@ def train(
     resolved = resolve_run(read(HERE.config_file), variant.name)
     directory = HERE.results / variant.name
     files = ["metrics.jsonl", "model/model.safetensors", "model/config.json"]
-    files += ["model/tokenizer.json", *(["model/ngrams.safetensors"] if resolved.ngram else [])]
+    files += ["model/tokenizer.json", *([f"model/{NGRAMS_FILE}"] if resolved.ngram else [])]
     targets = [str(directory / file) for file in files]
     code = make(targets, cores, Progress(variant.name, resolved.train.max_iters))
     if code:
@@ -305,7 +305,7 @@ def _evaluate(
         _evaluate_run(resolved, cores, json)
         return
     check_model(directory, run)
-    ngrams = directory / "ngrams.safetensors" if resolved.ngram else None
+    ngrams = directory / NGRAMS_FILE if resolved.ngram else None
     on = dataset or resolved.dataset
     _print_evaluation(_compute(run, directory, on, resolved.eval, ngrams), json)
 
