@@ -158,7 +158,8 @@ INTERCHANGE = [
     command(
         "an export of a model of transformers",
         "export theirs exported --to gguf",
-        "theirs: a model of transformers; first `nanogpt import theirs DESTINATION --from huggingface`, then name DESTINATION",
+        "theirs: a model of transformers; first `nanogpt import theirs DESTINATION "
+        "--from huggingface`, then name DESTINATION",
         to_hugging_face,
     ),
     command(
