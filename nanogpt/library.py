@@ -20,7 +20,7 @@ from nanogpt.data.tokenizers import Tokenizer
 from nanogpt.devices import resolve
 from nanogpt.errors import UserError
 from nanogpt.inference.drafting import engine_of
-from nanogpt.inference.engine import Engine, Prompt
+from nanogpt.inference.engine import Engine, Prompt, undisturbed
 from nanogpt.inference.prompts import default_prompt, encode_prompt
 from nanogpt.inference.sampling import stream_prompt
 from nanogpt.model.checkpoints import Checkpoint, load_model
@@ -73,6 +73,7 @@ class TrainedModel:
         """
         return self._pieces(*self._prompt(prompt, settings))
 
+    @undisturbed()
     @torch.inference_mode()
     def loss(self, text: str) -> float:
         """The mean nats of a text's tokens but the first, by the GPT without its n-grams.
@@ -118,6 +119,7 @@ class TrainedModel:
         return pieces
 
 
+@undisturbed()
 def load(path: str | Path, device: str = "auto", dtype: str = "float32") -> TrainedModel:
     """A trained model, ready to generate.
 

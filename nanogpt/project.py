@@ -26,6 +26,9 @@ BETWEEN_LOOKS = 0.05  # seconds
 # Seen from a config file, the Snakefile that snakedeploy writes.
 DEPLOYED = Path("../workflow/Snakefile")
 
+# The n-grams that a run mixes with its GPT, in its model's directory.
+NGRAMS_FILE = "ngrams.safetensors"
+
 
 @dataclass(frozen=True)
 class Project:

@@ -61,13 +61,13 @@ class Flag:
     @property
     def is_list(self) -> bool:
         """Whether it can be given several times, for a value each."""
-        return get_origin(_plain(self.details.annotation)) is list
+        return get_origin(plain_type(self.details.annotation)) is list
 
     @property
     def has_texts(self) -> bool:
         """Whether a value, or each of a list's, is a text."""
-        kind = _plain(self.details.annotation)
-        return (_plain(get_args(kind)[0]) if self.is_list else kind) is str
+        kind = plain_type(self.details.annotation)
+        return (plain_type(get_args(kind)[0]) if self.is_list else kind) is str
 
 
 def flags_of(command: str) -> dict[str, Flag]:
@@ -142,17 +142,17 @@ def _shown_default(flag: Flag) -> str:
     return str(default) if default != "" else '""'
 
 
-def _plain(annotation: Any) -> Any:
+def plain_type(annotation: Any) -> Any:
     """A type without Annotated and without None."""
     if get_origin(annotation) is Annotated:
-        return _plain(get_args(annotation)[0])
+        return plain_type(get_args(annotation)[0])
     parts = [part for part in get_args(annotation) if part is not NoneType]
     is_optional = NoneType in get_args(annotation) and len(parts) == 1
-    return _plain(parts[0]) if is_optional else annotation
+    return plain_type(parts[0]) if is_optional else annotation
 
 
 def _metavar(annotation: Any) -> str:
-    kind = _plain(annotation)
+    kind = plain_type(annotation)
     if get_origin(kind) is Literal:
         return "{" + ",".join(map(str, get_args(kind))) + "}"
     if get_origin(kind) is list:

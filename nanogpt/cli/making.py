@@ -19,7 +19,7 @@ from nanogpt.cli.finding import Base, find_base, find_model
 from nanogpt.cli.flags import FlagValues, given_by, with_flags
 from nanogpt.cli.peers import translate
 from nanogpt.cli.progress import Progress
-from nanogpt.cli.workflow import make
+from nanogpt.cli.workflow import DIED, make
 from nanogpt.config.corpora import Corpus, Dataset
 from nanogpt.config.fragments import merge_fragments, write_fragment
 from nanogpt.config.loading import add_fragments, find_texts, load, read, read_mapping
@@ -40,7 +40,7 @@ from nanogpt.config.variants import (
 from nanogpt.data.sources import find_files
 from nanogpt.errors import UserError
 from nanogpt.files.locks import hold
-from nanogpt.project import HERE
+from nanogpt.project import HERE, NGRAMS_FILE
 from nanogpt.training.state_files import saved_steps
 
 TEXTFILE = "textfile"
@@ -87,7 +87,9 @@ def prepare(
     names = ("train.bin", "val.bin", "tokenizer.json", "meta.json")
     code = make([str(directory / name) for name in names], cores)
     if code:
-        if fragment and code < 128 and not any(directory.glob("*.bin")):
+        if code > DIED:
+            print(f"{variant.name}: stopped; the same command goes on from there", file=sys.stderr)
+        elif fragment and not any(directory.glob("*.bin")):
             fragment.unlink()  # the mistake is most likely in the text, or in a flag
         sys.exit(code)
     print(f"{directory}: the dataset; next: nanogpt train --dataset={variant.name}")
@@ -135,7 +137,7 @@ def train(
     resolved = resolve_run(read(HERE.config_file), variant.name)
     directory = HERE.results / variant.name
     files = ["metrics.jsonl", "model/model.safetensors", "model/config.json"]
-    files += ["model/tokenizer.json", *(["model/ngrams.safetensors"] if resolved.ngram else [])]
+    files += ["model/tokenizer.json", *([f"model/{NGRAMS_FILE}"] if resolved.ngram else [])]
     targets = [str(directory / file) for file in files]
     code = make(targets, cores, Progress(variant.name, resolved.train.max_iters))
     if code:
@@ -146,6 +148,8 @@ def train(
                 f"{variant.name}: saved at step {steps[-1]:,}; the same command goes on from there",
                 file=sys.stderr,
             )
+        elif code > DIED:
+            print(f"{variant.name}: stopped; the same command goes on from there", file=sys.stderr)
         elif fragment and state is None:
             fragment.unlink()  # nothing was trained: the mistake is most likely in a flag
         sys.exit(code)
@@ -187,6 +191,8 @@ def _of_text(config: Config, path: str, given: Sequence[Given], output: str) -> 
     if not path:
         raise UserError("textfile: name the text: `nanogpt prepare textfile PATH --output=NAME`")
     text = Path(path).expanduser().resolve()
+    if text == Path(text.anchor):
+        raise UserError(f"{path}: the whole disk; name a text, or a directory of texts")
     root = HERE.root.resolve()
     where = text.relative_to(root) if text.is_relative_to(root) else text
     corpus = Corpus(files=[str(where)])
@@ -299,7 +305,7 @@ def _evaluate(
         _evaluate_run(resolved, cores, json)
         return
     check_model(directory, run)
-    ngrams = directory / "ngrams.safetensors" if resolved.ngram else None
+    ngrams = directory / NGRAMS_FILE if resolved.ngram else None
     on = dataset or resolved.dataset
     _print_evaluation(_compute(run, directory, on, resolved.eval, ngrams), json)
 

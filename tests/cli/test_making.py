@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -130,6 +131,18 @@ def test_a_training_that_cannot_begin_leaves_no_entry_behind(project):
     assert not list((project / "resources/config").glob("*"))
 
 
+@pytest.mark.slow
+def test_a_prompt_outside_the_vocabulary_is_refused_also_where_the_model_is_cached(
+    computed, project
+):
+    cached = shutil.copytree(computed.cache, project / ".nanogpt/cache", dirs_exist_ok=True)
+    assert list(cached.iterdir())
+    ended = nanogpt(project, "train", "one", CORES, "--sample.start=日")
+    assert "日" in error_of(ended)
+    assert not list((project / "resources/config").glob("*"))
+    assert not list(project.glob("results/one.sample*/model"))
+
+
 # --- eval, sample, bench: what they print ---------------------------------------------------
 
 
@@ -247,14 +260,28 @@ def test_a_signal_saves_the_training_and_leaves_no_lock(endless, number):
         if number == signal.SIGINT:  # an impatient user
             time.sleep(0.1)
             process.send_signal(number)
-        assert process.wait(180) == 1  # as Snakemake's
+        assert process.wait(180) == 128 + number
     finally:
         process.kill()
     assert not list(endless.glob(".snakemake/locks/*"))
     assert not list(endless.glob(".nanogpt/invocations/*"))
-    assert "endless: saved at step " in messages_of(endless)
+    assert messages_of(endless).count("endless: saved at step ") == 1
+    assert "error: " not in messages_of(endless)
     assert "Traceback" not in messages_of(endless)
     assert f"stopped by {number.name}" in log_of(endless)
+
+
+@pytest.mark.slow
+def test_a_signal_before_anything_is_made_says_how_to_go_on_and_keeps_the_new_run(project):
+    process = start(project, "train", "one", "--max_iters=12", "--name=short")
+    try:
+        wait_for(lambda: list(project.glob(".nanogpt/invocations/*")))
+        process.send_signal(signal.SIGINT)
+        assert process.wait(180) == 128 + signal.SIGINT
+    finally:
+        process.kill()
+    assert "short: stopped; the same command goes on from there" in messages_of(project)
+    assert (project / "resources/config/short.yaml").exists()
 
 
 @pytest.mark.slow
@@ -276,7 +303,7 @@ def test_sigusr1_saves_and_the_training_goes_on(endless):
         assert process.poll() is None
     finally:
         process.send_signal(signal.SIGTERM)
-        assert process.wait(180) == 1
+        assert process.wait(180) == 128 + signal.SIGTERM
 
 
 @pytest.mark.slow

@@ -5,7 +5,9 @@ import json
 import pytest
 
 from nanogpt.cli import main  # noqa: F401  it registers the commands
+from nanogpt.cli.app import ORDER
 from nanogpt.cli.flags import DOTTED, FLAT, flags_of
+from nanogpt.cli.parameters import switches_of, values_of
 from nanogpt.cli.peers import PRESETS, find_preset
 from nanogpt.cli.words import normalise
 from nanogpt.config.loading import read
@@ -105,12 +107,59 @@ def test_a_switch_takes_nothing_but_true_and_false(line):
             "sample: `ROMEO:` is one word too many; a prompt is `--start=ROMEO:`",
         ),
         ("plan one two", "plan: `two` is one word too many; see `nanogpt plan --help`"),
+        ("plan", "plan: RUN is missing; see `nanogpt plan --help`"),
+        ("tokenize", "tokenize: TOKENIZER is missing; see `nanogpt tokenize --help`"),
+        (
+            "sample demo --top_k",
+            "sample: --top_k: its value is missing: `--top_k=VALUE`; see `nanogpt sample --help`",
+        ),
+        (
+            "sample demo --top-k --seed=3",
+            "sample: --top_k: its value is missing: `--top_k=VALUE`; see `nanogpt sample --help`",
+        ),
+        (
+            "train one --name",
+            "train: --name: its value is missing: `--name=VALUE`; see `nanogpt train --help`",
+        ),
+        (
+            "train one --wandb_project",
+            "train: --wandb_project: its value is missing: `--wandb_project=VALUE`; see `nanogpt "
+            "train --help`",
+        ),
+        ("watch --port=x", "watch: --port: should be a whole number (found `x`)"),
+        ("watch --port 6006.5", "watch: --port: should be a whole number (found `6006.5`)"),
+        ("watch --every=", "watch: --every: should be a number (found ``)"),
+        ("cache ls --older-than=old", "cache: --older_than: should be a number (found `old`)"),
+        ("cache list", "cache: ACTION: should be one of ls, prune (found `list`)"),
+        ("cache", "cache: ACTION is missing; see `nanogpt cache --help`"),
+        ("completion fish", "completion: SHELL: should be one of bash, zsh, tcsh (found `fish`)"),
+        (
+            "export one x --to=onnx",
+            "export: --to: should be one of huggingface, gguf, nanogpt (found `onnx`)",
+        ),
+        ("import a b", "import: --from is missing; it's one of huggingface, nanogpt"),
+        (
+            "sample demo -k 5",
+            "sample: no flag `-k`; flags have two dashes, and words that begin with one come after "
+            "` -- `",
+        ),
+        ("-v", "name a command, such as `nanogpt train`; see `nanogpt --help`"),
+        ("", "name a command, such as `nanogpt train`; see `nanogpt --help`"),
     ],
 )
 def test_what_no_command_has_is_one_line(line, message):
     with pytest.raises(UserError) as error:
         words(line)
     assert str(error.value) == message
+
+
+@pytest.mark.parametrize("command", ORDER)
+def test_every_flag_wants_its_value(command):
+    flags = {name for name, flag in flags_of(command).items() if not flag.is_boolean}
+    others = values_of(command).keys() - switches_of(command) - {"flags"}
+    for name in flags | others:
+        with pytest.raises(UserError, match=f"--{name}: its value is missing"):
+            normalise([command, f"--{name}"])
 
 
 def test_help_and_version_have_several_names():

@@ -57,6 +57,32 @@ COMMANDS = [
         "train: no flag `--max_itres`; did you mean `--max_iters`?",
     ),
     command(
+        "a flag without its value",
+        "sample first --top_k",
+        "sample: --top_k: its value is missing: `--top_k=VALUE`; see `nanogpt sample --help`",
+    ),
+    command(
+        "a word where a number is wanted",
+        "watch --port=http",
+        "watch: --port: should be a whole number (found `http`)",
+    ),
+    command(
+        "a port that no machine has",
+        "watch --port=99999999",
+        "--port: should be 0 to 65535 (found 99999999)",
+    ),
+    command(
+        "a word that is missing",
+        "plan",
+        "plan: RUN is missing; see `nanogpt plan --help`",
+    ),
+    command(
+        "a whole disk as a text",
+        "prepare textfile / --output=x",
+        "/: the whole disk; name a text, or a directory of texts",
+        _write_project,
+    ),
+    command(
         "a prompt without its flag",
         "sample first ROMEO:",
         "sample: `ROMEO:` is one word too many; a prompt is `--start=ROMEO:`",

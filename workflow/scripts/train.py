@@ -12,17 +12,20 @@ from nanogpt.training.loop import train
 from nanogpt.training.session import milestone_files
 
 request = shell_job()
-run, dataset, made = request.params.run, request.input[0], Path(request.output[-1]).parent
+run, made = request.params.run, Path(request.output[-1]).parent
+dataset, initial = Path(request.input[0]).parent, model_among(request.input)
+more = milestone_files(made, request.params.settings["train"]["milestones"])
+kept = {"run": run, "more_outputs": more, "more_directory": made / "milestones"}
 
 
 def make(job: Job, ranks: Ranks) -> Made:
     model, settings = job.settings("model", ModelSettings), job.settings("train", TrainSettings)
-    check_prompt(run, Path(dataset).parent, request.params.untracked["sample"])
-    initial, tokens = model_among(request.input), Path(dataset).parent
-    progress = train(run, tokens, model, settings, job.training, made, initial, ranks)
+    progress = train(run, dataset, model, settings, job.training, made, initial, ranks)
     return Made(progress.summary(), progress.layouts)
 
 
-more = milestone_files(made, request.params.settings["train"]["milestones"])
-kept = {"run": run, "more_outputs": more, "more_directory": made / "milestones"}
-run_on_ranks(request, make, lead=lambda make_alone: run_stage(request, "train", make_alone, **kept))
+def check(_: object) -> None:
+    check_prompt(run, dataset, request.params.untracked["sample"])
+
+
+run_on_ranks(request, make, lambda each: run_stage(request, "train", each, check=check, **kept))
