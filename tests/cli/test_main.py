@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pickle
+import re
 import shlex
 import signal
 import socket
@@ -607,9 +608,9 @@ def test_sample_prints_the_prompt_and_as_many_tokens_as_asked_for(model, capsys)
 def test_each_sample_begins_with_the_prompt_and_is_another(model, capsys):
     sample(model, "--start", "abcd", "--num-samples", "3", "--max-new-tokens", "20")
     printed = capsys.readouterr().out
-    size = 4 + 20 + 1
-    drawn = [printed[i : i + size] for i in range(0, len(printed), size)]
+    drawn = re.split(r"\n?--- sample \d of 3 -+\n", printed)[1:]
     assert len(set(drawn)) == 3
+    assert all(len(text) == 4 + 20 + 1 for text in drawn)
     assert all(text.startswith("abcd") for text in drawn)
 
 

@@ -1,12 +1,17 @@
 """`nanogpt plan` and `nanogpt why` on the command line."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from nanogpt.cli.main import main
+from nanogpt.config.loading import read
 from nanogpt.planning import plan as planning
+from nanogpt.planning.explaining import explain, find_targets
+from nanogpt.planning.staleness import Workflow
+from nanogpt.project import Project
 
 CONFIG = """
 corpora: {play: {builtin: play, n_characters: 10000}}
@@ -58,6 +63,22 @@ def test_a_run_that_was_never_made_is_explained(capsys: pytest.CaptureFixture[st
         "  write_builtin play  not made yet",
         "  prepare letters     not made yet",
         "  train first         not made yet",
+        "  sample first        not made yet",
+    ]
+
+
+def test_a_run_that_lacks_some_results_says_what_is_made_and_what_is_not(project: Path) -> None:
+    workflow = Workflow(read(), Project(project))
+    path, jobs, files = find_targets(workflow, "first")
+    missing = ("eval", "sample")
+    verdicts = [
+        replace(one, reasons=(), state="never made" if one.job.stage in missing else "current")
+        for one in workflow.plan(jobs, files)
+    ]
+    assert explain(path, jobs, verdicts, {}) == [
+        "results/first: made in part; 2 jobs would run",
+        "  train first         up to date",
+        "  eval first          not made yet",
         "  sample first        not made yet",
     ]
 
