@@ -11,6 +11,8 @@ import pytest
 import yaml
 
 from nanogpt.artifacts.invocations import find_holders
+from nanogpt.cli import making
+from nanogpt.cli.main import main
 from nanogpt.project import Project
 from tests.checkouts import own_environment
 from tests.workflow.projects import nanogpt, planned, setting, snakemake
@@ -59,6 +61,25 @@ def test_flags_of_train_make_a_run_that_the_workflow_knows(project):
     assert again.stdout == ended.stdout
     assert "train one" not in again.stderr
     assert (fragment.read_bytes(), fragment.stat().st_mtime_ns) == made
+
+
+def test_a_run_that_begins_with_another_says_that_it_is_trained_first(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.yaml").write_text(
+        "{corpora: {play: {builtin: play}}, datasets: {play: {}, again: {corpus: play, tokenizer: "
+        "play}}, runs: {again: {train: {init_from: play}}}}"
+    )
+    monkeypatch.setattr(making, "make", lambda *_: 0)
+    said = "again: begins with `play`, which is trained first"
+    main(["train", "again"])
+    assert said in capsys.readouterr().err
+    (tmp_path / "results/play/model").mkdir(parents=True)
+    (tmp_path / "results/play/model/config.json").write_text("{}")
+    for run in ("again", "play"):
+        main(["train", run])
+        assert "begins with" not in capsys.readouterr().err
 
 
 def test_flags_that_change_nothing_make_no_run(project):

@@ -38,6 +38,21 @@ def test_a_plan_is_printed_for_people(project: Path, capsys: pytest.CaptureFixtu
     assert sorted(path.name for path in project.iterdir()) == ["config.yaml"]
 
 
+def test_flags_plan_the_run_that_they_would_make_and_write_nothing(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--n_layer=4", "--max-iters=50", "--sample.seed=2"]
+    main(["plan", "first", "--no-measure", "--json", *flags])
+    content = json.loads(capsys.readouterr().out)
+    assert content["run"] == "first.n_layer-4.max_iters-50.sample.seed-2"
+    assert content["training"]["tokens"] == 50 * 4 * 16
+    main(["plan", "first", "--no-measure", "--json", "--n_layer=2"])  # as it is
+    before = json.loads(capsys.readouterr().out)
+    assert before["run"] == "first"
+    assert content["parameters"]["blocks"] == 2 * before["parameters"]["blocks"]
+    assert sorted(path.name for path in project.iterdir()) == ["config.yaml"]
+
+
 def test_a_plan_is_printed_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
     main(["plan", "first", "--no-measure", "--json"])
     content = json.loads(capsys.readouterr().out)
