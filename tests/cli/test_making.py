@@ -134,7 +134,7 @@ def test_a_text_from_anywhere_becomes_a_trained_run_by_two_commands(essays, tmp_
     trained = succeed(essays, "train", "--dataset=tale", CORES)
     assert trained.stdout.startswith("results/tale: model/")
     drawn = succeed(essays, "sample", "--dataset=tale", "--start=Gr", "--max_new_tokens=20")
-    assert drawn.stdout.startswith("Gr")
+    assert drawn.stdout.splitlines()[1].startswith("Gr")
     assert "results/tale/model: trained last on tale" in drawn.stderr
 
 
@@ -208,7 +208,9 @@ def test_eval_without_flags_makes_eval_json(project):
 
 def test_a_run_is_sampled_with_its_own_settings(project):
     ended = succeed(project, "sample", "one")
-    assert len(ended.stdout) == 2 * (1 + 40 + 1)  # two samples of 40 tokens, and what ends each
+    assert ended.stdout.count("--- sample ") == 2
+    # Two samples of 40 tokens, each under a heading, with a prompt of one; a blank line between.
+    assert len(ended.stdout) == 2 * (80 + 1 + 1 + 40 + 1) + 1
 
 
 # --- Signals and locks ----------------------------------------------------------------------
