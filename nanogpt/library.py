@@ -44,6 +44,13 @@ class TrainedModel:
     # By `window` and `draft`: a model's weights are laid out once.
     _engines: dict[tuple[str, int], Engine] = field(default_factory=dict, repr=False, compare=False)
 
+    def __repr__(self) -> str:
+        mixed = " with n-grams" if self.ngrams else ""
+        return (
+            f"<{type(self).__name__} of {self.model.n_parameters():,} parameters{mixed}, "
+            f"{self.tokenizer.vocab_size:,} tokens, on {self.settings.device}>"
+        )
+
     @property
     def model(self) -> Model:
         """The torch module: token ids (B, T) to logits (B, T, V)."""
@@ -57,8 +64,9 @@ class TrainedModel:
     def generate(self, prompt: str = "", **settings: Any) -> str:
         """The prompt and what the model writes after it.
 
-        prompt: empty for what a text begins after. settings: those of `sample` in config.yaml, such
-        as `max_new_tokens=200, temperature=0.8, top_k=50, seed=1, stop=["the end"]`.
+        prompt: empty for what stands before a text in the training data. settings: those of
+        `sample` in config.yaml, such as `max_new_tokens=200, temperature=0.8, top_k=50, seed=1,
+        stop=["the end"]`.
 
         Errors: UserError for no text, an unknown setting, a value out of range, or characters that
         the vocabulary lacks.

@@ -113,6 +113,14 @@ def test_the_loss_is_the_mean_surprise_of_the_tokens_but_the_first(directory):
     assert model.loss(text) == pytest.approx(sum(nats) / len(nats), abs=1e-5)
 
 
+def test_it_is_shown_as_one_short_line(directory):
+    shown = repr(load(directory, device="cpu"))
+    assert shown.startswith("<TrainedModel of ")
+    assert shown.endswith(" tokens, on cpu>")
+    assert len(shown) < 80
+    assert "\n" not in shown
+
+
 def test_the_module_and_the_tokenizer_are_there(directory):
     model = load(directory)
     assert isinstance(model.model, torch.nn.Module)

@@ -88,6 +88,11 @@ def sample(
     from nanogpt.model.kernels import prepare_kernels
     from nanogpt.ngram.mixing import find_ngrams
 
+    if settings.temperature == 0 and settings.num_samples > 1:
+        print(
+            "temperature 0: all samples of a prompt are the same; --num_samples=1 draws one",
+            file=sys.stderr,
+        )
     settings = resolve(settings)
     prepare_kernels(settings.reproducible)
     checkpoint = load_model(directory, settings.device)

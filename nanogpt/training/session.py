@@ -134,7 +134,7 @@ class Session:
         if self._wall >= NOTICE_AFTER and self._cpu < UNDISTURBED * self._wall:
             logger.warning(
                 "this training waits: it had a processor in only %.0f %% of the first %.0f seconds"
-                "; end what else computes here, or give it fewer threads than there are processors",
+                "; end what else computes here, or give it fewer threads, as by `--cores 1`",
                 100 * self._cpu / self._wall,
                 self._wall,
             )

@@ -12,6 +12,8 @@ import pytest
 import yaml
 
 from nanogpt.artifacts.invocations import find_holders
+from nanogpt.cli import making
+from nanogpt.cli.main import main
 from nanogpt.project import Project
 from tests.checkouts import own_environment
 from tests.workflow.projects import nanogpt, planned, setting, snakemake
@@ -60,6 +62,25 @@ def test_flags_of_train_make_a_run_that_the_workflow_knows(project):
     assert again.stdout == ended.stdout
     assert "train one" not in again.stderr
     assert (fragment.read_bytes(), fragment.stat().st_mtime_ns) == made
+
+
+def test_a_run_that_begins_with_another_says_that_it_is_trained_first(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.yaml").write_text(
+        "{corpora: {play: {builtin: play}}, datasets: {play: {}, again: {corpus: play, tokenizer: "
+        "play}}, runs: {again: {train: {init_from: play}}}}"
+    )
+    monkeypatch.setattr(making, "make", lambda *_: 0)
+    said = "again: begins with `play`, which is trained first"
+    main(["train", "again"])
+    assert said in capsys.readouterr().err
+    (tmp_path / "results/play/model").mkdir(parents=True)
+    (tmp_path / "results/play/model/config.json").write_text("{}")
+    for run in ("again", "play"):
+        main(["train", run])
+        assert "begins with" not in capsys.readouterr().err
 
 
 def test_flags_that_change_nothing_make_no_run(project):
@@ -114,7 +135,7 @@ def test_a_text_from_anywhere_becomes_a_trained_run_by_two_commands(essays, tmp_
     trained = succeed(essays, "train", "--dataset=tale", CORES)
     assert trained.stdout.startswith("results/tale: model/")
     drawn = succeed(essays, "sample", "--dataset=tale", "--start=Gr", "--max_new_tokens=20")
-    assert drawn.stdout.startswith("Gr")
+    assert drawn.stdout.splitlines()[1].startswith("Gr")
     assert "results/tale/model: trained last on tale" in drawn.stderr
 
 
@@ -200,7 +221,9 @@ def test_eval_without_flags_makes_eval_json(project):
 
 def test_a_run_is_sampled_with_its_own_settings(project):
     ended = succeed(project, "sample", "one")
-    assert len(ended.stdout) == 2 * (1 + 40 + 1)  # two samples of 40 tokens, and what ends each
+    assert ended.stdout.count("--- sample ") == 2
+    # Two samples of 40 tokens, each under a heading, with a prompt of one; a blank line between.
+    assert len(ended.stdout) == 2 * (80 + 1 + 1 + 40 + 1) + 1
 
 
 # --- Signals and locks ----------------------------------------------------------------------

@@ -6,7 +6,7 @@ import pytest
 
 from nanogpt.cli import main  # noqa: F401  it registers the commands
 from nanogpt.cli.app import ORDER
-from nanogpt.cli.flags import DOTTED, FLAT, flags_of
+from nanogpt.cli.flags import DOTTED, FLAT, flags_of, name_flags
 from nanogpt.cli.parameters import switches_of, values_of
 from nanogpt.cli.peers import PRESETS, find_preset
 from nanogpt.cli.words import normalise
@@ -264,3 +264,23 @@ def test_every_setting_of_a_commands_groups_has_a_flag(command):
         for setting in GROUPS[group].model_fields
     }
     assert {(flag.group, flag.setting) for flag in flags_of(command).values()} == settings
+
+
+@pytest.mark.parametrize(
+    ("line", "message", "named"),
+    [
+        ("sample a --start=x", "sample.start: `unknown: skip`", "--start: `--unknown=skip`"),
+        ("train a --n_layer=x", "model.n_layer: wrong", "--n_layer: wrong"),
+        ("train a --milestones=x", "train.milestones.0: wrong", "--milestones: wrong"),
+        ("train a --sample.seed=x", "runs.a.b-1.sample.seed: wrong", "--sample.seed: wrong"),
+        ("train a --min_lr=1", "runs.a.train.min_lr: `matrix_lr`", "--min_lr: `--matrix_lr`"),
+        ("prepare a --tokenizer=x", "datasets.a.tokenizer: no `x`", "--tokenizer: no `x`"),
+        ("train a --seed=1", "runs.a.train.seed: `tokenizer: c`", "--seed: `tokenizer: c`"),
+        ("train a --n_layer=2", "runs.b.model.n_head: wrong", "runs.b.model.n_head: wrong"),
+        ("train a", "runs.a.model.n_layer: wrong", "runs.a.model.n_layer: wrong"),
+        ("verify a", "a: missing", "a: missing"),
+        ("", "no command", "no command"),
+    ],
+)
+def test_a_message_about_a_flag_is_in_terms_of_flags(line, message, named):
+    assert name_flags(normalise(line.split()), message) == named

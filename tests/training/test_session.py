@@ -275,6 +275,7 @@ def test_a_training_that_others_keep_waiting_says_so_once(
     monkeypatch.setattr(session_module.time, "thread_time", lambda: share * clock())
     training.run(play, tiny, max_iters=5)
     assert caplog.text.count("this training waits") == told
+    assert caplog.text.count("--cores 1") == told
 
 
 def test_the_seconds_of_a_training_that_was_stopped_go_on(training, play, tiny, at):
