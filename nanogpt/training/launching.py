@@ -7,7 +7,6 @@ the cache, and the others wait until there is something to train.
 
 import hashlib
 import logging
-import os
 import re
 import secrets
 import signal
@@ -18,7 +17,6 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -30,7 +28,14 @@ from nanogpt.artifacts.stages import Job, Made, WorkflowJob, following
 from nanogpt.artifacts.states import TrainingState
 from nanogpt.config.schema import TrainSettings
 from nanogpt.errors import LostRankError, UserError, plural
-from nanogpt.project import HERE, rank_timeout
+from nanogpt.project import (
+    HERE,
+    Start,
+    rank_timeout,
+    set_meeting_place,
+    set_threads_of_ranks,
+    start_of_rank,
+)
 from nanogpt.training.distributed import ALONE, Ranks
 
 logger = logging.getLogger(__name__)
@@ -40,14 +45,6 @@ FIRST_PORT, N_PORTS = 20_000, 20_000  # of Slurm's jobs
 WAIT = 0.2  # seconds between two looks whether there is something to train
 LATE = 60.0  # seconds that a file may take to show on another node
 VERSION = "version"  # the key under which rank 0 says what is trained; nothing: it was made already
-
-
-class Number(NamedTuple):
-    """Which of the n processes of a training this is; local_rank: on its node."""
-
-    rank: int
-    n: int
-    local_rank: int
 
 
 def run_on_ranks(
@@ -60,46 +57,25 @@ def run_on_ranks(
     job.processes: how many to start here, unless torchrun or srun started them. lead: runs the
     stage, and calls what it's given if there is something to make. Rank 0 alone calls it.
     """
-    number = find_number()
-    if number is None and job.processes > 1:
+    start = start_of_rank()
+    if start is None and job.processes > 1:
         sys.exit(_start_here(job.processes, job.threads))
-    if number is None:
+    if start is None:
         lead(lambda asked: make(asked, ALONE))
         return
-    if _is_of_torchrun():  # its processes share the threads of the job; srun's have as many each
-        job.threads = max(1, job.threads // int(os.environ["LOCAL_WORLD_SIZE"]))
-    with following(job, "train", number.rank):
-        store = _meet(number)
-    if number.rank == 0:
-        lead(lambda asked: make(asked, _join(number, store, asked)))
+    job.threads = max(1, job.threads // start.n_here)
+    with following(job, "train", start.rank):
+        store = _meet(start)
+    if start.rank == 0:
+        lead(lambda asked: make(asked, _join(start, store, asked)))
         if not store.check([VERSION]):
             store.set(VERSION, "")
         return
-    with following(job, "train", number.rank) as asked_for:
-        version = _wait_for_version(number, store)
+    with following(job, "train", start.rank) as asked_for:
+        version = _wait_for_version(start, store)
         if version:
             asked = asked_for(version, TrainingState(HERE.states / version, version))
-            make(asked, _join(number, store, asked))
-
-
-# --- Who this is ----------------------------------------------------------------------------
-
-
-def find_number() -> Number | None:
-    """The number that torchrun or srun gave this process; None if it's the only one."""
-    there = os.environ
-    if _is_of_torchrun():
-        number = Number(int(there["RANK"]), int(there["WORLD_SIZE"]), int(there["LOCAL_RANK"]))
-    elif "SLURM_STEP_NUM_TASKS" in there:  # not in a batch script, which is no task of a step
-        n = int(there["SLURM_STEP_NUM_TASKS"])
-        number = Number(int(there["SLURM_PROCID"]), n, int(there["SLURM_LOCALID"]))
-    else:
-        return None
-    return number if number.n > 1 else None
-
-
-def _is_of_torchrun() -> bool:
-    return "TORCHELASTIC_RUN_ID" in os.environ
+            make(asked, _join(start, store, asked))
 
 
 def _start_here(processes: int, threads: int) -> int:
@@ -114,7 +90,7 @@ def _start_here(processes: int, threads: int) -> int:
     # What it says of a process that ends is said below, in a line.
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
     # Otherwise it says that it sets 1.
-    os.environ["OMP_NUM_THREADS"] = str(max(1, threads // processes))
+    set_threads_of_ranks(max(1, threads // processes))
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -148,31 +124,30 @@ def _start_here(processes: int, threads: int) -> int:
 # --- Where the others are -------------------------------------------------------------------
 
 
-def _meet(number: Number) -> Store:
+def _meet(start: Start) -> Store:
     """What the ranks share a few words through, once all of them are there.
 
     Errors: UserError, with the address, if they don't come.
     """
-    if not _is_of_torchrun():
-        os.environ["MASTER_ADDR"] = _address_of_first_node()
-        os.environ["MASTER_PORT"] = str(FIRST_PORT + int(os.environ["SLURM_JOB_ID"]) % N_PORTS)
-        os.environ["RANK"], os.environ["WORLD_SIZE"] = str(number.rank), str(number.n)
+    host, port = start.meeting_place or (
+        _address_of_first_node(start.slurm_nodes),
+        FIRST_PORT + start.slurm_job % N_PORTS,
+    )
+    set_meeting_place(start, host, port)
+    store: Store
     try:
-        store: Store
         store, _, _ = next(rendezvous("env://", timeout=timedelta(seconds=rank_timeout())))
     except (RuntimeError, ValueError) as error:
-        address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         raise UserError(
-            f"rank {number.rank} of {number.n} on {socket.gethostname()}: not all ranks met at "
-            f"{address} within {rank_timeout():.0f} seconds; see whether they run, and whether "
+            f"rank {start.rank} of {start.n} on {socket.gethostname()}: not all ranks met at "
+            f"{host}:{port} within {rank_timeout():.0f} seconds; see whether they run, and whether "
             f"their nodes reach that address ({str(error).splitlines()[0]})"
         ) from None
     return store
 
 
-def _address_of_first_node() -> str:
+def _address_of_first_node(nodes: str) -> str:
     """The address of the node where srun started rank 0. Its name need not be known to others."""
-    nodes = os.environ["SLURM_STEP_NODELIST"]
     name = _ask_slurm("show", "hostnames", nodes).split()[0]
     found = re.search(r"\bNodeAddr=(\S+)", _ask_slurm("--oneliner", "show", "node", name))
     return found[1] if found else name
@@ -190,7 +165,7 @@ def _ask_slurm(*words: str) -> str:
         ) from None
 
 
-def _wait_for_version(number: Number, store: Store) -> str:
+def _wait_for_version(start: Start, store: Store) -> str:
     """The version of what is to be trained; an empty string if it's made already."""
     while True:
         try:
@@ -198,32 +173,32 @@ def _wait_for_version(number: Number, store: Store) -> str:
                 return str(store.get(VERSION), "utf-8")
         except RuntimeError:
             raise LostRankError(
-                f"rank {number.rank} of {number.n}: rank 0 has ended; its log says why"
+                f"rank {start.rank} of {start.n}: rank 0 has ended; its log says why"
             ) from None
         time.sleep(WAIT)
 
 
-def _join(number: Number, store: Store, asked: Job) -> Ranks:
+def _join(start: Start, store: Store, asked: Job) -> Ranks:
     """Begin a training with all ranks: the same code, and a disk that all of them see.
 
     Errors: UserError where that isn't so.
     """
     assert asked.training
-    if number.rank == 0:
+    if start.rank == 0:
         store.set(VERSION, asked.version)
     device = str(asked.settings("train", TrainSettings).device)
     backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
     dist.init_process_group(
         backend,
         store=store,
-        rank=number.rank,
-        world_size=number.n,
+        rank=start.rank,
+        world_size=start.n,
         timeout=timedelta(seconds=rank_timeout()),
     )
-    ranks = Ranks(*number)
+    ranks = Ranks(start.rank, start.n, start.local_rank)
     _check_code(ranks)
     _check_disk(ranks, asked.training.directory)
-    logger.info("rank %d of %d on %s", number.rank, number.n, socket.gethostname())
+    logger.info("rank %d of %d on %s", start.rank, start.n, socket.gethostname())
     return ranks
 
 

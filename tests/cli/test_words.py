@@ -107,7 +107,7 @@ def test_a_switch_takes_nothing_but_true_and_false(line):
             "sample: `ROMEO:` is one word too many; a prompt is `--start=ROMEO:`",
         ),
         ("plan one two", "plan: `two` is one word too many; see `nanogpt plan --help`"),
-        ("plan", "plan: RUN is missing; see `nanogpt plan --help`"),
+        ("export", "export: MODEL is missing; see `nanogpt export --help`"),
         ("tokenize", "tokenize: TOKENIZER is missing; see `nanogpt tokenize --help`"),
         (
             "sample demo --top_k",
@@ -279,7 +279,6 @@ def test_every_setting_of_a_commands_groups_has_a_flag(command):
         ("train a --n_layer=2", "runs.b.model.n_head: wrong", "runs.b.model.n_head: wrong"),
         ("train a", "runs.a.model.n_layer: wrong", "runs.a.model.n_layer: wrong"),
         ("verify a", "a: missing", "a: missing"),
-        ("", "no command", "no command"),
     ],
 )
 def test_a_message_about_a_flag_is_in_terms_of_flags(line, message, named):

@@ -106,8 +106,8 @@ COMMANDS = [
     ),
     command(
         "a word that is missing",
-        "plan",
-        "plan: RUN is missing; see `nanogpt plan --help`",
+        "export",
+        "export: MODEL is missing; see `nanogpt export --help`",
     ),
     command(
         "a whole disk as a text",
