@@ -31,7 +31,7 @@ from pathlib import Path
 PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT))
 
-from nanogpt.project import let_threads_sleep  # noqa: E402
+from nanogpt.project import NGRAMS_FILE, let_threads_sleep  # noqa: E402
 
 let_threads_sleep()
 
@@ -56,7 +56,7 @@ from nanogpt.inference.engine import (  # noqa: E402
 from nanogpt.model.checkpoints import load_model  # noqa: E402
 from nanogpt.model.gpt import GPT  # noqa: E402
 from nanogpt.model.kernels import softmax  # noqa: E402
-from nanogpt.ngram.counts import FILE_NAME, count, vocabulary_digest  # noqa: E402
+from nanogpt.ngram.counts import count, vocabulary_digest  # noqa: E402
 from nanogpt.ngram.mixing import Ngrams  # noqa: E402
 from nanogpt.ngram.trie import NgramTrie, build_trie  # noqa: E402
 
@@ -145,7 +145,7 @@ def ngrams_of(files: TokenFiles, order: int, weight: float) -> Ngrams:
         n_tokens=len(files.train),
     )
     trie = build_trie(count(files.train, files.tokenizer.vocab_size, order))
-    return Ngrams(trie, header, Path(FILE_NAME))
+    return Ngrams(trie, header, Path(NGRAMS_FILE))
 
 
 def texts_of(engine: Engine, temperature: float) -> list[tuple[list[int], NDArray[np.float64]]]:

@@ -27,8 +27,7 @@ from nanogpt.config.resolving import resolve_run  # noqa: E402
 from nanogpt.devices import resolve  # noqa: E402
 from nanogpt.evaluation.evaluate import evaluate  # noqa: E402
 from nanogpt.files.atomic import sha256_file  # noqa: E402
-from nanogpt.ngram.counts import FILE_NAME  # noqa: E402
-from nanogpt.project import Project  # noqa: E402
+from nanogpt.project import NGRAMS_FILE, Project  # noqa: E402
 
 
 def measure(name: str, rounds: int) -> None:
@@ -41,7 +40,7 @@ def measure(name: str, rounds: int) -> None:
         for _ in range(rounds):
             start, cpu_start = time.perf_counter(), time.process_time()
             dataset = project.datasets / run.dataset
-            ngrams = directory / "model" / FILE_NAME if run.ngram else None
+            ngrams = directory / "model" / NGRAMS_FILE if run.ngram else None
             evaluate(name, dataset, directory / "model", resolve(run.eval), path, ngrams)
             wall.append(time.perf_counter() - start)
             cpu.append(time.process_time() - cpu_start)

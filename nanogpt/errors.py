@@ -47,6 +47,10 @@ class ClaimedError(UserError):
     """The run's results are another process' to make."""
 
 
+class LostRankError(UserError):
+    """Another process of the same training has ended, or doesn't answer."""
+
+
 class DivergedError(UserError):
     """A loss is not a number. What was measured on the way there is kept, to be looked at."""
 

@@ -20,7 +20,7 @@ from nanogpt.data.tokenizers import Tokenizer
 from nanogpt.devices import resolve
 from nanogpt.errors import UserError
 from nanogpt.inference.drafting import engine_of
-from nanogpt.inference.engine import Engine, Prompt
+from nanogpt.inference.engine import Engine, Prompt, undisturbed
 from nanogpt.inference.prompts import default_prompt, encode_prompt
 from nanogpt.inference.sampling import stream_prompt
 from nanogpt.model.checkpoints import Checkpoint, load_model
@@ -44,6 +44,13 @@ class TrainedModel:
     # By `window` and `draft`: a model's weights are laid out once.
     _engines: dict[tuple[str, int], Engine] = field(default_factory=dict, repr=False, compare=False)
 
+    def __repr__(self) -> str:
+        mixed = " with n-grams" if self.ngrams else ""
+        return (
+            f"<{type(self).__name__} of {self.model.n_parameters():,} parameters{mixed}, "
+            f"{self.tokenizer.vocab_size:,} tokens, on {self.settings.device}>"
+        )
+
     @property
     def model(self) -> Model:
         """The torch module: token ids (B, T) to logits (B, T, V)."""
@@ -57,8 +64,9 @@ class TrainedModel:
     def generate(self, prompt: str = "", **settings: Any) -> str:
         """The prompt and what the model writes after it.
 
-        prompt: empty for what a text begins after. settings: those of `sample` in config.yaml, such
-        as `max_new_tokens=200, temperature=0.8, top_k=50, seed=1, stop=["the end"]`.
+        prompt: empty for what stands before a text in the training data. settings: those of
+        `sample` in config.yaml, such as `max_new_tokens=200, temperature=0.8, top_k=50, seed=1,
+        stop=["the end"]`.
 
         Errors: UserError for no text, an unknown setting, a value out of range, or characters that
         the vocabulary lacks.
@@ -73,6 +81,7 @@ class TrainedModel:
         """
         return self._pieces(*self._prompt(prompt, settings))
 
+    @undisturbed()
     @torch.inference_mode()
     def loss(self, text: str) -> float:
         """The mean nats of a text's tokens but the first, by the GPT without its n-grams.
@@ -118,6 +127,7 @@ class TrainedModel:
         return pieces
 
 
+@undisturbed()
 def load(path: str | Path, device: str = "auto", dtype: str = "float32") -> TrainedModel:
     """A trained model, ready to generate.
 

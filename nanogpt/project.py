@@ -20,10 +20,14 @@ SPIN_COUNT_BESIDE_OTHERS = "1000"  # on a quarter of the processors or more
 SPIN_COUNT_IN_A_CROWD = "0"  # where others are as many as processors
 LOAD = Path("/proc/loadavg")  # Linux alone has it
 LOOKS = 8
+RANK_TIMEOUT = 600.0  # seconds
 BETWEEN_LOOKS = 0.05  # seconds
 
 # Seen from a config file, the Snakefile that snakedeploy writes.
 DEPLOYED = Path("../workflow/Snakefile")
+
+# The n-grams that a run mixes with its GPT, in its model's directory.
+NGRAMS_FILE = "ngrams.safetensors"
 
 
 @dataclass(frozen=True)
@@ -157,7 +161,11 @@ def save_interval() -> float | None:
 
     Errors: UserError for what isn't a number of seconds.
     """
-    text = os.environ.get("NANOGPT_SAVE_INTERVAL")
+    return _seconds("NANOGPT_SAVE_INTERVAL")
+
+
+def _seconds(name: str) -> float | None:
+    text = os.environ.get(name)
     if text is None:
         return None
     try:
@@ -165,15 +173,76 @@ def save_interval() -> float | None:
     except ValueError:
         seconds = -1.0
     if not seconds >= 0:
-        raise UserError(
-            f"NANOGPT_SAVE_INTERVAL: `{text}` isn't a number of seconds; use 60, for example"
-        )
+        raise UserError(f"{name}: `{text}` isn't a number of seconds; use 60, for example")
     return seconds
+
+
+def rank_timeout() -> float:
+    """NANOGPT_RANK_TIMEOUT: seconds that the ranks of a training wait for each other, if set.
+
+    Errors: UserError for what isn't a number of seconds.
+    """
+    seconds = _seconds("NANOGPT_RANK_TIMEOUT")
+    return RANK_TIMEOUT if seconds is None else seconds
 
 
 def matmul_override() -> str | None:
     """NANOGPT_MATMUL: what computes float32 products on a CPU, if set: torch or onednn."""
     return os.environ.get("NANOGPT_MATMUL") or None
+
+
+@dataclass(frozen=True)
+class Start:
+    """What started this process as one of the n of a training: torchrun or srun.
+
+    local_rank: its number on its node. n_here: how many share the threads of this job; 1 under
+    srun, which gives each its own. meeting_place: host and port; srun leaves them to us.
+    """
+
+    rank: int
+    n: int
+    local_rank: int
+    n_here: int
+    meeting_place: tuple[str, int] | None
+    slurm_job: int = 0
+    slurm_nodes: str = ""
+
+
+def start_of_rank() -> Start | None:
+    """What torchrun or srun told this process; None if it's the only one of its training."""
+    there = os.environ
+    if "TORCHELASTIC_RUN_ID" in there:
+        start = Start(
+            rank=int(there["RANK"]),
+            n=int(there["WORLD_SIZE"]),
+            local_rank=int(there["LOCAL_RANK"]),
+            n_here=int(there["LOCAL_WORLD_SIZE"]),
+            meeting_place=(there["MASTER_ADDR"], int(there["MASTER_PORT"])),
+        )
+    elif "SLURM_STEP_NUM_TASKS" in there:  # not in a batch script, which is no task of a step
+        start = Start(
+            rank=int(there["SLURM_PROCID"]),
+            n=int(there["SLURM_STEP_NUM_TASKS"]),
+            local_rank=int(there["SLURM_LOCALID"]),
+            n_here=1,
+            meeting_place=None,
+            slurm_job=int(there["SLURM_JOB_ID"]),
+            slurm_nodes=there["SLURM_STEP_NODELIST"],
+        )
+    else:
+        return None
+    return start if start.n > 1 else None
+
+
+def set_meeting_place(start: Start, host: str, port: int) -> None:
+    """Tell torch, as torchrun does, where the ranks of a training meet."""
+    os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = host, str(port)
+    os.environ["RANK"], os.environ["WORLD_SIZE"] = str(start.rank), str(start.n)
+
+
+def set_threads_of_ranks(threads: int) -> None:
+    """Set OpenMP's threads for each process that is started here."""
+    os.environ["OMP_NUM_THREADS"] = str(threads)
 
 
 def cxx_compiler() -> str:

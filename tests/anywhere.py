@@ -33,8 +33,9 @@ from nanogpt.evaluation import reading
 from nanogpt.evaluation.evaluate import evaluate
 from nanogpt.inference.sampling import sample
 from nanogpt.model.checkpoints import save_ensemble
-from nanogpt.ngram.counts import FILE_NAME, count_split
+from nanogpt.ngram.counts import count_split
 from nanogpt.ngram.mixing import find_ngrams
+from nanogpt.project import NGRAMS_FILE
 from nanogpt.training.loop import train
 from nanogpt.training.session import Session
 from tests.recipes import MODERN
@@ -137,7 +138,7 @@ def main(dataset: Path, results: Path, recipe: str, steps: int) -> dict[str, str
     made = ["model/model.safetensors", "eval.json", "samples.txt"]
     if THOROUGH:
         save_ensemble(results / "both", [results / "model", results / "model"])
-        counts = results / "both" / FILE_NAME
+        counts = results / "both" / NGRAMS_FILE
         count_split(dataset, NgramSettings(max_order=4), counts)
         evaluate("both", dataset, results / "both", read, results / "eval_both.json", counts)
         ngrams = find_ngrams(results / "both")

@@ -17,7 +17,7 @@ from nanogpt.inference import sampling
 from nanogpt.inference.engine import small_operations
 from nanogpt.inference.sampling import stream
 from nanogpt.model.directories import save_model
-from nanogpt.ngram.counts import FILE_NAME
+from nanogpt.project import NGRAMS_FILE
 from tests.inference.models import TOKENIZER, make_model, with_settings
 
 
@@ -113,6 +113,14 @@ def test_the_loss_is_the_mean_surprise_of_the_tokens_but_the_first(directory):
     assert model.loss(text) == pytest.approx(sum(nats) / len(nats), abs=1e-5)
 
 
+def test_it_is_shown_as_one_short_line(directory):
+    shown = repr(load(directory, device="cpu"))
+    assert shown.startswith("<TrainedModel of ")
+    assert shown.endswith(" tokens, on cpu>")
+    assert len(shown) < 80
+    assert "\n" not in shown
+
+
 def test_the_module_and_the_tokenizer_are_there(directory):
     model = load(directory)
     assert isinstance(model.model, torch.nn.Module)
@@ -185,8 +193,8 @@ def test_damaged_ngrams_are_not_passed_over(directory, tmp_path):
     copy.mkdir()
     for file in directory.iterdir():
         (copy / file.name).write_bytes(file.read_bytes())
-    (copy / FILE_NAME).write_bytes(b"no counts")
-    with pytest.raises(UserError, match=FILE_NAME):
+    (copy / NGRAMS_FILE).write_bytes(b"no counts")
+    with pytest.raises(UserError, match=NGRAMS_FILE):
         load(copy)
 
 
@@ -231,6 +239,27 @@ def test_the_default_dtype_of_the_caller_changes_nothing(directory, dtype):
         assert (model.generate("once", max_new_tokens=30), model.loss("once upon")) == expected
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize(
+    "surrounding",
+    [lambda: torch.autocast("cpu", torch.bfloat16), lambda: torch.device("meta")],
+    ids=["autocast", "device"],
+)
+@pytest.mark.parametrize("options", [{}, {"top_p": 0.9, "repetition_penalty": 1.2}])
+def test_what_the_caller_set_for_torch_changes_nothing(directory, surrounding, options):
+    def results(model):
+        # Beyond the window of 16 tokens, where the context is read again.
+        text = model.generate("once", max_new_tokens=30, **options)
+        return text, list(model.stream("on", max_new_tokens=9)), model.loss("once upon")
+
+    before = load(directory, device="cpu")
+    expected = results(before)
+    with surrounding():
+        assert results(before) == expected
+        model = load(directory, device="cpu")
+        assert results(model) == expected
+    assert results(model) == expected
 
 
 @pytest.mark.usefixtures("torch_as_it_was")

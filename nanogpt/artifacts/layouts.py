@@ -3,10 +3,11 @@
 from nanogpt.artifacts.records.manifests import Layout
 
 
-def current_layout(device: str, first_step: int, matmul: str | None) -> Layout:
+def current_layout(device: str, first_step: int, matmul: str | None, ranks: int = 1) -> Layout:
     """The layout of this process from `first_step` on.
 
-    device: resolved. matmul: what computes float32 products on a CPU.
+    device: resolved. matmul: what computes float32 products on a CPU. ranks: the processes
+    that train one model.
     """
     import torch  # late, as in devices.py
 
@@ -19,4 +20,5 @@ def current_layout(device: str, first_step: int, matmul: str | None) -> Layout:
         cpu_capability=torch.backends.cpu.get_cpu_capability(),
         gpu=torch.cuda.get_device_name(device) if on_cuda else None,
         matmul=matmul,
+        ranks=ranks,
     )

@@ -56,7 +56,7 @@ def environment(threads: int, layouts: Sequence[Layout] = ()) -> Environment:
         "platform": platform.platform(),
         "cpu": _cpu_name(),
         "threads": threads,
-        "ranks": 1,
+        "ranks": layouts[-1].ranks if layouts else 1,
     }
     # A stage that computes without torch doesn't pay for its import here.
     torch = sys.modules.get("torch")

@@ -75,6 +75,7 @@ class WorkflowJob(Protocol):
     params: Any
     log: Sequence[str]
     threads: int
+    processes: int
 
 
 def shell_job() -> WorkflowJob:
@@ -83,6 +84,7 @@ def shell_job() -> WorkflowJob:
     for name in ("input", "output", "log"):
         parser.add_argument(f"--{name}", nargs="+")
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--processes", type=int, default=1)
     params: dict[str, Callable[[str], Any]] = {
         "run": str,
         "settings": json.loads,
@@ -103,8 +105,15 @@ def logged(job: WorkflowJob, stage: str, project: Project = HERE) -> Iterator[No
     A user's mistake ends the process with one line and exit code 1, a signal with 128 + n; anything
     else leaves its traceback in the log as well.
     """
+    _log_to(project.root / job.log[0])
+    with _ending(stage):
+        yield
+
+
+@contextmanager
+def _ending(stage: str) -> Iterator[None]:
+    """Let errors and signals end the process as `logged` says."""
     try:
-        _log_to(project.root / job.log[0])
         with exiting():
             yield
     except Exception as error:
@@ -114,6 +123,22 @@ def logged(job: WorkflowJob, stage: str, project: Project = HERE) -> Iterator[No
             raise
         logger.error(message)
         sys.exit(f"error: {message}")
+
+
+@contextmanager
+def following(
+    job: WorkflowJob, stage: str, rank: int, project: Project = HERE
+) -> Iterator[Callable[[str, TrainingState], Job]]:
+    """Run a part of a stage that rank 0 of several processes leads: without lock and manifest.
+
+    Yields what makes the same job that rank 0 has, of its version and the training's state. Errors
+    are treated as `logged` treats them; the log, which rank 0 begins, gets them from each rank.
+    """
+    path = project.root / job.log[0]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _add_handler(path, logging.ERROR, f"rank {rank}: ")
+    with _ending(stage):
+        yield lambda version, state: Job(_resolve(job.params.settings, job.threads), version, state)
 
 
 def run_stage(
@@ -266,19 +291,27 @@ def _is_made(project: Project, manifest_path: str, version: str) -> bool:
 
 def _log_to(path: Path) -> None:
     log = logging.getLogger("nanogpt")
-    log.setLevel(logging.INFO)
     log.addHandler(logging.NullHandler())  # until there is a log: no message is printed twice
-    logging.raiseExceptions = False  # a log on a full disk must not stop its stage
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("")
-    # Appended to, as the process of an earlier call may still write there.
-    handler = logging.FileHandler(path, mode="a", encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    _add_handler(path, logging.INFO)
     shown = logging.StreamHandler()
     shown.addFilter(lambda record: record.levelno == logging.WARNING)
     shown.setFormatter(logging.Formatter("warning: %(message)s"))
-    log.addHandler(handler)
     log.addHandler(shown)
+
+
+def _add_handler(path: Path, level: int, prefix: str = "") -> None:
+    """Log to this file alone, to which other processes may write, too."""
+    logging.raiseExceptions = False  # a log on a full disk must not stop its stage
+    log = logging.getLogger("nanogpt")
+    log.setLevel(logging.INFO)
+    for other in [handler for handler in log.handlers if type(handler) is logging.FileHandler]:
+        log.removeHandler(other)
+    handler = logging.FileHandler(path, mode="a", encoding="utf-8")
+    handler.setLevel(level)
+    handler.setFormatter(logging.Formatter(f"%(asctime)s %(levelname)s {prefix}%(message)s"))
+    log.addHandler(handler)
 
 
 def _resolve(settings: JsonObject, threads: int) -> JsonObject:

@@ -1,7 +1,7 @@
 """Unfinished trainings: where their states lie, who owns them, and when they go.
 
 `.nanogpt/state/<version>/` holds run.json (what was requested), the lock, the metrics so far and
-the saved states. training/saved_state.py knows what is in those.
+the saved states. training/saved_state.py knows what is in those, state_files.py their names.
 """
 
 import contextlib

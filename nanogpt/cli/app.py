@@ -1,6 +1,8 @@
 """The application that all commands belong to, and what they share."""
 
+import inspect
 import json
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -25,9 +27,16 @@ def examples(command: str, *lines: str) -> Callable[[Function], Function]:
 
     def decorate(function: Function) -> Function:
         EXAMPLES[command] = lines
+        if function.__doc__:  # PYTHONOPTIMIZE=2 leaves none
+            function.__doc__ = join_lines(function.__doc__)
         return function
 
     return decorate
+
+
+def join_lines(doc: str) -> str:
+    """A docstring with each argument on one line, as tyro keeps line breaks."""
+    return re.sub(r"\n {8}(?=\S)", " ", inspect.cleandoc(doc))
 
 
 def named(metavar: str) -> Any:

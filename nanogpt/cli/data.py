@@ -7,29 +7,31 @@ from typing import Annotated
 from tyro.conf import Positional
 
 from nanogpt.cli.app import app, examples, named, optional
+from nanogpt.cli.finding import find_tokenizer
 from nanogpt.errors import UserError, plural
 
 
 @app.command
 @examples(
     "tokenize",
-    'nanogpt tokenize results/datasets/shakespeare_char "To be"',
+    'nanogpt tokenize shakespeare_char "To be"',
     "nanogpt tokenize results/demo/model FILE:prompt.txt",
 )
 def tokenize(
-    tokenizer: Annotated[Positional[Path], named("TOKENIZER")],
+    tokenizer: Annotated[Positional[str], named("TOKENIZER")],
     text: Annotated[Positional[str], optional("[TEXT]")] = "-",
 ) -> None:
     """Show a text as tokens: a line for each, with its id and its text.
 
     Args:
-        tokenizer: a dataset, a model or a tokenizer.json, such as results/datasets/shakespeare.
+        tokenizer: a dataset or a run, by its name; or a tokenizer.json, or the directory of a
+            dataset or a model with one, such as results/datasets/shakespeare.
         text: the text, or FILE:path of a UTF-8 file; without one, or with -: standard input.
     """
     from nanogpt.data.formats import read_text
     from nanogpt.data.saved_tokenizers import load_tokenizer
 
-    known = load_tokenizer(tokenizer / "tokenizer.json" if tokenizer.is_dir() else tokenizer)
+    known = load_tokenizer(find_tokenizer(tokenizer))
     if text == "-":
         if sys.stdin is None:  # closed
             raise UserError("nothing on standard input; give a text")

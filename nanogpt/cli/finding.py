@@ -1,5 +1,7 @@
 """Which run, dataset or model directory the words of a command mean."""
 
+import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,13 +9,16 @@ from pathlib import Path
 from nanogpt.cli.peers import PRESETS, find_preset, import_first
 from nanogpt.config import trained
 from nanogpt.config.loading import read
-from nanogpt.config.messages import list_some, look_up
+from nanogpt.config.messages import did_you_mean, list_some, look_up
 from nanogpt.config.resolving import resolve_run, run_names
 from nanogpt.config.schema import Config
 from nanogpt.config.trained import CONFIG_NAME, model_of_run
 from nanogpt.config.variants import Given
 from nanogpt.errors import UserError
 from nanogpt.project import HERE
+
+TOKENIZER = "tokenizer.json"
+NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]+")
 
 
 @dataclass(frozen=True)
@@ -44,10 +49,28 @@ def find_base(config: Config, run: str, dataset: str) -> Base:
                 f"{preset}: the run `{run}` of the shipped config.yaml, which this one lacks; copy "
                 "it from there"
             )
+    if run not in (*run_names(config), *config.sweep_of.values()):
+        refuse_file(run)
     base = run or dataset
     if dataset and resolve_run(config, base).dataset != dataset:
         return Base(base, (Given("", "dataset", dataset),))
     return Base(base)
+
+
+def refuse_file(word: str) -> None:
+    """UserError, with what to do, for a text's path in the place of a run or a dataset."""
+    path = Path(word).expanduser()
+    if word and path.is_file():
+        name = name_of_text(path) or "NAME"
+        raise UserError(
+            f"{word}: a file, and no run or dataset; make a dataset of it: `nanogpt prepare "
+            f"textfile {shlex.quote(word)} --output={name}`"
+        )
+
+
+def name_of_text(path: Path) -> str:
+    """A dataset's name made of a text's; empty if nothing of it can be in a name."""
+    return NOT_IN_NAMES.sub("_", path.stem).lstrip("._-")
 
 
 def find_model(run_or_model: str, dataset: str) -> tuple[Path, str]:
@@ -66,6 +89,29 @@ def find_model(run_or_model: str, dataset: str) -> tuple[Path, str]:
     look_up(config.datasets, dataset, "--dataset", "dataset")
     runs = [run for run in run_names(config) if resolve_run(config, run).dataset == dataset]
     return _newest(runs, dataset)
+
+
+def find_tokenizer(word: str) -> Path:
+    """The tokenizer of a dataset or run, or of a directory, or the file itself.
+
+    A dataset or run comes first; `./name` is the directory in any case.
+
+    Errors: UserError for an unknown name, and for a dataset that isn't made.
+    """
+    path = Path(word)
+    config = read(HERE.config_file) if HERE.config_file.exists() and path.name == word else None
+    names = (*config.datasets, *run_names(config)) if config else ()
+    if word in names:
+        assert config
+        dataset = word if word in config.datasets else resolve_run(config, word).dataset
+        made = HERE.datasets / dataset / TOKENIZER
+        for file in (made, model_of_run(word) / TOKENIZER):
+            if file.is_file():
+                return file
+        raise UserError(f"{made}: not made yet; make it: `nanogpt prepare {dataset}`")
+    if config and not path.exists():
+        raise UserError(f"{word}: no dataset or run of this name{did_you_mean(word, names)}")
+    return path / TOKENIZER if path.is_dir() else path
 
 
 def check_dataset(config: Config, run: str, dataset: str) -> None:

@@ -66,7 +66,7 @@ def _export_dataset(word: str, source: Path, destination: Path, to: str | None) 
         raise UserError(f"export: `{destination}` is one path too many; give a model and a place")
     if to not in (None, "nanogpt"):
         raise UserError(f"export dataset: nanoGPT alone has such datasets; leave out --to {to}")
-    export_dataset(source, destination)
+    print(f"{destination}: {export_dataset(source, destination)}")
 
 
 @app.command(name="import")

@@ -21,6 +21,7 @@ from nanogpt.cli import (  # noqa: F401  they register commands
     why,
 )
 from nanogpt.cli.app import run
+from nanogpt.cli.flags import name_flags, show_defaults
 from nanogpt.cli.words import normalise
 from nanogpt.config.messages import explain
 from nanogpt.config.schema import Config
@@ -33,6 +34,7 @@ DESCRIPTION = "The command line of nanogpt, with flags and help from the setting
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; a user's mistake ends it with one line and exit code 1."""
+    words: list[str] = []
     try:
         let_threads_sleep()
         for shown in (sys.stdout, sys.stderr):
@@ -41,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         name_user()
         logging.basicConfig(level=logging.WARNING, format="%(message)s")
         words = normalise(sys.argv[1:] if arguments is None else arguments)
+        if "--help" in words or "-h" in words:
+            show_defaults(words[0])
         run(words, DESCRIPTION)
     except ValidationError as error:
         sys.exit(f"error: {explain(error, Config)}")
@@ -52,4 +56,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
         message = user_message(error)
         if message is None:
             raise
-        sys.exit(f"error: {message}")
+        sys.exit(f"error: {name_flags(words, message)}")

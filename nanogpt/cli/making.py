@@ -1,6 +1,5 @@
 """Commands that go through the workflow: prepare, train, eval."""
 
-import re
 import shlex
 import sys
 import tempfile
@@ -15,18 +14,19 @@ from nanogpt.artifacts.records.base import read_record
 from nanogpt.artifacts.records.evaluations import Evaluation
 from nanogpt.artifacts.states import find_trainings
 from nanogpt.cli.app import app, examples, named, optional, print_json
-from nanogpt.cli.finding import Base, find_base, find_model
+from nanogpt.cli.finding import Base, find_base, find_model, name_of_text, refuse_file
 from nanogpt.cli.flags import FlagValues, given_by, with_flags
 from nanogpt.cli.peers import translate
 from nanogpt.cli.progress import Progress
-from nanogpt.cli.workflow import make
+from nanogpt.cli.workflow import DIED, make
 from nanogpt.config.corpora import Corpus, Dataset
 from nanogpt.config.fragments import merge_fragments, write_fragment
+from nanogpt.config.initial import find_source
 from nanogpt.config.loading import add_fragments, find_texts, load, read, read_mapping
 from nanogpt.config.messages import look_up
 from nanogpt.config.resolving import resolve_run, run_names
 from nanogpt.config.schema import Config, EvalSettings, Run
-from nanogpt.config.trained import check_model
+from nanogpt.config.trained import CONFIG_NAME, check_model
 from nanogpt.config.variants import (
     NO_VALUE,
     Given,
@@ -40,11 +40,10 @@ from nanogpt.config.variants import (
 from nanogpt.data.sources import find_files
 from nanogpt.errors import UserError
 from nanogpt.files.locks import hold
-from nanogpt.project import HERE
-from nanogpt.training.saved_state import saved_steps
+from nanogpt.project import HERE, NGRAMS_FILE
+from nanogpt.training.state_files import saved_steps
 
 TEXTFILE = "textfile"
-NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]+")
 
 
 @app.command
@@ -80,6 +79,8 @@ def prepare(
     def vary(config: Config) -> Variant:
         if dataset == TEXTFILE and (path or TEXTFILE not in config.datasets):
             return _of_text(config, path, given, output)
+        if dataset not in config.datasets:
+            refuse_file(dataset)
         return vary_dataset(config, dataset, given, output)
 
     variant, fragment = _add(vary, "prepare", dataset, given)
@@ -87,7 +88,9 @@ def prepare(
     names = ("train.bin", "val.bin", "tokenizer.json", "meta.json")
     code = make([str(directory / name) for name in names], cores)
     if code:
-        if fragment and code < 128 and not any(directory.glob("*.bin")):
+        if code > DIED:
+            print(f"{variant.name}: stopped; the same command goes on from there", file=sys.stderr)
+        elif fragment and not any(directory.glob("*.bin")):
             fragment.unlink()  # the mistake is most likely in the text, or in a flag
         sys.exit(code)
     print(f"{directory}: the dataset; next: nanogpt train --dataset={variant.name}")
@@ -113,7 +116,8 @@ def train(
     """Train a model: results/<run>/.
 
     Flags that change a run make another one, with an entry in resources/config/; the run that is
-    named stays as it is. The defaults shown below are built in; config.yaml and the run come first.
+    named stays as it is. The defaults shown below are config.yaml's, or built in where it has none;
+    the run's own settings come first.
 
     Args:
         run: a run or a dataset of config.yaml, a text in resources/texts/, or one of nanoGPT's
@@ -133,9 +137,10 @@ def train(
         lambda config: vary_run(config, base.run, given, name), "train", base.run, given
     )
     resolved = resolve_run(read(HERE.config_file), variant.name)
+    _tell_source(variant.name)
     directory = HERE.results / variant.name
     files = ["metrics.jsonl", "model/model.safetensors", "model/config.json"]
-    files += ["model/tokenizer.json", *(["model/ngrams.safetensors"] if resolved.ngram else [])]
+    files += ["model/tokenizer.json", *([f"model/{NGRAMS_FILE}"] if resolved.ngram else [])]
     targets = [str(directory / file) for file in files]
     code = make(targets, cores, Progress(variant.name, resolved.train.max_iters))
     if code:
@@ -146,10 +151,19 @@ def train(
                 f"{variant.name}: saved at step {steps[-1]:,}; the same command goes on from there",
                 file=sys.stderr,
             )
+        elif code > DIED:
+            print(f"{variant.name}: stopped; the same command goes on from there", file=sys.stderr)
         elif fragment and state is None:
             fragment.unlink()  # nothing was trained: the mistake is most likely in a flag
         sys.exit(code)
     print(f"{directory}: model/, metrics.jsonl, train.log; next: nanogpt sample {variant.name}")
+
+
+def _tell_source(run: str) -> None:
+    """Say that another run is trained first, which this one begins with."""
+    source = find_source(read(HERE.config_file), run)
+    if source and source.run and not (source.directory / CONFIG_NAME).is_file():
+        print(f"{run}: begins with `{source.run}`, which is trained first", file=sys.stderr)
 
 
 @app.command(name="eval")
@@ -187,10 +201,12 @@ def _of_text(config: Config, path: str, given: Sequence[Given], output: str) -> 
     if not path:
         raise UserError("textfile: name the text: `nanogpt prepare textfile PATH --output=NAME`")
     text = Path(path).expanduser().resolve()
+    if text == Path(text.anchor):
+        raise UserError(f"{path}: the whole disk; name a text, or a directory of texts")
     root = HERE.root.resolve()
     where = text.relative_to(root) if text.is_relative_to(root) else text
     corpus = Corpus(files=[str(where)])
-    name = output or NOT_IN_NAMES.sub("_", text.stem).lstrip("._-")
+    name = output or name_of_text(text)
     if name in ("", TEXTFILE):
         raise UserError(f"{path}: no name can be made of it; give one by --output=NAME")
     find_files(name, corpus)  # UserError if there isn't one
@@ -299,7 +315,7 @@ def _evaluate(
         _evaluate_run(resolved, cores, json)
         return
     check_model(directory, run)
-    ngrams = directory / "ngrams.safetensors" if resolved.ngram else None
+    ngrams = directory / NGRAMS_FILE if resolved.ngram else None
     on = dataset or resolved.dataset
     _print_evaluation(_compute(run, directory, on, resolved.eval, ngrams), json)
 

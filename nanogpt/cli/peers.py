@@ -75,9 +75,9 @@ def translate(command: str, key: str, value: str) -> tuple[tuple[str, str] | Non
     if key == "real_data":
         return ("data", "real" if is_on else "random"), ""
     if key == "init_from" and value == "scratch":
-        return (("init_from", "null") if command == "train" else None), ""
+        return (("init_from", "null") if command in ("train", "plan") else None), ""
     if key == "init_from" and value == "resume":
-        if command == "train":
+        if command in ("train", "plan"):
             return None, "an unfinished training goes on by itself"
         return None, "name the run, or its dataset by --dataset"
     if key == "init_from" and command in ("sample", "eval"):

@@ -90,10 +90,12 @@ def describe(run: str, max_iters: int, lines: list[MetricsLine]) -> str:
     """A line on the progress of a training, from the last lines of its metrics."""
     parts = [f"step {lines[-1].step:,} of {max_iters:,}"]
     for name, measure in (("loss", "loss"), ("validation", "val_loss")):
-        values = [getattr(line, measure) for line in lines]
-        known = [value for value in values if value is not None]
-        if known:
-            parts.append(f"{name} {known[-1]:.4f}")
+        known = [(line.step, getattr(line, measure)) for line in lines]
+        step, value = next((one for one in reversed(known) if one[1] is not None), (0, None))
+        if value is not None:
+            parts.append(f"{name} {value:.4f}")
+        if value is not None and measure == "val_loss" and step != lines[-1].step:
+            parts[-1] += f" at step {step:,}"
     left = seconds_left(max_iters, lines)
     if left is not None and lines[-1].step < max_iters:
         parts.append(f"{_duration(left)} left")

@@ -30,7 +30,7 @@ from nanogpt.config.schema import Config, Run
 from nanogpt.errors import UserError
 from nanogpt.files import locks
 from nanogpt.project import Project
-from nanogpt.training.saved_state import saved_steps
+from nanogpt.training.state_files import saved_steps
 
 DAY = 86_400.0  # seconds
 

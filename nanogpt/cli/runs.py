@@ -22,6 +22,8 @@ from nanogpt.config.variants import parse, resolve_with
 from nanogpt.errors import UserError
 from nanogpt.project import HERE, Project
 
+LAST_PORT = 65535
+
 
 @app.command(name="config")
 @examples("config", "nanogpt config shakespeare_char", "nanogpt config train_gpt2")
@@ -86,6 +88,11 @@ def sample(
     from nanogpt.model.kernels import prepare_kernels
     from nanogpt.ngram.mixing import find_ngrams
 
+    if settings.temperature == 0 and settings.num_samples > 1:
+        print(
+            "temperature 0: all samples of a prompt are the same; --num_samples=1 draws one",
+            file=sys.stderr,
+        )
     settings = resolve(settings)
     prepare_kernels(settings.reproducible)
     checkpoint = load_model(directory, settings.device)
@@ -183,6 +190,8 @@ def watch(
 
     if not every > 0:
         raise UserError(f"--every: should be more than 0 (found {every:g})")
+    if not 0 <= port <= LAST_PORT:
+        raise UserError(f"--port: should be 0 to {LAST_PORT} (found {port})")
     with exiting(), tempfile.TemporaryDirectory() as directory:
         written: dict[str, int] = {}
         append_events(find_metrics(HERE, results), Path(directory), written)

@@ -2,65 +2,63 @@
 nanoGPT's names, and the settings of a JSON file."""
 
 import contextlib
-import inspect
 import json
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
-
-from tyro.conf import Positional
+from typing import Any
 
 from nanogpt.cli.app import app
 from nanogpt.cli.flags import FALSE, FLAT, TRUE, Flag, flags_of
+from nanogpt.cli.parameters import (
+    check_places,
+    check_required,
+    check_value,
+    missing_value,
+    parameters_of,
+    places_of,
+    switches_of,
+    takes_many,
+    values_of,
+)
 from nanogpt.cli.peers import NO_COUNTERPART, SWITCHES, model_in, translate
 from nanogpt.config.messages import did_you_mean
 from nanogpt.errors import UserError
 
+HELP = ("-h", "--help")
 TRANSLATED = ("always_save_checkpoint", "real_data", "init_from")
 
 
 def normalise(words: Sequence[str]) -> list[str]:
     """The words of a command line in the one form that tyro understands.
 
-    Errors: UserError for an unknown command or flag, a word too many, and a JSON file that can't be
-    read or has an unknown setting.
+    Errors: UserError for an unknown command or flag, a word or a value too many, missing or of the
+    wrong type, and a JSON file that can't be read or has an unknown setting.
     """
     if list(words) == ["--version"]:
         return ["version"]
     if words and words[0] == "help":
         words = [*words[1:], "--help"]
-    if not words or words[0].startswith("-"):
+    if words and (words[0] in HELP or words[0].startswith("--tyro")):
         return list(words)
+    if not words or words[0].startswith("-"):
+        raise UserError("name a command, such as `nanogpt train`; see `nanogpt --help`")
     command, *rest = words
     if command not in app._subcommands:
         raise UserError(f"no command `{command}`{did_you_mean(command, app._subcommands)}")
-    line = _Line(command, flags_of(command), _switches(command))
+    line = _Line(command, flags_of(command), switches_of(command))
     line.read(rest)
     return [command, *line.words()]
 
 
-def _parameters(command: str) -> Mapping[str, inspect.Parameter]:
-    """The parameters of a command's function, by name."""
-    known = app._subcommands.get(command)
-    return inspect.signature(known.target).parameters if known and callable(known.target) else {}
-
-
-def _switches(command: str) -> set[str]:
-    """The parameters of a command that are yes or no."""
-    parameters = _parameters(command).values()
-    return {parameter.name for parameter in parameters if parameter.annotation is bool}
-
-
-def _is_positional(parameter: inspect.Parameter) -> bool:
-    return get_args(Positional[str])[1] in get_args(parameter.annotation)
-
-
 @dataclass
 class _Line:
-    """The words of a command, as they are read. values: by setting, of lists all of them."""
+    """The words of a command, as they are read. values: by setting, of lists all of them.
+
+    given: the command's own parameters that were named.
+    """
 
     command: str
     flags: Mapping[str, Flag]
@@ -68,14 +66,17 @@ class _Line:
     others: list[str] = field(default_factory=list)
     values: dict[str, list[str]] = field(default_factory=dict)
     from_file: set[str] = field(default_factory=set)
+    given: set[str] = field(default_factory=set)
     out_dir: str = ""
 
     def words(self) -> list[str]:
         """What tyro gets.
 
-        Errors: UserError for a word too many.
+        Errors: UserError for a word or a flag that's missing or wrong, and a word too many.
         """
-        self._check_positionals()
+        if not set(HELP) & set(self.others):
+            self._check_positionals()
+            check_required(self.command, self.given)
         settings = []
         for name, values in self.values.items():
             is_list = self.flags[name].is_list
@@ -91,6 +92,11 @@ class _Line:
             if word == "--":
                 self.others += [word, *waiting]
                 return
+            if word[:1] == "-" and word[:2] != "--" and word not in ("-", *HELP):
+                raise UserError(
+                    f"{self.command}: no flag `{word}`; flags have two dashes, and words that "
+                    "begin with one come after ` -- `"
+                )
             if not word.startswith("--") or word.startswith("--tyro"):
                 self.others.append(word)
                 continue
@@ -117,9 +123,8 @@ class _Line:
                 value = self._value_among(key, waiting)
                 values = None if value is None else [value]
             if values is None:
-                self.others.append(word)  # tyro says that a value is missing
-            else:
-                self._set(key, values)
+                raise missing_value(self.command, key)
+            self._set(key, values)
         else:
             self._take_parameter(key, values, word, waiting)
 
@@ -127,16 +132,23 @@ class _Line:
         self, key: str, values: list[str] | None, word: str, waiting: list[str]
     ) -> None:
         """Take in a flag that sets no setting. UserError if the command has no such flag."""
-        names = [one.name.rstrip("_") for one in self._parameters() if not _is_positional(one)]
-        if key not in (*names, "help"):
+        if key == "help":
+            self.others.append("--help")
+            return
+        names = values_of(self.command)
+        if key not in names or key == "flags":
             known = sorted({*names, *self.flags} - {"flags"})
             near = did_you_mean(f"--{key}", [f"--{name}" for name in known])
             hint = near or f"; see `nanogpt {self.command} --help`"
             raise UserError(f"{self.command}: no flag `--{key}`{hint}")
-        takes_next = (
-            key != "help" and values is None and waiting and not waiting[0].startswith("--")
-        )
-        self.others.append(f"{word}={waiting.pop(0)}" if takes_next else word)
+        if values is None:
+            if not waiting or waiting[0].startswith("--"):
+                raise missing_value(self.command, key)
+            values = [waiting.pop(0)]
+            word = f"{word}={values[-1]}"
+        check_value(self.command, key, values[-1] if values else "")
+        self.given.add(key)
+        self.others.append(word)
 
     def _take_out_dir(self) -> None:
         """Take the run that nanoGPT's out_dir means for the model, if no other is named."""
@@ -147,25 +159,21 @@ class _Line:
         print(f"out_dir: taken for `{model}`", file=sys.stderr)
         self.others.append(model)
 
-    def _parameters(self) -> list[inspect.Parameter]:
-        return list(_parameters(self.command).values())
-
     def _positionals(self) -> list[str]:
         end = self.others.index("--") if "--" in self.others else len(self.others)
         plain = [word for word in self.others[:end] if word == "-" or not word.startswith("-")]
         return plain + self.others[end + 1 :]
 
     def _check_positionals(self) -> None:
-        """UserError for a word more than the command takes."""
-        places = [one for one in self._parameters() if _is_positional(one)]
-        words = self._positionals()
-        takes_many = any("tuple" in str(one.annotation) for one in places)
-        if takes_many or len(words) <= len(places) or {"-h", "--help"} & set(self.others):
+        """UserError for a word more than the command takes, one too few, or a wrong one."""
+        n_places, words = len(places_of(self.command)), self._positionals()
+        check_places(self.command, words)
+        if takes_many(self.command) or len(words) <= n_places:
             return
         hint = f"see `nanogpt {self.command} --help`"
         if self.command == "sample":
             hint = f"a prompt is `--start={shlex.quote(words[-1])}`"
-        raise UserError(f"{self.command}: `{words[len(places)]}` is one word too many; {hint}")
+        raise UserError(f"{self.command}: `{words[n_places]}` is one word too many; {hint}")
 
     def _is_switch(self, key: str) -> bool:
         boolean = key in self.flags and self.flags[key].is_boolean
@@ -226,7 +234,7 @@ class _Line:
             known = (*self.flags, *NO_COUNTERPART, *TRANSLATED, *self.switches)
             group, _, setting = plain.rpartition(".")
             is_dotted = group in FLAT[self.command] and setting in known
-            if not (is_dotted or plain in known or plain in _parameters(self.command)):
+            if not (is_dotted or plain in known or plain in parameters_of(self.command)):
                 near = did_you_mean(plain, self.flags)
                 raise UserError(f"{name}: `{key}`: unknown setting{near}")
             texts = [_as_text(item) for item in (value if isinstance(value, list) else [value])]

@@ -38,6 +38,7 @@ SNAKEFILES = ("Snakefile", "snakefile", "workflow/Snakefile", "workflow/snakefil
 def make(targets: Sequence[str], cores: str, progress: Progress | None = None) -> int:
     """Make files by the workflow of the working directory; returns Snakemake's exit code.
 
+    That of a call which signal n stopped is 128 + n, as a shell has it; Snakemake's would be 1.
     While another call holds the lock of files that this one needs, it waits for it.
 
     Errors: UserError where there is no Snakemake or no workflow, and for a lock without an owner.
@@ -49,7 +50,9 @@ def make(targets: Sequence[str], cores: str, progress: Progress | None = None) -
         code = call.run()
         if code > DIED:
             _remove_own_lock(snakemake, started)
-        if not call.is_locked or call.stopped:
+        if code and call.stopped:
+            return DIED + call.stopped
+        if not call.is_locked:
             return code
         _wait_for_lock(snakemake)
 
@@ -114,7 +117,7 @@ class _Call:
             # Nothing that this package says: then all that Snakemake said may matter.
             how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
             print(*self.others, f"error: Snakemake ended {how}", sep="\n", file=sys.stderr)
-        return code if code >= 0 else 128 - code
+        return code if code >= 0 else DIED - code
 
     def send(self, child: subprocess.Popen[bytes], number: int) -> None:
         """Send a signal to all of the child's process group."""

@@ -1,7 +1,7 @@
 """The config.json of transformers' GPT-2 and NanoChat as our model settings.
 
-Weights are left to `interchange`. This is apart from it, since settings are known before a job
-starts: nothing here needs torch.
+Types are strict: `"12"` and `true` aren't numbers. Weights are left to `interchange`. This is apart
+from it, since settings are known before a job starts: nothing here needs torch.
 """
 
 from collections.abc import Mapping
@@ -52,12 +52,12 @@ class OurPart(BaseModel):
     a text begins after.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
     bias: bool = True
     dropout: float = 0.0
     init: Literal["gpt2", "zero_proj"] = "gpt2"
-    start: tuple[NonNegativeInt, ...] = ()
+    start: Annotated[tuple[NonNegativeInt, ...], Field(strict=False)] = ()  # a list in JSON
 
 
 class GPT2Config(BaseModel):
@@ -66,7 +66,7 @@ class GPT2Config(BaseModel):
     Fields with one possible value are variants that our model doesn't have.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
     n_layer: PositiveInt
     n_head: PositiveInt
@@ -112,7 +112,7 @@ class GPT2Config(BaseModel):
 class RopeParameters(BaseModel):
     """How positions turn. Others than these are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
     rope_type: Literal["default"] = "default"
     rope_theta: float = ROTARY_BASE
@@ -121,7 +121,7 @@ class RopeParameters(BaseModel):
 class NanoChatConfig(BaseModel):
     """The part of a NanoChat's config.json that decides what it computes."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
     model_type: Literal["nanochat"]
     vocab_size: VocabSize

@@ -234,7 +234,8 @@ def check_begins(config: Config, run: Run, source: Source, model: ModelSettings)
     if own != theirs:
         raise UserError(
             f"{_name_setting(run.name)}: `{source.name}` has {_name_tokens(theirs)}, and this run "
-            f"{_name_tokens(own)}; write `tokenizer: {theirs}` in datasets.{run.dataset}"
+            f"{_name_tokens(own)}; write `tokenizer: {theirs}` in datasets.{run.dataset}, or make "
+            f"another dataset: `nanogpt prepare {run.dataset} --tokenizer={theirs}`"
         )
 
 

@@ -144,8 +144,8 @@ def resolve_run(config: Config, name: str) -> Run:
     model, train = run.model, run.train
     if "learning_rate" in merged["train"] and not _uses_learning_rate(run):
         raise UserError(
-            f"runs.{name}.train.learning_rate: of no use with muon and this model; set matrix_lr, "
-            "embedding_lr and unembedding_lr, or optimizer: adamw"
+            f"runs.{name}.train.learning_rate: of no use with muon and this model; set "
+            "`matrix_lr`, `embedding_lr` and `unembedding_lr`, or `optimizer: adamw`"
         )
     try:
         check_model(model)

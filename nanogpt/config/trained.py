@@ -75,4 +75,5 @@ def _is_of_transformers(config_file: Path) -> bool:
         config = read_json(config_file)
     except (OSError, ValueError):
         return False  # reported where it's read
-    return isinstance(config, dict) and is_foreign(config) and "model_type" in config
+    theirs = {"architectures", "model_type"}
+    return isinstance(config, dict) and is_foreign(config) and not theirs.isdisjoint(config)

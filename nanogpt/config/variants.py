@@ -135,6 +135,15 @@ def vary_run(config: Config, base: str, given: Sequence[Given], name: str = "") 
     return Variant(name, {"runs": {name: {"dataset": wanted.dataset, **content}}})
 
 
+def add_run(config: Config, variant: Variant) -> Config:
+    """A config with the run of a variant, as if its entries were written."""
+    entries = variant.entries.get("runs", {})
+    added = {name: RunEntry.model_validate(entry) for name, entry in entries.items()}
+    changed = config.model_copy(update={"runs": {**config.runs, **added}})
+    changed._sweep_of = config.sweep_of
+    return changed
+
+
 def vary_dataset(config: Config, base: str, given: Sequence[Given], name: str = "") -> Variant:
     """The dataset that a dataset becomes by flags; itself, if they change nothing.
 

@@ -25,7 +25,7 @@ from nanogpt.inference.products import Int8Product, Product
 from nanogpt.model import alike
 from nanogpt.model.attention import attend
 from nanogpt.model.ensemble import Model, mean_log_probabilities
-from nanogpt.model.gpt import GPT, RMS_EPSILON, Block, CausalSelfAttention, rotary_tables
+from nanogpt.model.gpt import GPT, RMS_EPSILON, Block, CausalSelfAttention, rotary_tables_at
 from nanogpt.model.kernels import (
     rms_norm,
     rotate,
@@ -102,7 +102,7 @@ class GPTDecoder:
         rotary = gpt.settings.position == "rotary"
         self.positions = None if rotary else gpt.wpe.weight.detach().to(self.wide)
         self.as_complex = rotary and self.device.type in ("cpu", "cuda") and not alike.on()
-        self.turns = self._make_turns(window) if rotary else None
+        self.turns = self._make_turns(torch.arange(window, device="cpu")) if rotary else None
         self.is_small = self.device.type == "cpu"
         self.blocks = [_LaidOutBlock(self, block) for block in gpt.blocks()]
         self.last_norm = self.norm(gpt.ln_f)
@@ -275,18 +275,23 @@ class GPTDecoder:
         return torch.zeros(*shape, width, dtype=self.dtype, device=self.device)
 
     def _turns(self, places: slice | Tensor) -> Tensor | None:
-        """The turns of queries and keys at places, (N, ...); none with learned positions."""
+        """The turns of queries and keys at places, (N, ...); none with learned positions.
+
+        The table ends with the window; beyond it, where places have no end, they're worked out.
+        """
         if self.turns is None:
             return None
-        n = places.stop if isinstance(places, slice) else int(places.max()) + 1
-        if len(self.turns) < n:
-            self.turns = self._make_turns(2 * n)
-        return self.turns[places]
+        end = places.stop if isinstance(places, slice) else int(places.max()) + 1
+        if end <= len(self.turns):
+            return self.turns[places]
+        if isinstance(places, slice):
+            places = torch.arange(places.start, places.stop, device="cpu")
+        return self._make_turns(places.cpu())
 
-    def _make_turns(self, n: int) -> Tensor:
-        """Turns of n positions: complex, (n, 1, 1, D / 2), or cos and sin, (n, 2, 1, 1, D / 2)."""
+    def _make_turns(self, positions: Tensor) -> Tensor:
+        """Turns at positions (n,): complex, (n, 1, 1, D / 2), or cos and sin, (n, 2, ...)."""
         width = self.settings.n_embd // self.settings.n_head
-        turns = rotary_tables(n, width).transpose(0, 1).to(self.device, self.wide)
+        turns = rotary_tables_at(positions, width).transpose(0, 1).to(self.device, self.wide)
         return torch.complex(turns[:, 0], turns[:, 1]) if self.as_complex else turns
 
 

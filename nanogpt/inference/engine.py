@@ -14,7 +14,7 @@ mixed distribution.
 import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 from threading import Lock
@@ -108,11 +108,31 @@ class GeneratedSequence:
         return self.tokens[len(self.prompt.tokens) :]
 
 
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Let torch compute as it does by itself, whatever the caller has around a call.
+
+    That is without autocast, and with new tensors on the CPU where no device is named.
+    """
+    cast = [device for device in ("cpu", "cuda", "mps") if torch.is_autocast_enabled(device)]
+    # A default device is a mode of torch's functions; asking for it takes a hundred times as long.
+    has_mode = torch._C._is_torch_function_mode_enabled()
+    if not (cast or has_mode):
+        yield
+        return
+    with ExitStack() as stack:
+        for device in cast:
+            stack.enter_context(torch.autocast(device, enabled=False))
+        stack.enter_context(torch.device("cpu"))
+        yield
+
+
 class Engine:
     """A model with room for many sequences."""
 
     is_lone = False  # whether a subclass has room for one alone
 
+    @undisturbed()
     def __init__(
         self,
         model: Model,
@@ -138,6 +158,7 @@ class Engine:
         self.sequences: list[GeneratedSequence] = []  # each in the slot of its index
         self.reserved = 0
 
+    @undisturbed()
     def join(self, prompt: Prompt) -> GeneratedSequence:
         """Add a sequence, whose first token comes with the next step."""
         assert len(prompt.tokens)
@@ -157,6 +178,7 @@ class Engine:
         self.sequences.append(sequence)
         return sequence
 
+    @undisturbed()
     @torch.inference_mode()
     def reserve(self, n_sequences: int) -> None:
         """Make room for this many sequences at once, or for as many as may be."""
@@ -172,6 +194,7 @@ class Engine:
                 self.decoder.copy(len(self.sequences), slot)
             self.sequences[slot] = last
 
+    @undisturbed()
     @torch.inference_mode()
     def step(self) -> list[Step]:
         """Choose the next token of each sequence; those that are finished leave."""

@@ -78,9 +78,17 @@ def draw_samples(
 def stream(
     checkpoint: Checkpoint, settings: SampleSettings, ngrams: "Ngrams | None" = None
 ) -> Iterator[str]:
-    """Text as it is drawn: the prompt, then a piece for each token, sample after sample."""
+    """Text as it is drawn: the prompt, then a piece for each token, sample after sample.
+
+    Several samples have the headings of samples.txt; one stands alone.
+    """
     engine = _engine(checkpoint, settings, ngrams)
-    for prompt in _prompts(checkpoint, settings):
+    prompts = _prompts(checkpoint, settings)
+    for number, prompt in enumerate(prompts, 1):
+        if number > 1:
+            yield "\n"
+        if len(prompts) > 1:
+            yield f"{_heading(number, len(prompts))}\n"
         yield checkpoint.tokenizer.decode(prompt.tokens)
         yield from stream_prompt(engine, prompt)
         yield "\n"
@@ -157,6 +165,10 @@ def _samples_page(
     if ngrams:
         lines.append(f"# {ngrams.summary()}")
     for number, one in enumerate(samples, 1):
-        heading = f"--- sample {number} of {len(samples)} "
-        lines += ["", heading.ljust(80, "-"), one.prompt + one.text]
+        lines += ["", _heading(number, len(samples)), one.prompt + one.text]
     return "\n".join(lines) + "\n"
+
+
+def _heading(number: int, total: int) -> str:
+    """The line above a sample. number: counted from 1."""
+    return f"--- sample {number} of {total} ".ljust(80, "-")

@@ -38,6 +38,9 @@ NANOGPT_SETTINGS: Mapping[str, JsonValue] = {
     "tie_word_embeddings": True,
 }
 
+# Of the shipped config.yaml: all formats can hold its model.
+FITTING_RUN = "shakespeare_char_quickstart"
+
 # By the tokenizer that the dataset has in config.yaml.
 TOKENS_UNKNOWN_TO_NANOGPT = {"byte": "bytes", "bpe": "byte pairs of its own"}
 
@@ -87,7 +90,7 @@ def _check_architecture(settings: ModelSettings, kind: Format, where: str) -> No
     if differing:
         raise UserError(
             f"{where}: {program} has no model with {differing}; its model is {fitting}: train such "
-            "a one to export it"
+            f"a one to export it, as the shipped run `{FITTING_RUN}` is"
         )
 
 

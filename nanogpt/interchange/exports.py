@@ -16,11 +16,9 @@ from nanogpt.interchange.architectures import Format, check_format
 from nanogpt.interchange.destinations import Mark
 from nanogpt.model.checkpoints import load_model
 from nanogpt.model.ensemble import Ensemble
+from nanogpt.project import NGRAMS_FILE
 
 logger = logging.getLogger(__name__)
-
-# The n-grams that a run mixes with its GPT, beside the model.
-NGRAMS = "ngrams.safetensors"
 
 
 @dataclass(frozen=True)
@@ -56,8 +54,8 @@ def read_model(directory: Path, kind: Format) -> ExportedModel:
         )
     tokenizer = _find_tokenizer(directory, checkpoint.tokenizer)
     check_format(model.settings, tokenizer, kind, str(directory))
-    if (directory / NGRAMS).exists():
-        logger.warning("%s: n-grams aren't exported, only the GPT", directory / NGRAMS)
+    if (directory / NGRAMS_FILE).exists():
+        logger.warning("%s: n-grams aren't exported, only the GPT", directory / NGRAMS_FILE)
     return ExportedModel(
         directory=directory,
         name=model_name(directory),

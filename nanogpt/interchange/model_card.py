@@ -9,9 +9,16 @@ from pydantic import JsonValue
 from nanogpt.artifacts.records.base import read_record
 from nanogpt.artifacts.records.evaluations import Evaluation
 from nanogpt.artifacts.records.manifests import Manifest
+from nanogpt.config.parameters import complete
+from nanogpt.config.schema import ModelSettings, TrainSettings
+from nanogpt.config.values import Settings
 from nanogpt.errors import plural
 from nanogpt.interchange.exports import ExportedModel
 from nanogpt.project import HERE
+
+# The groups of a training's settings, and those that AdamW by itself doesn't have.
+GROUPS: Mapping[str, type[Settings]] = {"model": ModelSettings, "train": TrainSettings}
+OF_MUON = {"matrix_lr", "embedding_lr", "unembedding_lr", "momentum", "ns_steps"}
 
 AGAIN = "make the run again"
 
@@ -48,9 +55,26 @@ def model_card(model: ExportedModel, architecture: str) -> str:
     training = _read_manifest(run / "train.manifest.json", model.sha256)
     if training:
         lines += _write_data(training)
-    groups = dict(training.parameters) if training else {"model": _dump_settings(model)}
+    groups: dict[str, JsonValue] = {"model": _dump_settings(model)}
+    if training:
+        groups = {**training.parameters}
+        groups |= {name: _complete_group(name, groups[name]) for name in GROUPS if name in groups}
     lines += ["", "## Settings", "", "```yaml", yaml.safe_dump(groups, sort_keys=False).rstrip()]
     return "\n".join([*lines, "```", ""])
+
+
+def _complete_group(name: str, given: JsonValue) -> JsonValue:
+    """A group with the settings that parameters leave out, without those that aren't in use."""
+    assert isinstance(given, dict)
+    settings = complete(GROUPS[name], given, partial=True)
+    unused = {"init_from"}  # a name that may have changed; the card has the digest
+    if isinstance(settings, TrainSettings):
+        if settings.optimizer != "muon":
+            unused |= OF_MUON
+        if not settings.decay_lr or settings.lr_schedule != "wsd":
+            unused.add("warmdown_ratio")
+    dumped: JsonValue = settings.model_dump(mode="json", exclude_unset=True, exclude=unused)
+    return dumped
 
 
 def _dump_settings(model: ExportedModel) -> JsonValue:

@@ -46,9 +46,12 @@ PLAIN = "save it again with Python's own numbers and texts beside the tensors"
 
 
 class ModelArgs(BaseModel):
-    """model_args of a checkpoint: nanoGPT's GPTConfig. Older ones lack bias, which was on."""
+    """model_args of a checkpoint: nanoGPT's GPTConfig. Older ones lack bias, which was on.
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    Types are strict: `"12"` and `True` aren't numbers.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
     n_layer: PositiveInt
     n_head: PositiveInt

@@ -10,8 +10,10 @@ from nanogpt.files.atomic import atomic_write, sha256_file
 from nanogpt.interchange.nanogpt_meta import write_meta
 
 
-def export_dataset(directory: Path, destination: Path) -> None:
+def export_dataset(directory: Path, destination: Path) -> str:
     """Write a dataset as a directory data/<name>/ of nanoGPT: train.bin, val.bin, meta.pkl.
+
+    Returns one line for the terminal.
 
     Errors: UserError for a directory that isn't a dataset, and for tokens that nanoGPT can't read.
     """
@@ -33,5 +35,6 @@ def export_dataset(directory: Path, destination: Path) -> None:
     meta_file = destination / "meta.pkl"
     if sha256_file(directory / "tokenizer.json") == GPT2_SHA256:
         meta_file.unlink(missing_ok=True)  # another dataset's, from an earlier export
-    else:
-        write_meta(meta_file, files.tokenizer)
+        return "train.bin and val.bin for nanoGPT"
+    write_meta(meta_file, files.tokenizer)
+    return "train.bin, val.bin and meta.pkl for nanoGPT"

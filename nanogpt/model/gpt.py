@@ -55,9 +55,14 @@ def rotary_tables(block_size: int, width: int) -> Tensor:
     width: D. Shape (2, block_size, 1, 1, D / 2). Computed on the CPU and in float64, so that all
     machines get the same bits once it's rounded.
     """
+    return rotary_tables_at(torch.arange(block_size, device="cpu"), width)
+
+
+def rotary_tables_at(positions: Tensor, width: int) -> Tensor:
+    """The same at some positions (n,), on the CPU: (2, n, 1, 1, D / 2)."""
     pairs = torch.arange(0, width, 2, device="cpu", dtype=torch.float64)
     frequencies = ROTARY_BASE ** (-pairs / width)  # (D / 2,)
-    angles = torch.outer(torch.arange(block_size, device="cpu", dtype=torch.float64), frequencies)
+    angles = torch.outer(positions.double(), frequencies)
     return torch.stack([angles.cos(), angles.sin()]).float()[:, :, None, None]
 
 

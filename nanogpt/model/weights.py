@@ -23,12 +23,17 @@ def load_weights(model: nn.Module, path: Path) -> None:
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file.
 
-    Errors: UserError for a file that is absent or damaged.
+    Errors: UserError for a file that is absent, damaged, or may not be read.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file; train the run again")
     try:
-        return load_file(path)
+        with path.open("rb"):  # which says why it can't be read; safetensors doesn't
+            return load_file(path)
+    except PermissionError as error:
+        raise UserError(
+            f"{path}: can't be read: {error.strerror}; change its permissions"
+        ) from None
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{path}: damaged ({error}); train the run again") from None
 

@@ -25,7 +25,6 @@ from nanogpt.ngram.counting import count_ngrams
 
 logger = logging.getLogger(__name__)
 
-FILE_NAME = "ngrams.safetensors"
 REMEDY = "remove it, and make it again"
 
 
@@ -125,14 +124,19 @@ def save_table(path: Path, table: NgramTable, header: NgramHeader) -> None:
 def load_table(path: Path) -> tuple[NgramTable, NgramHeader]:
     """Read ngrams.safetensors.
 
-    Errors: UserError for a file that is absent or damaged, or of a later format.
+    Errors: UserError for a file that is absent, damaged, of a later format, or may not be read.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file; make the run's n-grams first")
     try:
-        with safetensors.safe_open(path, "numpy") as file:
+        # The first says why it can't be read; safetensors doesn't.
+        with path.open("rb"), safetensors.safe_open(path, "numpy") as file:
             text = (file.metadata() or {}).get("ngrams", "")
         arrays = load_file(path)
+    except PermissionError as error:
+        raise UserError(
+            f"{path}: can't be read: {error.strerror}; change its permissions"
+        ) from None
     except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{path}: damaged ({error}); {REMEDY}") from None
     try:

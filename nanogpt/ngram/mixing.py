@@ -20,8 +20,9 @@ from nanogpt.data.saved_tokenizers import load_tokenizer
 from nanogpt.data.tokenizers import Tokenizer
 from nanogpt.errors import UserError
 from nanogpt.model.kernels import log, softmax
-from nanogpt.ngram.counts import FILE_NAME, load_table, vocabulary_digest
+from nanogpt.ngram.counts import load_table, vocabulary_digest
 from nanogpt.ngram.trie import NgramTrie, Predictions, build_trie
+from nanogpt.project import NGRAMS_FILE
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def find_ngrams(model_directory: Path) -> Ngrams | None:
 
     Errors: UserError for a file that is damaged, or of another vocabulary than the model's.
     """
-    path = model_directory / FILE_NAME
+    path = model_directory / NGRAMS_FILE
     if not path.exists():
         return None
     return load_ngrams(path, load_tokenizer(model_directory / "tokenizer.json"))

@@ -77,11 +77,13 @@ def explain(
     """Why the result at a path would be made again, root causes first, or that it wouldn't."""
     running = [verdict for verdict in verdicts if verdict.runs]
     lines = [f"{path}: {_write_headline(targets, verdicts)}"]
+    in_part = _is_made_in_part(targets, verdicts)
     width = max((len(str(verdict.job)) for verdict in verdicts), default=0)
     rows = [
         (str(verdict.job), line)
         for verdict in verdicts
         for line in _write_lines(verdict, outcomes.get(verdict.job))
+        or (["up to date"] if in_part and verdict.job in targets else [])
     ]
     lines += _align(rows, width)
     if not running:
@@ -107,9 +109,17 @@ def _write_headline(targets: Sequence[StageJob], verdicts: Sequence[Verdict]) ->
         differs = any(verdict.unnoticed for verdict in verdicts)
         return "left as it is, though made differently" if differs else "up to date"
     jobs = plural(len(running), "job")
+    if _is_made_in_part(targets, verdicts):
+        return f"made in part; {jobs} would run"
     if all(verdict.state == "never made" for verdict in running if verdict.job in targets):
         return f"not made yet; {jobs} would run"
     return f"would be made again; {jobs} would run"
+
+
+def _is_made_in_part(targets: Sequence[StageJob], verdicts: Sequence[Verdict]) -> bool:
+    """Whether some of the targets are there as they should be, and the others were never made."""
+    states = {verdict.state for verdict in verdicts if verdict.job in targets}
+    return states == {"current", "never made"}
 
 
 def _write_lines(verdict: Verdict, outcome: str | None) -> list[str]:

@@ -223,7 +223,8 @@ def sampling_memory(
     of_state = state_dtype(dtype).itemsize
     window = min(model.block_size for model in models)
     numbers = sum(2 * m.n_layer * m.n_embd * window for m in models)
-    rows = min(sample.num_samples, most_sequences(numbers * of_state))
+    # With drafts, samples are drawn one after another.
+    rows = 1 if sample.draft else min(sample.num_samples, most_sequences(numbers * of_state))
     matrices = sum(12 * m.n_layer * m.n_embd**2 + vocab_size * m.n_embd for m in models)
     return SamplingMemory(
         weights=FLOAT32 * sum(n_parameters(model, vocab_size) for model in models),

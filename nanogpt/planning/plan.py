@@ -25,7 +25,7 @@ from nanogpt.planning.sizes import (
     directory_size,
 )
 from nanogpt.project import Project
-from nanogpt.training.saved_state import STATES_KEPT
+from nanogpt.training.state_files import STATES_KEPT
 
 
 @dataclass(frozen=True)

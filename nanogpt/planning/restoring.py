@@ -15,7 +15,7 @@ from nanogpt.errors import UserError
 from nanogpt.planning.stage_code import current_code
 from nanogpt.planning.stages import StageJob, inputs_of, settings_of
 from nanogpt.planning.staleness import Verdict, Workflow
-from nanogpt.training.saved_state import saved_steps
+from nanogpt.training.state_files import saved_steps
 
 # Stages whose results aren't kept in the cache.
 NOT_CACHED = {"download", "download_gpt2", "bench"}

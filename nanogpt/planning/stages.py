@@ -31,13 +31,13 @@ from nanogpt.config.resolving import (
 from nanogpt.config.schema import Config
 from nanogpt.data.sources import find_files
 from nanogpt.errors import UserError
-from nanogpt.project import HERE, Project
+from nanogpt.project import HERE, NGRAMS_FILE, Project
 
 MODEL_FILES = ("model.safetensors", "config.json", "tokenizer.json")
 MODEL = tuple(f"model/{file}" for file in MODEL_FILES)
 DATASET = ("train.bin", "val.bin", "tokenizer.json", "meta.json")
 DESCRIPTION = ("eval.json", "eval.manifest.json", "train.manifest.json")  # for a model card
-NGRAMS = "model/ngrams.safetensors"
+NGRAMS = f"model/{NGRAMS_FILE}"
 GPT2_MERGES = "resources/tokenizers/gpt2/vocab.bpe"
 
 # What each stage of a run writes in results/<run>/, in the order in which they are made.

@@ -15,10 +15,11 @@ from nanogpt.artifacts.signals import Signals, Stopped, listening
 from nanogpt.artifacts.states import TrainingState
 from nanogpt.config.schema import ModelSettings, TrainSettings
 from nanogpt.data.batches import check_block_size, load
-from nanogpt.errors import ClaimedError
+from nanogpt.errors import ClaimedError, UserError
 from nanogpt.model import alike
 from nanogpt.model.gpt import GPT
 from nanogpt.model.kernels import keep_matmul, matmul_in_use
+from nanogpt.training.distributed import ALONE, Ranks
 from nanogpt.training.initial import load_initial
 from nanogpt.training.optimizers import configure_optimizer
 from nanogpt.training.saved_state import Progress, load_state
@@ -36,21 +37,24 @@ def train(
     state: TrainingState,
     results: Path,
     initial: Path | None = None,
+    ranks: Ranks = ALONE,
 ) -> Progress:
     """Train a model on a dataset; writes model/, metrics.jsonl and milestones/ in `results`.
 
     settings: with device and dtype resolved. state: where the training is saved, and found by the
     next call, which resumes it. It's still there at the end. initial: the model directory that it
-    begins with; none: random weights.
+    begins with; none: random weights. ranks: the processes that train it, which all call this with
+    the same arguments; rank 0 writes.
 
     SIGTERM and SIGINT save the state and exit with 128 + n; SIGUSR1 saves it and goes on.
 
     Returns the progress at the end. Its layouts are several if the training was resumed elsewhere.
 
     Errors: UserError for a dataset shorter than a window, a missing compiler, a state or an initial
-    model that doesn't fit, or a loss that isn't a number.
+    model that doesn't fit, a loss that isn't a number, more ranks than rows, or a rank that ends.
     """
-    session = _prepare(run, dataset_directory, model_settings, settings, state, initial)
+    settings = settings.model_copy(update={"device": ranks.device(settings.device)})
+    session = _prepare(run, dataset_directory, model_settings, settings, state, initial, ranks)
     with listening() as signals:
         try:
             _make_steps(session, signals)
@@ -73,8 +77,16 @@ def _prepare(
     settings: TrainSettings,
     state: TrainingState,
     initial: Path | None = None,
+    ranks: Ranks = ALONE,
 ) -> Session:
     """A session at the first step, or where the state that was saved last is."""
+    n_rows = settings.batch_size * settings.gradient_accumulation_steps
+    if ranks.n > n_rows:
+        raise UserError(
+            f"{run}: {ranks.n} processes share the rows of a step, which has {n_rows} (batch_size "
+            f"{settings.batch_size} x gradient_accumulation_steps "
+            f"{settings.gradient_accumulation_steps}); start at most {n_rows}"
+        )
     files = load(dataset_directory)
     check_block_size(files, model_settings.block_size, dataset_directory.name)
     prepare_process(settings)
@@ -90,17 +102,19 @@ def _prepare(
     )
     loss_of = loss_function(model, settings)
     optimizer, scaler = configure_optimizer(model, settings), loss_scaler(settings)
-    progress = load_state(state.directory, state.version, model, optimizer, scaler)
+    progress = load_state(state.directory, state.version, model, optimizer, scaler, ranks)
     if initial and not progress:
         load_initial(model, files.tokenizer, initial, run)
         logger.info("%s: beginning with the weights of %s", run, initial)
     progress = progress or Progress(state.version)
+    # Other CPUs begin with other weights.
+    ranks.copy_from(0, list(model.parameters()))
     if progress.layouts and progress.layouts[-1].matmul:
         keep_matmul(progress.layouts[-1].matmul)
     if progress.step:
         logger.info("%s: going on from step %d", run, progress.step)
-    _note_layout(progress, settings)
-    return Session(model, loss_of, optimizer, scaler, files, settings, progress, state)
+    _note_layout(progress, settings, ranks)
+    return Session(model, loss_of, optimizer, scaler, files, settings, progress, state, ranks)
 
 
 def _make_steps(session: Session, signals: Signals) -> None:
@@ -111,13 +125,12 @@ def _make_steps(session: Session, signals: Signals) -> None:
     session.model.train()
     with session.writing():
         while True:
+            session.agree(signals)
             if signals.stop:
                 raise Stopped
-            if signals.save or session.save_is_due():
+            if signals.save:
                 signals.save = False
                 session.save()
-            else:
-                session.check_owner()
             session.keep_milestone()
             line = session.evaluate(signals)
             if line is not None:
@@ -128,10 +141,11 @@ def _make_steps(session: Session, signals: Signals) -> None:
             session.step()
 
 
-def _note_layout(progress: Progress, settings: TrainSettings) -> None:
+def _note_layout(progress: Progress, settings: TrainSettings, ranks: Ranks) -> None:
     """Note where the training is computed from here on; warn if it was elsewhere before."""
     chooses = settings.device == "cpu" and not settings.compile and not alike.on()
-    here = current_layout(settings.device, progress.step, matmul_in_use() if chooses else None)
+    matmul = matmul_in_use() if chooses else None
+    here = current_layout(settings.device, progress.step, matmul, ranks.n)
     if progress.layouts:
         before = progress.layouts[-1]
         changes = [
@@ -141,7 +155,7 @@ def _note_layout(progress: Progress, settings: TrainSettings) -> None:
         ]
         if not changes:
             return
-        if not alike.on():
+        if not alike.on() or here.ranks != progress.layouts[-1].ranks:
             logger.warning(
                 "the training goes on at step %d with %s: the last bits of the result will not be "
                 "those of one that was never stopped",

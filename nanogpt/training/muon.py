@@ -76,7 +76,10 @@ class MuonAdamW(torch.optim.AdamW):
         super().step()  # leaves parameters without a gradient alone
 
     def _step_muon(self, group: dict[str, Any]) -> None:
-        parameters, momentum = group["params"], group["momentum"]
+        parameters = [p for p in group["params"] if p.grad is not None]
+        if not parameters:
+            return
+        momentum = group["momentum"]
         gradients = [parameter.grad for parameter in parameters]
         for parameter in parameters:
             if not self.state[parameter]:

@@ -1,9 +1,11 @@
-"""Saved states of a training: each is one safetensors file with all that a resume needs.
+"""Saved states of a training: all that a resume needs, as safetensors files.
 
-`step-<step>.<digest>.safetensors`: the file's own digest, in its name, shows damage. Nothing in a
-file is executed when it's read. When a state is saved is decided in session.py.
+Nothing in a file is executed when it's read. When a state is saved is decided in session.py, and
+state_files.py has the names.
 
-torch is imported by the functions that need it: `nanogpt cache ls` lists steps without it.
+Of several ranks, each keeps the moments of the parameters that it owns. Rank 0 writes its own into
+the state, and each other rank a part beside it, which the state names. Any number of ranks can read
+a state that any number wrote.
 """
 
 import json
@@ -11,29 +13,40 @@ import logging
 import math
 import os
 import re
+import time
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
+
+import safetensors
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.amp import GradScaler
+from torch.optim import Optimizer
 
 from nanogpt.artifacts.records.base import Record
 from nanogpt.artifacts.records.manifests import Layout
 from nanogpt.artifacts.records.metrics import MetricsLine
-from nanogpt.artifacts.states import SAVED_STATES
 from nanogpt.errors import UserError
 from nanogpt.files.atomic import put_in_place, sha256_file
-
-if TYPE_CHECKING:
-    from torch import Tensor
-    from torch.amp import GradScaler
-    from torch.optim import Optimizer
-
-    from nanogpt.model.gpt import GPT
+from nanogpt.model.gpt import GPT
+from nanogpt.training.distributed import ALONE, Ranks, parameters_of
+from nanogpt.training.state_files import (
+    DIGITS,
+    digest_in,
+    find_states,
+    is_whole,
+    part_name,
+    remove_old_states,
+    state_name,
+    step_of,
+)
 
 logger = logging.getLogger(__name__)
 
-# The last one may turn out to be damaged.
-STATES_KEPT = 2
-STATE_NAME = re.compile(r"step-[0-9]+\.")
+LATE = 60.0  # seconds that a file may take to show on another node
 
 
 @dataclass
@@ -51,7 +64,7 @@ class Progress:
     step: int = 0
     line: MetricsLine | None = None
     best_val_loss: float = math.inf
-    kept: "dict[str, Tensor]" = field(default_factory=dict)
+    kept: dict[str, Tensor] = field(default_factory=dict)
     metrics: bytearray = field(default_factory=bytearray)
     seconds: float = 0.0
     layouts: list[Layout] = field(default_factory=list)
@@ -91,121 +104,170 @@ class _Header(Record):
 def save_state(
     directory: Path,
     progress: Progress,
-    model: "GPT",
-    optimizer: "Optimizer",
-    scaler: "GradScaler",
+    model: GPT,
+    optimizer: Optimizer,
+    scaler: GradScaler,
+    ranks: Ranks = ALONE,
 ) -> None:
-    """Write the state of a training as one file, and remove those before the last two.
+    """Write the state of a training, and remove those before the last two. All ranks call it.
 
     Errors: OSError, for a full disk too.
     """
-    import safetensors
-    import torch
-    from safetensors.torch import save_file
-
+    moments = {
+        f"optimizer.{name}.{key}": moment
+        for name, parameter in model.named_parameters()
+        for key, moment in optimizer.state[parameter].items()
+    }
+    temporary = directory / f".state.{ranks.rank}.{os.getpid()}.tmp"
+    step, number = progress.step, 0
+    if not ranks.is_main:
+        number = _as_number(_write(moments, {}, temporary, lambda digest: part_name(step, digest)))
+    _, *parts = [part_name(step, _as_digest(number)) for (number,) in ranks.gather(number)]
+    if not ranks.is_main:
+        return
     tensors = {f"model.{name}": weight for name, weight in model.state_dict().items()}
     tensors |= {f"kept.{name}": weight for name, weight in progress.kept.items()}
-    for name, parameter in model.named_parameters():
-        for key, moment in optimizer.state[parameter].items():
-            tensors[f"optimizer.{name}.{key}"] = moment
+    tensors |= moments
     tensors["metrics"] = torch.frombuffer(progress.metrics + b"\n", dtype=torch.uint8)
-    on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     metadata = {"progress": json.dumps(_header(progress).content(), allow_nan=False)}
     if scaler.is_enabled():
         metadata["scaler"] = json.dumps(scaler.state_dict())
-    temporary = directory / f".state.{os.getpid()}.tmp"
+    if parts:
+        metadata["parts"] = json.dumps(parts)
+    _write(tensors, metadata, temporary, lambda digest: state_name(step, digest))
+    remove_old_states(directory)
+
+
+def _write(
+    tensors: dict[str, Tensor],
+    metadata: dict[str, str],
+    temporary: Path,
+    name: Callable[[str], str],
+) -> str:
+    """Write tensors to a file that is named after its digest; returns the digest."""
+    on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     try:
         save_file(on_cpu, temporary, metadata=metadata)
         digest = sha256_file(temporary)
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
-        put_in_place(temporary, directory / state_name(progress.step, digest))
+        put_in_place(temporary, temporary.parent / name(digest))
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        found = re.search(r"os error (\d+)", str(error))
-        if isinstance(error, safetensors.SafetensorError) and found:
-            number = int(found[1])
-            raise OSError(number, os.strerror(number), str(directory)) from None
+        shown = re.search(r"os error (\d+)", str(error))
+        if isinstance(error, safetensors.SafetensorError) and shown:
+            number = int(shown[1])
+            raise OSError(number, os.strerror(number), str(temporary.parent)) from None
         raise
-    for path in find_states(directory)[STATES_KEPT:]:
-        path.unlink(missing_ok=True)
+    return digest
 
 
 def load_state(
     directory: Path,
     version: str,
-    model: "GPT",
-    optimizer: "Optimizer",
-    scaler: "GradScaler",
+    model: GPT,
+    optimizer: Optimizer,
+    scaler: GradScaler,
+    ranks: Ranks = ALONE,
 ) -> Progress | None:
     """Resume from the newest undamaged state in a directory; None if there isn't one.
 
     version: of the training; a state of another one is logged and left. A damaged state is logged
-    and removed.
+    and removed. All ranks call it, and take the state that rank 0 finds.
 
     Errors: UserError for a state of an unknown format, or whose tensors aren't the model's.
     """
-    import safetensors
+    path = _find_state(directory, version) if ranks.is_main else None
+    path = _take_from_main(directory, path, ranks)
+    if path is None:
+        return None
+    try:
+        progress, metadata = _read_header(path)
+        own = {id(parameter) for parameter in ranks.own(parameters_of(optimizer))}
+        _restore(progress, _read_tensors(path, metadata), model, optimizer, scaler, own)
+        scaler.load_state_dict(json.loads(metadata.get("scaler", "{}")))
+    except UserError:
+        raise
+    except (RuntimeError, KeyError, TypeError, ValueError, safetensors.SafetensorError):
+        raise _misfit(path) from None
+    return progress
 
+
+def _find_state(directory: Path, version: str) -> Path | None:
+    """The newest undamaged state of a version. Those that are damaged are removed."""
     for half_written in directory.glob(".state.*.tmp"):  # by a process that was killed
         half_written.unlink()
     for path in find_states(directory):
-        if path.name != state_name(step_of(path), sha256_file(path)):
+        if not is_whole(path) or not all(map(is_whole, _parts(path, _read_header(path)[1]))):
             logger.warning("%s: damaged; the state before it is taken, if there is one", path)
             path.unlink()
-            continue
-        remedy = f"remove {directory} to train from the beginning"
-        try:
-            with safetensors.safe_open(path, framework="pt") as file:
-                metadata = file.metadata()
-                content = json.loads(metadata["progress"])
-                progress = _progress(_Header.parse(content, str(path), remedy))
-                if progress.version != version:
-                    logger.warning("%s: of version %s; ignored", path, progress.version)
-                    continue
-                names = file.keys()
-                tensors = {name: file.get_tensor(name) for name in names}
-            _restore(progress, tensors, model, optimizer, scaler)
-            scaler.load_state_dict(json.loads(metadata.get("scaler", "{}")))
-        except UserError:
-            raise
-        except (RuntimeError, KeyError, TypeError, ValueError, safetensors.SafetensorError):
-            raise UserError(
-                f"{path}: not a state of this model, or of this version of nanogpt; {remedy}"
-            ) from None
-        return progress
+        elif (found := _read_header(path)[0].version) != version:
+            logger.warning("%s: of version %s; ignored", path, found)
+        else:
+            return path
     return None
 
 
-def remove_states(directory: Path) -> None:
-    """Remove the saved states of a training; nothing else in its directory."""
-    for path in find_states(directory):
-        path.unlink(missing_ok=True)
+def _take_from_main(directory: Path, path: Path | None, ranks: Ranks) -> Path | None:
+    """The state that rank 0 found, on every rank."""
+    found = [step_of(path), _as_number(digest_in(path.name))] if path else [-1, 0]
+    step, number = ranks.gather(*found)[0]
+    if step < 0:
+        return None
+    path = directory / state_name(step, _as_digest(number))
+    deadline = time.monotonic() + LATE
+    while not path.exists():  # on a disk over the network
+        if time.monotonic() > deadline:
+            raise UserError(
+                f"rank {ranks.rank}: {path}: not here after {LATE:.0f} seconds, but on the node of "
+                "rank 0; results/ and .nanogpt/ must be on a disk that all nodes share"
+            )
+        time.sleep(0.2)
+    return path
 
 
-def state_name(step: int, digest: str) -> str:
-    """The name of a saved state's file."""
-    return f"step-{step}.{digest[:16]}.safetensors"
+def _read_header(path: Path) -> tuple[Progress, dict[str, str]]:
+    """The progress in a state, without its tensors, and all of its metadata."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata()
+        content = json.loads(metadata["progress"])
+    except (KeyError, TypeError, ValueError, safetensors.SafetensorError):
+        raise _misfit(path) from None
+    return _progress(_Header.parse(content, str(path), _remedy(path))), metadata
 
 
-def find_states(directory: Path) -> list[Path]:
-    """The files of the states in a directory, newest first."""
-    found = _state_files(directory)
-    return sorted(found, key=lambda path: (step_of(path), path.stat().st_mtime_ns), reverse=True)
+def _parts(path: Path, metadata: dict[str, str]) -> list[Path]:
+    """The files of other ranks that a state names."""
+    return [path.with_name(name) for name in json.loads(metadata.get("parts", "[]"))]
 
 
-def saved_steps(directory: Path) -> list[int]:
-    """The steps at which the states in a directory were saved, in order."""
-    return sorted(map(step_of, _state_files(directory)))
+def _read_tensors(path: Path, metadata: dict[str, str]) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+    for each in [path, *_parts(path, metadata)]:
+        with safetensors.safe_open(each, framework="pt") as file:
+            names = file.keys()
+            tensors |= {name: file.get_tensor(name) for name in names}
+    return tensors
 
 
-def step_of(path: Path) -> int:
-    """The step at which a state was saved, by its file's name."""
-    return int(path.name.removeprefix("step-").partition(".")[0])
+def _misfit(path: Path) -> UserError:
+    return UserError(
+        f"{path}: not a state of this model, or of this version of nanogpt; {_remedy(path)}"
+    )
 
 
-def _state_files(directory: Path) -> list[Path]:
-    return [path for path in directory.glob(SAVED_STATES) if STATE_NAME.match(path.name)]
+def _remedy(path: Path) -> str:
+    return f"remove {path.parent} to train from the beginning"
+
+
+def _as_number(digest: str) -> int:
+    """The digits of a digest that a name has, as a signed number of 64 bits."""
+    return int(digest[:DIGITS], 16) - 2**63
+
+
+def _as_digest(number: int) -> str:
+    return f"{number + 2**63:0{DIGITS}x}"
 
 
 def _header(progress: Progress) -> _Header:
@@ -234,14 +296,15 @@ def _progress(header: _Header) -> Progress:
 
 def _restore(
     progress: Progress,
-    tensors: "dict[str, Tensor]",
-    model: "GPT",
-    optimizer: "Optimizer",
-    scaler: "GradScaler",
+    tensors: dict[str, Tensor],
+    model: GPT,
+    optimizer: Optimizer,
+    scaler: GradScaler,
+    own: Collection[int],
 ) -> None:
-    """Put a state's tensors where they belong."""
+    """Put a state's tensors where they belong. own: ids of the parameters that this rank owns."""
 
-    def part(prefix: str) -> "dict[str, Tensor]":
+    def part(prefix: str) -> dict[str, Tensor]:
         names = (name for name in tensors if name.startswith(prefix))
         return {name.removeprefix(prefix): tensors[name] for name in names}
 
@@ -252,7 +315,7 @@ def _restore(
         moments = part(f"optimizer.{name}.")
         if needs_moments and not moments:
             raise KeyError(name)
-        if moments:
+        if moments and id(parameter) in own:
             # All of them, as the fused optimizer wants the number of steps there, too.
             optimizer.state[parameter] = {
                 key: moment.to(parameter.device) for key, moment in moments.items()

@@ -1,6 +1,6 @@
 """A training under way: its steps, its measurements, and everything that it writes.
 
-`Session.is_main` alone decides whether a process writes files and shows its progress.
+Of several ranks, rank 0 alone writes files and shows its progress, but for their parts of a state.
 """
 
 import contextlib
@@ -8,6 +8,7 @@ import json
 import logging
 import math
 import os
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,14 +24,16 @@ from nanogpt.artifacts.states import METRICS, TrainingState
 from nanogpt.config.schema import TrainSettings
 from nanogpt.data.batches import TokenFiles, batch, start_tokens
 from nanogpt.data.tokenizers import Tokens
-from nanogpt.errors import DivergedError
+from nanogpt.errors import ClaimedError, DivergedError
 from nanogpt.files.atomic import atomic_write
 from nanogpt.model.directories import MODEL_FILES, save_model
 from nanogpt.model.gpt import GPT
 from nanogpt.model.losses import window_starts, windows_loss
 from nanogpt.project import save_interval
-from nanogpt.training.saved_state import Progress, remove_states, save_state
+from nanogpt.training.distributed import ALONE, Ranks
+from nanogpt.training.saved_state import Progress, save_state
 from nanogpt.training.schedules import learning_rate_at
+from nanogpt.training.state_files import remove_states
 from nanogpt.training.step import LossFunction, optimizer_step
 
 logger = logging.getLogger(__name__)
@@ -51,8 +54,7 @@ MILESTONES = "milestones"
 class Session:
     """What a training works with from its first step to its last, and what it does with it.
 
-    state: where states, metrics and milestones are kept until the end. is_main: whether this
-    process writes.
+    state: where states, metrics and milestones are kept until the end. ranks: that train it.
     """
 
     model: GPT
@@ -63,7 +65,7 @@ class Session:
     settings: TrainSettings
     progress: Progress
     state: TrainingState
-    is_main: bool = True
+    ranks: Ranks = ALONE
 
     def __post_init__(self) -> None:
         settings = self.settings
@@ -99,6 +101,7 @@ class Session:
             learning_rate,
             settings,
             progress.step,
+            ranks=self.ranks,
         )
         progress.step += 1
         progress.line = None
@@ -131,7 +134,7 @@ class Session:
         if self._wall >= NOTICE_AFTER and self._cpu < UNDISTURBED * self._wall:
             logger.warning(
                 "this training waits: it had a processor in only %.0f %% of the first %.0f seconds"
-                "; end what else computes here, or give it fewer threads than there are processors",
+                "; end what else computes here, or give it fewer threads, as by `--cores 1`",
                 100 * self._cpu / self._wall,
                 self._wall,
             )
@@ -145,12 +148,14 @@ class Session:
         settings, progress = self.settings, self.progress
         if not self._evaluates:
             return progress.line
-        with signals.interrupting():
+        # One rank can't leave an evaluation that the others wait in.
+        leaving = signals.interrupting() if self.ranks.n == 1 else contextlib.nullcontext()
+        with leaving:
             train_loss, val_loss = self._loss(self.files.train), self._loss(self.files.val)
         is_best = val_loss < progress.best_val_loss
         progress.best_val_loss = min(progress.best_val_loss, val_loss)
         keeps = self.is_last if settings.keep == "last" else is_best
-        if keeps:
+        if keeps and self.ranks.is_main:
             weights = self.model.state_dict().items()
             progress.kept = {name: w.detach().cpu().clone() for name, w in weights}
         tokens = progress.step * self._tokens_per_step
@@ -165,7 +170,9 @@ class Session:
         """The loss of a split on eval_iters * batch_size windows, the same ones at every call."""
         n_windows = self.settings.eval_iters * self.settings.batch_size
         starts = window_starts(len(tokens), self.model.settings.block_size, n_windows)
-        return windows_loss(self.model, tokens, starts, self.settings).mean
+        loss = windows_loss(self.model, tokens, starts[self.ranks.share], self.settings)
+        nats, n_tokens = self.ranks.sums(loss.nats, loss.n_tokens)
+        return nats / n_tokens
 
     # --- Writing ----------------------------------------------------------------------------
 
@@ -173,11 +180,11 @@ class Session:
     def writing(self) -> Iterator[None]:
         """Inside, metrics.jsonl grows in the state's directory, and a bar shows the progress."""
         metrics = Path(os.devnull)
-        if self.is_main:
+        if self.ranks.is_main:
             self.state.directory.mkdir(parents=True, exist_ok=True)
             metrics = self.state.directory / METRICS
         # disable=None: no bar where there is no terminal; the log has plain lines.
-        disable = None if self.is_main else True
+        disable = None if self.ranks.is_main else True
         total, done = self.settings.max_iters, self.progress.step
         with (
             open(metrics, "wb") as self._metrics,
@@ -219,7 +226,7 @@ class Session:
             return
         muon = self.settings.optimizer == "muon"
         rates = "matrix_lr, embedding_lr and unembedding_lr" if muon else "learning_rate"
-        if self.is_main:
+        if self.ranks.is_main:
             self.state.check_lock()
             remove_states(self.state.directory)  # a resume from them would diverge again
         raise DivergedError(
@@ -234,16 +241,44 @@ class Session:
         return time.monotonic() - self._saved > interval
 
     def save(self) -> None:
-        """Save the state of the training."""
-        if not self.is_main:
-            return
+        """Save the state of the training. All ranks call it."""
         self.state.check_lock()
         start = time.monotonic()
         self.progress.seconds = start - self._start
-        save_state(self.state.directory, self.progress, self.model, self.optimizer, self.scaler)
+        save_state(
+            self.state.directory,
+            self.progress,
+            self.model,
+            self.optimizer,
+            self.scaler,
+            self.ranks,
+        )
         logger.info("state saved at step %d", self.progress.step)
         self._saved = time.monotonic()
         self._save_interval = interval_between_saves(self._saved - start)
+
+    def agree(self, signals: Signals) -> None:
+        """Make what any rank is asked, or is due at rank 0, what all ranks do next.
+
+        Errors: ClaimedError or UserError if this process may no longer write; see `check_owner`.
+        """
+        signals.save = signals.save or self.save_is_due()
+        if self.ranks.n == 1:
+            if not (signals.stop or signals.save):
+                self.check_owner()
+            return
+        claimed: ClaimedError | None = None
+        try:
+            self.check_owner()
+        except ClaimedError as error:
+            claimed = error
+        stop, save, is_claimed = self.ranks.largest(
+            signals.stop or 0, signals.save and self.ranks.is_main, claimed is not None
+        )
+        if is_claimed:
+            raise claimed or ClaimedError("rank 0: the run's results are another process's to make")
+        signals.stop = signal.Signals(stop) if stop else None
+        signals.save = bool(save)
 
     def check_owner(self) -> None:
         """Look from time to time whether this process may still write.
@@ -251,7 +286,7 @@ class Session:
         Errors: ClaimedError or UserError if it may not.
         """
         now = time.monotonic()
-        if self.is_main and now - self._checked > CHECK_INTERVAL:
+        if self.ranks.is_main and now - self._checked > CHECK_INTERVAL:
             self._checked = now
             with contextlib.suppress(OSError):  # a disk over the network that is away a while
                 self.state.check_owner()
@@ -259,14 +294,14 @@ class Session:
     def keep_milestone(self) -> None:
         """Keep the model of this step if it's one to keep, beside the state until the end."""
         step = self.progress.step
-        if self.is_main and step in self.settings.milestones:
+        if self.ranks.is_main and step in self.settings.milestones:
             directory = self.state.directory / MILESTONES / str(step)
             self._save_model(directory, self.model.state_dict())
 
     def write_results(self, results: Path) -> None:
         """Write the model, the milestones and the metrics of a finished training."""
         self.progress.seconds = time.monotonic() - self._start
-        if not self.is_main:
+        if not self.ranks.is_main:
             return
         self.state.check_owner()
         for path in milestone_files(results, self.settings.milestones):

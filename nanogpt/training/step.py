@@ -18,6 +18,7 @@ from nanogpt.model.gpt import GPT
 from nanogpt.model.kernels import prepare_kernels
 from nanogpt.model.losses import mean_loss
 from nanogpt.project import cxx_compiler, set_cublas_workspace
+from nanogpt.training.distributed import ALONE, Ranks, parameters_of
 from nanogpt.training.memory import keep_freed_memory
 from nanogpt.training.schedules import set_learning_rates
 
@@ -34,8 +35,11 @@ def optimizer_step(
     settings: TrainSettings,
     step: int,
     done: Callable[[str], None] = lambda _: None,
+    ranks: Ranks = ALONE,
 ) -> tuple[Tensor, Tensor]:
     """One step on windows (rows, block_size + 1); returns mean loss and norm of the gradient.
+
+    ranks: each takes its share of the rows, and the loss is that of all.
 
     scaler: from `loss_scaler`. Where it's on, a norm that isn't a number means that float16 was too
     small for a gradient: the parameters stay, and the next step's loss is scaled down.
@@ -43,24 +47,29 @@ def optimizer_step(
     done: called after each `forward`, each `backward` and the `optimizer`, to time them.
     """
     # Dropout is a function of the step, so that a resumed training needn't restore a generator.
-    torch.manual_seed(int(np.random.SeedSequence([settings.seed, step]).generate_state(1)[0]))
+    seeds = [settings.seed, step, *([ranks.rank] if ranks.rank else [])]
+    torch.manual_seed(int(np.random.SeedSequence(seeds).generate_state(1)[0]))
     set_learning_rates(optimizer, learning_rate, settings)
     total = torch.zeros((), device=settings.device)
-    for first in range(0, len(windows), settings.batch_size):
-        micro_batch = windows[first : first + settings.batch_size]
+    own = windows[ranks.share]
+    for first in range(0, len(own), settings.batch_size):
+        micro_batch = own[first : first + settings.batch_size]
         rows = torch.from_numpy(micro_batch).to(settings.device)
         with autocast(settings.device, settings.dtype):
             loss = loss_of(rows[:, :-1], rows[:, 1:])
-        loss = loss / settings.gradient_accumulation_steps
+        loss = loss / (len(windows) / len(micro_batch))
         done("forward")
         scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         done("backward")
         total += loss.detach()
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    parameters = parameters_of(optimizer)
+    total = ranks.add_gradients(parameters, total)
     scaler.unscale_(optimizer)
     grad_norm = _clip(parameters, settings.grad_clip or math.inf)
+    ranks.keep_own(parameters)
     scaler.step(optimizer)
     scaler.update()
+    ranks.send_own(parameters)
     optimizer.zero_grad(set_to_none=True)
     done("optimizer")
     return total, grad_norm

@@ -14,6 +14,7 @@ def test_a_layout_on_the_cpu_has_its_threads_and_no_gpu():
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "gpu": None,
         "matmul": "onednn",
+        "ranks": 1,
     }
 
 
@@ -26,4 +27,5 @@ def test_a_layout_is_written_in_the_order_of_earlier_versions():
         "cpu_capability",
         "gpu",
         "matmul",
+        "ranks",
     ]

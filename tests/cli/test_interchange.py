@@ -3,8 +3,15 @@
 from itertools import permutations
 
 import pytest
+import yaml
 
+from nanogpt.artifacts.manifests import environment
+from nanogpt.artifacts.records.base import write_record
+from nanogpt.artifacts.records.manifests import Manifest
 from nanogpt.cli.main import main
+from nanogpt.config.parameters import as_parameters
+from nanogpt.config.schema import TrainSettings
+from nanogpt.files.atomic import sha256_file
 from nanogpt.model.checkpoints import load_model
 from tests.interchange.models import assert_same_model, write_model
 
@@ -57,6 +64,46 @@ def test_a_run_is_exported_by_its_name(ours, tmp_path):
     with pytest.raises(SystemExit, match="no model yet; train it: `nanogpt train demo`"):
         main(["export", "demo", "third", "--to", "huggingface"])
     assert not (tmp_path / "third").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "shown", "unused"),
+    [
+        (
+            {"optimizer": "muon", "lr_schedule": "wsd"},
+            {"matrix_lr": 0.02, "ns_steps": 3, "momentum": 0.95, "warmdown_ratio": 0.7},
+            {"init_from"},
+        ),
+        (
+            {"learning_rate": 0.002},
+            {"optimizer": "adamw", "learning_rate": 0.002, "lr_schedule": "cosine"},
+            {"matrix_lr", "ns_steps", "momentum", "warmdown_ratio"},
+        ),
+    ],
+)
+def test_the_model_card_has_the_settings_that_the_training_used(
+    settings, shown, unused, ours, tmp_path
+):
+    train = as_parameters(TrainSettings.model_validate(settings))
+    weights = sha256_file(ours / "model.safetensors")
+    manifest = Manifest(
+        stage="train",
+        version="0" * 64,
+        inputs={},
+        parameters={"dataset": "demo", "model": {"n_layer": 2}, "train": train},
+        code="c" * 64,
+        outputs={"results/demo/model/model.safetensors": weights},
+        environment=environment(1),
+        wall_seconds=1.0,
+    )
+    write_record(ours.parent / "train.manifest.json", manifest)
+    main(["export", "results/demo/model", "out", "--to", "huggingface"])
+    card = (tmp_path / "out/README.md").read_text()
+    groups = yaml.safe_load(card.split("```yaml\n")[1].split("```")[0])
+    assert groups["dataset"] == "demo"
+    assert groups["model"]["n_layer"] == 2
+    assert groups["train"].items() >= shown.items()
+    assert not unused & groups["train"].keys()
 
 
 def test_ngrams_beside_a_model_are_left_with_one_line(ours, caplog):

@@ -4,7 +4,9 @@ import contextlib
 import json
 import os
 import pickle
+import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -149,6 +151,37 @@ def test_help_of_sample_has_every_setting_with_its_meaning_and_default(capsys):
     assert "--unknown {error,skip}" in text
 
 
+def help_of(command, capsys):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    return " ".join(capsys.readouterr().out.replace("│", " ").split())
+
+
+@pytest.mark.parametrize("command", ["train", "plan", "bench"])
+def test_help_shows_the_defaults_of_config_yaml(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert "transformer blocks (default: 6)" in help_of(command, capsys)
+    config = "{models: {m: {n_layer: 3}}, defaults: {model: {preset: m, n_head: 2}, %s}}"
+    Path("config.yaml").write_text(config % "train: {batch_size: 7}")
+    text = help_of(command, capsys)
+    assert "transformer blocks (default: 3)" in text
+    assert "must divide n_embd (default: 2)" in text
+    assert "in a micro-batch (default: 7)" in text
+    Path("config.yaml").write_text("runs: 1")
+    assert "transformer blocks (default: 6)" in help_of(command, capsys)
+
+
+def test_help_shows_a_line_feed_as_it_would_be_written(capsys):
+    assert r'token for it (default: "\n")' in help_of("prepare", capsys)
+
+
+def test_help_of_an_argument_has_no_line_breaks_of_its_docstring(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "250")
+    with pytest.raises(SystemExit):
+        main(["export", "--help"])
+    assert "nanogpt: a checkpoint for nanoGPT's sample.py." in capsys.readouterr().out
+
+
 LIGHT = {
     "import": ("import nanogpt",),
     "modules of the workflow": (
@@ -265,12 +298,8 @@ def test_version_is_the_packages(capsys):
 
 
 @pytest.mark.parametrize("arguments", [[], ["config"], ["train", "--max_iters"]])
-def test_what_cannot_be_understood_is_refused(arguments):
-    ended = nanogpt(*arguments)
-    assert ended.returncode == 2
-    assert ended.stdout == ""
-    assert "Traceback" not in ended.stderr
-    assert "--help" in ended.stderr
+def test_what_cannot_be_understood_is_one_line(arguments):
+    assert_one_line(nanogpt(*arguments), "--help")
 
 
 def test_an_interrupt_while_modules_load_ends_quietly(tmp_path):
@@ -607,10 +636,19 @@ def test_sample_prints_the_prompt_and_as_many_tokens_as_asked_for(model, capsys)
 def test_each_sample_begins_with_the_prompt_and_is_another(model, capsys):
     sample(model, "--start", "abcd", "--num-samples", "3", "--max-new-tokens", "20")
     printed = capsys.readouterr().out
-    size = 4 + 20 + 1
-    drawn = [printed[i : i + size] for i in range(0, len(printed), size)]
+    drawn = re.split(r"\n?--- sample \d of 3 -+\n", printed)[1:]
     assert len(set(drawn)) == 3
+    assert all(len(text) == 4 + 20 + 1 for text in drawn)
     assert all(text.startswith("abcd") for text in drawn)
+
+
+def test_samples_without_chance_are_said_to_be_the_same(model, capsys):
+    sample(model, "--temperature=0", "--max-new-tokens=2", "--num-samples=2")
+    assert capsys.readouterr().err == (
+        "temperature 0: all samples of a prompt are the same; --num_samples=1 draws one\n"
+    )
+    sample(model, "--temperature=0", "--max-new-tokens=2", "--num-samples=1")
+    assert capsys.readouterr().err == ""
 
 
 def test_the_same_seed_draws_the_same_sample(model, capsys):
@@ -634,7 +672,7 @@ def test_an_absent_prompt_file_is_named(model, tmp_path):
 
 def test_a_character_that_the_vocabulary_lacks_is_named_in_one_line(model):
     ended = nanogpt("sample", str(model), "--start", "axb")
-    assert_one_line(ended, "sample.start", "'x' (U+0078)", "skip")
+    assert_one_line(ended, "--start", "'x' (U+0078)", "`--unknown=skip`")
 
 
 def test_unknown_characters_are_skipped_when_asked_for(model, capsys):
@@ -727,6 +765,30 @@ def test_tokenize_reads_standard_input_or_a_file(model, tmp_path, capsys):
     assert nanogpt("tokenize", str(model), input="ab").stdout == capsys.readouterr().out
 
 
+def test_tokenize_takes_the_name_of_a_dataset_or_a_run(model, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = (
+        "{corpora: {a: {files: a.txt}}, datasets: {a: {}, b: {corpus: a}}, runs: {r: {dataset: b}}}"
+    )
+    Path("config.yaml").write_text(config)
+    main(["tokenize", str(model), "aba"])
+    printed = capsys.readouterr().out
+    assert error_of(["tokenize", "r", "aba"]) == (
+        "error: results/datasets/b/tokenizer.json: not made yet; make it: `nanogpt prepare b`"
+    )
+    places = {"results/datasets/a": "a", "results/r/model": "r", "results/datasets/b": "b"}
+    for place, name in places.items():
+        shutil.copytree(model, place)
+        main(["tokenize", name, "aba"])
+        assert capsys.readouterr().out == printed
+    shutil.rmtree("results/r")
+    main(["tokenize", "r", "aba"])
+    assert capsys.readouterr().out == printed
+    assert error_of(["tokenize", "datasets", "aba"]).startswith(
+        "error: datasets: no dataset or run of this name; "
+    )
+
+
 def test_tokenize_names_what_the_vocabulary_lacks(model):
     assert "'x' (U+0078)" in error_of(["tokenize", str(model), "axb"])
 
@@ -743,11 +805,14 @@ def test_what_is_not_there_is_told(command, project):
 
 
 @pytest.mark.parametrize("tokenizer", ["char", "byte", "bpe"])
-def test_an_exported_dataset_is_what_nanogpt_reads(tokenizer, tmp_path):
+def test_an_exported_dataset_is_what_nanogpt_reads(tokenizer, tmp_path, capsys):
     (tmp_path / "text.txt").write_text("the cat sat on the mat. " * 90)
     corpus, dataset = Corpus(files=["text.txt"]), Dataset(tokenizer=tokenizer, vocab_size=270)
     prepare([tmp_path / "text.txt"], corpus, dataset, tmp_path / "ours")
     main(["export", "dataset", str(tmp_path / "ours"), str(tmp_path / "theirs")])
+    assert capsys.readouterr().out == (
+        f"{tmp_path / 'theirs'}: train.bin, val.bin and meta.pkl for nanoGPT\n"
+    )
     meta = pickle.loads((tmp_path / "theirs/meta.pkl").read_bytes())
     # As nanoGPT's train.py reads tokens, and its sample.py turns them into text.
     tokens = np.memmap(tmp_path / "theirs/val.bin", dtype=np.uint16, mode="r")

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,8 @@ import pytest
 import yaml
 
 from nanogpt.artifacts.invocations import find_holders
+from nanogpt.cli import making
+from nanogpt.cli.main import main
 from nanogpt.project import Project
 from tests.checkouts import own_environment
 from tests.workflow.projects import nanogpt, planned, setting, snakemake
@@ -59,6 +62,25 @@ def test_flags_of_train_make_a_run_that_the_workflow_knows(project):
     assert again.stdout == ended.stdout
     assert "train one" not in again.stderr
     assert (fragment.read_bytes(), fragment.stat().st_mtime_ns) == made
+
+
+def test_a_run_that_begins_with_another_says_that_it_is_trained_first(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.yaml").write_text(
+        "{corpora: {play: {builtin: play}}, datasets: {play: {}, again: {corpus: play, tokenizer: "
+        "play}}, runs: {again: {train: {init_from: play}}}}"
+    )
+    monkeypatch.setattr(making, "make", lambda *_: 0)
+    said = "again: begins with `play`, which is trained first"
+    main(["train", "again"])
+    assert said in capsys.readouterr().err
+    (tmp_path / "results/play/model").mkdir(parents=True)
+    (tmp_path / "results/play/model/config.json").write_text("{}")
+    for run in ("again", "play"):
+        main(["train", run])
+        assert "begins with" not in capsys.readouterr().err
 
 
 def test_flags_that_change_nothing_make_no_run(project):
@@ -113,7 +135,7 @@ def test_a_text_from_anywhere_becomes_a_trained_run_by_two_commands(essays, tmp_
     trained = succeed(essays, "train", "--dataset=tale", CORES)
     assert trained.stdout.startswith("results/tale: model/")
     drawn = succeed(essays, "sample", "--dataset=tale", "--start=Gr", "--max_new_tokens=20")
-    assert drawn.stdout.startswith("Gr")
+    assert drawn.stdout.splitlines()[1].startswith("Gr")
     assert "results/tale/model: trained last on tale" in drawn.stderr
 
 
@@ -128,6 +150,18 @@ def test_a_training_that_cannot_begin_leaves_no_entry_behind(project):
     ended = nanogpt(project, "train", "one", "--device=cuda:99", CORES)
     assert "device cuda:99: " in error_of(ended)
     assert not list((project / "resources/config").glob("*"))
+
+
+@pytest.mark.slow
+def test_a_prompt_outside_the_vocabulary_is_refused_also_where_the_model_is_cached(
+    computed, project
+):
+    cached = shutil.copytree(computed.cache, project / ".nanogpt/cache", dirs_exist_ok=True)
+    assert list(cached.iterdir())
+    ended = nanogpt(project, "train", "one", CORES, "--sample.start=日")
+    assert "日" in error_of(ended)
+    assert not list((project / "resources/config").glob("*"))
+    assert not list(project.glob("results/one.sample*/model"))
 
 
 # --- eval, sample, bench: what they print ---------------------------------------------------
@@ -187,7 +221,9 @@ def test_eval_without_flags_makes_eval_json(project):
 
 def test_a_run_is_sampled_with_its_own_settings(project):
     ended = succeed(project, "sample", "one")
-    assert len(ended.stdout) == 2 * (1 + 40 + 1)  # two samples of 40 tokens, and what ends each
+    assert ended.stdout.count("--- sample ") == 2
+    # Two samples of 40 tokens, each under a heading, with a prompt of one; a blank line between.
+    assert len(ended.stdout) == 2 * (80 + 1 + 1 + 40 + 1) + 1
 
 
 # --- Signals and locks ----------------------------------------------------------------------
@@ -247,14 +283,28 @@ def test_a_signal_saves_the_training_and_leaves_no_lock(endless, number):
         if number == signal.SIGINT:  # an impatient user
             time.sleep(0.1)
             process.send_signal(number)
-        assert process.wait(180) == 1  # as Snakemake's
+        assert process.wait(180) == 128 + number
     finally:
         process.kill()
     assert not list(endless.glob(".snakemake/locks/*"))
     assert not list(endless.glob(".nanogpt/invocations/*"))
-    assert "endless: saved at step " in messages_of(endless)
+    assert messages_of(endless).count("endless: saved at step ") == 1
+    assert "error: " not in messages_of(endless)
     assert "Traceback" not in messages_of(endless)
     assert f"stopped by {number.name}" in log_of(endless)
+
+
+@pytest.mark.slow
+def test_a_signal_before_anything_is_made_says_how_to_go_on_and_keeps_the_new_run(project):
+    process = start(project, "train", "one", "--max_iters=12", "--name=short")
+    try:
+        wait_for(lambda: list(project.glob(".nanogpt/invocations/*")))
+        process.send_signal(signal.SIGINT)
+        assert process.wait(180) == 128 + signal.SIGINT
+    finally:
+        process.kill()
+    assert "short: stopped; the same command goes on from there" in messages_of(project)
+    assert (project / "resources/config/short.yaml").exists()
 
 
 @pytest.mark.slow
@@ -276,7 +326,7 @@ def test_sigusr1_saves_and_the_training_goes_on(endless):
         assert process.poll() is None
     finally:
         process.send_signal(signal.SIGTERM)
-        assert process.wait(180) == 1
+        assert process.wait(180) == 128 + signal.SIGTERM
 
 
 @pytest.mark.slow

@@ -1,12 +1,17 @@
 """`nanogpt plan` and `nanogpt why` on the command line."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from nanogpt.cli.main import main
+from nanogpt.config.loading import read
 from nanogpt.planning import plan as planning
+from nanogpt.planning.explaining import explain, find_targets
+from nanogpt.planning.staleness import Workflow
+from nanogpt.project import Project
 
 CONFIG = """
 corpora: {play: {builtin: play, n_characters: 10000}}
@@ -30,6 +35,21 @@ def test_a_plan_is_printed_for_people(project: Path, capsys: pytest.CaptureFixtu
     first = "first on letters (char, 100 symbols, assumed until the dataset is made)"
     assert lines[0] == first
     assert lines[2].startswith("parameters        ")
+    assert sorted(path.name for path in project.iterdir()) == ["config.yaml"]
+
+
+def test_flags_plan_the_run_that_they_would_make_and_write_nothing(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--n_layer=4", "--max-iters=50", "--sample.seed=2"]
+    main(["plan", "first", "--no-measure", "--json", *flags])
+    content = json.loads(capsys.readouterr().out)
+    assert content["run"] == "first.n_layer-4.max_iters-50.sample.seed-2"
+    assert content["training"]["tokens"] == 50 * 4 * 16
+    main(["plan", "first", "--no-measure", "--json", "--n_layer=2"])  # as it is
+    before = json.loads(capsys.readouterr().out)
+    assert before["run"] == "first"
+    assert content["parameters"]["blocks"] == 2 * before["parameters"]["blocks"]
     assert sorted(path.name for path in project.iterdir()) == ["config.yaml"]
 
 
@@ -58,6 +78,22 @@ def test_a_run_that_was_never_made_is_explained(capsys: pytest.CaptureFixture[st
         "  write_builtin play  not made yet",
         "  prepare letters     not made yet",
         "  train first         not made yet",
+        "  sample first        not made yet",
+    ]
+
+
+def test_a_run_that_lacks_some_results_says_what_is_made_and_what_is_not(project: Path) -> None:
+    workflow = Workflow(read(), Project(project))
+    path, jobs, files = find_targets(workflow, "first")
+    missing = ("eval", "sample")
+    verdicts = [
+        replace(one, reasons=(), state="never made" if one.job.stage in missing else "current")
+        for one in workflow.plan(jobs, files)
+    ]
+    assert explain(path, jobs, verdicts, {}) == [
+        "results/first: made in part; 2 jobs would run",
+        "  train first         up to date",
+        "  eval first          not made yet",
         "  sample first        not made yet",
     ]
 

@@ -5,7 +5,9 @@ import json
 import pytest
 
 from nanogpt.cli import main  # noqa: F401  it registers the commands
-from nanogpt.cli.flags import DOTTED, FLAT, flags_of
+from nanogpt.cli.app import ORDER
+from nanogpt.cli.flags import DOTTED, FLAT, flags_of, name_flags
+from nanogpt.cli.parameters import switches_of, values_of
 from nanogpt.cli.peers import PRESETS, find_preset
 from nanogpt.cli.words import normalise
 from nanogpt.config.loading import read
@@ -105,12 +107,59 @@ def test_a_switch_takes_nothing_but_true_and_false(line):
             "sample: `ROMEO:` is one word too many; a prompt is `--start=ROMEO:`",
         ),
         ("plan one two", "plan: `two` is one word too many; see `nanogpt plan --help`"),
+        ("export", "export: MODEL is missing; see `nanogpt export --help`"),
+        ("tokenize", "tokenize: TOKENIZER is missing; see `nanogpt tokenize --help`"),
+        (
+            "sample demo --top_k",
+            "sample: --top_k: its value is missing: `--top_k=VALUE`; see `nanogpt sample --help`",
+        ),
+        (
+            "sample demo --top-k --seed=3",
+            "sample: --top_k: its value is missing: `--top_k=VALUE`; see `nanogpt sample --help`",
+        ),
+        (
+            "train one --name",
+            "train: --name: its value is missing: `--name=VALUE`; see `nanogpt train --help`",
+        ),
+        (
+            "train one --wandb_project",
+            "train: --wandb_project: its value is missing: `--wandb_project=VALUE`; see `nanogpt "
+            "train --help`",
+        ),
+        ("watch --port=x", "watch: --port: should be a whole number (found `x`)"),
+        ("watch --port 6006.5", "watch: --port: should be a whole number (found `6006.5`)"),
+        ("watch --every=", "watch: --every: should be a number (found ``)"),
+        ("cache ls --older-than=old", "cache: --older_than: should be a number (found `old`)"),
+        ("cache list", "cache: ACTION: should be one of ls, prune (found `list`)"),
+        ("cache", "cache: ACTION is missing; see `nanogpt cache --help`"),
+        ("completion fish", "completion: SHELL: should be one of bash, zsh, tcsh (found `fish`)"),
+        (
+            "export one x --to=onnx",
+            "export: --to: should be one of huggingface, gguf, nanogpt (found `onnx`)",
+        ),
+        ("import a b", "import: --from is missing; it's one of huggingface, nanogpt"),
+        (
+            "sample demo -k 5",
+            "sample: no flag `-k`; flags have two dashes, and words that begin with one come after "
+            "` -- `",
+        ),
+        ("-v", "name a command, such as `nanogpt train`; see `nanogpt --help`"),
+        ("", "name a command, such as `nanogpt train`; see `nanogpt --help`"),
     ],
 )
 def test_what_no_command_has_is_one_line(line, message):
     with pytest.raises(UserError) as error:
         words(line)
     assert str(error.value) == message
+
+
+@pytest.mark.parametrize("command", ORDER)
+def test_every_flag_wants_its_value(command):
+    flags = {name for name, flag in flags_of(command).items() if not flag.is_boolean}
+    others = values_of(command).keys() - switches_of(command) - {"flags"}
+    for name in flags | others:
+        with pytest.raises(UserError, match=f"--{name}: its value is missing"):
+            normalise([command, f"--{name}"])
 
 
 def test_help_and_version_have_several_names():
@@ -215,3 +264,22 @@ def test_every_setting_of_a_commands_groups_has_a_flag(command):
         for setting in GROUPS[group].model_fields
     }
     assert {(flag.group, flag.setting) for flag in flags_of(command).values()} == settings
+
+
+@pytest.mark.parametrize(
+    ("line", "message", "named"),
+    [
+        ("sample a --start=x", "sample.start: `unknown: skip`", "--start: `--unknown=skip`"),
+        ("train a --n_layer=x", "model.n_layer: wrong", "--n_layer: wrong"),
+        ("train a --milestones=x", "train.milestones.0: wrong", "--milestones: wrong"),
+        ("train a --sample.seed=x", "runs.a.b-1.sample.seed: wrong", "--sample.seed: wrong"),
+        ("train a --min_lr=1", "runs.a.train.min_lr: `matrix_lr`", "--min_lr: `--matrix_lr`"),
+        ("prepare a --tokenizer=x", "datasets.a.tokenizer: no `x`", "--tokenizer: no `x`"),
+        ("train a --seed=1", "runs.a.train.seed: `tokenizer: c`", "--seed: `tokenizer: c`"),
+        ("train a --n_layer=2", "runs.b.model.n_head: wrong", "runs.b.model.n_head: wrong"),
+        ("train a", "runs.a.model.n_layer: wrong", "runs.a.model.n_layer: wrong"),
+        ("verify a", "a: missing", "a: missing"),
+    ],
+)
+def test_a_message_about_a_flag_is_in_terms_of_flags(line, message, named):
+    assert name_flags(normalise(line.split()), message) == named

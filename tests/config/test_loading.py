@@ -10,6 +10,7 @@ from nanogpt.config.loading import find_texts, load, read, read_mapping
 from nanogpt.config.resolving import corpus_of, resolve_run, run_names
 from nanogpt.config.schema import Config
 from nanogpt.errors import UserError
+from nanogpt.interchange.architectures import FITTING_RUN, check_format
 from nanogpt.project import Project
 from tests.config.examples import (
     assert_one_line,
@@ -296,6 +297,12 @@ def test_the_shipped_downloads_have_checksums_where_a_public_source_states_them(
     without = {name for name in downloads if not shipped.corpora[name].sha256}
     assert without == {"openwebtext", "fineweb_edu", "quijote"}
     assert len(downloads) > 6
+
+
+@pytest.mark.parametrize("form", ["huggingface", "gguf", "nanogpt"])
+def test_the_run_that_messages_name_can_be_exported(shipped, form):
+    run = resolve_run(shipped, FITTING_RUN)
+    check_format(run.model, shipped.datasets[run.dataset].tokenizer, form, "")
 
 
 def test_the_shipped_quick_start_has_nanogpts_settings(shipped):

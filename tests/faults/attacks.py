@@ -132,7 +132,7 @@ def unlock(project: Path) -> None:
         run_workflow(project, "--unlock")
 
 
-def train_command(project: Path) -> list[str]:
+def train_command(project: Path, processes: int = 1) -> list[str]:
     """The command line of rule train, as the manifest of the untouched training has it."""
     manifest = read_record(project / "untouched.manifest.json", Manifest)
     return [
@@ -141,7 +141,7 @@ def train_command(project: Path) -> list[str]:
         *("--output", *manifest.outputs, "results/one/train.manifest.json"),
         *("--settings", json.dumps(manifest.parameters), "--code", manifest.code),
         *("--untracked", json.dumps({"sample": as_parameters(SampleSettings())})),
-        *("--log", "results/one/train.log", "--threads", "1"),
+        *("--log", "results/one/train.log", "--threads", "1", "--processes", str(processes)),
     ]
 
 

@@ -132,6 +132,29 @@ def test_a_window_that_slides_goes_on_without_an_end_and_without_reading_again(m
     assert n_read == [[1, 2, 3]]
 
 
+@pytest.mark.parametrize("n_sequences", [1, 2])
+def test_a_window_that_slides_takes_no_more_memory_for_more_tokens(n_sequences):
+    model = make_model(8, **ARCHITECTURES["modern"])
+    sampling = with_settings(window="slide", max_new_tokens=5000)
+    engine = Engine(model, sampling)
+    before = engine.decoder.turns.nbytes
+    new = continuations(engine, prompts_of([[1, 2, 3]] * n_sequences, sampling))
+    assert [len(tokens) for tokens in new] == [5000] * n_sequences
+    assert engine.decoder.turns.nbytes == before
+    grown = Engine(model, sampling)  # as if positions were counted in advance
+    grown.decoder.turns = grown.decoder._make_turns(torch.arange(5004))
+    assert continuations(grown, prompts_of([[1, 2, 3]] * n_sequences, sampling)) == new
+
+
+def test_turns_have_the_same_bits_wherever_a_table_ends():
+    decoder = Engine(make_model(8, **ARCHITECTURES["modern"]), BASE).decoder
+    table = decoder._make_turns(torch.arange(5000))
+    for first in range(8, 4997, 3):
+        assert torch.equal(decoder._turns(slice(first, first + 1)), table[first : first + 1])
+        places = torch.tensor([4999 - first, first, 2, first + 2])
+        assert torch.equal(decoder._turns(places), table[places])
+
+
 def test_learned_positions_can_not_slide():
     with pytest.raises(UserError, match=r"sample\.window: slide is for rotary positions"):
         Engine(make_model(), with_settings(window="slide"))

@@ -113,16 +113,22 @@ def test_samples_that_cannot_be_drawn_leave_no_file(directory, tmp_path):
 
 def test_a_stream_has_the_samples_of_the_page(directory, checkpoint, tmp_path):
     changes = {"num_samples": 3, "max_new_tokens": 30}
-    _, samples = split_samples(write_samples(directory, tmp_path / "samples.txt", **changes))
+    page = write_samples(directory, tmp_path / "samples.txt", **changes)
     streamed = "".join(stream(checkpoint, with_settings(**changes)))
-    assert streamed == "".join(f"{one}\n" for one in samples)
+    assert streamed.startswith("--- sample 1 of 3 ---")
+    assert page.endswith(f"\n\n{streamed}")
 
 
 def test_a_stream_of_many_has_one_seed_after_another(checkpoint):
     together = "".join(stream(checkpoint, with_settings(num_samples=3)))
     alone = ["".join(stream(checkpoint, with_settings(seed=seed))) for seed in (1337, 1338, 1339)]
-    assert together == "".join(alone)
+    assert [f"{one}\n" for one in split_samples(f"\n\n{together}")[1]] == alone
     assert len(set(alone)) == 3
+
+
+def test_a_stream_of_one_has_no_heading(checkpoint):
+    assert "".join(stream(checkpoint, with_settings(num_samples=1))).startswith(BASE.start)
+    assert "--- sample" not in "".join(stream(checkpoint, with_settings(num_samples=1)))
 
 
 def test_drafted_samples_are_the_same_in_the_file_and_in_the_stream(
@@ -134,7 +140,8 @@ def test_drafted_samples_are_the_same_in_the_file_and_in_the_stream(
     head, samples = split_samples(path.read_text(encoding="utf-8"))
     assert "# draft: 4" in head
     assert [len(one) for one in samples] == [4 + 30] * 3
-    assert "".join(stream(checkpoint, settings, ngrams)) == "".join(f"{one}\n" for one in samples)
+    streamed = "".join(stream(checkpoint, settings, ngrams))
+    assert split_samples(f"\n\n{streamed}")[1] == samples
 
 
 def test_a_stream_comes_token_by_token(checkpoint):

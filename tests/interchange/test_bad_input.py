@@ -83,7 +83,11 @@ def refuse_checkpoint():
     [
         (GPT2, {"n_head": 0}, "n_head: should be greater than 0"),
         (GPT2, {"n_embd": -16}, "n_embd: should be greater than 0"),
-        (GPT2, {"n_layer": "many"}, "n_layer: should be a number"),
+        (GPT2, {"n_layer": "many"}, "n_layer: should be a valid integer (found 'many')"),
+        (GPT2, {"n_layer": "1"}, "n_layer: should be a valid integer (found '1')"),
+        (GPT2, {"n_layer": True}, "n_layer: should be a valid integer (found yes)"),
+        (GPT2, {"tie_word_embeddings": 1}, "tie_word_embeddings: should be a valid boolean"),
+        (MODERN, {"num_hidden_layers": "1"}, "num_hidden_layers: should be a valid integer"),
         (GPT2, {"n_layer": 10**30}, "n_layer: should be less than or equal to"),
         (GPT2, {"vocab_size": 10**30}, "vocab_size: should be less than or equal to"),
         (GPT2, {"nanogpt": {"start": [-1]}}, "nanogpt.start.0: should be greater than or equal"),
@@ -170,7 +174,9 @@ def test_a_directory_in_the_place_of_a_file_is_named(path):
         ({"n_layer": 10**30}, "n_layer: should be less than or equal to"),
         ({"vocab_size": 10**30}, "vocab_size: should be less than or equal to"),
         ({"dropout": 7.0}, "dropout: should be less than 1"),
-        ({"n_embd": "wide"}, "n_embd: should be a number"),
+        ({"n_embd": "wide"}, "n_embd: should be a valid integer (found 'wide')"),
+        ({"n_layer": "1"}, "n_layer: should be a valid integer (found '1')"),
+        ({"n_layer": True}, "n_layer: should be a valid integer (found yes)"),
     ],
 )
 def test_impossible_model_args_are_refused_with_their_file(checkpoint, changes, words):

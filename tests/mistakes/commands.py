@@ -47,6 +47,39 @@ COMMANDS = [
         _write_project,
     ),
     command(
+        "a training on a file",
+        "train text.txt --max_iters=50",
+        "text.txt: a file, and no run or dataset; make a dataset of it: `nanogpt prepare textfile "
+        "text.txt --output=text`",
+        _write_project,
+    ),
+    command(
+        "a learning rate that nothing learns at",
+        "train first --optimizer=muon --position=rotary --norm=rmsnorm --learning_rate=0.001",
+        "--learning_rate: of no use with muon and this model; set `--matrix_lr`, `--embedding_lr` "
+        "and `--unembedding_lr`, or `--optimizer=adamw`",
+        _write_project,
+    ),
+    command(
+        "a file instead of a dataset",
+        "prepare text.txt",
+        "text.txt: a file, and no run or dataset; make a dataset of it: `nanogpt prepare textfile "
+        "text.txt --output=text`",
+        _write_project,
+    ),
+    command(
+        "tokens of an unknown dataset",
+        "tokenize lettres aba",
+        "lettres: no dataset or run of this name; did you mean `letters`?",
+        _write_project,
+    ),
+    command(
+        "tokens of a dataset that isn't made",
+        "tokenize first aba",
+        "results/datasets/letters/tokenizer.json: not made yet; make it: `nanogpt prepare letters`",
+        _write_project,
+    ),
+    command(
         "an unknown command",
         "trian first",
         "no command `trian`; did you mean `train`?",
@@ -57,6 +90,32 @@ COMMANDS = [
         "train: no flag `--max_itres`; did you mean `--max_iters`?",
     ),
     command(
+        "a flag without its value",
+        "sample first --top_k",
+        "sample: --top_k: its value is missing: `--top_k=VALUE`; see `nanogpt sample --help`",
+    ),
+    command(
+        "a word where a number is wanted",
+        "watch --port=http",
+        "watch: --port: should be a whole number (found `http`)",
+    ),
+    command(
+        "a port that no machine has",
+        "watch --port=99999999",
+        "--port: should be 0 to 65535 (found 99999999)",
+    ),
+    command(
+        "a word that is missing",
+        "export",
+        "export: MODEL is missing; see `nanogpt export --help`",
+    ),
+    command(
+        "a whole disk as a text",
+        "prepare textfile / --output=x",
+        "/: the whole disk; name a text, or a directory of texts",
+        _write_project,
+    ),
+    command(
         "a prompt without its flag",
         "sample first ROMEO:",
         "sample: `ROMEO:` is one word too many; a prompt is `--start=ROMEO:`",
@@ -64,7 +123,7 @@ COMMANDS = [
     command(
         "a flag with a wrong value",
         "train first --max_iters=many",
-        "train.max_iters: should be a number, such as 10000, 10_000 or 1e4 (found 'many')",
+        "--max_iters: should be a number, such as 10000, 10_000 or 1e4 (found 'many')",
         _write_project,
     ),
     command(

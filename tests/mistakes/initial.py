@@ -107,14 +107,16 @@ INITIAL = [
         "other tokens than those of the run to begin with",
         FINE % "first",
         "runs.fine.train.init_from: `first` has the tokens of dataset letters, and this run the "
-        "tokens of dataset others; write `tokenizer: letters` in datasets.others",
+        "tokens of dataset others; write `tokenizer: letters` in datasets.others, or make another "
+        "dataset: `nanogpt prepare others --tokenizer=letters`",
         datasets="datasets: {letters: {corpus: text}, others: {corpus: text}}, ",
     ),
     begins(
         "other tokens than GPT-2's",
         FINE % "gpt2",
         "runs.fine.train.init_from: `gpt2` has GPT-2's tokens, and this run the tokens of dataset "
-        "letters; write `tokenizer: gpt2` in datasets.others",
+        "letters; write `tokenizer: gpt2` in datasets.others, or make another dataset: `nanogpt "
+        "prepare others --tokenizer=gpt2`",
     ),
     Mistake(
         "a directory to begin with that isn't there",

@@ -158,7 +158,8 @@ INTERCHANGE = [
     command(
         "an export of a model of transformers",
         "export theirs exported --to gguf",
-        "theirs: a model of transformers; first `nanogpt import theirs DESTINATION --from huggingface`, then name DESTINATION",
+        "theirs: a model of transformers; first `nanogpt import theirs DESTINATION "
+        "--from huggingface`, then name DESTINATION",
         to_hugging_face,
     ),
     command(
@@ -173,7 +174,7 @@ INTERCHANGE = [
         "an architecture that llama.cpp doesn't have",
         f"{EXPORT} gguf",
         "results/demo/model: llama.cpp has no model with norm: rmsnorm; its model is GPT-2's: "
-        "train such a one to export it",
+        "train such a one to export it, as the shipped run `shakespeare_char_quickstart` is",
         other_model(norm="rmsnorm"),
     ),
     command(
@@ -187,7 +188,8 @@ INTERCHANGE = [
         "an architecture that nanoGPT doesn't have",
         f"{EXPORT} nanogpt",
         "results/demo/model: nanoGPT has no model with activation: gelu_tanh; its model is GPT-2's "
-        "with exact GELU: train such a one to export it",
+        "with exact GELU: train such a one to export it, as the shipped run "
+        "`shakespeare_char_quickstart` is",
         other_model(activation="gelu_tanh"),
     ),
     command(

@@ -9,18 +9,19 @@ from nanogpt.cli.main import main
 from nanogpt.config.schema import EvalSettings, NgramSettings
 from nanogpt.data.batches import load
 from nanogpt.evaluation.evaluate import evaluate
-from nanogpt.ngram.counts import FILE_NAME, count_split
+from nanogpt.ngram.counts import count_split
+from nanogpt.project import NGRAMS_FILE
 from tests.mistakes.base import TEXT, Mistake, code, workflow
 from tests.mistakes.materials import BOOK, MODEL, make_dataset, make_model, prepare_book
 
-NGRAMS_FILE = MODEL / FILE_NAME
+COUNTS_FILE = MODEL / NGRAMS_FILE
 
 
 def make_ngrams() -> None:
     """The n-grams of the dataset `book` beside a model of its letters."""
     make_dataset()
     make_model("".join(sorted(set(TEXT))))
-    count_split(BOOK, NgramSettings(max_order=3), NGRAMS_FILE)
+    count_split(BOOK, NgramSettings(max_order=3), COUNTS_FILE)
 
 
 def damaged_ngrams(
@@ -30,7 +31,7 @@ def damaged_ngrams(
 
     def make() -> None:
         make_ngrams()
-        NGRAMS_FILE.write_bytes(damage(NGRAMS_FILE.read_bytes()))
+        COUNTS_FILE.write_bytes(damage(COUNTS_FILE.read_bytes()))
         main(["sample", str(MODEL)])
 
     return Mistake(title, shown, make, message)
@@ -38,11 +39,11 @@ def damaged_ngrams(
 
 def without_count(_: bytes) -> bytes:
     """The file with a count of zero."""
-    arrays = load_file(NGRAMS_FILE)
+    arrays = load_file(COUNTS_FILE)
     arrays["counts"][0] = 0
-    header = NGRAMS_FILE.read_bytes().partition(b'"ngrams":"')[2].partition(b'"}')[0]
-    save_file(arrays, NGRAMS_FILE, {"ngrams": header.decode().replace('\\"', '"')})
-    return NGRAMS_FILE.read_bytes()
+    header = COUNTS_FILE.read_bytes().partition(b'"ngrams":"')[2].partition(b'"}')[0]
+    save_file(arrays, COUNTS_FILE, {"ngrams": header.decode().replace('\\"', '"')})
+    return COUNTS_FILE.read_bytes()
 
 
 def sample_another_vocabulary() -> None:
@@ -55,7 +56,7 @@ def evaluate_another_dataset() -> None:
     make_ngrams()
     prepare_book({"book.txt": TEXT * 2}, {})
     assert load(BOOK).tokenizer
-    evaluate("demo", BOOK, MODEL, EvalSettings(device="cpu"), Path("eval.json"), NGRAMS_FILE)
+    evaluate("demo", BOOK, MODEL, EvalSettings(device="cpu"), Path("eval.json"), COUNTS_FILE)
 
 
 NGRAMS = [

@@ -22,129 +22,128 @@ PROMPTS = [
     prompt(
         "a letter that the model doesn't know",
         "--start 'a cab, café'",
-        "sample.start: the tokenizer's vocabulary of 5 characters lacks ',' (U+002C),"
-        " 'f' (U+0066), 'é' (U+00E9); leave them out, or say `unknown: skip`",
+        "--start: the tokenizer's vocabulary of 5 characters lacks ',' (U+002C),"
+        " 'f' (U+0066), 'é' (U+00E9); leave them out, or say `--unknown=skip`",
     ),
     prompt(
         "no letter that the model knows",
         "--start xyz --unknown skip",
-        "sample.start: no character of it is in the vocabulary; give another start",
+        "--start: no character of it is in the vocabulary; give another start",
     ),
     prompt(
         "a missing prompt file",
         "--start FILE:prompt.txt",
-        "sample.start: prompt.txt: no such file; put a text there or correct the path",
+        "--start: prompt.txt: no such file; put a text there or correct the path",
     ),
     prompt(
         "a directory in place of a prompt file",
         "--start FILE:prompts",
-        "sample.start: prompts: a directory; name a text file in it",
+        "--start: prompts: a directory; name a text file in it",
         {"prompts/a.txt": "a"},
     ),
     prompt(
         "a binary prompt",
         "--start FILE:prompt.bin",
-        "sample.start: the tokenizer's vocabulary of 5 characters lacks '\\x00' "
-        "(U+0000); leave it out, or say `unknown: skip`",
+        "--start: the tokenizer's vocabulary of 5 characters lacks '\\x00' "
+        "(U+0000); leave it out, or say `--unknown=skip`",
         {"prompt.bin": b"a\0b"},
     ),
     prompt(
         "a prompt file in Latin-1",
         "--start FILE:prompt.txt",
-        "sample.start: prompt.txt: not UTF-8: byte 0xe9 at offset 3; convert it",
+        "--start: prompt.txt: not UTF-8: byte 0xe9 at offset 3; convert it",
         {"prompt.txt": b"caf\xe9"},
     ),
     prompt(
         "a prompt file whose name is too long",
         f"--start FILE:{300 * 'a'}",
-        "sample.start: "
+        "--start: "
         "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa:"
         " cannot be read: File name too long; correct the path, or get it again",
     ),
     prompt(
         "an empty prompt file",
         "--start FILE:prompt.txt",
-        "sample.start: prompt.txt: empty; put a prompt there",
+        "--start: prompt.txt: empty; put a prompt there",
         {"prompt.txt": ""},
     ),
     prompt(
         "a prompt that isn't UTF-8",
         f"--start {NOT_UTF8}",
-        "sample.start: not valid Unicode; it may not be in UTF-8 (found 'caf\\udce9')",
+        "--start: not valid Unicode; it may not be in UTF-8 (found 'caf\\udce9')",
     ),
     prompt(
         "sampling at a temperature below zero",
         "--temperature -1",
-        "sample.temperature: should be greater than or equal to 0 (found -1.0)",
+        "--temperature: should be greater than or equal to 0 (found -1.0)",
     ),
     prompt(
         "sampling with a negative top_k",
         "--top-k -1",
-        "sample.top_k: should be greater than or equal to 0 (found -1)",
+        "--top_k: should be greater than or equal to 0 (found -1)",
     ),
     prompt(
         "sampling with a top_p of zero",
         "--top-p 0",
-        "sample.top_p: should be greater than 0 (found 0.0)",
+        "--top_p: should be greater than 0 (found 0.0)",
     ),
     prompt(
         "sampling with a min_p above one",
         "--min-p 2",
-        "sample.min_p: should be less than or equal to 1 (found 2.0)",
+        "--min_p: should be less than or equal to 1 (found 2.0)",
     ),
     prompt(
         "a repetition penalty of zero",
         "--repetition-penalty 0",
-        "sample.repetition_penalty: should be greater than 0 (found 0.0)",
+        "--repetition_penalty: should be greater than 0 (found 0.0)",
     ),
     prompt(
         "an empty stop string",
         "--stop ''",
-        "sample.stop.0: string should have at least 1 character (found '')",
+        "--stop: string should have at least 1 character (found '')",
     ),
     prompt(
         "a window that slides over learned positions",
         "--window slide",
-        "sample.window: slide is for rotary positions, and this model's are learned; use half or"
-        " crop",
+        "--window: slide is for rotary positions, and this model's are learned; use half or crop",
     ),
     prompt(
         "drafts of a model without n-grams",
         "--draft 4",
-        "sample.draft: there are no n-grams beside the model; say `ngram: on` in its run, or"
+        "--draft: there are no n-grams beside the model; say `ngram: on` in its run, or"
         " `ngram: {weight: 0}` for the model's own text, or leave draft at 0",
     ),
     prompt(
         "a draft of fewer than no tokens",
         "--draft -1",
-        "sample.draft: should be greater than or equal to 0 (found -1)",
+        "--draft: should be greater than or equal to 0 (found -1)",
     ),
     prompt(
         "a prompt file whose lines are all empty",
         "--start LINES:prompts.txt",
-        "sample.start: prompts.txt: empty; put a prompt there",
+        "--start: prompts.txt: empty; put a prompt there",
         {"prompts.txt": "\n\n"},
     ),
     prompt(
         "a letter that the model doesn't know, in one of several prompts",
         "--start LINES:prompts.txt",
-        "sample.start: prompts.txt, line 2: the tokenizer's vocabulary of 5 characters lacks"
-        " 'x' (U+0078); leave it out, or say `unknown: skip`",
+        "--start: prompts.txt, line 2: the tokenizer's vocabulary of 5 characters lacks"
+        " 'x' (U+0078); leave it out, or say `--unknown=skip`",
         {"prompts.txt": "a cab\nx\n"},
     ),
     prompt(
         "zero samples",
         "--num-samples 0",
-        "sample.num_samples: should be greater than or equal to 1 (found 0)",
+        "--num_samples: should be greater than or equal to 1 (found 0)",
     ),
     prompt(
         "samples of zero tokens",
         "--max-new-tokens 0",
-        "sample.max_new_tokens: should be greater than or equal to 1 (found 0)",
+        "--max_new_tokens: should be greater than or equal to 1 (found 0)",
     ),
     prompt(
         "sampling with a negative seed",
         "--seed -1",
-        "sample.seed: should be greater than or equal to 0 (found -1)",
+        "--seed: should be greater than or equal to 0 (found -1)",
     ),
 ]

@@ -121,7 +121,7 @@ TRAINING = [
     prompt(
         "an unknown device in a command",
         "--device gpu",
-        "sample.device: should be auto, cpu, mps, cuda or cuda:N (found 'gpu')",
+        "--device: should be auto, cpu, mps, cuda or cuda:N (found 'gpu')",
     ),
     Mistake(
         "a training that diverges",

@@ -1,5 +1,6 @@
 """A model directory gives back what was saved, or says in one line which file is wrong and why."""
 
+import errno
 import json
 import pickle
 import resource
@@ -122,6 +123,24 @@ def test_weights_with_a_tail_are_refused(directory):
     path = directory / "model.safetensors"
     path.write_bytes(path.read_bytes() + b"\0\0\0\0")
     assert str(path) in refusal(directory)
+
+
+def refuse_to_open(path):
+    """Let nobody read a file, not even root."""
+
+    def refuse(opened, *_arguments):
+        assert opened == path
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    return refuse
+
+
+def test_weights_that_may_not_be_read_are_not_called_damaged(model, directory, monkeypatch):
+    path = directory / "model.safetensors"
+    monkeypatch.setattr(Path, "open", refuse_to_open(path))
+    with pytest.raises(UserError) as error:
+        load_weights(model, path)
+    assert str(error.value) == f"{path}: can't be read: Permission denied; change its permissions"
 
 
 def test_a_flipped_bit_anywhere_in_the_header_is_found(model, directory):

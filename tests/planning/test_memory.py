@@ -147,6 +147,13 @@ def test_the_cache_of_sampling_is_the_decoders(tiny: ModelSettings) -> None:
     assert planned.cache == decoder.cache.untyped_storage().nbytes()
 
 
+def test_with_drafts_a_plan_has_the_cache_of_one_sample(tiny: ModelSettings) -> None:
+    settings = {"device": "cpu", "dtype": "float32"}
+    alone = sampling_memory([tiny], SampleSettings(**settings, num_samples=1), 65)
+    several = sampling_memory([tiny], SampleSettings(**settings, num_samples=9, draft=4), 65)
+    assert (several.cache, several.logits) == (alone.cache, alone.logits)
+
+
 def test_the_matrices_of_sampling_are_the_models(tiny: ModelSettings) -> None:
     model = GPT(tiny, 65)
     matrices = [p for name, p in model.named_parameters() if name.startswith("h.") and p.dim() == 2]

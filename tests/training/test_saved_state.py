@@ -21,15 +21,8 @@ from nanogpt.errors import UserError
 from nanogpt.files.atomic import read_json, sha256_file
 from nanogpt.model.gpt import GPT
 from nanogpt.training.optimizers import configure_adamw
-from nanogpt.training.saved_state import (
-    Progress,
-    find_states,
-    load_state,
-    remove_states,
-    save_state,
-    saved_steps,
-    state_name,
-)
+from nanogpt.training.saved_state import Progress, load_state, save_state
+from nanogpt.training.state_files import find_states, remove_states, saved_steps, state_name
 
 ROOT = Path(__file__).resolve().parents[2]
 FORMAT_1 = ROOT / "tests/fixtures/format_1/state"
@@ -242,7 +235,7 @@ def test_removing_states_leaves_the_metrics(tmp_path):
 
 
 def test_listing_the_steps_of_states_does_not_wait_for_torch():
-    code = "import sys, nanogpt.training.saved_state; sys.exit('torch' in sys.modules)"
+    code = "import sys, nanogpt.training.state_files; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 

@@ -1,6 +1,5 @@
 """A training that stops at any moment resumes to the same bytes; what is written, and by whom."""
 
-import dataclasses
 import json
 import logging
 import os
@@ -19,8 +18,9 @@ from nanogpt.model import kernels
 from nanogpt.model.checkpoints import load_model
 from nanogpt.training import loop
 from nanogpt.training import session as session_module
+from nanogpt.training.distributed import Ranks
 from nanogpt.training.optimizers import configure_optimizer
-from nanogpt.training.saved_state import find_states
+from nanogpt.training.state_files import find_states
 from tests.recipes import MODERN
 from tests.training.trainings import BASE, DIVERGES, assert_same, kill, read_metrics
 
@@ -275,6 +275,7 @@ def test_a_training_that_others_keep_waiting_says_so_once(
     monkeypatch.setattr(session_module.time, "thread_time", lambda: share * clock())
     training.run(play, tiny, max_iters=5)
     assert caplog.text.count("this training waits") == told
+    assert caplog.text.count("--cores 1") == told
 
 
 def test_the_seconds_of_a_training_that_was_stopped_go_on(training, play, tiny, at):
@@ -350,15 +351,17 @@ def test_milestones_are_models_and_the_same_after_a_stop(training, uninterrupted
 # --- Who writes -----------------------------------------------------------------------------
 
 
-def test_only_the_main_process_writes(play, tiny, tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("NANOGPT_SAVE_INTERVAL", "0")
+def test_only_rank_0_writes(play, tiny, tmp_path, monkeypatch, capsys):
+    """But for its part of a state; see test_distributed.py."""
+    monkeypatch.setenv("NANOGPT_SAVE_INTERVAL", "3600")
     settings = BASE.model_copy(update={"max_iters": 4, "milestones": [2], "log_interval": 1})
 
     def refuse():
         raise AssertionError("this process doesn't own the state")
 
     state = TrainingState(tmp_path / "state", "v", refuse, refuse)
-    session = dataclasses.replace(loop._prepare("tiny", play, tiny, settings, state), is_main=False)
+    session = loop._prepare("tiny", play, tiny, settings, state)
+    monkeypatch.setattr(Ranks, "is_main", False)
     loop._make_steps(session, Signals())
     session.write_results(tmp_path / "results")
     assert list(tmp_path.iterdir()) == []

@@ -29,8 +29,9 @@ rule train:
         "../../envs/nanogpt.yaml"
     threads: 8
     resources:
-        # A profile can set a launcher here, such as srun; of one process, until more can train. Not
-        # called `mpi`: of a job with that resource, Slurm would signal no step before its limit.
+        # A profile can set these: processes that train one model on a machine, or what starts them
+        # on several, such as `srun`. Results don't depend on them but for the last bits.
+        processes=1,
         launcher="",
         mem_mb=memory_of("train"),
     params:
@@ -45,6 +46,7 @@ rule train:
         "trap '' USR1; exec {resources.launcher} python \"$NANOGPT_TRAIN\" --run {wildcards.run}"
         " --input {input} --output {output} --settings {params.settings:q}"
         " --untracked {params.untracked:q} --code {params.code} --log {log} --threads {threads}"
+        " --processes {resources.processes}"
 
 
 rule import_model:

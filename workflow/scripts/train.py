@@ -6,20 +6,26 @@ from nanogpt.artifacts.manifests import model_among
 from nanogpt.artifacts.stages import Job, Made, run_stage, shell_job
 from nanogpt.config.schema import ModelSettings, TrainSettings
 from nanogpt.inference.checks import check_prompt
+from nanogpt.training.distributed import Ranks
+from nanogpt.training.launching import run_on_ranks
 from nanogpt.training.loop import train
 from nanogpt.training.session import milestone_files
 
 request = shell_job()
-run, dataset, made = request.params.run, request.input[0], Path(request.output[-1]).parent
+run, made = request.params.run, Path(request.output[-1]).parent
+dataset, initial = Path(request.input[0]).parent, model_among(request.input)
+more = milestone_files(made, request.params.settings["train"]["milestones"])
+kept = {"run": run, "more_outputs": more, "more_directory": made / "milestones"}
 
 
-def make(job: Job) -> Made:
+def make(job: Job, ranks: Ranks) -> Made:
     model, settings = job.settings("model", ModelSettings), job.settings("train", TrainSettings)
-    check_prompt(run, Path(dataset).parent, request.params.untracked["sample"])
-    where = {"results": made, "initial": model_among(request.input)}
-    progress = train(run, Path(dataset).parent, model, settings, job.training, **where)
+    progress = train(run, dataset, model, settings, job.training, made, initial, ranks)
     return Made(progress.summary(), progress.layouts)
 
 
-more = milestone_files(made, request.params.settings["train"]["milestones"])
-run_stage(request, "train", make, run=run, more_outputs=more, more_directory=made / "milestones")
+def check(_: object) -> None:
+    check_prompt(run, dataset, request.params.untracked["sample"])
+
+
+run_on_ranks(request, make, lambda each: run_stage(request, "train", each, check=check, **kept))

@@ -9,7 +9,8 @@ from nanogpt.config.patterns import NAME
 class Layout(Record):
     """Where a training was computed from `first_step` on: it decides the last bits.
 
-    matmul: what computed float32 products on a CPU; None elsewhere, and in earlier versions.
+    matmul: what computed float32 products on a CPU; None elsewhere, and in earlier versions. ranks:
+    the processes that trained one model; their gradients were summed in one flat buffer.
     """
 
     first_step: int
@@ -19,6 +20,7 @@ class Layout(Record):
     cpu_capability: str
     gpu: str | None
     matmul: str | None = None
+    ranks: int = 1
 
 
 class Environment(Record):

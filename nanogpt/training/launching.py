@@ -1,0 +1,236 @@
+"""How processes become the ranks of one training: by torchrun, by srun, or started from here.
+
+torchrun and srun tell each process its number. Where neither did and several processes are asked
+for, torch starts them on this machine. Rank 0 then does all that a stage does, with the lock and
+the cache, and the others wait until there is something to train.
+"""
+
+import hashlib
+import logging
+import re
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch._C._distributed_c10d import Store
+from torch.distributed.rendezvous import rendezvous
+
+from nanogpt.artifacts.code_digest import code_digest
+from nanogpt.artifacts.stages import Job, Made, WorkflowJob, following
+from nanogpt.artifacts.states import TrainingState
+from nanogpt.config.schema import TrainSettings
+from nanogpt.errors import LostRankError, UserError, plural
+from nanogpt.project import (
+    HERE,
+    Start,
+    rank_timeout,
+    set_meeting_place,
+    set_threads_of_ranks,
+    start_of_rank,
+)
+from nanogpt.training.distributed import ALONE, Ranks
+
+logger = logging.getLogger(__name__)
+
+TIME_TO_SAVE = 600  # seconds that ranks have for saving their state after a signal to stop
+FIRST_PORT, N_PORTS = 20_000, 20_000  # of Slurm's jobs
+WAIT = 0.2  # seconds between two looks whether there is something to train
+LATE = 60.0  # seconds that a file may take to show on another node
+VERSION = "version"  # the key under which rank 0 says what is trained; nothing: it was made already
+
+
+def run_on_ranks(
+    job: WorkflowJob,
+    make: Callable[[Job, Ranks], Made],
+    lead: Callable[[Callable[[Job], Made]], None],
+) -> None:
+    """Run the stage of a training in one process, or in as many as are asked for.
+
+    job.processes: how many to start here, unless torchrun or srun started them. lead: runs the
+    stage, and calls what it's given if there is something to make. Rank 0 alone calls it.
+    """
+    start = start_of_rank()
+    if start is None and job.processes > 1:
+        sys.exit(_start_here(job.processes, job.threads))
+    if start is None:
+        lead(lambda asked: make(asked, ALONE))
+        return
+    job.threads = max(1, job.threads // start.n_here)
+    with following(job, "train", start.rank):
+        store = _meet(start)
+    if start.rank == 0:
+        lead(lambda asked: make(asked, _join(start, store, asked)))
+        if not store.check([VERSION]):
+            store.set(VERSION, "")
+        return
+    with following(job, "train", start.rank) as asked_for:
+        version = _wait_for_version(start, store)
+        if version:
+            asked = asked_for(version, TrainingState(HERE.states / version, version))
+            make(asked, _join(start, store, asked))
+
+
+def _start_here(processes: int, threads: int) -> int:
+    """Start the ranks on this machine, as torchrun does. threads: of all of them together.
+
+    Returns 0, or the exit code of the first that failed.
+    """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    # What it says of a process that ends is said below, in a line.
+    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
+    # Otherwise it says that it sets 1.
+    set_threads_of_ranks(max(1, threads // processes))
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        local_addr="localhost",
+        run_id=secrets.token_hex(8),
+        max_restarts=0,
+        monitor_interval=0.1,
+        shutdown_timeout=TIME_TO_SAVE,
+    )
+    try:
+        elastic_launch(config, sys.executable)(*sys.argv)
+    except SignalException as stopped:
+        return 128 + stopped.sigval
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        if failure.exitcode >= 0:  # it has said why
+            return failure.exitcode
+        ended_by = signal.Signals(-failure.exitcode)
+        print(
+            f"error: rank {rank} of {processes} was ended by {ended_by.name}; the training goes on "
+            "where it was saved if it's started again",
+            file=sys.stderr,
+        )
+        return 128 + ended_by
+    return 0
+
+
+# --- Where the others are -------------------------------------------------------------------
+
+
+def _meet(start: Start) -> Store:
+    """What the ranks share a few words through, once all of them are there.
+
+    Errors: UserError, with the address, if they don't come.
+    """
+    host, port = start.meeting_place or (
+        _address_of_first_node(start.slurm_nodes),
+        FIRST_PORT + start.slurm_job % N_PORTS,
+    )
+    set_meeting_place(start, host, port)
+    store: Store
+    try:
+        store, _, _ = next(rendezvous("env://", timeout=timedelta(seconds=rank_timeout())))
+    except (RuntimeError, ValueError) as error:
+        raise UserError(
+            f"rank {start.rank} of {start.n} on {socket.gethostname()}: not all ranks met at "
+            f"{host}:{port} within {rank_timeout():.0f} seconds; see whether they run, and whether "
+            f"their nodes reach that address ({str(error).splitlines()[0]})"
+        ) from None
+    return store
+
+
+def _address_of_first_node(nodes: str) -> str:
+    """The address of the node where srun started rank 0. Its name need not be known to others."""
+    name = _ask_slurm("show", "hostnames", nodes).split()[0]
+    found = re.search(r"\bNodeAddr=(\S+)", _ask_slurm("--oneliner", "show", "node", name))
+    return found[1] if found else name
+
+
+def _ask_slurm(*words: str) -> str:
+    try:
+        return subprocess.run(
+            ["scontrol", *words], check=True, capture_output=True, text=True, timeout=60
+        ).stdout
+    except (OSError, subprocess.SubprocessError) as error:
+        raise UserError(
+            f"scontrol {' '.join(words)}: failed ({error}), so rank 0 can't be found; put Slurm's "
+            "commands on PATH on all nodes"
+        ) from None
+
+
+def _wait_for_version(start: Start, store: Store) -> str:
+    """The version of what is to be trained; an empty string if it's made already."""
+    while True:
+        try:
+            if store.check([VERSION]):
+                return str(store.get(VERSION), "utf-8")
+        except RuntimeError:
+            raise LostRankError(
+                f"rank {start.rank} of {start.n}: rank 0 has ended; its log says why"
+            ) from None
+        time.sleep(WAIT)
+
+
+def _join(start: Start, store: Store, asked: Job) -> Ranks:
+    """Begin a training with all ranks: the same code, and a disk that all of them see.
+
+    Errors: UserError where that isn't so.
+    """
+    assert asked.training
+    if start.rank == 0:
+        store.set(VERSION, asked.version)
+    device = str(asked.settings("train", TrainSettings).device)
+    backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
+    dist.init_process_group(
+        backend,
+        store=store,
+        rank=start.rank,
+        world_size=start.n,
+        timeout=timedelta(seconds=rank_timeout()),
+    )
+    ranks = Ranks(start.rank, start.n, start.local_rank)
+    _check_code(ranks)
+    _check_disk(ranks, asked.training.directory)
+    logger.info("rank %d of %d on %s", start.rank, start.n, socket.gethostname())
+    return ranks
+
+
+def _check_code(ranks: Ranks) -> None:
+    """UserError if ranks run different code, or different versions of torch."""
+    digest = code_digest(Path(sys.argv[0]))
+    mine = int(hashlib.sha256(f"{digest} {torch.__version__}".encode()).hexdigest()[:15], 16)
+    found = [number for (number,) in ranks.gather(mine)]
+    others = [rank for rank, number in enumerate(found) if number != found[0]]
+    if others:
+        raise UserError(
+            f"rank {ranks.rank} on {socket.gethostname()} with torch {torch.__version__}: "
+            f"{plural(len(others), 'rank')} of {ranks.n}, the first of them rank {others[0]}, "
+            "run other code or another torch than rank 0; start all nodes from one checkout and "
+            "one environment"
+        )
+
+
+def _check_disk(ranks: Ranks, directory: Path) -> None:
+    """UserError if a rank doesn't see a file that rank 0 wrote into a directory."""
+    (token,) = ranks.gather(secrets.randbits(60))[0]
+    path = directory / f".seen-by-all.{token:x}.tmp"
+    if ranks.is_main:
+        path.touch()
+    deadline = time.monotonic() + LATE
+    while not (is_seen := path.exists()) and time.monotonic() < deadline:
+        time.sleep(WAIT)
+    (blind,) = ranks.largest(0 if is_seen else ranks.rank)
+    if ranks.is_main:
+        path.unlink()
+    if blind:
+        raise UserError(
+            f"rank {blind} of {ranks.n}: what rank 0 writes into {directory} isn't there after "
+            f"{LATE:.0f} seconds; the project must be on a disk that all nodes share"
+        )

@@ -1,0 +1,178 @@
+"""Several processes train one model: what one would have trained, and the same bytes each time."""
+
+import dataclasses
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from nanogpt.training.distributed import ALONE, Ranks, owners
+from tests.training.on_ranks import Training
+
+ROOT = Path(__file__).resolve().parents[2]
+RANKS = (1, 2, 3, 4)
+OPTIMIZERS = ("adamw", "muon")
+STEPS, STOP = 8, 4
+ROWS = 16  # of which three ranks have unequal shares
+MODEL = {"n_layer": 2, "n_head": 2, "n_embd": 32, "block_size": 16, "dropout": 0.0}
+TRAIN = {
+    **{"max_iters": STEPS, "batch_size": ROWS, "eval_interval": 4, "eval_iters": 2},
+    **{"log_interval": 1, "device": "cpu", "dtype": "float32", "warmup_iters": 2},
+}
+# With a shorter warm-up, rounding grows to a hundred times as much.
+LONG = {**TRAIN, "max_iters": 50, "learning_rate": 4e-3, "warmup_iters": 100, "eval_interval": 50}
+
+
+@pytest.fixture(scope="module")
+def trained(play, tmp_path_factory):
+    """The directory of each training below, made by four processes."""
+    directory = tmp_path_factory.mktemp("ranks")
+    with_dropout = {**MODEL, "dropout": 0.2}
+
+    def training(name, n, model=with_dropout, train=TRAIN, **more):
+        return Training(str(directory / name), str(play), model, train, n, **more)
+
+    trainings = []
+    for optimizer in OPTIMIZERS:
+        train = {**TRAIN, "optimizer": optimizer}
+        for n in RANKS:
+            trainings += [
+                training(f"{optimizer} {n}", n, train=train),
+                training(f"{optimizer} {n} stopped", n, train=train, stop_at=STOP),
+                training(f"{optimizer} {n} stopped", n, train=train),
+            ]
+        trainings.append(training(f"{optimizer} unsharded", 3, train=train, unsharded=True))
+    for n in RANKS:
+        trainings.append(training(f"long {n}", n, MODEL, LONG))
+        accumulating = {**TRAIN, "batch_size": 4, "gradient_accumulation_steps": 4}
+        trainings.append(training(f"accumulating {n}", n, MODEL, accumulating))
+    trainings += [
+        training("four to two", 4, stop_at=STOP),
+        training("four to two", 2),
+        training("four to one", 4, stop_at=STOP),
+        training("four to one", 1),
+    ]
+    listed = directory / "trainings.json"
+    listed.write_text(json.dumps([dataclasses.asdict(each) for each in trainings]))
+    command = [sys.executable, "-m", "tests.training.on_ranks"]
+    processes = [
+        subprocess.Popen([*command, str(rank), str(listed)], cwd=ROOT, stderr=subprocess.PIPE)
+        for rank in range(max(RANKS))
+    ]
+    printed = [process.communicate(timeout=300)[1].decode() for process in processes]
+    assert all(process.returncode == 0 for process in processes), "\n".join(printed)
+    return directory
+
+
+def metrics(directory):
+    lines = map(json.loads, (directory / "metrics.jsonl").read_text().splitlines())
+    return [
+        {k: v for k, v in line.items() if k not in ("seconds", "tokens_per_second")}
+        for line in lines
+    ]
+
+
+def weights(directory):
+    return (directory / "model/model.safetensors").read_bytes()
+
+
+# --- Bits -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("n", RANKS)
+def test_a_training_that_one_rank_was_told_to_stop_goes_on_to_the_same_bytes(trained, n, optimizer):
+    through, stopped = trained / f"{optimizer} {n}", trained / f"{optimizer} {n} stopped"
+    assert weights(stopped) == weights(through)
+    assert metrics(stopped) == metrics(through)
+    assert [line["step"] for line in metrics(through)] == [*range(STEPS + 1)]
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_owners_change_no_bit(trained, optimizer):
+    assert weights(trained / f"{optimizer} unsharded") == weights(trained / f"{optimizer} 3")
+
+
+# --- Numbers --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", RANKS[1:])
+@pytest.mark.parametrize("what", ["long", "accumulating"])
+def test_several_ranks_compute_what_one_does(trained, what, n):
+    alone, shared = metrics(trained / f"{what} 1"), metrics(trained / f"{what} {n}")
+    assert len(shared) == len(alone) > STEPS
+    for one, other in zip(alone, shared, strict=True):
+        assert one.keys() == other.keys()
+        for name in one.keys() & {"loss", "train_loss", "val_loss"}:
+            assert other[name] == pytest.approx(one[name], abs=1e-4), (one["step"], name)
+    # Of equal weights, before rounding has grown.
+    assert shared[1]["grad_norm"] == pytest.approx(alone[1]["grad_norm"], rel=1e-5)
+    first = load_file(trained / f"{what} 1/model/model.safetensors")
+    for name, tensor in load_file(trained / f"{what} {n}/model/model.safetensors").items():
+        assert torch.allclose(tensor, first[name], atol=2e-3), name
+
+
+def test_another_number_of_ranks_goes_on_where_the_others_stopped(trained):
+    through = metrics(trained / "adamw 4")
+    for name in ("four to two", "four to one"):
+        found = metrics(trained / name)
+        assert found[: STOP + 1] == through[: STOP + 1]
+        # Other ranks draw other dropout.
+        assert found[-1]["val_loss"] == pytest.approx(through[-1]["val_loss"], abs=0.05)
+        assert found[-1] != through[-1]
+
+
+# --- Memory and files -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_each_rank_keeps_the_moments_of_its_own_parameters_only(trained, optimizer):
+    def held(n):
+        paths = [trained / f"{optimizer} {n}" / f"held-{rank}.json" for rank in range(n)]
+        return [json.loads(path.read_text()) for path in paths]
+
+    (alone,) = held(1)
+    for n in RANKS[1:]:
+        assert sum(held(n)) == alone
+        assert max(held(n)) < 0.75 * alone
+
+
+def test_a_state_is_one_file_of_rank_0_and_a_part_of_each_other(trained):
+    for n in RANKS:
+        state = trained / f"adamw {n} stopped/state"
+        names = [path.name for path in state.iterdir()]
+        assert sorted(name.partition("-")[0] for name in names) == [
+            "metrics.jsonl",
+            *["part"] * (n - 1),
+            "step",
+        ]
+
+
+@pytest.mark.parametrize("n", RANKS)
+def test_the_work_is_shared_evenly(n):
+    tensors = [torch.empty(384, 384) for _ in range(24)] + [torch.empty(384) for _ in range(13)]
+    of_each = owners(tensors, n)
+    assert owners(tensors, n) == of_each
+    matrices = [of_each[:24].count(rank) for rank in range(n)]
+    assert max(matrices) - min(matrices) <= 1
+
+
+@pytest.mark.parametrize("n", RANKS)
+def test_every_row_has_one_rank(n):
+    rows = list(range(ROWS))
+    shares = [rows[Ranks(rank, n).share] for rank in range(n)]
+    assert sorted(row for share in shares for row in share) == rows
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_one_rank_is_given_back_what_it_has():
+    assert ALONE.largest(1, 2) == [1, 2]
+    assert ALONE.sums(math.pi) == [math.pi]
+    assert ALONE.gather(7) == [[7]]
+    loss = torch.tensor(2.5)
+    assert ALONE.add_gradients([], loss) is loss
