@@ -37,6 +37,7 @@ def make_untouched(directory: Path) -> None:
     project = attacks.make_project(directory)
     attacks.write_config(project, max_iters=STEPS)
     attacks.run_workflow(project)
+    shutil.copy(project / "results/one/train.manifest.json", project / "untouched.manifest.json")
 
 
 @pytest.fixture(scope="session")

@@ -58,32 +58,34 @@ def test_parameters_are_those_of_the_model_but_for_norms_and_biases() -> None:
 
 def test_a_training_of_124_million_parameters_is_not_killed_at_3_gb(tmp_path: Path) -> None:
     config = config_of(GPT2, {"batch_size": 12})
-    assert memory_mb(config, "train", "one", 8, 0, Project(tmp_path)) > 13_000
+    assert memory_mb(config, "train", "one", 8, 0, project=Project(tmp_path)) > 13_000
 
 
 def test_a_gpu_keeps_the_activations(tmp_path: Path) -> None:
     on_gpu = config_of(GPT2, {"batch_size": 512, "device": "cuda", "dtype": "bfloat16"})
     here = config_of(GPT2, {"batch_size": 512})
-    asked = [memory_mb(c, "train", "one", 8, 0, Project(tmp_path)) for c in (on_gpu, here)]
+    asked = [memory_mb(c, "train", "one", 8, 0, project=Project(tmp_path)) for c in (on_gpu, here)]
     assert asked[0] < 8_000
     assert asked[1] > 100_000
 
 
 def test_the_symbols_of_a_dataset_count_as_soon_as_they_are_known(tmp_path: Path) -> None:
     config, project = config_of(SMALL, {"batch_size": 64}), Project(tmp_path)
-    assumed = memory_mb(config, "train", "one", 1, 0, project)
+    assumed = memory_mb(config, "train", "one", 1, 0, project=project)
     (project.datasets / "text").mkdir(parents=True)
     (project.datasets / "text/meta.json").write_text('{"vocab_size": 6000}')
-    assert memory_mb(config, "train", "one", 1, 0, project) > assumed + 1000
+    assert memory_mb(config, "train", "one", 1, 0, project=project) > assumed + 1000
 
 
 def test_counted_ngrams_and_larger_files_take_more(tmp_path: Path) -> None:
     config = config_of(SMALL, {}, ngram={"max_tokens": 8_000_000})
     project = Project(tmp_path)
-    assert memory_mb(config, "count_ngrams", "one", 1, 0, project) >= 3000
-    assert memory_mb(config, "eval", "one", 1, 0, project) >= 3000
-    assert memory_mb(config, "export_gguf", "one", 1, 6000, project) >= 18_000
-    streamed = [memory_mb(config, "prepare", "text", 1, size, project) for size in (1, 50_000)]
+    assert memory_mb(config, "count_ngrams", "one", 1, 0, project=project) >= 3000
+    assert memory_mb(config, "eval", "one", 1, 0, project=project) >= 3000
+    assert memory_mb(config, "export_gguf", "one", 1, 6000, project=project) >= 18_000
+    streamed = [
+        memory_mb(config, "prepare", "text", 1, size, project=project) for size in (1, 50_000)
+    ]
     assert streamed[0] == streamed[1]
 
 

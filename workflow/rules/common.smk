@@ -396,10 +396,19 @@ def memory_of(stage, of="run"):
         # For what exists already; Snakemake asks again when a job's inputs are there.
         size = input.size_mb if stage not in needs.BY_SETTINGS else 0
         name = getattr(wildcards, of, "")
-        needed = needs.memory_mb(CONFIG, stage, name, threads, size)
+        needed = needs.memory_mb(CONFIG, stage, name, threads, size, processes_on_node())
         return round(needed * (1 + (attempt - 1) / 2))
 
     return megabytes
+
+
+def processes_on_node():
+    """The number of processes that train one model on a node, which a profile can set."""
+    resources = rules.train.rule.resources
+    names = {"processes", "nodes", "tasks", "tasks_per_node"} & resources.keys()
+    given = {name: int(resources[name].value) for name in names}
+    tasks = given.get("tasks_per_node") or given.get("tasks", 1) / given.get("nodes", 1)
+    return max(given["processes"], math.ceil(tasks))
 
 
 def check_partitions():
