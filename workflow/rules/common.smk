@@ -396,7 +396,9 @@ def memory_of(stage, of="run"):
         # For what exists already; Snakemake asks again when a job's inputs are there.
         size = input.size_mb if stage not in needs.BY_SETTINGS else 0
         name = getattr(wildcards, of, "")
-        needed = needs.memory_mb(CONFIG, stage, name, threads, size)
+        needed = needs.memory_mb(
+            CONFIG, stage, name, threads, size, processes=train_processes()
+        )
         return round(needed * (1 + (attempt - 1) / 2))
 
     return megabytes
@@ -413,6 +415,12 @@ def check_partitions():
         last = job.rule.expand_resources(job.wildcards_dict, job.input, retries + 1)
         longest = last.get("runtime")
         partitions.check(rule, job.resources, longest, job.threads, retries + 1)
+
+
+def train_processes():
+    """The number of processes that train one model on a machine, which a profile can set."""
+    processes = rules.train.rule.resources["processes"].value
+    return processes if isinstance(processes, int) else 1
 
 
 def train_threads(wildcards):
