@@ -34,12 +34,13 @@ class Partition:
 
 @dataclass(frozen=True)
 class Request:
-    """What a rule's jobs ask for. partition: empty for the default one. None: not known yet.
+    """What a rule's jobs ask for. name: of the rule. partition: empty for the default one.
 
-    minutes: of the first attempt. longest: of the last one. memory: MB, of one node.
+    minutes: of the first attempt. longest: of the last one. memory: MB, of one node. None: not
+    known before others ran.
     """
 
-    rule: str
+    name: str
     partition: str
     minutes: int | None
     longest: int | None
@@ -54,7 +55,7 @@ def check(request: Request) -> None:
     if not found:
         return
     name = request.partition or _default(found)
-    where = f"the profile's resources of `{request.rule}`"
+    where = f"the profile's resources of `{request.name}`"
     if name not in found:
         known = ", ".join(f"`{other}`" for other in found)
         raise UserError(f"{where}: no partition `{name}`; set `slurm_partition` to one of {known}")

@@ -74,7 +74,7 @@ def test_two_nodes_train_one_model(
     assert job["NodeList"] == "n[1-2]"
     assert len(attacks.jobs(project, "train")) == 2
     finish(call, project)
-    one, two = (of["metrics.jsonl"][-1]["val"] for of in (untouched, attacks.made(project)))
+    one, two = (of["metrics.jsonl"][-1]["val_loss"] for of in (untouched, attacks.made(project)))
     assert two == pytest.approx(one, abs=0.05)
 
 

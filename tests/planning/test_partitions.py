@@ -18,7 +18,7 @@ NODES = [
 def request_for(**asked: object) -> partitions.Request:
     minutes = asked.setdefault("minutes", None)
     defaults = {"partition": "", "longest": minutes, "attempts": 1, "cpus": 1, "memory": None}
-    return partitions.Request(rule="train", **{**defaults, **asked})
+    return partitions.Request(name="train", **{**defaults, **asked})
 
 
 @pytest.fixture(autouse=True)

@@ -416,7 +416,7 @@ def check_partitions():
         last = job.rule.expand_resources(job.wildcards_dict, job.input, retries + 1)
         partitions.check(
             partitions.Request(
-                rule=rule,
+                name=rule,
                 partition=str(asked.get("slurm_partition") or ""),
                 minutes=known_number(asked.get("runtime")),
                 longest=known_number(last.get("runtime")),
