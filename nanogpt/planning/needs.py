@@ -19,7 +19,7 @@ FLOAT32 = 4  # bytes
 # A job's own Python with torch (350 MB), the two of Snakemake around it on a cluster (170 MB each),
 # and some room.
 PROCESSES = 1_000 * MB
-PROCESS = 400 * MB  # each further one of a training
+PROCESS = 400 * MB  # each further one with torch
 
 # How much more than its tensors a process takes: as in planning/memory.py, and some room.
 BESIDE_TENSORS = 1.6
@@ -54,28 +54,29 @@ def n_parameters(model: ModelSettings, vocab_size: int) -> int:
 
 
 def training_bytes(run: Run, vocab_size: int, processes: int = 1) -> int:
-    """What a training of a run takes of a node's memory, on its CPUs or beside its GPUs.
+    """What a training of a run takes of a machine's memory, on its CPU or its GPUs.
 
-    processes: of the training, on that node.
+    processes: on this machine. They share the rows of a step and the optimizer's moments, and each
+    has the weights, their gradients and the sum of these.
     """
     model, train = run.model, run.train
     learned = n_parameters(model, vocab_size)
+    others = processes - 1
     if train.device.startswith("cuda"):
-        of_each = BESIDE_GPU + 4 * FLOAT32 * learned
-        return PROCESSES + processes * of_each
-    rows = -(-train.batch_size * train.gradient_accumulation_steps // processes)
-    tokens = min(train.batch_size, rows) * model.block_size
+        of_gpus = processes * (BESIDE_GPU + 4 * FLOAT32 * learned)
+        return PROCESSES + others * PROCESS + of_gpus
+    rows = -(-train.batch_size * train.gradient_accumulation_steps // processes)  # of each
+    tokens = processes * min(train.batch_size, rows) * model.block_size
     is_short = model.block_size <= LONGEST_PLAIN_WINDOW
     seen = SEEN_WITH_DROPOUT if model.dropout else SEEN if is_short else 0
     of_layer = WIDTHS * model.n_embd + seen * model.n_head * model.block_size
     logits = SYMBOLS * tokens * vocab_size
     if vocab_size >= LARGE_VOCABULARY:  # as in model/kernels.py
-        logits = min(logits, MOST_LOGITS)
+        logits = min(logits, processes * MOST_LOGITS)
     # Weights, gradients, two moments and the best weights; gradients of both uses of an embedding.
-    kept = 5 * learned + 2 * vocab_size * model.n_embd
+    kept = (5 + 3 * others) * learned + 2 * vocab_size * model.n_embd
     numbers = kept + tokens * model.n_layer * of_layer + logits
-    of_each = round(BESIDE_TENSORS * FLOAT32 * numbers)
-    return PROCESSES + (processes - 1) * PROCESS + processes * of_each
+    return PROCESSES + others * PROCESS + round(BESIDE_TENSORS * FLOAT32 * numbers)
 
 
 def inference_bytes(runs: list[Run], vocab_size: int, threads: int) -> int:
@@ -101,13 +102,13 @@ def memory_mb(
     name: str,
     threads: int,
     input_mb: float,
-    processes: int = 1,
     project: Project = HERE,
+    processes: int = 1,
 ) -> int:
     """Megabytes that a job of a stage asks a cluster for.
 
     name: of the run or dataset; what has neither isn't asked. input_mb: of the job's input files.
-    processes: that train one model on a node.
+    processes: of a training, on one machine.
     """
     if stage in ("count", "plan", "encode", "prepare"):
         has_words = config.datasets[name].tokenizer == "bpe" and stage in ("plan", "prepare")
@@ -116,15 +117,15 @@ def memory_mb(
     if stage == "ngram":
         return _megabytes(PROCESSES + COUNTING)
     if stage in BY_SETTINGS:
-        return _megabytes(_bytes_of_run(config, stage, name, threads, processes, project))
+        run = resolve_run(config, name)
+        return _megabytes(_bytes_of_run(config, stage, run, threads, project, processes))
     # Of models that are read and written in other forms, and of tables and charts.
     return _megabytes(PROCESSES + READING + 3 * input_mb * MB)
 
 
 def _bytes_of_run(
-    config: Config, stage: str, name: str, threads: int, processes: int, project: Project
+    config: Config, stage: str, run: Run, threads: int, project: Project, processes: int
 ) -> int:
-    run = resolve_run(config, name)
     vocab_size = _vocab_size(config, run.dataset, project)
     counted = BYTES_OF_NGRAM * run.ngram.max_tokens if run.ngram else 0
     if stage == "count_ngrams":

@@ -8,7 +8,6 @@ import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 from nanogpt.errors import UserError
 
@@ -33,49 +32,60 @@ class Partition:
     is_default: bool
 
 
-def check(
-    rule: str, resources: Mapping[str, Any], longest: Any, threads: int, attempts: int
-) -> None:
-    """UserError if no node of a job's partition can give what the job asks for.
+@dataclass(frozen=True)
+class Request:
+    """What a rule's jobs ask for. name: of the rule. partition: empty for the default one.
 
-    longest: minutes of its last attempt.
+    minutes: of the first attempt. longest: of the last one. memory: MB, of one node. None: not
+    known before others ran.
     """
+
+    name: str
+    partition: str
+    minutes: int | None
+    longest: int | None
+    attempts: int
+    cpus: int
+    memory: int | None
+
+
+def check(request: Request) -> None:
+    """UserError if no node of a partition can give what is asked for."""
     found = _find_partitions()
     if not found:
         return
-    name = str(resources.get("slurm_partition") or _default(found))
-    where = f"the profile's resources of `{rule}`"
+    name = request.partition or _default(found)
+    where = f"the profile's resources of `{request.name}`"
     if name not in found:
         known = ", ".join(f"`{other}`" for other in found)
         raise UserError(f"{where}: no partition `{name}`; set `slurm_partition` to one of {known}")
-    limit = found[name].minutes
-    if limit is not None and isinstance(longest, int) and longest > limit:
-        attempt = f" in attempt {attempts}" if longest != resources.get("runtime") else ""
+    limit, longest = found[name].minutes, request.longest
+    if limit is not None and longest is not None and longest > limit:
+        attempt = "" if longest == request.minutes else f" in attempt {request.attempts}"
         raise UserError(
             f"{where}: partition `{name}` gives a job up to {limit:g} min, and this one asks "
             f"for {longest}{attempt}, so it would wait for ever; set a shorter `runtime`, or "
             "another `slurm_partition`"
         )
-    _check_nodes(where, name, resources, threads)
+    _check_nodes(where, name, request)
 
 
-def _check_nodes(where: str, partition: str, resources: Mapping[str, Any], threads: int) -> None:
+def _check_nodes(where: str, partition: str, request: Request) -> None:
     nodes = [node for node in _find_nodes() if partition in node.partitions]
-    cpus, memory = resources.get("cpus_per_task") or threads, resources.get("mem_mb")
-    if not nodes or not isinstance(cpus, int):
+    if not nodes:
         return
     most_cpus, most_memory = (max(n.cpus for n in nodes), max(n.memory for n in nodes))
-    if cpus > most_cpus:
+    if request.cpus > most_cpus:
         raise UserError(
             f"{where}: a node of partition `{partition}` has up to {most_cpus} processors, and the "
-            f"job asks for {cpus}, so it would wait for ever; lower its number in `set-threads`, "
-            "or set another `slurm_partition`"
+            f"job asks for {request.cpus}, so it would wait for ever; lower its number in "
+            "`set-threads`, or set another `slurm_partition`"
         )
-    if isinstance(memory, int) and memory > most_memory:
+    if request.memory is not None and request.memory > most_memory:
         raise UserError(
             f"{where}: a node of partition `{partition}` has up to {most_memory} MB of memory, and "
-            f"the job asks for {memory}; set another `slurm_partition`, or for a training a "
-            "smaller `train.batch_size`, or `mem_mb` if you know better"
+            f"the job asks for {request.memory}; set another `slurm_partition`, or for a training "
+            "a smaller `train.batch_size`, or `mem_mb` if you know better"
         )
 
 

@@ -15,7 +15,7 @@ SLURM = [
     pytest.mark.skipif(not is_installed(), reason="slurmctld, slurmd or squeue isn't installed"),
 ]
 
-PATIENCE = 240  # seconds for a workflow on a busy machine
+PATIENCE = 600  # seconds for a workflow on a busy machine
 
 # Enough to be stopped on the way: 10 s on one idle thread.
 STEPS = 600

@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,4 +62,8 @@ def trained(project: Path, untouched: dict[str, object]) -> Iterator[Path]:
     """The same, for a test that trains on a cluster and must end in the untouched run's bytes."""
     assert not any((project / target).exists() for target in TRAINED)
     yield project
+    deadline = time.monotonic() + attacks.PATIENCE
+    while (left := attacks.processes(project)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert left == {}, "processes outlive their job"
     attacks.assert_is_whole(project, untouched, later=())

@@ -69,6 +69,12 @@ def test_a_gpu_keeps_the_activations(tmp_path: Path) -> None:
     assert asked[1] > 100_000
 
 
+def test_each_further_process_has_its_own_weights() -> None:
+    run = resolve_run(config_of(GPT2, {"batch_size": 4}), "one")
+    one, two = (training_bytes(run, 50_257, processes) for processes in (1, 2))
+    assert one + 3 * 4 * 124e6 < two < 2 * one
+
+
 def test_the_symbols_of_a_dataset_count_as_soon_as_they_are_known(tmp_path: Path) -> None:
     config, project = config_of(SMALL, {"batch_size": 64}), Project(tmp_path)
     assumed = memory_mb(config, "train", "one", 1, 0, project=project)

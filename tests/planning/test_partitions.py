@@ -15,6 +15,12 @@ NODES = [
 ]
 
 
+def request_for(**asked: object) -> partitions.Request:
+    minutes = asked.setdefault("minutes", None)
+    defaults = {"partition": "", "longest": minutes, "attempts": 1, "cpus": 1, "memory": None}
+    return partitions.Request(name="train", **{**defaults, **asked})
+
+
 @pytest.fixture(autouse=True)
 def _slurm(monkeypatch: pytest.MonkeyPatch) -> None:
     shown = {"partition": PARTITIONS, "node": NODES}
@@ -38,30 +44,29 @@ def test_slurms_times_are_read(text: str, minutes: float | None) -> None:
 
 
 def test_what_fits_passes_in_the_default_partition_and_without_a_limit() -> None:
-    day = {"runtime": 1440, "mem_mb": 64_000}
-    partitions.check("train", day, 1440, 4, 1)
-    partitions.check("train", {"slurm_partition": "long", "runtime": 10**6}, 10**6, 64, 1)
+    partitions.check(request_for(minutes=1440, memory=64_000, cpus=4))
+    partitions.check(request_for(partition="long", minutes=10**6, cpus=64))
 
 
 @pytest.mark.parametrize(
-    ("resources", "threads", "message"),
+    ("asked", "message"),
     [
-        ({"runtime": 1441}, 1, "partition `day` gives a job up to 1440 min, and this one asks"),
-        ({"slurm_partition": "night"}, 1, "no partition `night`; set `slurm_partition` to one of"),
-        ({"slurm_partition": "long", "mem_mb": 9000}, 1, "up to 8000 MB of memory"),
-        ({"slurm_partition": "long"}, 65, "up to 64 processors"),
-        ({"cpus_per_task": 65}, 1, "up to 64 processors"),
+        ({"minutes": 1441}, "partition `day` gives a job up to 1440 min, and this one asks for"),
+        ({"minutes": 1440, "longest": 2880, "attempts": 2}, "asks for 2880 in attempt 2, so"),
+        ({"partition": "night"}, "no partition `night`; set `slurm_partition` to one of"),
+        ({"partition": "long", "memory": 9000}, "up to 8000 MB of memory"),
+        ({"partition": "long", "cpus": 65}, "up to 64 processors"),
     ],
 )
-def test_what_no_node_can_give_is_an_error(resources: dict, threads: int, message: str) -> None:
+def test_what_no_node_can_give_is_an_error(asked: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        partitions.check("train", resources, resources.get("runtime"), threads, 1)
+        partitions.check(request_for(**asked))
 
 
 def test_without_slurms_answer_nothing_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(partitions, "_ask", lambda _: [])
     partitions._find_partitions.cache_clear()
-    partitions.check("train", {"slurm_partition": "night", "runtime": 10**6}, 10**6, 999, 1)
+    partitions.check(request_for(partition="night", minutes=10**6, cpus=999))
 
 
 def test_a_machine_without_scontrol_answers_nothing(

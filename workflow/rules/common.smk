@@ -419,9 +419,24 @@ def check_partitions():
     jobs = [job for job in workflow.dag.needrun_jobs() if not job.is_local]
     first_of = {job.rule.name: job for job in reversed(jobs)}
     for rule, job in first_of.items():
+        asked = job.resources
         last = job.rule.expand_resources(job.wildcards_dict, job.input, retries + 1)
-        longest = last.get("runtime")
-        partitions.check(rule, job.resources, longest, job.threads, retries + 1)
+        partitions.check(
+            partitions.Request(
+                name=rule,
+                partition=str(asked.get("slurm_partition") or ""),
+                minutes=known_number(asked.get("runtime")),
+                longest=known_number(last.get("runtime")),
+                attempts=retries + 1,
+                cpus=known_number(asked.get("cpus_per_task")) or job.threads,
+                memory=known_number(asked.get("mem_mb")),
+            )
+        )
+
+
+def known_number(resource):
+    """A resource that is a number; None for one that isn't set or isn't known before others ran."""
+    return resource if isinstance(resource, int) else None
 
 
 def train_threads(wildcards):
