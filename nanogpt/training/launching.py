@@ -44,7 +44,8 @@ TIME_TO_SAVE = 600  # seconds that ranks have for saving their state after a sig
 FIRST_PORT, N_PORTS = 20_000, 20_000  # of Slurm's jobs
 WAIT = 0.2  # seconds between two looks whether there is something to train
 LATE = 60.0  # seconds that a file may take to show on another node
-VERSION = "version"  # the key under which rank 0 says what is trained; nothing: it was made already
+# Keys of what ranks share: what rank 0 trains (empty: it was made already), and how many know.
+VERSION, KNOWING = "version", "knowing"
 
 
 def run_on_ranks(
@@ -69,7 +70,7 @@ def run_on_ranks(
     if start.rank == 0:
         lead(lambda asked: make(asked, _join(start, store, asked)))
         if not store.check([VERSION]):
-            store.set(VERSION, "")
+            _tell_nothing_to_train(start, store)
         return
     with following(job, "train", start.rank) as asked_for:
         version = _wait_for_version(start, store)
@@ -165,12 +166,25 @@ def _ask_slurm(*words: str) -> str:
         ) from None
 
 
+def _tell_nothing_to_train(start: Start, store: Store) -> None:
+    """Tell the other ranks that there is nothing to train, and wait until they know.
+
+    Under srun, what they share ends with this process.
+    """
+    store.set(VERSION, "")
+    deadline = time.monotonic() + LATE
+    while store.add(KNOWING, 0) < start.n - 1 and time.monotonic() < deadline:
+        time.sleep(WAIT)
+
+
 def _wait_for_version(start: Start, store: Store) -> str:
     """The version of what is to be trained; an empty string if it's made already."""
     while True:
         try:
             if store.check([VERSION]):
-                return str(store.get(VERSION), "utf-8")
+                version = str(store.get(VERSION), "utf-8")
+                store.add(KNOWING, 1)
+                return version
         except RuntimeError:
             raise LostRankError(
                 f"rank {start.rank} of {start.n}: rank 0 has ended; its log says why"

@@ -1,5 +1,6 @@
 """A training of two processes that loses one, or is stopped, ends in an untouched one's bytes."""
 
+import os
 import shutil
 import signal
 import time
@@ -145,6 +146,31 @@ def test_a_finished_training_is_not_made_again_by_ranks(done_copy):
     assert call.end(A_MINUTE) == 0, call.printed()
     assert (done_copy / "results/one/train.manifest.json").read_bytes() == before
     assert log_of(done_copy).rstrip().endswith("made by the process that this one waited for")
+
+
+def test_tasks_of_slurm_end_well_where_there_is_nothing_to_train(done_copy):
+    calls = start_tasks(done_copy, 2)
+    assert [call.end(A_MINUTE) for call in calls] == [0, 0], [call.printed() for call in calls]
+    assert log_of(done_copy).rstrip().endswith("made by the process that this one waited for")
+
+
+def start_tasks(project: Path, n: int) -> list[Call]:
+    """Start a training as srun does, on one node."""
+    commands = project / "commands"
+    commands.mkdir()
+    scontrol = commands / "scontrol"
+    scontrol.write_text("#!/bin/sh\necho NodeAddr=127.0.0.1\n")
+    scontrol.chmod(0o755)
+    step = {
+        "PATH": f"{commands}:{os.environ['PATH']}",
+        "SLURM_JOB_ID": str(os.getpid()),
+        "SLURM_STEP_NODELIST": "here",
+        "SLURM_STEP_NUM_TASKS": str(n),
+    }
+    return [
+        start(project, train_command(project), **step, SLURM_PROCID=rank, SLURM_LOCALID=rank)
+        for rank in map(str, range(n))
+    ]
 
 
 def test_more_processes_than_rows_are_refused_in_one_line(project):
