@@ -90,6 +90,10 @@ class Ranks:
             dist.all_gather(all_of_them, mine)
         return [numbers.tolist() for numbers in all_of_them]
 
+    def wait(self) -> None:
+        """Wait until all ranks are here."""
+        self.largest(0)
+
     def add_gradients(self, parameters: Sequence[Tensor], loss: Tensor) -> Tensor:
         """Make each gradient, and the loss that is returned, the sum over the ranks."""
         if self.n == 1:
@@ -109,6 +113,8 @@ class Ranks:
 
     def keep_own(self, parameters: Sequence[Tensor]) -> None:
         """Drop the gradients of others' parameters, so that the optimizer leaves those alone."""
+        if self.n == 1:
+            return
         own = {id(parameter) for parameter in self.own(parameters)}
         for parameter in parameters:
             if id(parameter) not in own:
