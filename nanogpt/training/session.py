@@ -127,7 +127,9 @@ class Session:
     def _notice_disturbance(self, wall: float, cpu: float) -> None:
         """Warn if something keeps the first steps waiting. wall, cpu: seconds of a step."""
         settings = self.settings
-        if settings.device != "cpu" or settings.compile or self._wall >= NOTICE_AFTER:
+        # Where several ranks train, a thread waits for the others' numbers, too.
+        is_measured = settings.device == "cpu" and not settings.compile and self.ranks.n == 1
+        if not is_measured or self._wall >= NOTICE_AFTER:
             return
         self._wall += wall
         self._cpu += cpu

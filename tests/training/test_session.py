@@ -393,6 +393,12 @@ def test_signals_that_come_while_ranks_agree_are_for_the_next_step(second, monke
     assert signals.stop == signal.SIGTERM
 
 
+def test_ranks_that_wait_for_each_other_say_nothing(second, monkeypatch, caplog):
+    monkeypatch.setattr(session_module, "NOTICE_AFTER", 1e-6)
+    second._notice_disturbance(1.0, 0.5)
+    assert "this training waits" not in caplog.text
+
+
 # --- Who writes -----------------------------------------------------------------------------
 
 
