@@ -20,7 +20,7 @@ SPIN_COUNT_BESIDE_OTHERS = "1000"  # on a quarter of the processors or more
 SPIN_COUNT_IN_A_CROWD = "0"  # where others are as many as processors
 LOAD = Path("/proc/loadavg")  # Linux alone has it
 LOOKS = 8
-RANK_TIMEOUT = 600.0  # seconds
+RANK_TIMEOUT, LONGEST_RANK_TIMEOUT = 600.0, 86_400.0  # seconds
 BETWEEN_LOOKS = 0.05  # seconds
 
 # Seen from a config file, the Snakefile that snakedeploy writes.
@@ -180,10 +180,17 @@ def _seconds(name: str) -> float | None:
 def rank_timeout() -> float:
     """NANOGPT_RANK_TIMEOUT: seconds that the ranks of a training wait for each other, if set.
 
-    Errors: UserError for what isn't a number of seconds.
+    Errors: UserError for what isn't a number of seconds, for 0 and for more than a day.
     """
     seconds = _seconds("NANOGPT_RANK_TIMEOUT")
-    return RANK_TIMEOUT if seconds is None else seconds
+    if seconds is None:
+        return RANK_TIMEOUT
+    if not 0 < seconds <= LONGEST_RANK_TIMEOUT:
+        raise UserError(
+            "NANOGPT_RANK_TIMEOUT: should be more than 0 and at most "
+            f"{LONGEST_RANK_TIMEOUT:.0f} seconds (found {seconds:g})"
+        )
+    return seconds
 
 
 def matmul_override() -> str | None:
