@@ -67,7 +67,7 @@ class Ranks:
         if self.n == 1:
             return list(numbers)
         shared = torch.tensor(numbers)
-        with self._talking():
+        with self.talking():
             dist.all_reduce(shared, dist.ReduceOp.MAX)
         return shared.tolist()
 
@@ -76,7 +76,7 @@ class Ranks:
         if self.n == 1:
             return list(numbers)
         shared = torch.tensor(numbers, dtype=torch.float64)
-        with self._talking():
+        with self.talking():
             dist.all_reduce(shared)
         return shared.tolist()
 
@@ -86,7 +86,7 @@ class Ranks:
             return [list(numbers)]
         mine = torch.tensor(numbers)
         all_of_them = [torch.empty_like(mine) for _ in range(self.n)]
-        with self._talking():
+        with self.talking():
             dist.all_gather(all_of_them, mine)
         return [numbers.tolist() for numbers in all_of_them]
 
@@ -101,7 +101,7 @@ class Ranks:
         gradients = [p.grad for p in parameters if p.grad is not None]
         assert len(gradients) == len(parameters)
         flat = torch.cat([loss.reshape(1), *(gradient.reshape(-1) for gradient in gradients)])
-        with self._talking():
+        with self.talking():
             dist.all_reduce(flat)
         _take_apart(flat[1:], gradients)
         return flat[0]
@@ -138,13 +138,14 @@ class Ranks:
         if self.n == 1:
             return
         flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
-        with self._talking():
+        with self.talking():
             dist.broadcast(flat, source)
         if self.rank != source:
             _take_apart(flat, tensors)
 
     @contextlib.contextmanager
-    def _talking(self) -> Iterator[None]:
+    def talking(self) -> Iterator[None]:
+        """Inside, torch's error of a rank that has ended or doesn't answer is a LostRankError."""
         try:
             yield
         except RuntimeError as error:

@@ -201,15 +201,15 @@ def _join(start: Start, store: Store, asked: Job) -> Ranks:
     if start.rank == 0:
         store.set(VERSION, asked.version)
     device = str(asked.settings("train", TrainSettings).device)
-    backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
-    dist.init_process_group(
-        backend,
-        store=store,
-        rank=start.rank,
-        world_size=start.n,
-        timeout=timedelta(seconds=rank_timeout()),
-    )
     ranks = Ranks(start.rank, start.n, start.local_rank)
+    with ranks.talking():
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo",
+            store=store,
+            rank=start.rank,
+            world_size=start.n,
+            timeout=timedelta(seconds=rank_timeout()),
+        )
     _check_code(ranks)
     _check_disk(ranks, asked.training.directory)
     logger.info("rank %d of %d on %s", start.rank, start.n, socket.gethostname())
