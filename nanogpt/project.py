@@ -217,24 +217,24 @@ class Start:
 
 def start_of_rank() -> Start | None:
     """What torchrun or srun told this process; None if it's the only one of its training."""
-    there = os.environ
-    if "TORCHELASTIC_RUN_ID" in there:
+    environ = os.environ
+    if "TORCHELASTIC_RUN_ID" in environ:
         start = Start(
-            rank=int(there["RANK"]),
-            n=int(there["WORLD_SIZE"]),
-            local_rank=int(there["LOCAL_RANK"]),
-            n_here=int(there["LOCAL_WORLD_SIZE"]),
-            meeting_place=(there["MASTER_ADDR"], int(there["MASTER_PORT"])),
+            rank=int(environ["RANK"]),
+            n=int(environ["WORLD_SIZE"]),
+            local_rank=int(environ["LOCAL_RANK"]),
+            n_here=int(environ["LOCAL_WORLD_SIZE"]),
+            meeting_place=(environ["MASTER_ADDR"], int(environ["MASTER_PORT"])),
         )
-    elif "SLURM_STEP_NUM_TASKS" in there:  # not in a batch script, which is no task of a step
+    elif "SLURM_STEP_NUM_TASKS" in environ:  # not in a batch script, which is no task of a step
         start = Start(
-            rank=int(there["SLURM_PROCID"]),
-            n=int(there["SLURM_STEP_NUM_TASKS"]),
-            local_rank=int(there["SLURM_LOCALID"]),
+            rank=int(environ["SLURM_PROCID"]),
+            n=int(environ["SLURM_STEP_NUM_TASKS"]),
+            local_rank=int(environ["SLURM_LOCALID"]),
             n_here=1,
             meeting_place=None,
-            slurm_job=int(there["SLURM_JOB_ID"]),
-            slurm_nodes=there["SLURM_STEP_NODELIST"],
+            slurm_job=int(environ["SLURM_JOB_ID"]),
+            slurm_nodes=environ["SLURM_STEP_NODELIST"],
         )
     else:
         return None

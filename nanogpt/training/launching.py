@@ -49,34 +49,34 @@ VERSION, KNOWING = "version", "knowing"
 
 
 def run_on_ranks(
-    job: WorkflowJob,
+    request: WorkflowJob,
     make: Callable[[Job, Ranks], Made],
     lead: Callable[[Callable[[Job], Made]], None],
 ) -> None:
     """Run the stage of a training in one process, or in as many as are asked for.
 
-    job.processes: how many to start here, unless torchrun or srun started them. lead: runs the
+    request.processes: how many to start here, unless torchrun or srun started them. lead: runs the
     stage, and calls what it's given if there is something to make. Rank 0 alone calls it.
     """
     start = start_of_rank()
-    if start is None and job.processes > 1:
-        sys.exit(_start_here(job.processes, job.threads))
+    if start is None and request.processes > 1:
+        sys.exit(_start_here(request.processes, request.threads))
     if start is None:
-        lead(lambda asked: make(asked, ALONE))
+        lead(lambda job: make(job, ALONE))
         return
-    job.threads = max(1, job.threads // start.n_here)
-    with following(job, "train", start.rank):
+    request.threads = max(1, request.threads // start.n_here)
+    with following(request, "train", start.rank):
         store = _meet(start)
     if start.rank == 0:
-        lead(lambda asked: make(asked, _join(start, store, asked)))
+        lead(lambda job: make(job, _join(start, store, job)))
         if not store.check([VERSION]):
             _tell_nothing_to_train(start, store)
         return
-    with following(job, "train", start.rank) as asked_for:
+    with following(request, "train", start.rank) as make_job:
         version = _wait_for_version(start, store)
         if version:
-            asked = asked_for(version, TrainingState(HERE.states / version, version))
-            make(asked, _join(start, store, asked))
+            job = make_job(version, TrainingState(HERE.states / version, version))
+            make(job, _join(start, store, job))
 
 
 def _start_here(processes: int, threads: int) -> int:
@@ -192,15 +192,15 @@ def _wait_for_version(start: Start, store: Store) -> str:
         time.sleep(WAIT)
 
 
-def _join(start: Start, store: Store, asked: Job) -> Ranks:
+def _join(start: Start, store: Store, job: Job) -> Ranks:
     """Begin a training with all ranks: the same code, and a disk that all of them see.
 
     Errors: UserError where that isn't so.
     """
-    assert asked.training
+    assert job.training
     if start.rank == 0:
-        store.set(VERSION, asked.version)
-    device = str(asked.settings("train", TrainSettings).device)
+        store.set(VERSION, job.version)
+    device = str(job.settings("train", TrainSettings).device)
     ranks = Ranks(start.rank, start.n, start.local_rank)
     with ranks.talking():
         dist.init_process_group(
@@ -211,7 +211,7 @@ def _join(start: Start, store: Store, asked: Job) -> Ranks:
             timeout=timedelta(seconds=rank_timeout()),
         )
     _check_code(ranks)
-    _check_disk(ranks, asked.training.directory)
+    _check_disk(ranks, job.training.directory)
     logger.info("rank %d of %d on %s", start.rank, start.n, socket.gethostname())
     return ranks
 
