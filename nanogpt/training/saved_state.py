@@ -205,6 +205,8 @@ def load_state(
         raise
     except (RuntimeError, KeyError, TypeError, ValueError, safetensors.SafetensorError):
         raise _misfit(path) from None
+    if not ranks.is_main:
+        progress.kept = {}  # as large as the model, and rank 0 alone writes it
     return progress
 
 

@@ -84,6 +84,7 @@ def run(training: Training, ranks: Ranks) -> None:
         assert is_saved(state.directory), "a rank must not end before the state is there"
         return
     session.write_results(directory)
+    assert session.progress.kept if ranks.is_main else not session.progress.kept
     own = [moments for moments in session.optimizer.state.values() if moments]
     held = sum(moment.numel() for moments in own for moment in moments.values())
     (directory / f"held-{ranks.rank}.json").write_text(json.dumps(held))
