@@ -212,6 +212,7 @@ class Start:
     n_here: int
     meeting_place: tuple[str, int] | None
     slurm_job: int = 0
+    slurm_step: int = 0
     slurm_nodes: str = ""
 
 
@@ -234,6 +235,7 @@ def start_of_rank() -> Start | None:
             n_here=1,
             meeting_place=None,
             slurm_job=int(environ["SLURM_JOB_ID"]),
+            slurm_step=int(environ["SLURM_STEP_ID"]),
             slurm_nodes=environ["SLURM_STEP_NODELIST"],
         )
     else:

@@ -41,7 +41,8 @@ from nanogpt.training.distributed import ALONE, Ranks
 logger = logging.getLogger(__name__)
 
 TIME_TO_SAVE = 600  # seconds that ranks have for saving their state after a signal to stop
-FIRST_PORT, N_PORTS = 20_000, 20_000  # of Slurm's jobs
+# Of Slurm's steps: below those that Linux gives to clients.
+FIRST_PORT, N_PORTS = 20_000, 12_000
 WAIT = 0.2  # seconds between two looks whether there is something to train
 LATE = 60.0  # seconds that a file may take to show on another node
 # Keys of what ranks share: what rank 0 trains (empty: it was made already), and how many know.
@@ -132,7 +133,7 @@ def _meet(start: Start) -> Store:
     """
     host, port = start.meeting_place or (
         _address_of_first_node(start.slurm_nodes),
-        FIRST_PORT + start.slurm_job % N_PORTS,
+        _port_of_step(start.slurm_job, start.slurm_step),
     )
     set_meeting_place(start, host, port)
     store: Store
@@ -145,6 +146,11 @@ def _meet(start: Start) -> Store:
             f"their nodes reach that address ({str(error).splitlines()[0]})"
         ) from None
     return store
+
+
+def _port_of_step(job: int, step: int) -> int:
+    """Where the ranks of a step meet; steps of one job, or of the next jobs, may share its node."""
+    return FIRST_PORT + (61 * job + step) % N_PORTS
 
 
 def _address_of_first_node(nodes: str) -> str:

@@ -164,6 +164,7 @@ def start_tasks(project: Path, n: int) -> list[Call]:
     step = {
         "PATH": f"{commands}:{os.environ['PATH']}",
         "SLURM_JOB_ID": str(os.getpid()),
+        "SLURM_STEP_ID": "0",
         "SLURM_STEP_NODELIST": "here",
         "SLURM_STEP_NUM_TASKS": str(n),
     }
