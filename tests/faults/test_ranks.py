@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -146,6 +147,15 @@ def test_a_finished_training_is_not_made_again_by_ranks(done_copy):
     assert call.end(A_MINUTE) == 0, call.printed()
     assert (done_copy / "results/one/train.manifest.json").read_bytes() == before
     assert log_of(done_copy).rstrip().endswith("made by the process that this one waited for")
+
+
+def test_torchrun_starts_ranks_that_make_the_same_bytes(project, untouched_by_two):
+    torchrun = [sys.executable, "-m", "torch.distributed.run"]
+    # Without `--`, it takes our --run for its --run-path.
+    flags = ["--no-python", "--nproc-per-node=2", "--"]
+    call = start(project, [*torchrun, *flags, *train_command(project)])
+    assert call.end() == 0, call.printed() + log_of(project)
+    assert_is_whole(project, untouched_by_two, ())
 
 
 def test_tasks_of_slurm_end_well_where_there_is_nothing_to_train(done_copy):
