@@ -20,7 +20,7 @@ SPIN_COUNT_BESIDE_OTHERS = "1000"  # on a quarter of the processors or more
 SPIN_COUNT_IN_A_CROWD = "0"  # where others are as many as processors
 LOAD = Path("/proc/loadavg")  # Linux alone has it
 LOOKS = 8
-RANK_TIMEOUT = 600.0  # seconds
+RANK_TIMEOUT, LONGEST_RANK_TIMEOUT = 600.0, 86_400.0  # seconds
 BETWEEN_LOOKS = 0.05  # seconds
 
 # Seen from a config file, the Snakefile that snakedeploy writes.
@@ -180,10 +180,17 @@ def _seconds(name: str) -> float | None:
 def rank_timeout() -> float:
     """NANOGPT_RANK_TIMEOUT: seconds that the ranks of a training wait for each other, if set.
 
-    Errors: UserError for what isn't a number of seconds.
+    Errors: UserError for what isn't a number of seconds, for 0 and for more than a day.
     """
     seconds = _seconds("NANOGPT_RANK_TIMEOUT")
-    return RANK_TIMEOUT if seconds is None else seconds
+    if seconds is None:
+        return RANK_TIMEOUT
+    if not 0 < seconds <= LONGEST_RANK_TIMEOUT:
+        raise UserError(
+            "NANOGPT_RANK_TIMEOUT: should be more than 0 and at most "
+            f"{LONGEST_RANK_TIMEOUT:.0f} seconds (found {seconds:g})"
+        )
+    return seconds
 
 
 def matmul_override() -> str | None:
@@ -205,29 +212,31 @@ class Start:
     n_here: int
     meeting_place: tuple[str, int] | None
     slurm_job: int = 0
+    slurm_step: int = 0
     slurm_nodes: str = ""
 
 
 def start_of_rank() -> Start | None:
     """What torchrun or srun told this process; None if it's the only one of its training."""
-    there = os.environ
-    if "TORCHELASTIC_RUN_ID" in there:
+    environ = os.environ
+    if "TORCHELASTIC_RUN_ID" in environ:
         start = Start(
-            rank=int(there["RANK"]),
-            n=int(there["WORLD_SIZE"]),
-            local_rank=int(there["LOCAL_RANK"]),
-            n_here=int(there["LOCAL_WORLD_SIZE"]),
-            meeting_place=(there["MASTER_ADDR"], int(there["MASTER_PORT"])),
+            rank=int(environ["RANK"]),
+            n=int(environ["WORLD_SIZE"]),
+            local_rank=int(environ["LOCAL_RANK"]),
+            n_here=int(environ["LOCAL_WORLD_SIZE"]),
+            meeting_place=(environ["MASTER_ADDR"], int(environ["MASTER_PORT"])),
         )
-    elif "SLURM_STEP_NUM_TASKS" in there:  # not in a batch script, which is no task of a step
+    elif "SLURM_STEP_NUM_TASKS" in environ:  # not in a batch script, which is no task of a step
         start = Start(
-            rank=int(there["SLURM_PROCID"]),
-            n=int(there["SLURM_STEP_NUM_TASKS"]),
-            local_rank=int(there["SLURM_LOCALID"]),
+            rank=int(environ["SLURM_PROCID"]),
+            n=int(environ["SLURM_STEP_NUM_TASKS"]),
+            local_rank=int(environ["SLURM_LOCALID"]),
             n_here=1,
             meeting_place=None,
-            slurm_job=int(there["SLURM_JOB_ID"]),
-            slurm_nodes=there["SLURM_STEP_NODELIST"],
+            slurm_job=int(environ["SLURM_JOB_ID"]),
+            slurm_step=int(environ["SLURM_STEP_ID"]),
+            slurm_nodes=environ["SLURM_STEP_NODELIST"],
         )
     else:
         return None

@@ -114,6 +114,21 @@ def test_an_interval_that_is_not_a_number_of_seconds_is_an_error(monkeypatch, va
     )
 
 
+@pytest.mark.parametrize(("value", "seconds"), [(None, 600.0), ("4", 4.0), ("0.5", 0.5)])
+def test_ranks_wait_for_each_other_for_a_number_of_seconds(monkeypatch, value, seconds):
+    monkeypatch.delenv("NANOGPT_RANK_TIMEOUT", raising=False)
+    if value is not None:
+        monkeypatch.setenv("NANOGPT_RANK_TIMEOUT", value)
+    assert project_module.rank_timeout() == seconds
+
+
+@pytest.mark.parametrize("value", ["0", "inf", "1e12"])
+def test_ranks_wait_for_more_than_no_time_and_not_for_ever(monkeypatch, value):
+    monkeypatch.setenv("NANOGPT_RANK_TIMEOUT", value)
+    with pytest.raises(UserError, match="NANOGPT_RANK_TIMEOUT: should be more than 0 and at most"):
+        project_module.rank_timeout()
+
+
 def test_the_compiler_is_the_one_of_the_environment(monkeypatch):
     monkeypatch.delenv("CXX", raising=False)
     assert project_module.cxx_compiler() == "g++"

@@ -47,6 +47,8 @@ NEUTRAL = {
     "nanogpt.artifacts.signals": "decides when a training stops, not what it gives",
     "nanogpt.inference.checks": "decides whether a training starts, not what it gives",
     "nanogpt.artifacts.states": "decides where a training's state lies and who owns it",
+    "nanogpt.training.launching": "decides which processes train, not what they compute",
+    "nanogpt.training.state_files": "names the files of states, and doesn't change what's in them",
     "nanogpt.artifacts.code_digest": "names the code of a result, and doesn't change it",
     "nanogpt.artifacts.code_functions": "names the code of a result, and doesn't change it",
 }

@@ -24,7 +24,7 @@ from nanogpt.artifacts.records.manifests import Layout, Manifest, Request, Train
 from nanogpt.artifacts.signals import exiting
 from nanogpt.artifacts.states import TrainingState
 from nanogpt.config.parameters import AnySettings, complete
-from nanogpt.errors import user_message
+from nanogpt.errors import ClaimedError, DivergedError, LostRankError, UserError, user_message
 from nanogpt.files import locks
 from nanogpt.files.atomic import fit_name, remove_temporaries
 from nanogpt.project import HERE, Project
@@ -111,8 +111,11 @@ def logged(job: WorkflowJob, stage: str, project: Project = HERE) -> Iterator[No
 
 
 @contextmanager
-def _ending(stage: str) -> Iterator[None]:
-    """Let errors and signals end the process as `logged` says."""
+def _ending(stage: str, told_by_others: tuple[type[UserError], ...] = ()) -> Iterator[None]:
+    """Let errors and signals end the process as `logged` says.
+
+    told_by_others: errors that another process says on the terminal.
+    """
     try:
         with exiting():
             yield
@@ -122,7 +125,7 @@ def _ending(stage: str) -> Iterator[None]:
             logger.exception("stage %s failed", stage)
             raise
         logger.error(message)
-        sys.exit(f"error: {message}")
+        sys.exit(1 if isinstance(error, told_by_others) else f"error: {message}")
 
 
 @contextmanager
@@ -137,7 +140,7 @@ def following(
     path = project.root / job.log[0]
     path.parent.mkdir(parents=True, exist_ok=True)
     _add_handler(path, logging.ERROR, f"rank {rank}: ")
-    with _ending(stage):
+    with _ending(stage, (DivergedError, ClaimedError, LostRankError) if rank else ()):
         yield lambda version, state: Job(_resolve(job.params.settings, job.threads), version, state)
 
 

@@ -10,6 +10,7 @@ How processes become ranks is in launching.py.
 """
 
 import contextlib
+import hashlib
 import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -49,13 +50,22 @@ class Ranks:
         if self.n == 1 or not device.startswith("cuda"):
             return device
         n_gpus = torch.cuda.device_count()
-        if self.local_rank >= n_gpus:
+        # Slurm may show each process just the GPU that it was given.
+        index = 0 if n_gpus == 1 else self.local_rank
+        found = [number for (number,) in self.gather(_gpu(index) if index < n_gpus else NO_GPU)]
+        if index < n_gpus and found.count(found[self.rank]) > 1:
+            others = [r for r, gpu in enumerate(found) if gpu == found[self.rank]]
+            raise UserError(
+                f"ranks {', '.join(map(str, others))} of {self.n} have the same GPU; start fewer "
+                "processes there, or ask for more GPUs"
+            )
+        if index >= n_gpus:
             raise UserError(
                 f"rank {self.rank} of {self.n}: no GPU is left for it: it's process "
                 f"{self.local_rank + 1} on {socket.gethostname()}, which has "
                 f"{plural(n_gpus, 'GPU')} to give; start fewer processes there, or ask for more"
             )
-        return f"cuda:{self.local_rank}"
+        return f"cuda:{index}"
 
     @property
     def share(self) -> slice:
@@ -67,7 +77,7 @@ class Ranks:
         if self.n == 1:
             return list(numbers)
         shared = torch.tensor(numbers)
-        with self._talking():
+        with self.talking():
             dist.all_reduce(shared, dist.ReduceOp.MAX)
         return shared.tolist()
 
@@ -76,7 +86,7 @@ class Ranks:
         if self.n == 1:
             return list(numbers)
         shared = torch.tensor(numbers, dtype=torch.float64)
-        with self._talking():
+        with self.talking():
             dist.all_reduce(shared)
         return shared.tolist()
 
@@ -86,9 +96,13 @@ class Ranks:
             return [list(numbers)]
         mine = torch.tensor(numbers)
         all_of_them = [torch.empty_like(mine) for _ in range(self.n)]
-        with self._talking():
+        with self.talking():
             dist.all_gather(all_of_them, mine)
         return [numbers.tolist() for numbers in all_of_them]
+
+    def wait(self) -> None:
+        """Wait until all ranks are here."""
+        self.largest(0)
 
     def add_gradients(self, parameters: Sequence[Tensor], loss: Tensor) -> Tensor:
         """Make each gradient, and the loss that is returned, the sum over the ranks."""
@@ -97,7 +111,7 @@ class Ranks:
         gradients = [p.grad for p in parameters if p.grad is not None]
         assert len(gradients) == len(parameters)
         flat = torch.cat([loss.reshape(1), *(gradient.reshape(-1) for gradient in gradients)])
-        with self._talking():
+        with self.talking():
             dist.all_reduce(flat)
         _take_apart(flat[1:], gradients)
         return flat[0]
@@ -109,6 +123,8 @@ class Ranks:
 
     def keep_own(self, parameters: Sequence[Tensor]) -> None:
         """Drop the gradients of others' parameters, so that the optimizer leaves those alone."""
+        if self.n == 1:
+            return
         own = {id(parameter) for parameter in self.own(parameters)}
         for parameter in parameters:
             if id(parameter) not in own:
@@ -132,13 +148,14 @@ class Ranks:
         if self.n == 1:
             return
         flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
-        with self._talking():
+        with self.talking():
             dist.broadcast(flat, source)
         if self.rank != source:
             _take_apart(flat, tensors)
 
     @contextlib.contextmanager
-    def _talking(self) -> Iterator[None]:
+    def talking(self) -> Iterator[None]:
+        """Inside, torch's error of a rank that has ended or doesn't answer is a LostRankError."""
         try:
             yield
         except RuntimeError as error:
@@ -149,6 +166,7 @@ class Ranks:
 
 
 ALONE = Ranks()
+NO_GPU = -1
 
 
 def _take_apart(flat: Tensor, tensors: Sequence[Tensor]) -> None:
@@ -156,6 +174,12 @@ def _take_apart(flat: Tensor, tensors: Sequence[Tensor]) -> None:
     pieces = torch.split(flat, [tensor.numel() for tensor in tensors])
     for tensor, piece in zip(tensors, pieces, strict=True):
         tensor.copy_(piece.view_as(tensor))
+
+
+def _gpu(index: int) -> int:
+    """A number that stands for a GPU, wherever it's seen from."""
+    uuid = str(torch.cuda.get_device_properties(index).uuid)
+    return int(hashlib.sha256(uuid.encode()).hexdigest()[:15], 16)
 
 
 def parameters_of(optimizer: torch.optim.Optimizer) -> list[Tensor]:

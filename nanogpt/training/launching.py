@@ -41,48 +41,51 @@ from nanogpt.training.distributed import ALONE, Ranks
 logger = logging.getLogger(__name__)
 
 TIME_TO_SAVE = 600  # seconds that ranks have for saving their state after a signal to stop
-FIRST_PORT, N_PORTS = 20_000, 20_000  # of Slurm's jobs
+# Of Slurm's steps: below those that Linux gives to clients.
+FIRST_PORT, N_PORTS = 20_000, 12_000
 WAIT = 0.2  # seconds between two looks whether there is something to train
 LATE = 60.0  # seconds that a file may take to show on another node
-VERSION = "version"  # the key under which rank 0 says what is trained; nothing: it was made already
+# Keys of what ranks share: what rank 0 trains (empty: it was made already), and how many know.
+VERSION, KNOWING = "version", "knowing"
 
 
 def run_on_ranks(
-    job: WorkflowJob,
+    request: WorkflowJob,
     make: Callable[[Job, Ranks], Made],
     lead: Callable[[Callable[[Job], Made]], None],
 ) -> None:
     """Run the stage of a training in one process, or in as many as are asked for.
 
-    job.processes: how many to start here, unless torchrun or srun started them. lead: runs the
+    request.processes: how many to start here, unless torchrun or srun started them. lead: runs the
     stage, and calls what it's given if there is something to make. Rank 0 alone calls it.
     """
     start = start_of_rank()
-    if start is None and job.processes > 1:
-        sys.exit(_start_here(job.processes, job.threads))
+    if start is None and request.processes > 1:
+        sys.exit(_start_here(request))
     if start is None:
-        lead(lambda asked: make(asked, ALONE))
+        lead(lambda job: make(job, ALONE))
         return
-    job.threads = max(1, job.threads // start.n_here)
-    with following(job, "train", start.rank):
+    request.threads = max(1, request.threads // start.n_here)
+    with following(request, "train", start.rank):
         store = _meet(start)
     if start.rank == 0:
-        lead(lambda asked: make(asked, _join(start, store, asked)))
+        lead(lambda job: make(job, _join(start, store, job)))
         if not store.check([VERSION]):
-            store.set(VERSION, "")
+            _tell_nothing_to_train(start, store)
         return
-    with following(job, "train", start.rank) as asked_for:
+    with following(request, "train", start.rank) as make_job:
         version = _wait_for_version(start, store)
         if version:
-            asked = asked_for(version, TrainingState(HERE.states / version, version))
-            make(asked, _join(start, store, asked))
+            job = make_job(version, TrainingState(HERE.states / version, version))
+            make(job, _join(start, store, job))
 
 
-def _start_here(processes: int, threads: int) -> int:
-    """Start the ranks on this machine, as torchrun does. threads: of all of them together.
+def _start_here(request: WorkflowJob) -> int:
+    """Start the ranks on this machine, as torchrun does; they share the threads of the job.
 
     Returns 0, or the exit code of the first that failed.
     """
+    processes = request.processes
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -90,7 +93,7 @@ def _start_here(processes: int, threads: int) -> int:
     # What it says of a process that ends is said below, in a line.
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
     # Otherwise it says that it sets 1.
-    set_threads_of_ranks(max(1, threads // processes))
+    set_threads_of_ranks(max(1, request.threads // processes))
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -106,7 +109,9 @@ def _start_here(processes: int, threads: int) -> int:
     try:
         elastic_launch(config, sys.executable)(*sys.argv)
     except SignalException as stopped:
-        return 128 + stopped.sigval
+        # It came after the last step if rank 0 has made all outputs. Snakemake had removed them.
+        is_made = all(Path(path).exists() for path in request.output)
+        return 0 if is_made else 128 + stopped.sigval
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         if failure.exitcode >= 0:  # it has said why
@@ -131,7 +136,7 @@ def _meet(start: Start) -> Store:
     """
     host, port = start.meeting_place or (
         _address_of_first_node(start.slurm_nodes),
-        FIRST_PORT + start.slurm_job % N_PORTS,
+        _port_of_step(start.slurm_job, start.slurm_step),
     )
     set_meeting_place(start, host, port)
     store: Store
@@ -144,6 +149,11 @@ def _meet(start: Start) -> Store:
             f"their nodes reach that address ({str(error).splitlines()[0]})"
         ) from None
     return store
+
+
+def _port_of_step(job: int, step: int) -> int:
+    """Where the ranks of a step meet; steps of one job, or of the next jobs, may share its node."""
+    return FIRST_PORT + (61 * job + step) % N_PORTS
 
 
 def _address_of_first_node(nodes: str) -> str:
@@ -165,12 +175,25 @@ def _ask_slurm(*words: str) -> str:
         ) from None
 
 
+def _tell_nothing_to_train(start: Start, store: Store) -> None:
+    """Tell the other ranks that there is nothing to train, and wait until they know.
+
+    Under srun, what they share ends with this process.
+    """
+    store.set(VERSION, "")
+    deadline = time.monotonic() + LATE
+    while store.add(KNOWING, 0) < start.n - 1 and time.monotonic() < deadline:
+        time.sleep(WAIT)
+
+
 def _wait_for_version(start: Start, store: Store) -> str:
     """The version of what is to be trained; an empty string if it's made already."""
     while True:
         try:
             if store.check([VERSION]):
-                return str(store.get(VERSION), "utf-8")
+                version = str(store.get(VERSION), "utf-8")
+                store.add(KNOWING, 1)
+                return version
         except RuntimeError:
             raise LostRankError(
                 f"rank {start.rank} of {start.n}: rank 0 has ended; its log says why"
@@ -178,26 +201,26 @@ def _wait_for_version(start: Start, store: Store) -> str:
         time.sleep(WAIT)
 
 
-def _join(start: Start, store: Store, asked: Job) -> Ranks:
+def _join(start: Start, store: Store, job: Job) -> Ranks:
     """Begin a training with all ranks: the same code, and a disk that all of them see.
 
     Errors: UserError where that isn't so.
     """
-    assert asked.training
+    assert job.training
     if start.rank == 0:
-        store.set(VERSION, asked.version)
-    device = str(asked.settings("train", TrainSettings).device)
-    backend = "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"
-    dist.init_process_group(
-        backend,
-        store=store,
-        rank=start.rank,
-        world_size=start.n,
-        timeout=timedelta(seconds=rank_timeout()),
-    )
+        store.set(VERSION, job.version)
+    device = str(job.settings("train", TrainSettings).device)
     ranks = Ranks(start.rank, start.n, start.local_rank)
+    with ranks.talking():
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo",
+            store=store,
+            rank=start.rank,
+            world_size=start.n,
+            timeout=timedelta(seconds=rank_timeout()),
+        )
     _check_code(ranks)
-    _check_disk(ranks, asked.training.directory)
+    _check_disk(ranks, job.training.directory)
     logger.info("rank %d of %d on %s", start.rank, start.n, socket.gethostname())
     return ranks
 

@@ -125,11 +125,7 @@ def _make_steps(session: Session, signals: Signals) -> None:
     session.model.train()
     with session.writing():
         while True:
-            session.agree(signals)
-            if signals.stop:
-                raise Stopped
-            if signals.save:
-                signals.save = False
+            if session.agree(signals):
                 session.save()
             session.keep_milestone()
             line = session.evaluate(signals)

@@ -109,7 +109,10 @@ def save_state(
     scaler: GradScaler,
     ranks: Ranks = ALONE,
 ) -> None:
-    """Write the state of a training, and remove those before the last two. All ranks call it.
+    """Write the state of a training, and remove those before the last two.
+
+    All ranks call it, and go on once the state is there: if one ended before, torchrun and srun
+    would soon end the others, too.
 
     Errors: OSError, for a full disk too.
     """
@@ -123,8 +126,21 @@ def save_state(
     if not ranks.is_main:
         number = _as_number(_write(moments, {}, temporary, lambda digest: part_name(step, digest)))
     _, *parts = [part_name(step, _as_digest(number)) for (number,) in ranks.gather(number)]
-    if not ranks.is_main:
-        return
+    if ranks.is_main:
+        _write_main_state(temporary, progress, model, moments, scaler, parts)
+        remove_old_states(directory)
+    ranks.wait()
+
+
+def _write_main_state(
+    temporary: Path,
+    progress: Progress,
+    model: GPT,
+    moments: dict[str, Tensor],
+    scaler: GradScaler,
+    parts: list[str],
+) -> None:
+    """Write the file of rank 0. parts: the names of the others' files."""
     tensors = {f"model.{name}": weight for name, weight in model.state_dict().items()}
     tensors |= {f"kept.{name}": weight for name, weight in progress.kept.items()}
     tensors |= moments
@@ -134,8 +150,7 @@ def save_state(
         metadata["scaler"] = json.dumps(scaler.state_dict())
     if parts:
         metadata["parts"] = json.dumps(parts)
-    _write(tensors, metadata, temporary, lambda digest: state_name(step, digest))
-    remove_old_states(directory)
+    _write(tensors, metadata, temporary, lambda digest: state_name(progress.step, digest))
 
 
 def _write(
@@ -190,6 +205,8 @@ def load_state(
         raise
     except (RuntimeError, KeyError, TypeError, ValueError, safetensors.SafetensorError):
         raise _misfit(path) from None
+    if not ranks.is_main:
+        progress.kept = {}  # as large as the model, and rank 0 alone writes it
     return progress
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from nanogpt.artifacts.records.metrics import MetricsLine
-from nanogpt.artifacts.signals import Signals
+from nanogpt.artifacts.signals import Signals, Stopped
 from nanogpt.artifacts.states import METRICS, TrainingState
 from nanogpt.config.schema import TrainSettings
 from nanogpt.data.batches import TokenFiles, batch, start_tokens
@@ -127,7 +127,9 @@ class Session:
     def _notice_disturbance(self, wall: float, cpu: float) -> None:
         """Warn if something keeps the first steps waiting. wall, cpu: seconds of a step."""
         settings = self.settings
-        if settings.device != "cpu" or settings.compile or self._wall >= NOTICE_AFTER:
+        # Where several ranks train, a thread waits for the others' numbers, too.
+        is_measured = settings.device == "cpu" and not settings.compile and self.ranks.n == 1
+        if not is_measured or self._wall >= NOTICE_AFTER:
             return
         self._wall += wall
         self._cpu += cpu
@@ -229,6 +231,7 @@ class Session:
         if self.ranks.is_main:
             self.state.check_lock()
             remove_states(self.state.directory)  # a resume from them would diverge again
+        self.ranks.wait()  # a rank that ends may end rank 0
         raise DivergedError(
             f"training diverged: {measure} at step {line.step}; "
             f"lower {rates}, raise warmup_iters or set grad_clip"
@@ -241,7 +244,7 @@ class Session:
         return time.monotonic() - self._saved > interval
 
     def save(self) -> None:
-        """Save the state of the training. All ranks call it."""
+        """Save the state of the training. All ranks call it, and go on once it's there."""
         self.state.check_lock()
         start = time.monotonic()
         self.progress.seconds = start - self._start
@@ -257,28 +260,33 @@ class Session:
         self._saved = time.monotonic()
         self._save_interval = interval_between_saves(self._saved - start)
 
-    def agree(self, signals: Signals) -> None:
-        """Make what any rank is asked, or is due at rank 0, what all ranks do next.
+    def agree(self, signals: Signals) -> bool:
+        """Whether to save now: if any rank was asked to, or a save is due by the clock of rank 0.
 
-        Errors: ClaimedError or UserError if this process may no longer write; see `check_owner`.
+        What signals ask for after a rank has looked at them is left for the next call, so that all
+        ranks do the same.
+
+        Errors: Stopped if any rank was asked to stop; ClaimedError or UserError if rank 0 may no
+        longer write, see `check_owner`.
         """
-        signals.save = signals.save or self.save_is_due()
-        if self.ranks.n == 1:
-            if not (signals.stop or signals.save):
-                self.check_owner()
-            return
+        stop = signals.stop or 0
+        save = signals.save or (self.ranks.is_main and self.save_is_due())
+        if save:
+            signals.save = False
         claimed: ClaimedError | None = None
-        try:
-            self.check_owner()
-        except ClaimedError as error:
-            claimed = error
-        stop, save, is_claimed = self.ranks.largest(
-            signals.stop or 0, signals.save and self.ranks.is_main, claimed is not None
-        )
+        # Alone, one that stops or saves is checked by `save`.
+        if self.ranks.n > 1 or not (stop or save):
+            try:
+                self.check_owner()
+            except ClaimedError as error:
+                claimed = error
+        stop, any_save, is_claimed = self.ranks.largest(stop, save, claimed is not None)
         if is_claimed:
             raise claimed or ClaimedError("rank 0: the run's results are another process's to make")
-        signals.stop = signal.Signals(stop) if stop else None
-        signals.save = bool(save)
+        if stop:
+            signals.stop = signal.Signals(stop)
+            raise Stopped
+        return bool(any_save)
 
     def check_owner(self) -> None:
         """Look from time to time whether this process may still write.

@@ -1,7 +1,9 @@
 """A training of two processes that loses one, or is stopped, ends in an untouched one's bytes."""
 
+import os
 import shutil
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -145,6 +147,41 @@ def test_a_finished_training_is_not_made_again_by_ranks(done_copy):
     assert call.end(A_MINUTE) == 0, call.printed()
     assert (done_copy / "results/one/train.manifest.json").read_bytes() == before
     assert log_of(done_copy).rstrip().endswith("made by the process that this one waited for")
+
+
+def test_torchrun_starts_ranks_that_make_the_same_bytes(project, untouched_by_two):
+    torchrun = [sys.executable, "-m", "torch.distributed.run"]
+    # Without `--`, it takes our --run for its --run-path.
+    flags = ["--no-python", "--nproc-per-node=2", "--"]
+    call = start(project, [*torchrun, *flags, *train_command(project)])
+    assert call.end() == 0, call.printed() + log_of(project)
+    assert_is_whole(project, untouched_by_two, ())
+
+
+def test_tasks_of_slurm_end_well_where_there_is_nothing_to_train(done_copy):
+    calls = start_tasks(done_copy, 2)
+    assert [call.end(A_MINUTE) for call in calls] == [0, 0], [call.printed() for call in calls]
+    assert log_of(done_copy).rstrip().endswith("made by the process that this one waited for")
+
+
+def start_tasks(project: Path, n: int) -> list[Call]:
+    """Start a training as srun does, on one node."""
+    commands = project / "commands"
+    commands.mkdir()
+    scontrol = commands / "scontrol"
+    scontrol.write_text("#!/bin/sh\necho NodeAddr=127.0.0.1\n")
+    scontrol.chmod(0o755)
+    step = {
+        "PATH": f"{commands}:{os.environ['PATH']}",
+        "SLURM_JOB_ID": str(os.getpid()),
+        "SLURM_STEP_ID": "0",
+        "SLURM_STEP_NODELIST": "here",
+        "SLURM_STEP_NUM_TASKS": str(n),
+    }
+    return [
+        start(project, train_command(project), **step, SLURM_PROCID=rank, SLURM_LOCALID=rank)
+        for rank in map(str, range(n))
+    ]
 
 
 def test_more_processes_than_rows_are_refused_in_one_line(project):

@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 
 from nanogpt.artifacts.signals import Signals, Stopped
-from nanogpt.artifacts.states import TrainingState
+from nanogpt.artifacts.states import TrainingState, is_saved
 from nanogpt.config.schema import ModelSettings, TrainSettings
 from nanogpt.training import loop
 from nanogpt.training.distributed import ALONE, Ranks
@@ -81,8 +81,10 @@ def run(training: Training, ranks: Ranks) -> None:
         loop._make_steps(session, signals)
     except Stopped:
         session.save()
+        assert is_saved(state.directory), "a rank must not end before the state is there"
         return
     session.write_results(directory)
+    assert session.progress.kept if ranks.is_main else not session.progress.kept
     own = [moments for moments in session.optimizer.state.values() if moments]
     held = sum(moment.numel() for moments in own for moment in moments.values())
     (directory / f"held-{ranks.rank}.json").write_text(json.dumps(held))
@@ -94,10 +96,10 @@ class Noting(Session):
     def start(self, signals: Signals, stop_at: int | None) -> None:
         self._signals, self._stop_at = signals, stop_at
 
-    def agree(self, signals: Signals) -> None:
+    def agree(self, signals: Signals) -> bool:
         if self.progress.step == self._stop_at:
             signals.stop = signal.SIGTERM
-        super().agree(signals)
+        return super().agree(signals)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from nanogpt.errors import UserError
+from nanogpt.training import distributed
 from nanogpt.training.distributed import ALONE, Ranks, owners
 from tests.training.on_ranks import Training
 
@@ -176,3 +178,20 @@ def test_one_rank_is_given_back_what_it_has():
     assert ALONE.gather(7) == [[7]]
     loss = torch.tensor(2.5)
     assert ALONE.add_gradients([], loss) is loss
+
+
+@pytest.mark.parametrize(
+    ("n_gpus", "seen", "device"),
+    [(4, [10, 11], "cuda:1"), (1, [10, 11], "cuda:0"), (4, [10, 10], None), (0, [-1, -1], None)],
+)
+def test_each_rank_has_a_gpu_of_its_own(monkeypatch, n_gpus, seen, device):
+    """Whether a process sees all GPUs of its node or just the one that Slurm gave it."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: n_gpus)
+    monkeypatch.setattr(distributed, "_gpu", lambda index: seen[1])
+    monkeypatch.setattr(Ranks, "gather", lambda self, number: [[each] for each in seen])
+    rank = Ranks(1, 2, local_rank=1)
+    if device:
+        assert rank.device("cuda") == device
+    else:
+        with pytest.raises(UserError, match="no GPU is left|ranks 0, 1 of 2 have the same GPU"):
+            rank.device("cuda")

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from nanogpt.artifacts.signals import Signals
+from nanogpt.artifacts.signals import Signals, Stopped
 from nanogpt.artifacts.states import TrainingState
 from nanogpt.errors import ClaimedError, DivergedError, UserError
 from nanogpt.model import kernels
@@ -346,6 +346,57 @@ def test_milestones_are_models_and_the_same_after_a_stop(training, uninterrupted
     weights = [load_file(directory / "model.safetensors") for directory in kept]
     assert not torch.equal(weights[0]["wte.weight"], weights[1]["wte.weight"])
     assert load_model(kept[0]).model.settings == with_dropout
+
+
+# --- Several ranks; see test_distributed.py, too --------------------------------------------
+
+
+class SecondOfTwo(Ranks):
+    """Rank 1 of two, with a rank 0 that asks for nothing."""
+
+    meanwhile = None  # what happens here while numbers are exchanged
+
+    def largest(self, *numbers):
+        if self.meanwhile:
+            self.meanwhile()
+        return list(numbers)
+
+
+@pytest.fixture
+def second(play, tiny, tmp_path):
+    """The session of a rank 1."""
+    session = loop._prepare("tiny", play, tiny, BASE, TrainingState(tmp_path / "state", "v"))
+    session.ranks = SecondOfTwo(1, 2)
+    return session
+
+
+def test_a_rank_that_is_asked_to_save_asks_all(second):
+    second._saved -= 1e6  # by its clock alone, a save is due
+    signals = Signals()
+    assert not second.agree(signals)
+    signals.save = True
+    assert second.agree(signals)
+    assert not second.agree(signals)
+
+
+def test_signals_that_come_while_ranks_agree_are_for_the_next_step(second, monkeypatch):
+    signals = Signals()
+    monkeypatch.setattr(
+        SecondOfTwo,
+        "meanwhile",
+        lambda _: [signals._receive(n, None) for n in (signal.SIGUSR1, signal.SIGTERM)],
+    )
+    assert not second.agree(signals)
+    with pytest.raises(Stopped):
+        second.agree(signals)
+    assert signals.save
+    assert signals.stop == signal.SIGTERM
+
+
+def test_ranks_that_wait_for_each_other_say_nothing(second, monkeypatch, caplog):
+    monkeypatch.setattr(session_module, "NOTICE_AFTER", 1e-6)
+    second._notice_disturbance(1.0, 0.5)
+    assert "this training waits" not in caplog.text
 
 
 # --- Who writes -----------------------------------------------------------------------------
