@@ -187,11 +187,11 @@ def test_one_rank_is_given_back_what_it_has():
 def test_each_rank_has_a_gpu_of_its_own(monkeypatch, n_gpus, seen, device):
     """Whether a process sees all GPUs of its node or just the one that Slurm gave it."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: n_gpus)
-    monkeypatch.setattr(distributed, "_gpu", lambda index: seen[1])
-    monkeypatch.setattr(Ranks, "gather", lambda self, number: [[each] for each in seen])
+    monkeypatch.setattr(distributed, "_gpu", lambda _: seen[1])
+    monkeypatch.setattr(Ranks, "gather", lambda *_: [[each] for each in seen])
     rank = Ranks(1, 2, local_rank=1)
     if device:
         assert rank.device("cuda") == device
     else:
-        with pytest.raises(UserError, match="no GPU is left|ranks 0, 1 of 2 have the same GPU"):
+        with pytest.raises(UserError, match=r"no GPU is left|ranks 0, 1 of 2 have the same GPU"):
             rank.device("cuda")

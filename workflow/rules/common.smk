@@ -396,7 +396,9 @@ def memory_of(stage, of="run"):
         # For what exists already; Snakemake asks again when a job's inputs are there.
         size = input.size_mb if stage not in needs.BY_SETTINGS else 0
         name = getattr(wildcards, of, "")
-        needed = needs.memory_mb(CONFIG, stage, name, threads, size, processes_on_node())
+        needed = needs.memory_mb(
+            CONFIG, stage, name, threads, size, processes=processes_on_node()
+        )
         return round(needed * (1 + (attempt - 1) / 2))
 
     return megabytes
