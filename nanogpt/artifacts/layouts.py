@@ -3,11 +3,13 @@
 from nanogpt.artifacts.records.manifests import Layout
 
 
-def current_layout(device: str, first_step: int, matmul: str | None, ranks: int = 1) -> Layout:
+def current_layout(
+    device: str, first_step: int, matmul: str | None, ranks: int = 1, *, sharded: bool = False
+) -> Layout:
     """The layout of this process from `first_step` on.
 
     device: resolved. matmul: what computes float32 products on a CPU. ranks: the processes
-    that train one model.
+    that train one model. sharded: whether each has a part of it.
     """
     import torch  # late, as in devices.py
 
@@ -21,4 +23,5 @@ def current_layout(device: str, first_step: int, matmul: str | None, ranks: int 
         gpu=torch.cuda.get_device_name(device) if on_cuda else None,
         matmul=matmul,
         ranks=ranks,
+        sharded=sharded,
     )

@@ -76,6 +76,7 @@ class WorkflowJob(Protocol):
     log: Sequence[str]
     threads: int
     processes: int
+    sharded: bool
 
 
 def shell_job() -> WorkflowJob:
@@ -85,6 +86,7 @@ def shell_job() -> WorkflowJob:
         parser.add_argument(f"--{name}", nargs="+")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--sharded", type=lambda text: text.lower() in ("1", "true"), default=False)
     params: dict[str, Callable[[str], Any]] = {
         "run": str,
         "settings": json.loads,

@@ -26,7 +26,8 @@ from nanogpt.errors import LostRankError, UserError, plural
 class Ranks:
     """This process among the n that train one model; rank 0 writes the results.
 
-    local_rank: its number among those on its node.
+    local_rank: its number among those on its node. is_sharded: whether each has a part of the
+    model instead of all of it; see sharding.py.
 
     With one rank, each method returns what it was given, and nothing is sent. All ranks must call
     the same methods in the same order. A method raises LostRankError if another rank has ended, or
@@ -36,6 +37,7 @@ class Ranks:
     rank: int = 0
     n: int = 1
     local_rank: int = 0
+    is_sharded: bool = False
 
     @property
     def is_main(self) -> bool:
@@ -108,6 +110,8 @@ class Ranks:
         """Make each gradient, and the loss that is returned, the sum over the ranks."""
         if self.n == 1:
             return loss
+        if self.is_sharded:  # the backward pass has added them
+            return torch.tensor(self.sums(loss.item())[0])
         gradients = [p.grad for p in parameters if p.grad is not None]
         assert len(gradients) == len(parameters)
         flat = torch.cat([loss.reshape(1), *(gradient.reshape(-1) for gradient in gradients)])
@@ -117,7 +121,9 @@ class Ranks:
         return flat[0]
 
     def own(self, parameters: Sequence[Tensor]) -> list[Tensor]:
-        """Those of the parameters that this rank updates."""
+        """Those of the parameters that this rank updates, or has a part of."""
+        if self.is_sharded:
+            return list(parameters)
         of_each = zip(parameters, owners(parameters, self.n), strict=True)
         return [parameter for parameter, owner in of_each if owner == self.rank]
 
@@ -133,7 +139,7 @@ class Ranks:
     @torch.no_grad()
     def send_own(self, parameters: Sequence[Tensor]) -> None:
         """Send the parameters that this rank has updated to the others, and take theirs."""
-        if self.n == 1:
+        if self.n == 1 or self.is_sharded:
             return
         owned: list[list[Tensor]] = [[] for _ in range(self.n)]
         for parameter, owner in zip(parameters, owners(parameters, self.n), strict=True):

@@ -69,7 +69,7 @@ def run_on_ranks(
     with following(request, "train", start.rank):
         store = _meet(start)
     if start.rank == 0:
-        lead(lambda job: make(job, _join(start, store, job)))
+        lead(lambda job: make(job, _join(start, store, job, request.sharded)))
         if not store.check([VERSION]):
             _tell_nothing_to_train(start, store)
         return
@@ -77,7 +77,7 @@ def run_on_ranks(
         version = _wait_for_version(start, store)
         if version:
             job = make_job(version, TrainingState(HERE.states / version, version))
-            make(job, _join(start, store, job))
+            make(job, _join(start, store, job, request.sharded))
 
 
 def _start_here(request: WorkflowJob) -> int:
@@ -201,7 +201,7 @@ def _wait_for_version(start: Start, store: Store) -> str:
         time.sleep(WAIT)
 
 
-def _join(start: Start, store: Store, job: Job) -> Ranks:
+def _join(start: Start, store: Store, job: Job, is_sharded: bool = False) -> Ranks:
     """Begin a training with all ranks: the same code, and a disk that all of them see.
 
     Errors: UserError where that isn't so.
@@ -210,7 +210,7 @@ def _join(start: Start, store: Store, job: Job) -> Ranks:
     if start.rank == 0:
         store.set(VERSION, job.version)
     device = str(job.settings("train", TrainSettings).device)
-    ranks = Ranks(start.rank, start.n, start.local_rank)
+    ranks = Ranks(start.rank, start.n, start.local_rank, is_sharded)
     with ranks.talking():
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo",

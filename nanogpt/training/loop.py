@@ -22,8 +22,9 @@ from nanogpt.model.kernels import keep_matmul, matmul_in_use
 from nanogpt.training.distributed import ALONE, Ranks
 from nanogpt.training.initial import load_initial
 from nanogpt.training.optimizers import configure_optimizer
-from nanogpt.training.saved_state import Progress, load_state
+from nanogpt.training.saved_state import Progress, find_state, read_state
 from nanogpt.training.session import Session
+from nanogpt.training.sharding import check_sharding, shard
 from nanogpt.training.step import loss_function, loss_scaler, prepare_process
 
 logger = logging.getLogger(__name__)
@@ -87,11 +88,13 @@ def _prepare(
             f"{settings.batch_size} x gradient_accumulation_steps "
             f"{settings.gradient_accumulation_steps}); start at most {n_rows}"
         )
+    if ranks.is_sharded:
+        check_sharding(settings, ranks, run)
     files = load(dataset_directory)
     check_block_size(files, model_settings.block_size, dataset_directory.name)
     prepare_process(settings)
     torch.manual_seed(settings.seed)
-    model = GPT(model_settings, files.tokenizer.vocab_size).to(settings.device)
+    model = GPT(model_settings, files.tokenizer.vocab_size)
     logger.info(
         "%s: %s parameters, %s in %s, %d threads",
         run,
@@ -100,15 +103,21 @@ def _prepare(
         settings.dtype,
         torch.get_num_threads(),
     )
-    loss_of = loss_function(model, settings)
-    optimizer, scaler = configure_optimizer(model, settings), loss_scaler(settings)
-    progress = load_state(state.directory, state.version, model, optimizer, scaler, ranks)
-    if initial and not progress:
+    saved = find_state(state.directory, state.version, ranks)
+    if initial and not saved:
         load_initial(model, files.tokenizer, initial, run)
         logger.info("%s: beginning with the weights of %s", run, initial)
-    progress = progress or Progress(state.version)
     # Other CPUs begin with other weights.
     ranks.copy_from(0, list(model.parameters()))
+    if ranks.is_sharded:
+        shard(model, settings.device, ranks)
+    else:
+        model.to(settings.device)
+    loss_of = loss_function(model, settings)
+    optimizer, scaler = configure_optimizer(model, settings), loss_scaler(settings)
+    progress = Progress(state.version)
+    if saved:
+        progress = read_state(saved, model, optimizer, scaler, ranks)
     if progress.layouts and progress.layouts[-1].matmul:
         keep_matmul(progress.layouts[-1].matmul)
     if progress.step:
@@ -141,7 +150,7 @@ def _note_layout(progress: Progress, settings: TrainSettings, ranks: Ranks) -> N
     """Note where the training is computed from here on; warn if it was elsewhere before."""
     chooses = settings.device == "cpu" and not settings.compile and not alike.on()
     matmul = matmul_in_use() if chooses else None
-    here = current_layout(settings.device, progress.step, matmul, ranks.n)
+    here = current_layout(settings.device, progress.step, matmul, ranks.n, sharded=ranks.is_sharded)
     if progress.layouts:
         before = progress.layouts[-1]
         changes = [

@@ -33,6 +33,7 @@ from nanogpt.errors import UserError
 from nanogpt.files.atomic import put_in_place, sha256_file
 from nanogpt.model.gpt import GPT
 from nanogpt.training.distributed import ALONE, Ranks, parameters_of
+from nanogpt.training.sharding import like, part_of, whole
 from nanogpt.training.state_files import (
     DIGITS,
     digest_in,
@@ -117,7 +118,7 @@ def save_state(
     Errors: OSError, for a full disk too.
     """
     moments = {
-        f"optimizer.{name}.{key}": moment
+        f"optimizer.{name}.{key}": part_of(moment)
         for name, parameter in model.named_parameters()
         for key, moment in optimizer.state[parameter].items()
     }
@@ -126,8 +127,9 @@ def save_state(
     if not ranks.is_main:
         number = _as_number(_write(moments, {}, temporary, lambda digest: part_name(step, digest)))
     _, *parts = [part_name(step, _as_digest(number)) for (number,) in ranks.gather(number)]
+    weights = whole(model.state_dict(), ranks) if ranks.is_sharded or ranks.is_main else {}
     if ranks.is_main:
-        _write_main_state(temporary, progress, model, moments, scaler, parts)
+        _write_main_state(temporary, progress, weights, moments, scaler, parts)
         remove_old_states(directory)
     ranks.wait()
 
@@ -135,13 +137,13 @@ def save_state(
 def _write_main_state(
     temporary: Path,
     progress: Progress,
-    model: GPT,
+    weights: dict[str, Tensor],
     moments: dict[str, Tensor],
     scaler: GradScaler,
     parts: list[str],
 ) -> None:
     """Write the file of rank 0. parts: the names of the others' files."""
-    tensors = {f"model.{name}": weight for name, weight in model.state_dict().items()}
+    tensors = {f"model.{name}": weight for name, weight in weights.items()}
     tensors |= {f"kept.{name}": weight for name, weight in progress.kept.items()}
     tensors |= moments
     tensors["metrics"] = torch.frombuffer(progress.metrics + b"\n", dtype=torch.uint8)
@@ -185,17 +187,30 @@ def load_state(
     scaler: GradScaler,
     ranks: Ranks = ALONE,
 ) -> Progress | None:
-    """Resume from the newest undamaged state in a directory; None if there isn't one.
+    """Resume from the newest undamaged state in a directory; None if there isn't one."""
+    path = find_state(directory, version, ranks)
+    return read_state(path, model, optimizer, scaler, ranks) if path else None
+
+
+def find_state(directory: Path, version: str, ranks: Ranks = ALONE) -> Path | None:
+    """The newest undamaged state in a directory; None if there isn't one.
 
     version: of the training; a state of another one is logged and left. A damaged state is logged
     and removed. All ranks call it, and take the state that rank 0 finds.
 
-    Errors: UserError for a state of an unknown format, or whose tensors aren't the model's.
+    Errors: UserError for a state of an unknown format.
     """
     path = _find_state(directory, version) if ranks.is_main else None
-    path = _take_from_main(directory, path, ranks)
-    if path is None:
-        return None
+    return _take_from_main(directory, path, ranks)
+
+
+def read_state(
+    path: Path, model: GPT, optimizer: Optimizer, scaler: GradScaler, ranks: Ranks = ALONE
+) -> Progress:
+    """Put a state into a model and an optimizer; each rank takes what it has of them.
+
+    Errors: UserError for a state whose tensors aren't the model's.
+    """
     try:
         progress, metadata = _read_header(path)
         own = {id(parameter) for parameter in ranks.own(parameters_of(optimizer))}
@@ -264,7 +279,11 @@ def _read_tensors(path: Path, metadata: dict[str, str]) -> dict[str, Tensor]:
     for each in [path, *_parts(path, metadata)]:
         with safetensors.safe_open(each, framework="pt") as file:
             names = file.keys()
-            tensors |= {name: file.get_tensor(name) for name in names}
+            for name in names:
+                tensor = file.get_tensor(name)
+                if name in tensors and tensor.dim():  # a sharded model's, in the order of the ranks
+                    tensor = torch.cat([tensors[name], tensor])
+                tensors[name] = tensor
     return tensors
 
 
@@ -325,7 +344,8 @@ def _restore(
         names = (name for name in tensors if name.startswith(prefix))
         return {name.removeprefix(prefix): tensors[name] for name in names}
 
-    model.load_state_dict(part("model."))
+    weights = model.state_dict()
+    model.load_state_dict({n: like(weight, weights[n]) for n, weight in part("model.").items()})
     # With float16, the first steps may all have been left out.
     needs_moments = progress.step > 0 and (not scaler.is_enabled() or bool(part("optimizer.")))
     for name, parameter in model.named_parameters():
@@ -335,7 +355,7 @@ def _restore(
         if moments and id(parameter) in own:
             # All of them, as the fused optimizer wants the number of steps there, too.
             optimizer.state[parameter] = {
-                key: moment.to(parameter.device) for key, moment in moments.items()
+                key: like(moment, parameter) for key, moment in moments.items()
             }
     progress.kept = part("kept.")
     progress.metrics = bytearray(tensors["metrics"].numpy().tobytes()[:-1])

@@ -33,6 +33,7 @@ from nanogpt.project import save_interval
 from nanogpt.training.distributed import ALONE, Ranks
 from nanogpt.training.saved_state import Progress, save_state
 from nanogpt.training.schedules import learning_rate_at
+from nanogpt.training.sharding import whole
 from nanogpt.training.state_files import remove_states
 from nanogpt.training.step import LossFunction, optimizer_step
 
@@ -157,9 +158,8 @@ class Session:
         is_best = val_loss < progress.best_val_loss
         progress.best_val_loss = min(progress.best_val_loss, val_loss)
         keeps = self.is_last if settings.keep == "last" else is_best
-        if keeps and self.ranks.is_main:
-            weights = self.model.state_dict().items()
-            progress.kept = {name: w.detach().cpu().clone() for name, w in weights}
+        if keeps:
+            progress.kept = self._weights()
         tokens = progress.step * self._tokens_per_step
         line = progress.line or MetricsLine(step=progress.step, tokens=tokens)
         return line.model_copy(update={"train_loss": train_loss, "val_loss": val_loss})
@@ -172,6 +172,8 @@ class Session:
         """The loss of a split on eval_iters * batch_size windows, the same ones at every call."""
         n_windows = self.settings.eval_iters * self.settings.batch_size
         starts = window_starts(len(tokens), self.model.settings.block_size, n_windows)
+        if self.ranks.is_sharded:  # each forward pass is one of all ranks
+            return windows_loss(self.model, tokens, starts, self.settings).mean
         loss = windows_loss(self.model, tokens, starts[self.ranks.share], self.settings)
         nats, n_tokens = self.ranks.sums(loss.nats, loss.n_tokens)
         return nats / n_tokens
@@ -302,9 +304,8 @@ class Session:
     def keep_milestone(self) -> None:
         """Keep the model of this step if it's one to keep, beside the state until the end."""
         step = self.progress.step
-        if self.ranks.is_main and step in self.settings.milestones:
-            directory = self.state.directory / MILESTONES / str(step)
-            self._save_model(directory, self.model.state_dict())
+        if step in self.settings.milestones and (weights := self._weights()):
+            self._save_model(self.state.directory / MILESTONES / str(step), weights)
 
     def write_results(self, results: Path) -> None:
         """Write the model, the milestones and the metrics of a finished training."""
@@ -319,6 +320,12 @@ class Session:
         self._save_model(results / "model", self.progress.kept)
         with atomic_write(results / METRICS) as file:
             file.write(self.progress.metrics)
+
+    def _weights(self) -> dict[str, Tensor]:
+        """A copy of the weights on rank 0's CPU; the others get none."""
+        if not (self.ranks.is_main or self.ranks.is_sharded):
+            return {}
+        return whole(self.model.state_dict(), self.ranks)
 
     def _save_model(self, directory: Path, weights: dict[str, Tensor]) -> None:
         start = start_tokens(self.files)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from nanogpt.config.schema import TrainSettings
 from nanogpt.devices import autocast
@@ -78,7 +79,8 @@ def optimizer_step(
 def _clip(parameters: list[Tensor], largest_norm: float) -> Tensor:
     """Shrink the gradient to a norm of largest_norm, if it's larger; returns the norm it had."""
     if not alike.on():
-        return torch.nn.utils.clip_grad_norm_(parameters, largest_norm)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, largest_norm)
+        return norm.full_tensor() if isinstance(norm, DTensor) else norm
     norm = alike.norm(p.grad for p in parameters if p.grad is not None)
     torch.nn.utils.clip_grads_with_norm_(parameters, largest_norm, norm)
     return norm

@@ -15,6 +15,7 @@ def test_a_layout_on_the_cpu_has_its_threads_and_no_gpu():
         "gpu": None,
         "matmul": "onednn",
         "ranks": 1,
+        "sharded": False,
     }
 
 
@@ -28,4 +29,5 @@ def test_a_layout_is_written_in_the_order_of_earlier_versions():
         "gpu",
         "matmul",
         "ranks",
+        "sharded",
     ]

@@ -141,7 +141,16 @@ def train_command(project: Path, processes: int = 1) -> list[str]:
         *("--output", *manifest.outputs, "results/one/train.manifest.json"),
         *("--settings", json.dumps(manifest.parameters), "--code", manifest.code),
         *("--untracked", json.dumps({"sample": as_parameters(SampleSettings())})),
-        *("--log", "results/one/train.log", "--threads", "1", "--processes", str(processes)),
+        *(
+            "--log",
+            "results/one/train.log",
+            "--threads",
+            "1",
+            "--processes",
+            str(processes),
+            "--sharded",
+            "0",
+        ),
     ]
 
 

@@ -22,6 +22,7 @@ from nanogpt.config.schema import ModelSettings, TrainSettings
 from nanogpt.training import loop
 from nanogpt.training.distributed import ALONE, Ranks
 from nanogpt.training.session import Session
+from nanogpt.training.sharding import part_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Training:
     """A training of n ranks. directory: for its state and its results.
 
     stop_at: the step at which the last rank gets a signal to stop. unsharded: each rank updates all
-    parameters, as without owners.
+    parameters, as without owners. split: the model is split among them.
     """
 
     directory: str
@@ -39,6 +40,7 @@ class Training:
     n: int
     stop_at: int | None = None
     unsharded: bool = False
+    split: bool = False
 
 
 class Unsharded(Ranks):
@@ -62,7 +64,8 @@ def main() -> None:
         if training.n > 1:
             store = dist.FileStore(f"{sys.argv[2]}.{number}", training.n)
             dist.init_process_group("gloo", store=store, rank=rank, world_size=training.n)
-            ranks = (Unsharded if training.unsharded else Ranks)(rank, training.n)
+            kind = Unsharded if training.unsharded else Ranks
+            ranks = kind(rank, training.n, is_sharded=training.split)
         run(training, ranks)
         if training.n > 1:
             dist.destroy_process_group()
@@ -86,7 +89,7 @@ def run(training: Training, ranks: Ranks) -> None:
     session.write_results(directory)
     assert session.progress.kept if ranks.is_main else not session.progress.kept
     own = [moments for moments in session.optimizer.state.values() if moments]
-    held = sum(moment.numel() for moments in own for moment in moments.values())
+    held = sum(part_of(moment).numel() for moments in own for moment in moments.values())
     (directory / f"held-{ranks.rank}.json").write_text(json.dumps(held))
 
 

@@ -11,9 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from nanogpt.config.schema import TrainSettings
 from nanogpt.errors import UserError
 from nanogpt.training import distributed
 from nanogpt.training.distributed import ALONE, Ranks, owners
+from nanogpt.training.sharding import check_sharding
 from tests.training.on_ranks import Training
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,6 +61,19 @@ def trained(play, tmp_path_factory):
         training("four to one", 4, stop_at=STOP),
         training("four to one", 1),
     ]
+    for n in (2, 4):
+        trainings.append(training(f"sharded {n}", n, MODEL, LONG, split=True))
+    sharded = {**TRAIN, "milestones": [2]}
+    trainings += [
+        training("sharded", 2, train=sharded, split=True),
+        training("sharded stopped", 2, train=sharded, split=True, stop_at=STOP),
+        training("sharded stopped", 2, train=sharded, split=True),
+        training("sharded to one", 2, MODEL, split=True, stop_at=STOP),
+        training("sharded to one", 1, MODEL),
+        training("one to sharded", 1, MODEL, stop_at=STOP),
+        training("one to sharded", 2, MODEL, split=True),
+        training("one", 1, MODEL),
+    ]
     listed = directory / "trainings.json"
     listed.write_text(json.dumps([dataclasses.asdict(each) for each in trainings]))
     command = [sys.executable, "-m", "tests.training.on_ranks"]
@@ -77,6 +92,12 @@ def metrics(directory):
         {k: v for k, v in line.items() if k not in ("seconds", "tokens_per_second")}
         for line in lines
     ]
+
+
+def held(trained, name, n):
+    """How many numbers of the optimizer each of n ranks has at the end."""
+    paths = [trained / f"{name} {n}" / f"held-{rank}.json" for rank in range(n)]
+    return [json.loads(path.read_text()) for path in paths]
 
 
 def weights(directory):
@@ -129,19 +150,62 @@ def test_another_number_of_ranks_goes_on_where_the_others_stopped(trained):
         assert found[-1] != through[-1]
 
 
+@pytest.mark.parametrize("n", [2, 4])
+def test_a_sharded_model_learns_what_a_whole_one_does(trained, n):
+    alone, shared = metrics(trained / "long 1"), metrics(trained / f"sharded {n}")
+    for one, other in zip(alone, shared, strict=True):
+        for name in one.keys() & {"loss", "train_loss", "val_loss"}:
+            assert other[name] == pytest.approx(one[name], abs=1e-4), (one["step"], name)
+    assert shared[1]["grad_norm"] == pytest.approx(alone[1]["grad_norm"], rel=1e-5)
+
+
+def test_a_sharded_training_goes_on_to_the_same_bytes(trained):
+    for name in ("model", "state/milestones/2"):
+        files = [trained / which / name for which in ("sharded", "sharded stopped")]
+        through, stopped = ((path / "model.safetensors").read_bytes() for path in files)
+        assert stopped == through
+    assert metrics(trained / "sharded stopped") == metrics(trained / "sharded")
+
+
+@pytest.mark.parametrize("name", ["sharded to one", "one to sharded"])
+def test_a_state_goes_on_sharded_or_not(trained, name):
+    expected = metrics(trained / "one")[-1]["val_loss"]
+    assert metrics(trained / name)[-1]["val_loss"] == pytest.approx(expected, abs=1e-5)
+
+
 # --- Memory and files -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_each_rank_keeps_the_moments_of_its_own_parameters_only(trained, optimizer):
-    def held(n):
-        paths = [trained / f"{optimizer} {n}" / f"held-{rank}.json" for rank in range(n)]
-        return [json.loads(path.read_text()) for path in paths]
-
-    (alone,) = held(1)
+    (alone,) = held(trained, optimizer, 1)
     for n in RANKS[1:]:
-        assert sum(held(n)) == alone
-        assert max(held(n)) < 0.75 * alone
+        of_each = held(trained, optimizer, n)
+        assert sum(of_each) == alone
+        assert max(of_each) < 0.75 * alone
+
+
+def test_sharded_ranks_have_a_share_of_each_parameter(trained):
+    (alone,) = held(trained, "long", 1)
+    for n in (2, 4):
+        shares = held(trained, "sharded", n)
+        assert max(shares) < 1.1 * alone / n
+
+
+@pytest.mark.parametrize(
+    ("setting", "flaw"),
+    [
+        ({"optimizer": "muon"}, "optimizer: muon; take adamw"),
+        ({"reproducible": "anywhere"}, "reproducible: anywhere"),
+        ({"dtype": "float16"}, "dtype: float16; take bfloat16"),
+        ({"compile": True}, "compile: true"),
+        ({"batch_size": 15}, "2 processes, which don't divide the 15 rows of a step"),
+    ],
+)
+def test_what_a_sharded_model_cannot_have_is_refused(setting, flaw):
+    settings = TrainSettings(**{**TRAIN, **setting})
+    with pytest.raises(UserError, match=f"one: a training with `sharded` can't have {flaw}"):
+        check_sharding(settings, Ranks(0, 2, is_sharded=True), "one")
 
 
 def test_a_state_is_one_file_of_rank_0_and_a_part_of_each_other(trained):

@@ -30,9 +30,11 @@ rule train:
     threads: 8
     resources:
         # A profile can set these: processes that train one model on a machine, or what starts them
-        # on several, such as `srun`. Results don't depend on them but for the last bits.
+        # on several, such as `srun`, and whether each has only a part of the model. Results don't
+        # depend on them but for the last bits.
         processes=1,
         launcher="",
+        sharded=0,
         mem_mb=memory_of("train"),
     params:
         settings=lambda wildcards: json.dumps(run_settings("model", "train")(wildcards)),
@@ -46,7 +48,7 @@ rule train:
         "trap '' USR1; exec {resources.launcher} python \"$NANOGPT_TRAIN\" --run {wildcards.run}"
         " --input {input} --output {output} --settings {params.settings:q}"
         " --untracked {params.untracked:q} --code {params.code} --log {log} --threads {threads}"
-        " --processes {resources.processes}"
+        " --processes {resources.processes} --sharded {resources.sharded}"
 
 
 rule import_model:

@@ -10,7 +10,8 @@ class Layout(Record):
     """Where a training was computed from `first_step` on: it decides the last bits.
 
     matmul: what computed float32 products on a CPU; None elsewhere, and in earlier versions. ranks:
-    the processes that trained one model; their gradients were summed in one flat buffer.
+    the processes that trained one model; their gradients were summed in one flat buffer,
+    or if `sharded`, block by block.
     """
 
     first_step: int
@@ -21,6 +22,7 @@ class Layout(Record):
     gpu: str | None
     matmul: str | None = None
     ranks: int = 1
+    sharded: bool = False
 
 
 class Environment(Record):
