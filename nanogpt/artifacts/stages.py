@@ -107,8 +107,8 @@ def logged(job: WorkflowJob, stage: str, project: Project = HERE) -> Iterator[No
     A user's mistake ends the process with one line and exit code 1, a signal with 128 + n; anything
     else leaves its traceback in the log as well.
     """
-    _log_to(project.root / job.log[0])
     with _ending(stage):
+        _log_to(project.root / job.log[0])
         yield
 
 
@@ -139,10 +139,10 @@ def following(
     Yields what makes the same job that rank 0 has, of its version and the training's state. Errors
     are treated as `logged` treats them; the log, which rank 0 begins, gets them from each rank.
     """
-    path = project.root / job.log[0]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _add_handler(path, logging.ERROR, f"rank {rank}: ")
     with _ending(stage, (DivergedError, ClaimedError, LostRankError) if rank else ()):
+        path = project.root / job.log[0]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _add_handler(path, logging.ERROR, f"rank {rank}: ")
         yield lambda version, state: Job(_resolve(job.params.settings, job.threads), version, state)
 
 
