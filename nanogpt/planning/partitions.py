@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
-from nanogpt.errors import UserError
+from nanogpt.errors import UserError, plural
 
 PATIENCE = 30  # seconds that Slurm may take to answer
 
@@ -37,7 +37,7 @@ class Request:
     """What a rule's jobs ask for. name: of the rule. partition: empty for the default one.
 
     minutes: of the first attempt. longest: of the last one. memory: MB, of one node. None: not
-    known before others ran.
+    known before others ran. nodes: how many. cpus: of each.
     """
 
     name: str
@@ -47,6 +47,7 @@ class Request:
     attempts: int
     cpus: int
     memory: int | None
+    nodes: int = 1
 
 
 def check(request: Request) -> None:
@@ -81,12 +82,22 @@ def _check_nodes(where: str, partition: str, request: Request) -> None:
             f"job asks for {request.cpus}, so it would wait for ever; lower its number in "
             "`set-threads`, or set another `slurm_partition`"
         )
+    if request.nodes > len(nodes):
+        raise UserError(
+            f"{where}: partition `{partition}` has {plural(len(nodes), 'node')}, and the job asks "
+            f"for {request.nodes}, so it would wait for ever; lower `nodes`"
+        )
     if request.memory is not None and request.memory > most_memory:
         raise UserError(
             f"{where}: a node of partition `{partition}` has up to {most_memory} MB of memory, and "
             f"the job asks for {request.memory}; set another `slurm_partition`, or for a training "
             "a smaller `train.batch_size`, or `mem_mb` if you know better"
         )
+
+
+def largest_memory() -> int | None:
+    """MB of the cluster's largest node; None if Slurm doesn't tell."""
+    return max((node.memory for node in _find_nodes()), default=None)
 
 
 def _default(partitions: Mapping[str, Partition]) -> str:

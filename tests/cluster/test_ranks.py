@@ -32,7 +32,7 @@ A_MINUTE = 60
 TWO_NODES = (
     "--set-resources",
     *("train:mpi=srun", "train:nodes=2", "train:tasks=4"),
-    "train:launcher='srun --ntasks=4 --kill-on-bad-exit=1'",
+    "train:launcher='srun --ntasks=4 --cpus-per-task=1 --kill-on-bad-exit=1'",
 )
 
 

@@ -56,6 +56,7 @@ def test_what_fits_passes_in_the_default_partition_and_without_a_limit() -> None
         ({"partition": "night"}, "no partition `night`; set `slurm_partition` to one of"),
         ({"partition": "long", "memory": 9000}, "up to 8000 MB of memory"),
         ({"partition": "long", "cpus": 65}, "up to 64 processors"),
+        ({"partition": "long", "nodes": 99}, "partition `long` has .*, and the job asks for 99"),
     ],
 )
 def test_what_no_node_can_give_is_an_error(asked: dict[str, object], message: str) -> None:

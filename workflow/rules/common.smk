@@ -389,7 +389,8 @@ def of_report_datasets(path):
 def memory_of(stage, of="run"):
     """A resource function: megabytes that a job of a stage asks a cluster for. Local jobs don't.
 
-    of: the wildcard that names what it's made of. Each further attempt gets half as much more.
+    of: the wildcard that names what it's made of. Each further attempt gets half as much more, up to
+    what a node has.
     """
 
     def megabytes(wildcards, input, threads, attempt):
@@ -399,7 +400,10 @@ def memory_of(stage, of="run"):
         needed = needs.memory_mb(
             CONFIG, stage, name, threads, size, processes=processes_on_node()
         )
-        return round(needed * (1 + (attempt - 1) / 2))
+        if attempt == 1:
+            return needed
+        grown = round(needed * (1 + (attempt - 1) / 2))
+        return max(needed, min(grown, partitions.largest_memory() or grown))
 
     return megabytes
 
@@ -409,8 +413,13 @@ def processes_on_node():
     resources = rules.train.rule.resources
     names = {"processes", "nodes", "tasks", "tasks_per_node"} & resources.keys()
     given = {name: int(resources[name].value) for name in names}
-    tasks = given.get("tasks_per_node") or given.get("tasks", 1) / given.get("nodes", 1)
-    return max(given["processes"], math.ceil(tasks))
+    return max(given["processes"], tasks_on_node(given))
+
+
+def tasks_on_node(resources):
+    """How many of Slurm's tasks a job has on each of its nodes."""
+    tasks = (resources.get("tasks") or 1) / (resources.get("nodes") or 1)
+    return resources.get("tasks_per_node") or math.ceil(tasks)
 
 
 def check_partitions():
@@ -430,7 +439,9 @@ def check_partitions():
                 minutes=known_number(asked.get("runtime")),
                 longest=known_number(last.get("runtime")),
                 attempts=retries + 1,
-                cpus=known_number(asked.get("cpus_per_task")) or job.threads,
+                nodes=known_number(asked.get("nodes")) or 1,
+                cpus=tasks_on_node(asked)
+                * (known_number(asked.get("cpus_per_task")) or job.threads),
                 memory=known_number(asked.get("mem_mb")),
             )
         )
