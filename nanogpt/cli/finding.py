@@ -66,6 +66,12 @@ def refuse_file(word: str) -> None:
             f"{word}: a file, and no run or dataset; make a dataset of it: `nanogpt prepare "
             f"textfile {shlex.quote(word)} --output={name}`"
         )
+    looks_like_one = path.suffix == ".txt" or len(path.parts) > 1
+    if looks_like_one and not path.exists():
+        raise UserError(
+            f"{word}: no such file; a dataset of a text is made by `nanogpt prepare textfile PATH "
+            "--output=NAME`"
+        )
 
 
 def name_of_text(path: Path) -> str:

@@ -20,7 +20,7 @@ DATASET = "dataset"
     "export",
     "nanogpt export demo exported --to huggingface",
     "nanogpt export results/demo/model demo.gguf --to gguf",
-    "nanogpt export dataset results/datasets/demo ../nanoGPT/data/demo",
+    "nanogpt export dataset results/datasets/playwright ../nanoGPT/data/playwright",
 )
 def export(
     source: Annotated[Positional[str], named("MODEL")],

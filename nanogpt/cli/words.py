@@ -24,10 +24,28 @@ from nanogpt.cli.parameters import (
     values_of,
 )
 from nanogpt.cli.peers import NO_COUNTERPART, SWITCHES, model_in, translate
-from nanogpt.config.messages import did_you_mean
+from nanogpt.config.messages import did_you_mean, nearest
 from nanogpt.errors import UserError
 
 HELP = ("-h", "--help")
+# What other programs call a setting.
+OTHER_WORDS = {
+    "lr": "learning_rate",
+    "steps": "max_iters",
+    "iters": "max_iters",
+    "iterations": "max_iters",
+    "epochs": "max_iters",
+    "layers": "n_layer",
+    "heads": "n_head",
+    "context": "block_size",
+    "context_length": "block_size",
+    "prompt": "start",
+    "temp": "temperature",
+    "length": "max_new_tokens",
+    "tokens": "max_new_tokens",
+    "output": "name",
+    "out": "name",
+}
 TRANSLATED = ("always_save_checkpoint", "real_data", "init_from")
 
 
@@ -138,9 +156,9 @@ class _Line:
         names = values_of(self.command)
         if key not in names or key == "flags":
             known = sorted({*names, *self.flags} - {"flags"})
-            near = did_you_mean(f"--{key}", [f"--{name}" for name in known])
-            hint = near or f"; see `nanogpt {self.command} --help`"
-            raise UserError(f"{self.command}: no flag `--{key}`{hint}")
+            near = OTHER_WORDS.get(key) if OTHER_WORDS.get(key) in known else nearest(key, known)
+            hint = f"did you mean `--{near}`?" if near else f"see `nanogpt {self.command} --help`"
+            raise UserError(f"{self.command}: no flag `--{key}`; {hint}")
         if values is None:
             if not waiting or waiting[0].startswith("--"):
                 raise missing_value(self.command, key)

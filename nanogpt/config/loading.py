@@ -193,8 +193,8 @@ def _add_texts(config: Config, texts: Iterable[str]) -> Config:
         corpus = config.corpora.get(name)
         if (corpus and corpus.files != [where]) or dataset.corpus not in (None, name):
             raise UserError(
-                f"{where}: config.yaml has a corpus or a dataset `{name}` of another text; rename "
-                "the text"
+                f"{where}: `{name}` is another corpus or dataset, by config.yaml or "
+                f"{HERE.fragments}; rename the text, or remove that entry"
             )
         if run and (run.ensemble or run.dataset not in (None, name)):
             raise UserError(

@@ -146,12 +146,17 @@ def _groups_with(name: str, way: Sequence[str], model: type[BaseModel]) -> list[
     return plain or named
 
 
+def nearest(name: str, names: Iterable[str], cutoff: float = 0.65) -> str | None:
+    """The name that's most like another one; None if none is."""
+    return next(iter(difflib.get_close_matches(name, list(names), n=1, cutoff=cutoff)), None)
+
+
 def did_you_mean(name: str, names: Iterable[str], none: str = "; there is none") -> str:
     """The nearest of some names, else all of them if they are few."""
     names = list(names)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    near = nearest(name, names, cutoff=0.5)
     if near:
-        return f"; did you mean `{near[0]}`?"
+        return f"; did you mean `{near}`?"
     few = len(names) <= MANY_NAMES
     if names and few:
         return f"; there is {', '.join(f'`{n}`' for n in names)}"

@@ -101,6 +101,11 @@ def test_a_switch_takes_nothing_but_true_and_false(line):
             "sample demo --n_samples 3",
             "sample: no flag `--n_samples`; did you mean `--num_samples`?",
         ),
+        ("train --lr=3", "train: no flag `--lr`; did you mean `--learning_rate`?"),
+        ("train --epochs=3", "train: no flag `--epochs`; did you mean `--max_iters`?"),
+        ("sample --temp=3", "sample: no flag `--temp`; did you mean `--temperature`?"),
+        ("train --foo=3", "train: no flag `--foo`; see `nanogpt train --help`"),
+        ("sample --model=3", "sample: no flag `--model`; see `nanogpt sample --help`"),
         ("why one --jsno", "why: no flag `--jsno`; did you mean `--json`?"),
         (
             "sample demo ROMEO:",

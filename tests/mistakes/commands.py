@@ -110,6 +110,13 @@ COMMANDS = [
         "export: MODEL is missing; see `nanogpt export --help`",
     ),
     command(
+        "a dataset of a file that isn't there",
+        "prepare absent.txt",
+        "absent.txt: no such file; a dataset of a text is made by `nanogpt prepare textfile PATH "
+        "--output=NAME`",
+        _write_project,
+    ),
+    command(
         "a whole disk as a text",
         "prepare textfile / --output=x",
         "/: the whole disk; name a text, or a directory of texts",

@@ -443,8 +443,8 @@ SETTINGS = [
     dropped_text(
         "a text named like a corpus",
         "text",
-        "resources/texts/text.txt: config.yaml has a corpus or a dataset `text` of another text; "
-        "rename the text",
+        "resources/texts/text.txt: `text` is another corpus or dataset, by config.yaml or "
+        "resources/config; rename the text, or remove that entry",
     ),
     dropped_text(
         "a text named like a tokenizer",
