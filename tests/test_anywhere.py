@@ -63,6 +63,7 @@ def test_no_operator_is_used_that_processors_compute_differently(digests, recipe
     assert digests(recipe, 4, 1, ANYWHERE_THOROUGH="yes")
 
 
+@pytest.mark.slow
 def test_a_training_may_go_on_with_other_threads(digests):
     digests("modern", 20, 1, name="stopped", last=7)
     assert digests("modern", 20, 2, name="stopped") == digests("modern", 20, 1)

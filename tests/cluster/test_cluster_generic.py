@@ -12,6 +12,8 @@ from tests.cluster.calls import PATIENCE, TRAINED, variable_of
 from tests.faults import attacks
 from tests.faults.attacks import Call, start
 
+pytestmark = pytest.mark.slurm
+
 # A job is the process group of its script, and its number the group's.
 SCHEDULER = {
     "qsub": 'for script in "$@"; do :; done\n'
