@@ -37,7 +37,7 @@ test-faults: environment
 	NANOGPT_FAULTS=full NANOGPT_FAULT_SEED=$(SEED) $(BIN)/python -m pytest -n 2 --dist loadfile tests/faults
 
 test-slurm: environment
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m slurm --ignore tests/browser
+	$(BIN)/python -m pytest -n 3 --dist loadfile -m slurm --ignore tests/browser
 
 test-browser: environment
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/browser
