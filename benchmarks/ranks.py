@@ -3,7 +3,7 @@
     python benchmarks/ranks.py [--steps 10]
 
 Strong scaling: two processes share the rows of a step. Weak scaling: a step has twice the rows. One
-process with two threads stands beside them: on one machine it's what two processes compete with.
+process with two threads is timed, too: on one machine it's what two processes compete with.
 Five rounds in turn, medians. The last line is JSON.
 """
 

@@ -64,7 +64,7 @@ class TrainedModel:
     def generate(self, prompt: str = "", **settings: Any) -> str:
         """The prompt and what the model writes after it.
 
-        prompt: empty for what stands before a text in the training data. settings: those of
+        prompt: empty for what comes before a text in the training data. settings: those of
         `sample` in config.yaml, such as `max_new_tokens=200, temperature=0.8, top_k=50, seed=1,
         stop=["the end"]`.
 

@@ -38,12 +38,12 @@ def values_of(command: str) -> dict[str, inspect.Parameter]:
 
 
 def takes_many(command: str) -> bool:
-    """Whether any number of words may stand for one of its parameters."""
+    """Whether one of its parameters takes any number of words."""
     return any(get_origin(plain_type(one.annotation)) is tuple for one in places_of(command))
 
 
 def check_places(command: str, words: Sequence[str]) -> None:
-    """UserError for a word that isn't there, or isn't one of those that may stand in its place."""
+    """UserError for a word that's missing, or isn't one of those that are allowed there."""
     if takes_many(command):
         return
     for number, place in enumerate(places_of(command)):
@@ -93,7 +93,7 @@ def _check(command: str, title: str, value: str, parameter: inspect.Parameter) -
 
 
 def _title(parameter: inspect.Parameter) -> str:
-    """How the help calls what stands in a place."""
+    """What the help calls a parameter."""
     shown: list[Any] = [getattr(one, "metavar", None) for one in get_args(parameter.annotation)]
     return next(filter(None, shown), parameter.name.upper()).strip("[]")
 

@@ -156,7 +156,8 @@ class _Line:
         names = values_of(self.command)
         if key not in names or key == "flags":
             known = sorted({*names, *self.flags} - {"flags"})
-            near = OTHER_WORDS.get(key) if OTHER_WORDS.get(key) in known else nearest(key, known)
+            other = OTHER_WORDS.get(key)
+            near = other if other in known else nearest(key, known)
             hint = f"did you mean `--{near}`?" if near else f"see `nanogpt {self.command} --help`"
             raise UserError(f"{self.command}: no flag `--{key}`; {hint}")
         if values is None:

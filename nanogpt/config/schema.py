@@ -238,7 +238,7 @@ class SampleSettings(Settings):
     start: str = Field(
         "",
         description="prompt, or FILE:path of a UTF-8 file, or LINES:path of one with a prompt in "
-        "each line; empty: what stands before a text in the training data, such as a line feed",
+        "each line; empty: what comes before a text in the training data, such as a line feed",
     )
     num_samples: int = Field(5, ge=1, description="samples to draw, of each prompt")
     max_new_tokens: int = Field(500, ge=1, description="tokens of each sample, prompt not counted")

@@ -54,7 +54,7 @@ def check_model(directory: Path, run: str) -> None:
 
 
 def check_program(directory: Path) -> None:
-    """UserError if a directory isn't a model of ours but a run's or another program's."""
+    """UserError for the directory of a run, or for another program's model."""
     config_file = directory / CONFIG_NAME
     if not config_file.is_file() and (directory / "model" / CONFIG_NAME).is_file():
         raise UserError(f"{directory}: no model here, but in {directory / 'model'}; name that")

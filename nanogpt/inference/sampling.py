@@ -80,7 +80,7 @@ def stream(
 ) -> Iterator[str]:
     """Text as it is drawn: the prompt, then a piece for each token, sample after sample.
 
-    Several samples have the headings of samples.txt; one stands alone.
+    Several samples have the headings of samples.txt; a single one has none.
     """
     engine = _engine(checkpoint, settings, ngrams)
     prompts = _prompts(checkpoint, settings)

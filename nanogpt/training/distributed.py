@@ -183,7 +183,7 @@ def _take_apart(flat: Tensor, tensors: Sequence[Tensor]) -> None:
 
 
 def _gpu(index: int) -> int:
-    """A number that stands for a GPU, wherever it's seen from."""
+    """A number for a GPU, the same for every process that sees it."""
     uuid = str(torch.cuda.get_device_properties(index).uuid)
     return int(hashlib.sha256(uuid.encode()).hexdigest()[:15], 16)
 

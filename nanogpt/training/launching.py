@@ -14,8 +14,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -24,7 +25,7 @@ from torch._C._distributed_c10d import Store
 from torch.distributed.rendezvous import rendezvous
 
 from nanogpt.artifacts.code_digest import code_digest
-from nanogpt.artifacts.stages import Job, Made, WorkflowJob, following
+from nanogpt.artifacts.stages import Job, Made, WorkflowJob, following, run_stage
 from nanogpt.artifacts.states import TrainingState
 from nanogpt.config.schema import TrainSettings
 from nanogpt.errors import LostRankError, UserError, plural
@@ -37,14 +38,14 @@ from nanogpt.project import (
     start_of_rank,
 )
 from nanogpt.training.distributed import ALONE, Ranks
+from nanogpt.training.session import MILESTONES, milestone_files
+from nanogpt.training.state_files import LATE, WAIT, wait_for_file
 
 logger = logging.getLogger(__name__)
 
 TIME_TO_SAVE = 600  # seconds that ranks have for saving their state after a signal to stop
 # Of Slurm's steps: below those that Linux gives to clients.
 FIRST_PORT, N_PORTS = 20_000, 12_000
-WAIT = 0.2  # seconds between two looks whether there is something to train
-LATE = 60.0  # seconds that a file may take to show on another node
 # Keys of what ranks share: what rank 0 trains (empty: it was made already), and how many know.
 VERSION, KNOWING = "version", "knowing"
 
@@ -52,13 +53,23 @@ VERSION, KNOWING = "version", "knowing"
 def run_on_ranks(
     request: WorkflowJob,
     make: Callable[[Job, Ranks], Made],
-    lead: Callable[[Callable[[Job], Made]], None],
+    check: Callable[[Mapping[str, str]], None],
 ) -> None:
-    """Run the stage of a training in one process, or in as many as are asked for.
+    """Run stage `train` in one process, or in as many as are asked for.
 
-    request.processes: how many to start here, unless torchrun or srun started them. lead: runs the
-    stage, and calls what it's given if there is something to make. Rank 0 alone calls it.
+    request.processes: how many to start here, unless torchrun or srun started them. make: called by
+    all ranks if there is something to train. check: see `run_stage`, which rank 0 alone calls.
     """
+    made = Path(request.output[-1]).parent
+    lead = partial(
+        run_stage,
+        request,
+        "train",
+        check=check,
+        run=request.params.run,
+        more_outputs=milestone_files(made, request.params.settings["train"]["milestones"]),
+        more_directory=made / MILESTONES,
+    )
     start = start_of_rank()
     if start is None and request.processes > 1:
         sys.exit(_start_here(request))
@@ -246,10 +257,7 @@ def _check_disk(ranks: Ranks, directory: Path) -> None:
     path = directory / f".seen-by-all.{token:x}.tmp"
     if ranks.is_main:
         path.touch()
-    deadline = time.monotonic() + LATE
-    while not (is_seen := path.exists()) and time.monotonic() < deadline:
-        time.sleep(WAIT)
-    (blind,) = ranks.largest(0 if is_seen else ranks.rank)
+    (blind,) = ranks.largest(0 if wait_for_file(path) else ranks.rank)
     if ranks.is_main:
         path.unlink()
     if blind:

@@ -13,7 +13,6 @@ import logging
 import math
 import os
 import re
-import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +35,7 @@ from nanogpt.training.distributed import ALONE, Ranks, parameters_of
 from nanogpt.training.sharding import like, part_of, whole
 from nanogpt.training.state_files import (
     DIGITS,
+    LATE,
     digest_in,
     find_states,
     is_whole,
@@ -43,11 +43,10 @@ from nanogpt.training.state_files import (
     remove_old_states,
     state_name,
     step_of,
+    wait_for_file,
 )
 
 logger = logging.getLogger(__name__)
-
-LATE = 60.0  # seconds that a file may take to show on another node
 
 
 @dataclass
@@ -179,19 +178,6 @@ def _write(
     return digest
 
 
-def load_state(
-    directory: Path,
-    version: str,
-    model: GPT,
-    optimizer: Optimizer,
-    scaler: GradScaler,
-    ranks: Ranks = ALONE,
-) -> Progress | None:
-    """Resume from the newest undamaged state in a directory; None if there isn't one."""
-    path = find_state(directory, version, ranks)
-    return read_state(path, model, optimizer, scaler, ranks) if path else None
-
-
 def find_state(directory: Path, version: str, ranks: Ranks = ALONE) -> Path | None:
     """The newest undamaged state in a directory; None if there isn't one.
 
@@ -230,11 +216,12 @@ def _find_state(directory: Path, version: str) -> Path | None:
     for half_written in directory.glob(".state.*.tmp"):  # by a process that was killed
         half_written.unlink()
     for path in find_states(directory):
-        if not is_whole(path) or not all(map(is_whole, _parts(path, _read_header(path)[1]))):
+        progress, metadata = _read_header(path) if is_whole(path) else (None, {})
+        if progress is None or not all(map(is_whole, _parts(path, metadata))):
             logger.warning("%s: damaged; the state before it is taken, if there is one", path)
             path.unlink()
-        elif (found := _read_header(path)[0].version) != version:
-            logger.warning("%s: of version %s; ignored", path, found)
+        elif progress.version != version:
+            logger.warning("%s: of version %s; ignored", path, progress.version)
         else:
             return path
     return None
@@ -247,14 +234,11 @@ def _take_from_main(directory: Path, path: Path | None, ranks: Ranks) -> Path | 
     if step < 0:
         return None
     path = directory / state_name(step, _as_digest(number))
-    deadline = time.monotonic() + LATE
-    while not path.exists():  # on a disk over the network
-        if time.monotonic() > deadline:
-            raise UserError(
-                f"rank {ranks.rank}: {path}: not here after {LATE:.0f} seconds, but on the node of "
-                "rank 0; results/ and .nanogpt/ must be on a disk that all nodes share"
-            )
-        time.sleep(0.2)
+    if not wait_for_file(path):
+        raise UserError(
+            f"rank {ranks.rank}: {path}: not here after {LATE:.0f} seconds, but on the node of "
+            "rank 0; results/ and .nanogpt/ must be on a disk that all nodes share"
+        )
     return path
 
 

@@ -7,17 +7,18 @@ is computed. So every forward pass is one of all ranks.
 
 import warnings
 from collections.abc import Mapping
+from typing import TYPE_CHECKING, TypeGuard
 
 import torch
 from torch import Tensor
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
-from torch.distributed.tensor import DTensor
 
 from nanogpt.config.schema import TrainSettings
 from nanogpt.errors import UserError
 from nanogpt.model.gpt import GPT
 from nanogpt.training.distributed import Ranks
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 
 def check_sharding(settings: TrainSettings, ranks: Ranks, run: str) -> None:
@@ -37,6 +38,10 @@ def check_sharding(settings: TrainSettings, ranks: Ranks, run: str) -> None:
 
 def shard(model: GPT, device: str, ranks: Ranks) -> None:
     """Shard a model that is on the CPU over the ranks, on the device of each."""
+    # Late, here and below: other trainings don't wait half a second for it.
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+
     # Nobody changes a view of logits in place.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
     mesh = init_device_mesh(torch.device(device).type, (ranks.n,))
@@ -58,21 +63,28 @@ def whole(tensors: Mapping[str, Tensor], ranks: Ranks) -> dict[str, Tensor]:
     """
     found = {}
     for name, tensor in tensors.items():
-        full = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+        full = whole_of(tensor)
         if ranks.is_main:
             found[name] = full.detach().cpu().clone()
     return found
 
 
+def whole_of(tensor: Tensor) -> Tensor:
+    """A tensor with its parts put together. All ranks call it."""
+    return tensor.full_tensor() if _is_sharded(tensor) else tensor
+
+
 def part_of(tensor: Tensor) -> Tensor:
     """What this rank has of a tensor: all of it, if that isn't sharded."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return tensor.to_local() if _is_sharded(tensor) else tensor
 
 
 def like(full: Tensor, parameter: Tensor) -> Tensor:
     """A whole tensor of a parameter's shape, sharded if that is, and on its device."""
-    if not isinstance(parameter, DTensor) or full.dim() == 0:
+    if not _is_sharded(parameter) or full.dim() == 0:
         return full.to(parameter.device)
+    from torch.distributed.tensor import DTensor
+
     mesh = parameter.device_mesh
     parts = full.chunk(mesh.size(), dim=0)
     rank = mesh.get_local_rank()
@@ -85,3 +97,8 @@ def like(full: Tensor, parameter: Tensor) -> Tensor:
         shape=full.shape,
         stride=full.stride(),
     )
+
+
+def _is_sharded(tensor: Tensor) -> "TypeGuard[DTensor]":
+    """Whether a tensor is a DTensor, told without an import of that."""
+    return hasattr(tensor, "to_local")

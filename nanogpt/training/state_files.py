@@ -5,6 +5,7 @@ several ranks has parts beside a state, `part-<step>.<digest>.safetensors`.
 """
 
 import re
+import time
 from pathlib import Path
 
 from nanogpt.artifacts.states import SAVED_STATES
@@ -15,6 +16,8 @@ STATES_KEPT = 2
 STATE_NAME = re.compile(r"step-[0-9]+\.")
 PARTS = "part-*.safetensors"
 DIGITS = 16  # of the digest, in a name
+LATE = 60.0  # seconds that a file may take to show on another node
+WAIT = 0.2  # between two looks
 
 
 def remove_states(directory: Path) -> None:
@@ -47,6 +50,14 @@ def part_name(step: int, digest: str) -> str:
 def is_whole(path: Path) -> bool:
     """Whether a file is there and has the digest that its name has."""
     return path.is_file() and digest_in(path.name) == sha256_file(path)[:DIGITS]
+
+
+def wait_for_file(path: Path) -> bool:
+    """Wait for a file that another node has written; whether it's there in time."""
+    deadline = time.monotonic() + LATE
+    while not (is_there := path.exists()) and time.monotonic() < deadline:
+        time.sleep(WAIT)
+    return is_there
 
 
 def digest_in(name: str) -> str:

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 
 from nanogpt.config.schema import TrainSettings
 from nanogpt.devices import autocast
@@ -22,6 +21,7 @@ from nanogpt.project import cxx_compiler, set_cublas_workspace
 from nanogpt.training.distributed import ALONE, Ranks, parameters_of
 from nanogpt.training.memory import keep_freed_memory
 from nanogpt.training.schedules import set_learning_rates
+from nanogpt.training.sharding import whole_of
 
 # Called with tokens (B, T) and those after each (B, T): the mean loss, with gradients.
 LossFunction = Callable[[Tensor, Tensor], Tensor]
@@ -66,7 +66,7 @@ def optimizer_step(
     parameters = parameters_of(optimizer)
     total = ranks.add_gradients(parameters, total)
     scaler.unscale_(optimizer)
-    grad_norm = _clip(parameters, settings.grad_clip or math.inf)
+    grad_norm = whole_of(_clip(parameters, settings.grad_clip or math.inf))
     ranks.keep_own(parameters)
     scaler.step(optimizer)
     scaler.update()
@@ -79,8 +79,7 @@ def optimizer_step(
 def _clip(parameters: list[Tensor], largest_norm: float) -> Tensor:
     """Shrink the gradient to a norm of largest_norm, if it's larger; returns the norm it had."""
     if not alike.on():
-        norm = torch.nn.utils.clip_grad_norm_(parameters, largest_norm)
-        return norm.full_tensor() if isinstance(norm, DTensor) else norm
+        return torch.nn.utils.clip_grad_norm_(parameters, largest_norm)
     norm = alike.norm(p.grad for p in parameters if p.grad is not None)
     torch.nn.utils.clip_grads_with_norm_(parameters, largest_norm, norm)
     return norm

@@ -1,4 +1,4 @@
-"""profiles/cluster-generic with SGE's commands, which a few lines of shell stand in for here."""
+"""profiles/cluster-generic with SGE's commands, each replaced by a few lines of shell."""
 
 import os
 import signal

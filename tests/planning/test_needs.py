@@ -9,7 +9,9 @@ import pytest
 from nanogpt.config.loading import load
 from nanogpt.config.resolving import resolve_run
 from nanogpt.config.schema import Config
+from nanogpt.model import kernels
 from nanogpt.model.sizing import n_parameters as count_parameters
+from nanogpt.planning import needs
 from nanogpt.planning.memory import training_memory
 from nanogpt.planning.needs import PROCESSES, memory_mb, n_parameters, training_bytes
 from nanogpt.project import Project
@@ -99,3 +101,8 @@ def test_it_needs_no_torch() -> None:
     code = "import sys, nanogpt.planning.needs, nanogpt.planning.partitions\n"
     code += "sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)
+
+
+def test_a_large_vocabulary_is_what_the_kernels_take_for_one() -> None:
+    """Which need torch, so a dry run can't ask them."""
+    assert needs.LARGE_VOCABULARY == kernels.LARGE_VOCABULARY

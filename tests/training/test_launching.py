@@ -8,7 +8,7 @@ from nanogpt.artifacts.states import TrainingState
 from nanogpt.config.parameters import as_parameters
 from nanogpt.errors import LostRankError, UserError
 from nanogpt.project import Start
-from nanogpt.training import launching
+from nanogpt.training import launching, state_files
 from nanogpt.training.distributed import Ranks
 from nanogpt.training.launching import _join, _port_of_step
 from tests.training.trainings import BASE
@@ -38,7 +38,7 @@ def test_ranks_of_the_same_code_are_not(monkeypatch):
 
 
 def test_a_rank_that_does_not_see_the_disk_of_rank_0_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(launching, "LATE", 0.0)
+    monkeypatch.setattr(state_files, "LATE", 0.0)
     monkeypatch.setattr(Ranks, "gather", lambda _, token: [[token]] * 2)
     monkeypatch.setattr(Ranks, "largest", lambda _, blind: [blind])
     with pytest.raises(UserError, match=r"rank 1 of 2: .* must be on a disk that all nodes share"):

@@ -21,7 +21,7 @@ from nanogpt.errors import UserError
 from nanogpt.files.atomic import read_json, sha256_file
 from nanogpt.model.gpt import GPT
 from nanogpt.training.optimizers import configure_adamw
-from nanogpt.training.saved_state import Progress, load_state, save_state
+from nanogpt.training.saved_state import Progress, find_state, read_state, save_state
 from nanogpt.training.state_files import find_states, remove_states, saved_steps, state_name
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,6 +49,12 @@ def make_progress(model, **changes):
     values = {"version": "v", "step": 3, "line": LINE, "best_val_loss": 2.25, "seconds": 1.5}
     values |= {"kept": {k: w + 1 for k, w in model.state_dict().items()}, "layouts": [LAYOUT]}
     return Progress(**values | {"metrics": bytearray(b'{"step": 0}\n')} | changes)
+
+
+def load_state(directory, version, *into):
+    """Find a state and read it into a model, an optimizer and a scaler."""
+    path = find_state(directory, version)
+    return read_state(path, *into) if path else None
 
 
 def edit_header(path, **changes):

@@ -3,19 +3,17 @@
 from pathlib import Path
 
 from nanogpt.artifacts.manifests import model_among
-from nanogpt.artifacts.stages import Job, Made, run_stage, shell_job
+from nanogpt.artifacts.stages import Job, Made, shell_job
 from nanogpt.config.schema import ModelSettings, TrainSettings
 from nanogpt.inference.checks import check_prompt
 from nanogpt.training.distributed import Ranks
 from nanogpt.training.launching import run_on_ranks
 from nanogpt.training.loop import train
-from nanogpt.training.session import milestone_files
 
 request = shell_job()
 run, made = request.params.run, Path(request.output[-1]).parent
 dataset, initial = Path(request.input[0]).parent, model_among(request.input)
-more = milestone_files(made, request.params.settings["train"]["milestones"])
-kept = {"run": run, "more_outputs": more, "more_directory": made / "milestones"}
+sample = request.params.untracked["sample"]
 
 
 def make(job: Job, ranks: Ranks) -> Made:
@@ -24,8 +22,4 @@ def make(job: Job, ranks: Ranks) -> Made:
     return Made(progress.summary(), progress.layouts)
 
 
-def check(_: object) -> None:
-    check_prompt(run, dataset, request.params.untracked["sample"])
-
-
-run_on_ranks(request, make, lambda each: run_stage(request, "train", each, check=check, **kept))
+run_on_ranks(request, make, check=lambda _: check_prompt(run, dataset, sample))
