@@ -7,7 +7,8 @@
 #   make test-faults   kills, full disks and damaged files, in full; SEED=2 for others
 #   make test-slurm    the workflow on a Slurm of two nodes on this machine; docs/CLUSTER.md installs it
 #   make test-browser  the report in a headless Chromium, which must be installed
-#   make lint      style, types, workflow lint        make format    mend the style
+#   make lint      style, types, words, workflow lint      make format    fix the style
+#   make docs      the pages of docs/ as a site, in site/
 #   make bench NANOGPT=PATH   our training beside that of a checkout of nanoGPT, in ten minutes
 #   make speed     how fast the models of `report.runs` train and sample here
 #   make report    all runs as they stand, also unfinished ones      make watch     their curves in TensorBoard
@@ -21,7 +22,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: demo test test-slow test-faults test-slurm test-browser lint format bench speed report watch picture clean distclean environment
+.PHONY: demo test test-slow test-faults test-slurm test-browser lint format docs bench speed report watch picture clean distclean environment
 
 demo: environment
 	$(BIN)/snakemake --cores $(CORES) results/demo/samples.txt results/demo/eval.json
@@ -48,6 +49,12 @@ lint: environment
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/mypy
 	$(BIN)/snakemake --lint
+	$(BIN)/python -m tests.prose
+
+# A line about the future of MkDocs is printed without the variable.
+docs: environment
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo open site/index.html
 
 format: environment
 	$(BIN)/ruff check --fix
@@ -77,6 +84,7 @@ picture: environment
 clean:
 	rm -rf .snakemake .nanogpt resources/corpora resources/tokenizers
 	find results -mindepth 1 ! -name README.md -delete
+	rm -rf site
 
 distclean: clean
 	rm -rf $(VENV)
