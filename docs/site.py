@@ -6,6 +6,7 @@ A link to any other file of the repository, such as a profile, leads to that fil
 
 import re
 from pathlib import Path
+from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -35,7 +36,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     """Point each link of a page at the place that its target has in the site."""
     source = Path(page.file.abs_src_path)
     up = "../" * page.file.src_uri.count("/")
