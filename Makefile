@@ -58,9 +58,9 @@ lint: environment
 	$(BIN)/snakemake --lint
 	$(BIN)/python -m tests.prose
 
-# A line about the future of MkDocs is printed without the variable.
+# Without the variable, it prints an advertisement. `--quiet` would hide what `--strict` refuses.
 docs: environment
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo open site/index.html
 
 format: environment
