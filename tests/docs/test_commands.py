@@ -15,6 +15,8 @@ from tests.checkouts import MIRROR, own_environment
 from tests.docs.commands import PAGES, blocks_of, indented_commands, scripts_of, settings_of
 from tests.docs.shrunk import TEXT, shipped_config, shrunk_checkout
 
+# Pages whose commands are typed in the directory that has the checkout; the others', in the checkout.
+BESIDE = {"EMBEDDING.md"}
 LANGUAGES = {"bash", "console", "json", "python", "text", "yaml"}
 
 
@@ -49,10 +51,11 @@ def test_a_pages_commands_run(page: Path, checkout: Path) -> None:
         NANOGPT_MIRROR=str(checkout.parent / "mirror"),
         PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     )
+    place = checkout.parent if page.name in BESIDE else checkout
     for script in scripts_of(page):
         ended = subprocess.run(
             ["bash", "-euxo", "pipefail", "-c", script],
-            cwd=checkout,
+            cwd=place,
             env=environment,
             capture_output=True,
             text=True,
