@@ -14,7 +14,7 @@ PAGES = sorted([PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *PROJECT.glo
 NOT_RUN = re.compile(r"<!-- not run by the tests: .+ -->")
 FENCED = re.compile(r"((?:^[^\n]*\n)?)^( *)```(\w*)\n(.*?)^\2```$", re.MULTILINE | re.DOTALL)
 SETTINGS = ("corpora", "datasets", "models", "defaults", "runs")
-PROGRAMS = "nanogpt|snakemake|make|python3?|pip|git|cp|mkdir|export|srun|sbatch|squeue|tail"
+PROGRAMS = "nanogpt|snakemake|make|python3?|pip|git|cp|mkdir|export|srun|squeue|pytest|pre-commit"
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,25 @@ def blocks_of(page: Path) -> list[Block]:
 
 
 def scripts_of(page: Path) -> list[str]:
-    """Return the blocks of shell commands that a test must run."""
-    return [block.text for block in blocks_of(page) if block.language == "bash" and block.is_run]
+    """Return the shell commands that a test must run, block by block.
+
+    In a block that shows output, too, these are the lines that begin with `$`.
+    """
+    found = []
+    for block in blocks_of(page):
+        if block.is_run and block.language == "bash":
+            found.append(block.text)
+        elif block.is_run and block.language == "console":
+            found.append("\n".join(re.findall(r"^\$ (.*)$", block.text, re.MULTILINE)))
+    return found
 
 
 def indented_commands(page: Path) -> list[str]:
     """Return commands in indented blocks, which no test would find."""
     outside = FENCED.sub("", page.read_text(encoding="utf-8"))
-    return re.findall(rf"^ {{4,}}(?:\$ )?((?:{PROGRAMS}) .*)$", outside, re.MULTILINE)
+    return re.findall(
+        rf"^ {{4,}}(?:\$ )?((?:[A-Z_]+=\S+ )*(?:{PROGRAMS}) .*)$", outside, re.MULTILINE
+    )
 
 
 def settings_of(page: Path) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from tests.checkouts import MIRROR, own_environment
 from tests.docs.commands import PAGES, blocks_of, indented_commands, scripts_of, settings_of
 from tests.docs.shrunk import TEXT, shipped_config, shrunk_checkout
 
-# Pages whose commands are typed in the directory that has the checkout; the others', in the checkout.
+# Pages whose commands run in the directory that has the checkout, not in the checkout.
 BESIDE = {"EMBEDDING.md"}
 LANGUAGES = {"bash", "console", "json", "python", "text", "yaml"}
 
