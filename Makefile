@@ -56,7 +56,6 @@ lint: environment
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/mypy
 	$(BIN)/snakemake --lint
-	$(BIN)/python -m tests.prose
 
 # Without the variable, it prints an advertisement. `--quiet` would hide what `--strict` refuses.
 docs: environment
