@@ -14,8 +14,9 @@
 #   make test-faults   kills, full disks and damaged files; SEED=2 for others
 #   make test-slurm    the workflow on a Slurm of two nodes on this machine (docs/CLUSTER.md)
 #   make test-browser  the report in a headless Chromium, which must be installed
-#   make lint          style, types, Snakemake's lint
+#   make lint          style, types, words, Snakemake's lint
 #   make format        fix the style, and write generated files
+#   make docs          the pages of docs/ as a site, in site/
 #   make bench NANOGPT=PATH   compare our training with that of a nanoGPT checkout, in ten minutes
 #
 # Variables: PYTHON=python3.13 for another Python, VENV=.venv313 for another environment, CORES=2 to
@@ -28,7 +29,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: demo test test-slow test-faults test-slurm test-browser lint format bench speed report watch picture clean distclean environment
+.PHONY: demo test test-slow test-faults test-slurm test-browser lint format docs bench speed report watch picture clean distclean environment
 
 demo: environment
 	$(BIN)/snakemake --cores $(CORES) results/demo/samples.txt results/demo/eval.json
@@ -55,6 +56,11 @@ lint: environment
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/mypy
 	$(BIN)/snakemake --lint
+
+# Without the variable, it prints an advertisement. `--quiet` would hide what `--strict` refuses.
+docs: environment
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo open site/index.html
 
 format: environment
 	$(BIN)/ruff check --fix
@@ -84,6 +90,7 @@ picture: environment
 clean:
 	rm -rf .snakemake .nanogpt resources/corpora resources/tokenizers
 	find results -mindepth 1 ! -name README.md -delete
+	rm -rf site
 
 distclean: clean
 	rm -rf $(VENV)
