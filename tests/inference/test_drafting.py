@@ -232,5 +232,5 @@ def test_samples_are_the_same_alone_as_after_others():
 
 
 def test_a_draft_without_ngrams_is_an_error():
-    with pytest.raises(UserError, match=r"sample\.draft: there are no n-grams beside the model"):
+    with pytest.raises(UserError, match=r"sample\.draft: this model has no n-grams"):
         engine_of(make_model(), with_settings(draft=2))

@@ -69,7 +69,7 @@ def test_an_unknown_character_in_a_line_is_named_with_the_line(tmp_path):
 def test_lines_without_any_text_are_no_prompts(tmp_path):
     path = tmp_path / "prompts.txt"
     path.write_text("\n\n")
-    with pytest.raises(UserError, match="empty; put a prompt there"):
+    with pytest.raises(UserError, match="empty file; put a prompt in it"):
         encode_prompts(TOKENIZER, SampleSettings(start=f"LINES:{path}"))
 
 

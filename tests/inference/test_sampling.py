@@ -53,7 +53,7 @@ def test_without_a_prompt_a_sample_begins_where_a_text_does(tmp_path):
 def test_a_start_outside_the_vocabulary_is_damage(tmp_path):
     model = make_model()
     save_model(tmp_path / "model", model.state_dict(), model.settings, TOKENIZER, [VOCAB])
-    with pytest.raises(UserError, match=r"config\.json: `start` is outside the vocabulary"):
+    with pytest.raises(UserError, match=r"config\.json: `start` has a token outside"):
         load_model(tmp_path / "model")
 
 
