@@ -207,7 +207,7 @@ def test_the_summary_says_when_the_other_way_to_multiply_is_faster(run_bench):
     slower = result.model_copy(update={"step_seconds": {"torch": 2.0, "onednn": 1.0}})
     assert "NANOGPT_MATMUL" not in summary(slower)
     faster = result.model_copy(update={"step_seconds": {"torch": 1.0, "onednn": 2.0}})
-    assert summary(faster).endswith("; NANOGPT_MATMUL=torch trains 2.00 times as fast here")
+    assert summary(faster).endswith("; set NANOGPT_MATMUL=torch to train 2.00 times as fast")
 
 
 def test_sampling_is_timed_as_sample_does_it(run_bench):
