@@ -166,7 +166,7 @@ def test_a_missing_template_is_named_in_one_line(tmp_path):
         text=True,
     )
     templates = tmp_path / "nanogpt/report/templates"
-    message = f"report.html is missing from the installation at {templates}; reinstall nanogpt"
+    message = f"{templates}: `report.html` is missing from this installation; reinstall nanogpt"
     assert found.stderr.splitlines()[-1] == f"nanogpt.errors.UserError: {message}"
     assert not (tmp_path / "report").exists()
 
