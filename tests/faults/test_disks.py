@@ -277,5 +277,5 @@ def test_a_disk_that_fills_up_while_a_state_is_saved_keeps_the_state_before_it(
         assert states(project)
         leave(None)
         run_trainer(project)
-        assert "going on from step" in log_of(project)
+        assert "resuming from step" in log_of(project)
         assert_is_whole(project, untouched, later=())

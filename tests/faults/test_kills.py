@@ -170,7 +170,7 @@ def test_a_trainer_that_is_told_to_stop_saves_and_exits_with_128_and_the_signal(
     assert f"state saved at step {step}\n" in log_of(project)
     assert f"stopped by {number.name} at step {step}\n" in log_of(project)
     run_trainer(project, **rare)
-    assert f"going on from step {step}\n" in log_of(project)
+    assert f"resuming from step {step}\n" in log_of(project)
     assert_is_whole(project, untouched, later=())
 
 
@@ -246,9 +246,9 @@ def test_a_damaged_state_is_told_and_costs_steps_but_no_bit(
         damage(path)
         count("fault")
     printed = run_workflow(project, *TRAINED)
-    assert printed.count("damaged; the state before it is taken") == len(damaged)
+    assert printed.count("damaged; using the state before it") == len(damaged)
     step = found[0].name.split(".")[0].removeprefix("step-")
-    assert (f"going on from step {step}\n" in log_of(project)) == (of == "newest")
+    assert (f"resuming from step {step}\n" in log_of(project)) == (of == "newest")
     assert_is_whole(project, untouched, later=())
 
 
@@ -308,7 +308,7 @@ def test_a_training_that_goes_on_with_other_threads_says_so(
     printed = run_workflow(project, "--cores", "2", *TRAINED)
     count("fault")
     for text in (printed, log_of(project)):
-        assert "threads 1 before, 2 now" in text
+        assert "threads: 1 before, 2 now" in text
     manifest = read_record(project / "results/one/train.manifest.json", Manifest)
     layouts = manifest.environment.layouts
     assert [layout.threads for layout in layouts] == [1, 2]

@@ -67,7 +67,7 @@ def test_a_dead_trainer_keeps_nobody_out(
     run_trainer(project)
     assert f"taken over from process {dead}" in log_of(project)
     assert "waiting" not in log_of(project)
-    assert "going on from step" in log_of(project)
+    assert "resuming from step" in log_of(project)
     assert_is_whole(project, untouched, later=())
 
 
@@ -108,7 +108,7 @@ def test_of_two_trainers_one_trains_and_the_other_takes_what_that_one_made(
     log = log_of(project)
     assert log.count("waiting for process") == 1
     assert log.count("made by the process that this one waited for") == 1
-    assert log.count("going on from step") == 0
+    assert log.count("resuming from step") == 0
     assert_is_whole(project, untouched, later=())
 
 

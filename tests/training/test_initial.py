@@ -103,7 +103,7 @@ def test_another_vocabulary_of_the_same_size_is_refused(tmp_path, tiny):
 def test_an_ensemble_is_refused(tmp_path, base, tiny):
     save_ensemble(tmp_path, [base.model_directory, base.model_directory])
     tokenizer = load_model(base.model_directory).tokenizer
-    with pytest.raises(UserError, match="begins with a single GPT"):
+    with pytest.raises(UserError, match="can't train from architecture `ensemble`"):
         load_initial(GPT(tiny, tokenizer.vocab_size), tokenizer, tmp_path, "fine")
 
 

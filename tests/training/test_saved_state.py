@@ -137,7 +137,7 @@ def test_a_state_of_another_version_is_logged_and_left(tiny, tmp_path, caplog):
     model, optimizer = make_trained(tiny)
     save_state(tmp_path, make_progress(model, version="other"), model, optimizer, UNSCALED)
     assert load_state(tmp_path, "v", model, optimizer, UNSCALED) is None
-    assert f"{find_states(tmp_path)[0]}: of version other; ignored" in caplog.text
+    assert f"{find_states(tmp_path)[0]}: ignored, because it's from version other" in caplog.text
 
 
 # --- Formats --------------------------------------------------------------------------------
@@ -250,5 +250,5 @@ def test_a_file_that_is_no_state_but_named_like_one_is_refused(tiny, tmp_path, c
     path = tmp_path / state_name(3, hashlib.sha256(content).hexdigest())
     path.write_bytes(content)
     model, optimizer = make_trained(tiny)
-    with pytest.raises(UserError, match="not a state of this model"):
+    with pytest.raises(UserError, match="from a different model or version of nanogpt"):
         load_state(tmp_path, "v", model, optimizer, UNSCALED)
