@@ -78,17 +78,17 @@ PROMPTS = [
         "--temperature: should be greater than or equal to 0 (found -1.0)",
     ),
     prompt(
-        "a negative top_k",
+        "a negative --top-k",
         "--top-k -1",
         "--top_k: should be greater than or equal to 0 (found -1)",
     ),
     prompt(
-        "a top_p of zero",
+        "a --top-p of zero",
         "--top-p 0",
         "--top_p: should be greater than 0 (found 0.0)",
     ),
     prompt(
-        "a min_p above one",
+        "a --min-p above one",
         "--min-p 2",
         "--min_p: should be less than or equal to 1 (found 2.0)",
     ),
