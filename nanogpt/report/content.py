@@ -134,7 +134,7 @@ def gather_content(runs: Sequence[Run], rows: pd.DataFrame, looks: Mapping[str, 
         copying=_copying_table(runs),
         samples=[Sample(_sampled(run), looks[run.group], text) for run, text in samples],
         n_left_out=sum(run.sample is not None for run in runs) - len(samples),
-        key=[(look, group) for group, look in looks.items() if look.named],
+        key=[(look, group) for group, look in looks.items() if look.is_named],
         settings=Table(
             ["run", *differ],
             [[run.name, *(_setting(run, name) for name in differ)] for run in runs],

@@ -114,11 +114,11 @@ def _draw_panel(
             curve.y,
             color=look.colour,
             lw=curve.width,
-            alpha=curve.alpha * (1.0 if look.named else 0.5),
+            alpha=curve.alpha * (1.0 if look.is_named else 0.5),
             ls=(0, curve.dashes) if curve.dashes else "-",
             marker=look.mark if marked and curve.group else "",
             ms=4,
-            zorder=2 if look.named else 1,
+            zorder=2 if look.is_named else 1,
         )
         end = _last_finite(curve)
         if end and curve.group and not marked and (curve.label or curve.cross):

@@ -16,12 +16,15 @@ GREY = "#8c8c8c"
 
 @dataclass(frozen=True)
 class Look:
-    """A group's colour and marker. mark: for matplotlib. character: for the page."""
+    """A group's colour and marker. mark: for matplotlib. character: for the page.
+
+    is_named: whether charts label the group. The others are grey.
+    """
 
     colour: str
     mark: str
     character: str
-    named: bool = True
+    is_named: bool = True
 
 
 def choose_looks(rows: pd.DataFrame) -> dict[str, Look]:
@@ -32,14 +35,14 @@ def choose_looks(rows: pd.DataFrame) -> dict[str, Look]:
     keeps its colour in every report on the same runs. rows: from `compare.table`.
     """
     drawn = rows[rows["steps"].notna() | rows["val_loss_nats_per_token"].notna()]
-    named = sorted(set(drawn["group"]), key=natural_order)
-    if len(named) > MOST_NAMED:
+    coloured = sorted(set(drawn["group"]), key=natural_order)
+    if len(coloured) > MOST_NAMED:
         best = drawn.sort_values("val_loss_nats_per_token", kind="stable")
         by_rank = best.drop_duplicates("group").groupby("dataset", sort=False).cumcount()
         ranked = best.loc[by_rank.sort_values(kind="stable").index, "group"]
-        named = sorted(ranked[: len(COLOURS)], key=natural_order)
-    looks = {group: Look(GREY, "o", "·", named=False) for group in rows["group"]}
-    for place, group in enumerate(named):
+        coloured = sorted(ranked[: len(COLOURS)], key=natural_order)
+    looks = {group: Look(GREY, "o", "·", is_named=False) for group in rows["group"]}
+    for place, group in enumerate(coloured):
         mark, character = MARKS[place // len(COLOURS)]
         looks[group] = Look(COLOURS[place % len(COLOURS)], mark, character)
     return looks

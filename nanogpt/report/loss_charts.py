@@ -52,7 +52,7 @@ def _loss_curves(
     curves: list[Curve] = []
     for group, members in grouped(runs).items():
         drawn = _group_curves(group, members, over, with_train=len(looks) <= MOST_NAMED)
-        curves += drawn if looks[group].named else [replace(curve, label="") for curve in drawn]
+        curves += drawn if looks[group].is_named else [replace(curve, label="") for curve in drawn]
     return curves + _references(runs, curves)
 
 

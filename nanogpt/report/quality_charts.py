@@ -23,7 +23,7 @@ def draw_position_chart(runs: Sequence[Run], looks: Mapping[str, Look]) -> str:
         # Positions 4 to 7 are drawn at 1 + their mean, because zero has no logarithm.
         x = np.array([1 + (bucket.first + bucket.last) / 2 for bucket in seeds[0]])
         y = np.array([[bucket.loss for bucket in buckets] for buckets in seeds]).mean(axis=0)
-        label = shorten(group) if looks[group].named else ""
+        label = shorten(group) if looks[group].is_named else ""
         curves.append(Curve(members[0].dataset, group, x, y, label))
     return draw_curves(
         "position",
@@ -51,7 +51,7 @@ def draw_calibration_chart(runs: Sequence[Run], looks: Mapping[str, Look]) -> st
         seen = weight.sum(axis=0) > 0
         mean = np.nan_to_num(table[:, :, :2]) * weight[:, :, None]
         x, y = (mean.sum(axis=0)[seen] / weight.sum(axis=0)[seen, None]).T
-        label = shorten(group) if looks[group].named else ""
+        label = shorten(group) if looks[group].is_named else ""
         curves.append(Curve(members[0].dataset, group, x, y, label))
     ends = np.array([0.0, 1.0])
     for dataset in dict.fromkeys(curve.dataset for curve in curves):

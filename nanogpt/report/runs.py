@@ -179,8 +179,8 @@ def _has_diverged(lines: Sequence[MetricsLine]) -> bool:
 def _is_of(manifest: Manifest | None, trained: Manifest | None) -> bool:
     """Whether a stage used these weights; true if a manifest doesn't record them."""
     used = _weights(manifest.inputs) if manifest else None
-    made = _weights(trained.outputs) if trained else None
-    return used is None or made is None or used == made
+    final = _weights(trained.outputs) if trained else None
+    return used is None or final is None or used == final
 
 
 def _weights(digests: dict[str, str]) -> str | None:

@@ -150,21 +150,23 @@ def _note_layout(progress: Progress, settings: TrainSettings, ranks: Ranks) -> N
     """Record the layout that the training now uses; warn if it was different before."""
     chooses = settings.device == "cpu" and not settings.compile and not alike.on()
     matmul = matmul_in_use() if chooses else None
-    here = current_layout(settings.device, progress.step, matmul, ranks.n, sharded=ranks.is_sharded)
+    layout = current_layout(
+        settings.device, progress.step, matmul, ranks.n, sharded=ranks.is_sharded
+    )
     if progress.layouts:
-        before = progress.layouts[-1]
+        previous = progress.layouts[-1]
         changes = [
-            f"{name}: {getattr(before, name)} before, {getattr(here, name)} now"
+            f"{name}: {getattr(previous, name)} before, {getattr(layout, name)} now"
             for name in Layout.model_fields
-            if name != "first_step" and getattr(before, name) != getattr(here, name)
+            if name != "first_step" and getattr(previous, name) != getattr(layout, name)
         ]
         if not changes:
             return
-        if not alike.on() or here.ranks != progress.layouts[-1].ranks:
+        if not alike.on() or layout.ranks != progress.layouts[-1].ranks:
             logger.warning(
                 "resuming at step %d on a different setup (%s): the last bits of the result will "
                 "differ from an uninterrupted training's",
                 progress.step,
                 "; ".join(changes),
             )
-    progress.layouts.append(here)
+    progress.layouts.append(layout)

@@ -43,8 +43,8 @@ def assert_nothing_is_half_written(project: Path, untouched: dict[str, object]) 
 
 DATASET = "results/datasets/play"
 
-# For each directory that a stage writes to: numbers of free pages that make each of its writes fail,
-# and one that lets all of them succeed.
+# For each directory that a stage writes to: numbers of free pages, chosen so that each of its
+# writes fails once, and that all of them succeed at last.
 FREE_PAGES = {
     # The log, 44 pages of train.bin, 5 of val.bin, then small files.
     DATASET: {"short": [], "full": [0, 1, 10, 46, 51, 52]},
