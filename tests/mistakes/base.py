@@ -37,7 +37,7 @@ NOT_UTF8 = r"$'caf\xe9'"
 class Mistake:
     """A mistake and its message.
 
-    title: the mistake in a few words. shown: how a user makes it, in Markdown. make: makes it, in an
+    title: in a few words. shown: how a user makes it, in Markdown. make: makes it, in an
     empty current directory, and raises UserError or SystemExit or returns the printed line.
     message: that line, without `error: `; HOST stands for a server's name and port.
     is_impossible: whether it can't be made on this machine.
