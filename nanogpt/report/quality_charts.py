@@ -1,4 +1,4 @@
-"""Charts of detailed evaluations: loss by position in the window, and calibration."""
+"""Charts of evaluations in depth: loss by position in the window, and calibration."""
 
 from collections.abc import Mapping, Sequence
 

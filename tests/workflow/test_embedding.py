@@ -38,7 +38,7 @@ SAMPLES = "results/one/samples.txt"
 EVAL = "results/one/eval.json"
 
 # From workflow/report/samples.rst, as shown in Snakemake's own report.
-CAPTION = "headed by the settings that made them"
+CAPTION = "with the settings that were used"
 
 # The workflow/Snakefile that snakedeploy writes.
 DEPLOYED = """
