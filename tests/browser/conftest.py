@@ -20,7 +20,7 @@ CHROMIUM = next(filter(None, map(shutil.which, PROGRAMS)), None)
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     if CHROMIUM is None:
-        pytest.skip("no Chromium here; install the package chromium")
+        pytest.skip("Chromium isn't installed; install the package chromium")
     with sync_playwright() as playwright:
         arguments = ["--no-sandbox", "--disable-gpu"]
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)

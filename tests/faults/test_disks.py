@@ -189,7 +189,7 @@ def unprivileged() -> list[str]:
     if os.geteuid() != 0:
         return []
     if not shutil.which("setpriv"):
-        pytest.skip("permissions do not hold for root, and there is no setpriv")
+        pytest.skip("permissions don't apply to root, and setpriv isn't installed")
     kept = "-dac_override,-dac_read_search"
     return ["setpriv", f"--bounding-set={kept}", f"--inh-caps={kept}"]
 

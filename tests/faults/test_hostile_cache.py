@@ -250,7 +250,7 @@ def test_an_entry_that_is_not_a_directory_harms_nothing(
     count("fault")
     run_trainer(project, NANOGPT_CACHE=CACHE)
     assert_is_whole(project, untouched, later=())
-    assert outside.stat().st_mtime_ns == before, "what lies outside is not even touched"
+    assert outside.stat().st_mtime_ns == before, "files outside aren't even touched"
     assert sorted(path.name for path in outside.iterdir()) == [
         "manifest.json",
         "metrics.jsonl",

@@ -187,7 +187,7 @@ def test_an_orphan_with_old_settings_stops_and_overwrites_nothing(
     assert second.end() == 0, second.printed()
     stopped = error_line(first.printed())
     assert "one: another process trains this run with other settings" in stopped
-    assert states(project), "it was saved, for a return to its settings"
+    assert states(project), "the orphan saved its state, for a return to its settings"
     shutil.rmtree(project / ".nanogpt/state")
     assert_is_whole(project, untouched, later=())
 

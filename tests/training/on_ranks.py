@@ -84,7 +84,7 @@ def run(training: Training, ranks: Ranks) -> None:
         loop._make_steps(session, signals)
     except Stopped:
         session.save()
-        assert is_saved(state.directory), "a rank must not end before the state is there"
+        assert is_saved(state.directory), "a rank must not end before the state is saved"
         return
     session.write_results(directory)
     assert session.progress.kept if ranks.is_main else not session.progress.kept

@@ -135,7 +135,7 @@ def test_losses_match_the_golden_curve(trained, play):
     intended, write this run's `metrics`, without times, to golden_loss.json.
     """
     stored = json.loads(GOLDEN.read_text())
-    assert load(play).meta.files[0].sha256 == stored["text_sha256"], "the play is another one"
+    assert load(play).meta.files[0].sha256 == stored["text_sha256"], "the play has changed"
     golden = stored["metrics"]
     metrics = without_times(trained.metrics)
     assert [line.keys() for line in metrics] == [line.keys() for line in golden]
@@ -321,7 +321,7 @@ def test_compile_without_a_compiler_is_refused_before_anything_is_written(
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs g++, which is not here")
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs g++")
 def test_a_compiled_model_learns_the_same(
     training, another_training, play, tiny, monkeypatch, tmp_path
 ):

@@ -38,7 +38,7 @@ def test_freed_memory_is_reused_without_page_faults():
 
 def test_other_systems_are_left_alone(monkeypatch):
     monkeypatch.setattr(memory.sys, "platform", "darwin")
-    monkeypatch.setattr(memory.ctypes, "CDLL", lambda _: pytest.fail("no glibc there"))
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda _: pytest.fail("glibc isn't loaded there"))
     memory.keep_freed_memory()
 
 

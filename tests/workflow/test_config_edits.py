@@ -123,7 +123,7 @@ def test_an_edit_that_changes_no_result_reruns_nothing(project: Path) -> None:
             config.write_text(before)
             edit(project)
             assert planned(project) == {}, what
-        pytest.fail("these edits run something again only together")
+        pytest.fail("only the combination of these edits reruns something")
 
 
 def test_the_command_line_overrides_every_run(done_project: Path) -> None:

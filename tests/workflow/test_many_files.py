@@ -59,7 +59,7 @@ def test_changing_the_split_of_many_files_reruns_all_their_jobs(project: Path) -
 @pytest.mark.slow
 def test_leftovers_of_an_aborted_call_are_remade_after_a_change(essays: Path) -> None:
     make(essays, "--notemp", "--until", "plan", "--", ESSAYS)
-    assert planned(essays, ESSAYS) == {"encode": 3, "prepare": 1}, "what is done stays"
+    assert planned(essays, ESSAYS) == {"encode": 3, "prepare": 1}, "finished parts are kept"
     edit_config(essays, lambda c: c["datasets"]["essays"].update(tokenizer="byte"))
     assert planned(essays, ESSAYS) == GROUP_JOBS
     make(essays, ESSAYS)

@@ -144,7 +144,7 @@ def test_a_refused_download_suggests_three_ways_out(failed: Failed) -> None:
 
 def test_a_failed_stage_leaves_no_results(failed: Failed) -> None:
     trained = {path.parts[-3] for path in failed.project.glob("results/*/model/*.safetensors")}
-    assert trained == {"one", "two", "mixed", "both"}, "those that were made before"
+    assert trained == {"one", "two", "mixed", "both"}, "the runs that were trained before"
     assert not list(failed.project.glob("results/**/*.tmp"))
 
 
