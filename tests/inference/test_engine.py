@@ -403,7 +403,10 @@ def test_an_ensemble_generates_from_its_members_average():
 )
 @pytest.mark.parametrize(
     ("dtype", "scale", "message"),
-    [("float16", 1e5, "set dtype to float32"), ("float32", 1e38, "train the run again")],
+    [
+        ("float16", 1e5, "overflow float16; set `dtype: float32`"),
+        ("float32", 1e38, "train the run again"),
+    ],
 )
 def test_nan_logits_are_an_error(dtype, scale, message, changes):
     model = make_model(scale=scale)
