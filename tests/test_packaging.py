@@ -141,4 +141,4 @@ def test_an_installed_nanogpt_writes_a_report_if_its_template_is_there(
     (tmp_path / "template").rename(template)
     assert ended.returncode == 1
     assert ended.stderr.count("\n") == 1
-    assert ended.stderr.startswith("error: report.html is missing from the installation at ")
+    assert "`report.html` is missing from this installation" in ended.stderr

@@ -342,7 +342,7 @@ def test_a_second_call_waits_for_the_first_and_says_for_what(endless):
         first.send_signal(signal.SIGTERM)
         first.wait(180)
         step = max(int(path.name.split("-")[1].split(".")[0]) for path in steps_of(endless))
-        wait_for(lambda: f"going on from step {step}" in log_of(endless))
+        wait_for(lambda: f"resuming from step {step}" in log_of(endless))
     finally:
         for process in filter(None, (first, second)):
             process.send_signal(signal.SIGTERM)
@@ -367,7 +367,7 @@ def test_the_lock_of_a_killed_call_is_removed_but_not_one_of_unknown_owner(endle
     again = start(endless, "train", "endless")
     try:
         wait_for(lambda: "removed the lock of a Snakemake that was killed" in messages_of(endless))
-        wait_for(lambda: "going on from step" in log_of(endless))
+        wait_for(lambda: "resuming from step" in log_of(endless))
     finally:
         again.send_signal(signal.SIGTERM)
         again.wait(180)

@@ -88,7 +88,7 @@ def test_a_job_that_the_scheduler_kills_is_tried_again_and_resumes(
         attacks.send(pid, signal.SIGKILL)
     assert call.end(PATIENCE) == 0, call.printed()
     assert len(jobs_in(queue)) == 2
-    assert "going on from step" in attacks.log_of(trained)
+    assert "resuming from step" in attacks.log_of(trained)
 
 
 def test_ctrl_c_takes_the_jobs_out_of_the_queue_and_the_same_command_resumes(
@@ -100,4 +100,4 @@ def test_ctrl_c_takes_the_jobs_out_of_the_queue_and_the_same_command_resumes(
     assert call.end(PATIENCE) != 0
     attacks.wait_until(lambda: not attacks.jobs(trained, "train"), "the training at its end")
     assert start_on(queue, trained, *TRAINED).end(PATIENCE) == 0
-    assert "going on from step" in attacks.log_of(trained)
+    assert "resuming from step" in attacks.log_of(trained)

@@ -85,7 +85,7 @@ def test_a_rank_that_is_killed_ends_the_job_and_the_next_one_resumes(
     attacks.wait_until(lambda: job not in cluster.jobs(), "the job at its end", timeout=PATIENCE)
     assert time.monotonic() - killed < A_MINUTE
     assert restarts(finish(call, trained_by_four)) == 1
-    assert "going on from step" in attacks.log_of(trained_by_four)
+    assert "resuming from step" in attacks.log_of(trained_by_four)
 
 
 def test_a_preempted_job_saves_the_state_of_all_ranks(
@@ -95,7 +95,7 @@ def test_a_preempted_job_saves_the_state_of_all_ranks(
     attacks.wait_for_steps(trained_by_four, call)
     cluster.call("scancel", "--signal=TERM", job_of(cluster))
     assert restarts(finish(call, trained_by_four)) == 1
-    assert "going on from step" in attacks.log_of(trained_by_four)
+    assert "resuming from step" in attacks.log_of(trained_by_four)
 
 
 def test_ranks_that_never_come_are_told_with_the_address(cluster: Cluster, project: Path) -> None:

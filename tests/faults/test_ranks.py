@@ -138,7 +138,7 @@ def test_one_process_goes_on_where_two_were_stopped_and_says_so(project, count):
     manifest = read_record(project / "results/one/train.manifest.json", Manifest)
     assert [layout.ranks for layout in manifest.environment.layouts] == [2, 1]
     assert manifest.environment.ranks == 1
-    assert "ranks 2 before, 1 now: the last bits" in log_of(project)
+    assert "(ranks: 2 before, 1 now): the last bits" in log_of(project)
 
 
 def test_a_finished_training_is_not_made_again_by_ranks(done_copy):
@@ -192,7 +192,5 @@ def test_more_processes_than_rows_are_refused_in_one_line(project):
     call = start(project, command)
     assert call.end(A_MINUTE) == 1
     errors = [line for line in call.printed().splitlines() if line.startswith("error: ")]
-    assert (
-        "error: one: 2 processes share the rows of a step, which has 1 (batch_size 1 x" in errors[0]
-    )
+    assert "error: one: 2 processes can't share a step of 1 row (batch_size 1 x" in errors[0]
     assert "Traceback" not in call.printed()

@@ -1,18 +1,18 @@
-"""Runs that average what others predict."""
+"""Ensembles: runs that average other runs' predictions."""
 
 from tests.mistakes.base import CONFIG, Mistake, command, write_files
 from tests.mistakes.settings import setting
 
 
 def ensemble(title: str, entry: str, message: str) -> Mistake:
-    """A run `both` beside the runs `first` and `second` of one dataset."""
+    """A config with runs `first` and `second` on one dataset, and a run `both`."""
     runs = f"first: {{dataset: letters}}, second: {{dataset: letters}}, both: {entry}"
     return setting(title, f"runs: {{{runs}}}", message)
 
 
 ENSEMBLES = [
     ensemble(
-        "an ensemble of a run that isn't there",
+        "an ensemble with an unknown run",
         "{ensemble: [first, secnd]}",
         "runs.both.ensemble: no run `secnd`; did you mean `second`?",
     ),
@@ -22,7 +22,7 @@ ENSEMBLES = [
         "runs.both.train: an ensemble trains nothing; leave it out",
     ),
     ensemble(
-        "an ensemble of nothing",
+        "an empty ensemble",
         "{ensemble: []}",
         "runs.both.ensemble: no run; name some, or leave it out",
     ),
@@ -32,7 +32,7 @@ ENSEMBLES = [
         "runs.both.sweep: an ensemble trains nothing; leave it out",
     ),
     ensemble(
-        "a run twice in an ensemble",
+        "the same run twice in an ensemble",
         "{ensemble: [first, first]}",
         "runs.both.ensemble: `first` is listed twice; name it once",
     ),
@@ -42,7 +42,7 @@ ENSEMBLES = [
         "runs.all.ensemble: `both` is an ensemble; name its runs",
     ),
     setting(
-        "an ensemble over two datasets",
+        "an ensemble of runs on two datasets",
         "{datasets: {letters: {corpus: text}, others: {corpus: text}}, runs: {first: {dataset: "
         "letters}, second: {dataset: others}, both: {ensemble: [first, second]}}}",
         "runs.both.ensemble: `first` is trained on letters, `second` on others; name runs of one "
@@ -54,7 +54,7 @@ ENSEMBLES = [
         "report.runs: `both` is an ensemble, which has no curve; name its runs instead",
     ),
     command(
-        "the speed of an ensemble",
+        "a benchmark of an ensemble",
         "bench both",
         "runs.both: an ensemble trains nothing, so it has no curve and no speed; name its runs "
         "(first) instead",

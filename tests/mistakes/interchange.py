@@ -126,8 +126,8 @@ INTERCHANGE = [
     command(
         "an export of a missing model",
         f"{EXPORT} gguf",
-        "results/demo/model: no model here; config.json is missing: train the run, or name the "
-        "directory of a model",
+        "results/demo/model: no model here (no `config.json`); train the run, or name a model "
+        "directory",
     ),
     command(
         "an export of an ensemble",

@@ -92,8 +92,8 @@ NGRAMS = [
         "n-grams of another dataset",
         "evaluated on a dataset that wasn't counted",
         evaluate_another_dataset,
-        "results/demo/model/ngrams.safetensors: counted on another training split than that of "
-        "results/datasets/book; make the run's n-grams again",
+        "results/demo/model/ngrams.safetensors: counted on a different training split from "
+        "results/datasets/book; remove it, and make the run's n-grams again",
     ),
     workflow(
         "n-grams of a run that mixes none",

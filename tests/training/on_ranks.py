@@ -1,9 +1,9 @@
-"""A program for tests: the ranks of trainings, one training after another, in the same processes.
+"""A program for tests: runs the ranks of several trainings, one after another.
 
     python -m tests.training.on_ranks RANK TRAININGS.json
 
-Training starts torch once for all, as that takes longer than a small training. A training of n
-ranks is made by the first n processes.
+All trainings use the same processes, because importing torch takes longer than a small training. A
+training with n ranks uses the first n processes.
 """
 
 import dataclasses
@@ -27,10 +27,10 @@ from nanogpt.training.sharding import part_of
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """A training of n ranks. directory: for its state and its results.
+    """A training with n ranks. directory: for its state and results.
 
-    stop_at: the step at which the last rank gets a signal to stop. unsharded: each rank updates all
-    parameters, as without owners. split: the model is split among them.
+    stop_at: the step at which the last rank gets a stop signal. unsharded: every rank updates all
+    parameters, as without owners. split: the model itself is sharded.
     """
 
     directory: str
@@ -44,7 +44,7 @@ class Training:
 
 
 class Unsharded(Ranks):
-    """Ranks that each update all parameters."""
+    """Ranks that all update every parameter."""
 
     def own(self, parameters):
         return list(parameters)
@@ -84,7 +84,7 @@ def run(training: Training, ranks: Ranks) -> None:
         loop._make_steps(session, signals)
     except Stopped:
         session.save()
-        assert is_saved(state.directory), "a rank must not end before the state is there"
+        assert is_saved(state.directory), "a rank must not end before the state is saved"
         return
     session.write_results(directory)
     assert session.progress.kept if ranks.is_main else not session.progress.kept
@@ -94,7 +94,7 @@ def run(training: Training, ranks: Ranks) -> None:
 
 
 class Noting(Session):
-    """A session that gets a signal at a step, and leaves no state behind but by it."""
+    """A session that gets a signal at a step and saves no state otherwise."""
 
     def start(self, signals: Signals, stop_at: int | None) -> None:
         self._signals, self._stop_at = signals, stop_at
