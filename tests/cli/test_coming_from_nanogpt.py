@@ -85,7 +85,7 @@ def newcomer(tmp_path_factory):
     return project
 
 
-def test_the_page_shows_commands_of_each_kind():
+def test_page_shows_all_kinds_of_commands():
     words = {shlex.split(command)[1] for command in commands()}
     assert {"prepare", "train", "eval", "sample", "bench"} <= words
     assert len(commands()) > 20
@@ -93,7 +93,7 @@ def test_the_page_shows_commands_of_each_kind():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", commands())
-def test_a_command_of_the_page_runs(newcomer, command):
+def test_command_on_the_page_runs(newcomer, command):
     if "models/gpt2" in command and not MIRROR:
         pytest.skip("NANOGPT_MIRROR is not set: GPT-2's merges aren't here")
     ended = subprocess.run(
