@@ -53,18 +53,18 @@ def test_threads_and_instructions_change_no_byte(digests, recipe):
 
 
 @pytest.mark.slow
-def test_a_model_that_begins_with_another_one_is_the_same_everywhere_too(digests):
+def test_fine_tuned_model_is_the_same_everywhere(digests):
     assert digests("finetuned", 8, 3) == digests("finetuned", 8, 1)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["gpt2", "modern"])
-def test_no_operator_is_used_that_processors_compute_differently(digests, recipe):
+def test_no_operator_differs_between_processors(digests, recipe):
     assert digests(recipe, 4, 1, ANYWHERE_THOROUGH="yes")
 
 
 @pytest.mark.slow
-def test_a_training_may_go_on_with_other_threads(digests):
+def test_training_can_resume_with_other_threads(digests):
     digests("modern", 20, 1, name="stopped", last=7)
     assert digests("modern", 20, 2, name="stopped") == digests("modern", 20, 1)
 
@@ -72,7 +72,7 @@ def test_a_training_may_go_on_with_other_threads(digests):
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["gpt2", "modern"])
 @pytest.mark.parametrize("threads", [1, 5])
-def test_two_hundred_steps_give_the_bytes_that_other_machines_gave(digests, recipe, threads):
+def test_200_steps_give_the_same_bytes_as_on_other_machines(digests, recipe, threads):
     found = digests(recipe, 200, threads)
     assert {name: found[name] for name in GOLDEN[recipe]} == GOLDEN[recipe]
 
@@ -83,7 +83,7 @@ def python(*lines):
     return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
 
 
-def test_a_machine_that_computes_other_bits_says_so():
+def test_machine_with_different_bits_is_an_error():
     done = python(
         "from nanogpt.model import alike",
         "alike.DIGESTS['product'] = 'another'",
@@ -94,7 +94,7 @@ def test_a_machine_that_computes_other_bits_says_so():
     assert "this machine computes other bits (product)" in done.stderr
 
 
-def test_a_process_computes_in_one_way():
+def test_process_cannot_switch_between_machine_and_anywhere():
     done = python(
         "from nanogpt.model.kernels import prepare_kernels",
         "prepare_kernels('anywhere')",
@@ -105,7 +105,7 @@ def test_a_process_computes_in_one_way():
     assert "this process computes with `anywhere` already; start another" in done.stderr
 
 
-def test_torch_that_has_computed_something_already_is_refused():
+def test_torch_that_already_computed_is_an_error():
     done = python(
         "import torch; torch.ones(3).sum()",
         "if torch.backends.cpu.get_cpu_capability() == 'AVX2': raise SystemExit(3)",

@@ -108,13 +108,13 @@ def part_of(name):
 # --- Imports --------------------------------------------------------------------------------
 
 
-def test_the_order_names_every_part_of_the_package():
+def test_order_lists_every_part_of_the_package():
     parts = {part_of(name) for name in DOTTED} - {""}
     assert parts == set(ORDER)
 
 
 @each_module
-def test_imports_point_one_way(module):
+def test_imports_go_one_way(module):
     own = part_of(dotted_name(module))
     # The package itself hands out names of the library, once they are asked for.
     earlier = ORDER[: ORDER.index(own)] if own else ("library",)
@@ -127,7 +127,7 @@ def test_imports_point_one_way(module):
 
 
 @each_module
-def test_a_module_is_in_no_circle_of_imports(module):
+def test_no_circular_imports(module):
     start = dotted_name(module)
     paths = [[start]]
     seen = set()
@@ -141,7 +141,7 @@ def test_a_module_is_in_no_circle_of_imports(module):
 
 
 @each_module
-def test_names_are_imported_from_modules_and_not_from_packages(module):
+def test_names_are_imported_from_modules_not_packages(module):
     found = []
     for line, name, taken in imports_of(module):
         # The version is the one name that a module may take from a package.
@@ -153,7 +153,7 @@ def test_names_are_imported_from_modules_and_not_from_packages(module):
 
 
 @each_package
-def test_a_package_holds_only_a_docstring(package):
+def test_package_has_only_a_docstring(package):
     body = tree_of(package / "__init__.py").body
     assert body, "a docstring is missing"
     first, *rest = body
@@ -171,7 +171,7 @@ def test_a_package_holds_only_a_docstring(package):
 
 
 @each_module
-def test_a_module_has_a_docstring_and_fits_on_a_few_screens(module):
+def test_module_has_a_docstring_and_at_most_500_lines(module):
     assert ast.get_docstring(tree_of(module)), "a docstring is missing"
     n_lines = len(module.read_text(encoding="utf-8").splitlines())
     assert n_lines <= MOST_LINES
@@ -189,7 +189,7 @@ def functions_of(tree, *, nested, outer=()):
 
 
 @each_module
-def test_a_function_does_one_thing(module):
+def test_function_has_at_most_60_lines(module):
     functions = functions_of(tree_of(module), nested=True)
     sizes = {name: node.end_lineno - node.lineno + 1 for name, node in functions}
     assert {name: size for name, size in sizes.items() if size > MOST_FUNCTION_LINES} == {}
@@ -240,7 +240,7 @@ def is_public(name):
     return not any(part.startswith("_") for part in name.split("."))
 
 
-def test_the_list_of_raw_readers_names_functions_that_exist():
+def test_listed_raw_readers_exist():
     names = {
         f"{module.relative_to(PACKAGE)} {name}"
         for module in MODULES

@@ -91,14 +91,14 @@ def run(*command: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_wheel_has_every_package_and_every_file_beside_its_modules(wheel: Path) -> None:
+def test_wheel_has_all_packages_and_data_files(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         packed = set(archive.namelist())
     files = [path for path in PACKAGE.rglob("*") if path.is_file() and path.suffix != ".pyc"]
     assert {str(path.relative_to(PROJECT)) for path in files} <= packed
 
 
-def test_the_command_line_works_without_the_checkout(installed: Path, tmp_path: Path) -> None:
+def test_command_line_works_without_the_checkout(installed: Path, tmp_path: Path) -> None:
     ended = run(installed / "nanogpt", "--help", cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr
     assert "sample" in ended.stdout

@@ -46,7 +46,7 @@ PATHS = {
 # --- Paths ----------------------------------------------------------------------------------
 
 
-def test_every_path_of_a_project_is_checked_here():
+def test_every_path_of_a_project_is_tested():
     properties = {name for name, value in vars(Project).items() if isinstance(value, property)}
     assert properties == set(PATHS)
 
@@ -76,7 +76,7 @@ def test_paths_start_at_the_root(monkeypatch, name, path, root):
     ],
     ids=["unset", "empty", "off", "a relative path", "an absolute path"],
 )
-def test_the_cache_is_where_the_environment_says(monkeypatch, value, path):
+def test_cache_directory_comes_from_the_environment(monkeypatch, value, path):
     monkeypatch.delenv("NANOGPT_CACHE", raising=False)
     if value is not None:
         monkeypatch.setenv("NANOGPT_CACHE", value)
@@ -97,7 +97,7 @@ def test_a_mirror_is_set_or_none(monkeypatch, value, mirror):
 @pytest.mark.parametrize(
     ("value", "seconds"), [(None, None), ("60", 60.0), ("0", 0.0), ("0.5", 0.5), ("1e3", 1000.0)]
 )
-def test_an_interval_between_saved_states_is_a_number_of_seconds(monkeypatch, value, seconds):
+def test_save_interval_is_a_number_of_seconds(monkeypatch, value, seconds):
     monkeypatch.delenv("NANOGPT_SAVE_INTERVAL", raising=False)
     if value is not None:
         monkeypatch.setenv("NANOGPT_SAVE_INTERVAL", value)
@@ -105,17 +105,17 @@ def test_an_interval_between_saved_states_is_a_number_of_seconds(monkeypatch, va
 
 
 @pytest.mark.parametrize("value", ["", "often", "-1", "nan", "1 min"])
-def test_an_interval_that_is_not_a_number_of_seconds_is_an_error(monkeypatch, value):
+def test_invalid_save_interval_is_an_error(monkeypatch, value):
     monkeypatch.setenv("NANOGPT_SAVE_INTERVAL", value)
     with pytest.raises(UserError) as error:
         project_module.save_interval()
     assert str(error.value) == (
-        f"NANOGPT_SAVE_INTERVAL: `{value}` isn't a number of seconds; use 60, for example"
+        f"NANOGPT_SAVE_INTERVAL: should be a number of seconds, such as 60 (found `{value}`)"
     )
 
 
 @pytest.mark.parametrize(("value", "seconds"), [(None, 600.0), ("4", 4.0), ("0.5", 0.5)])
-def test_ranks_wait_for_each_other_for_a_number_of_seconds(monkeypatch, value, seconds):
+def test_rank_timeout_is_a_number_of_seconds(monkeypatch, value, seconds):
     monkeypatch.delenv("NANOGPT_RANK_TIMEOUT", raising=False)
     if value is not None:
         monkeypatch.setenv("NANOGPT_RANK_TIMEOUT", value)
@@ -123,20 +123,20 @@ def test_ranks_wait_for_each_other_for_a_number_of_seconds(monkeypatch, value, s
 
 
 @pytest.mark.parametrize("value", ["0", "inf", "1e12"])
-def test_ranks_wait_for_more_than_no_time_and_not_for_ever(monkeypatch, value):
+def test_rank_timeout_out_of_range_is_an_error(monkeypatch, value):
     monkeypatch.setenv("NANOGPT_RANK_TIMEOUT", value)
-    with pytest.raises(UserError, match="NANOGPT_RANK_TIMEOUT: should be more than 0 and at most"):
+    with pytest.raises(UserError, match="NANOGPT_RANK_TIMEOUT: should be more than 0 and up to"):
         project_module.rank_timeout()
 
 
-def test_the_compiler_is_the_one_of_the_environment(monkeypatch):
+def test_compiler_comes_from_the_environment(monkeypatch):
     monkeypatch.delenv("CXX", raising=False)
     assert project_module.cxx_compiler() == "g++"
     monkeypatch.setenv("CXX", "clang++")
     assert project_module.cxx_compiler() == "clang++"
 
 
-def test_variables_that_libraries_read_are_set(monkeypatch):
+def test_library_variables_are_set(monkeypatch):
     names = ("RAYON_NUM_THREADS", "TOKENIZERS_PARALLELISM", "CUBLAS_WORKSPACE_CONFIG")
     for name in names:
         monkeypatch.setenv(name, "before")  # so that it's restored afterwards
@@ -147,7 +147,7 @@ def test_variables_that_libraries_read_are_set(monkeypatch):
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
 
 
-def test_threads_sleep_soon_unless_the_user_chose_otherwise(monkeypatch):
+def test_threads_sleep_sooner_unless_the_user_set_it(monkeypatch):
     monkeypatch.setenv("OMP_WAIT_POLICY", "active")
     monkeypatch.setenv("GOMP_SPINCOUNT", "before")  # so that it's restored afterwards
     monkeypatch.delenv("GOMP_SPINCOUNT")
@@ -161,7 +161,7 @@ def test_threads_sleep_soon_unless_the_user_chose_otherwise(monkeypatch):
     assert os.environ["GOMP_SPINCOUNT"] == "7"
 
 
-def test_nobody_waits_for_a_look_at_others_if_the_choice_is_made(monkeypatch):
+def test_load_is_not_checked_if_the_user_set_it(monkeypatch):
     """It takes a third of a second on a busy machine, of each command and of what it starts."""
     monkeypatch.setattr(project_module, "_n_other_running", lambda: pytest.fail("it looked"))
     for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
@@ -171,7 +171,7 @@ def test_nobody_waits_for_a_look_at_others_if_the_choice_is_made(monkeypatch):
         project_module.let_threads_sleep()
 
 
-def test_what_runs_for_a_moment_only_is_not_counted(monkeypatch):
+def test_short_lived_threads_are_not_counted(monkeypatch):
     loads = iter(["0.1 1.0 1.0 9/77 6854", "0.1 1.0 1.0 4/77 6854", "0.1 1.0 1.0 1/77 6854"])
     monkeypatch.setattr(project_module, "LOAD", SimpleNamespace(read_text=lambda: next(loads)))
     assert project_module._n_other_running() == 0
@@ -188,7 +188,7 @@ def test_what_runs_for_a_moment_only_is_not_counted(monkeypatch):
         ("something else", "10000"),
     ],
 )
-def test_threads_sleep_sooner_beside_others(monkeypatch, tmp_path, load, count):
+def test_threads_sleep_sooner_on_a_busy_machine(monkeypatch, tmp_path, load, count):
     (tmp_path / "loadavg").write_text(load)
     monkeypatch.setattr(project_module, "LOAD", tmp_path / "loadavg")
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
@@ -226,7 +226,7 @@ def test_a_module_reads_no_environment_variable(module):
 # --- Settings where snakedeploy puts them -----------------------------------------------------
 
 
-def test_settings_of_a_deployed_workflow_are_in_its_config_directory(tmp_path):
+def test_deployed_workflow_has_its_config_in_config_yaml(tmp_path):
     for name in ("config/config.yaml", "workflow/Snakefile"):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).touch()
@@ -238,7 +238,7 @@ def test_settings_of_a_deployed_workflow_are_in_its_config_directory(tmp_path):
     assert Project.of(project.config_file) == project
 
 
-def test_a_project_may_be_called_config(tmp_path):
+def test_project_directory_can_be_named_config(tmp_path):
     project = Project(tmp_path / "config")
     assert Project.of(project.config_file) == project
 
@@ -264,7 +264,7 @@ def test_a_user_keeps_a_name(monkeypatch):
 
 
 @each_module
-def test_a_module_does_not_ask_for_the_working_directory(module):
+def test_module_does_not_use_the_working_directory(module):
     tree = ast.parse(module.read_text(encoding="utf-8"))
     found = [f"line {line}: {name}" for name, line in names_in(tree) if name in WORKING_DIRECTORY]
     assert found == [], "paths start at the root of a Project"

@@ -56,13 +56,13 @@ EMBEDDING = [
         code("runs: {aaa...: {}}") + " with 256 `a`",
         f"corpora: {{text: {{builtin: play}}}}\nruns: {{{'a' * 256}: {{dataset: text}}}}\n"
         "datasets: {text: {}}",
-        "runs: a name of 256 bytes, `aaaaaaaaaaaaaaaaaaaa...`; a file name here can have 255",
+        "runs: the name `aaaaaaaaaaaaaaaaaaaa...` has 256 bytes; shorten it to 255 or less",
     ),
     config(
         "a download whose name leaves no room for its manifest's",
         code("corpora: {text: {url: https://corpora.example/aaa...}}") + " with 233 `a`",
         f"corpora: {{text: {{url: https://corpora.example/{'a' * 233}}}}}",
-        "corpora.text.url: a name of 233 bytes, `aaaaaaaaaaaaaaaaaaaa...`; a file name here can "
-        "have 232",
+        "corpora.text.url: the name `aaaaaaaaaaaaaaaaaaaa...` has 233 bytes; shorten it to 232 or "
+        "less",
     ),
 ]

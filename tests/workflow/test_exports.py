@@ -143,8 +143,8 @@ def test_a_missing_package_is_found_before_a_training_starts(essays: Path) -> No
 def test_an_ensemble_is_not_exported_but_its_runs_are_named(empty_project: Path) -> None:
     error = error_of(snakemake(empty_project, "results/both/export/huggingface/config.json"))
     assert error == (
-        "error: runs.both: an ensemble, which no other program can run; export one of its runs "
-        "(one, two) instead"
+        "error: runs.both: an ensemble, which no other program can run; export one of its runs: "
+        "`one`, `two`"
     )
 
 
