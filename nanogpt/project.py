@@ -270,7 +270,7 @@ def let_threads_sleep() -> None:
     """Make torch's waiting threads sleep sooner, unless the user set how they wait.
 
     By default, they wait in a long loop, which slows a training down further if other processes
-    are busy. A shorter loop helps then, but costs time if there are none: without a loop, each of
+    are busy. A shorter loop helps then, but costs time on an idle machine: without a loop, each of
     many short waits costs a wake-up (docs/BENCHMARKS.md). This only works before torch is imported,
     here and in child processes, and with GNU's OpenMP, which torch uses on Linux.
     """

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture
 def digests(play, tmp_path):
-    """A function: recipe, steps, threads and more environment in; digests by file out."""
+    """Return a function from recipe, steps, threads and environment to digests by file."""
 
     def run(recipe, steps, threads, *, name=None, last=None, **environment):
         results = tmp_path / (name or f"{recipe}-{threads}-{len(environment)}")
@@ -29,7 +29,7 @@ def digests(play, tmp_path):
         done = subprocess.run(
             list(map(str, command)),
             cwd=PROJECT,
-            # Threads that outnumber the processors would wait in loops.
+            # More threads than processors would wait in loops.
             env={**os.environ, "GOMP_SPINCOUNT": "100", **environment},
             capture_output=True,
             text=True,
@@ -47,7 +47,7 @@ def digests(play, tmp_path):
 
 @pytest.mark.parametrize("recipe", [pytest.param("gpt2", marks=pytest.mark.slow), "modern"])
 def test_threads_and_instructions_change_no_byte(digests, recipe):
-    # As on a CPU that has no AVX-512, as far as one that has it can show.
+    # Simulates a CPU without AVX-512, as far as possible.
     others = {"ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "AVX2"}
     assert digests(recipe, 20, 3, **others) == digests(recipe, 20, 1)
 
@@ -78,7 +78,7 @@ def test_200_steps_give_the_same_bytes_as_on_other_machines(digests, recipe, thr
 
 
 def python(*lines):
-    """Lines of Python in a process of their own."""
+    """Run lines of Python in a new process."""
     command = [sys.executable, "-c", "\n".join(lines)]
     return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
 

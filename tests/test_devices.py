@@ -1,4 +1,4 @@
-"""`auto` is what this machine has; what it has not is refused with advice."""
+"""`auto` resolves to what this machine has; a missing device is an error with advice."""
 
 import os
 import subprocess
@@ -108,7 +108,7 @@ def test_matrix_products_use_the_dtype(dtype):
 
 @pytest.mark.parametrize("wrong", [{"device": "cuda"}, {"dtype": "bfloat16"}])
 def test_reproducible_anywhere_rejects_other_devices_and_dtypes(wrong):
-    with pytest.raises(UserError, match="reproducible: anywhere computes on a CPU in float32"):
+    with pytest.raises(UserError, match="`reproducible: anywhere` needs a CPU and float32"):
         resolve(SampleSettings(reproducible="anywhere", **wrong))
     group = resolve(SampleSettings(reproducible="anywhere"))
     assert (group.device, group.dtype) == ("cpu", "float32")
@@ -121,13 +121,13 @@ def test_int8_uses_the_cpu_even_with_a_gpu():
 
 
 def test_int8_on_a_gpu_is_an_error():
-    with pytest.raises(UserError, match="dtype: int8 is computed on a CPU; set device: cpu"):
+    with pytest.raises(UserError, match="`dtype: int8` needs a CPU; set `device: cpu`"):
         resolve(EvalSettings(dtype="int8", device="cuda"))
 
 
 def test_int8_without_torch_support_is_an_error(monkeypatch):
     monkeypatch.setattr(type(torch.backends.quantized), "supported_engines", ["qnnpack"])
-    with pytest.raises(UserError, match="no FBGEMM, which is for x86-64 CPUs; use float32"):
+    with pytest.raises(UserError, match=r"no FBGEMM \(x86-64 CPUs only\); set dtype to float32"):
         resolve(SampleSettings(dtype="int8"))
 
 

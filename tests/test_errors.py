@@ -1,4 +1,4 @@
-"""An error becomes one line for the user if the user can mend it, and nothing otherwise."""
+"""Errors that users can fix become one line; bugs keep their traceback."""
 
 import errno
 

@@ -1,4 +1,4 @@
-"""`from nanogpt import load`: a trained model in a notebook."""
+"""`from nanogpt import load`: trained models in notebooks and programs."""
 
 import inspect
 import subprocess
@@ -94,7 +94,7 @@ def test_empty_prompt_is_the_start_of_a_text(directory):
     assert load(directory).generate(max_new_tokens=3).startswith("日")
 
 
-def test_a_prompt_is_never_a_file(directory):
+def test_prompt_is_never_read_as_a_file(directory):
     model = load(directory)
     with pytest.raises(UserError, match=r"^prompt: .*'F'"):
         model.generate("FILE:x")
@@ -142,7 +142,7 @@ def test_model_and_tokenizer_are_accessible(directory):
         (lambda m: m.generate("a", window="slide"), r"window: `slide` needs rotary positions"),
     ],
 )
-def test_a_mistake_is_one_line(directory, call, message):
+def test_mistake_gets_one_line(directory, call, message):
     with pytest.raises(UserError, match=message) as error:
         call(load(directory))
     assert "\n" not in str(error.value)
@@ -165,7 +165,7 @@ def test_invalid_text_is_an_error(directory, method, text, message):
 
 
 def test_directory_without_a_model_is_an_error(tmp_path):
-    with pytest.raises(UserError, match="no model here"):
+    with pytest.raises(UserError, match=r"config\.json is missing"):
         load(tmp_path)
 
 
@@ -249,7 +249,7 @@ def test_callers_default_dtype_has_no_effect(directory, dtype):
 @pytest.mark.parametrize("options", [{}, {"top_p": 0.9, "repetition_penalty": 1.2}])
 def test_callers_torch_settings_have_no_effect(directory, surrounding, options):
     def results(model):
-        # Beyond the window of 16 tokens, where the context is read again.
+        # Longer than the window of 16 tokens, so the context is read again.
         text = model.generate("once", max_new_tokens=30, **options)
         return text, list(model.stream("on", max_new_tokens=9)), model.loss("once upon")
 

@@ -13,7 +13,7 @@ from nanogpt.errors import UserError
 from nanogpt.project import HERE, Project
 
 ROOT = Path(__file__).resolve().parents[1]
-# project.py is where both may be.
+# Only project.py may have both.
 MODULES = sorted(set((ROOT / "nanogpt").rglob("*.py")) - {ROOT / "nanogpt/project.py"})
 each_module = pytest.mark.parametrize(
     "module", MODULES, ids=lambda path: str(path.relative_to(ROOT))
@@ -87,7 +87,7 @@ def test_cache_directory_comes_from_the_environment(monkeypatch, value, path):
 
 
 @pytest.mark.parametrize(("value", "mirror"), [(None, None), ("", None), ("/files", "/files")])
-def test_a_mirror_is_set_or_none(monkeypatch, value, mirror):
+def test_mirror_comes_from_the_environment(monkeypatch, value, mirror):
     monkeypatch.delenv("NANOGPT_MIRROR", raising=False)
     if value is not None:
         monkeypatch.setenv("NANOGPT_MIRROR", value)
@@ -139,7 +139,7 @@ def test_compiler_comes_from_the_environment(monkeypatch):
 def test_library_variables_are_set(monkeypatch):
     names = ("RAYON_NUM_THREADS", "TOKENIZERS_PARALLELISM", "CUBLAS_WORKSPACE_CONFIG")
     for name in names:
-        monkeypatch.setenv(name, "before")  # so that it's restored afterwards
+        monkeypatch.setenv(name, "before")  # so that monkeypatch restores it
     project_module.set_tokenizer_threads(3)
     assert [os.environ[name] for name in names] == ["3", "true", "before"]
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
@@ -149,7 +149,7 @@ def test_library_variables_are_set(monkeypatch):
 
 def test_threads_sleep_sooner_unless_the_user_set_it(monkeypatch):
     monkeypatch.setenv("OMP_WAIT_POLICY", "active")
-    monkeypatch.setenv("GOMP_SPINCOUNT", "before")  # so that it's restored afterwards
+    monkeypatch.setenv("GOMP_SPINCOUNT", "before")  # so that monkeypatch restores it
     monkeypatch.delenv("GOMP_SPINCOUNT")
     project_module.let_threads_sleep()
     assert "GOMP_SPINCOUNT" not in os.environ
@@ -162,7 +162,7 @@ def test_threads_sleep_sooner_unless_the_user_set_it(monkeypatch):
 
 
 def test_load_is_not_checked_if_the_user_set_it(monkeypatch):
-    """It takes a third of a second on a busy machine, of each command and of what it starts."""
+    """The check takes a third of a second on a busy machine, in each command and its children."""
     monkeypatch.setattr(project_module, "_n_other_running", lambda: pytest.fail("it looked"))
     for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
         monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
@@ -181,10 +181,10 @@ def test_short_lived_threads_are_not_counted(monkeypatch):
     ("load", "count"),
     [
         ("0.10 1.00 1.00 1/77 6854", "10000"),  # this process alone
-        ("0.10 1.00 1.00 2/77 6854", "10000"),  # beside one on eight processors
+        ("0.10 1.00 1.00 2/77 6854", "10000"),  # one other thread on eight processors
         ("0.10 1.00 1.00 3/77 6854", "1000"),
         ("0.10 1.00 1.00 8/77 6854", "1000"),
-        ("0.10 1.00 1.00 9/77 6854", "0"),  # beside one on each
+        ("0.10 1.00 1.00 9/77 6854", "0"),  # one other thread per processor
         ("something else", "10000"),
     ],
 )
@@ -193,20 +193,20 @@ def test_threads_sleep_sooner_on_a_busy_machine(monkeypatch, tmp_path, load, cou
     monkeypatch.setattr(project_module, "LOAD", tmp_path / "loadavg")
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-    monkeypatch.setenv("GOMP_SPINCOUNT", "before")  # so that it's restored afterwards
+    monkeypatch.setenv("GOMP_SPINCOUNT", "before")  # so that monkeypatch restores it
     monkeypatch.delenv("GOMP_SPINCOUNT")
     project_module.let_threads_sleep()
     assert os.environ["GOMP_SPINCOUNT"] == count
 
 
-# --- No other module has a path or a variable of its own --------------------------------------
+# --- No other module has its own paths or variables -------------------------------------------
 
 ENVIRONMENT = {"environ", "environb", "getenv", "getenvb", "putenv", "unsetenv"}
 WORKING_DIRECTORY = {"cwd", "getcwd", "chdir", "absolute"}
 
 
 def names_in(tree):
-    """Every name and attribute of a module, with its line."""
+    """Yield every name and attribute in a module, with its line."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Name):
             yield node.id, node.lineno
@@ -217,13 +217,13 @@ def names_in(tree):
 
 
 @each_module
-def test_a_module_reads_no_environment_variable(module):
+def test_module_reads_no_environment_variable(module):
     tree = ast.parse(module.read_text(encoding="utf-8"))
     found = [f"line {line}: {name}" for name, line in names_in(tree) if name in ENVIRONMENT]
     assert found == [], "project.py is the one place for environment variables"
 
 
-# --- Settings where snakedeploy puts them -----------------------------------------------------
+# --- Projects made by snakedeploy -------------------------------------------------------------
 
 
 def test_deployed_workflow_has_its_config_in_config_yaml(tmp_path):
@@ -246,7 +246,7 @@ def test_project_directory_can_be_named_config(tmp_path):
 # --- The user ----------------------------------------------------------------------------------
 
 
-def test_a_user_id_without_a_name_gets_one(monkeypatch):
+def test_user_id_without_a_name_gets_one(monkeypatch):
     def find(uid):
         raise KeyError(f"getpwuid(): uid not found: {uid}")
 
@@ -257,7 +257,7 @@ def test_a_user_id_without_a_name_gets_one(monkeypatch):
     assert getpass.getuser() == f"uid-{os.getuid()}"
 
 
-def test_a_user_keeps_a_name(monkeypatch):
+def test_user_name_is_kept(monkeypatch):
     monkeypatch.setenv("LOGNAME", "ada")
     project_module.name_user()
     assert getpass.getuser() == "ada"
@@ -271,7 +271,7 @@ def test_module_does_not_use_the_working_directory(module):
 
 
 def text_of(node):
-    """The text that a constant or an f-string begins with, None for what isn't known."""
+    """Return the start of a constant or f-string; None if it isn't known."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return node.value
     if isinstance(node, ast.JoinedStr) and node.values:
@@ -280,7 +280,7 @@ def text_of(node):
 
 
 @each_module
-def test_a_module_has_no_path_relative_to_the_working_directory(module):
+def test_module_has_no_path_relative_to_the_working_directory(module):
     found = []
     for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):

@@ -115,7 +115,7 @@ class _Call:
         if self.progress:
             self.progress.clear()
         if code and not (self.has_error or self.is_locked or self.stopped):
-            # There's no message of ours, so show all of Snakemake's output.
+            # None of our jobs reported an error, so show all of Snakemake's output.
             how = f"was killed by signal {-code}" if code < 0 else f"failed with exit code {code}"
             print(*self.others, f"error: Snakemake {how}", sep="\n", file=sys.stderr)
         return code if code >= 0 else DIED - code

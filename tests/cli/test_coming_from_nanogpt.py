@@ -1,4 +1,4 @@
-"""docs/COMING-FROM-NANOGPT.md: every command that it shows runs, in its order, with tiny models."""
+"""Run every command of docs/COMING-FROM-NANOGPT.md in order, with tiny models."""
 
 import re
 import shlex
@@ -21,7 +21,7 @@ TEXT = "The old clocks were striking thirteen, and no ROMEO: was there to hear.\
 
 
 def commands():
-    """The commands of the column "here" of each table, in the order of the page."""
+    """Return the commands in the column "here" of each table, in order."""
     tables = re.findall(r"^\| there \| here \|\n((?:\|.*\n)+)", PAGE, re.MULTILINE)
     cells = [row.split("|")[-2] for table in tables for row in table.splitlines()]
     spans = [span for cell in cells for span in re.findall(r"`([^`]+)`", cell)]
@@ -29,7 +29,7 @@ def commands():
 
 
 def shrink(config):
-    """The shipped config.yaml with a short text for each corpus, and trainings of two steps."""
+    """Change the shipped config.yaml to use short texts and trainings of two steps."""
     for name in config["corpora"]:
         config["corpora"][name] = {"files": "resources/short.txt"}
     for dataset in config["datasets"].values():
@@ -53,12 +53,12 @@ def shrink(config):
         run["bench"] = {"burn_in": 0, "steps": 1}
         if isinstance(run.get("model"), dict):
             run["model"] = run["model"].get("preset")
-    # Of a model that is made here, in the place of GPT-2's largest.
+    # A model trained here, instead of the largest GPT-2.
     config["runs"]["shakespeare_finetuned_gpt2xl"]["train"]["init_from"] = "shakespeare_baby"
 
 
 def write_mirror(directory):
-    """A mirror with GPT-2's merges, and a tiny model in the place of GPT-2's weights."""
+    """Write a mirror with GPT-2's merges, and a tiny model instead of GPT-2's weights."""
     merges = GPT2_MERGES_URL.removeprefix("https://")
     (directory / merges).parent.mkdir(parents=True)
     (directory / merges).symlink_to(Path(MIRROR) / merges)
@@ -71,7 +71,7 @@ def write_mirror(directory):
 
 @pytest.fixture(scope="module")
 def newcomer(tmp_path_factory):
-    """A checkout with the shipped runs, shrunk, and a text beside it."""
+    """A checkout with the shipped runs made small, and a text in its parent directory."""
     project = copy_checkout(tmp_path_factory.mktemp("newcomer") / "checkout")
     config = yaml.safe_load((PROJECT / "config.yaml").read_text(encoding="utf-8"))
     shrink(config)

@@ -1,4 +1,4 @@
-"""The commands export and import: arguments in any order, one line of output, files that work."""
+"""The commands `export` and `import`: their arguments, output and files."""
 
 from itertools import permutations
 
@@ -55,7 +55,9 @@ def test_run_can_be_exported_by_name(ours, tmp_path):
         "{corpora: {demo: {files: text.txt}}, datasets: {demo: {}}}"
     )
     main(["export", "demo", "demo", "--to", "huggingface"])
-    main(["export", "demo", "again", "--to", "huggingface"])  # not the new directory of that name
+    main(
+        ["export", "demo", "again", "--to", "huggingface"]
+    )  # the run, not the new directory with its name
     assert (tmp_path / "demo/README.md").read_text() == (tmp_path / "again/README.md").read_text()
     with pytest.raises(SystemExit) as ended:
         main(["export", "dmeo", "third", "--to", "huggingface"])

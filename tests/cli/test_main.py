@@ -1,4 +1,4 @@
-"""The command line: what it prints, what it refuses in one line, and what it does not import."""
+"""The command line: output, one-line errors and imports."""
 
 import contextlib
 import json
@@ -49,7 +49,7 @@ runs: {first: {dataset: letters, train: {max_iters: 300}}}
 
 
 def run_python(code, *arguments, more=None, **options):
-    """Run Python code with this package importable, as its own process."""
+    """Run Python code in a new process that can import this package."""
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     return subprocess.run(
         [sys.executable, "-c", code, *arguments],
@@ -63,12 +63,12 @@ def run_python(code, *arguments, more=None, **options):
 
 
 def nanogpt(*arguments, **options):
-    """Run the `nanogpt` command as its own process."""
+    """Run the `nanogpt` command in a new process."""
     return run_python("from nanogpt.cli.main import main; main()", *arguments, **options)
 
 
 def error_of(arguments):
-    """The line with which a command ends that a user's mistake stops."""
+    """Run a command that fails and return its error message."""
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     message = ended.value.code
@@ -79,7 +79,7 @@ def error_of(arguments):
 
 
 def assert_one_line(ended, *words):
-    """A process ended with exit code 1 and one line that has these words."""
+    """Assert that a process ended with exit code 1 and one line with these words."""
     assert ended.returncode == 1
     assert ended.stdout == ""
     assert ended.stderr.startswith("error: ")
@@ -90,13 +90,13 @@ def assert_one_line(ended, *words):
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """A directory with a config file, as the working directory."""
+    """A working directory with a config file."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "config.yaml").write_text(CONFIG)
     return tmp_path
 
 
-# --- Help, and what is not imported ---------------------------------------------------------
+# --- Help and imports -----------------------------------------------------------------------
 
 
 def test_help_lists_every_command():
@@ -127,7 +127,7 @@ def test_help_ends_with_valid_examples(command, capsys):
     for line in lines:
         program, *words = shlex.split(line)
         assert (program, words[0]) == ("nanogpt", command)
-        with pytest.raises(SystemExit) as ended:  # tyro parses all words before it's asked for help
+        with pytest.raises(SystemExit) as ended:  # tyro parses all words before it shows the help
             main([*words, "--help"])
         assert ended.value.code == 0
 
@@ -313,7 +313,7 @@ def test_interrupt_while_modules_load_prints_nothing(tmp_path):
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        # A shell's background jobs ignore it.
+        # A shell's background jobs ignore SIGINT.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "")
@@ -379,7 +379,7 @@ def test_verify_without_manifests_is_an_error(project):
 
 
 def write_manifest(path, stage, inputs, outputs):
-    """The manifest of a stage that made these files, with that content, from others."""
+    """Write the manifest of a stage, with its output files and inputs."""
     for output, content in outputs.items():
         Path(output).parent.mkdir(parents=True, exist_ok=True)
         Path(output).write_text(content)
@@ -412,7 +412,7 @@ CHAIN = [
 
 @pytest.fixture
 def chain(project):
-    """A run's evaluation, and all that it was made from; and another run beside it."""
+    """A run's evaluation with everything upstream, and another run."""
     for path, stage, inputs, outputs in (
         (CHAIN[3], "generate", [], {CORPUS: "corpus"}),
         (CHAIN[2], "prepare", [CORPUS], {TOKENS: "tokens"}),
@@ -486,14 +486,14 @@ def test_circular_manifests_are_read_once(project, capsys):
 
 
 def age(path, hours):
-    """Let a path be some hours and a minute old."""
+    """Make a path some hours and a minute old."""
     then = time.time() - hours * 3600 - 60
     os.utime(path, (then, then))
 
 
 @pytest.fixture
 def stored(project, monkeypatch):
-    """Two artifacts of a run, a damaged one, and the results of a run that is named no more."""
+    """Two artifacts of a run, a damaged one, and the results of a removed run."""
     monkeypatch.delenv("NANOGPT_CACHE", raising=False)
     for days, size in ((5, 1_500_000), (1, 500_000)):
         path = f"results/first/{days}.manifest.json"
@@ -513,7 +513,7 @@ def files_below(directory):
 
 
 def columns(printed):
-    """Size, age, kind and the end of each line, and the last line."""
+    """Split each line into size, age, kind and the rest; return them and the last line."""
     *lines, total = printed.splitlines()
     return [(" ".join(line.split()[:5]), line.rpartition(" (")[2]) for line in lines], total
 
@@ -813,7 +813,7 @@ def test_exported_dataset_has_nanogpts_format(tokenizer, tmp_path, capsys):
         f"{tmp_path / 'theirs'}: train.bin, val.bin and meta.pkl for nanoGPT\n"
     )
     meta = pickle.loads((tmp_path / "theirs/meta.pkl").read_bytes())
-    # As nanoGPT's train.py reads tokens, and its sample.py turns them into text.
+    # The way nanoGPT's train.py reads tokens, and its sample.py decodes them.
     tokens = np.memmap(tmp_path / "theirs/val.bin", dtype=np.uint16, mode="r")
     assert tokens.max() < meta["vocab_size"] == len(meta["itos"])
     assert (
@@ -923,7 +923,7 @@ def test_watch_shows_finished_and_running_trainings(tmp_path):
         try:
 
             def steps(run):
-                """The steps of a run's validation loss, as TensorBoard's page asks for them."""
+                """Return the steps of a run's validation loss from TensorBoard's server."""
                 asked = {"run": run, "tag": "loss/val"}
                 url = f"http://localhost:{port}/data/plugin/scalars/scalars"
                 with contextlib.suppress(httpx.HTTPError, ValueError):

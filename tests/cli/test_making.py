@@ -1,4 +1,4 @@
-"""prepare, train and eval: through the real workflow, with flags that make runs of their own."""
+"""`prepare`, `train` and `eval` with the real workflow, including flags that make new runs."""
 
 import contextlib
 import os
@@ -44,7 +44,7 @@ def test_train_with_flags_makes_a_run_that_the_workflow_knows(project):
     before = (project / "results/one/train.manifest.json").read_bytes()
     flags = ("--max_iters=12", "--no-bias", "--sample.seed=7")
     ended = succeed(project, "train", "one", CORES, *flags)
-    name = "one.max_iters-12.sample.seed-7"  # bias is off anyway
+    name = "one.max_iters-12.sample.seed-7"  # bias is already off
     assert f"results/{name}: model/" in ended.stdout
     assert "train one.max_iters-12" in ended.stderr
     assert "rule train" not in ended.stderr
@@ -160,7 +160,7 @@ def test_prompt_outside_the_vocabulary_is_an_error_even_with_a_cached_model(comp
     assert not list(project.glob("results/one.sample*/model"))
 
 
-# --- eval, sample, bench: what they print ---------------------------------------------------
+# --- Output of eval, sample and bench -------------------------------------------------------
 
 
 def test_eval_with_flags_prints_and_changes_no_results(project):
@@ -218,7 +218,7 @@ def test_eval_without_flags_makes_eval_json(project):
 def test_a_run_is_sampled_with_its_own_settings(project):
     ended = succeed(project, "sample", "one")
     assert ended.stdout.count("--- sample ") == 2
-    # Two samples of 40 tokens, each under a heading, with a prompt of one; a blank line between.
+    # Two samples of 40 tokens with headings and a prompt of one token, with a blank line between.
     assert len(ended.stdout) == 2 * (80 + 1 + 1 + 40 + 1) + 1
 
 
@@ -226,7 +226,7 @@ def test_a_run_is_sampled_with_its_own_settings(project):
 
 
 def start(project, *arguments):
-    """A command as a process that can be signalled, its messages in a file."""
+    """Start a command as a process that gets signals, with its messages in a file."""
     with open(project / "messages", "ab") as messages:
         return subprocess.Popen(
             [sys.executable, "-m", "nanogpt", *arguments, CORES],
@@ -249,7 +249,7 @@ def steps_of(project):
 
 
 def log_of(project):
-    """The log of the training, which Snakemake removes before it starts one."""
+    """Return the log of the training, which Snakemake removes before starting one."""
     path = project / "results/endless/train.log"
     with contextlib.suppress(FileNotFoundError):
         return path.read_text()
@@ -262,7 +262,7 @@ def messages_of(project):
 
 @pytest.fixture
 def endless(project):
-    """A project with a run that takes long, and is saved often."""
+    """A project with a long run that's saved often."""
     setting("runs", "endless", value={"dataset": "play", "train": {"max_iters": 1_000_000}})(
         project
     )
@@ -380,7 +380,7 @@ def test_killed_snakemake_is_reported_with_its_output_and_leaves_no_lock(endless
     assert not list(endless.glob(".snakemake/locks/*.lock"))
 
 
-# A command that takes its time between reading the config and adding to it.
+# A command that waits between reading the config and adding to it.
 SLOW = """
 import sys, time
 from nanogpt.cli import main, making

@@ -46,7 +46,7 @@ def test_plan_with_flags_plans_the_new_run_and_writes_nothing(
     content = json.loads(capsys.readouterr().out)
     assert content["run"] == "first.n_layer-4.max_iters-50.sample.seed-2"
     assert content["training"]["tokens"] == 50 * 4 * 16
-    main(["plan", "first", "--no-measure", "--json", "--n_layer=2"])  # as it is
+    main(["plan", "first", "--no-measure", "--json", "--n_layer=2"])  # prints JSON
     before = json.loads(capsys.readouterr().out)
     assert before["run"] == "first"
     assert content["parameters"]["blocks"] == 2 * before["parameters"]["blocks"]

@@ -1,4 +1,4 @@
-"""How far a training is, in a line."""
+"""The progress line of a training."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What takes space is listed; what a config still names, or a process uses, never goes."""
+"""`nanogpt cache` lists unused items, and never removes anything that's in use."""
 
 import hashlib
 import json
@@ -49,7 +49,7 @@ MANIFEST = Manifest(
 
 @pytest.fixture(autouse=True)
 def project(tmp_path, monkeypatch):
-    """An empty working directory, with the cache at its default place."""
+    """An empty working directory with the default cache directory."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("NANOGPT_CACHE", raising=False)
     return tmp_path
@@ -69,7 +69,7 @@ def remove(item):
 
 
 def make_artifact(seed, size=1000, days=0.0, run="demo"):
-    """An entry of the cache, last used some days ago."""
+    """Make a cache entry, last used some days ago."""
     output = Path(f"results/{run}/eval.json")
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_bytes(bytes(size))
@@ -136,7 +136,7 @@ def everything():
     return sorted(path for path in Path().rglob("*"))
 
 
-# --- What is listed -------------------------------------------------------------------------
+# --- Listing --------------------------------------------------------------------------------
 
 
 def test_empty_project_has_no_items(config):
@@ -214,8 +214,8 @@ STATES = {
         {"settings": {"train": {"max_iters": 5}}},
         "config.yaml now has other settings for this run",
     ),
-    "settings that aren't an object": ({"settings": None}, "of no run"),
-    "a run that isn't text": ({"run": 5}, "of no run"),
+    "settings that aren't an object": ({"settings": None}, "has no run"),
+    "a run that isn't text": ({"run": 5}, "has no run"),
 }
 
 
@@ -261,7 +261,7 @@ def test_state_with_a_damaged_request_is_unused(config, content):
     (directory / "run.json").unlink()
     if content is not None:
         (directory / "run.json").write_bytes(content)
-    assert unused(find_items(config)) == {directory: "of no run"}
+    assert unused(find_items(config)) == {directory: "has no run"}
 
 
 def test_state_with_unknown_settings_is_unused(config):
@@ -290,7 +290,7 @@ def test_state_in_training_is_in_use_with_any_config(config, run):
 
 
 def test_new_state_is_in_use(config):
-    # Its process has the lock, but hasn't written its request yet.
+    # Its process has the lock but hasn't written its request yet.
     directory = HERE.states / "0123456789ab"
     with locks.hold(directory, "which trains first"):
         assert unused(find_items(config)) == {}
@@ -298,7 +298,7 @@ def test_new_state_is_in_use(config):
 
 @pytest.mark.parametrize(("days", "trained"), [(0, True), (10, False)])
 def test_state_of_another_machine_is_in_use_while_its_owner_may_be_alive(config, days, trained):
-    # After a boot, a machine is another one as well.
+    # A machine also counts as a different one after a reboot.
     directory = make_state(config, "gone")
     owner = {"pid": 1, "started": "1", "machine": "elsewhere"}
     (directory / "lock.1").write_text(json.dumps(owner))
@@ -399,7 +399,7 @@ def test_listing_survives_files_that_vanish(config):
 
 
 def make_note(code, days=2.0):
-    """The functions of a code, noted some days ago."""
+    """Write the record of a code version, some days old."""
     path = HERE.code / f"{hashlib.sha256(code.encode()).hexdigest()[:16]}.json"
     write_record(path, CodeFunctions(code=code, modules={}))
     age(path, days)
@@ -408,7 +408,7 @@ def make_note(code, days=2.0):
 
 def test_code_records_are_kept_while_something_made_by_them_exists(config):
     result, entry, state = make_result("results/first"), make_artifact(1), make_state(config)
-    make_result("results/first")  # again: make_artifact removes results/
+    make_result("results/first")  # make_artifact removed results/
     note, other = make_note("c"), make_note("another")
     young = make_note("of a job that runs", days=0.5)
     assert {one.path for one in find_items(config) if one.path.suffix == ".json"} == {other}
@@ -431,7 +431,7 @@ def test_damaged_code_records_are_unused(config):
     assert unused(find_items(config)) == {note: "damaged"}
 
 
-# --- What is pruned -------------------------------------------------------------------------
+# --- Pruning --------------------------------------------------------------------------------
 
 
 def item(name, kind="artifact", size=100, age=0.0, unused=""):
@@ -543,7 +543,7 @@ OTHER = "config.yaml now has other settings for this run"
 
 
 def begins_with(source):
-    """A config whose run `first` begins with `source`, beside a run `other`."""
+    """A config with a run `first` that starts from `source`, and a run `other`."""
     first = {"dataset": "letters", "train": {"init_from": source}}
     return load(
         {**yaml.safe_load(CONFIG), "runs": {"first": first, "other": {"dataset": "letters"}}}

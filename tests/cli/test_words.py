@@ -1,4 +1,4 @@
-"""Words of a command line become one form, and nanoGPT's names ours."""
+"""Command lines are normalized, and nanoGPT's names are translated."""
 
 import json
 
@@ -236,7 +236,7 @@ def test_every_preset_is_a_shipped_run():
     assert [run for run in runs if run not in names] == []
 
 
-# --- Which group a flag sets ----------------------------------------------------------------
+# --- The groups of flags --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

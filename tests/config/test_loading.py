@@ -151,7 +151,7 @@ def test_merged_anchors_can_be_overridden(project):
     assert read_mapping()["models"]["large"] == {"n_layer": 2, "n_head": 1, "n_embd": 8}
 
 
-def test_an_empty_config_file_is_an_empty_config(project):
+def test_empty_config_file_is_an_empty_config(project):
     (project / "config.yaml").write_text("# nothing yet\n")
     assert read() == Config()
 

@@ -89,7 +89,7 @@ def test_a_missing_setting_of_the_first_version_is_an_error() -> None:
     assert complete(ModelSettings, given, partial=True).n_layer == 6
 
 
-def test_a_wrong_setting_is_an_error_that_names_it() -> None:
+def test_wrong_setting_is_an_error_that_names_it() -> None:
     with pytest.raises(UserError, match="n_layer: "):
         complete(ModelSettings, {**as_parameters(ModelSettings()), "n_layer": 0})
     with pytest.raises(UserError, match="n_layers: unknown setting"):

@@ -355,7 +355,7 @@ def test_error_for_a_corpus_without_a_dataset_says_what_to_add():
         resolve_run(load_yaml("{}"), "text")
 
 
-def test_a_warm_up_longer_than_the_steps_of_its_own_source_is_a_mistake():
+def test_warm_up_longer_than_the_steps_of_the_same_source_is_an_error():
     message = message_of("train: {warmup_iters: 100, max_iters: 50}")
     assert "warmup_iters 100 leaves no step" in message
 

@@ -71,14 +71,14 @@ SWEPT = {
 
 
 @pytest.mark.parametrize(("sweep", "names"), SWEPT.values(), ids=SWEPT.keys())
-def test_a_sweep_is_a_run_of_each_combination_named_after_what_it_is_given(sweep, names):
+def test_sweep_makes_a_run_for_each_combination_named_after_its_values(sweep, names):
     config = load_sweep(sweep)
     assert list(config.runs) == names
     assert run_names(config) == [*names, "letters", "words"]
     assert expand(config, ["letters", "r"]) == ["letters", *names]
 
 
-def test_a_run_of_a_sweep_is_as_if_it_were_written_by_hand():
+def test_run_of_a_sweep_equals_one_written_by_hand():
     swept = load_sweep(
         "{dataset: [letters, words], model: [tiny, small], seed: [1, 2], train.beta1: [0.5, 6e-1]}",
         "train: {max_iters: 400, seed: 9}, model: {n_embd: 12}, sample: {seed: 5}",

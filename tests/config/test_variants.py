@@ -144,7 +144,7 @@ def test_long_name_is_replaced_by_a_digest():
         ("both", [("train.seed", "2")], "an ensemble isn't trained"),
     ],
 )
-def test_a_mistake_is_one_line(base, pairs, message):
+def test_mistake_gets_one_line(base, pairs, message):
     with pytest.raises(UserError, match=message):
         vary(base, *pairs)
 

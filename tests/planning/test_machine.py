@@ -1,4 +1,4 @@
-"""The limits of a machine and of its containers."""
+"""Memory limits of machines and containers."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ GB = 10**9
 
 @pytest.fixture
 def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A machine of 8 GB without limits, whose files are below the returned directory."""
+    """A machine with 8 GB and no limits. Returns the directory with its /proc and /sys files."""
     (tmp_path / "meminfo").write_text("MemTotal:        7812500 kB\nMemAvailable: 100 kB\n")
     monkeypatch.setattr(machine, "MEMINFO", tmp_path / "meminfo")
     monkeypatch.setattr(machine, "OWN_GROUPS", tmp_path / "cgroup")

@@ -1,4 +1,4 @@
-"""The memory of a plan against that of real trainings, and against what tensors must take."""
+"""Planned memory matches that of real trainings, and the sizes of tensors."""
 
 import json
 import subprocess
@@ -17,10 +17,10 @@ from nanogpt.planning.memory import largest_batch, sampling_memory, training_mem
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# By what factor a plan may differ from a measured peak, either way.
+# The largest factor between a plan and a measured peak, in both directions.
 FACTOR = 1.4
 
-# Trains some steps in a process of its own, and prints its peak memory in bytes.
+# Trains some steps in a new process and prints its peak memory in bytes.
 TRAIN = """
 import json, sys
 import numpy as np, torch
@@ -92,7 +92,7 @@ def test_training_uses_the_planned_memory(what: str) -> None:
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     planned = training_memory(ModelSettings(**model), TrainSettings(**train), vocab_size)
-    # This process has loaded more than a training does, so its own memory isn't compared.
+    # This process has more modules loaded than a training, so its own memory isn't compared.
     of_python = 340e6
     measured, expected = int(ended.stdout) - of_python, planned.total - planned.process
     assert measured / FACTOR < expected < measured * FACTOR, (measured, expected)
@@ -102,7 +102,7 @@ def test_weights_gradients_and_moments_match_the_model(tiny: ModelSettings) -> N
     n = n_parameters(tiny, 65)
     planned = training_memory(tiny, TrainSettings(device="cpu", dtype="float32"), 65)
     assert planned.weights == planned.gradients == planned.kept == 4 * n
-    assert 8 * n <= planned.optimizer < 8 * n + 2000  # two moments, and counts of steps
+    assert 8 * n <= planned.optimizer < 8 * n + 2000  # two moments and step counters
 
 
 def test_deep_model_is_extrapolated_from_shallow_ones(tiny: ModelSettings) -> None:
@@ -174,7 +174,7 @@ def test_suggested_batch_size_fits(tiny: ModelSettings) -> None:
 
 
 def test_planning_does_not_affect_later_training() -> None:
-    """Attention keeps its masks, and a plan's tensors have no numbers."""
+    """Attention caches its masks, and a plan's tensors have no data."""
     model = ModelSettings(n_layer=1, n_head=2, n_embd=32, block_size=19, dropout=0.0)
     training_memory(model, TrainSettings(**CPU, batch_size=2), 50)
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""The memory that a cluster is asked for, against the memory of a plan, which takes real steps."""
+"""The memory requested from a cluster matches that of a plan, which traces real steps."""
 
 import subprocess
 import sys
@@ -46,7 +46,7 @@ def test_training_requests_its_planned_memory_and_little_more(what: str) -> None
     model, train, vocab_size = CASES[what]
     run = resolve_run(config_of(model, train), "one")
     planned = training_memory(run.model, run.train, vocab_size)
-    # The plan's process is this one, which has loaded more than a training does.
+    # The plan includes this process, which has more modules loaded than a training.
     expected = planned.total - planned.process
     assert expected < training_bytes(run, vocab_size) - PROCESSES < 2.5 * expected
 
@@ -104,5 +104,5 @@ def test_needs_does_not_import_torch() -> None:
 
 
 def test_large_vocabulary_means_the_same_as_in_kernels() -> None:
-    """Which need torch, so a dry run can't ask them."""
+    """The kernels need torch, so a dry run can't import them."""
     assert needs.LARGE_VOCABULARY == kernels.LARGE_VOCABULARY

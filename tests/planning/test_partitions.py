@@ -1,4 +1,4 @@
-"""What a partition can give, as `scontrol` says it; tests/cluster/ asks a real Slurm."""
+"""Requests are checked against the output of `scontrol`. tests/cluster/ uses a real Slurm."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A plan of a run that was never made, and what it refuses."""
+"""Plans of runs that don't exist yet, and their problems."""
 
 import re
 from pathlib import Path
@@ -105,7 +105,9 @@ def test_run_for_a_missing_device_can_be_planned(config: Config, tmp_path: Path)
     assert not made.problem
     page = plan_page(made)
     (line,) = (line for line in page if line.startswith("time here"))
-    assert re.fullmatch(r"time here +not measured: device cuda:99: .* CUDA devices? here", line)
+    assert re.fullmatch(
+        r"time here +not measured: device cuda:99: this machine has .* CUDA devices?", line
+    )
     assert any(line.startswith("                  T4 ") for line in page)
     assert max(map(len, page)) <= 100
 
@@ -115,7 +117,7 @@ def test_mps_run_can_be_planned_on_another_machine(config: Config, tmp_path: Pat
     made = plan(config, "apple", tmp_path)
     assert made.training
     assert made.training.dtype == "float32"
-    assert made.training.missing == "device mps: no MPS device here"
+    assert made.training.missing == "device mps: this machine has no MPS device"
 
 
 def test_plan_of_an_ensemble_has_no_training(config: Config, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Parameters by part, and what is known of a dataset, with and without its files."""
+"""Parameters by part, and sizes of datasets with and without their files."""
 
 from pathlib import Path
 

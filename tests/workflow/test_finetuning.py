@@ -167,7 +167,7 @@ def test_a_missing_directory_stops_only_the_run_that_begins_with_it(finetuned: P
     add_run(finetuned, "lost", train={"init_from": "mine/nothing"})
     assert planned(finetuned, EVALUATED) == {}
     (error,) = errors_of(snakemake(finetuned, "-n", "results/lost/metrics.jsonl"))
-    assert "runs.lost.train.init_from: mine/nothing: no model here" in error
+    assert "runs.lost.train.init_from: mine/nothing: not a model directory" in error
 
 
 def test_a_model_of_other_tokens_is_refused_before_the_training(finetuned: Path) -> None:
