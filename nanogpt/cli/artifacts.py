@@ -71,7 +71,7 @@ def show_cache(
 ) -> None:
     """List or remove cached artifacts, unfinished trainings and old results.
 
-    `prune` removes unfinished trainings that config.yaml no longer has, damaged artifacts, records
+    Pruning removes unfinished trainings that config.yaml no longer has, damaged artifacts, records
     of code that made nothing that still exists, and leftovers of killed processes. The options add
     finished artifacts and results.
 

@@ -187,7 +187,7 @@ def evaluate(
     json: bool = False,
     cores: str = "all",
 ) -> None:
-    """Evaluate a model on its dataset's whole training and validation splits.
+    """Evaluate a model on its dataset's whole validation split.
 
     For a run without flags, this writes results/<run>/eval.json. With flags, or for a model
     directory, the results are only printed.

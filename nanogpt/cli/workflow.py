@@ -64,13 +64,13 @@ def _snakemake() -> list[str]:
     command = [sys.executable, "-m", "snakemake"]
     if any((HERE.root / name).is_file() for name in SNAKEFILES):
         return command
-    beside = Path(__file__).resolve().parents[2] / "Snakefile"
-    if not beside.is_file():
+    shipped = Path(__file__).resolve().parents[2] / "Snakefile"
+    if not shipped.is_file():
         raise UserError(
             "no Snakefile here; run this in a checkout of the project, or install nanogpt from a "
             "checkout with `pip install --editable`"
         )
-    return [*command, "--snakefile", str(beside)]
+    return [*command, "--snakefile", str(shipped)]
 
 
 @dataclass

@@ -81,7 +81,7 @@ class Corpus(Settings):
     missing: Literal["error", "skip"] = new_setting(
         "error",
         neutral="error",
-        description="for rows of .jsonl without text_column",
+        description="what to do with rows of .jsonl without text_column",
     )
     delimiter: str = new_setting(
         "auto",

@@ -136,7 +136,7 @@ def _list_runs(config: Config) -> list[str]:
 def _check_run(config: Config, name: str, where: str) -> None:
     swept = [run for run, sweep in config.sweep_of.items() if sweep == name]
     if swept and name not in config.runs:
-        raise UserError(f"{where}: `{name}` is a sweep; its runs are {list_some(swept)}")
+        raise UserError(f"{where}: `{name}` is a sweep; use one of its runs: {list_some(swept)}")
     if name not in (*_list_runs(config), *GPT2_SIZES) and (config.root / name).is_dir():
         raise UserError(f"{where}: no run `{name}`; write `./{name}` to use the directory")
     look_up([*_list_runs(config), *GPT2_SIZES], name, where, "run")

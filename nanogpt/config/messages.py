@@ -32,6 +32,7 @@ PROBLEMS = {
     "int_type": "should be a whole number",
     "float_type": "should be a number",
     "list_type": "should be a list",
+    "string_too_short": "should not be empty",
 }
 
 

@@ -92,7 +92,7 @@ def run_layers(config: Config, name: str) -> list[Layer]:
     if name not in config.runs:
         runs = expand(config, [name])
         if runs != [name]:
-            raise UserError(f"runs: `{name}` is a sweep; its runs are {list_some(runs)}")
+            raise UserError(f"runs: `{name}` is a sweep; use one of its runs: {list_some(runs)}")
         if name in config.corpora and name not in config.datasets:
             raise UserError(
                 f"runs: no run `{name}`, only a corpus; add an entry `{name}: {{}}` to `datasets:` "

@@ -226,7 +226,7 @@ class TrainSettings(Settings):
 
 
 class EvalSettings(Settings):
-    """Evaluation of the trained model on whole splits."""
+    """Evaluation of the trained model on the whole validation split."""
 
     batch_size: int = Field(32, ge=1, description="windows per forward pass")
     eval_iters: int = Field(200, ge=1, description="random batches of nanoGPT's estimate")
@@ -280,7 +280,7 @@ class SampleSettings(Settings):
         1.0,
         neutral=1.0,
         gt=0,
-        description="above 1: make tokens less likely that occurred already; 1: off",
+        description="above 1: tokens that already occurred become less likely; 1: off",
     )
     stop: Annotated[
         list[Annotated[str, Field(min_length=1)]],
@@ -303,7 +303,7 @@ class SampleSettings(Settings):
     seed: Seed = Field(1337, description="seed of the first sample; each further sample adds 1")
     unknown: Literal["error", "skip"] = Field(
         "error",
-        description="for characters of a prompt that aren't in the vocabulary",
+        description="what to do with characters of a prompt that aren't in the vocabulary",
     )
     device: Device = Field("auto", description="auto, cpu, cuda, cuda:N or mps")
     # Not auto, so that losses and samples of different machines are comparable.

@@ -320,7 +320,7 @@ def bench_settings(config: Config, run: str) -> dict[str, JsonValue]:
     return run_parameters(resolved, groups, measured)
 
 
-# --- What else makes a job run again ----------------------------------------------------------
+# --- States of files, which also make a job run again -----------------------------------------
 
 
 def corpus_state(config: Config, dataset: str, project: Project = HERE) -> str:

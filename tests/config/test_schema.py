@@ -87,7 +87,7 @@ WRONG = {
         ["corpora.c", "1 sha256 for 2 files"],
     ),
     "number for files": ("corpora: {c: {files: 3}}", ["corpora.c.files", "should be text"]),
-    "empty path": ("corpora: {c: {files: ['']}}", ["corpora.c.files.0", "at least 1"]),
+    "empty path": ("corpora: {c: {files: ['']}}", ["corpora.c.files.0", "not be empty"]),
     "no files": ("corpora: {c: {files: []}}", ["corpora.c", "exactly one"]),
     "errors": ("corpora: {c: {files: f, errors: ignore}}", ["c.errors", "`replace`", "`ignore`"]),
     "newlines": ("corpora: {c: {files: f, newlines: crlf}}", ["c.newlines", "`lf`", "`crlf`"]),

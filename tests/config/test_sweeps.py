@@ -139,7 +139,7 @@ def test_texts_can_be_swept():
 
 
 def test_sweep_instead_of_a_run_is_an_error_that_lists_some_runs():
-    seeds = "runs: `r` is a sweep; its runs are `r.seed-1`, `r.seed-2`, `r.seed-3`"
+    seeds = "runs: `r` is a sweep; use one of its runs: `r.seed-1`, `r.seed-2`, `r.seed-3`"
     for last, more in [(3, ""), (4, " and 1 more"), (2000, " and 1,997 more")]:
         with pytest.raises(UserError) as error:
             resolve_run(load_sweep(f"{{seed: {[*range(1, last + 1)]}}}"), "r")

@@ -252,7 +252,9 @@ def test_a_model_is_not_imported_over_itself():
 def test_a_model_of_transformers_is_not_exported(form):
     to_hugging_face()
     line = refuse(lambda: EXPORTS[form](Path("theirs"), Path("new")))
-    assert line.startswith("theirs: a model of transformers; first `nanogpt import theirs ")
+    assert line.startswith(
+        "theirs: a model of transformers, not of nanogpt; run `nanogpt import theirs "
+    )
 
 
 @pytest.mark.parametrize(
@@ -261,7 +263,7 @@ def test_a_model_of_transformers_is_not_exported(form):
         ("file/below", "file/below: no directory can be made there: "),
         ("file/below.gguf", "file/below.gguf: no directory can be made there: "),
         ("loop", "loop: "),
-        ("n" * 300, "the name is too long"),
+        ("n" * 300, "name too long"),
     ],
 )
 @pytest.mark.parametrize("form", EXPORTS)

@@ -74,7 +74,7 @@ INITIAL = [
     begins(
         "starting from a sweep",
         FINE % "seeds",
-        "runs.fine.train.init_from: `seeds` is a sweep; its runs are `seeds.seed-1`, "
+        "runs.fine.train.init_from: `seeds` is a sweep; use one of its runs: `seeds.seed-1`, "
         "`seeds.seed-2`, `seeds.seed-3` and 1 more",
         more=", seeds: {dataset: letters, sweep: {seed: [1, 2, 3, 4]}}",
     ),

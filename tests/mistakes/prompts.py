@@ -100,7 +100,7 @@ PROMPTS = [
     prompt(
         "an empty stop string",
         "--stop ''",
-        "--stop: string should have at least 1 character (found `''`)",
+        "--stop: should not be empty (found `''`)",
     ),
     prompt(
         "a window that slides over learned positions",

@@ -13,8 +13,8 @@ SWEEPS = [
     command(
         "a sweep instead of a run",
         "config sizes",
-        "runs: `sizes` is a sweep; its runs are `sizes.seed-1`, `sizes.seed-2`, `sizes.seed-3` and "
-        "1 more",
+        "runs: `sizes` is a sweep; use one of its runs: `sizes.seed-1`, `sizes.seed-2`, "
+        "`sizes.seed-3` and 1 more",
         lambda: write_files(
             {"config.yaml": CONFIG.replace("first: {", "sizes: {sweep: {seed: [1, 2, 3, 4]}, ")}
         ),
