@@ -86,19 +86,19 @@ IMPOSSIBLE = {
     ),
     "more time than the partition allows": (
         ("--set-resources", "train:slurm_partition=short"),
-        "`train`: partition `short` gives a job up to 1 min, and this one asks for ",
+        "min, but partition `short` allows 1 min, so it would wait forever",
     ),
     "more time than the partition allows, in the last attempt": (
         ("--set-resources", "train:slurm_partition=short", "train:runtime=attempt"),
-        "this one asks for 4 in attempt 4, so it would wait for ever",
+        "`train`: the job requests 4 min in attempt 4, but partition `short` allows 1 min",
     ),
     "more processors than a node has": (
         ("--set-threads", "train=9"),
-        f"up to {CPUS} processors, and the job asks for 9, so it would wait for ever",
+        f"requests 9 processors, but a node of partition `cpu` has {CPUS} or fewer, so it would",
     ),
     "more memory than a node has": (
         ("--config", "defaults={train: {batch_size: 65536}}"),
-        f"up to {MEMORY} MB of memory, and the job asks for ",
+        f"MB of memory, but a node of partition `cpu` has {MEMORY} MB or less",
     ),
 }
 

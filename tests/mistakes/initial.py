@@ -74,56 +74,55 @@ INITIAL = [
     begins(
         "starting from a sweep",
         FINE % "seeds",
-        "runs.fine.train.init_from: `seeds` is a sweep; its runs are `seeds.seed-1`, "
+        "runs.fine.train.init_from: `seeds` is a sweep; use one of its runs: `seeds.seed-1`, "
         "`seeds.seed-2`, `seeds.seed-3` and 1 more",
         more=", seeds: {dataset: letters, sweep: {seed: [1, 2, 3, 4]}}",
     ),
     begins(
         "starting from an ensemble",
         FINE % "both",
-        "runs.fine.train.init_from: `both` is an ensemble; name one of its runs: `first`",
+        "runs.fine.train.init_from: `both` is an ensemble; use one of its runs: `first`",
         more=", both: {ensemble: [first]}",
     ),
     begins(
         "runs that start from each other",
         FINE % "second",
-        "runs.fine.train.init_from: a circle: fine -> second -> fine; let one of them begin "
-        "without `init_from`",
+        "runs.fine.train.init_from: circular reference: fine -> second -> fine; remove "
+        "`init_from` from one of them",
         more=", second: {dataset: letters, train: {init_from: fine}}",
     ),
     begins(
         "a different architecture from the initial run's",
         "{dataset: others, model: {n_layer: 4}, train: {init_from: first}}",
-        "runs.fine.model: n_layer is 4, but that of `first`, which it begins with, is 1; leave it "
-        "out",
+        "runs.fine.model: n_layer is 4, but it's 1 in the initial model `first`; remove n_layer",
     ),
     begins(
         "a longer context than the initial run's",
         "{dataset: others, model: {block_size: 16}, train: {init_from: first}}",
-        "runs.fine.model: block_size 16 is above 8, that of `first`, which it begins with; lower "
-        "it, or leave it out",
+        "runs.fine.model: block_size 16 is larger than that of the initial model `first`, 8; "
+        "lower or remove it",
     ),
     begins(
         "a different tokenizer from the initial run's",
         FINE % "first",
-        "runs.fine.train.init_from: `first` has the tokens of dataset letters, and this run the "
-        "tokens of dataset others; write `tokenizer: letters` in datasets.others, or make another "
-        "dataset: `nanogpt prepare others --tokenizer=letters`",
+        "runs.fine.train.init_from: `first` uses the tokenizer of dataset `letters`, but this run "
+        "uses the tokenizer of dataset `others`; set `tokenizer: letters` in `datasets.others`, "
+        "or make another dataset with `nanogpt prepare others --tokenizer=letters`",
         datasets="datasets: {letters: {corpus: text}, others: {corpus: text}}, ",
     ),
     begins(
         "starting from GPT-2 with a different tokenizer",
         FINE % "gpt2",
-        "runs.fine.train.init_from: `gpt2` has GPT-2's tokens, and this run the tokens of dataset "
-        "letters; write `tokenizer: gpt2` in datasets.others, or make another dataset: `nanogpt "
-        "prepare others --tokenizer=gpt2`",
+        "runs.fine.train.init_from: `gpt2` uses GPT-2's tokenizer, but this run uses the "
+        "tokenizer of dataset `letters`; set `tokenizer: gpt2` in `datasets.others`, or make "
+        "another dataset with `nanogpt prepare others --tokenizer=gpt2`",
     ),
     Mistake(
         "starting from a directory that doesn't exist",
         code("train: {init_from: models/base}"),
         missing_directory,
-        "runs.fine.train.init_from: models/base: no model here; config.json is missing; name a "
-        "run, a directory of a model, or one of gpt2, gpt2-medium, gpt2-large, gpt2-xl",
+        "runs.fine.train.init_from: models/base: not a model directory: config.json is missing; "
+        "use a run, a model directory, or one of gpt2, gpt2-medium, gpt2-large, gpt2-xl",
     ),
     Mistake(
         "starting from a model directory with a different tokenizer",
@@ -137,8 +136,8 @@ INITIAL = [
         "an initial model directory whose architecture changed after the config was read",
         code("train: {init_from: results/demo/model}"),
         other_settings,
-        "runs.fine.model: activation is gelu, but that of `results/demo/model`, which it begins "
-        "with, is relu2; leave it out",
+        "runs.fine.model: activation is gelu, but it's relu2 in the initial model "
+        "`results/demo/model`; remove activation",
     ),
     Mistake(
         "starting from an ensemble's directory",

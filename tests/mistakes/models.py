@@ -116,8 +116,8 @@ MODELS = [
         "a config from Hugging Face",
         '`{"model_type": "gpt2", "n_layer": 12}`',
         lambda: (MODEL / "config.json").write_text('{"model_type": "gpt2", "n_layer": 12}'),
-        "results/demo/model: a model of transformers; first `nanogpt import results/demo/model "
-        "DESTINATION --from huggingface`, then name DESTINATION",
+        "results/demo/model: a model of transformers, not of nanogpt; run `nanogpt import "
+        "results/demo/model DESTINATION --from huggingface`, then use DESTINATION",
     ),
     damaged_model(
         "another architecture",
@@ -138,7 +138,7 @@ MODELS = [
         '`"n_layer": 0`',
         lambda: edit_json(MODEL / "config.json", n_layer=0),
         "results/demo/model/config.json: invalid model config: n_layer: should be "
-        "greater than or equal to 1 (found 0); train the run again",
+        "greater than or equal to 1 (found `0`); train the run again",
     ),
     damaged_model(
         "an unknown setting of a model",

@@ -99,7 +99,7 @@ NGRAMS = [
         "n-grams of a run that mixes none",
         code("snakemake results/book/model/ngrams.safetensors"),
         "results/book/model/ngrams.safetensors",
-        "runs.book: mixes no n-grams with its GPT; say `ngram: on` in it",
+        "runs.book: this run doesn't use n-grams; set `ngram: on` for it",
         "texts/a.txt",
     ),
 ]

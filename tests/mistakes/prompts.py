@@ -70,42 +70,43 @@ PROMPTS = [
     prompt(
         "a prompt that isn't UTF-8",
         f"--start {NOT_UTF8}",
-        "--start: not valid Unicode; it may not be in UTF-8 (found 'caf\\udce9')",
+        "--start: not valid UTF-8 (found `caf\\udce9`)",
     ),
     prompt(
         "a negative temperature",
         "--temperature -1",
-        "--temperature: should be greater than or equal to 0 (found -1.0)",
+        "--temperature: should be greater than or equal to 0 (found `-1.0`)",
     ),
     prompt(
         "a negative --top-k",
         "--top-k -1",
-        "--top_k: should be greater than or equal to 0 (found -1)",
+        "--top_k: should be greater than or equal to 0 (found `-1`)",
     ),
     prompt(
         "a --top-p of zero",
         "--top-p 0",
-        "--top_p: should be greater than 0 (found 0.0)",
+        "--top_p: should be greater than 0 (found `0.0`)",
     ),
     prompt(
         "a --min-p above one",
         "--min-p 2",
-        "--min_p: should be less than or equal to 1 (found 2.0)",
+        "--min_p: should be less than or equal to 1 (found `2.0`)",
     ),
     prompt(
         "a repetition penalty of zero",
         "--repetition-penalty 0",
-        "--repetition_penalty: should be greater than 0 (found 0.0)",
+        "--repetition_penalty: should be greater than 0 (found `0.0`)",
     ),
     prompt(
         "an empty stop string",
         "--stop ''",
-        "--stop: string should have at least 1 character (found '')",
+        "--stop: should not be empty (found `''`)",
     ),
     prompt(
         "a sliding window with learned positions",
         "--window slide",
-        "--window: slide is for rotary positions, and this model's are learned; use half or crop",
+        "--window: `slide` needs rotary positions, but this model's are learned; use `half` or "
+        "`crop`",
     ),
     prompt(
         "drafts from a model without n-grams",
@@ -116,7 +117,7 @@ PROMPTS = [
     prompt(
         "a negative draft length",
         "--draft -1",
-        "--draft: should be greater than or equal to 0 (found -1)",
+        "--draft: should be greater than or equal to 0 (found `-1`)",
     ),
     prompt(
         "a prompt file whose lines are all empty",
@@ -134,16 +135,16 @@ PROMPTS = [
     prompt(
         "zero samples",
         "--num-samples 0",
-        "--num_samples: should be greater than or equal to 1 (found 0)",
+        "--num_samples: should be greater than or equal to 1 (found `0`)",
     ),
     prompt(
         "samples with zero tokens",
         "--max-new-tokens 0",
-        "--max_new_tokens: should be greater than or equal to 1 (found 0)",
+        "--max_new_tokens: should be greater than or equal to 1 (found `0`)",
     ),
     prompt(
         "a negative sampling seed",
         "--seed -1",
-        "--seed: should be greater than or equal to 0 (found -1)",
+        "--seed: should be greater than or equal to 0 (found `-1`)",
     ),
 ]

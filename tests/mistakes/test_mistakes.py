@@ -22,7 +22,7 @@ def message_of(mistake: Mistake) -> str:
     except SystemExit as end:
         # A string means exit code 1.
         return re.fullmatch("error: (.*)", end.code)[1]
-    assert isinstance(printed, str), "the mistake wasn't found"
+    assert isinstance(printed, str), "no error was reported"
     return printed
 
 

@@ -109,19 +109,19 @@ TRAINING = [
     prompt(
         "a missing GPU",
         "--device cuda",
-        "device cuda: no CUDA device here; set device to auto or cpu",
+        "device cuda: this machine has no CUDA device; set device to auto or cpu",
         is_impossible=torch.cuda.is_available,
     ),
     prompt(
         "an Apple GPU that isn't there",
         "--device mps",
-        "device mps: no MPS device here; set device to auto or cpu",
+        "device mps: this machine has no MPS device; set device to auto or cpu",
         is_impossible=torch.backends.mps.is_available,
     ),
     prompt(
         "an unknown device in a command",
         "--device gpu",
-        "--device: should be auto, cpu, mps, cuda or cuda:N (found 'gpu')",
+        "--device: should be auto, cpu, mps, cuda or cuda:N (found `gpu`)",
     ),
     Mistake(
         "a training that diverges",
@@ -134,7 +134,7 @@ TRAINING = [
         "a word for a number of seconds",
         code("NANOGPT_SAVE_INTERVAL=often snakemake ..."),
         in_turn(make_dataset, save_often),
-        "NANOGPT_SAVE_INTERVAL: `often` isn't a number of seconds; use 60, for example",
+        "NANOGPT_SAVE_INTERVAL: should be a number of seconds, such as 60 (found `often`)",
     ),
     Mistake(
         "an unknown kernel for matrix products",

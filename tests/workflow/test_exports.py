@@ -141,8 +141,8 @@ def test_a_missing_package_is_found_before_a_training_starts(essays: Path) -> No
 def test_exporting_an_ensemble_is_an_error_that_names_its_runs(empty_project: Path) -> None:
     error = error_of(snakemake(empty_project, "results/both/export/huggingface/config.json"))
     assert error == (
-        "error: runs.both: an ensemble, which no other program can run; export one of its runs "
-        "(one, two) instead"
+        "error: runs.both: an ensemble, which no other program can run; export one of its runs: "
+        "`one`, `two`"
     )
 
 

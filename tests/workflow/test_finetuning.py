@@ -167,7 +167,7 @@ def test_a_missing_initial_directory_stops_only_its_own_run(finetuned: Path) -> 
     add_run(finetuned, "lost", train={"init_from": "mine/nothing"})
     assert planned(finetuned, EVALUATED) == {}
     (error,) = errors_of(snakemake(finetuned, "-n", "results/lost/metrics.jsonl"))
-    assert "runs.lost.train.init_from: mine/nothing: no model here" in error
+    assert "runs.lost.train.init_from: mine/nothing: not a model directory" in error
 
 
 def test_a_model_with_other_tokens_is_refused_before_the_training(finetuned: Path) -> None:

@@ -71,7 +71,7 @@ def test_a_text_with_an_invalid_run_name_is_found(essays: Path) -> None:
 def test_a_key_given_twice_is_found(essays: Path) -> None:
     with open(essays / "config.yaml", "a") as file:
         file.write("runs: {three: {dataset: play}}\n")
-    assert "`runs` stands in line" in error_of(snakemake(essays, "results/one/samples.txt"))
+    assert "`runs` is already in line" in error_of(snakemake(essays, "results/one/samples.txt"))
 
 
 def test_a_missing_text_is_named(essays: Path) -> None:

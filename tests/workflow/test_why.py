@@ -223,30 +223,26 @@ CASES = {
     "a result that was edited": Case(
         written(SAMPLES, "Better."),
         {
-            "bench_report report": [
-                f"{SAMPLES} was changed by hand, after `sample one` had made it"
-            ],
+            "bench_report report": [f"{SAMPLES} was edited after `sample one` made it"],
         },
     ),
     "an edited result that nothing reads": Case(written(SAMPLES, "Better."), {}, target=SAMPLES),
     "a model that was edited": Case(
         written("results/one/model/config.json", "{}"),
         {
-            f"{stage} one": [
-                "results/one/model/config.json was changed by hand, after `train one` had made it"
-            ]
+            f"{stage} one": ["results/one/model/config.json was edited after `train one` made it"]
             for stage in ("eval", "sample")
         },
     ),
     "a result that was touched": Case(touched("results/one/model/config.json"), {}),
     "a text that was edited": Case(
         written("texts/my éssays/03 é.txt", "Another one.\n" * 9),
-        {"prepare essays": ["texts/my éssays/03 é.txt has other contents now"]},
+        {"prepare essays": ["texts/my éssays/03 é.txt has different contents now"]},
         target=ESSAYS,
     ),
     "a text that was touched": Case(
         touched("texts/my éssays/03 é.txt"),
-        {"prepare essays": ["its files were touched or moved; their contents are the same"]},
+        {"prepare essays": ["its files were touched or moved, with the same contents"]},
         target=ESSAYS,
     ),
     "a new run": Case(
@@ -261,7 +257,7 @@ CASES = {
                     for name in ("model.safetensors", "config.json", "tokenizer.json")
                 ),
                 *(
-                    f"results/two/model/{name} is no input any more"
+                    f"results/two/model/{name} is no longer an input"
                     for name in ("config.json", "model.safetensors", "tokenizer.json")
                 ),
             ]
