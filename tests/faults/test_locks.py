@@ -65,7 +65,7 @@ def test_a_dead_trainer_keeps_nobody_out(
     kill_a_trainer(project, count)
     dead = read_json(lock_file(project))["pid"]
     run_trainer(project)
-    assert f"taken over from process {dead}" in log_of(project)
+    assert f"took over from process {dead}" in log_of(project)
     assert "waiting" not in log_of(project)
     assert "going on from step" in log_of(project)
     assert_is_whole(project, untouched, later=())
@@ -107,7 +107,7 @@ def test_of_two_trainers_one_trains_and_the_other_takes_what_that_one_made(
         assert call.end() == 0, call.printed()
     log = log_of(project)
     assert log.count("waiting for process") == 1
-    assert log.count("made by the process that this one waited for") == 1
+    assert log.count("another process has made the outputs meanwhile") == 1
     assert log.count("going on from step") == 0
     assert_is_whole(project, untouched, later=())
 
@@ -124,7 +124,7 @@ def test_a_trainer_that_waits_takes_over_when_the_one_that_trains_is_killed(
     assert send(first.process.pid, signal.SIGKILL)
     count("kill")
     assert second.end() == 0
-    assert f"taken over from process {first.process.pid}" in log_of(project)
+    assert f"took over from process {first.process.pid}" in log_of(project)
     assert_is_whole(project, untouched, later=())
 
 
@@ -137,7 +137,7 @@ def test_two_snakemakes_that_ignore_the_lock_of_the_directory_make_one_training(
     count("fault")
     for call in calls:
         assert call.end() == 0, call.printed()
-    assert "made by the process that this one waited for" in log_of(project)
+    assert "another process has made the outputs meanwhile" in log_of(project)
     assert_is_whole(project, untouched, later=())
 
 
@@ -163,7 +163,7 @@ def test_an_orphan_is_waited_for_and_what_it_makes_is_taken(
     wait_until(lambda: f"waiting for process {orphan} " in log_of(project), "waiting")
     send(orphan, signal.SIGCONT)
     assert call.end() == 0, call.printed()
-    assert "made by the process that this one waited for" in log_of(project)
+    assert "another process has made the outputs meanwhile" in log_of(project)
     assert_is_whole(project, untouched, later=())
 
 
@@ -265,7 +265,7 @@ def test_an_owner_that_sleeps_is_taken_over_from_and_stops_when_it_wakes_up(
             printed, error = holder.communicate("check\n", timeout=PATIENCE)
             assert "checked" not in printed
             assert "UserError" in error
-            assert "another process has taken over this work while this one slept" in error
+            assert "another process took over this work while this one was suspended" in error
             lock.check()
     finally:
         holder.kill()
@@ -395,11 +395,11 @@ def test_a_lock_whose_directory_is_removed_is_lost(tmp_path: Path) -> None:
     with locks.hold(tmp_path / "state", "which loses") as lock:
         lock.check()
         shutil.rmtree(tmp_path / "state")
-        with pytest.raises(UserError, match="another process has taken over"):
+        with pytest.raises(UserError, match="another process took over"):
             lock.check()
         with locks.hold(tmp_path / "state", "which gains") as successor:
             successor.check()
-            with pytest.raises(UserError, match="another process has taken over"):
+            with pytest.raises(UserError, match="another process took over"):
                 lock.check()
 
 

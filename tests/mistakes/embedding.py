@@ -1,4 +1,4 @@
-"""The workflow without its package, and names that make no file names."""
+"""The workflow without its package, and names that are too long for files."""
 
 import shutil
 import subprocess
@@ -11,7 +11,7 @@ from tests.mistakes.base import ROOT, Mistake, code, write_files
 
 
 def with_package(init: str) -> None:
-    """Plan jobs of a workflow without a package beside it, where another nanogpt is installed."""
+    """Plan the jobs of a workflow without its package, with another nanogpt installed."""
     shutil.copytree(ROOT / "workflow", "workflow")
     write_files({"packages/nanogpt/__init__.py": init, "config.yaml": "report: {}"})
     shutil.copy(ROOT / "Snakefile", ".")
@@ -39,7 +39,7 @@ def config(title: str, shown: str, text: str, message: str) -> Mistake:
 EMBEDDING = [
     Mistake(
         "an installed package of another version",
-        "a deployed workflow, after an upgrade of one of both",
+        "a deployed workflow, after an upgrade of only the workflow or the package",
         lambda: with_package('__version__ = "0.9.0"'),
         f"this workflow needs nanogpt {__version__}, but 0.9.0 is installed; run `pip install .` "
         f"in a checkout of {__version__}",
@@ -52,14 +52,14 @@ EMBEDDING = [
         f"`pip install .` in a checkout of {__version__}",
     ),
     config(
-        "a run name that is no file name",
+        "a run name that is too long for a file",
         code("runs: {aaa...: {}}") + " with 256 `a`",
         f"corpora: {{text: {{builtin: play}}}}\nruns: {{{'a' * 256}: {{dataset: text}}}}\n"
         "datasets: {text: {}}",
         "runs: a name of 256 bytes, `aaaaaaaaaaaaaaaaaaaa...`; a file name here can have 255",
     ),
     config(
-        "a download whose name leaves no room for its manifest's",
+        "a download whose name is too long for its manifest",
         code("corpora: {text: {url: https://corpora.example/aaa...}}") + " with 233 `a`",
         f"corpora: {{text: {{url: https://corpora.example/{'a' * 233}}}}}",
         "corpora.text.url: a name of 233 bytes, `aaaaaaaaaaaaaaaaaaaa...`; a file name here can "

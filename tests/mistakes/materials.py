@@ -1,4 +1,4 @@
-"""A dataset, a training and a model to make mistakes with."""
+"""A dataset, a training and a model for making mistakes."""
 
 import json
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ TINY = ModelSettings(n_layer=1, n_head=1, n_embd=4, block_size=8, dropout=0)
 def prepare_book(
     contents: Mapping[str, bytes | str], corpus: Mapping[str, object], **dataset: object
 ) -> None:
-    """Prepare a dataset `book` of some files, the first one its corpus unless `corpus` names it."""
+    """Write files and prepare dataset `book` from the first, or from those that `corpus` names."""
     write_files(contents)
     settings = Corpus.model_validate({"files": list(contents)[:1], **corpus})
     prepare(find_files("book", settings), settings, Dataset.model_validate(dataset), BOOK)

@@ -1,4 +1,4 @@
-"""Each mistake gets its one line, and docs/ERRORS.md lists them all."""
+"""Each mistake is reported in one line, and docs/ERRORS.md lists them all."""
 
 import pickle
 import re
@@ -14,20 +14,22 @@ MISTAKES = [mistake for mistakes in AREAS.values() for mistake in mistakes]
 
 
 def message_of(mistake: Mistake) -> str:
-    """What a user sees who makes a mistake, without `error: `."""
+    """The message that a user sees for a mistake, without `error: `."""
     try:
         printed = mistake.make()
     except UserError as error:
         return str(error)
     except SystemExit as end:
-        # A string makes exit code 1.
+        # A string means exit code 1.
         return re.fullmatch("error: (.*)", end.code)[1]
     assert isinstance(printed, str), "the mistake wasn't found"
     return printed
 
 
 @pytest.mark.parametrize("mistake", MISTAKES, ids=[mistake.title for mistake in MISTAKES])
-def test_a_mistake_gets_its_one_line_and_executes_nothing(mistake, tmp_path, monkeypatch, capsys):
+def test_a_mistake_is_reported_in_one_line_and_executes_nothing(
+    mistake, tmp_path, monkeypatch, capsys
+):
     if mistake.is_impossible():
         pytest.skip("this machine can't make this mistake")
     monkeypatch.chdir(tmp_path)
@@ -38,7 +40,7 @@ def test_a_mistake_gets_its_one_line_and_executes_nothing(mistake, tmp_path, mon
     assert not EXECUTED.exists()
 
 
-def test_the_bomb_among_the_mistakes_would_go_off(tmp_path, monkeypatch):
+def test_the_bomb_among_the_mistakes_is_armed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     pickle.loads(pickle.dumps(Bomb()))
     assert EXECUTED.exists()
