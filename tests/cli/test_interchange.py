@@ -109,5 +109,5 @@ def test_the_model_card_has_the_settings_that_the_training_used(
 def test_ngrams_beside_a_model_are_left_with_one_line(ours, caplog):
     (ours / "ngrams.safetensors").write_bytes(b"counts")
     main(["export", "results/demo/model", "out", "--to", "nanogpt"])
-    said = "results/demo/model/ngrams.safetensors: n-grams aren't exported, only the GPT"
+    said = "results/demo/model/ngrams.safetensors: not exported; only the GPT is"
     assert [record.getMessage() for record in caplog.records] == [said]
