@@ -23,7 +23,7 @@ PHRASES = {
     r"of ours": "our",
     r"there (?:is|are) none": "there isn't one",
     r"gets? a word": "is logged",
-    r"(?:is|are) no(?= (?:names?|numbers?|files?|dates?|texts?|paths?|director(?:y|ies))\b)": "isn't a",
+    r"(?:is|are) no(?= (?:names?|numbers?|files?|dates?|texts?|paths?)\b)": "isn't a",
     r"stands? in(?! for)": "is in",
     r"stood in(?! for)": "was in",
     r"mend(?:s|ed|ing)?": "fix, repair",
