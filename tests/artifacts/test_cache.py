@@ -322,7 +322,7 @@ DAMAGE = {
     "not a number": lambda entry: write_manifest(
         entry, (entry / "manifest.json").read_bytes().replace(b"1.5", b"NaN")
     ),
-    "half a character": lambda entry: write_manifest(
+    "a lone surrogate": lambda entry: write_manifest(
         entry, (entry / "manifest.json").read_bytes().replace(b'"threads"', b'"\\ud800"')
     ),
     "a manifest of another version": lambda entry: change(entry, code="d"),
@@ -368,7 +368,7 @@ def test_an_entry_of_an_unknown_format_is_logged_and_left_alone(caplog, found):
     assert restore(entry) is None
     assert caplog.messages == [
         f"{entry}: can't be read: manifest.json: format {json.dumps(found)}, but this version of "
-        "nanogpt reads formats up to 1; upgrade nanogpt, or remove it; its stage runs again"
+        "nanogpt reads formats up to 1; upgrade nanogpt, or delete it; running its stage again"
     ]
     assert files_below("results") == []
     store()
@@ -469,7 +469,7 @@ def test_another_users_damaged_entry_is_logged_and_skipped():
     CACHE.chmod(0o555)
     printed, log = run_as_another(manifest)
     assert printed == "not restored"
-    assert "damaged: model.safetensors has sha256 " in log
+    assert "damaged: model.safetensors has the wrong sha256: " in log
     assert f"{CACHE / manifest.version}: can't be removed: Permission denied" in log
     assert (CACHE / manifest.version / "manifest.json").exists()
 

@@ -157,7 +157,7 @@ def test_a_changed_file_is_named_with_both_digests(made, name, kind):
 )
 def test_a_missing_file_is_named(made, name, kind):
     Path(name).unlink()
-    assert verify(made) == [f"{name}: missing, {kind} of {made}"]
+    assert verify(made) == [f"{name}: missing ({kind} of {made})"]
 
 
 def test_each_file_that_differs_is_named(made):
@@ -186,7 +186,7 @@ def test_a_directory_where_a_file_should_be_is_named(made):
 def test_an_altered_manifest_is_named(made, altered):
     write_json(made, {**json.loads(made.read_text()), **altered})
     (problem,) = verify(made)
-    assert problem.startswith(f"{made}: version ")
+    assert problem.startswith(f"{made}: edited: it's for version ")
 
 
 def test_an_altered_output_digest_is_named(made):
@@ -194,7 +194,7 @@ def test_an_altered_output_digest_is_named(made):
     content["outputs"]["results/a/val.bin"] = "0" * 64
     write_json(made, content)
     (problem,) = verify(made)
-    assert problem.startswith("results/a/val.bin: sha256 ")
+    assert problem.startswith("results/a/val.bin: wrong sha256: ")
 
 
 DAMAGE = {

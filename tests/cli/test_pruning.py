@@ -283,7 +283,7 @@ def test_a_damaged_claim_is_listed(config, content):
 @pytest.mark.parametrize("run", ["first", "gone"])
 def test_a_state_that_is_being_trained_is_in_use_whatever_the_config_says(config, run):
     directory = make_state(config, run)
-    with locks.hold(directory, "which trains"):
+    with locks.hold(directory, "training"):
         (item,) = find_items(config)
         assert (item.what, item.unused) == (f"{run}, step 5, which is being trained", "")
     assert find_items(config)[0].what == f"{run}, step 5"
@@ -292,7 +292,7 @@ def test_a_state_that_is_being_trained_is_in_use_whatever_the_config_says(config
 def test_a_state_that_was_just_made_is_in_use(config):
     # Its process has the lock, but hasn't written its request yet.
     directory = HERE.states / "0123456789ab"
-    with locks.hold(directory, "which trains first"):
+    with locks.hold(directory, "training first"):
         assert unused(find_items(config)) == {}
 
 

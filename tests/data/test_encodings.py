@@ -453,7 +453,7 @@ def test_memory_use_does_not_grow_with_the_length_of_a_line(path):
 def test_binary_data_is_rejected_without_a_guess(path, caplog, data):
     write(path, data)
     message = complaint(path)
-    image = "looks like an image; take it out"
+    image = "looks like an image; remove it"
     other = "a binary file: it has zero bytes or fits no known encoding; if it is text, set"
     assert message.startswith((f"{path}: {image}", f"{path}: {other}"))
     assert caplog.text == ""
@@ -463,7 +463,7 @@ def test_binary_data_is_rejected_without_a_guess(path, caplog, data):
 def test_a_zero_byte_makes_a_text_binary_in_any_encoding_unless_replaced(path, encoding):
     write(path, "a\0b".encode(encoding))
     told = complaint(path, encoding=encoding)
-    assert "binary, not text" in told
+    assert "a binary file" in told
     assert "`errors: replace`" in told
     assert documents(path, encoding=encoding, errors="replace") == ["a\ufffdb"]
 

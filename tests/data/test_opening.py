@@ -100,7 +100,7 @@ def test_an_error_in_a_compressed_file_has_its_offset_in_the_content(tmp_path, c
     ("name", "told"),
     [
         ("absent.txt", "no such file; put"),
-        (".", "a directory; name"),
+        (".", "a directory, not a file; name"),
         ("a.txt/b.txt", "Not a directory"),
         ("a.txt", "binary"),
         ("absent.parquet", "no such file; put"),

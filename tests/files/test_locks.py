@@ -120,7 +120,7 @@ def waiter():
     has_it, done = threading.Event(), threading.Event()
 
     def work():
-        with locks.hold(WORK, "which waits"):
+        with locks.hold(WORK, "waiting"):
             has_it.set()
             done.wait()
 
@@ -180,10 +180,10 @@ def test_an_owner_is_named_by_its_process_host_and_work(content, name):
 
 
 def test_an_error_inside_the_block_releases_the_lock():
-    with pytest.raises(KeyError), locks.hold(WORK, "which fails"):
+    with pytest.raises(KeyError), locks.hold(WORK, "failing"):
         raise KeyError
     assert locks.owner(WORK) is None
-    with locks.hold(WORK, "which goes on") as lock:
+    with locks.hold(WORK, "continuing") as lock:
         lock.check()
 
 
@@ -219,7 +219,7 @@ RACE = """
 for number in range(10):
     if os.fork() == 0:
         for _ in range(3):
-            with locks.hold(Path("work"), "which races") as lock:
+            with locks.hold(Path("work"), "racing") as lock:
                 with open("order", "a") as file:
                     file.write(f"{os.getpid()} in\\n")
                     file.flush()
@@ -256,7 +256,7 @@ def test_a_killed_owners_lock_is_taken_over_immediately(start, caplog):
     first.wait()
     assert locks.owner(WORK) is None
     began = time.monotonic()
-    with caplog.at_level(logging.INFO, "nanogpt"), locks.hold(WORK, "which goes on"):
+    with caplog.at_level(logging.INFO, "nanogpt"), locks.hold(WORK, "continuing"):
         assert time.monotonic() - began < locks.STALE / 10
     assert caplog.messages == [
         f"work: took over from process {first.pid} on {os.uname().nodename} (training demo)"
@@ -272,7 +272,7 @@ def test_a_killed_owners_lock_is_taken_over_even_if_nobody_waited(start):
     while stat.read_text().rpartition(")")[2].split()[0] != "Z":
         time.sleep(0.01)
     assert locks.owner(WORK) is None
-    with locks.hold(WORK, "which goes on") as lock:
+    with locks.hold(WORK, "continuing") as lock:
         assert lock.number == 2
 
 
@@ -280,7 +280,7 @@ def test_a_killed_owners_lock_is_taken_over_even_if_nobody_waited(start):
 def test_another_process_with_a_dead_owners_id_blocks_nobody():
     write_lock(pid=os.getpid(), started="1", machine=locks._machine())
     assert locks.owner(WORK) is None
-    with locks.hold(WORK, "which goes on") as lock:
+    with locks.hold(WORK, "continuing") as lock:
         assert lock.number == 2
 
 
@@ -298,7 +298,7 @@ def test_an_owner_on_another_machine_is_waited_for_while_it_is_alive():
 
 def test_a_lock_released_on_another_machine_is_not_waited_for():
     write_lock(released=True)
-    with locks.hold(WORK, "which goes on") as lock:
+    with locks.hold(WORK, "continuing") as lock:
         assert lock.number == 2
 
 
@@ -311,7 +311,7 @@ def test_a_lock_released_on_another_machine_is_not_waited_for():
 def test_a_lock_without_an_owner_blocks_others_until_it_is_stale(content):
     write_lock().write_bytes(content)
     began = time.monotonic()
-    with locks.hold(WORK, "which goes on") as lock:
+    with locks.hold(WORK, "continuing") as lock:
         assert time.monotonic() - began > STALE
         assert lock.number == 2
 
@@ -328,14 +328,14 @@ def test_files_with_other_names_are_not_locks():
 
 
 def test_a_suspended_owner_notices_that_another_took_over():
-    with locks.hold(WORK, "which sleeps") as lock:
+    with locks.hold(WORK, "sleeping") as lock:
         (WORK / "lock.2").touch()
         with pytest.raises(UserError, match="work: another process took over"):
             lock.check()
 
 
 def test_an_owner_whose_directory_was_replaced_leaves_the_new_lock_alone():
-    with locks.hold(WORK, "which sleeps") as lock:
+    with locks.hold(WORK, "sleeping") as lock:
         shutil.rmtree(WORK)
         with pytest.raises(UserError, match="took over"):
             lock.check()
@@ -348,7 +348,7 @@ def test_an_owner_whose_directory_was_replaced_leaves_the_new_lock_alone():
 @pytest.mark.usefixtures("soon_stale")
 def test_a_suspended_owner_on_another_machine_loses_the_lock_and_stops(start):
     check = """
-with locks.hold(Path("work"), "which sleeps") as lock:
+with locks.hold(Path("work"), "sleeping") as lock:
     say("holds")
     sys.stdin.readline()
     lock.check()
@@ -356,7 +356,7 @@ with locks.hold(Path("work"), "which sleeps") as lock:
     first = start(ELSEWHERE + "sys.tracebacklimit = 0\nsys.stderr = sys.stdout\n" + check)
     assert read_line(first) == "holds"
     first.send_signal(signal.SIGSTOP)
-    with locks.hold(WORK, "which goes on") as lock:
+    with locks.hold(WORK, "continuing") as lock:
         first.send_signal(signal.SIGCONT)
         let_go(first)
         assert "another process took over" in first.communicate()[0]
@@ -388,7 +388,7 @@ def test_a_directory_removed_while_another_waits_is_recreated():
         WORK.rename("gone")
         assert has_it.wait(10)
         assert names() == ["lock.1"]
-        assert locks.owner(WORK).work == "which waits"
+        assert locks.owner(WORK).work == "waiting"
 
 
 # --- Full disks -----------------------------------------------------------------------------
@@ -406,7 +406,7 @@ def test_on_a_full_disk_the_block_succeeds_and_the_next_owner_takes_over(start):
     code = HOLD.replace("sys.stdin.readline()", FULL)
     process = start(code)
     assert process.communicate()[0] == "holds\nreleased\n"
-    with locks.hold(WORK, "which goes on") as lock:
+    with locks.hold(WORK, "continuing") as lock:
         lock.check()
 
 
