@@ -62,7 +62,7 @@ def check_sha256(digests: Mapping[str, str], corpus: Corpus) -> None:
         if wanted not in (None, digest):
             raise UserError(
                 f"{path}: wrong sha256: expected {wanted}, found {digest}; correct `sha256:` in "
-                "config.yaml, or delete the file if it's a download, to get it again"
+                "config.yaml, or delete a downloaded file to get a new copy"
             )
 
 

@@ -115,7 +115,7 @@ def test_impossible_values_of_a_config_are_rejected_by_name(settings, changes, w
 def test_numbers_too_large_for_float32_are_rejected(tensor, words):
     to_hugging_face()
     save_file({**load_file(WEIGHTS), "transformer.ln_f.weight": tensor}, WEIGHTS)
-    assert f"{WEIGHTS}: tensor ln_f.weight {words}" in refuse_import()
+    assert f"{WEIGHTS}: tensor `ln_f.weight` {words}" in refuse_import()
 
 
 @pytest.mark.parametrize("size", [0, 4, 2000])
@@ -131,7 +131,7 @@ def test_an_index_can_only_refer_to_files_in_its_directory(name):
     WEIGHTS.unlink()
     index = WEIGHTS.with_name("model.safetensors.index.json")
     index.write_text(json.dumps({"weight_map": {"wte.weight": name}}))
-    assert f"{index}: `{name}` isn't beside it" in refuse_import()
+    assert f"{index}: `{name}` isn't in its directory" in refuse_import()
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_a_tokenizer_with_more_tokens_than_the_model_is_rejected():
     model = json.loads(TOKENIZER.read_text())["model"]
     more = {"☃": tokenizer("char").vocab_size}
     edit_json(TOKENIZER, model={**model, "vocab": model["vocab"] | more})
-    assert "the model has 25 tokens, but its tokenizer has 26" in refuse_import()
+    assert "the model has 25 tokens, but the tokenizer has 26" in refuse_import()
 
 
 @pytest.mark.parametrize("path", [CONFIG, TOKENIZER])
@@ -198,7 +198,7 @@ def test_impossible_model_args_are_rejected_with_their_file(checkpoint, changes,
 def test_tensors_of_another_kind_are_rejected(checkpoint, change, words):
     checkpoint["model"]["lm_head.weight"] = change(checkpoint["model"]["lm_head.weight"])
     torch.save(checkpoint, CHECKPOINT)
-    assert f"tensor lm_head.weight {words}" in refuse_checkpoint()
+    assert f"tensor `lm_head.weight` {words}" in refuse_checkpoint()
 
 
 # --- Permissions ----------------------------------------------------------------------------

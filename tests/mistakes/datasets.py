@@ -77,7 +77,7 @@ DATASETS = [
         "results/datasets/book/meta.json: can't be read: Is a directory; prepare the dataset again",
     ),
     Mistake(
-        "a file instead of a dataset",
+        "a file at the path of a dataset",
         "`results/datasets/book`, a file",
         in_turn(lambda: write_files({str(BOOK): TEXT}), train_first),
         "results/datasets/book/meta.json: can't be read: Not a directory; prepare the dataset "

@@ -280,7 +280,7 @@ TEXTS = [
         "book.txt: wrong sha256: expected "
         "0000000000000000000000000000000000000000000000000000000000000000, found "
         "30a2bfe5d42666cd3dbc89b25f95b842997f9fe33d3d9f5af861e9241f6647f7; correct `sha256:` in "
-        "config.yaml, or delete the file if it's a download, to get a new copy",
+        "config.yaml, or delete a downloaded file to get a new copy",
         sha256=64 * "0",
     ),
     text(
