@@ -104,13 +104,13 @@ def find_manifests(project: Project, paths: Sequence[Path]) -> list[Path]:
             continue
         found[path] = None
         manifest = _read(path)
-        for made in manifest.inputs if manifest else ():
+        for input_path in manifest.inputs if manifest else ():
             # A stage's manifest is in the directory of its outputs or one directory up.
-            beside = (project.root / made).parent
+            beside = (project.root / input_path).parent
             for directory in (beside, beside.parent):
                 if directory not in makers:
                     makers[directory] = _makers(directory)
-                waiting += makers[directory].get(made, [])
+                waiting += makers[directory].get(input_path, [])
     return list(found)
 
 

@@ -116,11 +116,11 @@ class CharTokenizer:
 
     def _unknown_message(self, text: str) -> str:
         unknown = [c for c in dict.fromkeys(text) if c not in self.vocabulary]
-        named = ", ".join(f"{c!r} (U+{ord(c):04X})" for c in unknown[:NAMED_UNKNOWN])
+        listed = ", ".join(f"{c!r} (U+{ord(c):04X})" for c in unknown[:NAMED_UNKNOWN])
         more = f" and {len(unknown) - NAMED_UNKNOWN} more" if len(unknown) > NAMED_UNKNOWN else ""
         size = plural(self.vocab_size, "character")
         those = "it" if len(unknown) == 1 else "them"
-        return f"the tokenizer's vocabulary of {size} lacks {named}{more}; leave {those} out"
+        return f"the tokenizer's vocabulary of {size} lacks {listed}{more}; leave {those} out"
 
 
 @dataclass(frozen=True)

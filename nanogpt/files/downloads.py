@@ -405,12 +405,12 @@ def _validator(response: httpx.Response) -> str | None:
 
 def _retry_after(response: httpx.Response) -> float:
     """The wait in seconds that a server asks for, as a number or a date, up to a limit."""
-    asked = response.headers.get("Retry-After", "")
+    delay = response.headers.get("Retry-After", "")
     try:
-        if asked.isdecimal():
-            seconds = float(asked)
+        if delay.isdecimal():
+            seconds = float(delay)
         else:
-            seconds = parsedate_to_datetime(asked).timestamp() - time.time()
+            seconds = parsedate_to_datetime(delay).timestamp() - time.time()
     except (ValueError, OverflowError):
         return 0.0
     return min(max(seconds, 0.0), RETRY_AFTER_LIMIT)

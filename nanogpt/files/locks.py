@@ -83,10 +83,10 @@ class Lock:
         if (self.directory / f"lock.{self.number + 1}").exists():
             return False
         try:
-            there = (self.directory / f"lock.{self.number}").stat()
+            on_disk = (self.directory / f"lock.{self.number}").stat()
         except FileNotFoundError:
             return False
-        return os.path.samestat(there, os.fstat(self.descriptor))
+        return os.path.samestat(on_disk, os.fstat(self.descriptor))
 
 
 @contextmanager
