@@ -183,7 +183,7 @@ def test_a_codec_that_is_not_for_text_is_rejected_before_reading():
 
 
 @pytest.mark.parametrize(
-    ("data", "encoding", "told"),
+    ("data", "encoding", "expected"),
     [
         (b"caf\xe9", "utf-8", "not valid utf-8 (byte 0xe9 at offset 3:"),
         (b"abc\x81", "cp1252", "not valid cp1252 (byte 0x81 at offset 3:"),
@@ -201,12 +201,12 @@ def test_a_codec_that_is_not_for_text_is_rejected_before_reading():
         (b"\xed\xa0\x80", "utf-8", "not valid utf-8 (byte 0xed at offset 0:"),
     ],
 )
-def test_an_invalid_byte_is_named_with_its_offset_and_a_remedy(path, data, encoding, told):
+def test_an_invalid_byte_is_named_with_its_offset_and_a_remedy(path, data, encoding, expected):
     write(path, data)
     for size in (1, 2, 3, encodings.PIECE):
         with piece_of(size):
             message = complaint(path, encoding=encoding)
-        assert message.startswith(f"{path}: {told}")
+        assert message.startswith(f"{path}: {expected}")
         assert "`encoding:`" in message
         assert "`errors: replace`" in message
 
@@ -339,9 +339,9 @@ def test_decoding_in_pieces_equals_decoding_as_a_whole(scratch, encoding, errors
             # The standard library's offsets in utf-8-sig start after the mark.
             marked = encoding == "utf-8-sig" and whole.startswith(codecs.BOM_UTF8)
             start = flaw.start + 3 * (marked and len(flaw.object) < len(whole))
-            told = complaint(scratch, encoding=encoding, errors=errors, format="text")
+            message = complaint(scratch, encoding=encoding, errors=errors, format="text")
             # A piece before the flaw may have a NUL, which ends the reading.
-            assert f" at offset {start}:" in told or "\0" in whole.decode(encoding, "replace")
+            assert f" at offset {start}:" in message or "\0" in whole.decode(encoding, "replace")
         elif "\0" in text and errors == "strict":
             assert "binary" in complaint(scratch, encoding=encoding, errors=errors, format="text")
         elif not text:
@@ -462,9 +462,9 @@ def test_binary_data_is_rejected_without_a_guess(path, caplog, data):
 @pytest.mark.parametrize("encoding", ["utf-8", "cp1252", "utf-16"])
 def test_a_zero_byte_makes_a_text_binary_in_any_encoding_unless_replaced(path, encoding):
     write(path, "a\0b".encode(encoding))
-    told = complaint(path, encoding=encoding)
-    assert "a binary file" in told
-    assert "`errors: replace`" in told
+    message = complaint(path, encoding=encoding)
+    assert "a binary file" in message
+    assert "`errors: replace`" in message
     assert documents(path, encoding=encoding, errors="replace") == ["a\ufffdb"]
 
 
@@ -476,7 +476,7 @@ def test_an_empty_text_is_an_error_with_or_without_a_byte_order_mark(tmp_path, n
 
 
 def test_a_lone_surrogate_is_replaced_or_a_one_line_error(path):
-    for encoding, data, told in (
+    for encoding, data, message in (
         ("utf-16-le", "né".encode("utf-16-le") + b"\x00\xd8", "at offset 4:"),
         ("utf-16", codecs.BOM_UTF16_BE + b"\0n\0\xe9\xdc\0", "at offset 6:"),
         ("utf-7", b"n+AOk-+2AA-", "a lone surrogate, U+D800"),
@@ -485,7 +485,7 @@ def test_a_lone_surrogate_is_replaced_or_a_one_line_error(path):
         write(path, data)
         for size in (1, 2, 3, encodings.PIECE):
             with piece_of(size):
-                assert told in complaint(path, encoding=encoding)
+                assert message in complaint(path, encoding=encoding)
                 assert text_of(path, encoding=encoding, errors="replace") == "né\ufffd"
 
 

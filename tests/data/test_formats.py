@@ -100,7 +100,7 @@ def test_another_field_of_jsonl_can_be_configured(table):
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "expected"),
     [
         ('{"text": "cut', "not JSON: "),
         ("plain text", "not JSON: "),
@@ -119,13 +119,13 @@ def test_another_field_of_jsonl_can_be_configured(table):
     ],
     ids=lambda value: value[:24],
 )
-def test_an_invalid_row_of_jsonl_is_named_with_its_line(table, line, told):
+def test_an_invalid_row_of_jsonl_is_named_with_its_line(table, line, expected):
     path = table(".jsonl", f'{{"text": "fine"}}\n\n{{"text": "é"}}\n{line}\n{{"text": "x"}}\n')
     for size in (5, encodings.PIECE):
         with piece_of(size):
             message = complaint(path)
         assert message.startswith(f"{path}: line 4: ")
-        assert told in message
+        assert expected in message
 
 
 def test_a_null_in_jsonl_is_skipped_as_in_parquet(table):
@@ -134,9 +134,9 @@ def test_a_null_in_jsonl_is_skipped_as_in_parquet(table):
 
 def test_a_lone_surrogate_in_json_is_replaced_or_named_with_its_line(table):
     path = table(".jsonl", '{"text": "fine"}\n{"text": "a\\ud800b"}\n{"text": "\\ud83d\\ude42"}\n')
-    told = complaint(path)
-    assert told.startswith(f"{path}: line 2: a lone surrogate, U+D800")
-    assert "`errors: replace`" in told
+    message = complaint(path)
+    assert message.startswith(f"{path}: line 2: a lone surrogate, U+D800")
+    assert "`errors: replace`" in message
     assert documents(path, errors="replace") == ["fine", "a\ufffdb", "🙂"]
 
 
@@ -199,7 +199,7 @@ def test_a_csv_field_can_be_long(table):
 
 
 @pytest.mark.parametrize(
-    ("data", "told"),
+    ("data", "message"),
     [
         ("id,body\n1,a\n", "no column `text` (found `id`, `body`)"),
         ("id:text\n1:a\n", "no column `text` (found `id:text`)"),
@@ -213,11 +213,11 @@ def test_a_csv_field_can_be_long(table):
         ('"id,text\n', "line 1: not valid CSV: "),
     ],
 )
-def test_an_error_in_a_csv_is_named_with_its_line(table, data, told):
+def test_an_error_in_a_csv_is_named_with_its_line(table, data, message):
     path = table(".csv", data)
     for size in (1, encodings.PIECE):
         with piece_of(size):
-            assert complaint(path).startswith(f"{path}: {told}")
+            assert complaint(path).startswith(f"{path}: {message}")
 
 
 def test_a_csv_in_cp1252_is_recognised(table):
@@ -265,8 +265,8 @@ def test_long_lines_of_a_table_take_time_in_proportion_to_their_length(table):
 def test_lines_before_the_header_are_skipped(table, before):
     assert documents(table(".csv", f"{before}id;text\n1;a, b\n")) == ["a, b"]
     n_lines = before.count("\n") + 3
-    told = complaint(table(".csv", f"{before}id;text\n1;a\n2;b;c\n"))
-    assert f"line {n_lines}: 3 fields, but the header has 2" in told
+    message = complaint(table(".csv", f"{before}id;text\n1;a\n2;b;c\n"))
+    assert f"line {n_lines}: 3 fields, but the header has 2" in message
 
 
 def test_another_delimiter_can_be_configured(table):
@@ -296,10 +296,10 @@ def test_json_lines_can_have_cr_line_ends(table):
 
 
 def test_a_csv_without_a_header_is_a_short_error(table):
-    told = complaint(table(".csv", ",".join(["a word" * 500] * 40) + "\n"))
-    assert len(told) < 1500
-    assert "no column `text`" in told
-    assert "set the corpus's `text_column:`" in told
+    message = complaint(table(".csv", ",".join(["a word" * 500] * 40) + "\n"))
+    assert len(message) < 1500
+    assert "no column `text`" in message
+    assert "set the corpus's `text_column:`" in message
 
 
 # Nested fields, missing fields, joined rows
@@ -308,17 +308,17 @@ def test_a_csv_without_a_header_is_a_short_error(table):
 def test_a_field_within_an_object_is_named_with_a_dot(table):
     rows = [{"meta": {"body": {"en": "one"}}}, {"meta": {"body": {"en": None}}}, {"meta.body": 1}]
     assert documents(table(".jsonl", jsonl(*rows[:2])), text_column="meta.body.en") == ["one"]
-    told = complaint(table(".jsonl", jsonl(*rows)), text_column="meta.body.en")
-    assert "line 3: no column `meta.body.en` (found `meta.body`)" in told
+    message = complaint(table(".jsonl", jsonl(*rows)), text_column="meta.body.en")
+    assert "line 3: no column `meta.body.en` (found `meta.body`)" in message
     flat = table(".jsonl", jsonl({"meta.body": "flat", "meta": {"body": "nested"}}))
     assert documents(flat, text_column="meta.body") == ["flat"]
 
 
 def test_rows_without_the_field_can_be_skipped(table):
     path = table(".jsonl", jsonl({"text": "one"}, {"title": "x"}, {"text": "two"}))
-    told = complaint(path)
-    assert "line 2: no column `text` (found `title`)" in told
-    assert "or set `missing: skip`" in told
+    message = complaint(path)
+    assert "line 2: no column `text` (found `title`)" in message
+    assert "or set `missing: skip`" in message
     assert documents(path, missing="skip") == ["one", "two"]
     assert "no column `body`" in complaint(path, missing="skip", text_column="body")
 
@@ -338,9 +338,9 @@ def test_joined_rows_are_one_document(table):
 
 def test_an_error_lists_only_a_few_shortened_columns(table):
     path = table(".jsonl", jsonl({f"column {n} " + "x" * 500: 1 for n in range(300)}))
-    told = complaint(path)
-    assert "and 292 more" in told
-    assert len(told) < 1500
+    message = complaint(path)
+    assert "and 292 more" in message
+    assert len(message) < 1500
 
 
 # Parquet
@@ -394,8 +394,8 @@ def test_bytes_of_utf_8_in_parquet_are_text(parquet, kind):
     assert documents(path) == ["é", "b"]
     column = pyarrow.array([b"fine", b"a\xffb"], getattr(pyarrow, kind)())
     path = parquet({"text": column})
-    told = complaint(path)
-    assert "row 2: `text` isn't UTF-8: invalid start byte at offset 1" in told
+    message = complaint(path)
+    assert "row 2: `text` isn't UTF-8: invalid start byte at offset 1" in message
     assert documents(path, errors="replace") == ["fine", "a\ufffdb"]
 
 
@@ -403,8 +403,8 @@ def test_a_nested_column_of_parquet_is_named_with_dots(parquet):
     rows = [{"body": {"en": "one"}, "id": 1}, None, {"body": None, "id": 2}]
     path = parquet({"meta": rows, "text": ["a", "b", "c"]})
     assert documents(path, text_column="meta.body.en") == ["one"]
-    told = complaint(path, text_column="meta.text")
-    assert "(found `meta`, `text`, `meta.body.en`, `meta.id`)" in told
+    message = complaint(path, text_column="meta.text")
+    assert "(found `meta`, `text`, `meta.body.en`, `meta.id`)" in message
     assert "row 1: `meta` is dict, not text" in complaint(path, text_column="meta")
 
 
@@ -415,7 +415,7 @@ def test_two_columns_of_one_name_in_parquet_are_told(parquet):
 
 
 @pytest.mark.parametrize(
-    ("columns", "told"),
+    ("columns", "message"),
     [
         ({"id": [1], "body": ["a"]}, "no column `text` (found `id`, `body`)"),
         ({"text": [1, 2]}, "row 1: `text` is int, not text"),
@@ -424,9 +424,9 @@ def test_two_columns_of_one_name_in_parquet_are_told(parquet):
         ({"text": []}, "no text in it"),
     ],
 )
-def test_what_is_wrong_with_a_parquet_file_is_told(parquet, columns, told):
+def test_what_is_wrong_with_a_parquet_file_is_told(parquet, columns, message):
     path = parquet(columns)
-    assert complaint(path).startswith(f"{path}: {told}")
+    assert complaint(path).startswith(f"{path}: {message}")
 
 
 def test_strings_of_parquet_that_are_not_utf_8_are_told_in_one_line(parquet):

@@ -82,8 +82,8 @@ def test_a_damaged_compressed_file_is_a_one_line_error(tmp_path, compression, su
 @pytest.mark.parametrize("compression", COMPRESS)
 def test_a_text_named_like_a_compressed_file_is_an_error(tmp_path, compression):
     path = write(tmp_path / f"a.txt{compression}", FRENCH)
-    told = f"not compressed, despite its name; rename it without `{compression}`"
-    assert complaint(path) == f"{path}: {told}"
+    message = f"not compressed, despite its name; rename it without `{compression}`"
+    assert complaint(path) == f"{path}: {message}"
 
 
 @pytest.mark.parametrize("compression", COMPRESS)
@@ -97,7 +97,7 @@ def test_an_error_in_a_compressed_file_has_its_offset_in_the_content(tmp_path, c
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
         ("absent.txt", "no such file; put"),
         (".", "a directory, not a file; name"),
@@ -108,9 +108,9 @@ def test_an_error_in_a_compressed_file_has_its_offset_in_the_content(tmp_path, c
         ("absent.txt.gz", "no such file; put"),
     ],
 )
-def test_a_file_that_cannot_be_read_is_named_with_a_remedy(tmp_path, name, told):
+def test_a_file_that_cannot_be_read_is_named_with_a_remedy(tmp_path, name, message):
     write(tmp_path / "a.txt", b"\0")
-    assert told in complaint(tmp_path / name)
+    assert message in complaint(tmp_path / name)
 
 
 @pytest.mark.usefixtures("project")

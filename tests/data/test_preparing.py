@@ -462,14 +462,14 @@ def test_a_text_shorter_than_its_splits_is_an_error(tmp_path, split):
 
 
 @pytest.mark.parametrize(
-    ("split", "told"),
+    ("split", "message"),
     [
         ({"val_bytes": 5}, "val_bytes are those after train_bytes"),
         ({"train_bytes": 5, "split": "document"}, "train_bytes cuts by position"),
     ],
 )
-def test_contradictory_splits_are_rejected(split, told):
-    with pytest.raises(ValueError, match=told):
+def test_contradictory_splits_are_rejected(split, message):
+    with pytest.raises(ValueError, match=message):
         Dataset(**split)
 
 
@@ -489,8 +489,8 @@ def test_the_last_file_can_be_the_validation_split(tmp_path, by_groups):
 @pytest.mark.parametrize("texts", [[TEXT], [TEXT, ""], ["", TEXT]])
 def test_a_last_file_split_without_text_is_an_error(tmp_path, texts):
     paths = write_texts(tmp_path / "texts", texts)
-    told = rf"{paths[-1].name}: `split: last_file` validates on this file"
-    with pytest.raises(UserError, match=told):
+    message = rf"{paths[-1].name}: `split: last_file` validates on this file"
+    with pytest.raises(UserError, match=message):
         prepare_files(paths, tmp_path / "made", split="last_file")
 
 

@@ -158,9 +158,9 @@ def test_a_utf_8_text_is_read_unchanged_or_rejected_by_its_kind(scratch, text):
 )
 def test_files_that_are_not_text_are_rejected_unless_format_is_text(tmp_path, name, data, what):
     path = write(tmp_path / name, data)
-    told = complaint(path)
-    assert f"looks like {what}" in told
-    assert "or set `format: text`" in told
+    message = complaint(path)
+    assert f"looks like {what}" in message
+    assert "or set `format: text`" in message
     assert kind(path, format="text") == "text"
     packed = write(tmp_path / f"{name}.gz", gzip.compress(path.read_bytes()))
     assert f"looks like {what}" in complaint(packed)
@@ -233,8 +233,8 @@ def test_an_archive_of_one_text_reads_like_the_text(tmp_path, members, text):
 @pytest.mark.parametrize("pack", [zipped, tarred])
 def test_an_archive_of_several_texts_needs_a_member(tmp_path, pack):
     path = write(tmp_path / "a.zip", pack(**{f"{n}.txt": f"text {n}" for n in range(5)}))
-    told = complaint(path)
-    assert "an archive of 5 files (0.txt, 1.txt, 2.txt, ...); set the corpus's `member:`" in told
+    message = complaint(path)
+    assert "an archive of 5 files (0.txt, 1.txt, 2.txt, ...); set the corpus's `member:`" in message
     assert text_of(path, member="3.txt") == "text 3"
     assert "no file `9.txt` in this archive of 5 files" in complaint(path, member="9.txt")
 

@@ -140,7 +140,7 @@ def test_a_name_with_special_characters_is_literal_if_the_file_exists(
 
 @pytest.mark.usefixtures("library")
 @pytest.mark.parametrize(
-    ("entry", "told"),
+    ("entry", "message"),
     [
         ("absent.txt", "absent.txt: no such file"),
         ("absent/", "absent/: no such file"),
@@ -150,18 +150,18 @@ def test_a_name_with_special_characters_is_literal_if_the_file_exists(
         ("a\0b.txt", "no such file"),
     ],
 )
-def test_an_entry_without_files_is_an_error_with_the_corpus(entry, told):
-    assert told in not_found("texts/a.txt", entry)
+def test_an_entry_without_files_is_an_error_with_the_corpus(entry, message):
+    assert message in not_found("texts/a.txt", entry)
 
 
 def test_a_directory_without_texts_is_an_error_with_the_accepted_suffixes(project):
     write(project / "texts/a.pdf", "x")
     write(project / "texts/.b.txt", "x")
     (project / "texts/c.txt").mkdir()
-    told = not_found("texts")
-    assert "texts: this directory has no .txt" in told
+    message = not_found("texts")
+    assert "texts: this directory has no .txt" in message
     for suffix in (".txt", ".jsonl", ".ndjson", ".parquet", ".csv"):
-        assert suffix in told
+        assert suffix in message
 
 
 def test_a_texts_suffix_can_be_in_capitals(project):
@@ -180,9 +180,9 @@ def test_a_pattern_finds_hidden_files_only_if_it_asks_for_them():
 @pytest.mark.usefixtures("library")
 @pytest.mark.parametrize("entry", ["/*.txt", "/**/*.txt", "../*.txt", "texts/../../*/*.txt"])
 def test_a_pattern_that_leaves_the_project_is_rejected(entry):
-    told = not_found(entry)
-    assert f"{entry}: this pattern leaves the project" in told
-    assert "name a directory instead" in told
+    message = not_found(entry)
+    assert f"{entry}: this pattern leaves the project" in message
+    assert "name a directory instead" in message
 
 
 def test_directories_and_files_can_be_outside_the_project(library, monkeypatch):
@@ -322,15 +322,15 @@ def test_a_name_that_is_not_utf_8_is_an_error_with_a_remedy(library):
     name = os.fsdecode(b"caf\xe9.txt")
     write(library / "old" / name, "x")
     for entry in ("old", "old/*.txt"):
-        told = not_found(entry)
-        assert r"old/caf\udce9.txt: its name isn't UTF-8" in told
-        assert "rename it" in told
+        message = not_found(entry)
+        assert r"old/caf\udce9.txt: its name isn't UTF-8" in message
+        assert "rename it" in message
 
 
 @pytest.mark.usefixtures("library")
 def test_a_url_under_files_is_an_error():
-    told = not_found("https://example.org/book.txt")
-    assert "https://example.org/book.txt: a URL, not a file; put it under `url:`" in told
+    message = not_found("https://example.org/book.txt")
+    assert "https://example.org/book.txt: a URL, not a file; put it under `url:`" in message
 
 
 @pytest.mark.usefixtures("library")
@@ -370,9 +370,9 @@ def test_an_absolute_path_is_the_same_file_in_every_project(library, tmp_path):
 @pytest.mark.usefixtures("library")
 def test_files_missing_from_another_project_are_named_as_in_its_config(tmp_path):
     write(tmp_path / "empty/README.md", "x")
-    for entry, told in (
+    for entry, message in (
         ("texts/a.txt", "texts/a.txt: no such file"),
         ("texts/*.txt", "texts/*.txt: no file matches this pattern"),
     ):
-        with pytest.raises(UserError, match=re.escape(told)):
+        with pytest.raises(UserError, match=re.escape(message)):
             find_files("mine", Corpus(files=entry), Project(tmp_path / "empty"))

@@ -145,8 +145,8 @@ def test_the_error_lists_each_unknown_character_once_with_a_remedy():
 
 
 def test_five_of_many_unknown_characters_are_listed():
-    told = r"'0' .*'4' \(U\+0034\) and 5 more; leave them out$"
-    with pytest.raises(UserError, match=told) as error:
+    message = r"'0' .*'4' \(U\+0034\) and 5 more; leave them out$"
+    with pytest.raises(UserError, match=message) as error:
         char_tokenizer("abc").encode("0123456789")
     assert str(error.value).count("U+") == 5
 

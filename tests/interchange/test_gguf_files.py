@@ -177,13 +177,13 @@ def test_llama_cpp_computes_the_same_and_generates_the_same_text(kind, tmp_path)
     texts = clear_continuations(Checkpoint(model, own), 100)
     prompts = [own.decode(start) for start, _ in texts]
     found = llama(tmp_path / "a.gguf", prompts, 100, TANH.block_size)
-    for (start, continuation), said in zip(texts, found, strict=True):
-        assert said["n_prompt"] == len(start)
+    for (start, continuation), result in zip(texts, found, strict=True):
+        assert result["n_prompt"] == len(start)
         with torch.no_grad():
             wanted = torch.log_softmax(model(torch.tensor([start]))[0, -1], -1)
-        assert len(said["first"]) == 20
-        assert all(abs(wanted[token].item() - p) < 2e-3 for token, p in said["first"])
-        assert said["text"] == own.decode(continuation)
+        assert len(result["first"]) == 20
+        assert all(abs(wanted[token].item() - p) < 2e-3 for token, p in result["first"])
+        assert result["text"] == own.decode(continuation)
 
 
 def test_a_missing_package_is_an_error_with_the_command_to_install_it(tmp_path, monkeypatch):
