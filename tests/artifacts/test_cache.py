@@ -88,7 +88,7 @@ def assert_outputs():
     assert files_below("results") == sorted(CONTENTS)
 
 
-# --- Where it is ----------------------------------------------------------------------------
+# --- Location -------------------------------------------------------------------------------
 
 
 def test_a_cache_that_is_off_stores_and_restores_nothing(monkeypatch):
@@ -107,7 +107,7 @@ def test_names_in_an_entry_are_relative_to_the_manifest():
     } == OUTPUTS
 
 
-# --- What was stored is what is restored ----------------------------------------------------
+# --- Store and restore ----------------------------------------------------------------------
 
 
 def test_an_artifact_is_restored_as_it_was_stored():
@@ -494,7 +494,7 @@ def test_a_vanished_output_is_logged_and_leaves_nothing_in_the_cache(caplog):
     assert list(CACHE.iterdir()) == []
 
 
-# --- Many at the same time ------------------------------------------------------------------
+# --- Concurrency ----------------------------------------------------------------------------
 
 MANY = """
 import json, logging, os, sys

@@ -128,8 +128,8 @@ INVISIBLE = {
     ),
     "a name bound to itself": ("maths/second", "import TWO", "import TWO as TWO"),
     "imports for type checkers": ("first", "import NUMBER", "import NUMBER as OTHER"),
-    "what only type checkers import": ("unused", "NUMBER = 3", "NUMBER = 2"),
-    "what a neutral module imports late": (
+    "an import for type checkers only": ("unused", "NUMBER = 3", "NUMBER = 2"),
+    "a late import of a neutral module": (
         "artifacts/stages",
         "SETTING = 1",
         "def late():\n    import nanogpt.unused\n\n\nSETTING = 1",
@@ -158,17 +158,17 @@ VISIBLE = {
     "another module's name": ("../adapter", "import lazy", "import unused as lazy"),
     "another name": ("maths/second", "import TWO", "import LIMIT as TWO"),
     "another bound name": ("maths/second", "import TWO", "import TWO as LIMIT"),
-    "what runs where no type checker is": (
+    "the other branch of a block for type checkers": (
         "first",
         "import NUMBER\n",
         "import NUMBER\nelse:\n    NUMBER = 2\n",
     ),
-    "what a neutral module loads": (
+    "a module loaded by a neutral one": (
         "artifacts/stages",
         "SETTING",
         "import nanogpt.unused\nSETTING",
     ),
-    "what a neutral module loads in a block": (
+    "a module loaded by a neutral one in a block": (
         "artifacts/stages",
         "SETTING",
         "class Late:\n    try:\n        import nanogpt.unused\n    except ImportError:\n"
@@ -176,7 +176,7 @@ VISIBLE = {
     ),
     "code in a neutral module's package": ("artifacts/__init__", "Artifacts", 'A"""\nX = """'),
     "the adapter": ("../adapter", '"text"', '"texts"'),
-    "a string that is no docstring": ("third", "NOTHING = 0", "NOTHING = 0\n'a statement'"),
+    "a string that isn't a docstring": ("third", "NOTHING = 0", "NOTHING = 0\n'a statement'"),
     "a default": ("maths/second", "double(n)", "double(n=None)"),
     "a keyword-only argument": ("maths/second", "double(n)", "double(*, n)"),
     "a return of nothing": ("first", "return min", "return None\n    min"),
@@ -265,7 +265,7 @@ UNRESOLVABLE = {
     "code in a string": ("exec('import nanogpt.unused')", "a computed import"),
     "all names of a package": ("from nanogpt.maths import *", "import *"),
     "a package's directory": ("import nanogpt\nnanogpt.__path__", "a computed import"),
-    "a module beside the package": ("import beside", "doesn't see it"),
+    "a module next to the package": ("import beside", "doesn't see it"),
     "a syntax error": ("def f(:", "invalid syntax"),
     "a circle": ("from nanogpt.first import MORE", "nanogpt.third -> nanogpt.first"),
 }

@@ -103,7 +103,7 @@ OPTIONAL = {
 }
 
 
-# --- What is read is what is written --------------------------------------------------------
+# --- Round trips ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -159,7 +159,7 @@ def test_the_model_of_an_evaluation_keeps_all_of_its_settings():
     assert evaluation.content() == content
 
 
-# --- What isn't a number --------------------------------------------------------------------
+# --- NaN and infinity -----------------------------------------------------------------------
 
 
 class Measured(Record):
@@ -199,7 +199,7 @@ def test_losses_of_an_evaluation_can_be_null():
     assert evaluation.content() == content
 
 
-# --- What is refused ------------------------------------------------------------------------
+# --- Rejected files -------------------------------------------------------------------------
 
 
 def message_of(path, kind):

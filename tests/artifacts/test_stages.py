@@ -445,7 +445,7 @@ def test_an_unusable_cache_is_only_a_warning(tmp_path):
     assert manifest_of(tmp_path)["outputs"].keys() == {"out.txt", "request.json"}
 
 
-# --- What stops a stage ---------------------------------------------------------------------
+# --- Interruptions --------------------------------------------------------------------------
 
 
 def wait_for(path):

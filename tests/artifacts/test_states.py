@@ -75,7 +75,7 @@ def state_names():
     return sorted(path.name for path in HERE.states.iterdir())
 
 
-# --- When it comes and goes -----------------------------------------------------------------
+# --- Lifetime -------------------------------------------------------------------------------
 
 
 def test_a_state_has_its_request_and_is_removed_after_training():
@@ -134,7 +134,7 @@ def test_files_left_by_a_process_with_the_same_id_do_not_block_a_training():
     assert VERSION not in state_names()
 
 
-# --- Whose it is ----------------------------------------------------------------------------
+# --- Ownership ------------------------------------------------------------------------------
 
 
 def error_after(meanwhile):

@@ -281,7 +281,7 @@ def test_the_same_text_gives_the_same_bytes_again(tmp_path):
     assert contents(prepare_text(tmp_path, TEXT)) == one
 
 
-# --- Tokenizers of others -------------------------------------------------------------------
+# --- Given tokenizers -----------------------------------------------------------------------
 
 
 def test_another_datasets_tokenizer_is_used_unchanged(tmp_path):
@@ -333,7 +333,7 @@ def test_a_missing_or_damaged_given_tokenizer_is_named(tmp_path):
         prepare_text(tmp_path, TEXT, tokenizer="one", given=tmp_path / "given.json")
 
 
-# --- What cannot be prepared ----------------------------------------------------------------
+# --- Errors ---------------------------------------------------------------------------------
 
 TOO_SHORT = [
     ("a", 0.1, "train"),
@@ -424,7 +424,7 @@ def test_byte_tokens_are_the_bytes_of_the_file(tmp_path):
     assert files.train.astype(np.uint8).tobytes() == TEXT[: int(len(TEXT) * 0.9)].encode()
 
 
-# --- What is in neither split, in the last file, or nowhere ---------------------------------
+# --- Splits by bytes and by file, and skipped files -----------------------------------------
 
 
 @pytest.mark.parametrize("tokenizer", ["char", "byte"])

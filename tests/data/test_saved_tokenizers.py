@@ -69,7 +69,7 @@ def test_byte_pairs_are_loaded_from_the_256_bytes_and_more(tmp_path):
 
 DAMAGED = {
     "empty": "",
-    "cut short": '{"type": "char", "vocab',
+    "truncated": '{"type": "char", "vocab',
     "a list": "[]",
     "a number": "3",
     "null": "null",
@@ -79,7 +79,7 @@ DAMAGED = {
     "a list for a vocabulary": '{"type": "char", "vocabulary": ["a", "b"]}',
     "a character twice": '{"type": "char", "vocabulary": "aab"}',
     "another kind": '{"type": "another", "vocabulary": "ab"}',
-    "half a character": '{"type": "char", "vocabulary": "a\\ud800"}',
+    "a lone surrogate": '{"type": "char", "vocabulary": "a\\ud800"}',
     "brackets without end": 100_000 * "[",
     "no tokens": '{"type": "bpe"}',
     "a number for tokens": '{"type": "bpe", "tokens": 3}',

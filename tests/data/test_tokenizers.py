@@ -191,7 +191,7 @@ def test_tokenizers_are_equal_if_their_tokens_are(pairs):
     assert ByteTokenizer() == ByteTokenizer() != pairs
 
 
-# --- What tokens are in text ----------------------------------------------------------------
+# --- Texts of tokens ------------------------------------------------------------------------
 
 SEEN = "so foul and fair a day I have not seen. Ñandú, 日本語 🎭🎭 123 456\n" * 3
 

@@ -137,7 +137,7 @@ def names():
     return sorted(path.name for path in WORK.iterdir())
 
 
-# --- One at a time --------------------------------------------------------------------------
+# --- Mutual exclusion -----------------------------------------------------------------------
 
 
 def test_a_lock_has_an_owner_inside_the_block_and_none_afterwards():
@@ -246,7 +246,7 @@ def test_ten_processes_racing_for_a_dead_ones_lock_get_it_one_at_a_time(start, m
     assert names() == ["lock.37"]
 
 
-# --- Owners that died -----------------------------------------------------------------------
+# --- Dead owners ----------------------------------------------------------------------------
 
 
 def test_a_killed_owners_lock_is_taken_over_immediately(start, caplog):
@@ -324,7 +324,7 @@ def test_files_with_other_names_are_not_locks():
         assert lock.number == 1
 
 
-# --- Processes that slept -------------------------------------------------------------------
+# --- Suspended processes --------------------------------------------------------------------
 
 
 def test_a_suspended_owner_notices_that_another_took_over():

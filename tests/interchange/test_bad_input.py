@@ -231,7 +231,7 @@ def test_an_export_to_a_read_only_directory_is_rejected(form, destination, reque
     assert line == (f"{destination}: can't be created: Permission denied; name another destination")
 
 
-# --- Places ---------------------------------------------------------------------------------
+# --- Destinations ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("form", EXPORTS)
