@@ -470,7 +470,7 @@ def test_another_users_damaged_entry_is_logged_and_skipped():
     printed, log = run_as_another(manifest)
     assert printed == "not restored"
     assert "damaged: model.safetensors has the wrong sha256: " in log
-    assert f"{CACHE / manifest.version}: can't be removed: Permission denied" in log
+    assert f"{CACHE / manifest.version}: can't be deleted: Permission denied" in log
     assert (CACHE / manifest.version / "manifest.json").exists()
 
 

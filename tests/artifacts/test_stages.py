@@ -598,5 +598,9 @@ request_file.write_text("[]")
 def test_a_process_with_older_settings_stops_without_a_manifest(tmp_path):
     body = GO_ON + "step.write_text('state')\n(Path('.nanogpt/runs') / 'demo').write_text('other')"
     ended = run_stage(tmp_path, body, call=TRAINED)
-    assert_one_line(tmp_path, ended, "demo: another process trains this run with other settings")
+    assert_one_line(
+        tmp_path,
+        ended,
+        "demo: another process has started to train this run with different settings",
+    )
     assert len(state_names(tmp_path)) == 1

@@ -157,7 +157,9 @@ def test_a_training_stops_if_its_run_is_trained_with_other_settings():
             training.check_owner()
 
     message = error_after(meanwhile)
-    assert message.startswith("demo: another process trains this run with other settings")
+    assert message.startswith(
+        "demo: another process has started to train this run with different settings"
+    )
     assert state_names() == [VERSION]
 
 

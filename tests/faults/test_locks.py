@@ -186,7 +186,7 @@ def test_an_orphan_with_old_settings_stops_and_overwrites_nothing(
     wait_until(lambda: orphan not in processes(project), "the orphan at its end", timeout=10)
     assert second.end() == 0, second.printed()
     stopped = error_line(first.printed())
-    assert "one: another process trains this run with other settings" in stopped
+    assert "one: another process has started to train this run with different settings" in stopped
     assert states(project), "it was saved, for a return to its settings"
     shutil.rmtree(project / ".nanogpt/state")
     assert_is_whole(project, untouched, later=())
