@@ -237,7 +237,7 @@ def _add(
     variant = vary(read(HERE.config_file))
     if not variant.entries:
         return variant, None
-    with hold(HERE.fragments_lock, f"which adds {variant.name}"):
+    with hold(HERE.fragments_lock, f"adding {variant.name}"):
         variant = vary(read(HERE.config_file))  # another command may have added it
         return variant, _write(variant, command, base, given) if variant.entries else None
 

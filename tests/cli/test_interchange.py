@@ -109,5 +109,5 @@ def test_model_card_lists_only_settings_that_training_used(settings, shown, unus
 def test_ngrams_are_not_exported_and_a_warning_says_so(ours, caplog):
     (ours / "ngrams.safetensors").write_bytes(b"counts")
     main(["export", "results/demo/model", "out", "--to", "nanogpt"])
-    said = "results/demo/model/ngrams.safetensors: n-grams aren't exported, only the GPT"
+    said = "results/demo/model/ngrams.safetensors: not exported; only the GPT is"
     assert [record.getMessage() for record in caplog.records] == [said]

@@ -333,7 +333,7 @@ def test_second_process_waits_for_the_first_and_reports_it(endless):
         wait_for(lambda: steps_of(endless))
         second = start(endless, "train", "endless")
         wait_for(lambda: "waiting for process" in messages_of(endless))
-        assert "which makes results/endless/metrics.jsonl and 3 more" in messages_of(endless)
+        assert "making results/endless/metrics.jsonl and 3 more" in messages_of(endless)
         assert "--unlock" not in messages_of(endless)
         first.send_signal(signal.SIGTERM)
         first.wait(180)

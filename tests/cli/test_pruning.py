@@ -283,7 +283,7 @@ def test_a_damaged_claim_is_listed(config, content):
 @pytest.mark.parametrize("run", ["first", "gone"])
 def test_state_in_training_is_in_use_with_any_config(config, run):
     directory = make_state(config, run)
-    with locks.hold(directory, "which trains"):
+    with locks.hold(directory, "training"):
         (item,) = find_items(config)
         assert (item.what, item.unused) == (f"{run}, step 5, in training now", "")
     assert find_items(config)[0].what == f"{run}, step 5"
@@ -292,7 +292,7 @@ def test_state_in_training_is_in_use_with_any_config(config, run):
 def test_new_state_is_in_use(config):
     # Its process has the lock but hasn't written its request yet.
     directory = HERE.states / "0123456789ab"
-    with locks.hold(directory, "which trains first"):
+    with locks.hold(directory, "training first"):
         assert unused(find_items(config)) == {}
 
 

@@ -199,7 +199,7 @@ def test_a_hostile_entry_is_logged_removed_and_never_used(
     (record,) = caplog.records
     assert record.levelname == "WARNING"
     assert "damaged" in record.message
-    assert "made again" in record.message
+    assert "running its stage again" in record.message
     assert not stored.exists()
     assert not (project / "executed").exists()
     assert not (project / "results/one" / WEIGHTS).exists()

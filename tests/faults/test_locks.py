@@ -65,7 +65,7 @@ def test_a_dead_trainers_lock_blocks_nobody(
     kill_a_trainer(project, count)
     dead = read_json(lock_file(project))["pid"]
     run_trainer(project)
-    assert f"taken over from process {dead}" in log_of(project)
+    assert f"took over from process {dead}" in log_of(project)
     assert "waiting" not in log_of(project)
     assert "resuming from step" in log_of(project)
     assert_is_whole(project, untouched, later=())
@@ -107,7 +107,7 @@ def test_of_two_trainers_one_trains_and_the_other_reuses_its_result(
         assert call.end() == 0, call.printed()
     log = log_of(project)
     assert log.count("waiting for process") == 1
-    assert log.count("made by the process that this one waited for") == 1
+    assert log.count("another process has made the outputs meanwhile") == 1
     assert log.count("resuming from step") == 0
     assert_is_whole(project, untouched, later=())
 
@@ -124,7 +124,7 @@ def test_a_waiting_trainer_takes_over_when_the_owner_is_killed(
     assert send(first.process.pid, signal.SIGKILL)
     count("kill")
     assert second.end() == 0
-    assert f"taken over from process {first.process.pid}" in log_of(project)
+    assert f"took over from process {first.process.pid}" in log_of(project)
     assert_is_whole(project, untouched, later=())
 
 
@@ -137,7 +137,7 @@ def test_two_snakemakes_with_nolock_train_only_once(
     count("fault")
     for call in calls:
         assert call.end() == 0, call.printed()
-    assert "made by the process that this one waited for" in log_of(project)
+    assert "another process has made the outputs meanwhile" in log_of(project)
     assert_is_whole(project, untouched, later=())
 
 
@@ -163,7 +163,7 @@ def test_an_orphan_is_waited_for_and_its_result_is_used(
     wait_until(lambda: f"waiting for process {orphan} " in log_of(project), "waiting")
     send(orphan, signal.SIGCONT)
     assert call.end() == 0, call.printed()
-    assert "made by the process that this one waited for" in log_of(project)
+    assert "another process has made the outputs meanwhile" in log_of(project)
     assert_is_whole(project, untouched, later=())
 
 
@@ -186,8 +186,8 @@ def test_an_orphan_with_old_settings_stops_and_overwrites_nothing(
     wait_until(lambda: orphan not in processes(project), "the orphan at its end", timeout=10)
     assert second.end() == 0, second.printed()
     stopped = error_line(first.printed())
-    assert "one: another process trains this run with other settings" in stopped
-    assert states(project), "the orphan saved its state, for a return to its settings"
+    assert "one: another process has started to train this run with different settings" in stopped
+    assert states(project), "it was saved, for a return to its settings"
     shutil.rmtree(project / ".nanogpt/state")
     assert_is_whole(project, untouched, later=())
 
@@ -265,7 +265,7 @@ def test_a_sleeping_owner_is_replaced_and_stops_when_it_wakes_up(
             printed, error = holder.communicate("check\n", timeout=PATIENCE)
             assert "checked" not in printed
             assert "UserError" in error
-            assert "another process has taken over this work while this one slept" in error
+            assert "another process took over this work while this one was suspended" in error
             lock.check()
     finally:
         holder.kill()
@@ -395,11 +395,11 @@ def test_removing_a_locks_directory_loses_the_lock(tmp_path: Path) -> None:
     with locks.hold(tmp_path / "state", "which loses") as lock:
         lock.check()
         shutil.rmtree(tmp_path / "state")
-        with pytest.raises(UserError, match="another process has taken over"):
+        with pytest.raises(UserError, match="another process took over"):
             lock.check()
         with locks.hold(tmp_path / "state", "which gains") as successor:
             successor.check()
-            with pytest.raises(UserError, match="another process has taken over"):
+            with pytest.raises(UserError, match="another process took over"):
                 lock.check()
 
 

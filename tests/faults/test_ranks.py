@@ -146,7 +146,7 @@ def test_a_finished_training_is_not_made_again_by_ranks(done_copy):
     call = start_training(done_copy)
     assert call.end(A_MINUTE) == 0, call.printed()
     assert (done_copy / "results/one/train.manifest.json").read_bytes() == before
-    assert log_of(done_copy).rstrip().endswith("made by the process that this one waited for")
+    assert log_of(done_copy).rstrip().endswith("another process has made the outputs meanwhile")
 
 
 def test_torchrun_starts_ranks_that_make_the_same_bytes(project, untouched_by_two):
@@ -161,7 +161,7 @@ def test_torchrun_starts_ranks_that_make_the_same_bytes(project, untouched_by_tw
 def test_tasks_of_slurm_end_well_where_there_is_nothing_to_train(done_copy):
     calls = start_tasks(done_copy, 2)
     assert [call.end(A_MINUTE) for call in calls] == [0, 0], [call.printed() for call in calls]
-    assert log_of(done_copy).rstrip().endswith("made by the process that this one waited for")
+    assert log_of(done_copy).rstrip().endswith("another process has made the outputs meanwhile")
 
 
 def start_tasks(project: Path, n: int) -> list[Call]:

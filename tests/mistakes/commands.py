@@ -237,7 +237,7 @@ COMMANDS = [
     command(
         "a missing text",
         "prepare textfile novel.txt",
-        "corpora.novel.files: there is no file novel.txt; put it there or correct the path",
+        "corpora.novel.files: novel.txt: no such file; put a text there or correct the path",
         _write_project,
     ),
     command(
@@ -292,7 +292,7 @@ COMMANDS = [
     command(
         "tokenizing without a tokenizer",
         "tokenize results/datasets/book text",
-        "results/datasets/book: no such file; make the dataset or model again",
+        "results/datasets/book: no such file; recreate the dataset or model",
     ),
     command(
         "tokenizing an unknown letter",
@@ -316,19 +316,19 @@ COMMANDS = [
     command(
         "an export to a file",
         "export dataset results/datasets/book book.txt",
-        "book.txt: no directory can be made there: File exists; name another",
+        "book.txt: can't be created: File exists; name another destination",
         make_dataset,
     ),
     command(
         "an export to a path below a file",
         "export dataset results/datasets/book book.txt/data",
-        "book.txt/data: no directory can be made there: Not a directory; name another",
+        "book.txt/data: can't be created: Not a directory; name another destination",
         make_dataset,
     ),
     command(
         "an export of a missing dataset",
         "export dataset results/datasets/book data/book",
-        "results/datasets/book: no dataset here; meta.json is missing: make the "
-        "dataset, or name the directory of one",
+        "results/datasets/book: no dataset here (meta.json is missing); prepare the dataset, or "
+        "give another directory",
     ),
 ]

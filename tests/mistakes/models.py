@@ -40,7 +40,7 @@ def damaged_model(title: str, shown: str, damage: Callable[[], object], message:
 def weights(
     title: str, shown: str, change: Callable[[bytearray], bytes | bytearray], message: str
 ) -> Mistake:
-    """Weights whose bytes were changed."""
+    """Weights with changed bytes."""
     return damaged_model(
         title, shown, lambda: WEIGHTS.write_bytes(change(bytearray(WEIGHTS.read_bytes()))), message
     )
@@ -49,7 +49,7 @@ def weights(
 def tensors(
     title: str, shown: str, changes: Mapping[str, torch.Tensor | None], message: str
 ) -> Mistake:
-    """Weights whose tensors were changed."""
+    """Weights with changed tensors."""
 
     def damage() -> None:
         changed = {**load_file(WEIGHTS), **changes}
@@ -104,7 +104,7 @@ MODELS = [
         "a model without a tokenizer",
         "`tokenizer.json` removed",
         lambda: (MODEL / "tokenizer.json").unlink(),
-        "results/demo/model/tokenizer.json: no such file; make the dataset or model again",
+        "results/demo/model/tokenizer.json: no such file; recreate the dataset or model",
     ),
     damaged_model(
         "half a config",
@@ -171,8 +171,8 @@ MODELS = [
         "a model's tokenizer cut in half",
         "`tokenizer.json` cut in half",
         lambda: (MODEL / "tokenizer.json").write_text('{"type": "ch'),
-        "results/demo/model/tokenizer.json: not a tokenizer of ours; make the "
-        "dataset or model again",
+        "results/demo/model/tokenizer.json: not a tokenizer of nanogpt; recreate the dataset or "
+        "model",
     ),
     weights(
         "weights cut in half",

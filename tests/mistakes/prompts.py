@@ -38,7 +38,7 @@ PROMPTS = [
     prompt(
         "a directory instead of a prompt file",
         "--start FILE:prompts",
-        "--start: prompts: a directory; name a text file in it",
+        "--start: prompts: a directory, not a file; name a text file in it",
         {"prompts/a.txt": "a"},
     ),
     prompt(
@@ -51,7 +51,7 @@ PROMPTS = [
     prompt(
         "a prompt file in Latin-1",
         "--start FILE:prompt.txt",
-        "--start: prompt.txt: not UTF-8: byte 0xe9 at offset 3; convert it",
+        "--start: prompt.txt: not UTF-8: byte 0xe9 at offset 3; convert it to UTF-8",
         {"prompt.txt": b"caf\xe9"},
     ),
     prompt(
@@ -59,7 +59,7 @@ PROMPTS = [
         f"--start FILE:{300 * 'a'}",
         "--start: "
         "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa:"
-        " cannot be read: File name too long; correct the path, or get it again",
+        " can't be read: File name too long; correct the path or get a new copy",
     ),
     prompt(
         "an empty prompt file",

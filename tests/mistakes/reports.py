@@ -77,13 +77,13 @@ REPORTS = [
         "a truncated eval.json",
         "`eval.json` cut in half",
         {"metrics.jsonl": METRICS, "eval.json": '{"val": {"lo'},
-        "results/demo/eval.json: damaged: not JSON; make it again",
+        "results/demo/eval.json: damaged: not JSON; delete it and run the workflow again",
     ),
     report_on(
         "an eval.json without results",
         "`{}`",
         {"metrics.jsonl": METRICS, "eval.json": "{}"},
-        "results/demo/eval.json: damaged: `run` is missing; make it again",
+        "results/demo/eval.json: damaged: `run` is missing; delete it and run the workflow again",
     ),
     report_on(
         "a truncated training manifest",
@@ -93,12 +93,12 @@ REPORTS = [
             "eval.json": EVALUATION,
             "train.manifest.json": '{"parameters": {',
         },
-        "results/demo/train.manifest.json: damaged: not JSON; make it again",
+        "results/demo/train.manifest.json: damaged: not JSON; delete it and run the workflow again",
     ),
     report_on(
         "a bench.json that isn't a benchmark",
         "a list in `bench.json`",
         {"metrics.jsonl": METRICS, "eval.json": EVALUATION, "bench.json": "[]"},
-        "results/demo/bench.json: damaged: not a JSON object; make it again",
+        "results/demo/bench.json: damaged: not a JSON object; delete it and run the workflow again",
     ),
 ]

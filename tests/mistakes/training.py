@@ -167,14 +167,15 @@ TRAINING = [
         "a suspended training that another process took over",
         "a laptop is closed, and another machine on the shared disk continues its training",
         be_taken_over,
-        "state: another process has taken over this work while this one slept, or the directory "
-        "was removed; this one stops",
+        "state: another process took over this work while this one was suspended, or the "
+        "directory was removed; stopping",
     ),
     Mistake(
         "two processes training one run with different settings",
         "`config.yaml` edited and the run started again while its old training still runs",
         claim_a_trained_run,
-        "first: another process trains this run with other settings or code now; this one stops",
+        "first: another process has started to train this run with different settings or code; "
+        "stopping",
     ),
     Mistake(
         "no C++ compiler",

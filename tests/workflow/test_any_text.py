@@ -109,8 +109,8 @@ def test_a_name_that_is_not_utf_8_is_reported_in_one_line(essays: Path, flags: l
 def test_a_folder_reports_which_files_were_used_and_which_were_not(essays: Path) -> None:
     (essays / "texts/my éssays/empty.txt").write_text("")
     run = make(essays, "results/datasets/essays/meta.json")
-    assert "41 files read, passed over: 1 .html" in run.stderr
-    assert "warning: texts/my éssays/empty.txt: no text in it; passed over" in run.stderr
+    assert "read 41 files, skipped 1 .html" in run.stderr
+    assert "warning: texts/my éssays/empty.txt: no text in it; skipped" in run.stderr
     log = (essays / "results/datasets/essays/prepare.log").read_text()
     assert "passed over: 1 .html" in log
     assert '".html": 1' in (essays / "results/datasets/essays/meta.json").read_text()

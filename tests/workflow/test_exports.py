@@ -118,8 +118,8 @@ def test_an_unsupported_tokenizer_is_found_before_a_training_starts(
         setting("datasets", dataset, value=entry)(essays)
     error = error_of(snakemake(essays, "results/one/export/nanogpt/ckpt.pt"))
     assert error == (
-        f"error: runs.one: its tokens are {tokens}, which nanoGPT doesn't know; it has "
-        "`tokenizer: char` and `tokenizer: gpt2`"
+        f"error: runs.one: nanoGPT doesn't support its tokens ({tokens}); train with "
+        "`tokenizer: char` or `tokenizer: gpt2` to export to it"
     )
     assert not (essays / "results").exists()
 
@@ -127,14 +127,14 @@ def test_an_unsupported_tokenizer_is_found_before_a_training_starts(
 def test_an_unsupported_gelu_is_found_before_a_training_starts(essays: Path) -> None:
     setting("models", "tiny", "activation", value="gelu_tanh")(essays)
     error = error_of(snakemake(essays, "results/one/export/nanogpt/ckpt.pt"))
-    assert error.startswith("error: runs.one: nanoGPT has no model with activation: gelu_tanh; ")
+    assert error.startswith("error: runs.one: nanoGPT doesn't support activation: gelu_tanh, ")
     assert planned(essays, "results/one/export/gguf/one.gguf")["export_gguf"] == 1
 
 
 def test_a_missing_package_is_found_before_a_training_starts(essays: Path) -> None:
     (essays / "gguf.py").write_text("raise ImportError")  # instead of the installed one
     error = error_of(snakemake(essays, "results/one/export/gguf/one.gguf"))
-    assert error == "error: the package gguf isn't installed; run `pip install gguf`"
+    assert error == "error: package `gguf` isn't installed; run `pip install gguf`"
     assert not (essays / "results").exists()
 
 
@@ -148,6 +148,6 @@ def test_exporting_an_ensemble_is_an_error_that_names_its_runs(empty_project: Pa
 
 def test_a_run_with_ngrams_is_exported_without_them_and_with_a_note(project: Path) -> None:
     run = make(project, "results/mixed/export/nanogpt/ckpt.pt")
-    said = "results/mixed/model/ngrams.safetensors: n-grams aren't exported, only the GPT"
+    said = "results/mixed/model/ngrams.safetensors: not exported; only the GPT is"
     assert run.stderr.count(said) == 1
     assert results(project, "results/mixed/export/nanogpt/data/mixed/meta.pkl")

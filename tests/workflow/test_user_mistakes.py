@@ -40,11 +40,11 @@ def test_a_wrong_target_or_setting_is_found_before_any_job_starts(
 @pytest.mark.parametrize(
     ("files", "words"),
     [
-        ("texts/none", "corpora.essays.files: there is no file texts/none"),
+        ("texts/none", "corpora.essays.files: texts/none: no such file"),
         ("workflow/rules", "there is no .txt, .md"),
         ("texts/*.text", "no file matches the pattern texts/*.text"),
-        ("../*.txt", "the pattern ../*.txt leads out of the project"),
-        ("/usr/share/doc/**/*.txt", "leads out of the project"),
+        ("../*.txt", "../*.txt: this pattern leaves the project"),
+        ("/usr/share/doc/**/*.txt", "leaves the project"),
     ],
 )
 def test_a_corpus_without_files_is_found_before_any_job_starts(

@@ -350,7 +350,7 @@ def test_edited_adapters_and_commands_are_named(project: Path) -> None:
         file.write("\nassert True\n")
     replacement("workflow/rules/run.smk", "python ", "python -u ")(project)
     assert jobs_of(why(project, SAMPLES, "--json")) == {
-        "train one": ["the command of its rule, or where an import points"],
+        "train one": ["the rule's command, or the module behind an import"],
         "sample one": ["sample: module level changed"],
     }
     assert planned_by_snakemake(project, SAMPLES) == {"train": 1, "sample": 1}
