@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -24,6 +24,7 @@ from nanogpt.artifacts.records.manifests import Layout, Manifest, Request, Train
 from nanogpt.artifacts.signals import exiting
 from nanogpt.artifacts.states import TrainingState
 from nanogpt.config.parameters import AnySettings, complete
+from nanogpt.config.patterns import read_processes, read_sharded
 from nanogpt.errors import ClaimedError, DivergedError, LostRankError, UserError, user_message
 from nanogpt.files import locks
 from nanogpt.files.atomic import fit_name, remove_temporaries
@@ -37,12 +38,13 @@ class Job:
     """What a stage is asked to make.
 
     parameters: groups of settings, with devices and dtypes resolved. training: the state of the
-    training, which this process owns; none for other stages.
+    training, which this process owns; none for other stages. inputs: the sha256 of each, by path.
     """
 
     parameters: JsonObject
     version: str
     training: TrainingState | None = None
+    inputs: Mapping[str, str] = field(default_factory=dict)
 
     def settings(
         self, group: str, model: type[AnySettings], *, partial: bool = False
@@ -85,8 +87,8 @@ def shell_job() -> WorkflowJob:
     for name in ("input", "output", "log"):
         parser.add_argument(f"--{name}", nargs="+")
     parser.add_argument("--threads", type=int)
-    parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--sharded", type=lambda text: text.lower() in ("1", "true"), default=False)
+    parser.add_argument("--processes", default="1")
+    parser.add_argument("--sharded", default="0")
     params: dict[str, Callable[[str], Any]] = {
         "run": str,
         "settings": json.loads,
@@ -96,6 +98,10 @@ def shell_job() -> WorkflowJob:
     for name, kind in params.items():
         parser.add_argument(f"--{name}", type=kind)
     job = parser.parse_args()
+    try:
+        job.processes, job.sharded = read_processes(job.processes), read_sharded(job.sharded)
+    except UserError as error:
+        sys.exit(f"error: {error}")
     job.params = argparse.Namespace(**{name: getattr(job, name) for name in params})
     return cast(WorkflowJob, job)
 
@@ -113,10 +119,13 @@ def logged(job: WorkflowJob, stage: str, project: Project = HERE) -> Iterator[No
 
 
 @contextmanager
-def _ending(stage: str, told_by_others: tuple[type[UserError], ...] = ()) -> Iterator[None]:
+def _ending(
+    stage: str, told_by_others: tuple[type[UserError], ...] = (), name: str = ""
+) -> Iterator[None]:
     """Let errors and signals end the process as `logged` says.
 
-    told_by_others: errors that another process says on the terminal.
+    told_by_others: errors that another process says on the terminal. name: of this process, where
+    it's one of several.
     """
     try:
         with exiting():
@@ -127,23 +136,46 @@ def _ending(stage: str, told_by_others: tuple[type[UserError], ...] = ()) -> Ite
             logger.exception("stage %s failed", stage)
             raise
         logger.error(message)
-        sys.exit(1 if isinstance(error, told_by_others) else f"error: {message}")
+        if isinstance(error, told_by_others):
+            sys.exit(1)
+        named = message if message.startswith("rank ") else name + message
+        sys.exit(f"error: {named}")
 
 
 @contextmanager
 def following(
-    job: WorkflowJob, stage: str, rank: int, project: Project = HERE
-) -> Iterator[Callable[[str, TrainingState], Job]]:
+    job: WorkflowJob,
+    stage: str,
+    rank: int,
+    is_told: Callable[[str], bool] = lambda _: False,
+    project: Project = HERE,
+) -> Iterator[None]:
     """Run a part of a stage that rank 0 of several processes leads: without lock and manifest.
 
-    Yields what makes the same job that rank 0 has, of its version and the training's state. Errors
-    are treated as `logged` treats them; the log, which rank 0 begins, gets them from each rank.
+    Errors are treated as `logged` treats them, and name the rank; the log, which rank 0 begins,
+    gets them from each. is_told: whether rank 0 has said the same; then this rank ends silently.
     """
-    with _ending(stage, (DivergedError, ClaimedError, LostRankError) if rank else ()):
+    told_by_others = (DivergedError, ClaimedError, LostRankError) if rank else ()
+    with _ending(stage, told_by_others, f"rank {rank}: "):
         path = project.root / job.log[0]
         path.parent.mkdir(parents=True, exist_ok=True)
         _add_handler(path, logging.ERROR, f"rank {rank}: ")
-        yield lambda version, state: Job(_resolve(job.params.settings, job.threads), version, state)
+        try:
+            yield
+        except Exception as error:
+            message = user_message(error)
+            if message and not isinstance(error, told_by_others) and is_told(message):
+                sys.exit(1)
+            raise
+
+
+def followed_job(job: WorkflowJob, reads_inputs: bool, project: Project = HERE) -> Job:
+    """The job as one that follows rank 0 has it, still without its version and its state.
+
+    reads_inputs: whether to take the digests of the inputs; of large ones, that takes a while.
+    """
+    inputs = manifests.digests(project, job.input) if reads_inputs else {}
+    return Job(_resolve(job.params.settings, job.threads), "", inputs=inputs)
 
 
 def run_stage(
@@ -192,7 +224,7 @@ def run_stage(
                 shutil.rmtree(project.root / more_directory, ignore_errors=True)
             if cached and _restore(project, request, outputs, manifest_path):
                 return
-            made = make(Job(parameters, request.version, training))
+            made = make(Job(parameters, request.version, training, request.inputs))
             if training:
                 training.check_owner()
             manifest = Manifest(

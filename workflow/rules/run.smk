@@ -51,6 +51,11 @@ rule train:
         " --processes {resources.processes} --sharded {resources.sharded}"
 
 
+# Before a job starts. A caller may use other rules only.
+if rules.has("train"):
+    processes_on_node()
+
+
 rule import_model:
     """Turn a model of another program into a nanogpt model, for trainings to begin with."""
     input:
