@@ -25,7 +25,7 @@ from nanogpt.artifacts.signals import exiting
 from nanogpt.artifacts.states import TrainingState
 from nanogpt.config.parameters import AnySettings, complete
 from nanogpt.config.patterns import read_processes, read_sharded
-from nanogpt.errors import ClaimedError, DivergedError, LostRankError, UserError, user_message
+from nanogpt.errors import ClaimedError, LostRankError, UserError, user_message
 from nanogpt.files import locks
 from nanogpt.files.atomic import fit_name, remove_temporaries
 from nanogpt.project import HERE, Project
@@ -147,15 +147,15 @@ def following(
     job: WorkflowJob,
     stage: str,
     rank: int,
-    is_told: Callable[[str], bool] = lambda _: False,
+    is_told: Callable[[UserError], bool] = lambda _: False,
     project: Project = HERE,
 ) -> Iterator[None]:
     """Run a part of a stage that rank 0 of several processes leads: without lock and manifest.
 
     Errors are treated as `logged` treats them, and name the rank; the log, which rank 0 begins,
-    gets them from each. is_told: whether rank 0 has said the same; then this rank ends silently.
+    gets them from each. is_told: whether another rank has said the same; then this one is silent.
     """
-    told_by_others = (DivergedError, ClaimedError, LostRankError) if rank else ()
+    told_by_others = (ClaimedError,) if rank else ()
     with _ending(stage, told_by_others, f"rank {rank}: "):
         path = project.root / job.log[0]
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -164,18 +164,24 @@ def following(
             yield
         except Exception as error:
             message = user_message(error)
-            if message and not isinstance(error, told_by_others) and is_told(message):
-                sys.exit(1)
+            if message and not isinstance(error, told_by_others):
+                own = error if isinstance(error, UserError) else UserError(message)
+                if is_told(own):
+                    if isinstance(error, LostRankError):
+                        logger.error(message)  # what started the ranks may say no more
+                    sys.exit(1)
             raise
 
 
 def followed_job(job: WorkflowJob, reads_inputs: bool, project: Project = HERE) -> Job:
     """The job as one that follows rank 0 has it, still without its version and its state.
 
-    reads_inputs: whether to take the digests of the inputs; of large ones, that takes a while.
+    reads_inputs: whether to take the digests of the inputs that are here; of large ones, that takes
+    a while.
     """
-    inputs = manifests.digests(project, job.input) if reads_inputs else {}
-    return Job(_resolve(job.params.settings, job.threads), "", inputs=inputs)
+    inputs = [path for path in job.input if reads_inputs and (project.root / path).exists()]
+    digests = manifests.digests(project, inputs)
+    return Job(_resolve(job.params.settings, job.threads), "", inputs=digests)
 
 
 def run_stage(

@@ -17,7 +17,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -51,8 +51,8 @@ TIME_TO_SAVE = 600  # seconds that ranks have for saving their state after a sig
 # Of Slurm's steps: below those that Linux gives to clients.
 FIRST_PORT, N_PORTS = 20_000, 12_000
 # Keys of what ranks share: what rank 0 trains (empty: it was made already), and how many know; the
-# job of rank 0, one that differs, how many have compared theirs, and that all have; the error that
-# rank 0 has printed, and how many have seen it.
+# job of rank 0, one that differs, how many have compared theirs, and that all have; the number of a
+# rank with the error that it has printed, and how many have seen that.
 VERSION, KNOWING = "version", "knowing"
 OF_MAIN, OTHER, COMPARED, ALL_COMPARED = "of main", "other", "compared", "all compared"
 ERROR, TOLD = "error", "told"
@@ -106,14 +106,21 @@ def _follow(
     start: Start, store: Store, request: WorkflowJob, make: Callable[[Job, Ranks], Made]
 ) -> None:
     """Take part in what rank 0 trains, if it does."""
-    with following(request, "train", start.rank, partial(_is_told, store)):
+    with following(request, "train", start.rank, partial(_is_told, start, store)):
         # Meanwhile rank 0 reads them as well. One process of a node sees what all of them see.
         job = followed_job(request, reads_inputs=start.local_rank == 0)
         version = _wait_for_version(start, store)
         if version:
-            state = TrainingState(HERE.states / version, version)
+            directory = HERE.states / version
+            state = TrainingState(directory, version, partial(_check_directory, start, directory))
             job = replace(job, version=version, training=state)
             make(job, _join(start, store, job, request))
+
+
+def _check_directory(start: Start, directory: Path) -> None:
+    """LostRankError if a directory is gone; rank 0, which has a lock in it, then ends as well."""
+    if not directory.is_dir():
+        raise LostRankError(f"rank {start.rank} of {start.n}: {directory} was removed")
 
 
 @contextmanager
@@ -150,23 +157,28 @@ def _telling(start: Start, store: Store) -> Iterator[None]:
         if not isinstance(end.code, str):
             raise
         print(end.code, file=sys.stderr, flush=True)
-        if store.check([VERSION]):  # they are under way
-            store.set(ERROR, end.code)
-            _wait(lambda: store.add(TOLD, 0) == start.n - 1, SAME_ERROR)
+        with suppress(RuntimeError):  # what started the ranks has ended
+            if store.check([VERSION]):  # they are under way
+                store.set(ERROR, f"0 {end.code}")
+                _wait(lambda: store.add(TOLD, 0) == start.n - 1, SAME_ERROR)
         sys.exit(1)
 
 
-def _is_told(store: Store, message: str) -> bool:
-    """Whether rank 0 has printed the same error as this one has, or will do in a moment."""
+def _is_told(start: Start, store: Store, error: UserError) -> bool:
+    """Whether another rank has printed the same as this one would, or will do in a moment.
+
+    Where rank 0 is silent, as it hangs, the first of the others prints what it has.
+    """
+    is_loss = isinstance(error, LostRankError)
     try:
         _wait(lambda: store.check([ERROR]), SAME_ERROR)
-        if not store.check([ERROR]):
-            return False
-        is_same = str(store.get(ERROR), "utf-8") == f"error: {message}"
+        own = f"error: {error}"
+        said = str(store.compare_set(ERROR, "", f"{start.rank} {own}"), "utf-8")
         store.add(TOLD, 1)
-    except RuntimeError:  # rank 0 has ended
-        return False
-    return is_same
+    except RuntimeError:  # rank 0 has ended, and what started it says so
+        return is_loss
+    rank, _, line = said.partition(" ")
+    return rank != str(start.rank) and (is_loss or line == own)
 
 
 def _wait(condition: Callable[[], bool], seconds: float) -> bool:
@@ -359,7 +371,7 @@ def _compare(start: Start, store: Store, job: Job) -> None:
             "",
             f"rank {start.rank} of {start.n} on {socket.gethostname()}: not the same as rank 0 "
             f"has: {', '.join(shown)}; start all ranks from one checkout and one environment, with "
-            "the same settings and files",
+            "the same settings, on a disk that all nodes share",
         )
     if store.add(COMPARED, 1) == start.n:
         store.set(ALL_COMPARED, "")

@@ -188,3 +188,16 @@ def test_ctrl_c_takes_the_jobs_out_of_the_queue_and_the_same_command_resumes(
     attacks.wait_until(lambda: not attacks.jobs(trained, "train"), "the training at its end")
     assert start_on(queue, trained, *TRAINED).end(PATIENCE) == 0
     assert "going on from step" in attacks.log_of(trained)
+
+
+def test_after_sigterm_snakemake_waits_for_its_job_and_the_same_command_does_the_rest(
+    queue: Path, project: Path, untouched: dict[str, object]
+) -> None:
+    call = start_on(queue, project, *attacks.TARGETS)
+    wait_until_training(project, call)
+    attacks.send(call.process.pid, signal.SIGTERM)
+    assert call.end(PATIENCE) != 0
+    assert len(jobs_in(queue)) == 1
+    assert attacks.made(project).keys() == untouched.keys() - set(attacks.MADE_LATER)
+    assert start_on(queue, project, *attacks.TARGETS).end(PATIENCE) == 0
+    attacks.assert_is_whole(project, untouched)

@@ -80,14 +80,15 @@ def test_a_rank_that_is_killed_ends_the_training_with_its_reason(
 
 
 @only_in_full
-def test_a_rank_that_hangs_ends_the_training_in_time(project, untouched_by_two, count):
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_that_hangs_ends_the_training_in_time(project, untouched_by_two, count, rank):
     call = start_training(project, NANOGPT_RANK_TIMEOUT="4")
     wait_for_steps(project, call)
-    send(pid_of_rank(project, 1), signal.SIGSTOP)
+    send(pid_of_rank(project, rank), signal.SIGSTOP)
     count("fault")
     assert call.end(A_MINUTE) == 1
-    assert "error: rank 0 of 2: another rank has ended or doesn't answer" in call.printed()
-    assert "Traceback" not in call.printed()
+    line = f"error: rank {1 - rank} of 2: another rank has ended or doesn't answer"
+    assert attacks.error_line(call.printed()).startswith(line)
     finish(project)
     assert_is_whole(project, untouched_by_two, ())
 
@@ -204,6 +205,15 @@ def test_a_mistake_that_all_ranks_find_is_printed_once(project, n):
     expected = f"one: {n} processes share the rows of a step, which has 1 (batch_size 1 x "
     assert expected in attacks.error_line(call.printed())
     assert log_of(project).count("ERROR") == 1
+
+
+def test_a_state_that_is_removed_meanwhile_is_told_once(project, count):
+    call = start_training(project)
+    wait_for_steps(project, call)
+    (project / ".nanogpt/state").rename(project / "moved")
+    count("fault")
+    assert call.end(A_MINUTE) == 1
+    assert "or the directory was removed; this one stops" in attacks.error_line(call.printed())
 
 
 @pytest.mark.parametrize(

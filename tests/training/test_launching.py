@@ -7,11 +7,11 @@ from types import SimpleNamespace
 import pytest
 import torch.distributed as dist
 
-from nanogpt.artifacts.stages import Job
+from nanogpt.artifacts.stages import Job, followed_job
 from nanogpt.artifacts.states import TrainingState
 from nanogpt.config.parameters import as_parameters
 from nanogpt.errors import LostRankError, UserError
-from nanogpt.project import Start
+from nanogpt.project import Project, Start
 from nanogpt.training import launching, state_files
 from nanogpt.training.distributed import Ranks
 from nanogpt.training.launching import _join, _port_of_step
@@ -57,17 +57,27 @@ def test_ranks_with_the_same_job_go_on(monkeypatch):
 @pytest.mark.parametrize(
     ("other", "difference"),
     [
-        (job({"train.bin": "b"}), "train.bin"),
-        (job({"train.bin": "a"}, batch_size=3), "train.batch_size 3"),
+        (job({"train.bin": "b", "val.bin": "a"}), "train.bin"),
+        (job({"val.bin": "a"}), "train.bin"),
+        (job({"train.bin": "a", "val.bin": "a"}, batch_size=3), "train.batch_size 3"),
         (job(device="cuda"), "train.device cuda"),
         (job(nesterov=True), "train.nesterov True"),
     ],
 )
 def test_all_ranks_are_told_of_one_with_another_job(monkeypatch, other, difference):
     """As on a node that sees another file, or has no GPU, or where something else was typed."""
-    first, *more = compare(monkeypatch, job({"train.bin": "a"}), job(), other)
+    first, *more = compare(monkeypatch, job({"train.bin": "a", "val.bin": "a"}), job(), other)
     assert more == [first] * 2
     assert f"rank 2 of 3 on {gethostname()}: not the same as rank 0 has: {difference};" in first
+
+
+def test_a_rank_has_no_digest_of_what_it_is_not_to_read_or_does_not_see(tmp_path):
+    (tmp_path / "val.bin").touch()
+    request = SimpleNamespace(
+        input=["train.bin", "val.bin"], params=SimpleNamespace(settings={}), threads=1
+    )
+    assert followed_job(request, False, Project(tmp_path)).inputs == {}
+    assert followed_job(request, True, Project(tmp_path)).inputs.keys() == {"val.bin"}
 
 
 def test_all_ranks_are_told_of_one_with_other_code(monkeypatch):
