@@ -218,30 +218,41 @@ class Start:
 
 
 def start_of_rank() -> Start | None:
-    """Read how torchrun or srun started this process; None if it's the only rank."""
+    """Read how torchrun or srun started this process; None if it's the only rank.
+
+    Errors: UserError for values that neither would set.
+    """
     environ = os.environ
     if "TORCHELASTIC_RUN_ID" in environ:
         start = Start(
-            rank=int(environ["RANK"]),
-            n=int(environ["WORLD_SIZE"]),
-            local_rank=int(environ["LOCAL_RANK"]),
-            n_here=int(environ["LOCAL_WORLD_SIZE"]),
-            meeting_place=(environ["MASTER_ADDR"], int(environ["MASTER_PORT"])),
+            rank=_whole_number("RANK"),
+            n=_whole_number("WORLD_SIZE"),
+            local_rank=_whole_number("LOCAL_RANK"),
+            n_here=_whole_number("LOCAL_WORLD_SIZE"),
+            meeting_place=(environ.get("MASTER_ADDR", ""), _whole_number("MASTER_PORT")),
         )
     elif "SLURM_STEP_NUM_TASKS" in environ:  # not set in a batch script, which isn't a step's task
         start = Start(
-            rank=int(environ["SLURM_PROCID"]),
-            n=int(environ["SLURM_STEP_NUM_TASKS"]),
-            local_rank=int(environ["SLURM_LOCALID"]),
+            rank=_whole_number("SLURM_PROCID"),
+            n=_whole_number("SLURM_STEP_NUM_TASKS"),
+            local_rank=_whole_number("SLURM_LOCALID"),
             n_here=1,
             meeting_place=None,
-            slurm_job=int(environ["SLURM_JOB_ID"]),
-            slurm_step=int(environ["SLURM_STEP_ID"]),
-            slurm_nodes=environ["SLURM_STEP_NODELIST"],
+            slurm_job=_whole_number("SLURM_JOB_ID"),
+            slurm_step=_whole_number("SLURM_STEP_ID"),
+            slurm_nodes=environ.get("SLURM_STEP_NODELIST", ""),
         )
     else:
         return None
     return start if start.n > 1 else None
+
+
+def _whole_number(name: str) -> int:
+    """Read a variable that torchrun or srun sets."""
+    text = os.environ.get(name, "")
+    if not text.isdecimal():
+        raise UserError(f"{name}: should be a whole number, as torchrun and srun set it (found `{text}`)")
+    return int(text)
 
 
 def set_meeting_place(start: Start, host: str, port: int) -> None:
@@ -284,6 +295,15 @@ def let_threads_sleep() -> None:
         elif 4 * others >= processors:
             count = SPIN_COUNT_BESIDE_OTHERS
         os.environ["GOMP_SPINCOUNT"] = count
+
+
+def keep_torch_quiet() -> None:
+    """Keep torch from printing C++ stacks when a rank is lost, unless the user wants them.
+
+    We report the loss in one line. This works only before torch is imported, here and in child
+    processes.
+    """
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
 
 
 def _n_other_running() -> int:

@@ -129,6 +129,30 @@ def test_rank_timeout_out_of_range_is_an_error(monkeypatch, value):
         project_module.rank_timeout()
 
 
+@pytest.mark.parametrize("value", [None, "abc", "-1", ""])
+def test_what_torchrun_would_not_set_is_an_error(monkeypatch, value):
+    torchrun = {"TORCHELASTIC_RUN_ID": "a", "RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0"}
+    torchrun |= {"LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "here", "MASTER_PORT": "29500"}
+    for name, text in torchrun.items():
+        monkeypatch.setenv(name, text)
+    assert project_module.start_of_rank().meeting_place == ("here", 29500)
+    monkeypatch.delenv("MASTER_PORT")
+    if value is not None:
+        monkeypatch.setenv("MASTER_PORT", value)
+    with pytest.raises(UserError, match="MASTER_PORT: should be a whole number, as torchrun"):
+        project_module.start_of_rank()
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, "FATAL"), ("INFO", "INFO")])
+def test_torch_prints_no_stacks_unless_the_user_wants_them(monkeypatch, before, after):
+    monkeypatch.setenv("TORCH_CPP_LOG_LEVEL", "")  # so that it's restored afterwards
+    monkeypatch.delenv("TORCH_CPP_LOG_LEVEL")
+    if before:
+        monkeypatch.setenv("TORCH_CPP_LOG_LEVEL", before)
+    project_module.keep_torch_quiet()
+    assert os.environ["TORCH_CPP_LOG_LEVEL"] == after
+
+
 def test_compiler_comes_from_the_environment(monkeypatch):
     monkeypatch.delenv("CXX", raising=False)
     assert project_module.cxx_compiler() == "g++"

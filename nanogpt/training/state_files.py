@@ -14,7 +14,7 @@ from nanogpt.files.atomic import sha256_file
 # The last one may turn out to be damaged.
 STATES_KEPT = 2
 STATE_NAME = re.compile(r"step-[0-9]+\.")
-PARTS = "part-*.safetensors"
+PARTS, PART_NAME = "part-*.safetensors", re.compile(r"part-[0-9]+\.")
 DIGITS = 16  # of the digest, in a name
 LATE = 60.0  # seconds that a file may take to show on another node
 WAIT = 0.2  # between two looks
@@ -22,7 +22,7 @@ WAIT = 0.2  # between two looks
 
 def remove_states(directory: Path) -> None:
     """Remove the saved states of a training; nothing else in its directory."""
-    for path in [*find_states(directory), *directory.glob(PARTS)]:
+    for path in [*find_states(directory), *_part_files(directory)]:
         path.unlink(missing_ok=True)
 
 
@@ -32,7 +32,7 @@ def remove_old_states(directory: Path) -> None:
     for path in states[STATES_KEPT:]:
         path.unlink(missing_ok=True)
     oldest = step_of(states[:STATES_KEPT][-1])
-    for path in directory.glob(PARTS):
+    for path in _part_files(directory):
         if step_of(path) < oldest:
             path.unlink(missing_ok=True)
 
@@ -83,3 +83,7 @@ def step_of(path: Path) -> int:
 
 def _state_files(directory: Path) -> list[Path]:
     return [path for path in directory.glob(SAVED_STATES) if STATE_NAME.match(path.name)]
+
+
+def _part_files(directory: Path) -> list[Path]:
+    return [path for path in directory.glob(PARTS) if PART_NAME.match(path.name)]

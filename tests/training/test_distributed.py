@@ -253,9 +253,11 @@ def test_each_rank_has_a_gpu_of_its_own(monkeypatch, n_gpus, seen, device):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: n_gpus)
     monkeypatch.setattr(distributed, "_gpu", lambda _: seen[1])
     monkeypatch.setattr(Ranks, "gather", lambda *_: [[each] for each in seen])
+    present = []
+    monkeypatch.setattr(torch.cuda, "set_device", present.append)
     rank = Ranks(1, 2, local_rank=1)
     if device:
-        assert rank.device("cuda") == device
+        assert rank.device("cuda") == device == f"cuda:{present[0]}"
     else:
         with pytest.raises(UserError, match=r"no GPU is left|ranks 0, 1 of 2 have the same GPU"):
             rank.device("cuda")

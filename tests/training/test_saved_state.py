@@ -22,7 +22,13 @@ from nanogpt.files.atomic import read_json, sha256_file
 from nanogpt.model.gpt import GPT
 from nanogpt.training.optimizers import configure_adamw
 from nanogpt.training.saved_state import Progress, find_state, read_state, save_state
-from nanogpt.training.state_files import find_states, remove_states, saved_steps, state_name
+from nanogpt.training.state_files import (
+    find_states,
+    part_name,
+    remove_states,
+    saved_steps,
+    state_name,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 FORMAT_1 = ROOT / "tests/fixtures/format_1/state"
@@ -218,6 +224,18 @@ def test_the_last_two_states_are_kept(tiny, tmp_path):
     for step in (9, 10, 100):
         save_state(tmp_path, make_progress(model, step=step), model, optimizer, UNSCALED)
     assert saved_steps(tmp_path) == [10, 100]
+
+
+def test_parts_go_with_their_states_and_what_is_only_named_alike_stays(tiny, tmp_path):
+    names = [part_name(step, "a" * 64) for step in (8, 9, 10)] + ["part-two.safetensors"]
+    for name in names:
+        (tmp_path / name).touch()
+    model, optimizer = make_trained(tiny)
+    for step in (8, 9, 10):
+        save_state(tmp_path, make_progress(model, step=step), model, optimizer, UNSCALED)
+    assert sorted(path.name for path in tmp_path.glob("part-*")) == sorted(names[1:])
+    remove_states(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["part-two.safetensors"]
 
 
 def test_states_are_sorted_by_step_number(tmp_path):
