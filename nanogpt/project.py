@@ -251,7 +251,9 @@ def _whole_number(name: str) -> int:
     """Read a variable that torchrun or srun sets."""
     text = os.environ.get(name, "")
     if not text.isdecimal():
-        raise UserError(f"{name}: should be a whole number, as torchrun and srun set it (found `{text}`)")
+        raise UserError(
+            f"{name}: should be a whole number, as torchrun and srun set it (found `{text}`)"
+        )
     return int(text)
 
 
