@@ -92,16 +92,27 @@ def is_saved(directory: Path) -> bool:
 
 
 def find_trainings(project: Project) -> dict[str, Path]:
-    """The state directory of each run's unfinished training; of several, the one begun last."""
-    found: dict[str, tuple[float, Path]] = {}
+    """The state directory of each run's unfinished training; of several, the one begun last.
+
+    That's the one of the version that has claimed the run. By dates only where that one is gone.
+    """
+    found: dict[str, tuple[tuple[bool, float], Path]] = {}
     for path in project.states.glob(f"[!.]*/{REQUEST}"):
         # It may be damaged, or the training may end meanwhile.
         with contextlib.suppress(UserError, FileNotFoundError):
             run = read_record(path, TrainingRequest).run
-            began = path.stat().st_mtime
+            began = (_is_claimed(project, run, path.parent.name), path.stat().st_mtime)
             if run not in found or found[run][0] < began:
                 found[run] = (began, path.parent)
     return {run: directory for run, (_, directory) in sorted(found.items())}
+
+
+def _is_claimed(project: Project, run: str, version: str) -> bool:
+    """Whether a version of a run's training is the one that was begun last."""
+    try:
+        return (project.claims / run).read_bytes() == version.encode()
+    except OSError:
+        return False
 
 
 def find_metrics(project: Project, results: Path) -> dict[str, Path]:

@@ -1,5 +1,6 @@
 """How far a training is, from the metrics that it writes as it goes."""
 
+import contextlib
 import json
 import os
 import sys
@@ -22,16 +23,22 @@ TAIL = 16_384  # bytes at the end of metrics.jsonl that are read: the last hundr
 class Progress:
     """The progress of one run's training, on standard error.
 
-    A terminal shows one line that changes; a file gets a line now and then.
+    A terminal shows one line that changes; a file gets a line now and then. before: when each
+    training that is unfinished had begun, by the clock of whatever machine.
     """
 
     run: str
     max_iters: int
     project: Project = HERE
-    started: float = field(default_factory=time.time)
+    before: dict[Path, int] = field(default_factory=dict)
     looked: float = 0.0
     shown: str = ""
     printed: float = 0.0
+
+    def __post_init__(self) -> None:
+        state = find_trainings(self.project).get(self.run)
+        with contextlib.suppress(OSError):  # it has just ended
+            self.before |= {state: _begun(state)} if state else {}
 
     def show(self) -> None:
         """Show what is new, if it's time to look."""
@@ -64,11 +71,16 @@ class Progress:
         state = find_trainings(self.project).get(self.run)
         try:
             # An older state of the run may wait for its settings to come back.
-            if state is None or (state / REQUEST).stat().st_mtime < self.started - LOOK:
+            if state is None or self.before.get(state) == _begun(state):
                 return []
             return last_lines(state / METRICS)
         except OSError:  # it ended just now
             return []
+
+
+def _begun(state: Path) -> int:
+    """When a training was begun or resumed."""
+    return (state / REQUEST).stat().st_mtime_ns
 
 
 def last_lines(path: Path) -> list[MetricsLine]:

@@ -30,7 +30,8 @@ HEARTBEAT = 10.0  # seconds between touches
 STALE = 90.0
 POLL = 1.0  # seconds
 NUMBERED = re.compile(r"lock\.([1-9][0-9]*)")
-LONG_SILENT = 3600.0  # seconds, by the clock, which another machine's may differ from
+# Seconds by the clock, for those who don't wait: more than clocks of two machines differ by.
+LONG_SILENT = 3 * 3600.0
 
 
 @dataclass(frozen=True)
