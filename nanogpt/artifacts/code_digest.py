@@ -43,6 +43,7 @@ NEUTRAL = {
     "nanogpt.artifacts.manifests": "describes a result, and doesn't change it",
     "nanogpt.artifacts.stages": "surrounds the call whose code is hashed",
     "nanogpt.artifacts.cache": "copies results byte for byte",
+    "nanogpt.files.clocks": "decides when a stage runs, not what it computes",
     "nanogpt.files.locks": "decides when a stage runs, not what it computes",
     "nanogpt.artifacts.signals": "decides when a training stops, not what it gives",
     "nanogpt.inference.checks": "decides whether a training starts, not what it gives",

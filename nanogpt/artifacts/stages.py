@@ -27,6 +27,7 @@ from nanogpt.config.parameters import AnySettings, complete
 from nanogpt.errors import ClaimedError, DivergedError, LostRankError, UserError, user_message
 from nanogpt.files import locks
 from nanogpt.files.atomic import fit_name, remove_temporaries
+from nanogpt.files.clocks import wait_until_past
 from nanogpt.project import HERE, Project
 
 logger = logging.getLogger(__name__)
@@ -108,7 +109,9 @@ def logged(job: WorkflowJob, stage: str, project: Project = HERE) -> Iterator[No
     else leaves its traceback in the log as well.
     """
     with _ending(stage):
-        _log_to(project.root / job.log[0])
+        log = project.root / job.log[0]
+        _log_to(log)
+        wait_until_past((project.root / path for path in job.input), log.parent)
         yield
 
 
