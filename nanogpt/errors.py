@@ -51,6 +51,10 @@ class LostRankError(UserError):
     """Another process of the same training has ended, or doesn't answer."""
 
 
+class ToldElsewhereError(UserError):
+    """Another process of the same training has said what is wrong; this one needn't."""
+
+
 class DivergedError(UserError):
     """A loss is not a number. What was measured on the way there is kept, to be looked at."""
 

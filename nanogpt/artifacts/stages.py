@@ -24,7 +24,14 @@ from nanogpt.artifacts.records.manifests import Layout, Manifest, Request, Train
 from nanogpt.artifacts.signals import exiting
 from nanogpt.artifacts.states import TrainingState
 from nanogpt.config.parameters import AnySettings, complete
-from nanogpt.errors import ClaimedError, DivergedError, LostRankError, UserError, user_message
+from nanogpt.errors import (
+    ClaimedError,
+    DivergedError,
+    LostRankError,
+    ToldElsewhereError,
+    UserError,
+    user_message,
+)
 from nanogpt.files import locks
 from nanogpt.files.atomic import fit_name, remove_temporaries
 from nanogpt.files.clocks import wait_until_past
@@ -130,7 +137,8 @@ def _ending(stage: str, told_by_others: tuple[type[UserError], ...] = ()) -> Ite
             logger.exception("stage %s failed", stage)
             raise
         logger.error(message)
-        sys.exit(1 if isinstance(error, told_by_others) else f"error: {message}")
+        told = (*told_by_others, ToldElsewhereError)
+        sys.exit(1 if isinstance(error, told) else f"error: {message}")
 
 
 @contextmanager

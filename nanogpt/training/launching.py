@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -87,6 +87,7 @@ def run_on_ranks(
     with following(request, "train", start.rank) as make_job:
         version = _wait_for_version(start, store)
         if version:
+            _wait_for_inputs(request.input, start)
             job = make_job(version, TrainingState(HERE.states / version, version))
             make(job, _join(start, store, job, request.sharded))
 
@@ -210,6 +211,20 @@ def _wait_for_version(start: Start, store: Store) -> str:
                 f"rank {start.rank} of {start.n}: rank 0 has ended; its log says why"
             ) from None
         time.sleep(WAIT)
+
+
+def _wait_for_inputs(paths: Sequence[str], start: Start) -> None:
+    """Wait until this node sees all that rank 0 has read.
+
+    Errors: UserError if it doesn't.
+    """
+    for path in paths:
+        if not wait_for_file(HERE.root / path):
+            raise UserError(
+                f"rank {start.rank} of {start.n} on {socket.gethostname()}: {path} isn't there "
+                f"after {LATE:.0f} seconds, but is on the node of rank 0; the project must be on a "
+                "disk that all nodes share"
+            )
 
 
 def _join(start: Start, store: Store, job: Job, is_sharded: bool = False) -> Ranks:
