@@ -47,7 +47,7 @@ def test_an_input_of_the_future_is_one_line_before_anything_is_trained_or_remove
     assert log_of(done_copy) == log
     assert not list(done_copy.glob(".snakemake/locks/*"))
     subprocess.run(REMEDY, shell=True, cwd=done_copy, timeout=PATIENCE, check=True)
-    run_workflow(done_copy, *TARGETS)
+    run_workflow(done_copy, *TRAINED, *TARGETS)
     assert_is_whole(done_copy, untouched)
     assert "Nothing to be done" in run_workflow(done_copy, *TARGETS)
 
