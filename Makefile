@@ -1,18 +1,26 @@
-# Everything a newcomer types. Each target does all the set-up it needs, and nothing twice.
+# The commands for a checkout. The first one creates .venv, with all packages pinned.
 #
-#   make demo      from nothing to results/demo/samples.txt, without a download of data
-#   make test      the test suite, in minutes; OPTIONS="--cov" also tells how much of the code it runs
-#   make test NANOGPT=PATH    also the tests that run nanoGPT's own code, from a checkout of it
+#   make demo          train the demo and print its samples; needs no data from the internet
+#   make report        report on all runs, including unfinished ones: results/report/now/index.html
+#   make watch         show loss curves in TensorBoard
+#   make speed         measure how fast the models in `report.runs` train and sample
+#   make picture       docs/report.png, the picture in the README; needs Chromium
+#   make clean         delete results, downloads, the cache and unfinished trainings
+#   make distclean     the same, and delete .venv
+#
+#   make test          the tests, in minutes; OPTIONS=--cov measures coverage
+#   make test NANOGPT=PATH    also the tests that run code of a nanoGPT checkout
 #   make test-slow     the few tests that take long and rarely break
-#   make test-faults   kills, full disks and damaged files, in full; SEED=2 for others
-#   make test-slurm    the workflow on a Slurm of two nodes on this machine; docs/CLUSTER.md installs it
+#   make test-faults   kills, full disks and damaged files; SEED=2 for others
+#   make test-slurm    the workflow on a Slurm of two nodes on this machine (docs/CLUSTER.md)
 #   make test-browser  the report in a headless Chromium, which must be installed
-#   make lint      style, types, workflow lint        make format    mend the style
-#   make bench NANOGPT=PATH   our training beside that of a checkout of nanoGPT, in ten minutes
-#   make speed     how fast the models of `report.runs` train and sample here
-#   make report    all runs as they stand, also unfinished ones      make watch     their curves in TensorBoard
-#   make clean     remove what was computed, with the cache and unfinished trainings
-#   make distclean and the environment
+#   make lint          style, types, words, Snakemake's lint
+#   make format        fix the style, and write generated files
+#   make docs          the pages of docs/ as a site, in site/
+#   make bench NANOGPT=PATH   compare our training with that of a nanoGPT checkout, in ten minutes
+#
+# Variables: PYTHON=python3.13 for another Python, VENV=.venv313 for another environment, CORES=2 to
+# use fewer cores.
 
 PYTHON ?= python3
 CORES ?= all
@@ -21,7 +29,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 
-.PHONY: demo test test-slow test-faults test-slurm test-browser lint format bench speed report watch picture clean distclean environment
+.PHONY: demo test test-slow test-faults test-slurm test-browser lint format docs bench speed report watch picture clean distclean environment
 
 demo: environment
 	$(BIN)/snakemake --cores $(CORES) results/demo/samples.txt results/demo/eval.json
@@ -49,6 +57,11 @@ lint: environment
 	$(BIN)/mypy
 	$(BIN)/snakemake --lint
 
+# Without the variable, it prints an advertisement. `--quiet` would hide what `--strict` refuses.
+docs: environment
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo open site/index.html
+
 format: environment
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
@@ -58,7 +71,7 @@ format: environment
 	$(BIN)/python -m tests.mistakes.page > docs/ERRORS.md
 
 bench: environment
-	@test -n "$(NANOGPT)" || { echo "NANOGPT is not set; say make bench NANOGPT=PATH_OF_A_NANOGPT_CHECKOUT"; exit 1; }
+	@test -n "$(NANOGPT)" || { echo "NANOGPT is not set; run make bench NANOGPT=PATH_OF_A_NANOGPT_CHECKOUT"; exit 1; }
 	$(BIN)/snakemake --cores $(CORES) results/datasets/shakespeare_char/meta.json
 	$(BIN)/python benchmarks/train.py $(NANOGPT) --short
 
@@ -77,15 +90,16 @@ picture: environment
 clean:
 	rm -rf .snakemake .nanogpt resources/corpora resources/tokenizers
 	find results -mindepth 1 ! -name README.md -delete
+	rm -rf site
 
 distclean: clean
 	rm -rf $(VENV)
 
 environment: $(READY)
 
-# The package itself is installed in place, so that an edit of nanogpt/ needs no installation.
+# The package is installed in editable mode, so edits of nanogpt/ take effect immediately.
 $(READY): envs/requirements.lock pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; say make PYTHON=python3.11")'
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; if you have one, add PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --requirement envs/requirements.lock
 	$(BIN)/pip install --quiet --no-deps --editable .

@@ -1,9 +1,9 @@
 # From a text to a trained GPT, its evaluation, its samples and a report.
 #
-#   snakemake --cores all                                       the report over `report.runs`
+#   snakemake --cores all                                       the report, with `report.runs`
 #   snakemake --cores 1 results/shakespeare_char/samples.txt    one run
 #
-# What there is to run, and how, stands in config.yaml; what the rules compute, in nanogpt/.
+# Settings are in config.yaml, and the code that the rules run is in nanogpt/.
 from snakemake.utils import min_version
 
 min_version("9.27")
@@ -15,9 +15,9 @@ configfile: "config.yaml"
 report: "workflow/report/workflow.rst"
 
 
-# First, so that it's the default target, unless a workflow that uses this one has another.
+# The first rule is the default target, unless a workflow that uses this one defines its own.
 rule all:
-    """Make the report, and with it all runs that it compares."""
+    """Make the report, and all runs in it."""
     input:
         "results/report/index.html",
 

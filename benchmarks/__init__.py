@@ -1,1 +1,1 @@
-"""What was measured for docs/BENCHMARKS.md, as programs that measure it again."""
+"""Programs that repeat the measurements of docs/BENCHMARKS.md."""

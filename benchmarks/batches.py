@@ -1,11 +1,11 @@
-"""How far a sequence's probabilities in a batch are from those it has alone, in float32.
+"""Measure how much batching changes the probabilities of a sequence, in float32.
 
     python benchmarks/batches.py results/shakespeare_char/model
 
-N_TEXTS texts of random prompts of different lengths are generated together and alone, with the same
-seeds. The total variation of the two distributions that a token is drawn from is the probability
-that the draws differ. Printed are its mean and its largest value, over all tokens up to where two
-texts part, and how many did.
+Generates N_TEXTS texts from random prompts of different lengths, in a batch and one by one, with
+the same seeds. The total variation distance of the two distributions of a token is the probability
+that the draws differ. Prints its mean and maximum over all tokens before two texts diverge, and how
+many texts did.
 """
 
 import argparse
@@ -52,18 +52,19 @@ def main() -> None:
         return found
 
     together = run(prompts)
-    distances, n_parted = [], 0
+    distances, n_diverged = [], 0
     for prompt in prompts:
         seed = prompt.settings.seed
         for (token, p), (other, q) in zip(run([prompt])[seed], together[seed], strict=True):
             distances.append(float((p - q).abs().sum() / 2))
             if token != other:
-                n_parted += 1
+                n_diverged += 1
                 break
     mean = sum(distances) / len(distances)
     print(
-        f"total variation: {mean:.1e} on average (a draw in {1 / mean:,.0f}), {max(distances):.1e} "
-        f"at most; {n_parted} of {N_TEXTS} texts differ, of {len(distances):,} tokens compared"
+        f"total variation distance: {mean:.1e} on average (one draw in {1 / mean:,.0f}), "
+        f"{max(distances):.1e} at most; {n_diverged} of {N_TEXTS} texts differ "
+        f"({len(distances):,} tokens compared)"
     )
 
 

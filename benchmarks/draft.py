@@ -1,23 +1,24 @@
-"""How much faster a lone stream is when n-grams draft its tokens (`sample.draft`).
+"""Measure how much faster sampling one stream is with drafts by n-grams (`sample.draft`).
 
     python benchmarks/draft.py speed DATASET --model results/shakespeare_char/model
     python benchmarks/draft.py kept DATASET --model results/shakespeare_char/model
     python benchmarks/draft.py cost DATASET
 
-DATASET: results/datasets/shakespeare_char, whose training split is counted.
+DATASET is a directory such as results/datasets/shakespeare_char. N-grams are counted on its
+training split.
 
-speed: tokens a second of texts of N_TOKENS tokens at temperature 0.8 with drafts of each length, in
-turn with none, ROUNDS times: medians, and the least and the largest ratio.
-With --wide, the model's weights lie among zeros in the shape of nanoGPT's baby GPT, 10.65 million:
-its text at the cost of a larger model. That's for the modern recipe with heads of 64.
+speed: tokens per second of texts of N_TOKENS tokens at temperature 0.8, with drafts of each length
+    and without, taking turns for ROUNDS rounds. Prints medians, and the smallest and largest ratio.
+    --wide pads the model's weights with zeros to the shape of nanoGPT's baby GPT (10.65 million),
+    to get the same text at the cost of a larger model. It needs the modern recipe with heads of 64.
 
-kept: texts of the GPT. A token x of one would have been drafted and kept with probability
-min(1, q(x) / p(x)), p being what it was drawn from and q what it would have been drafted from. The
-mean is that of sum min(p, q), and from these probabilities follows how many tokens a pass gives. q
-is tried at orders and temperatures of its own.
+kept: the probability that a drafted token is kept, from texts of the GPT. Let p be the distribution
+    that a token x was drawn from, and q the one that it would have been drafted from. The draft is
+    kept with probability min(1, q(x) / p(x)), on average sum min(p, q). The tokens per pass follow
+    from these probabilities. Tries several orders and temperatures for q.
 
-cost: milliseconds of a step, of a pass over 2 and more tokens, and of drafting one, with random
-weights in the shapes of benchmarks/generate.py.
+cost: milliseconds of a step, of a pass over 2 and more tokens, and of drafting one token, with
+    random weights in the shapes of benchmarks/generate.py.
 """
 
 import argparse
@@ -68,14 +69,14 @@ ORDERS = (4, 5, 6, 7, 8)
 DRAFT_TEMPERATURES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 DRAFTED = range(1, 8)
 SPEED_DRAFTED = (0, 2, 4, 6, 8)
-MIXTURES = ((5, 0.0), (8, 0.9))  # order and weight: the GPT's own text, and `ngram: on`
+MIXTURES = ((5, 0.0), (8, 0.9))  # order and weight: the GPT alone, and `ngram: on`
 ROUNDS = 5
 N_CALLS = 300
-N_WEIGHTS = 3_000_000_000  # that calls of one kind read together, at most
+N_WEIGHTS = 3_000_000_000  # limit on the weights read by all calls of one kind
 
 
 def print_speed(model_directory: Path, dataset_directory: Path, is_wide: bool) -> None:
-    """Tokens a second of the GPT's own text, and of a mixture with the n-grams."""
+    """Print tokens per second of the GPT alone and of a mixture with n-grams."""
     model, files = load_model(model_directory).model, load(dataset_directory)
     if is_wide:
         assert isinstance(model, GPT)
@@ -111,12 +112,12 @@ def print_speed(model_directory: Path, dataset_directory: Path, is_wide: bool) -
 
 @torch.no_grad()
 def widened(gpt: GPT) -> GPT:
-    """A GPT of 10.65 million weights that computes the same: all but a part are zeros."""
+    """A GPT of 10.65 million weights that computes the same, padded with zeros."""
     own = gpt.settings
     C, H, L = own.n_embd, own.n_head, own.n_layer
     settings = own.model_copy(update={"n_layer": 6, "n_head": 6, "n_embd": 384})
     wide = GPT(settings, gpt.vocab_size).eval()
-    # As norms are of more numbers, what they give is larger by this, and MLPs square it.
+    # Norms average over more numbers, so their outputs grow by this factor; MLPs square it.
     scale = (C / settings.n_embd) ** 0.5
     for weight in wide.parameters():
         weight.zero_()
@@ -134,7 +135,7 @@ def widened(gpt: GPT) -> GPT:
 
 
 def ngrams_of(files: TokenFiles, order: int, weight: float) -> Ngrams:
-    """N-grams of a training split, as they lie beside a model."""
+    """N-grams of a training split, as in a model directory."""
     header = NgramHeader(
         max_order=order,
         weight=weight,
@@ -149,7 +150,7 @@ def ngrams_of(files: TokenFiles, order: int, weight: float) -> Ngrams:
 
 
 def texts_of(engine: Engine, temperature: float) -> list[tuple[list[int], NDArray[np.float64]]]:
-    """Texts of a GPT, and the distributions that their tokens were drawn from, (T, V)."""
+    """Texts of a GPT, with the distributions of their tokens, (T, V)."""
     settings = SampleSettings(
         max_new_tokens=N_TOKENS, temperature=temperature, top_k=TOP_K, device="cpu", dtype="float32"
     )
@@ -170,7 +171,7 @@ def texts_of(engine: Engine, temperature: float) -> list[tuple[list[int], NDArra
 
 
 def drafts(trie: NgramTrie, text: Sequence[int]) -> NDArray[np.floating]:
-    """The n-grams' distributions of each token but the first of a text, (T, V)."""
+    """The n-grams' distributions for each token of a text except the first, (T, V)."""
     contexts, rows = trie.empty_contexts(1), []
     for token in text[:-1]:
         contexts = trie.read(contexts, np.array([token]))
@@ -179,7 +180,7 @@ def drafts(trie: NgramTrie, text: Sequence[int]) -> NDArray[np.floating]:
 
 
 def tempered(p: NDArray[np.floating], temperature: float) -> NDArray[np.floating]:
-    """Distributions (T, V) at a temperature, of at most TOP_K tokens."""
+    """Apply a temperature and TOP_K to distributions (T, V)."""
     p = p ** (1 / temperature)
     if p.shape[-1] > TOP_K:
         p[p < np.partition(p, -TOP_K, axis=-1)[:, -TOP_K, None]] = 0
@@ -188,7 +189,7 @@ def tempered(p: NDArray[np.floating], temperature: float) -> NDArray[np.floating
 
 
 def tokens_a_pass(kept: NDArray[np.floating], n_drafted: int) -> float:
-    """How many tokens of a text a pass gives on average. kept: each one's probability, (T,)."""
+    """Tokens per pass, on average. kept: the probability that each token is kept, (T,)."""
     T = len(kept)
     starts = np.zeros(T + n_drafted + 1)  # the probability that a pass starts at a token
     starts[0] = 1
@@ -203,7 +204,7 @@ def tokens_a_pass(kept: NDArray[np.floating], n_drafted: int) -> float:
 
 
 def print_kept(model_directory: Path, dataset_directory: Path) -> None:
-    """The best draft of each order, and the tokens that passes of it give."""
+    """Print the best draft temperature of each order, and its tokens per pass."""
     model, files = load_model(model_directory).model, load(dataset_directory)
     settings = SampleSettings(max_new_tokens=N_TOKENS, device="cpu", dtype="float32")
     engine = Engine(model, settings)
@@ -228,13 +229,13 @@ def print_kept(model_directory: Path, dataset_directory: Path) -> None:
             ]
             print(
                 f"temperature {temperature}, order {order} at its best temperature, {best}: kept "
-                f"{overlap:.3f}; tokens a pass by tokens drafted: {', '.join(each_k)}",
+                f"{overlap:.3f}; tokens per pass by drafted tokens: {', '.join(each_k)}",
                 flush=True,
             )
 
 
 def in_turn(works: Mapping[str, Callable[[], object]], n_calls: int) -> dict[str, float]:
-    """Milliseconds of each: the 10th percentile of calls in turn, which others hardly change."""
+    """Milliseconds of each call: the 10th percentile, which other processes hardly affect."""
     times: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(n_calls):
         for name, work in works.items():
@@ -245,7 +246,7 @@ def in_turn(works: Mapping[str, Callable[[], object]], n_calls: int) -> dict[str
 
 
 def print_costs(dataset_directory: Path) -> None:
-    """What a step, passes and drafts take."""
+    """Print the time of a step, of passes and of drafts."""
     files = load(dataset_directory)
     trie = build_trie(count(files.train, files.tokenizer.vocab_size, 5))
     text = files.val[:100].astype(int).tolist()
@@ -256,7 +257,7 @@ def print_costs(dataset_directory: Path) -> None:
 
 
 def draft_cost(trie: NgramTrie, text: Sequence[int]) -> float:
-    """Milliseconds of a token that is drawn from the n-grams, and read."""
+    """Milliseconds to draw a token from the n-grams and read it."""
     random, contexts = np.random.default_rng(0), trie.empty_contexts(1)
     for token in text:
         contexts = trie.read(contexts, np.array([token]))
@@ -273,7 +274,7 @@ def draft_cost(trie: NgramTrie, text: Sequence[int]) -> float:
 def describe_costs(model: GPT) -> str:
     """Milliseconds at three quarters of the window.
 
-    A step is the engine's, with the choice of a token; a pass, too, has a choice for each place.
+    A step is the engine's and includes choosing a token. A pass chooses one at each position.
     """
     place = model.settings.block_size * 3 // 4
     settings = SampleSettings(temperature=0.8, top_k=TOP_K, device="cpu", dtype="float32")
@@ -305,7 +306,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("what", choices=("speed", "kept", "cost"))
     parser.add_argument("dataset", type=Path, help="a dataset's directory")
-    parser.add_argument("--model", type=Path, help="a model directory, for all but cost")
+    parser.add_argument("--model", type=Path, help="a model directory; not needed for cost")
     parser.add_argument("--wide", action="store_true")
     arguments = parser.parse_args()
     if arguments.what == "cost":

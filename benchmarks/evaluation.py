@@ -1,12 +1,12 @@
-"""What an evaluation costs beside the training that made its model.
+"""Compare the time of an evaluation with that of the training.
 
     snakemake --cores 2 results/demo/model/model.safetensors
     python benchmarks/evaluation.py demo [RUN ...] [--rounds 3] [--threads 2]
 
-Evaluates runs that were trained, with their settings, into a temporary directory. Prints the
-median wall and CPU seconds of the rounds, how long the training took, the share of the one in the
-other, and the start of eval.json's digest. If the wall time is far above the CPU time divided by
-the threads, the machine was busy.
+Evaluates trained runs with their own settings, in a temporary directory. Prints the median wall and
+CPU seconds of the rounds, the seconds of the training, the evaluation's share of them, and the
+start of eval.json's digest. If the wall time is much higher than the CPU time divided by the number
+of threads, the machine was busy.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from nanogpt.project import NGRAMS_FILE, Project  # noqa: E402
 
 
 def measure(name: str, rounds: int) -> None:
-    """Evaluate a run several times, and print its line."""
+    """Evaluate a run `rounds` times and print one line."""
     run, project = resolve_run(read(PROJECT / "config.yaml"), name), Project(PROJECT)
     directory = project.results / name
     wall, cpu, digests = [], [], set()

@@ -1,15 +1,15 @@
-"""Tokens a second of generation beside nanoGPT's `GPT.generate`, in turn on the same machine.
+"""Compare the speed of generation with nanoGPT's `GPT.generate`.
 
     python benchmarks/generate.py PATH_OF_A_NANOGPT_CHECKOUT [--models 0.8M 10.65M 124M]
     python benchmarks/generate.py PATH --short            100 tokens, a few minutes
     python benchmarks/generate.py PATH --dtypes float32 bfloat16 int8
 
-nanoGPT computes in float32. Both have the same random weights, batch and number of tokens, the
+nanoGPT computes in float32. Both use the same random weights, batch and number of tokens, the
 prompt "\\n" (token 0), temperature 0.8 and top_k 200. nanoGPT's sample.py draws one sample after
-another, so its speed for ten samples is that of one stream. There are five rounds, or three where a
-round of the peer takes over a minute. A round times the peer, then each of our dtypes.
-Bandwidth is the bytes of weights that a step reads over its time, as a share of the rate at which
-this machine reads memory. The last line is JSON.
+another, so its speed for ten samples is that of one stream. Each round times nanoGPT, then each of
+our dtypes. There are five rounds, or three if a round of nanoGPT takes over a minute. "Bandwidth"
+is the bytes of weights that a step reads, divided by its time, as a share of this machine's memory
+bandwidth. Prints tokens per second; the last line is JSON.
 """
 
 import argparse
@@ -46,14 +46,14 @@ READ_BYTES = 1 << 29
 
 @dataclass(frozen=True)
 class Case:
-    """What is generated: rows at once, tokens of each."""
+    """A measurement. rows: sequences in a batch. tokens: per sequence."""
 
     model: str
     rows: int
     tokens: int
 
 
-# As nanoGPT's CPU quick start, its baby GPT, and GPT-2 with nanoGPT's padded vocabulary.
+# nanoGPT's CPU quick start, its baby GPT, and GPT-2 with nanoGPT's padded vocabulary.
 MODELS = {
     "0.8M": (ModelSettings(n_layer=4, n_head=4, n_embd=128, block_size=64, dropout=0.0), 65),
     "10.65M": (ModelSettings(n_layer=6, n_head=6, n_embd=384, block_size=256, dropout=0.0), 65),
@@ -70,10 +70,10 @@ CASES = (
 
 @dataclass(frozen=True)
 class Result:
-    """Medians in tokens a second, of all rows together. spread: the least and the largest ratio."""
+    """Medians in tokens per second, over all rows. spread: smallest and largest ratio."""
 
     case: Case
-    dtype: str  # our side's
+    dtype: str  # of our model
     peer: float
     ours: float
     ratio: float
@@ -82,7 +82,7 @@ class Result:
 
 
 def import_model(checkout: Path) -> Any:
-    """nanoGPT's model.py."""
+    """Import nanoGPT's model.py."""
     spec = importlib.util.spec_from_file_location("nanogpt_peer", checkout / "model.py")
     assert spec
     assert spec.loader
@@ -93,7 +93,7 @@ def import_model(checkout: Path) -> Any:
 
 
 def same_model(peer: Any, settings: ModelSettings, vocab_size: int) -> tuple[GPT, Any]:
-    """Ours and nanoGPT's with the same random weights."""
+    """Our model and nanoGPT's, with the same random weights."""
     torch.manual_seed(0)
     ours = GPT(settings, vocab_size).eval()
     names = ("n_layer", "n_head", "n_embd", "block_size", "bias")
@@ -105,14 +105,14 @@ def same_model(peer: Any, settings: ModelSettings, vocab_size: int) -> tuple[GPT
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """How long it takes."""
+    """Seconds that a call takes."""
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
 
 
 def read_rate() -> float:
-    """Bytes a second that this machine reads from memory, at best."""
+    """The machine's memory bandwidth for reading, in bytes per second."""
     numbers = torch.ones(READ_BYTES // 4)
     return READ_BYTES / min(seconds(numbers.sum) for _ in range(9))
 
@@ -120,7 +120,7 @@ def read_rate() -> float:
 def measure(
     case: Case, ours: GPT, theirs: Any, dtypes: Sequence[str], rate: float
 ) -> Iterator[Result]:
-    """Time the peer and each of our dtypes in turn."""
+    """Time nanoGPT and each of our dtypes, taking turns."""
     engines = {dtype: Engine(ours, make_settings(case.tokens, dtype)) for dtype in dtypes}
     start = torch.zeros(case.rows, 1, dtype=torch.int64)
 
@@ -129,7 +129,7 @@ def measure(
             theirs.generate(start, n_tokens, temperature=0.8, top_k=200)
 
     def by_us(dtype: str, n_tokens: int = case.tokens) -> None:
-        # Each row has its own seed, and thus its own text: equal contexts would be read once.
+        # Each row has its own seed and so its own text; equal contexts would be read only once.
         settings = make_settings(n_tokens, dtype)
         seeded = [settings.model_copy(update={"seed": row}) for row in range(case.rows)]
         continuations(engines[dtype], [Prompt([0], own) for own in seeded])
@@ -161,14 +161,14 @@ def measure(
 
 
 def make_settings(n_tokens: int, dtype: str) -> SampleSettings:
-    """Those of both sides."""
+    """Settings for both programs."""
     return SampleSettings(
         max_new_tokens=n_tokens, temperature=0.8, top_k=200, device="cpu", dtype=dtype
     )
 
 
 def describe(result: Result) -> str:
-    """A result in one line."""
+    """One line of text."""
     case, (least, most) = result.case, result.spread
     return (
         f"{case.model:>7} {case.rows:>3} x {case.tokens}: nanoGPT {result.peer:,.1f} tokens/s, "

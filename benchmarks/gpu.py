@@ -1,12 +1,12 @@
-"""Training on one GPU beside nanoGPT's, in turn: `benchmarks/gpu.sh` calls it.
+"""Compare training on one GPU with nanoGPT; called by `benchmarks/gpu.sh`.
 
     python benchmarks/gpu.py PATH_OF_A_NANOGPT_CHECKOUT [--device cuda] [--tiny]
 
-1. nanoGPT's train_shakespeare_char, unchanged; our `shakespeare_char_baby`, the same by ours; our
-   `shakespeare_char_best`, the modern recipe: seconds from the start of the process, and loss.
-2. Steps of the baby GPT and of GPT-2 124M by both, compiled.
+1. Seconds from the start of the process, and loss, of nanoGPT's train_shakespeare_char (unchanged),
+   our `shakespeare_char_baby` (the same model) and our `shakespeare_char_best` (the modern recipe).
+2. Time of a step of the baby GPT and of GPT-2 124M, compiled, for both programs.
 
---tiny takes a few steps of each, to see that all of it runs.
+--tiny makes only a few steps of each, to check that everything runs.
 """
 
 import argparse
@@ -25,15 +25,15 @@ from nanogpt.config.loading import read  # noqa: E402
 from nanogpt.config.resolving import resolve_run  # noqa: E402
 
 CONFIG = read(PROJECT / "config.yaml")
-THREADS = 4  # of the host
+THREADS = 4  # on the host
 SEED = 1337
 TINY_STEPS = 3
 
 
 def train_all(checkout: Path, device: str, tiny: bool) -> list[Row]:
-    """The three trainings."""
+    """Run the three trainings."""
     arguments = ["config/train_shakespeare_char.py", f"--device={device}", "--log_interval=1"]
-    changes = {"device": device, "dtype": "auto", "compile": not tiny}  # nanoGPT compiles, too
+    changes = {"device": device, "dtype": "auto", "compile": not tiny}  # nanoGPT compiles too
     steps = None
     if tiny:
         steps = TINY_STEPS
@@ -73,9 +73,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("checkout", type=Path)
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("--tiny", action="store_true", help="only a few steps of each")
     arguments = parser.parse_args()
-    processes.max_others = 1.0  # a GPU isn't slowed down by the host's other work
+    processes.max_others = 1.0  # other work on the host doesn't slow down a GPU
     checkout = arguments.checkout.resolve()
     print(table(train_all(checkout, arguments.device, arguments.tiny)), flush=True)
     train_step.compare_all(checkout, shapes(arguments.device, arguments.tiny), 1, THREADS)

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# All that is checked and measured on an NVIDIA GPU, in less than eight minutes on a large one.
+# Run all tests and benchmarks that need an NVIDIA GPU: under eight minutes on a large one.
 #
 #   benchmarks/gpu.sh PATH_OF_A_NANOGPT_CHECKOUT          on a GPU
-#   benchmarks/gpu.sh PATH_OF_A_NANOGPT_CHECKOUT --tiny   a few steps on the CPU: does all of it run?
+#   benchmarks/gpu.sh PATH_OF_A_NANOGPT_CHECKOUT --tiny   a few steps on the CPU, as a check
 set -euo pipefail
-checkout=$(realpath "${1:?say benchmarks/gpu.sh PATH_OF_A_NANOGPT_CHECKOUT}")
+checkout=$(realpath "${1:?usage: benchmarks/gpu.sh PATH_OF_A_NANOGPT_CHECKOUT [--tiny]}")
 cd "$(dirname "$0")/.."
 
 snakemake --cores all results/datasets/{shakespeare_char,shakespeare}/meta.json

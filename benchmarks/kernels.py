@@ -1,15 +1,15 @@
-"""Whether what we chose to compute with is the fastest here: a whole training step by other ways.
+"""Compare a training step with our choice of kernels and with the alternatives.
 
     snakemake --cores 2 results/datasets/{shakespeare_char,shakespeare}/meta.json
     python benchmarks/kernels.py [--rounds 3]
     python benchmarks/kernels.py --busy
 
-Each way is a process of its own that makes some steps of a run; the ways take turns. A row has the
-median of rounds, the least and the most, how often a step takes memory from the system (page
-faults), and the process's peak memory. "as shipped" is what `snakemake` computes with.
+Each variant runs some steps of a run in a separate process; the variants take turns. A row has the
+median, minimum and maximum of the rounds, the page faults of a step (memory taken from the system)
+and the process's peak memory. "as shipped" is what `snakemake` uses.
 
---busy: how long threads wait for each other before they sleep, alone and beside a process on each
-core that never rests.
+--busy compares how long threads wait for each other before they sleep, on an idle machine and next
+to a process on each core that never rests.
 """
 
 import argparse
@@ -52,14 +52,14 @@ CASES = (
     ("shakespeare_char", "bfloat16"),
     ("shakespeare", "bfloat16"),
 )
-SECONDS = 4.0  # of steps in each process, about
+SECONDS = 4.0  # of steps in each process, roughly
 WARM_UP = 5  # steps
 BUSY_RUNS = (("shakespeare_char_fast", "auto"), ("shakespeare_char", "auto"))
 SPIN = [sys.executable, "-c", "while True: pass"]
 
 
 def torchs_attention() -> None:
-    """Compute attention by torch's fused kernel, on a CPU as well."""
+    """Use torch's fused attention on a CPU too."""
 
     def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, dropout: float) -> torch.Tensor:
         return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
@@ -68,12 +68,12 @@ def torchs_attention() -> None:
 
 
 def all_logits_at_once() -> None:
-    """Compute a batch's logits as one tensor, however large the vocabulary is."""
+    """Compute the logits of a batch as one tensor for any vocabulary."""
     losses.LARGE_VOCABULARY = sys.maxsize  # type: ignore[attr-defined]
 
 
 def memory_given_back() -> None:
-    """Leave glibc's thresholds as they come."""
+    """Keep glibc's default thresholds."""
     step.keep_freed_memory = lambda: None  # type: ignore[attr-defined]
 
 
@@ -81,7 +81,7 @@ def as_shipped() -> None:
     """Change nothing."""
 
 
-# Environment variables, and what a process does before it trains.
+# Environment variables, and a function to call before training.
 WAYS: dict[str, tuple[dict[str, str], Callable[[], None]]] = {
     "as shipped": ({}, as_shipped),
     "products by MKL": ({"NANOGPT_MATMUL": "torch"}, as_shipped),
@@ -91,13 +91,13 @@ WAYS: dict[str, tuple[dict[str, str], Callable[[], None]]] = {
     "freed memory given back": ({}, memory_given_back),
 }
 WAITING: dict[str, tuple[dict[str, str], Callable[[], None]]] = {
-    "`GOMP_SPINCOUNT=300000`, libgomp's own": ({"GOMP_SPINCOUNT": "300000"}, as_shipped),
-    f"`GOMP_SPINCOUNT={SPIN_COUNT}`, ours alone": ({}, as_shipped),
-    f"`GOMP_SPINCOUNT={SPIN_COUNT_BESIDE_OTHERS}`, ours beside some": (
+    "`GOMP_SPINCOUNT=300000`, libgomp's default": ({"GOMP_SPINCOUNT": "300000"}, as_shipped),
+    f"`GOMP_SPINCOUNT={SPIN_COUNT}`, our default": ({}, as_shipped),
+    f"`GOMP_SPINCOUNT={SPIN_COUNT_BESIDE_OTHERS}`, next to some": (
         {"GOMP_SPINCOUNT": SPIN_COUNT_BESIDE_OTHERS},
         as_shipped,
     ),
-    f"`GOMP_SPINCOUNT={SPIN_COUNT_IN_A_CROWD}`, ours beside as many as processors": (
+    f"`GOMP_SPINCOUNT={SPIN_COUNT_IN_A_CROWD}`, next to as many as processors": (
         {"GOMP_SPINCOUNT": SPIN_COUNT_IN_A_CROWD},
         as_shipped,
     ),
@@ -106,7 +106,7 @@ ALL_WAYS = WAYS | WAITING
 
 
 def ways_of(run: str, dtype: str) -> list[str]:
-    """The ways that change something for a run."""
+    """The variants that make a difference for a run."""
     left_out = {"products by MKL", "products by oneDNN"} if dtype != "float32" else set()
     if run != "shakespeare":
         left_out.add("all logits at once")
@@ -115,7 +115,7 @@ def ways_of(run: str, dtype: str) -> list[str]:
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """Steps of one process. milliseconds: a step's median. faults: of a step. peak: MB."""
+    """Steps of one process. milliseconds: median of a step. faults: per step. peak: MB."""
 
     milliseconds: float
     faults: float
@@ -123,7 +123,7 @@ class Measured:
 
 
 def measure_here(name: str, dtype: str, way: str) -> Measured:
-    """Make a run's steps in this process, by a way."""
+    """Run steps of a run in this process, with one variant."""
     ALL_WAYS[way][1]()
     run = resolve_run(read(PROJECT / "config.yaml"), name)
     changes = {"device": "cpu", "dtype": dtype, "eval_interval": sys.maxsize, "eval_iters": 1}
@@ -149,7 +149,7 @@ def measure_here(name: str, dtype: str, way: str) -> Measured:
 
 
 def measure(name: str, dtype: str, way: str, threads: int) -> Measured:
-    """The same in a process of its own."""
+    """The same in a new process."""
     variables = {"GOMP_SPINCOUNT": SPIN_COUNT, **ALL_WAYS[way][0]}
     command = [sys.executable, __file__, "--child", name, dtype, way]
     timed = processes.run_timed(command, PROJECT, threads, **variables)
@@ -157,13 +157,13 @@ def measure(name: str, dtype: str, way: str, threads: int) -> Measured:
 
 
 def table(name: str, dtype: str, rounds: int, threads: int) -> str:
-    """A row for each way."""
+    """A Markdown table with a row per variant."""
     measured: dict[str, list[Measured]] = {way: [] for way in ways_of(name, dtype)}
     for _ in range(rounds):
         for way, of_way in measured.items():
             of_way.append(measure(name, dtype, way, threads))
     lines = [
-        f"| `{name}`, {dtype} | a step, ms | least | most | page faults | peak memory, MB |",
+        f"| `{name}`, {dtype} | step, ms | min | max | page faults | peak memory, MB |",
         "|---|--:|--:|--:|--:|--:|",
     ]
     for way, of_way in measured.items():
@@ -178,9 +178,9 @@ def table(name: str, dtype: str, rounds: int, threads: int) -> str:
 
 
 def table_beside_others(name: str, dtype: str, rounds: int, threads: int) -> str:
-    """A row for each way to wait."""
+    """A Markdown table with a row per value of GOMP_SPINCOUNT."""
     lines = [
-        f"| `{name}` | a step alone, ms | least to most | beside busy processes | least to most |",
+        f"| `{name}` | step alone, ms | range | next to busy processes | range |",
         "|---|--:|--:|--:|--:|",
     ]
     for way in WAITING:
@@ -201,11 +201,11 @@ def table_beside_others(name: str, dtype: str, rounds: int, threads: int) -> str
 
 
 def main() -> None:
-    """Print a table for each run; or, as a child, measure one way."""
+    """Print a table for each run, or measure one variant in a child process."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--busy", action="store_true", help="beside a busy process on each core")
+    parser.add_argument("--busy", action="store_true", help="next to a busy process on each core")
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:

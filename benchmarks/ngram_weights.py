@@ -1,14 +1,15 @@
-"""How the defaults of `ngram.weight` and `ngram.caution` were found, on text that nothing had seen.
+"""Find good values of `ngram.weight` and `ngram.caution` on held-out text.
 
     python benchmarks/ngram_weights.py shakespeare_char [--directory DIRECTORY]
 
-Takes the training split of a run's dataset, whose validation split is never read. A new dataset is
-made of it, whose last tenth is held out: the run's GPT is trained on the rest, the n-grams are
-counted on the rest, and their mixture is measured on that tenth. A GPT that was trained on all of
-it would have memorised the tenth, and the n-grams would get too little weight.
+Splits the training split of a run's dataset again and holds out its last tenth. Trains the run's
+GPT and counts n-grams on the rest, then measures their mixture on the tenth. The validation split
+is never read. A GPT trained on the whole training split would have memorized the tenth, and the
+n-grams would get too little weight.
 
-Prints the loss of the tenth by order for the best of the weights and cautions that it tries, and
-for a caution of 0, the same weight everywhere. DIRECTORY keeps dataset and GPT for another call.
+For each order, prints the loss with the best of the tested weights and cautions, and with the best
+weight for a caution of 0 (the same weight everywhere). DIRECTORY keeps the dataset and the GPT for
+the next call.
 """
 
 import argparse
@@ -44,10 +45,10 @@ CAUTIONS = (0.0, 0.25, 0.4, 0.5, 0.6, 0.75, 1.0)
 
 
 def main() -> None:
-    """Make what isn't there yet, and print the table."""
+    """Make the dataset and the GPT unless they exist, and print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n\n")[0])
-    parser.add_argument("run", help="a run of config.yaml whose dataset was made")
-    parser.add_argument("--directory", type=Path, help="where dataset and GPT are kept")
+    parser.add_argument("run", help="a run of config.yaml whose dataset exists")
+    parser.add_argument("--directory", type=Path, help="where to keep the dataset and the GPT")
     args = parser.parse_args()
     run = resolve_run(read(PROJECT / "config.yaml"), args.run)
     with tempfile.TemporaryDirectory() as temporary:
@@ -58,7 +59,7 @@ def main() -> None:
 
 
 def make(run: Run, directory: Path) -> None:
-    """The dataset of the run's training split, and a GPT that is trained on nine tenths of it."""
+    """Make a dataset from the run's training split, and train a GPT on nine tenths of it."""
     source = load(PROJECT / "results/datasets" / run.dataset)
     directory.mkdir(parents=True, exist_ok=True)
     text = directory / "train.txt"
@@ -74,7 +75,7 @@ def make(run: Run, directory: Path) -> None:
 
 
 def report(directory: Path, run: Run) -> None:
-    """Print the losses of the tenth that was held out."""
+    """Print the losses on the held-out tenth."""
     files, model = load(directory / "dataset"), load_model(directory / "model").model
     settings = run.eval.model_copy(update={"device": "cpu", "dtype": "float32"})
     survey = survey_split(model, files.val, describe_symbols(files.tokenizer), settings)

@@ -1,10 +1,10 @@
-"""Which of torch's operators give other bits with other threads or instructions, and how ours do.
+"""Compare the bits of torch's and our operators across threads and CPU instruction sets.
 
     python benchmarks/operators.py
 
-Each way is a process of its own that computes every operator on fixed numbers. A table says which
-digests differ from those of the first way. `ours` are the operations of nanogpt/model/alike.py, of
-which `reproducible: anywhere` is made.
+Each variant runs in its own process and computes every operator on fixed numbers. The tables mark
+digests that differ from those of the first variant. Our operations are those of
+nanogpt/model/alike.py, which `reproducible: anywhere` uses.
 """
 
 import json
@@ -24,30 +24,30 @@ from torch.nn import functional as F  # noqa: E402
 from nanogpt.model import alike  # noqa: E402
 
 AVX2 = {"ATEN_CPU_CAPABILITY": "avx2"}
-# A way to compute: threads, and what holds libraries to older instructions.
+# Threads, and environment variables that limit libraries to older instructions.
 WAYS: dict[str, tuple[int, dict[str, str]]] = {
-    "as it comes, 1 thread": (1, {}),
+    "default, 1 thread": (1, {}),
     "2 threads": (2, {}),
-    "torch for AVX2": (1, AVX2),
-    "oneDNN for AVX2": (1, {"ONEDNN_MAX_CPU_ISA": "AVX2"}),
-    "MKL for any CPU": (1, {"MKL_CBWR": "COMPATIBLE"}),
+    "torch limited to AVX2": (1, AVX2),
+    "oneDNN limited to AVX2": (1, {"ONEDNN_MAX_CPU_ISA": "AVX2"}),
+    "MKL in compatibility mode": (1, {"MKL_CBWR": "COMPATIBLE"}),
 }
 OURS_WAYS = {
-    "for AVX2, 1 thread": (1, AVX2),
+    "AVX2, 1 thread": (1, AVX2),
     "2 threads": (2, AVX2),
-    "oneDNN for AVX2": (2, {**AVX2, "ONEDNN_MAX_CPU_ISA": "AVX2"}),
-    "MKL for any CPU": (2, {**AVX2, "MKL_CBWR": "COMPATIBLE"}),
-    "oneDNN for SSE 4.1": (2, {**AVX2, "ONEDNN_MAX_CPU_ISA": "SSE41"}),
-    "torch for no AVX": (2, {"ATEN_CPU_CAPABILITY": "default"}),
+    "oneDNN limited to AVX2": (2, {**AVX2, "ONEDNN_MAX_CPU_ISA": "AVX2"}),
+    "MKL in compatibility mode": (2, {**AVX2, "MKL_CBWR": "COMPATIBLE"}),
+    "oneDNN limited to SSE 4.1": (2, {**AVX2, "ONEDNN_MAX_CPU_ISA": "SSE41"}),
+    "torch without AVX": (2, {"ATEN_CPU_CAPABILITY": "default"}),
 }
 
 
 def torchs() -> dict[str, Callable[[], Tensor]]:
-    """Operators of a GPT's training step as torch has them, on numbers of its shapes."""
+    """torch's operators in a GPT's training step, with inputs of typical shapes."""
     generator = torch.Generator().manual_seed(0)
 
     def numbers(*shape: int) -> Tensor:
-        # Made of whole ones, which are drawn alike everywhere; their products must be rounded.
+        # Quotients of random integers, which are the same everywhere; their products need rounding.
         return torch.randint(-9999, 9999, shape, generator=generator) / 4567
 
     x, weight, gradient = numbers(768, 512), numbers(128, 512), numbers(768, 128)
@@ -63,8 +63,8 @@ def torchs() -> dict[str, Callable[[], Tensor]]:
 
     return {
         "matrix product, forward": lambda: x @ weight.T,
-        "matrix product, of the weights": lambda: gradient.T @ x,
-        "the same by oneDNN": lambda: torch.ops.mkldnn._linear_pointwise(
+        "matrix product, gradient of the weights": lambda: gradient.T @ x,
+        "the same with oneDNN": lambda: torch.ops.mkldnn._linear_pointwise(
             gradient.T, x.T, None, "none", [], ""
         ),
         "batched product": lambda: q @ k.mT,
@@ -75,7 +75,7 @@ def torchs() -> dict[str, Callable[[], Tensor]]:
         "exp": x.exp,
         "exp2": x.exp2,
         "layer norm": lambda: F.layer_norm(x, (512,)),
-        "layer norm, of the weights": lambda: gradient_of(
+        "layer norm, gradient of the weights": lambda: gradient_of(
             lambda w: F.layer_norm(x, (512,), w), torch.ones(512)
         ),
         "sum of rows": lambda: x.sum(-1),
@@ -87,7 +87,7 @@ def torchs() -> dict[str, Callable[[], Tensor]]:
 
 
 def digests(threads: int, environment: dict[str, str], kind: str) -> dict[str, str]:
-    """The digests that a process with this environment computes."""
+    """Digests of all operators, computed by a process with this environment."""
     command = [sys.executable, __file__, kind, str(threads)]
     done = subprocess.run(
         command, env={**os.environ, **environment}, capture_output=True, text=True, check=True
@@ -97,10 +97,10 @@ def digests(threads: int, environment: dict[str, str], kind: str) -> dict[str, s
 
 
 def table(kind: str, ways: dict[str, tuple[int, dict[str, str]]]) -> str:
-    """A row for each operator: by which ways its bits differ from those of the first way."""
+    """A Markdown table: a row per operator, a column per variant, compared with the first."""
     found = {name: digests(*way, kind) for name, way in ways.items()}
     first = next(iter(found))
-    lines = ["| " + " | ".join([f"{kind}: {first}", *list(found)[1:]]) + " |"]
+    lines = ["| " + " | ".join([f"{kind} operator (reference: {first})", *list(found)[1:]]) + " |"]
     lines.append("|---|" + "---|" * (len(found) - 1))
     for operator, digest in found[first].items():
         cells = ["other bits" if d[operator] != digest else "" for d in list(found.values())[1:]]
@@ -109,13 +109,13 @@ def table(kind: str, ways: dict[str, tuple[int, dict[str, str]]]) -> str:
 
 
 def main() -> None:
-    """Print both tables; or, as a child, digests."""
+    """Print both tables, or the digests in a child process."""
     if len(sys.argv) > 1:
         torch.set_num_threads(int(sys.argv[2]))
         operations = torchs() if sys.argv[1] == "torch's" else alike.operations()
         print(json.dumps({name: alike.digest(run()) for name, run in operations.items()}))
         return
-    print(table("torch's", WAYS), table("ours", OURS_WAYS), sep="\n\n")
+    print(table("torch's", WAYS), table("our", OURS_WAYS), sep="\n\n")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""nanoGPT beside us: its checkout copied, run on our token files, and its weights read.
+"""Run nanoGPT for comparison: copy its checkout, give it our token files, read its weights.
 
-The copy differs from the checkout in its data, and in its seed where another one is asked for.
+The copy differs from the checkout only in its data and, on request, its seed.
 """
 
 import pickle
@@ -14,7 +14,7 @@ from nanogpt.config.schema import ModelSettings
 from nanogpt.data.batches import load
 from nanogpt.model.gpt import GPT
 
-# The command for a training on a CPU in nanoGPT's README.
+# Arguments of the CPU training in nanoGPT's README.
 QUICK_START = (
     "config/train_shakespeare_char.py",
     "--device=cpu",
@@ -33,7 +33,7 @@ QUICK_START = (
 
 
 def copy_with_data(checkout: Path, directory: Path, datasets: dict[str, Path]) -> Path:
-    """A copy of nanoGPT's checkout in `directory`, with our token files by its datasets' names."""
+    """Copy nanoGPT's checkout to `directory`, with our token files under its dataset names."""
     copy = Path(shutil.copytree(checkout, directory / "nanoGPT"))
     for name, dataset in datasets.items():
         data = copy / "data" / name
@@ -46,13 +46,13 @@ def copy_with_data(checkout: Path, directory: Path, datasets: dict[str, Path]) -
 
 
 def set_seed(copy: Path, seed: int) -> None:
-    """Let a copy of nanoGPT train with another seed, which it has no option for."""
+    """Change the seed in a copy of nanoGPT, which has no option for it."""
     script = copy / "train.py"
     script.write_text(re.sub(r"manual_seed\([0-9]+", f"manual_seed({seed}", script.read_text()))
 
 
 def read_weights(path: Path) -> GPT:
-    """The model in a ckpt.pt of nanoGPT, as ours."""
+    """Load nanoGPT's ckpt.pt as our model."""
     checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     arguments = dict(checkpoint["model_args"])
     vocab_size = arguments.pop("vocab_size")
@@ -60,7 +60,7 @@ def read_weights(path: Path) -> GPT:
     weights = {
         name.removeprefix("_orig_mod.").removeprefix("transformer."): weight
         for name, weight in checkpoint["model"].items()
-        if not name.endswith("lm_head.weight")  # the embedding's, once more
+        if not name.endswith("lm_head.weight")  # the embedding again
     }
     model.load_state_dict(weights)
     return model

@@ -1,12 +1,13 @@
-"""Time and memory of preparing a text, beside nanoGPT's scripts and plain tiktoken, by its size.
+"""Compare time and memory of preparing a text with nanoGPT's scripts and tiktoken.
 
     python benchmarks/prepare.py PATH_OF_A_NANOGPT_CHECKOUT TEXT VOCAB_BPE [--rounds 5]
 
-TEXT is a UTF-8 text, such as Tiny Shakespeare, repeated to each size; VOCAB_BPE is the file of
-GPT-2's merges, with encoder.json beside it. Everything runs in a process of its own, in turn: its
-wall time, start included, and its peak resident memory. nanoGPT's scripts are copied beside the
-text, not changed. Peers stop at --peer-limit megabytes, as they hold the text and a list of all
-tokens in memory. Prints a table of medians, and draws time and memory over size as an SVG.
+TEXT is a UTF-8 text, such as Tiny Shakespeare, which is repeated to each size. VOCAB_BPE is the
+file of GPT-2's merges; encoder.json must be in the same directory. Each preparation is a separate
+process; they take turns. Measures wall time, including the start, and peak resident memory.
+nanoGPT's scripts are copied, not changed. The other programs stop at --peer-limit megabytes,
+because they keep the text and a list of all tokens in memory. Prints a table of medians and draws
+time and memory over size as an SVG.
 """
 
 import argparse
@@ -51,14 +52,14 @@ MB = 1_000_000
 
 
 class Measured(NamedTuple):
-    """One preparation: wall seconds, and peak resident memory in MB."""
+    """One preparation: wall seconds and peak resident memory in MB."""
 
     seconds: float
     megabytes: float
 
 
 class Preparation(NamedTuple):
-    """A way to prepare a text: its command, given text and directory."""
+    """A program that prepares a text, and its command."""
 
     name: str
     command: list[str]
@@ -66,19 +67,19 @@ class Preparation(NamedTuple):
 
 
 def measure(command: list[str], environment: dict[str, str]) -> Measured:
-    """Run a command to its end."""
+    """Run a command and measure it."""
     start = time.perf_counter()
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     seconds = time.perf_counter() - start
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        sys.exit(f"{command[:3]} ended with {process.returncode}")
+        sys.exit(f"error: {command[:3]} failed with exit code {process.returncode}")
     return Measured(seconds, usage.ru_maxrss * 1024 / MB)
 
 
 def preparations(directory: Path, args: argparse.Namespace) -> list[Preparation]:
-    """All that is compared, ours first."""
+    """All preparations to compare."""
     text = str(directory / "input.txt")
     threads = str(args.threads)
     ours = [sys.executable, "-c", OURS, text, str(directory / "ours")]
@@ -107,7 +108,7 @@ def _script(directory: Path, name: str) -> list[str]:
 
 
 def main() -> None:
-    """Measure all in turn, print a table, draw a plot."""
+    """Measure all preparations, print a table and draw a plot."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("checkout", type=Path)
     parser.add_argument("text", type=Path)
@@ -122,7 +123,7 @@ def main() -> None:
     measured: dict[str, dict[float, list[Measured]]] = {}
     with tempfile.TemporaryDirectory() as scratch:
         directory = Path(scratch)
-        # Where tiktoken looks before it downloads.
+        # tiktoken looks here before it downloads.
         cached = hashlib.sha1(GPT2_MERGES_URL.encode()).hexdigest()
         shutil.copy(args.merges, directory / cached)
         encoder = GPT2_MERGES_URL.replace("vocab.bpe", "encoder.json")
@@ -138,7 +139,7 @@ def main() -> None:
                 for name, command, limit in compared:
                     if size <= limit:
                         for made in directory.rglob("*.bin"):
-                            made.unlink()  # to replace gigabytes takes time as well
+                            made.unlink()  # replacing gigabytes would take time too
                         result = measure(command, environment)
                         measured.setdefault(name, {}).setdefault(size, []).append(result)
                         print(f"{name}, {size:g} MB: {result}", flush=True)
@@ -147,7 +148,7 @@ def main() -> None:
 
 
 def _write_text(text: bytes, size: int, path: Path) -> None:
-    """A text over and over, cut at a line's end near `size` bytes."""
+    """Write a text repeatedly, cut at the end of a line near `size` bytes."""
     with open(path, "wb") as file:
         while file.tell() + len(text) <= size:
             file.write(text)
@@ -155,7 +156,7 @@ def _write_text(text: bytes, size: int, path: Path) -> None:
 
 
 def _table(measured: dict[str, dict[float, list[Measured]]]) -> Iterator[str]:
-    yield "\n| what | MB | seconds | least | most | MB/s | peak memory, MB |"
+    yield "\n| preparation | MB | median, s | min | max | MB/s | peak memory, MB |"
     yield "|---|--:|--:|--:|--:|--:|--:|"
     for name, sizes in measured.items():
         for size, rounds in sizes.items():
@@ -169,7 +170,7 @@ def _table(measured: dict[str, dict[float, list[Measured]]]) -> Iterator[str]:
 
 
 def _draw(measured: dict[str, dict[float, list[Measured]]], path: Path) -> None:
-    # Not before the measurements: a child's peak is at least what its parent holds when it starts.
+    # Imported late: a child's peak memory is at least that of its parent when it starts.
     import matplotlib
 
     matplotlib.use("svg")

@@ -1,4 +1,4 @@
-"""Processes that are timed, on a machine that does nothing else meanwhile."""
+"""Time processes on an otherwise idle machine."""
 
 import os
 import subprocess
@@ -10,13 +10,13 @@ from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[1]
 
-max_others = 0.05  # share of the machine's time that others may take of a measurement
+max_others = 0.05  # largest accepted share of other processes in the machine's CPU time
 TRIES = 3
 
 
 @dataclass(frozen=True)
 class Timed:
-    """A process that ended: seconds by the clock and of its CPU time, others' share, its output."""
+    """A finished process: wall seconds, CPU seconds, other processes' share, and its output."""
 
     wall: float
     cpu: float
@@ -25,10 +25,10 @@ class Timed:
 
 
 def run_timed(command: Sequence[str], directory: Path, threads: int, **variables: str) -> Timed:
-    """Run a process alone on the machine and time it from its start to its end.
+    """Time a process from start to end.
 
-    A measurement in which others took more than `max_others` is made again; after TRIES of them the
-    program ends.
+    If other processes used more than `max_others` of the machine, the measurement is repeated. The
+    program exits after TRIES attempts.
     """
     environment = {
         **os.environ,
@@ -40,8 +40,8 @@ def run_timed(command: Sequence[str], directory: Path, threads: int, **variables
         timed = _run(command, directory, environment)
         if timed.others <= max_others:
             return timed
-        print(f"again: others took {timed.others:.0%} of the machine meanwhile", flush=True)
-    sys.exit("the machine is busy with something else; measure when it isn't")
+        print(f"repeating: other processes used {timed.others:.0%} of the machine", flush=True)
+    sys.exit("error: the machine is busy with other work; try again when it's idle")
 
 
 def _run(command: Sequence[str], directory: Path, environment: dict[str, str]) -> Timed:
@@ -63,9 +63,9 @@ def _cpu_of_children() -> float:
 
 
 def _busy_seconds() -> float:
-    """Seconds that all processors together have worked, or were held back, since the start.
+    """CPU seconds of all processors since boot, including time stolen by the host.
 
-    Only Linux tells; 0 elsewhere.
+    Only known on Linux; 0 elsewhere.
     """
     stat = Path("/proc/stat")
     if not stat.exists():

@@ -1,10 +1,10 @@
-"""Milliseconds of a training step by one process and by two, each with one thread.
+"""Compare a training step on one process and on two, each with one thread.
 
     python benchmarks/ranks.py [--steps 10]
 
 Strong scaling: two processes share the rows of a step. Weak scaling: a step has twice the rows. One
-process with two threads is timed, too: on one machine it's what two processes compete with.
-Five rounds in turn, medians. The last line is JSON.
+process with two threads is also timed, because on one machine that is the alternative. Prints
+medians of five rounds, taking turns, in milliseconds. The last line is JSON.
 """
 
 import argparse
@@ -44,7 +44,7 @@ CASES = {
     "0.8 M": (ModelSettings(n_layer=4, n_head=4, n_embd=128, block_size=64, dropout=0.0), 32),
     "10.65 M": (ModelSettings(n_layer=6, n_head=6, n_embd=384, block_size=256, dropout=0.0), 12),
 }
-# Processes, threads of each, and how many times the rows.
+# Processes, threads per process, and a factor for the rows.
 LAYOUTS = ((1, 1, 1), (1, 2, 1), (2, 1, 1), (2, 1, 2))
 
 
@@ -69,7 +69,7 @@ def main() -> None:
             print(
                 f"{case:>8}  {n} x {threads} thread(s), {times} x the rows: {1e3 * median:7.1f} ms "
                 f"({1e3 * min(seconds):.1f} to {1e3 * max(seconds):.1f}), {faster:.2f} times the "
-                "rows a second of one process with one thread",
+                "rows per second of one process with one thread",
                 flush=True,
             )
             measured = {"processes": n, "threads": threads, "rows": times, "seconds": seconds}
@@ -78,7 +78,7 @@ def main() -> None:
 
 
 def measure(case: str, layout: tuple[int, int, int], steps: int) -> float:
-    """Seconds of a step: the median of the slowest rank's."""
+    """Median seconds of a step on the slowest rank."""
     n, threads, times = layout
     with tempfile.TemporaryDirectory() as directory:
         store = str(Path(directory) / "store")
@@ -98,7 +98,7 @@ def measure(case: str, layout: tuple[int, int, int], steps: int) -> float:
 def time_steps(
     steps: int, case: str, rank: str, n: str, threads: str, times: str, store: str
 ) -> float:
-    """Median seconds of the steps of one rank."""
+    """Median seconds of a step on one rank."""
     ranks = ALONE
     if int(n) > 1:
         found = FileStore(store, int(n))

@@ -1,12 +1,12 @@
-"""What each switch of the modern recipe gains: the run without it, beside the run.
+"""Measure the gain of each part of the modern recipe by training without it.
 
     snakemake --cores 1 results/datasets/shakespeare_char/meta.json
     python benchmarks/recipe.py [--run shakespeare_char_fast] [--processes 2]
 
-A switch is set back to GPT-2's way, alone, and the run is trained with three seeds for as many
-steps (equal tokens), and for as many steps as fit into the run's time (equal time). Its time is
-CPU time on one thread, so that several trainings can run side by side. Losses are of the whole
-validation split, nats per token; a positive difference is what the switch gains.
+One setting at a time is changed back to GPT-2's. The run is then trained with three seeds, once for
+the same number of steps (equal tokens) and once for as many steps as fit into the run's time (equal
+time). Time is CPU time on one thread, so several trainings can run in parallel. Losses are of the
+whole validation split in nats per token. A positive difference means that the setting helps.
 """
 
 import argparse
@@ -38,7 +38,7 @@ from nanogpt.training.loop import train  # noqa: E402
 
 SEEDS = (1337, 1, 2)
 
-# The switches, each as what undoes it.
+# For each part of the recipe, the settings that undo it.
 WITHOUT: dict[str, dict[str, Any]] = {
     "position: rotary": {"position": "learned"},
     "norm: rmsnorm": {"norm": "layernorm"},
@@ -57,7 +57,7 @@ WITHOUT: dict[str, dict[str, Any]] = {
 
 
 def changed(run: Run, changes: dict[str, Any], seed: int, steps: int) -> Run:
-    """A run with other settings, wherever they belong, and another seed and number of steps."""
+    """A run with changed model and training settings, seed and number of steps."""
     model = {k: v for k, v in changes.items() if k in ModelSettings.model_fields}
     rest = {k: v for k, v in changes.items() if k in TrainSettings.model_fields}
     rest |= {"seed": seed, "max_iters": steps, "lr_decay_iters": steps, "eval_interval": steps}
@@ -70,7 +70,7 @@ def changed(run: Run, changes: dict[str, Any], seed: int, steps: int) -> Run:
 
 
 def measure(run: Run) -> tuple[float, float]:
-    """Train a run on one thread: CPU seconds of training, and the loss of the whole split."""
+    """Train on one thread. Returns CPU seconds and the loss on the whole validation split."""
     torch.set_num_threads(1)
     dataset = PROJECT / "results/datasets" / run.dataset
     with tempfile.TemporaryDirectory() as directory:
@@ -88,18 +88,18 @@ def measure(run: Run) -> tuple[float, float]:
 
 
 def rows(run: Run, processes: int) -> Iterator[str]:
-    """A line of the table for the run, and for each switch."""
+    """Yield a table row for the run and for each change."""
     n_steps = run.train.max_iters
     variants: dict[str, dict[str, Any]] = {"the recipe": {}, **WITHOUT}
     with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
 
         def train_all(steps: dict[str, int]) -> dict[str, list[tuple[float, float]]]:
-            """Train variants with each seed; a machine whose speed drifts slows all alike."""
+            """Train all variants seed by seed, so that drifts in speed affect them equally."""
             jobs = [changed(run, variants[v], seed, n) for seed in SEEDS for v, n in steps.items()]
             measured = list(pool.map(measure, jobs))
             return {name: measured[i :: len(steps)] for i, name in enumerate(steps)}
 
-        list(pool.map(measure, [changed(run, {}, 1, 1)] * processes))  # the first take longer
+        list(pool.map(measure, [changed(run, {}, 1, 1)] * processes))  # warm up
         without = train_all(dict.fromkeys(variants, n_steps))
         recipe = without.pop("the recipe")
         fitting = {
@@ -135,7 +135,7 @@ def main() -> None:
     run = resolve_run(read(PROJECT / "config.yaml"), arguments.run)
     print(
         f"| without | loss after {run.train.max_iters} steps (spread) | steps in equal time "
-        "| loss then (spread) | gain at equal tokens | at equal time |"
+        "| their loss (spread) | gain at equal tokens | at equal time |"
     )
     print("|---|--:|--:|--:|--:|--:|", flush=True)
     for row in rows(run, arguments.processes):

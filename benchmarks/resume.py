@@ -1,10 +1,10 @@
-"""What it costs to be able to stop: saving states, restoring from the cache, planning many runs.
+"""Measure the overhead of saved states, the cache, and planning many runs.
 
     python benchmarks/resume.py [--rounds 5]
 
-Saves the state of models of several sizes, and says what share of a training's time that is at the
-default interval; restores a model of 100 MB from the cache; and plans 500 runs with `snakemake -n`,
-beside the same graph with constant parameters. Medians, lowest and highest of the rounds.
+Saves the state of models of several sizes and prints its share of the training time at the default
+interval. Restores a model of 100 MB from the cache. Plans 500 runs with `snakemake -n`, compared
+with the same rules with constant params. Prints the median, minimum and maximum of the rounds.
 """
 
 import argparse
@@ -37,7 +37,7 @@ from nanogpt.training.step import loss_scaler  # noqa: E402
 
 GPT2 = {"n_layer": 12, "n_head": 12, "n_embd": 768, "block_size": 1024}
 N_RUNS = 500
-# The params of the rules, each a function of a run, that are made constants for comparison.
+# Params of rules that are functions of a run, and the constants that replace them.
 CONSTANT = {
     'lambda wildcards: json.dumps(run_settings("model", "train")(wildcards))': '"{}"',
     'settings=run_settings("name", "dataset", "eval")': "settings={}",
@@ -63,20 +63,20 @@ CONSTANT = {
 
 
 def seconds(function: Callable[[], object]) -> float:
-    """How long a call takes."""
+    """Seconds that a call takes."""
     start = time.perf_counter()
     function()
     return time.perf_counter() - start
 
 
 def report(what: str, times: list[float], note: str = "") -> None:
-    """Print a line of the table."""
+    """Print one line of results."""
     middle = statistics.median(times)
     print(f"{what:<58} {middle:7.3f} s ({min(times):.3f} to {max(times):.3f}){note}", flush=True)
 
 
 def save_times(name: str, settings: ModelSettings, vocab_size: int, rounds: int) -> None:
-    """Save a model's state, with moments and kept weights, as a training would."""
+    """Time saving a state with moments and best weights, as a training does."""
     model = GPT(settings, vocab_size)
     training = TrainSettings(device="cpu", dtype="float32")
     optimizer, scaler = configure_adamw(model, training), loss_scaler(training)
@@ -95,11 +95,13 @@ def save_times(name: str, settings: ModelSettings, vocab_size: int, rounds: int)
     middle = statistics.median(times)
     share = middle / (middle + interval_between_saves(middle))
     millions = model.n_parameters() / 1e6
-    report(f"save the state of {name} ({millions:.1f} M)", times, f", {share:.2%} of the time")
+    report(
+        f"save the state of {name} ({millions:.1f} M)", times, f", {share:.2%} of the training time"
+    )
 
 
 def restore_times(rounds: int) -> None:
-    """Restore an artifact of 100 MB from the cache."""
+    """Time restoring an artifact of 100 MB from the cache."""
     with tempfile.TemporaryDirectory(dir=PROJECT) as directory:
         project = Project(Path(directory))
         outputs = {"model/model.safetensors": "results/big/model/model.safetensors"}
@@ -127,7 +129,7 @@ def restore_times(rounds: int) -> None:
 
 
 def plan_times(rounds: int) -> None:
-    """`snakemake -n` of many runs, in turn with the same rules with constant params."""
+    """Time `snakemake -n` of many runs, with our params and with constant ones."""
     runs = {f"run{number}": {"train": {"seed": number}} for number in range(N_RUNS)}
     with tempfile.TemporaryDirectory() as directory:
         checkouts = [Path(directory) / name for name in ("ours", "constant")]
@@ -161,7 +163,7 @@ def plan_times(rounds: int) -> None:
 
 
 def main() -> None:
-    """Print the table."""
+    """Print all results."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds

@@ -1,17 +1,17 @@
-"""Training beside nanoGPT's, in turn on the same machine: how soon, how well, how fast.
+"""Compare training with nanoGPT: time, loss and speed.
 
     snakemake --cores 2 results/datasets/{shakespeare_char,shakespeare}/meta.json
     python benchmarks/train.py PATH_OF_A_NANOGPT_CHECKOUT [--short] [--long] [--plot docs/train.svg]
 
-1. nanoGPT's CPU quick start, unchanged, and our `shakespeare_char_fast`: seconds from the start
-   of the process to its weights, and their loss.
-2. Our `shakespeare_char` in as many seconds as nanoGPT took.
-3. With --long: our `shakespeare_char_best`, beside nanoGPT's published loss on a GPU.
-4. Steps of one architecture, GPT-2's, by both (benchmarks/train_step.py).
+1. nanoGPT's CPU quick start, unchanged, and our `shakespeare_char_fast`: seconds from the start of
+   the process to its saved weights, and their loss.
+2. Our `shakespeare_char` in the time that nanoGPT took.
+3. With --long: our `shakespeare_char_best`, to compare with nanoGPT's published loss on a GPU.
+4. A step of the same architecture, GPT-2's, in both programs (benchmarks/train_step.py).
 
-Losses are of the whole validation split, by our evaluation, nanoGPT's too (its ckpt.pt is read).
-Three seeds; --short has one, and leaves out the steps of GPT-2 124M. A measurement that another
-process disturbed is made again; on a busy machine the program ends without figures.
+Losses are of the whole validation split, by our evaluation for both (it reads nanoGPT's ckpt.pt).
+Three seeds; --short uses one and leaves out the steps of GPT-2 124M. A measurement that other
+processes disturbed is repeated. On a busy machine the program exits without figures.
 """
 
 import argparse
@@ -45,12 +45,12 @@ DATASETS = train_step.DATASETS
 SEEDS = (1337, 1, 2)
 PEER = "nanoGPT's CPU quick start"
 GPU_LOSS = 1.4697  # https://github.com/karpathy/nanoGPT
-TRIAL_STEPS = (20, 120)  # of two short trainings, from which the time of a long one is estimated
+TRIAL_STEPS = (20, 120)  # two short trainings, to estimate the time of a long one
 
 
 @dataclass(frozen=True)
 class Row:
-    """A training: what, with which seed, how long, and how good. loss: nats per token."""
+    """A training. wall, cpu: seconds. loss: nats per token."""
 
     what: str
     seed: int
@@ -71,7 +71,7 @@ def whole_split_loss(model: GPT) -> float:
 def train_peer(
     copy: Path, seed: int, threads: int, what: str = PEER, arguments: Sequence[str] = QUICK_START
 ) -> Row:
-    """nanoGPT's quick start, or another training of its, in a copy of its checkout."""
+    """Train nanoGPT's quick start, or another of its configs, in a copy of its checkout."""
     set_seed(copy, seed)
     timed = run_timed([sys.executable, "train.py", *arguments], copy, threads)
     loss = whole_split_loss(read_weights(copy / "out-shakespeare-char/ckpt.pt"))
@@ -80,7 +80,7 @@ def train_peer(
 
 
 def train_ours(run: Run, seed: int, threads: int, steps: int | None = None) -> Row:
-    """A run of config.yaml with another seed, and as many steps as it says or as given."""
+    """Train a run of config.yaml with another seed. steps: the run's own, if None."""
     changes = {"seed": seed}
     if steps:
         changes |= {"max_iters": steps, "lr_decay_iters": steps, "eval_interval": steps}
@@ -94,9 +94,9 @@ def train_ours(run: Run, seed: int, threads: int, steps: int | None = None) -> R
 
 
 def steps_within(run: Run, seconds: float, threads: int) -> int:
-    """How many steps a run can make from the start of its process to the end in some seconds.
+    """Estimate how many steps a run makes in some seconds, including the start of its process.
 
-    A tenth fewer than two short trainings let expect, as the machine's speed drifts.
+    Returns a tenth less than two short trainings suggest, because the machine's speed drifts.
     """
     few, many = (train_ours(run, 1, threads, steps).wall for steps in TRIAL_STEPS)
     of_step = (many - few) / (TRIAL_STEPS[1] - TRIAL_STEPS[0])
@@ -107,20 +107,19 @@ def _row(what: str, seed: int, steps: int, timed: Timed, loss: float) -> Row:
     row = Row(what, seed, steps, timed.wall, timed.cpu, loss)
     print(
         f"{what}, seed {seed}: {steps} steps, {row.wall:.1f} s, cpu {row.cpu:.1f} s, "
-        f"others {timed.others:.1%}, loss {loss:.4f}",
+        f"other processes {timed.others:.1%}, loss {loss:.4f}",
         flush=True,
     )
     return row
 
 
 def table(rows: list[Row]) -> str:
-    """Medians of all seeds, with the least and the most; the first rows are the peer's."""
+    """A Markdown table with medians over seeds and ranges; the first row must be nanoGPT's."""
     by_name: defaultdict[str, list[Row]] = defaultdict(list)
     for row in rows:
         by_name[row.what].append(row)
     lines = [
-        "| what | seeds | steps | seconds, median | least to most | loss, mean | least to most "
-        "| nanoGPT's seconds / ours |",
+        "| training | seeds | steps | seconds, median | range | loss, mean | range | speedup |",
         "|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     peer = statistics.median(row.wall for row in by_name[rows[0].what])
@@ -137,7 +136,7 @@ def table(rows: list[Row]) -> str:
 
 
 def draw(rows: list[Row], path: Path) -> None:
-    """Loss over seconds: a point for each training."""
+    """Plot loss over seconds, with a point for each training."""
     import matplotlib
 
     matplotlib.use("svg")
@@ -169,7 +168,7 @@ def draw(rows: list[Row], path: Path) -> None:
     ticks = [5, 10, 20, 50, 100, 200, 500, 1000, 2000]
     axis.set_xticks(ticks, [str(tick) for tick in ticks], minor=False)
     axis.set_xlim(4, max(200.0, 1.3 * max(row.wall for row in rows)))
-    axis.set_xlabel("seconds from the start of the process to its weights")
+    axis.set_xlabel("seconds from the start of the process to its saved weights")
     axis.set_ylabel("loss on the whole validation split, nats")
     axis.grid(alpha=0.25)
     axis.legend(frameon=False, fontsize=9)
@@ -177,12 +176,12 @@ def draw(rows: list[Row], path: Path) -> None:
 
 
 def train_all(checkout: Path, seeds: tuple[int, ...], long: bool, threads: int) -> list[Row]:
-    """Both sides in turn, a seed after the other."""
+    """Run both programs in turn, seed by seed."""
     config = read(PROJECT / "config.yaml")
     soon, given_time = (
         resolve_run(config, name) for name in ("shakespeare_char_fast", "shakespeare_char")
     )
-    given_time = given_time.model_copy(update={"name": "shakespeare_char, nanoGPT's seconds"})
+    given_time = given_time.model_copy(update={"name": "shakespeare_char, in nanoGPT's time"})
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as directory:
         data = {"shakespeare_char": DATASETS / "shakespeare_char"}
@@ -198,14 +197,14 @@ def train_all(checkout: Path, seeds: tuple[int, ...], long: bool, threads: int) 
 
 
 def main() -> None:
-    """Measure all, and print it as tables."""
+    """Run all measurements and print tables."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("checkout", type=Path)
-    parser.add_argument("--short", action="store_true", help="one seed: under ten minutes")
+    parser.add_argument("--short", action="store_true", help="only one seed: under ten minutes")
     parser.add_argument("--long", action="store_true", help="also shakespeare_char_best")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--plot", type=Path, help="a file for the plot")
-    parser.add_argument("--rows", type=Path, help="a file for the rows, as JSON")
+    parser.add_argument("--plot", type=Path, help="write the plot to this file")
+    parser.add_argument("--rows", type=Path, help="write the rows to this file, as JSON")
     arguments = parser.parse_args()
     seeds = SEEDS[:1] if arguments.short else SEEDS
     rows = train_all(arguments.checkout.resolve(), seeds, arguments.long, arguments.threads)

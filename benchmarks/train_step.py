@@ -1,13 +1,13 @@
-"""Time of a training step of GPT-2's architecture beside nanoGPT's, in turn on the same machine.
+"""Compare a training step of GPT-2's architecture with nanoGPT.
 
     snakemake --cores 2 results/datasets/{shakespeare_char,shakespeare}/meta.json
     python benchmarks/train_step.py PATH_OF_A_NANOGPT_CHECKOUT [--rounds 5] [--short]
 
-Two shapes: nanoGPT's CPU quick start, and GPT-2's 124 M parameters with its 1,024 tokens of context
+Two shapes: nanoGPT's CPU quick start, and GPT-2 with 124 M parameters and 1,024 tokens of context
 (not with --short). Each round trains nanoGPT's model with its own train.py and ours with our
-train(), on the same token files, threads and settings. A step is drawing the batch, forward,
-backward and optimizer, until the loss is known as a number. Prints the median step of each round
-and the medians of the rounds. The peer's checkout is copied, not changed.
+train(), with the same token files, threads and settings. A step is drawing the batch, forward,
+backward and optimizer, until the loss is known as a number. Prints the median step of each round,
+and a table of medians over the rounds. nanoGPT's checkout is copied, not changed.
 """
 
 import argparse
@@ -37,7 +37,7 @@ DATASETS = PROJECT / "results/datasets"
 
 @dataclass(frozen=True)
 class Shape:
-    """What is trained. steps: of a round; the first ones, which warm up, don't count."""
+    """A model and its batches. steps: per round; the first `warm_up` of them don't count."""
 
     name: str
     dataset: str
@@ -49,7 +49,7 @@ class Shape:
 
     @property
     def compile(self) -> bool:
-        """Whether both sides compile their models: where nanoGPT does by default."""
+        """Whether both programs compile their models, as nanoGPT does by default on a GPU."""
         return self.device != "cpu"
 
 
@@ -81,7 +81,7 @@ from nanogpt.training.loop import train
 job = json.loads(sys.argv[1])
 torch.set_num_threads(job["threads"])
 results = Path(job["results"])
-shutil.rmtree(results / "state", ignore_errors=True)  # of a try that another process disturbed
+shutil.rmtree(results / "state", ignore_errors=True)  # of a disturbed attempt
 train("bench", Path(job["dataset"]), ModelSettings(**job["model"]),
       resolve(TrainSettings(**job["train"])), TrainingState(results / "state", "bench"), results)
 """
@@ -90,7 +90,7 @@ train("bench", Path(job["dataset"]), ModelSettings(**job["model"]),
 def run_ours(
     dataset: str, model: ModelSettings, train: TrainSettings, threads: int, results: str
 ) -> Timed:
-    """Train in a process of its own, and time it; it writes into the directory `results`."""
+    """Train in a new process and time it. results: the directory that it writes to."""
     job = {
         "threads": threads,
         "results": results,
@@ -103,7 +103,7 @@ def run_ours(
 
 
 def our_steps(shape: Shape, dtype: str, threads: int) -> list[float]:
-    """Milliseconds of each step of ours."""
+    """Milliseconds of each of our steps."""
     settings = TrainSettings(
         max_iters=shape.steps,
         lr_decay_iters=shape.steps,
@@ -149,10 +149,10 @@ def nanogpt_steps(checkout: Path, shape: Shape, threads: int) -> list[float]:
 
 
 def compare(checkout: Path, shape: Shape, rounds: int, threads: int) -> None:
-    """Time both in turn and print a table. checkout: a copy with our token files.
+    """Time both programs in turn and print a table. checkout: a copy with our token files.
 
-    nanoGPT computes in float32 on a CPU, and in bfloat16 on a GPU that can; so do we, and in
-    bfloat16 on a CPU that has it.
+    nanoGPT uses float32 on a CPU, and bfloat16 on a GPU that supports it. We do the same, and also
+    measure bfloat16 on a CPU that supports it.
     """
     peer_name = "nanoGPT, float32" if shape.device == "cpu" else "nanoGPT, its default"
     measured: dict[str, Callable[[], list[float]]] = {
@@ -167,7 +167,7 @@ def compare(checkout: Path, shape: Shape, rounds: int, threads: int) -> None:
             median = statistics.median(steps()[shape.warm_up :])
             medians.setdefault(name, []).append(median)
             print(f"{shape.name}: {name}: {median:.1f} ms", flush=True)
-    print(f"\n| {shape.name} | median of rounds, ms | least | most | times nanoGPT's speed |")
+    print(f"\n| {shape.name} | median of rounds, ms | min | max | speed vs nanoGPT |")
     print("|---|--:|--:|--:|--:|")
     peer = statistics.median(medians[peer_name])
     for name, times in medians.items():
@@ -179,7 +179,7 @@ def compare(checkout: Path, shape: Shape, rounds: int, threads: int) -> None:
 
 
 def compare_all(checkout: Path, shapes: list[Shape], rounds: int, threads: int) -> None:
-    """A table for each shape."""
+    """Print a table for each shape."""
     data = {shape.dataset: DATASETS / shape.dataset for shape in shapes}
     with tempfile.TemporaryDirectory() as directory:
         copy = copy_with_data(checkout, Path(directory), data)
@@ -192,7 +192,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("checkout", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--short", action="store_true", help="without GPT-2 124M")
+    parser.add_argument("--short", action="store_true", help="leave out GPT-2 124M")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     arguments = parser.parse_args()
     shapes = [QUICK_START] if arguments.short else [QUICK_START, GPT2]

@@ -1,10 +1,10 @@
-"""The loss of tokens past the window of a model, for each setting of `sample.window`.
+"""Measure the loss past a model's window, for each value of `sample.window`.
 
     python benchmarks/windows.py results/shakespeare_char/model results/datasets/shakespeare_char
 
-Texts of the validation split are read token by token, as if each had been drawn: N_TEXTS texts of
-N_WINDOWS windows. Printed are the mean nats of the tokens after the first window, and of those of
-the first, which are the same for all settings.
+Reads N_TEXTS texts of N_WINDOWS windows from the validation split token by token, as if each token
+had been drawn. Prints the mean loss in nats after the first window, and in the first window, which
+is the same for all values.
 """
 
 import argparse
@@ -29,7 +29,7 @@ N_WINDOWS = 4
 
 
 class ForcedEngine(Engine):
-    """An engine that chooses the tokens of given texts."""
+    """An engine that chooses the next token of a given text."""
 
     texts: dict[int, list[int]]  # by seed
 
@@ -39,7 +39,7 @@ class ForcedEngine(Engine):
 
 
 def losses(model: Model, settings: SampleSettings, texts: list[list[int]]) -> Tensor:
-    """The nats of each token but the first of each text, (N, T - 1)."""
+    """Nats of each token except the first of each text, (N, T - 1)."""
     engine = ForcedEngine(model, settings)
     engine.texts = dict(enumerate(texts))
     prompts = [
@@ -72,8 +72,8 @@ def main() -> None:
         first, later = nats[:, : block_size - 1], nats[:, block_size - 1 :]
         error = later.mean(1).std() / N_TEXTS**0.5
         print(
-            f"{window}: {later.mean():.4f} +- {error:.4f} nats a token past the window, "
-            f"{first.mean():.4f} in the first"
+            f"{window}: {later.mean():.4f} +- {error:.4f} nats per token past the window, "
+            f"{first.mean():.4f} in the first window"
         )
 
 

@@ -167,6 +167,27 @@ def test_a_package_holds_only_a_docstring(package):
         assert rest == []
 
 
+# --- The map of modules ---------------------------------------------------------------------
+
+
+def modules_in_the_architecture():
+    """Paths of the modules in the list of docs/ARCHITECTURE.md, below `nanogpt/`."""
+    page = (ROOT / "docs/ARCHITECTURE.md").read_text(encoding="utf-8")
+    tree = page.split("    nanogpt/\n")[1].split("\n\n")[0]
+    folders: list[str] = []
+    for line in tree.splitlines():
+        depth = (len(line) - len(line.lstrip())) // 2 - 3  # 6 columns at the top
+        name = line.split()[0]
+        folders[depth:] = [name.removesuffix("/")] if name.endswith("/") else []
+        if name.endswith(".py"):
+            yield "/".join([*folders, name])
+
+
+def test_the_architecture_lists_every_module_once():
+    modules = [str(path.relative_to(PACKAGE)) for path in MODULES if path.name != "__init__.py"]
+    assert sorted(modules_in_the_architecture()) == sorted(modules)
+
+
 # --- Sizes ----------------------------------------------------------------------------------
 
 

@@ -10,7 +10,9 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+import yaml
 
+import nanogpt
 from tests.checkouts import PROJECT, own_environment
 from tests.made_runs import make_run
 
@@ -50,6 +52,11 @@ def isolation() -> list[str]:
     except metadata.PackageNotFoundError:
         return []
     return ["--no-build-isolation"] if int(version.split(".")[0]) >= 77 else []
+
+
+def test_the_citation_has_the_packages_version() -> None:
+    citation = yaml.safe_load((PROJECT / "CITATION.cff").read_text())
+    assert citation["version"] == nanogpt.__version__
 
 
 @pytest.fixture(scope="module")

@@ -131,7 +131,7 @@ TEXTS = [
         "braces in the name of a text",
         "`texts/{a}.txt`",
         "results/datasets/book/meta.json",
-        "corpora.book.files: texts/{a}.txt: Snakemake takes braces in a name for "
+        "corpora.book.files: texts/{a}.txt: Snakemake treats braces in a name as "
         "wildcards; rename the file",
         "texts/{a}.txt",
     ),

@@ -38,7 +38,7 @@ SAMPLES = "results/one/samples.txt"
 EVAL = "results/one/eval.json"
 
 # Words of workflow/report/samples.rst, in Snakemake's own report.
-CAPTION = "headed by the settings that made them"
+CAPTION = "with the settings that were used"
 
 # What snakedeploy writes to workflow/Snakefile.
 DEPLOYED = """

@@ -1,7 +1,7 @@
-# Targets, constraints and the helpers of all rules; no rules.
+# Helpers and wildcard constraints for all rules. There are no rules here.
 #
-# A helper turns wildcards into paths or settings. A user's mistake ends the workflow with one line,
-# before a job starts. Nothing here imports torch, so that a dry run stays light.
+# A helper turns wildcards into paths or settings. A user's mistake ends the workflow with one line
+# before any job starts. Nothing here imports torch, so a dry run is quick.
 import math
 import os
 import re
@@ -11,17 +11,17 @@ from pathlib import Path
 
 import yaml
 
-# Of the package that this workflow is made for, as in nanogpt/__init__.py.
+# The version of the package that this workflow needs, as in nanogpt/__init__.py.
 VERSION = "1.0.0.dev0"
 
-# Where this file lies: a directory, or a place on a host. In a module, `workflow.basedir` is the
-# caller's.
+# The directory of this file, which may be on a host. In a module, `workflow.basedir` would be the
+# caller's directory.
 RULES = workflow.current_basedir
 PROJECT = Path(str(RULES)).parents[1]
 if " " in sys.executable:
     sys.exit(
-        f"error: the path of Python, {sys.executable}, has a space, which Snakemake's scripts "
-        "cannot start; move the checkout, or make the environment elsewhere"
+        f"error: the path of Python, {sys.executable}, has a space, and Snakemake can't start "
+        "scripts from there; move the checkout, or create the environment elsewhere"
     )
 has_package = (PROJECT / "nanogpt").is_dir()
 if has_package:
@@ -64,23 +64,23 @@ def search_first(variable, directory):
 
 
 def script_path(stage):
-    """The script of a stage; of a workflow on a host, the copy that Snakemake keeps of it."""
+    """The script of a stage. If the workflow is on a host, this is Snakemake's copy of it."""
     script = RULES.join(f"../scripts/{stage}.py")
     path = Path(os.path.normpath(str(script)))
     return path if path.is_file() else Path(workflow.sourcecache.get_path(script))
 
 
-# Jobs find the package of this checkout, and the Python that runs Snakemake, without activation.
+# So that jobs find this checkout's package and the Python that runs Snakemake without activation.
 if has_package:
     search_first("PYTHONPATH", PROJECT)
 search_first("PATH", Path(sys.executable).parent)
-# For the rule's command, which must be the same wherever the workflow lies, and can't see names here.
+# The command of rule train uses this variable, so it's the same wherever the workflow is.
 os.environ.update(NANOGPT_TRAIN=str(script_path("train")))
 let_threads_sleep()
 name_user()
 
 
-# For whoever finds the directory locked, and asks by whom.
+# Records this process, so that another command can tell who has locked the directory.
 onstart:
     register()
     one_line_errors(check_partitions)()
@@ -93,11 +93,11 @@ wildcard_constraints:
     run=NAME.pattern,
 
 
-BRACES = "Snakemake takes braces in a name for wildcards"
+BRACES = "Snakemake treats braces in a name as wildcards"
 
 
 def one_line_errors(function):
-    """End the workflow with one line where `function` finds a user's mistake."""
+    """Wrap a function so that a user's mistake in it ends the workflow with one line."""
 
     @wraps(function)
     def checked(*arguments):
@@ -110,19 +110,19 @@ def one_line_errors(function):
 
 
 def has_our_settings(path):
-    """Whether a config file has our settings on top. A caller may have them under a key."""
+    """True if a config file has our settings at top level. A caller may have them under a key."""
     if Path(workflow.basedir) in (PROJECT, PROJECT / "workflow"):
         return True
     with open(path) as file:
         return set(yaml.safe_load(file) or {}) <= set(config)
 
 
-# For keys that a file has twice, of which Snakemake silently takes the last.
+# This refuses duplicate keys. Snakemake would silently use the last one.
 for path in workflow.configfiles:
     if str(path).endswith((".yaml", ".yml")) and has_our_settings(path):
         one_line_errors(read_mapping)(path)
 
-# Into Snakemake's own mapping, which scripts see.
+# This adds to Snakemake's own mapping, which scripts see.
 one_line_errors(add_fragments)(config)
 CONFIG = one_line_errors(load)(config, find_texts())
 
@@ -130,12 +130,12 @@ CONFIG = one_line_errors(load)(config, find_texts())
 @cache
 @one_line_errors
 def find_run(name):
-    """What the run of this name resolves to."""
+    """The resolved settings of the run with this name."""
     return resolve_run(CONFIG, name)
 
 
 def any_of(names):
-    """A pattern that matches each of these names, and nothing else."""
+    """A pattern that matches exactly these names."""
     return "|".join(map(re.escape, names)) or "(?!)"
 
 
@@ -143,14 +143,14 @@ ENSEMBLES = [name for name, entry in CONFIG.runs.items() if entry.ensemble]
 
 
 def of_members(name):
-    """An input function: this file of the model of each run of an ensemble, in order."""
+    """An input function: this file of the model of each run in an ensemble, in order."""
     return lambda wildcards: [
         f"results/{run}/model/{name}" for run in find_run(wildcards.run).ensemble
     ]
 
 
 def corpora_with(source):
-    """The corpora that have a `url`, or that are `builtin`, by name."""
+    """The corpora with this source, `url` or `builtin`, by name."""
     return {
         name: corpus
         for name, corpus in CONFIG.corpora.items()
@@ -161,7 +161,7 @@ def corpora_with(source):
 @cache
 @one_line_errors
 def corpus_files(dataset):
-    """The files that a dataset is made of, in order."""
+    """The files of a dataset's corpus, in order."""
     look_up(CONFIG.datasets, dataset, "datasets", "dataset")
     name = corpus_of(CONFIG, dataset)
     files = find_files(name, CONFIG.corpora[name])
@@ -178,10 +178,10 @@ def dataset_corpus(wildcards):
 
 @cache
 def file_groups(dataset):
-    """The files of a dataset's corpus in groups that a job each counts and encodes.
+    """The files of a dataset's corpus in groups. One job counts a group, and one encodes it.
 
-    A download is a group of its own: its size may not be known yet. Of other files, a group has up
-    to 64 MiB, and 16 files or a 64th of all, so that small files make few jobs.
+    Each download is a group, because its size may not be known yet. A group of other files has up
+    to 64 MiB, and up to 16 files or a 64th of all files, so that small files need few jobs.
     """
     corpus = CONFIG.corpora[corpus_of(CONFIG, dataset)]
     files = corpus_files(dataset)
@@ -202,13 +202,13 @@ def group_files(wildcards):
 
 
 def of_many_files(dataset, names):
-    """What jobs leave of a corpus of many files, by these names; nothing for one file."""
+    """These intermediate files of a corpus of many files; an empty list for a single file."""
     many = len(corpus_files(dataset)) > 1
     return [f"results/datasets/{dataset}/groups/{name}" for name in names if many]
 
 
 def of_groups(name):
-    """An input function: this file of every group of a corpus of many files."""
+    """An input function: this file of each group of a corpus of many files."""
     return lambda wildcards: of_many_files(
         wildcards.dataset,
         [f"{group}/{name}" for group in range(len(file_groups(wildcards.dataset)))],
@@ -216,61 +216,59 @@ def of_groups(name):
 
 
 def planned_groups(wildcards):
-    """An input function: plan and tokenizer of a corpus of many files."""
+    """An input function: the plan and tokenizer of a corpus of many files."""
     return of_many_files(wildcards.dataset, ["plan.json", "tokenizer.json"])
 
 
 def given_tokenizer(wildcards):
-    """An input function: the tokenizer that a dataset takes from elsewhere, in a list, or none."""
+    """An input function: the file of a tokenizer that isn't the dataset's own, as a list; or empty."""
     return stages.given_tokenizer(CONFIG, wildcards.dataset)
 
 
 def corpus_state(wildcards):
-    """Sizes and mtimes of local files: one replaced by an older file is a changed one."""
-    corpus_files(wildcards.dataset)  # which ends with one line where there are none
+    """Sizes and mtimes of local files, because replacing one with an older file is a change too."""
+    corpus_files(wildcards.dataset)  # ends with one line if there isn't one
     return stages.corpus_state(CONFIG, wildcards.dataset)
 
 
 def url_of(wildcards):
-    """The URL of a file of a corpus."""
+    """The URL of a file in a corpus."""
     return CONFIG.corpora[wildcards.corpus].downloads[wildcards.file]
 
 
 def builtin_settings(wildcards):
-    """The settings that decide what a built-in corpus is."""
+    """The settings that determine a built-in corpus."""
     return {"corpus": stages.builtin_settings(CONFIG, wildcards.corpus)}
 
 
 def wanted_digest(wildcards):
-    """The sha256 that config.yaml wants, unless what lies there has it."""
+    """The sha256 in config.yaml, unless the existing file matches it."""
     return stages.wanted_digest(CONFIG, wildcards.corpus, wildcards.file)
 
 
 def dataset_settings(wildcards):
-    """The settings that decide what prepare writes."""
+    """The settings that determine a dataset."""
     return stages.dataset_settings(CONFIG, wildcards.dataset)
 
 
 @one_line_errors
 def prompt_file(wildcards):
-    """The file that a run's prompt is read from, if it is read from one."""
+    """An input function: the file with a run's prompt, or an empty list."""
     sample = find_run(wildcards.run).sample
     start, file = sample.start, sample.prompt_file
     if file is None:
         return []
     where = f"runs.{wildcards.run}.sample.start: {file or start}"
-    # Snakemake would take samples without it for files of the user's, which need not be made.
-    if not os.path.isfile(file):  # Path's fails for a name that is too long
-        raise UserError(
-            f"{where}: no such file; put a prompt there, or give another start"
-        )
+    # Without this, Snakemake would treat the samples as the user's own files and not make them.
+    if not os.path.isfile(file):  # Path.is_file fails if the name is too long
+        raise UserError(f"{where}: no such file; create it, or set `start` to a text")
     if set("{}") & set(file):
         raise UserError(f"{where}: {BRACES}; rename the file")
     return file
 
 
 def mixed_ngrams(wildcards):
-    """The n-grams that a run mixes with its GPT, in a list, or none."""
+    """An input function: the n-grams that a run mixes with its GPT, as a list; or empty."""
     path = f"results/{wildcards.run}/model/ngrams.safetensors"
     return [path] if find_run(wildcards.run).ngram else []
 
@@ -281,7 +279,7 @@ def ngram_settings(wildcards):
 
 
 def exported_file(name, form):
-    """An input function: this file of a run, for an export to a format that can hold its model."""
+    """An input function: this file of a run, if the export format can represent its model."""
 
     @one_line_errors
     def path(wildcards):
@@ -292,7 +290,7 @@ def exported_file(name, form):
         tokenizer, _ = find_tokenizer(CONFIG, run.dataset)
         check_format(run.model, tokenizer, form, f"runs.{run.name}")
         if not workflow.deployment_settings.deployment_method:
-            check_package(form)  # or an environment of the job's own has it
+            check_package(form)  # otherwise the job's own environment has it
         return f"results/{run.name}/{name}"
 
     return path
@@ -309,19 +307,19 @@ IMPORTED = one_line_errors(stages.imported_models)(CONFIG)
 
 
 def imported_files(wildcards):
-    """An input function: what a model of another program is read from."""
+    """An input function: the files of another program's model."""
     return stages.imported_files(IMPORTED[wildcards.model])
 
 
 def imported_state(wildcards):
-    """Their sizes and mtimes: one replaced by an older file is a changed one."""
+    """Sizes and mtimes of these files, because replacing one with an older file is a change too."""
     return stages.imported_state(IMPORTED[wildcards.model])
 
 
 @one_line_errors
 def initial_model(wildcards):
-    """An input function: the files of the model that a run begins with, in a list, or none."""
-    find_run(wildcards.run)  # which checks them
+    """An input function: the files of the model that a run starts from, as a list; or empty."""
+    find_run(wildcards.run)  # checks the settings
     files = stages.initial_model(CONFIG, wildcards.run)
     if files and set("{}") & set(files[0]):
         where = f"runs.{wildcards.run}.train.init_from"
@@ -331,30 +329,29 @@ def initial_model(wildcards):
 
 
 def initial_state(wildcards):
-    """Sizes and mtimes of the user's own model that a run begins with."""
+    """Sizes and mtimes of the user's own model that a run starts from."""
     return stages.initial_state(CONFIG, wildcards.run)
 
 
 def run_settings(*groups):
     """A params function: these groups of the run's settings, or its name or dataset."""
-
     return lambda wildcards: run_parameters(find_run(wildcards.run), groups)
 
 
 def bench_settings(wildcards):
-    """The settings that decide what is measured; those of other groups only as far as they do."""
+    """The settings that determine a benchmark, including those from other groups."""
     return one_line_errors(stages.bench_settings)(CONFIG, wildcards.run)
 
 
 def stage_code(rule_name):
-    """The digest of the code that a rule runs, for its params."""
-    # By `rules`, as a caller can rename them. Rules that a caller doesn't use aren't there.
+    """The digest of a rule's code, for its params."""
+    # `rules` knows rules that a caller renamed. Rules that a caller doesn't use are missing.
     command = getattr(rules, rule_name).rule.shellcmd if rules.has(rule_name) else None
     return _stage_code(rule_name, command or "")
 
 
 def dataset_code(wildcards):
-    """The digest of the code that makes a dataset, by one job or by many."""
+    """The digest of all code that prepares a dataset, in one job or in many."""
     return " ".join(map(stage_code, adapters_of("prepare")))
 
 
@@ -365,38 +362,38 @@ def _stage_code(rule_name, command):
 
 
 def of_report_runs(path):
-    """This file of every run that the report compares."""
+    """This file of each run in the report."""
     return expand(path, run=CONFIG.report.runs)
 
 
 def of_report_models(path):
-    """An input function: this file of one run of each distinct model that the report compares."""
+    """An input function: this file of one run for each distinct model in the report."""
     return lambda wildcards: expand(path, run=sorted(set(report_benches().values())))
 
 
 @cache
 @one_line_errors
 def report_benches():
-    """For each run of the report, the run whose benchmark serves it as well."""
+    """For each run in the report, the run whose benchmark it shares."""
     return bench_runs(CONFIG, CONFIG.report.runs)
 
 
 def of_report_datasets(path):
-    """An input function: this file of every dataset that the report's runs are trained on."""
+    """An input function: this file of each dataset in the report."""
     return lambda wildcards: expand(
         path, dataset=sorted({find_run(run).dataset for run in CONFIG.report.runs})
     )
 
 
 def memory_of(stage, of="run"):
-    """A resource function: megabytes that a job of a stage asks a cluster for. Local jobs don't.
+    """A resource function: the megabytes that a stage's job requests from a cluster.
 
-    of: the wildcard that names what it's made of. Each further attempt gets half as much more, up to
-    what a node has.
+    of: the wildcard with the name of the run or dataset. Each retry requests half as much more, up
+    to the memory of the largest node.
     """
 
     def megabytes(wildcards, input, threads, attempt):
-        # For what exists already; Snakemake asks again when a job's inputs are there.
+        # Inputs may not exist yet. Snakemake calls this again once they do.
         size = input.size_mb if stage not in needs.BY_SETTINGS else 0
         name = getattr(wildcards, of, "")
         needed = needs.memory_mb(
@@ -411,7 +408,7 @@ def memory_of(stage, of="run"):
 
 
 def processes_on_node():
-    """The number of processes that train one model on a node, which a profile can set."""
+    """The number of processes per node that train one model. A profile can set it."""
     resources = rules.train.rule.resources
     names = {"processes", "nodes", "tasks", "tasks_per_node"} & resources.keys()
     given = {name: int(resources[name].value) for name in names}
@@ -419,13 +416,13 @@ def processes_on_node():
 
 
 def tasks_on_node(resources):
-    """How many of Slurm's tasks a job has on each of its nodes."""
+    """The number of Slurm tasks that a job has on each node."""
     tasks = (resources.get("tasks") or 1) / (resources.get("nodes") or 1)
     return resources.get("tasks_per_node") or math.ceil(tasks)
 
 
 def check_partitions():
-    """Where Slurm runs the jobs, check that its partitions can give what they ask for."""
+    """With Slurm, check that its partitions can satisfy the jobs' requests."""
     if workflow.executor_plugin is None or workflow.executor_plugin.name != "slurm":
         return
     retries = workflow.execution_settings.retries
@@ -458,17 +455,17 @@ def check_dates():
 
 
 def known_number(resource):
-    """A resource that is a number; None for one that isn't set or isn't known before others ran."""
+    """A resource as a number; None if it isn't set, or isn't known until other jobs have run."""
     return resource if isinstance(resource, int) else None
 
 
 def train_threads(wildcards):
-    """The number of threads that training asks for, which a profile can set."""
+    """The number of threads for training. A profile can set it."""
     return rules.train.rule.resources["_cores"].value
 
 
 def shown(path, caption, what, of):
-    """An output that `snakemake --report` shows, in the category of its caption."""
+    """An output that `snakemake --report` shows, in its caption's category."""
     return report(
         path,
         caption=f"../report/{caption}.rst",
@@ -477,7 +474,7 @@ def shown(path, caption, what, of):
     )
 
 
-# In `snakemake --report`, by the name of a caption.
+# Categories in `snakemake --report`, by caption.
 CATEGORIES = {
     "page": "Report",
     "runs": "Report",

@@ -1,13 +1,13 @@
-# Corpora: where raw text comes from, and GPT-2's merges.
+# Corpora: raw text from URLs or built in, and GPT-2's merges.
 #
 # reads   a URL or a mirror; nothing for a built-in corpus
 # writes  resources/corpora/<corpus>/<file>, resources/tokenizers/gpt2/vocab.bpe
 #
-# Downloads run where Snakemake does: a cluster's nodes may have no internet.
+# Downloads are local rules, because a cluster's nodes may have no internet.
 
 
 rule download:
-    """Fetch a corpus by its URL, from a mirror if there is one."""
+    """Download a file of a corpus, from a mirror if there is one."""
     output:
         text="resources/corpora/{corpus}/{file}",
         manifest="resources/corpora/{corpus}/{file}.download.manifest.json",
@@ -25,7 +25,7 @@ rule download:
     params:
         settings=lambda wildcards: {"url": url_of(wildcards)},
         wanted_digest=wanted_digest,
-        # What a URL gives is no matter of our code: an upgrade downloads nothing again.
+        # A download doesn't depend on our code, so an upgrade downloads nothing again.
         code="",
     script:
         "../scripts/download.py"
@@ -53,7 +53,7 @@ rule write_builtin:
 
 
 rule download_gpt2:
-    """Fetch the merges of GPT-2's tokenizer, from a mirror if there is one."""
+    """Download the merges of GPT-2's tokenizer, from a mirror if there is one."""
     output:
         merges="resources/tokenizers/gpt2/vocab.bpe",
         manifest="resources/tokenizers/gpt2/download_gpt2.manifest.json",
@@ -67,7 +67,7 @@ rule download_gpt2:
     threads: 1
     params:
         settings={},
-        # What a URL gives is no matter of our code: an upgrade downloads nothing again.
+        # A download doesn't depend on our code, so an upgrade downloads nothing again.
         code="",
     script:
         "../scripts/download_gpt2.py"

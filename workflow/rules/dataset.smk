@@ -1,16 +1,16 @@
-# Datasets: text to token files.
+# Datasets: from text to token files.
 #
 # reads   corpus files: resources/corpora/..., resources/texts/<name>.txt or paths of config.yaml
 # writes  results/datasets/<dataset>/{train.bin,val.bin,tokenizer.json,meta.json}
 #
-# A corpus of one file is prepared by one job. One of many files is counted and encoded group by group,
-# each by a job of its own, in results/datasets/<dataset>/groups/; `prepare` then joins the groups. What
-# these jobs write is temporary. So the params of `prepare` say when a dataset is out of date, and those
-# of the other rules, when what an aborted call left is.
+# One job prepares a corpus of one file. A corpus of many files is split into groups: `count` and
+# `encode` run once per group, in results/datasets/<dataset>/groups/, and `prepare` joins them.
+# Files of groups are temporary. The params of `prepare` decide if a dataset is out of date. Those
+# of the other rules decide if files of an interrupted run can still be used.
 
 
 rule count:
-    """First pass over a group of files: their encodings, lengths and characters."""
+    """Read a group of files for the first time: encodings, lengths and characters."""
     input:
         corpus=group_files,
     output:
@@ -35,7 +35,7 @@ rule count:
 
 
 rule plan:
-    """Decide on the split, and build the tokenizer."""
+    """Choose the split, and build the tokenizer."""
     input:
         counts=of_groups("counts.json"),
         corpus=dataset_corpus,
@@ -61,7 +61,7 @@ rule plan:
 
 
 rule encode:
-    """Second pass over a group of files: their tokens."""
+    """Read a group of files for the second time, and write its tokens."""
     input:
         corpus=group_files,
         counts="results/datasets/{dataset}/groups/{group}/counts.json",
@@ -91,7 +91,7 @@ rule encode:
 
 
 rule prepare:
-    """Write a dataset: from a corpus of one file, or by joining the groups of many."""
+    """Write a dataset, from one file or by joining the groups of many files."""
     input:
         corpus=dataset_corpus,
         tokenizer=given_tokenizer,
@@ -126,7 +126,7 @@ rule prepare:
 
 
 rule ngram:
-    """Count n-grams and evaluate them on the validation split: what a GPT must beat."""
+    """Count n-grams and evaluate them on the validation split, as a baseline for GPTs."""
     input:
         train="results/datasets/{dataset}/train.bin",
         val="results/datasets/{dataset}/val.bin",

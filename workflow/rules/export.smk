@@ -1,11 +1,11 @@
-# Exports: models for other programs (docs/INTERCHANGE.md). Nothing needs them but a user.
+# Exports: models for other programs (docs/INTERCHANGE.md). They run only on request.
 #
-# reads   results/<run>/model/, and for a model card the run's evaluation and manifests
+# reads   results/<run>/model/; for a model card, also the run's evaluation and manifests
 # writes  results/<run>/export/{huggingface,gguf,nanogpt}/
 
 
 rule export_huggingface:
-    """Write a model as a directory that transformers loads, with a model card."""
+    """Write a model as a directory for transformers, with a model card."""
     input:
         weights=exported_file("model/model.safetensors", "huggingface"),
         config=exported_file("model/config.json", "huggingface"),
@@ -39,7 +39,7 @@ rule export_huggingface:
 
 
 rule export_gguf:
-    """Write a GPT-2 as a file for llama.cpp, Ollama and LM Studio."""
+    """Write a GPT-2 model as a file for llama.cpp, Ollama and LM Studio."""
     input:
         weights=exported_file("model/model.safetensors", "gguf"),
         config=exported_file("model/config.json", "gguf"),
@@ -65,7 +65,7 @@ rule export_gguf:
 
 
 rule export_nanogpt:
-    """Write a GPT-2 as a checkpoint for nanoGPT. Of characters, it has data/<run>/meta.pkl, too."""
+    """Write a GPT-2 model as a checkpoint for nanoGPT, with meta.pkl for character tokens."""
     input:
         weights=exported_file("model/model.safetensors", "nanogpt"),
         config=exported_file("model/config.json", "nanogpt"),

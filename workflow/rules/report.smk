@@ -1,18 +1,18 @@
-# The report: tables and charts over the runs that `report.runs` lists.
+# The report: tables and charts on the runs in `report.runs`.
 #
-# reads   results/<run>/{metrics.jsonl,eval.json,samples.txt,bench.json,*.manifest.json} of each
-#         results/datasets/<dataset>/ngram.json of their datasets
+# reads   results/<run>/{metrics.jsonl,eval.json,samples.txt,bench.json,*.manifest.json}
+#         results/datasets/<dataset>/ngram.json
 # writes  results/report/{index.html,report.md,runs.csv,columns.csv,*.svg}
 
 
 rule benches:
-    """Measure the speed of each distinct model of the report, and nothing else."""
+    """Measure the speed of each distinct model in the report, and nothing else."""
     input:
         of_report_models("results/{run}/bench.json"),
 
 
 rule bench_report:
-    """Compare runs: tables, charts of loss, size and speed, samples side by side."""
+    """Compare runs: tables; charts of loss, size and speed; samples side by side."""
     input:
         metrics=of_report_runs("results/{run}/metrics.jsonl"),
         evals=of_report_runs("results/{run}/eval.json"),

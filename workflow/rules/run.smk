@@ -1,12 +1,12 @@
-# Runs: token files to a model, its evaluation, its samples and its curves.
+# Runs: from token files to a model, its evaluation, its samples and its loss curves.
 #
-# reads   results/datasets/<dataset>/, and the model that a run begins with
+# reads   results/datasets/<dataset>/, and the model that a run starts from
 # writes  results/<run>/{model/,metrics.jsonl,eval.json,samples.txt,samples.jsonl,bench.json,tensorboard/}
 import json
 
 
 rule train:
-    """Train a model; its best (or last) weights and the metrics of the way there."""
+    """Train a model, and write its best (or last) weights and its metrics."""
     input:
         train=dataset_file("train.bin"),
         val=dataset_file("val.bin"),
@@ -29,9 +29,9 @@ rule train:
         "../../envs/nanogpt.yaml"
     threads: 8
     resources:
-        # A profile can set these: processes that train one model on a machine, or what starts them
-        # on several, such as `srun`, and whether each has only a part of the model. Results don't
-        # depend on them but for the last bits.
+        # A profile can set these. processes: how many train one model on one machine. launcher: the
+        # command that starts them on several, such as `srun`. sharded: 1 splits the model among
+        # them. They change only the last bits of results.
         processes=1,
         launcher="",
         sharded=0,
@@ -40,11 +40,11 @@ rule train:
         settings=lambda wildcards: json.dumps(run_settings("model", "train")(wildcards)),
         code=lambda wildcards: stage_code("train"),
         initial_state=initial_state,
-        # Checked against the dataset before the training. It takes `input`, so Snakemake compares
-        # it with no earlier call's, and another prompt trains nothing again.
+        # Checked against the dataset before training. Snakemake doesn't compare params that use
+        # `input` with earlier ones, so another prompt trains nothing again.
         untracked=lambda wildcards, input: json.dumps(run_settings("sample")(wildcards)),
     shell:
-        # Until Python listens, SIGUSR1 would end it, and this shell at any time.
+        # SIGUSR1 would end this shell, and Python until its handler is set.
         "trap '' USR1; exec {resources.launcher} python \"$NANOGPT_TRAIN\" --run {wildcards.run}"
         " --input {input} --output {output} --settings {params.settings:q}"
         " --untracked {params.untracked:q} --code {params.code} --log {log} --threads {threads}"
@@ -52,7 +52,7 @@ rule train:
 
 
 rule import_model:
-    """Turn a model of another program into a nanogpt model, for trainings to begin with."""
+    """Convert another program's model to a nanogpt model, as a start for trainings."""
     input:
         imported_files,
     output:
@@ -80,7 +80,7 @@ rule import_model:
 
 
 rule combine:
-    """Put the models of an ensemble's runs side by side, to average what they predict."""
+    """Combine the models of an ensemble's runs, to average their predictions."""
     input:
         weights=of_members("model.safetensors"),
         configs=of_members("config.json"),
@@ -109,7 +109,7 @@ rule combine:
 
 
 rule count_ngrams:
-    """Count the n-grams that a run mixes with its GPT. Training doesn't need them."""
+    """Count the n-grams that a run mixes with its GPT. Training doesn't use them."""
     input:
         train=dataset_file("train.bin"),
         val=dataset_file("val.bin"),
@@ -135,7 +135,7 @@ rule count_ngrams:
 
 
 rule eval:
-    """Evaluate a model on the whole validation split, and on as much of the training split."""
+    """Evaluate a model on the whole validation split, and on equally much of the training split."""
     input:
         train=dataset_file("train.bin"),
         val=dataset_file("val.bin"),
@@ -193,7 +193,7 @@ rule sample:
 
 
 rule bench:
-    """Measure a model's speed on this machine, alone: training, sampling, and matrix products."""
+    """Measure a model's speed of training and sampling, and the rate of matrix products."""
     input:
         train=dataset_file("train.bin"),
         val=dataset_file("val.bin"),
@@ -208,7 +208,7 @@ rule bench:
         "results/{run}/bench.benchmark.tsv"
     conda:
         "../../envs/nanogpt.yaml"
-    # All that there are, so that nothing runs beside it; it computes with those of training.
+    # All threads, so that no other job runs at the same time. It computes with train_threads.
     threads: 1024
     resources:
         mem_mb=memory_of("bench"),
@@ -221,7 +221,7 @@ rule bench:
 
 
 rule tensorboard:
-    """Turn a run's metrics into TensorBoard's event file."""
+    """Convert a run's metrics to an event file for TensorBoard."""
     input:
         metrics="results/{run}/metrics.jsonl",
     output:

@@ -1,4 +1,4 @@
-"""Rule bench: a dataset in, bench.json out. It trains a model of its own."""
+"""Rule bench: a dataset in, bench.json out. It trains its own model."""
 
 from pathlib import Path
 

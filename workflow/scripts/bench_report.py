@@ -1,4 +1,4 @@
-"""Rule bench_report: what runs left in, tables and charts out."""
+"""Rule bench_report: results of runs in, tables and charts out."""
 
 from pathlib import Path
 

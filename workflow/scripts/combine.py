@@ -1,4 +1,4 @@
-"""Rule combine: the models of some runs in, one model directory that averages them out."""
+"""Rule combine: models of several runs in, one model directory for their average out."""
 
 from pathlib import Path
 

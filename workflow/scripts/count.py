@@ -1,4 +1,4 @@
-"""Rule count: a group of a corpus's files in, counts.json of them out."""
+"""Rule count: a group of a corpus's files in, their counts.json out."""
 
 from pathlib import Path
 

@@ -20,5 +20,5 @@ def make(_: Job) -> Made:
     return Made(f"{n_bytes:,} bytes, sha256 {sha256}")
 
 
-# Not cached: what a URL gives is not a matter of settings.
+# Not cached, because a download depends on more than settings.
 run_stage(snakemake, "download", make, cached=False)

@@ -1,4 +1,4 @@
-"""Rule download_gpt2: GPT-2's merges from a mirror or their URL."""
+"""Rule download_gpt2: a mirror or URL in, GPT-2's merges out."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Rule export_nanogpt: a model in, a checkpoint for nanoGPT out, with its vocabulary."""
+"""Rule export_nanogpt: a model in, a checkpoint and vocabulary for nanoGPT out."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Rule import_model: a model of another program in, a nanogpt model directory out."""
+"""Rule import_model: another program's model in, a nanogpt model directory out."""
 
 from pathlib import Path
 
@@ -13,5 +13,5 @@ def make(job: Job) -> Made:
     return Made(import_model(job.text("source"), directory, config.mirrors))
 
 
-# Not cached: it's as quick to make as to copy.
+# Not cached, because it's as quick to make as to copy.
 run_stage(snakemake, "import_model", make, cached=False)

@@ -1,4 +1,4 @@
-"""Rule prepare: a corpus in, or what the jobs of its groups left, token files out."""
+"""Rule prepare: a corpus, or the files of its groups, in; token files out."""
 
 from pathlib import Path
 
@@ -21,5 +21,5 @@ def check(digests: dict[str, str]) -> None:
     check_sha256(of_corpus, load_dataset(snakemake.config, name)[0])
 
 
-inputs = [*given.corpus, *given.tokenizer]  # many files' parts are there: joined, not restored
+inputs = [*given.corpus, *given.tokenizer]  # many files are joined from parts, not cached
 run_stage(snakemake, "prepare", make, check=check, inputs=inputs, cached=not given.planned)

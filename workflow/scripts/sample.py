@@ -1,4 +1,4 @@
-"""Rule sample: a model in, and its n-grams if it has some; samples.txt and samples.jsonl out."""
+"""Rule sample: a model and its n-grams, if any, in; samples.txt and samples.jsonl out."""
 
 from pathlib import Path
 

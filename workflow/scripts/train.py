@@ -1,4 +1,4 @@
-"""Rule train: token files in, a model and its metrics out. Started by a shell, for launchers."""
+"""Rule train: token files in, a model and its metrics out. Launchers can start it as a command."""
 
 from pathlib import Path
 

@@ -1,12 +1,8 @@
-"""docs/COMING-FROM-NANOGPT.md: every command that it shows runs, in its order, with tiny models."""
+"""A checkout for the commands of the pages: the shipped runs with tiny models and short texts."""
 
-import re
-import shlex
-import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
-import pytest
 import yaml
 
 from nanogpt.config.schema import ModelSettings
@@ -14,22 +10,13 @@ from nanogpt.data.byte_pairs import GPT2_MERGES_URL, gpt2_tokenizer
 from nanogpt.interchange.hugging_face_export import export_hugging_face
 from nanogpt.model.directories import save_model
 from nanogpt.model.gpt import GPT
-from tests.checkouts import MIRROR, PROJECT, copy_checkout, own_environment
+from tests.checkouts import MIRROR, PROJECT, copy_checkout
 
-PAGE = (PROJECT / "docs/COMING-FROM-NANOGPT.md").read_text(encoding="utf-8")
 TEXT = "The old clocks were striking thirteen, and no ROMEO: was there to hear.\n" * 60
 
 
-def commands():
-    """The commands of the column "here" of each table, in the order of the page."""
-    tables = re.findall(r"^\| there \| here \|\n((?:\|.*\n)+)", PAGE, re.MULTILINE)
-    cells = [row.split("|")[-2] for table in tables for row in table.splitlines()]
-    spans = [span for cell in cells for span in re.findall(r"`([^`]+)`", cell)]
-    return [span for span in spans if span.startswith("nanogpt ")]
-
-
-def shrink(config):
-    """The shipped config.yaml with a short text for each corpus, and trainings of two steps."""
+def shrink(config: dict[str, Any]) -> None:
+    """Give each corpus of a config.yaml a short text, and each run a tiny model and two steps."""
     for name in config["corpora"]:
         config["corpora"][name] = {"files": "resources/short.txt"}
     for dataset in config["datasets"].values():
@@ -53,12 +40,12 @@ def shrink(config):
         run["bench"] = {"burn_in": 0, "steps": 1}
         if isinstance(run.get("model"), dict):
             run["model"] = run["model"].get("preset")
-    # Of a model that is made here, in the place of GPT-2's largest.
+    # From a model that is trained here, instead of GPT-2's largest.
     config["runs"]["shakespeare_finetuned_gpt2xl"]["train"]["init_from"] = "shakespeare_baby"
 
 
-def write_mirror(directory):
-    """A mirror with GPT-2's merges, and a tiny model in the place of GPT-2's weights."""
+def write_mirror(directory: Path) -> None:
+    """Write a mirror with GPT-2's merges, and a tiny model instead of GPT-2's weights."""
     merges = GPT2_MERGES_URL.removeprefix("https://")
     (directory / merges).parent.mkdir(parents=True)
     (directory / merges).symlink_to(Path(MIRROR) / merges)
@@ -69,40 +56,21 @@ def write_mirror(directory):
     export_hugging_face(ours, directory / "huggingface.co/openai-community/gpt2/resolve/main")
 
 
-@pytest.fixture(scope="module")
-def newcomer(tmp_path_factory):
-    """A checkout with the shipped runs, shrunk, and a text beside it."""
-    project = copy_checkout(tmp_path_factory.mktemp("newcomer") / "checkout")
-    config = yaml.safe_load((PROJECT / "config.yaml").read_text(encoding="utf-8"))
+def shrunk_checkout(directory: Path, config: dict[str, Any] | None = None) -> Path:
+    """Copy the checkout to `directory`/checkout, with `config` or the shipped one, shrunk.
+
+    A mirror lies beside it, if this machine has GPT-2's merges.
+    """
+    project = copy_checkout(directory / "checkout")
+    config = config or shipped_config()
     shrink(config)
     (project / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-    if MIRROR:
-        write_mirror(project.parent / "mirror")
     (project / "resources/short.txt").write_text(TEXT)
-    (project.parent / "novel.txt").write_text(TEXT.replace("no", "n\xf3"), encoding="cp1252")
-    (project / "prompt.txt").write_text("The old")
-    (project / "small.json").write_text('{"max_iters": 40, "batch_size": 4}')
+    if MIRROR:
+        write_mirror(directory / "mirror")
     return project
 
 
-def test_the_page_shows_commands_of_each_kind():
-    words = {shlex.split(command)[1] for command in commands()}
-    assert {"prepare", "train", "eval", "sample", "bench"} <= words
-    assert len(commands()) > 20
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("command", commands())
-def test_a_command_of_the_page_runs(newcomer, command):
-    if "models/gpt2" in command and not MIRROR:
-        pytest.skip("NANOGPT_MIRROR is not set: GPT-2's merges aren't here")
-    ended = subprocess.run(
-        [sys.executable, "-m", *shlex.split(command)],
-        cwd=newcomer,
-        env=own_environment(NANOGPT_MIRROR=str(newcomer.parent / "mirror")),
-        capture_output=True,
-        text=True,
-    )
-    assert ended.returncode == 0, ended.stderr
-    assert "error:" not in ended.stderr
-    assert ended.stdout
+def shipped_config() -> dict[str, Any]:
+    config: dict[str, Any] = yaml.safe_load((PROJECT / "config.yaml").read_text(encoding="utf-8"))
+    return config

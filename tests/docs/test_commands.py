@@ -1,0 +1,64 @@
+"""Each command that a page shows runs as it is shown, on the page's settings with tiny models.
+
+A page's blocks run in its order, in one checkout. A block that can't run here has a comment with
+the reason before it: `<!-- not run by the tests: needs a GPU -->`.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.checkouts import MIRROR, own_environment
+from tests.docs.commands import PAGES, blocks_of, indented_commands, scripts_of, settings_of
+from tests.docs.shrunk import TEXT, shipped_config, shrunk_checkout
+
+# Pages whose commands run in the directory that has the checkout, not in the checkout.
+BESIDE = {"EMBEDDING.md"}
+LANGUAGES = {"bash", "console", "json", "python", "text", "yaml"}
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, page: Path) -> Path:
+    """A checkout with the shipped runs and the page's, and the files that the pages name."""
+    config = shipped_config()
+    for key, entries in settings_of(page).items():
+        config[key] = {**config[key], **entries}
+    project = shrunk_checkout(tmp_path, config)
+    for text in (tmp_path / "mybook.txt", project / "essay.txt", tmp_path / "diary.txt"):
+        text.write_text(TEXT)
+    return project
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_pages_blocks_say_what_they_are(page: Path) -> None:
+    """Otherwise a command could hide from the tests."""
+    assert {block.language for block in blocks_of(page)} <= LANGUAGES
+    assert indented_commands(page) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if scripts_of(page)], ids=lambda page: page.name
+)
+def test_a_pages_commands_run(page: Path, checkout: Path) -> None:
+    if not MIRROR:
+        pytest.skip("NANOGPT_MIRROR is not set: GPT-2's merges aren't here")
+    environment = own_environment(
+        HOME=str(checkout.parent),
+        NANOGPT_MIRROR=str(checkout.parent / "mirror"),
+        PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    )
+    place = checkout.parent if page.name in BESIDE else checkout
+    for script in scripts_of(page):
+        ended = subprocess.run(
+            ["bash", "-euxo", "pipefail", "-c", script],
+            cwd=place,
+            env=environment,
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+        )
+        assert ended.returncode == 0, f"{script}\n{ended.stdout[-2000:]}\n{ended.stderr[-4000:]}"
