@@ -51,6 +51,10 @@ class LostRankError(UserError):
     """Another process of the same training has ended or doesn't respond."""
 
 
+class PrintedElsewhereError(UserError):
+    """Another process of the same training prints what went wrong."""
+
+
 class DivergedError(UserError):
     """A loss isn't a number. The metrics up to that step are kept."""
 

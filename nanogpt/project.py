@@ -252,7 +252,7 @@ def _whole_number(name: str) -> int:
     text = os.environ.get(name, "")
     if not text.isdecimal():
         raise UserError(
-            f"{name}: should be a whole number, as torchrun and srun set it (found `{text}`)"
+            f"{name}: should be a whole number, set by torchrun or srun (found `{text}`)"
         )
     return int(text)
 

@@ -139,7 +139,7 @@ def test_what_torchrun_would_not_set_is_an_error(monkeypatch, value):
     monkeypatch.delenv("MASTER_PORT")
     if value is not None:
         monkeypatch.setenv("MASTER_PORT", value)
-    with pytest.raises(UserError, match="MASTER_PORT: should be a whole number, as torchrun"):
+    with pytest.raises(UserError, match="MASTER_PORT: should be a whole number, set by torchrun"):
         project_module.start_of_rank()
 
 

@@ -25,9 +25,16 @@ from nanogpt.artifacts.signals import exiting
 from nanogpt.artifacts.states import TrainingState
 from nanogpt.config.parameters import AnySettings, complete
 from nanogpt.config.patterns import read_processes, read_sharded
-from nanogpt.errors import ClaimedError, LostRankError, UserError, user_message
+from nanogpt.errors import (
+    ClaimedError,
+    LostRankError,
+    PrintedElsewhereError,
+    UserError,
+    user_message,
+)
 from nanogpt.files import locks
 from nanogpt.files.atomic import fit_name, remove_temporaries
+from nanogpt.files.clocks import wait_until_past
 from nanogpt.project import HERE, Project
 
 logger = logging.getLogger(__name__)
@@ -114,7 +121,9 @@ def logged(job: WorkflowJob, stage: str, project: Project = HERE) -> Iterator[No
     errors are raised, with their traceback in the log too.
     """
     with _ending(stage):
-        _log_to(project.root / job.log[0])
+        log = project.root / job.log[0]
+        _log_to(log)
+        wait_until_past((project.root / path for path in job.input), log.parent)
         yield
 
 
@@ -136,7 +145,7 @@ def _ending(
             logger.exception("stage %s failed", stage)
             raise
         logger.error(message)
-        if isinstance(error, printed_by_others):
+        if isinstance(error, (*printed_by_others, PrintedElsewhereError)):
             sys.exit(1)
         named = message if message.startswith("rank ") else name + message
         sys.exit(f"error: {named}")
@@ -164,7 +173,7 @@ def following(
             yield
         except Exception as error:
             message = user_message(error)
-            if message and not isinstance(error, printed_by_others):
+            if message and not isinstance(error, (*printed_by_others, PrintedElsewhereError)):
                 own = error if isinstance(error, UserError) else UserError(message)
                 if is_printed(own):
                     if isinstance(error, LostRankError):

@@ -1,5 +1,6 @@
 """Show the progress of a training, from the metrics that it writes."""
 
+import contextlib
 import json
 import os
 import sys
@@ -22,16 +23,22 @@ TAIL = 16_384  # bytes to read from the end of metrics.jsonl, about a hundred li
 class Progress:
     """Prints the progress of a run's training to standard error.
 
-    On a terminal, it updates a single line. In a file, it adds a line every few seconds.
+    On a terminal, it updates a single line. In a file, it adds a line every few seconds. before:
+    when each unfinished training had started before this one, in nanoseconds of any clock.
     """
 
     run: str
     max_iters: int
     project: Project = HERE
-    started: float = field(default_factory=time.time)
+    before: dict[Path, int] = field(default_factory=dict)
     looked: float = 0.0
     shown: str = ""
     printed: float = 0.0
+
+    def __post_init__(self) -> None:
+        state = find_trainings(self.project).get(self.run)
+        with contextlib.suppress(OSError):  # the training just ended
+            self.before |= {state: _started(state)} if state else {}
 
     def show(self) -> None:
         """Show new progress, if the last check is long enough ago."""
@@ -64,11 +71,16 @@ class Progress:
         state = find_trainings(self.project).get(self.run)
         try:
             # The state may be an older one, with other settings.
-            if state is None or (state / REQUEST).stat().st_mtime < self.started - LOOK:
+            if state is None or self.before.get(state) == _started(state):
                 return []
             return last_lines(state / METRICS)
         except OSError:  # the training just ended
             return []
+
+
+def _started(state: Path) -> int:
+    """Return when a training was started or resumed."""
+    return (state / REQUEST).stat().st_mtime_ns
 
 
 def last_lines(path: Path) -> list[MetricsLine]:

@@ -46,10 +46,10 @@ def make(targets: Sequence[str], cores: str, progress: Progress | None = None) -
     snakemake = [*_snakemake(), "--cores", cores]
     while True:
         call = _Call([*snakemake, *QUIET, "--", *targets], progress)
-        started = time.time()
+        before = _find_locks()
         code = call.run()
         if code > DIED:
-            _remove_own_lock(snakemake, started)
+            _remove_own_lock(snakemake, before)
         if code and call.stopped:
             return DIED + call.stopped
         if not call.is_locked:
@@ -220,10 +220,22 @@ def _wait_for_lock(snakemake: list[str]) -> None:
         time.sleep(LOCK_POLL)
 
 
-def _remove_own_lock(snakemake: list[str], started: float) -> None:
-    """Remove the lock left by our killed child, if it can't belong to another process."""
-    left = [path.stat().st_mtime for path in HERE.snakemake_locks.glob("*.lock")]
-    if left and min(left) >= started and not invocations.find_holders():
+def _find_locks() -> set[tuple[str, int]]:
+    """Return Snakemake's lock files with their dates, so that a later lock differs."""
+    found = set()
+    for path in HERE.snakemake_locks.glob("*.lock"):
+        with contextlib.suppress(FileNotFoundError):  # another call has just ended
+            found.add((path.name, path.stat().st_mtime_ns))
+    return found
+
+
+def _remove_own_lock(snakemake: list[str], before: set[tuple[str, int]]) -> None:
+    """Remove the lock left by our killed child, if it can't belong to another process.
+
+    before: the locks that existed when the child started.
+    """
+    left = _find_locks()
+    if left and not left & before and not invocations.find_holders():
         _unlock(snakemake)
 
 

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -107,7 +107,8 @@ def _follow(
 ) -> None:
     """Take part in what rank 0 trains, if it does."""
     with following(request, "train", start.rank, partial(_is_told, start, store)):
-        # Meanwhile rank 0 reads them as well. One process of a node sees what all of them see.
+        _wait_for_inputs(request.input, start)
+        # Rank 0 reads them at the same time. All processes of a node see the same files.
         job = followed_job(request, reads_inputs=start.local_rank == 0)
         version = _wait_for_version(start, store)
         if version:
@@ -308,14 +309,28 @@ def _wait_for_version(start: Start, store: Store) -> str:
         time.sleep(WAIT)
 
 
+def _wait_for_inputs(paths: Sequence[str], start: Start) -> None:
+    """Wait until this node sees the inputs that rank 0 reads.
+
+    Errors: UserError if it doesn't.
+    """
+    for path in paths:
+        if not wait_for_file(HERE.root / path):
+            raise UserError(
+                f"rank {start.rank} of {start.n} on {socket.gethostname()}: {path}: rank 0 has "
+                f"this file, but it hasn't appeared here within {LATE:.0f} seconds; put the "
+                "project on a disk that all nodes share"
+            )
+
+
 def _alone(request: WorkflowJob) -> Ranks:
     if request.sharded:
-        logger.warning("`sharded` does nothing for one process, which has all of the model")
+        logger.warning("`sharded` has no effect on a single process, which has the whole model")
     return ALONE
 
 
 def _join(start: Start, store: Store, job: Job, request: WorkflowJob) -> Ranks:
-    """Begin a training with all ranks: the same job and code, and a disk that all of them see.
+    """Start a training with all ranks, if they have the same job, code and disk.
 
     Errors: UserError where that isn't so.
     """

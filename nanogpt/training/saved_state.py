@@ -12,6 +12,7 @@ import logging
 import math
 import os
 import re
+import socket
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +28,7 @@ from torch.optim import Optimizer
 from nanogpt.artifacts.records.base import Record
 from nanogpt.artifacts.records.manifests import Layout
 from nanogpt.artifacts.records.metrics import MetricsLine
-from nanogpt.errors import UserError
+from nanogpt.errors import PrintedElsewhereError, UserError, user_message
 from nanogpt.files.atomic import put_in_place, sha256_file
 from nanogpt.model.gpt import GPT
 from nanogpt.training.distributed import ALONE, Ranks, parameters_of
@@ -121,15 +122,36 @@ def save_state(
         for key, moment in optimizer.state[parameter].items()
     }
     temporary = directory / f".state.{ranks.rank}.{os.getpid()}.tmp"
-    step, number = progress.step, 0
-    if not ranks.is_main:
-        number = _as_number(_write(moments, {}, temporary, lambda digest: part_name(step, digest)))
-    _, *parts = [part_name(step, _as_digest(number)) for (number,) in ranks.gather(number)]
+    parts = _write_parts(temporary, progress.step, moments, ranks)
     weights = whole(model.state_dict(), ranks) if ranks.is_sharded or ranks.is_main else {}
     if ranks.is_main:
         _write_main_state(temporary, progress, weights, moments, scaler, parts)
         remove_old_states(directory)
     ranks.wait()
+
+
+def _write_parts(temporary: Path, step: int, moments: dict[str, Tensor], ranks: Ranks) -> list[str]:
+    """Write the files of all ranks but 0, and return their names on each rank.
+
+    Errors: UserError on a rank that can't write its own, PrintedElsewhereError on the others.
+    """
+    number, error = 0, None
+    if not ranks.is_main:
+        try:
+            written = _write(moments, {}, temporary, lambda digest: part_name(step, digest))
+            number = _as_number(written)
+        except OSError as failed:
+            error = failed
+    numbers, failures = zip(*ranks.gather(number, error is not None), strict=True)
+    if error:
+        reason = user_message(error) or str(error)
+        raise UserError(f"rank {ranks.rank} of {ranks.n} on {socket.gethostname()}: {reason}")
+    if any(failures):
+        raise PrintedElsewhereError(
+            f"rank {ranks.rank} of {ranks.n}: the state of step {step} isn't saved, as rank "
+            f"{failures.index(1)} can't write its part"
+        )
+    return [part_name(step, _as_digest(number)) for number in numbers[1:]]
 
 
 def _write_main_state(
@@ -213,12 +235,12 @@ def read_state(
 def _find_state(directory: Path, version: str) -> Path | None:
     """Find the newest undamaged state of a version, and remove damaged ones."""
     for half_written in directory.glob(".state.*.tmp"):  # by a process that was killed
-        half_written.unlink()
+        half_written.unlink(missing_ok=True)
     for path in find_states(directory):
         progress, metadata = _read_header(path) if is_whole(path) else (None, {})
         if progress is None or not all(map(is_whole, _parts(path, metadata))):
             logger.warning("%s: damaged; using the state before it, if there is one", path)
-            path.unlink()
+            path.unlink(missing_ok=True)
         elif progress.version != version:
             logger.warning("%s: ignored, because it's from version %s", path, progress.version)
         else:
@@ -233,12 +255,18 @@ def _take_from_main(directory: Path, path: Path | None, ranks: Ranks) -> Path | 
     if step < 0:
         return None
     path = directory / state_name(step, _as_digest(number))
+    _wait_for(path, ranks)
+    for part in _parts(path, _read_header(path)[1]):
+        _wait_for(part, ranks)
+    return path
+
+
+def _wait_for(path: Path, ranks: Ranks) -> None:
     if not wait_for_file(path):
         raise UserError(
             f"rank {ranks.rank}: {path}: rank 0 has this file, but it hasn't appeared here within "
             f"{LATE:.0f} seconds; put results/ and .nanogpt/ on a disk that all nodes share"
         )
-    return path
 
 
 def _read_header(path: Path) -> tuple[Progress, dict[str, str]]:

@@ -4,6 +4,7 @@
 several ranks has parts beside a state, `part-<step>.<digest>.safetensors`.
 """
 
+import contextlib
 import re
 import time
 from pathlib import Path
@@ -16,7 +17,8 @@ STATES_KEPT = 2
 STATE_NAME = re.compile(r"step-[0-9]+\.")
 PARTS, PART_NAME = "part-*.safetensors", re.compile(r"part-[0-9]+\.")
 DIGITS = 16  # of the digest, in a name
-LATE = 60.0  # seconds that a file may take to show on another node
+# Seconds that a file may take to show on another node: NFS may look at a directory once a minute.
+LATE = 90.0
 WAIT = 0.2  # between two looks
 
 
@@ -49,7 +51,10 @@ def part_name(step: int, digest: str) -> str:
 
 def is_whole(path: Path) -> bool:
     """Whether a file is there and has the digest that its name has."""
-    return path.is_file() and digest_in(path.name) == sha256_file(path)[:DIGITS]
+    try:
+        return digest_in(path.name) == sha256_file(path)[:DIGITS]
+    except FileNotFoundError:
+        return False
 
 
 def wait_for_file(path: Path) -> bool:
@@ -67,8 +72,11 @@ def digest_in(name: str) -> str:
 
 def find_states(directory: Path) -> list[Path]:
     """The files of the states in a directory, newest first."""
-    found = _state_files(directory)
-    return sorted(found, key=lambda path: (step_of(path), path.stat().st_mtime_ns), reverse=True)
+    found = []
+    for path in _state_files(directory):
+        with contextlib.suppress(FileNotFoundError):  # a directory over the network, seen late
+            found.append((step_of(path), path.stat().st_mtime_ns, path))
+    return [path for _, _, path in sorted(found, reverse=True)]
 
 
 def saved_steps(directory: Path) -> list[int]:

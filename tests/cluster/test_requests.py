@@ -59,25 +59,6 @@ def test_a_training_asks_for_its_memory_and_a_gpu(cluster: Cluster, trained: Pat
     finish(call, trained)
 
 
-def test_two_nodes_train_one_model(
-    cluster: Cluster, project: Path, untouched: dict[str, object]
-) -> None:
-    """With another number of processes the last bits differ; the loss doesn't, by much."""
-    several = (
-        *("--set-resources", "train:nodes=2", "train:tasks=2", "train:mpi=srun"),
-        "train:launcher=srun --nodes=2 --ntasks=2 --cpus-per-task=1",
-    )
-    call = start_on(cluster, project, *TRAINED, options=several)
-    attacks.wait_for_steps(project, call)
-    job = cluster.show(job_of(cluster))
-    assert job["NumNodes"] == "2"
-    assert job["NodeList"] == "n[1-2]"
-    assert len(attacks.jobs(project, "train")) == 2
-    finish(call, project)
-    one, two = (of["metrics.jsonl"][-1]["val_loss"] for of in (untouched, attacks.made(project)))
-    assert two == pytest.approx(one, abs=0.05)
-
-
 # Options, or settings of a model that is too large, and what the one line says.
 IMPOSSIBLE = {
     "a partition that isn't there": (

@@ -1,8 +1,10 @@
 """A training of two processes that loses one, or is stopped, ends in an untouched one's bytes."""
 
 import os
+import resource
 import shutil
 import signal
+import socket
 import sys
 import time
 from pathlib import Path
@@ -11,17 +13,20 @@ import pytest
 
 from nanogpt.artifacts.records.base import read_record
 from nanogpt.artifacts.records.manifests import Manifest
-from tests.faults import attacks
+from tests.faults import attacks, machines
 from tests.faults.attacks import (
     MADE_BY_TRAIN,
+    PATIENCE,
     Call,
     assert_is_whole,
+    error_line,
     log_of,
     made,
     metrics_of,
     only_in_full,
     processes,
     send,
+    small_disk,
     start,
     states,
     train_command,
@@ -126,6 +131,48 @@ def test_ranks_whose_starter_is_killed_leave_nothing_wrong(project, untouched_by
     send(call.process.pid, signal.SIGKILL)
     count("kill")
     finish(project)
+    assert_is_whole(project, untouched_by_two, ())
+
+
+def test_a_rank_that_sees_files_late_waits_for_them(project, untouched_by_two, count):
+    """As on another node: the dataset, the state, and the parts of it that others wrote."""
+    late = machines.write(project, **{"rank 1": {"late": 2}})
+    call = start_training(project, **late)
+    wait_for_steps(project, call)
+    send(call.process.pid, signal.SIGTERM, to_group=True)
+    count("kill")
+    assert call.end(PATIENCE) == 128 + signal.SIGTERM, call.printed()
+    again = start_training(project, **late)
+    assert again.end() == 0, again.printed() + log_of(project)
+    assert "going on from step" in log_of(project)
+    assert_is_whole(project, untouched_by_two, ())
+
+
+def test_a_disk_that_is_full_for_one_rank_is_one_line_and_the_same_command_resumes(
+    project, untouched_by_two, count
+):
+    call = start_training(project)
+    wait_for_steps(project, call)
+    largest = 4096  # bytes of a file; less than a rank's part of a state
+    resource.prlimit(pid_of_rank(project, 1), resource.RLIMIT_FSIZE, (largest, largest))
+    count("fault")
+    assert call.end(A_MINUTE) == 1
+    error = error_line(call.printed())
+    assert f"rank 1 of 2 on {socket.gethostname()}: disk full while writing" in error
+    assert "rank 0 of 2: the state of step" in log_of(project)
+    assert states(project)
+    assert not list(project.glob(".nanogpt/state/*/.state.*"))
+    finish(project)
+    assert "going on from step" in log_of(project)
+    assert_is_whole(project, untouched_by_two, ())
+
+
+def test_a_full_directory_for_temporary_files_stops_no_rank(project, untouched_by_two, count):
+    with small_disk(project / "temporary") as leave:
+        leave(0)
+        call = start_training(project, TMPDIR=str(project / "temporary"))
+        assert call.end() == 0, call.printed() + log_of(project)
+        count("fault")
     assert_is_whole(project, untouched_by_two, ())
 
 

@@ -94,7 +94,7 @@ def as_a_job(work: Callable[[], object]) -> Callable[[], None]:
         package = logging.getLogger("nanogpt")
         before, level = list(package.handlers), package.level
         try:
-            with logged(SimpleNamespace(log=["results/first/logs/train.log"]), "train"):
+            with logged(SimpleNamespace(input=[], log=["results/first/logs/train.log"]), "train"):
                 work()
         finally:
             package.setLevel(level)

@@ -96,6 +96,16 @@ def test_a_rank_that_does_not_see_the_disk_of_rank_0_is_named(tmp_path, monkeypa
         launching._check_disk(Ranks(1, 2), tmp_path)
 
 
+def test_a_rank_that_does_not_see_the_dataset_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(state_files, "LATE", 0.0)
+    seen = tmp_path / "seen.bin"
+    seen.touch()
+    start = Start(1, 2, 0, 1, None)
+    launching._wait_for_inputs([str(seen)], start)
+    with pytest.raises(UserError, match=r"rank 1 of 2 on .*/train.bin isn't there after"):
+        launching._wait_for_inputs([str(seen), str(tmp_path / "train.bin")], start)
+
+
 def test_rank_0_leaves_nothing_of_its_look_at_the_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(Ranks, "gather", lambda _, token: [[token]] * 2)
     monkeypatch.setattr(Ranks, "largest", lambda _, blind: [blind])

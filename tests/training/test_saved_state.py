@@ -20,9 +20,12 @@ from nanogpt.data.saved_tokenizers import load_tokenizer
 from nanogpt.errors import UserError
 from nanogpt.files.atomic import read_json, sha256_file
 from nanogpt.model.gpt import GPT
+from nanogpt.training import saved_state, state_files
+from nanogpt.training.distributed import Ranks
 from nanogpt.training.optimizers import configure_adamw
 from nanogpt.training.saved_state import Progress, find_state, read_state, save_state
 from nanogpt.training.state_files import (
+    digest_in,
     find_states,
     part_name,
     remove_states,
@@ -236,6 +239,55 @@ def test_parts_go_with_their_states_and_what_is_only_named_alike_stays(tiny, tmp
     assert sorted(path.name for path in tmp_path.glob("part-*")) == sorted(names[1:])
     remove_states(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["part-two.safetensors"]
+
+
+@pytest.fixture
+def state_of_two(tiny, tmp_path, monkeypatch):
+    """A state of two ranks, and the second of them, which is on another node."""
+    model, optimizer = make_trained(tiny)
+    part = tmp_path / part_name(3, "0123456789abcdef")
+    part.touch()
+    with monkeypatch.context() as patch:
+        patch.setattr(saved_state, "_write_parts", lambda *_: [part.name])
+        save_state(tmp_path, make_progress(model), model, optimizer, UNSCALED)
+    (path,) = find_states(tmp_path)
+    found = [3, saved_state._as_number(digest_in(path.name))]
+    monkeypatch.setattr(Ranks, "gather", lambda *_: [found, [-1, 0]])
+    return path, part, Ranks(1, 2)
+
+
+def test_a_rank_waits_for_a_state_and_for_its_parts(state_of_two, tmp_path, monkeypatch):
+    path, part, rank = state_of_two
+    waited = []
+
+    def wait(path):
+        waited.append(path)
+        return path.exists()
+
+    monkeypatch.setattr(saved_state, "wait_for_file", wait)
+    assert find_state(tmp_path, "v", rank) == path
+    assert waited == [path, part]
+
+
+@pytest.mark.parametrize("missing", ["state", "part"])
+def test_a_rank_that_never_sees_one_of_them_names_it(state_of_two, tmp_path, monkeypatch, missing):
+    path, part, rank = state_of_two
+    monkeypatch.setattr(state_files, "LATE", 0.0)
+    gone = path if missing == "state" else part
+    gone.unlink()
+    with pytest.raises(
+        UserError, match=f"rank 1: .*{gone.name}: hasn't appeared here within .*; put results/"
+    ):
+        find_state(tmp_path, "v", rank)
+
+
+def test_a_state_that_vanishes_while_states_are_listed_is_left_out(tmp_path, monkeypatch):
+    """As where a directory over the network is listed as it was."""
+    there = tmp_path / state_name(3, "0123456789abcdef")
+    there.touch()
+    gone = tmp_path / state_name(4, "0123456789abcdef")
+    monkeypatch.setattr(state_files, "_state_files", lambda _: [there, gone])
+    assert find_states(tmp_path) == [there]
 
 
 def test_states_are_sorted_by_step_number(tmp_path):

@@ -48,11 +48,12 @@ from nanogpt.config.resolving import (
     run_parameters,
 )
 from nanogpt.errors import UserError
-from nanogpt.project import keep_torch_quiet, let_threads_sleep, name_user
+from nanogpt.project import HERE, keep_torch_quiet, let_threads_sleep, name_user
 from nanogpt.artifacts.code_digest import code_digest
 from nanogpt.artifacts.code_functions import adapters_of
 from nanogpt.artifacts.invocations import register
 from nanogpt.data.sources import find_files
+from nanogpt.files import clocks
 from nanogpt.planning import needs, partitions, stages
 
 
@@ -84,6 +85,7 @@ name_user()
 onstart:
     register()
     one_line_errors(check_partitions)()
+    one_line_errors(check_dates)()
 
 
 wildcard_constraints:
@@ -445,6 +447,14 @@ def check_partitions():
                 memory=known_number(asked.get("mem_mb")),
             )
         )
+
+
+def check_dates():
+    """Check that no input is dated later than its job's outputs would be, before they're removed."""
+    jobs = list(workflow.dag.needrun_jobs())
+    inputs = {path for job in jobs for path in job.input}
+    inputs -= {path for job in jobs for path in job.output}  # which get a new date
+    clocks.wait_until_past(map(Path, sorted(inputs)), HERE.invocations)
 
 
 def known_number(resource):
