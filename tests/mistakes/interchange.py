@@ -227,7 +227,7 @@ INTERCHANGE = [
         "an import of a model of another kind",
         lambda: edit_json(THEIRS / "config.json", model_type="llama"),
         "theirs/config.json: not a GPT-2 model that nanogpt supports: model_type: should be "
-        "`gpt2` (found `llama`); take another model",
+        "`gpt2` (found `llama`); use another model",
     ),
     hugging_face(
         "an import without a tokenizer",
@@ -311,7 +311,7 @@ INTERCHANGE = [
     checkpoint(
         "a checkpoint with an impossible size",
         edited_checkpoint(lambda content: content["model_args"].update(n_head=0)),
-        "out/ckpt.pt: model_args: n_head: should be greater than 0 (found `0`); take another "
+        "out/ckpt.pt: model_args: n_head: should be greater than 0 (found `0`); use another "
         "checkpoint",
     ),
     checkpoint(
