@@ -309,8 +309,7 @@ COMMANDS = [
     command(
         "tokenizing text that isn't UTF-8",
         f"tokenize results/demo/model {NOT_UTF8}",
-        "the text isn't valid UTF-8: 'utf-32-le' codec can't encode character '\\udce9' in "
-        "position 3: surrogates not allowed",
+        "the text isn't valid UTF-8; convert it to UTF-8",
         make_model,
     ),
     command(
