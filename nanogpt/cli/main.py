@@ -50,8 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         run(words, DESCRIPTION)
     except ValidationError as error:
         sys.exit(f"error: {explain(error, Config)}")
-    except UnicodeError as error:  # in a text on the command line or from standard input
-        sys.exit(f"error: the text isn't valid UTF-8: {error}")
+    except UnicodeError:  # in a text on the command line or from standard input
+        sys.exit("error: the text isn't valid UTF-8; convert it to UTF-8")
     except (KeyboardInterrupt, BrokenPipeError):
         sys.exit(130)
     except Exception as error:

@@ -97,11 +97,7 @@ def _write_time(training: Training) -> list[tuple[str, str]]:
     rows = []
     pace = training.pace
     if pace and training.hours is not None:
-        how = (
-            "measured"
-            if pace.is_measured
-            else "estimated from the speed of matrix products, since it's too slow to measure"
-        )
+        how = "measured" if pace.is_measured else "estimated from the speed of matrix products"
         threads = plural(pace.threads, "thread")
         rows.append(
             ("time here", f"{_show_hours(training.hours)} on {threads}, including evaluations")

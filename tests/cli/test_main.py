@@ -687,10 +687,10 @@ def test_prompt_with_only_unknown_characters_is_an_error(model):
     [
         ("--temperature", "-1", "equal to 0"),
         ("--temperature", "nan", "finite"),
-        ("--num-samples", "0", "found 0"),
-        ("--max-new-tokens", "0", "found 0"),
-        ("--top-k", "-1", "found -1"),
-        ("--device", "gpu", "'gpu'"),
+        ("--num-samples", "0", "found `0`"),
+        ("--max-new-tokens", "0", "found `0`"),
+        ("--top-k", "-1", "found `-1`"),
+        ("--device", "gpu", "`gpu`"),
     ],
 )
 def test_flag_out_of_range_gets_one_line(model, flag, value, word):
@@ -793,8 +793,8 @@ def test_tokenize_reports_unknown_characters(model):
 
 
 def test_text_that_is_not_utf_8_gets_one_line(model):
-    assert_one_line(nanogpt("tokenize", str(model), "a\udcff"), "not UTF-8")
-    assert_one_line(nanogpt("tokenize", str(model), input="\udcff"), "not UTF-8")
+    assert_one_line(nanogpt("tokenize", str(model), "a\udcff"), "isn't valid UTF-8")
+    assert_one_line(nanogpt("tokenize", str(model), input="\udcff"), "isn't valid UTF-8")
 
 
 @pytest.mark.parametrize("command", [["tokenize", "nowhere"], ["export", "dataset", "no", "there"]])
@@ -969,4 +969,4 @@ def test_closed_standard_input_gets_one_line(tmp_path):
     char_tokenizer("a").save(tmp_path / "tokenizer.json")
     code = "import sys; sys.stdin = None; from nanogpt.cli.main import main; main()"
     ended = run_python(code, "tokenize", str(tmp_path / "tokenizer.json"))
-    assert_one_line(ended, "nothing on standard input")
+    assert_one_line(ended, "standard input is closed")

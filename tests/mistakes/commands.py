@@ -235,7 +235,7 @@ COMMANDS = [
         _write_project,
     ),
     command(
-        "a missing text",
+        "a missing text on the command line",
         "prepare textfile novel.txt",
         "corpora.novel.files: novel.txt: no such file; put a text there or correct the path",
         _write_project,
@@ -309,8 +309,7 @@ COMMANDS = [
     command(
         "tokenizing text that isn't UTF-8",
         f"tokenize results/demo/model {NOT_UTF8}",
-        "the text isn't valid UTF-8: 'utf-32-le' codec can't encode character '\\udce9' in "
-        "position 3: surrogates not allowed",
+        "the text isn't valid UTF-8; convert it to UTF-8",
         make_model,
     ),
     command(
