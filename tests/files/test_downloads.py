@@ -307,7 +307,7 @@ def test_an_unresolvable_host_is_reported_as_no_network(destination: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("host", "reason"), [("example..org", "malformed host name"), ("example.org:x", "not a URL")]
+    ("host", "reason"), [("example..org", "malformed host name"), ("example.org:x", "invalid URL")]
 )
 def test_a_malformed_url_is_reported(host: str, reason: str, destination: Path) -> None:
     with pytest.raises(UserError, match=f"^http://{host}/input.txt: {reason}"):
@@ -1037,7 +1037,7 @@ def test_a_download_that_is_not_text_is_a_warning_without_a_proposed_digest(
     (warning,) = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
     assert "looks like " in warning
     assert f"is {url} the right URL?" in warning
-    assert "put `sha256:" not in caplog.text
+    assert "add `sha256:" not in caplog.text
 
 
 def test_a_known_digest_needs_no_warning(
