@@ -56,6 +56,7 @@ lint: environment
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/mypy
 	$(BIN)/snakemake --lint
+	$(BIN)/python -m tests.prose
 
 # Without the variable, it prints an advertisement. `--quiet` would hide what `--strict` refuses.
 docs: environment
@@ -88,7 +89,7 @@ picture: environment
 	$(BIN)/python docs/picture.py
 
 clean:
-	rm -rf .snakemake .nanogpt resources/corpora resources/tokenizers
+	rm -rf .snakemake .nanogpt resources/corpora resources/tokenizers resources/imported
 	find results -mindepth 1 ! -name README.md -delete
 	rm -rf site
 

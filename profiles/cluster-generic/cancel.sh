@@ -1,8 +1,8 @@
 #!/bin/sh
-# Take jobs out of the queue of LSF, SGE or PBS.
+# Cancel jobs of LSF, SGE or PBS.
 for job in "$@"; do
     if command -v bkill > /dev/null; then
-        job=${job#*<} # bsub said: Job <7> is submitted to queue <normal>.
+        job=${job#*<} # bsub printed: Job <7> is submitted to queue <normal>.
         bkill "${job%%>*}"
     else
         qdel "$job"

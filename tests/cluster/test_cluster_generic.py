@@ -117,7 +117,7 @@ def test_a_scheduler_that_hangs_is_asked_again(status) -> None:
 
 @pytest.mark.parametrize("state", ["Eqw", "EhRqw"])
 def test_a_job_that_sge_cannot_start_has_failed_for_its_reason(status, tmp_path, state) -> None:
-    """It would stay in the queue for ever."""
+    """It would stay in the queue forever."""
     reason = "error reason 1: can't chdir to /home/me: No such file or directory"
     qstat = f'test "$1" = -j && echo "{reason}" && exit; {SGE.replace("STATE", state)}'
     said = status("7", qstat=qstat, qdel='echo "$@" > "$HERE/deleted"')

@@ -1,4 +1,4 @@
-"""A run or dataset with settings changed: its name, its entry, and when there is none."""
+"""A run or dataset with settings changed: its name, its entry, and errors."""
 
 import pytest
 

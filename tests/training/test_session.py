@@ -29,7 +29,7 @@ LONG = {"max_iters": 12, "log_interval": 3, "eval_interval": 4}
 
 @pytest.fixture
 def uninterrupted(another_training, play, tiny):
-    """What a training comes to that nobody stops, with dropout and both kinds of `keep`."""
+    """The outputs of a training that nobody stops, with dropout and both kinds of `keep`."""
 
     def run(**changes):
         with_dropout = tiny.model_copy(update={"dropout": 0.2})
@@ -158,7 +158,7 @@ def test_signals_mean_again_what_they_meant_before(training, play, tiny):
 
 
 class Died(BaseException):
-    """Ends a training as a SIGKILL would: nothing of ours runs after it."""
+    """Ends a training as a SIGKILL would: none of our code runs after it."""
 
 
 def die():
