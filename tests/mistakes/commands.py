@@ -235,7 +235,7 @@ COMMANDS = [
         _write_project,
     ),
     command(
-        "a missing text",
+        "preparing a missing text with `textfile`",
         "prepare textfile novel.txt",
         "corpora.novel.files: there is no file novel.txt; put it there or correct the path",
         _write_project,
