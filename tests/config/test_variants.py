@@ -1,4 +1,4 @@
-"""A run or dataset with settings changed: its name, its entry, and errors."""
+"""Runs and datasets with settings changed by flags: their names and entries."""
 
 import pytest
 

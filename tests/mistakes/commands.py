@@ -235,7 +235,7 @@ COMMANDS = [
         _write_project,
     ),
     command(
-        "a missing text on the command line",
+        "preparing a missing text with `textfile`",
         "prepare textfile novel.txt",
         "corpora.novel.files: novel.txt: no such file; put a text there or correct the path",
         _write_project,
