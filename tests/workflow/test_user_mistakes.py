@@ -41,8 +41,8 @@ def test_a_wrong_target_or_setting_is_found_before_any_job_starts(
     ("files", "words"),
     [
         ("texts/none", "corpora.essays.files: texts/none: no such file"),
-        ("workflow/rules", "there is no .txt, .md"),
-        ("texts/*.text", "no file matches the pattern texts/*.text"),
+        ("workflow/rules", "this directory has no .txt, .md"),
+        ("texts/*.text", "texts/*.text: no file matches this pattern"),
         ("../*.txt", "../*.txt: this pattern leaves the project"),
         ("/usr/share/doc/**/*.txt", "leaves the project"),
     ],
