@@ -206,7 +206,7 @@ def test_a_download_must_match_the_digest_of_the_first_one(mirror, tmp_path):
     content[-1] ^= 1
     weights.write_bytes(content)
     with pytest.raises(
-        UserError, match="changed since its download: .*; delete it to download it again"
+        UserError, match=r"changed since its download: .*; delete it to download it again"
     ):
         read_source("gpt2-medium", project)
     weights.unlink()

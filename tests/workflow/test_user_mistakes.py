@@ -92,7 +92,7 @@ FAILURES: dict[str, tuple[bytes, dict[str, object], str]] = {
     "empty": (b"", {}, "empty"),
     "binary": (b"PK\x03\x04\x00\x00\x00binary" * 99, {}, "binary"),
     "undecodable": (b"caf\xc3\xa9 " * 99 + b"\xff", {}, "0xff"),
-    "short": (b"thirty characters of some text", {}, "fewer than one window"),
+    "short": (b"thirty characters of some text", {}, "needs at least"),
     "gpu": (SOME_WORDS, {"device": "cuda:99"}, "cuda:99"),
     "wild": (SOME_WORDS, {"learning_rate": 1e30, "min_lr": 1}, "training diverged"),
 }
