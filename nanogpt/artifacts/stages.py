@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -24,9 +24,17 @@ from nanogpt.artifacts.records.manifests import Layout, Manifest, Request, Train
 from nanogpt.artifacts.signals import exiting
 from nanogpt.artifacts.states import TrainingState
 from nanogpt.config.parameters import AnySettings, complete
-from nanogpt.errors import ClaimedError, DivergedError, LostRankError, UserError, user_message
+from nanogpt.config.patterns import read_processes, read_sharded
+from nanogpt.errors import (
+    ClaimedError,
+    LostRankError,
+    PrintedElsewhereError,
+    UserError,
+    user_message,
+)
 from nanogpt.files import locks
 from nanogpt.files.atomic import fit_name, remove_temporaries
+from nanogpt.files.clocks import wait_until_past
 from nanogpt.project import HERE, Project
 
 logger = logging.getLogger(__name__)
@@ -37,12 +45,13 @@ class Job:
     """The job of a stage.
 
     parameters: groups of settings, with devices and dtypes resolved. training: the state of a
-    training, owned by this process; None for other stages.
+    training, owned by this process; None for other stages. inputs: the sha256 of each, by path.
     """
 
     parameters: JsonObject
     version: str
     training: TrainingState | None = None
+    inputs: Mapping[str, str] = field(default_factory=dict)
 
     def settings(
         self, group: str, model: type[AnySettings], *, partial: bool = False
@@ -85,8 +94,8 @@ def shell_job() -> WorkflowJob:
     for name in ("input", "output", "log"):
         parser.add_argument(f"--{name}", nargs="+")
     parser.add_argument("--threads", type=int)
-    parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--sharded", type=lambda text: text.lower() in ("1", "true"), default=False)
+    parser.add_argument("--processes", default="1")
+    parser.add_argument("--sharded", default="0")
     params: dict[str, Callable[[str], Any]] = {
         "run": str,
         "settings": json.loads,
@@ -96,6 +105,10 @@ def shell_job() -> WorkflowJob:
     for name, kind in params.items():
         parser.add_argument(f"--{name}", type=kind)
     job = parser.parse_args()
+    try:
+        job.processes, job.sharded = read_processes(job.processes), read_sharded(job.sharded)
+    except UserError as error:
+        sys.exit(f"error: {error}")
     job.params = argparse.Namespace(**{name: getattr(job, name) for name in params})
     return cast(WorkflowJob, job)
 
@@ -108,15 +121,20 @@ def logged(job: WorkflowJob, stage: str, project: Project = HERE) -> Iterator[No
     errors are raised, with their traceback in the log too.
     """
     with _ending(stage):
-        _log_to(project.root / job.log[0])
+        log = project.root / job.log[0]
+        _log_to(log)
+        wait_until_past((project.root / path for path in job.input), log.parent)
         yield
 
 
 @contextmanager
-def _ending(stage: str, printed_by_others: tuple[type[UserError], ...] = ()) -> Iterator[None]:
+def _ending(
+    stage: str, printed_by_others: tuple[type[UserError], ...] = (), name: str = ""
+) -> Iterator[None]:
     """End the process on errors and signals, as described in `logged`.
 
-    printed_by_others: errors that another process prints on the terminal.
+    printed_by_others: errors that another process prints on the terminal. name: of this process,
+    if it's one of several.
     """
     try:
         with exiting():
@@ -127,23 +145,52 @@ def _ending(stage: str, printed_by_others: tuple[type[UserError], ...] = ()) -> 
             logger.exception("stage %s failed", stage)
             raise
         logger.error(message)
-        sys.exit(1 if isinstance(error, printed_by_others) else f"error: {message}")
+        if isinstance(error, (*printed_by_others, PrintedElsewhereError)):
+            sys.exit(1)
+        named = message if message.startswith("rank ") else name + message
+        sys.exit(f"error: {named}")
 
 
 @contextmanager
 def following(
-    job: WorkflowJob, stage: str, rank: int, project: Project = HERE
-) -> Iterator[Callable[[str, TrainingState], Job]]:
+    job: WorkflowJob,
+    stage: str,
+    rank: int,
+    is_printed: Callable[[UserError], bool] = lambda _: False,
+    project: Project = HERE,
+) -> Iterator[None]:
     """Run one of several processes of a stage led by rank 0, without lock and manifest.
 
-    Yields a function that creates rank 0's job, given its version and the training's state. Errors
-    are handled as in `logged`. Rank 0 creates the log, and each rank writes its errors to it.
+    Errors are handled as in `logged`, and name the rank. Rank 0 creates the log, and each rank
+    writes its errors to it. is_printed: whether another rank prints the same error.
     """
-    with _ending(stage, (DivergedError, ClaimedError, LostRankError) if rank else ()):
+    printed_by_others = (ClaimedError,) if rank else ()
+    with _ending(stage, printed_by_others, f"rank {rank}: "):
         path = project.root / job.log[0]
         path.parent.mkdir(parents=True, exist_ok=True)
         _add_handler(path, logging.ERROR, f"rank {rank}: ")
-        yield lambda version, state: Job(_resolve(job.params.settings, job.threads), version, state)
+        try:
+            yield
+        except Exception as error:
+            message = user_message(error)
+            if message and not isinstance(error, (*printed_by_others, PrintedElsewhereError)):
+                own = error if isinstance(error, UserError) else UserError(message)
+                if is_printed(own):
+                    if isinstance(error, LostRankError):
+                        logger.error(message)  # what started the ranks may say no more
+                    sys.exit(1)
+            raise
+
+
+def followed_job(job: WorkflowJob, reads_inputs: bool, project: Project = HERE) -> Job:
+    """The job as one that follows rank 0 has it, still without its version and its state.
+
+    reads_inputs: whether to take the digests of the inputs that are here; of large ones, that takes
+    a while.
+    """
+    inputs = [path for path in job.input if reads_inputs and (project.root / path).exists()]
+    digests = manifests.digests(project, inputs)
+    return Job(_resolve(job.params.settings, job.threads), "", inputs=digests)
 
 
 def run_stage(
@@ -192,7 +239,7 @@ def run_stage(
                 shutil.rmtree(project.root / more_directory, ignore_errors=True)
             if cached and _restore(project, request, outputs, manifest_path):
                 return
-            made = make(Job(parameters, request.version, training))
+            made = make(Job(parameters, request.version, training, request.inputs))
             if training:
                 training.check_owner()
             manifest = Manifest(

@@ -93,16 +93,27 @@ def is_saved(directory: Path) -> bool:
 
 
 def find_trainings(project: Project) -> dict[str, Path]:
-    """The state directory of each run's unfinished training, the latest if there are several."""
-    found: dict[str, tuple[float, Path]] = {}
+    """The state directory of each run's unfinished training, the latest if there are several.
+
+    The latest is the one that has claimed the run, or else the one with the latest date.
+    """
+    found: dict[str, tuple[tuple[bool, float], Path]] = {}
     for path in project.states.glob(f"[!.]*/{REQUEST}"):
         # The file may be damaged, or the training may finish while it's read.
         with contextlib.suppress(UserError, FileNotFoundError):
             run = read_record(path, TrainingRequest).run
-            began = path.stat().st_mtime
+            began = (_is_claimed(project, run, path.parent.name), path.stat().st_mtime)
             if run not in found or found[run][0] < began:
                 found[run] = (began, path.parent)
     return {run: directory for run, (_, directory) in sorted(found.items())}
+
+
+def _is_claimed(project: Project, run: str, version: str) -> bool:
+    """Whether this version of a run's training was started last."""
+    try:
+        return (project.claims / run).read_bytes() == version.encode()
+    except OSError:
+        return False
 
 
 def find_metrics(project: Project, results: Path) -> dict[str, Path]:

@@ -30,7 +30,8 @@ HEARTBEAT = 10.0  # seconds between touches
 STALE = 90.0
 POLL = 1.0  # seconds
 NUMBERED = re.compile(r"lock\.([1-9][0-9]*)")
-LONG_SILENT = 3600.0  # seconds by the clock; long, because machines' clocks may differ
+# Seconds by the clock, for callers that don't wait; long, because machines' clocks may differ.
+LONG_SILENT = 3 * 3600.0
 
 
 @dataclass(frozen=True)

@@ -365,6 +365,14 @@ def test_the_latest_of_several_trainings_of_a_run_is_found():
     assert states.find_trainings(HERE) == {"another": other, "demo": latest}
 
 
+def test_the_latest_training_is_the_one_that_claimed_the_run_whatever_the_clocks_say():
+    write_request("1" * 12, "demo")
+    latest = write_request("2" * 12, "demo", age=3600)
+    HERE.claims.mkdir(parents=True)
+    (HERE.claims / "demo").write_text("2" * 12)
+    assert states.find_trainings(HERE) == {"demo": latest}
+
+
 def test_a_state_with_a_damaged_request_is_not_a_training():
     (write_request(VERSION, "demo") / "run.json").write_text("{")
     assert states.find_trainings(HERE) == {}

@@ -71,5 +71,5 @@ def test_a_full_disk_is_one_line_and_the_same_command_resumes(
         assert "disk full" in attacks.error_line(slurm_logs(trained))
         leave(None)
         finish(start_on(cluster, trained, *TRAINED), trained)
-        assert "going on from step" in attacks.log_of(trained)
+        assert "resuming from step" in attacks.log_of(trained)
         attacks.wait_until(lambda: not attacks.processes(trained), "no process left")

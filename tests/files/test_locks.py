@@ -97,13 +97,16 @@ def write_lock(number=1, **owner):
 
 
 @contextlib.contextmanager
-def touched(path):
-    """A live owner on another machine, which touches its lock until the block ends."""
+def touched(path, ahead=0):
+    """A live owner on another machine, which touches its lock until the block ends.
+
+    ahead: seconds by which that machine's clock is ahead.
+    """
     done = threading.Event()
 
     def touch():
         while not done.wait(HEARTBEAT) and path.exists():
-            os.utime(path)
+            os.utime(path, (time.time() + ahead,) * 2)
 
     thread = threading.Thread(target=touch)
     thread.start()
@@ -294,6 +297,27 @@ def test_an_owner_on_another_machine_is_waited_for_while_it_is_alive():
             assert locks.owner(WORK).host == "far"
         assert has_it.wait(10)
         assert names() == ["lock.2"]
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_an_owner_whose_clock_differs_by_an_hour_counts_as_alive(hours):
+    """For whoever doesn't wait, such as a call that looks whether another one has left a lock."""
+    path = write_lock(pid=1, started="1", machine="elsewhere", host="far")
+    date = time.time() + hours * 3600 - 2 * locks.HEARTBEAT
+    os.utime(path, (date, date))
+    assert locks.owner(WORK).host == "far"
+
+
+@pytest.mark.usefixtures("soon_stale")
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_an_owner_whose_clock_differs_by_an_hour_is_waited_for_while_it_touches_its_lock(hours):
+    """Whose touches have the dates of its own clock."""
+    path = write_lock(pid=1, started="1", machine="elsewhere", host="far")
+    with contextlib.ExitStack() as stack:
+        with touched(path, hours * 3600):
+            has_it = stack.enter_context(waiter())
+            assert not has_it.wait(3 * STALE)
+        assert has_it.wait(10)
 
 
 def test_a_lock_released_on_another_machine_is_not_waited_for():

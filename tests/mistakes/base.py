@@ -1,7 +1,7 @@
-"""A user's mistake with its error message, and helpers to make mistakes.
+"""A user's mistake with its error line, and helpers to make mistakes.
 
-Each mistake is really made in an empty directory, with real files, by the function or command that
-a user's mistake would reach.
+Each mistake is made for real: in an empty directory, with real files, and with the function or
+command that a user would run.
 """
 
 import re
@@ -16,7 +16,7 @@ from nanogpt.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# Code in a damaged file would create this file. No mistake may run such code.
+# The file that code inside a hostile file would create. No mistake may execute such code.
 EXECUTED = Path("executed")
 
 TEXT = "It was a bright cold day in April, and the clocks were striking thirteen.\n" * 4
@@ -37,10 +37,10 @@ NOT_UTF8 = r"$'caf\xe9'"
 class Mistake:
     """A mistake and its message.
 
-    title: the mistake in a few words. shown: how a user makes it, as Markdown. make: makes it
-    in the current, empty directory, and raises UserError or SystemExit or returns the printed
-    line. message: that line without `error: `, with HOST for a server's name and
-    port. is_impossible: whether the mistake can't be made on this machine.
+    title: in a few words. shown: how a user makes it, in Markdown. make: makes it, in an
+    empty current directory, and raises UserError or SystemExit or returns the printed line.
+    message: that line, without `error: `; HOST stands for a server's name and port.
+    is_impossible: whether it can't be made on this machine.
     """
 
     title: str
@@ -51,14 +51,14 @@ class Mistake:
 
 
 def code(text: str) -> str:
-    """Format text as code in a cell of a Markdown table."""
+    """Format code for a cell of a Markdown table."""
     fence = "`" * (max(map(len, re.findall("`+", text)), default=0) + 1)
     pad = " " if text.startswith("`") or text.endswith("`") else ""
     return f"{fence}{pad}{text}{pad}{fence}".replace("|", "\\|")
 
 
 def write_files(contents: Mapping[str, bytes | str]) -> None:
-    """Write files, given their contents by path, and create their directories."""
+    """Write files by path, and create their directories."""
     for name, content in contents.items():
         path = Path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,7 +66,7 @@ def write_files(contents: Mapping[str, bytes | str]) -> None:
 
 
 def in_turn(*steps: Callable[[], object]) -> Callable[[], None]:
-    """A function that calls these functions in order."""
+    """Return a function that calls these functions one after another."""
 
     def make() -> None:
         for step in steps:
@@ -82,7 +82,7 @@ def command(
     before: Callable[[], object] = lambda: None,
     is_impossible: Callable[[], bool] = lambda: False,
 ) -> Mistake:
-    """A mistake in a typed command. before: creates the files for the command."""
+    """Return the mistake of running a command. before: creates the files that it finds."""
 
     def make() -> None:
         before()
@@ -92,7 +92,7 @@ def command(
 
 
 def workflow(title: str, shown: str, target: str, message: str, *files: str) -> Mistake:
-    """A mistake that stops the workflow before a job starts. files: texts of the corpus `book`."""
+    """Return a mistake that stops the workflow before any job. files: texts of corpus `book`."""
 
     def make() -> None:
         config = "{corpora: {book: {files: texts}}, datasets: {book: {}}}"

@@ -1,4 +1,4 @@
-"""The workflow without its package, and names that are too long for files."""
+"""A workflow without a matching package, and names too long for a file."""
 
 import shutil
 import subprocess
@@ -27,7 +27,7 @@ def with_package(init: str) -> None:
 
 
 def config(title: str, shown: str, text: str, message: str) -> Mistake:
-    """A config.yaml with a name that is too long."""
+    """A config.yaml with a name that's too long."""
 
     def make() -> None:
         write_files({"config.yaml": text})
@@ -38,31 +38,31 @@ def config(title: str, shown: str, text: str, message: str) -> Mistake:
 
 EMBEDDING = [
     Mistake(
-        "an installed package of another version",
-        "a deployed workflow, after an upgrade of only the workflow or the package",
+        "a different version of the installed package",
+        "a deployed workflow, after upgrading only one of the two",
         lambda: with_package('__version__ = "0.9.0"'),
         f"this workflow needs nanogpt {__version__}, but 0.9.0 is installed; run `pip install .` "
         f"in a checkout of {__version__}",
     ),
     Mistake(
-        "no installed package",
+        "a missing package",
         "a deployed workflow, where `pip install .` was forgotten",
         lambda: with_package(""),
         f"this workflow needs nanogpt {__version__}, but no version is installed; run "
         f"`pip install .` in a checkout of {__version__}",
     ),
     config(
-        "a run name that is too long for a file",
+        "a run name too long for a file",
         code("runs: {aaa...: {}}") + " with 256 `a`",
         f"corpora: {{text: {{builtin: play}}}}\nruns: {{{'a' * 256}: {{dataset: text}}}}\n"
         "datasets: {text: {}}",
-        "runs: a name of 256 bytes, `aaaaaaaaaaaaaaaaaaaa...`; a file name here can have 255",
+        "runs: the name `aaaaaaaaaaaaaaaaaaaa...` has 256 bytes; shorten it to 255 or less",
     ),
     config(
-        "a download whose name is too long for its manifest",
+        "a download with a name too long for its manifest",
         code("corpora: {text: {url: https://corpora.example/aaa...}}") + " with 233 `a`",
         f"corpora: {{text: {{url: https://corpora.example/{'a' * 233}}}}}",
-        "corpora.text.url: a name of 233 bytes, `aaaaaaaaaaaaaaaaaaaa...`; a file name here can "
-        "have 232",
+        "corpora.text.url: the name `aaaaaaaaaaaaaaaaaaaa...` has 233 bytes; shorten it to 232 or "
+        "less",
     ),
 ]

@@ -105,29 +105,29 @@ INTERCHANGE = [
     command(
         "an export without a format",
         "export results/demo/model exported",
-        "export: say where to: --to huggingface, --to gguf or --to nanogpt",
+        "export: --to is missing; use --to huggingface, --to gguf or --to nanogpt",
         make_model,
     ),
     command(
         "an export of a dataset without a destination",
         "export dataset results/datasets/book",
-        "export dataset: give a dataset and a directory to write it to",
+        "export dataset: arguments are missing; give a dataset and a directory to write it to",
     ),
     command(
         "an export of a dataset for another program",
         "export dataset results/datasets/book data/book --to gguf",
-        "export dataset: nanoGPT alone has such datasets; leave out --to gguf",
+        "export dataset: datasets are only exported for nanoGPT; remove --to gguf",
     ),
     command(
         "three paths of an export",
         "export results/demo/model exported more --to gguf",
-        "export: `more` is one path too many; give a model and a place",
+        "export: unexpected argument `more`; give only a model and a destination",
     ),
     command(
         "an export of a missing model",
         f"{EXPORT} gguf",
-        "results/demo/model: no model here; config.json is missing: train the run, or name the "
-        "directory of a model",
+        "results/demo/model: no model here (no `config.json`); train the run, or name a model "
+        "directory",
     ),
     command(
         "an export of an ensemble",
@@ -157,8 +157,8 @@ INTERCHANGE = [
     command(
         "an export of a model of transformers",
         "export theirs exported --to gguf",
-        "theirs: a model of transformers; first `nanogpt import theirs DESTINATION "
-        "--from huggingface`, then name DESTINATION",
+        "theirs: a model of transformers, not of nanogpt; run `nanogpt import theirs DESTINATION "
+        "--from huggingface`, then use DESTINATION",
         to_hugging_face,
     ),
     command(
@@ -221,13 +221,13 @@ INTERCHANGE = [
     command(
         "a meta.pkl for a model of transformers",
         f"{HUGGING_FACE} --meta meta.pkl",
-        "import: --meta is for --from nanogpt; leave it out",
+        "import: --meta is only for --from nanogpt; remove it",
     ),
     hugging_face(
         "an import of a model of another kind",
         lambda: edit_json(THEIRS / "config.json", model_type="llama"),
-        "theirs/config.json: not a GPT-2 that nanogpt can read: model_type: should be 'gpt2' "
-        "(found 'llama'); use another model",
+        "theirs/config.json: not a GPT-2 model that nanogpt supports: model_type: should be "
+        "`gpt2` (found `llama`); use another model",
     ),
     hugging_face(
         "an import without a tokenizer",
@@ -311,7 +311,7 @@ INTERCHANGE = [
     checkpoint(
         "a checkpoint with an impossible size",
         edited_checkpoint(lambda content: content["model_args"].update(n_head=0)),
-        "out/ckpt.pt: model_args: n_head: should be greater than 0 (found 0); use another "
+        "out/ckpt.pt: model_args: n_head: should be greater than 0 (found `0`); use another "
         "checkpoint",
     ),
     checkpoint(

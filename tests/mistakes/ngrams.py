@@ -92,14 +92,14 @@ NGRAMS = [
         "n-grams of another dataset",
         "evaluated on a dataset other than the counted one",
         evaluate_another_dataset,
-        "results/demo/model/ngrams.safetensors: counted on another training split than that of "
-        "results/datasets/book; make the run's n-grams again",
+        "results/demo/model/ngrams.safetensors: counted on a different training split from "
+        "results/datasets/book; remove it, and make the run's n-grams again",
     ),
     workflow(
         "n-grams of a run without them",
         code("snakemake results/book/model/ngrams.safetensors"),
         "results/book/model/ngrams.safetensors",
-        "runs.book: mixes no n-grams with its GPT; say `ngram: on` in it",
+        "runs.book: this run doesn't use n-grams; set `ngram: on` for it",
         "texts/a.txt",
     ),
 ]

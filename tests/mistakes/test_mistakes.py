@@ -14,7 +14,7 @@ MISTAKES = [mistake for mistakes in AREAS.values() for mistake in mistakes]
 
 
 def message_of(mistake: Mistake) -> str:
-    """The message that a user sees for a mistake, without `error: `."""
+    """Make a mistake; return the line that a user sees, without `error: `."""
     try:
         printed = mistake.make()
     except UserError as error:
@@ -22,7 +22,7 @@ def message_of(mistake: Mistake) -> str:
     except SystemExit as end:
         # A string means exit code 1.
         return re.fullmatch("error: (.*)", end.code)[1]
-    assert isinstance(printed, str), "the mistake wasn't found"
+    assert isinstance(printed, str), "no error was reported"
     return printed
 
 
@@ -40,13 +40,13 @@ def test_a_mistake_is_reported_in_one_line_and_executes_nothing(
     assert not EXECUTED.exists()
 
 
-def test_the_bomb_among_the_mistakes_is_armed(tmp_path, monkeypatch):
+def test_unpickling_the_bomb_would_run_code(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     pickle.loads(pickle.dumps(Bomb()))
     assert EXECUTED.exists()
 
 
-def test_there_are_many_mistakes_and_no_two_have_the_same_title():
+def test_there_are_many_mistakes_with_unique_titles():
     titles = [mistake.title for mistake in MISTAKES]
     assert len(titles) >= 200
     assert len(set(titles)) == len(titles)

@@ -53,12 +53,12 @@ VERIFICATION = [
     command(
         "a path that doesn't exist",
         "verify nowhere",
-        "nowhere: no such file or directory; name results or a manifest",
+        "nowhere: no such file or directory; use a directory of results, or a manifest",
     ),
     command(
         "a path without manifests",
         "verify results",
-        "results: no manifest there; run the workflow first",
+        "results: no manifests found; run the workflow first",
         lambda: write_files({"results/README.md": ""}),
     ),
     differs(
