@@ -136,7 +136,7 @@ def test_a_step_is_one_micro_batch(run_bench):
 
 def test_random_tokens_need_no_text_as_long_as_a_window(run_bench, write_dataset):
     short = write_dataset("to be or not to be")
-    with pytest.raises(UserError, match="fewer than one window of block_size 16"):
+    with pytest.raises(UserError, match="block_size 16 needs at least 17"):
         run_bench(short)
     result = run_bench(short, bench={"data": "random"})
     assert result.data == "random"

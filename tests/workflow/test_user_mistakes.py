@@ -41,8 +41,8 @@ def test_a_wrong_target_or_setting_is_found_before_any_job_starts(
     ("files", "words"),
     [
         ("texts/none", "corpora.essays.files: texts/none: no such file"),
-        ("workflow/rules", "there is no .txt, .md"),
-        ("texts/*.text", "no file matches the pattern texts/*.text"),
+        ("workflow/rules", "this directory has no .txt, .md"),
+        ("texts/*.text", "texts/*.text: no file matches this pattern"),
         ("../*.txt", "../*.txt: this pattern leaves the project"),
         ("/usr/share/doc/**/*.txt", "leaves the project"),
     ],
@@ -92,7 +92,7 @@ FAILURES: dict[str, tuple[bytes, dict[str, object], str]] = {
     "empty": (b"", {}, "empty"),
     "binary": (b"PK\x03\x04\x00\x00\x00binary" * 99, {}, "binary"),
     "undecodable": (b"caf\xc3\xa9 " * 99 + b"\xff", {}, "0xff"),
-    "short": (b"thirty characters of some text", {}, "fewer than one window"),
+    "short": (b"thirty characters of some text", {}, "needs at least"),
     "gpu": (SOME_WORDS, {"device": "cuda:99"}, "cuda:99"),
     "wild": (SOME_WORDS, {"learning_rate": 1e30, "min_lr": 1}, "training diverged"),
 }
