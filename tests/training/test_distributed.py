@@ -177,16 +177,16 @@ def test_sharded_ranks_have_a_share_of_each_parameter(trained):
 @pytest.mark.parametrize(
     ("setting", "flaw"),
     [
-        ({"optimizer": "muon"}, "optimizer: muon; take adamw"),
-        ({"reproducible": "anywhere"}, "reproducible: anywhere"),
-        ({"dtype": "float16"}, "dtype: float16; take bfloat16"),
-        ({"compile": True}, "compile: true"),
-        ({"batch_size": 15}, "2 processes, which don't divide the 15 rows of a step"),
+        ({"optimizer": "muon"}, "`optimizer: muon`; set `optimizer: adamw`"),
+        ({"reproducible": "anywhere"}, "`reproducible: anywhere`"),
+        ({"dtype": "float16"}, "`dtype: float16`; set `dtype: bfloat16`"),
+        ({"compile": True}, "`compile: true`"),
+        ({"batch_size": 15}, "2 processes and 15 rows in a step"),
     ],
 )
 def test_what_a_sharded_model_cannot_have_is_refused(setting, flaw):
     settings = TrainSettings(**{**TRAIN, **setting})
-    with pytest.raises(UserError, match=f"one: a training with `sharded` can't have {flaw}"):
+    with pytest.raises(UserError, match=f"one: `sharded` doesn't work with {flaw}"):
         check_sharding(settings, Ranks(0, 2, is_sharded=True), "one")
 
 
