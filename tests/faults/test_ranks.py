@@ -142,7 +142,7 @@ def test_a_rank_that_sees_files_late_waits_for_them(project, untouched_by_two, c
     assert call.end(PATIENCE) == 128 + signal.SIGTERM, call.printed()
     again = start_training(project, **late)
     assert again.end() == 0, again.printed() + log_of(project)
-    assert "going on from step" in log_of(project)
+    assert "resuming from step" in log_of(project)
     assert_is_whole(project, untouched_by_two, ())
 
 
@@ -161,7 +161,7 @@ def test_a_disk_that_is_full_for_one_rank_is_one_line_and_the_same_command_resum
     assert states(project)
     assert not list(project.glob(".nanogpt/state/*/.state.*"))
     finish(project)
-    assert "going on from step" in log_of(project)
+    assert "resuming from step" in log_of(project)
     assert_is_whole(project, untouched_by_two, ())
 
 
