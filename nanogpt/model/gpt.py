@@ -188,7 +188,7 @@ class GPT(nn.Module):
             nn.init.zeros_(module.bias)
 
     def _shrink_projections(self) -> None:
-        """Divide the projections into the residual stream by the root of their number, as GPT-2."""
+        """Divide projections into the residual stream by the square root of their count (GPT-2)."""
         for name, parameter in self.named_parameters():
             if name.endswith("c_proj.weight"):
                 nn.init.normal_(parameter, std=INIT_STD / math.sqrt(2 * self.settings.n_layer))

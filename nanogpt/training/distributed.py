@@ -1,12 +1,11 @@
-"""Several processes that train one model: the ranks, and what they tell each other.
+"""Data-parallel training: the ranks that train one model, and their communication.
 
-Every rank has the whole model and computes the gradient of its share of a step's rows. The sum of
-the gradients is taken over one flat buffer, in the order of the parameters, so that its bits depend
-on nothing but the number of ranks. Each parameter is updated by one rank, its owner, which alone
-has the optimizer's moments for it (ZeRO-1, https://arxiv.org/abs/1910.02054) and then sends it to
-the others.
+Every rank has the whole model and computes the gradient of its share of a step's rows. Gradients
+are summed in one flat buffer, in the order of the parameters, so the bits of the sum depend only on
+the number of ranks. Each parameter has one owner, which keeps the parameter's optimizer moments,
+updates it, and sends it to the others (ZeRO-1, https://arxiv.org/abs/1910.02054).
 
-How processes become ranks is in launching.py.
+launching.py turns processes into ranks.
 """
 
 import contextlib
@@ -25,14 +24,14 @@ from nanogpt.errors import LostRankError, UserError, plural
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among the n that train one model; rank 0 writes the results.
+    """This process among the n that train one model. Rank 0 writes the results.
 
-    local_rank: its number among those on its node. is_sharded: whether each has a part of the
-    model instead of all of it; see sharding.py.
+    local_rank: its number among the processes on its node. is_sharded: whether each rank has only a
+    part of the model; see sharding.py.
 
-    With one rank, each method returns what it was given, and nothing is sent. All ranks must call
-    the same methods in the same order. A method raises LostRankError if another rank has ended, or
-    doesn't answer in time.
+    All ranks must call the same methods in the same order. With one rank, each method returns its
+    arguments and sends nothing. A method raises LostRankError if another rank has ended or doesn't
+    answer in time.
     """
 
     rank: int = 0
@@ -46,38 +45,38 @@ class Ranks:
         return self.rank == 0
 
     def device(self, device: str) -> str:
-        """The device of this rank, where the settings say `device`: a GPU for each.
+        """Return this rank's device: a separate GPU if the setting `device` is cuda.
 
-        Errors: UserError for a rank without a GPU.
+        Errors: UserError for a rank without its own GPU.
         """
         if self.n == 1 or not device.startswith("cuda"):
             return device
         n_gpus = torch.cuda.device_count()
-        # Slurm may show each process just the GPU that it was given.
+        # Slurm may show each process only its own GPU.
         index = 0 if n_gpus == 1 else self.local_rank
         found = [number for (number,) in self.gather(_gpu(index) if index < n_gpus else NO_GPU)]
         if index < n_gpus and found.count(found[self.rank]) > 1:
             others = [r for r, gpu in enumerate(found) if gpu == found[self.rank]]
             raise UserError(
-                f"ranks {', '.join(map(str, others))} of {self.n} have the same GPU; start fewer "
-                "processes there, or ask for more GPUs"
+                f"ranks {', '.join(map(str, others))} of {self.n}: they share one GPU; start fewer "
+                "processes on that node, or request more GPUs"
             )
         if index >= n_gpus:
             raise UserError(
-                f"rank {self.rank} of {self.n}: no GPU is left for it: it's process "
-                f"{self.local_rank + 1} on {socket.gethostname()}, which has "
-                f"{plural(n_gpus, 'GPU')} to give; start fewer processes there, or ask for more"
+                f"rank {self.rank} of {self.n}: no GPU left for process {self.local_rank + 1} on "
+                f"{socket.gethostname()}, which has {plural(n_gpus, 'GPU')}; start fewer processes "
+                "there, or request more GPUs"
             )
         torch.cuda.set_device(index)  # NCCL and FSDP2 ask for the present one
         return f"cuda:{index}"
 
     @property
     def share(self) -> slice:
-        """What this rank takes of rows or windows; the shares' sizes differ by one at most."""
+        """This rank's share of rows or windows. The sizes of shares differ by at most one."""
         return slice(self.rank, None, self.n)
 
     def largest(self, *numbers: int) -> list[int]:
-        """For each number, the largest that any rank gave."""
+        """Return the maximum of each number over the ranks."""
         if self.n == 1:
             return list(numbers)
         shared = torch.tensor(numbers)
@@ -86,7 +85,7 @@ class Ranks:
         return shared.tolist()
 
     def sums(self, *numbers: float) -> list[float]:
-        """For each number, the sum over the ranks, in float64."""
+        """Return the sum of each number over the ranks, in float64."""
         if self.n == 1:
             return list(numbers)
         shared = torch.tensor(numbers, dtype=torch.float64)
@@ -95,7 +94,7 @@ class Ranks:
         return shared.tolist()
 
     def gather(self, *numbers: int) -> list[list[int]]:
-        """The numbers of all ranks, in their order."""
+        """Return the numbers of all ranks, in the order of the ranks."""
         if self.n == 1:
             return [list(numbers)]
         mine = torch.tensor(numbers)
@@ -105,14 +104,14 @@ class Ranks:
         return [numbers.tolist() for numbers in all_of_them]
 
     def wait(self) -> None:
-        """Wait until all ranks are here."""
+        """Wait until all ranks have called this."""
         self.largest(0)
 
     def add_gradients(self, parameters: Sequence[Tensor], loss: Tensor) -> Tensor:
-        """Make each gradient, and the loss that is returned, the sum over the ranks."""
+        """Replace each gradient by its sum over the ranks, and return the sum of the losses."""
         if self.n == 1:
             return loss
-        if self.is_sharded:  # the backward pass has added them
+        if self.is_sharded:  # the backward pass has summed the gradients
             return torch.tensor(self.sums(loss.item())[0])
         gradients = [p.grad for p in parameters if p.grad is not None]
         assert len(gradients) == len(parameters)
@@ -123,14 +122,14 @@ class Ranks:
         return flat[0]
 
     def own(self, parameters: Sequence[Tensor]) -> list[Tensor]:
-        """Those of the parameters that this rank updates, or has a part of."""
+        """Return the parameters that this rank updates, or has a part of."""
         if self.is_sharded:
             return list(parameters)
         of_each = zip(parameters, owners(parameters, self.n), strict=True)
         return [parameter for parameter, owner in of_each if owner == self.rank]
 
     def keep_own(self, parameters: Sequence[Tensor]) -> None:
-        """Drop the gradients of others' parameters, so that the optimizer leaves those alone."""
+        """Drop the gradients of other ranks' parameters, so that the optimizer skips them."""
         if self.n == 1:
             return
         own = {id(parameter) for parameter in self.own(parameters)}
@@ -140,7 +139,7 @@ class Ranks:
 
     @torch.no_grad()
     def send_own(self, parameters: Sequence[Tensor]) -> None:
-        """Send the parameters that this rank has updated to the others, and take theirs."""
+        """Send this rank's updated parameters to the others, and receive theirs."""
         if self.n == 1 or self.is_sharded:
             return
         owned: list[list[Tensor]] = [[] for _ in range(self.n)]
@@ -152,7 +151,7 @@ class Ranks:
 
     @torch.no_grad()
     def copy_from(self, source: int, tensors: Sequence[Tensor]) -> None:
-        """Make tensors of one dtype equal to those of rank `source`."""
+        """Copy tensors, all with the same dtype, from rank `source`."""
         if self.n == 1:
             return
         flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
@@ -163,13 +162,13 @@ class Ranks:
 
     @contextlib.contextmanager
     def talking(self) -> Iterator[None]:
-        """Inside, torch's error of a rank that has ended or doesn't answer is a LostRankError."""
+        """Turn torch's errors about a rank that ended or doesn't answer into LostRankError."""
         try:
             yield
         except RuntimeError as error:
             raise LostRankError(
-                f"rank {self.rank} of {self.n}: another rank has ended or doesn't answer; the "
-                f"training goes on where it was saved if it's started again ({_first_line(error)})"
+                f"rank {self.rank} of {self.n}: another rank has ended or doesn't answer "
+                f"({_first_line(error)}); run the command again to resume from the last saved state"
             ) from None
 
 
@@ -178,34 +177,34 @@ NO_GPU = -1
 
 
 def _take_apart(flat: Tensor, tensors: Sequence[Tensor]) -> None:
-    """Copy a flat buffer to the tensors that it was joined from."""
+    """Copy a flat buffer back to the tensors that were joined in it."""
     pieces = torch.split(flat, [tensor.numel() for tensor in tensors])
     for tensor, piece in zip(tensors, pieces, strict=True):
         tensor.copy_(piece.view_as(tensor))
 
 
 def _gpu(index: int) -> int:
-    """A number for a GPU, the same for every process that sees it."""
+    """Return a number that identifies a GPU, the same in every process."""
     uuid = str(torch.cuda.get_device_properties(index).uuid)
     return int(hashlib.sha256(uuid.encode()).hexdigest()[:15], 16)
 
 
 def parameters_of(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    """All parameters, in the order of the optimizer's groups."""
+    """Return all parameters, in the order of the optimizer's groups."""
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def owners(parameters: Sequence[Tensor], n: int) -> Sequence[int]:
-    """For each parameter the rank that updates it, of n: the same on every rank."""
+    """Assign each parameter to one of n ranks, in the same way on every rank."""
     return _share_out(tuple(parameter.shape for parameter in parameters), n)
 
 
 @cache  # asked for in every step
 def _share_out(shapes: tuple[torch.Size, ...], n: int) -> tuple[int, ...]:
-    """Owners of parameters with these shapes.
+    """Return the owners of parameters with these shapes.
 
-    From the largest on, each goes to the rank with the least to do. To make a matrix (m, n)
-    orthogonal takes time as m n min(m, n).
+    Parameters are assigned from the most to the least expensive, each to the rank with the least
+    work so far. Orthogonalizing a matrix (m, n) takes time proportional to m n min(m, n).
     """
     to_do = [0] * n
     found = [0] * len(shapes)
@@ -217,7 +216,7 @@ def _share_out(shapes: tuple[torch.Size, ...], n: int) -> tuple[int, ...]:
 
 
 def _first_line(error: Exception) -> str:
-    """What torch says, without its source files, its advice and its stack."""
+    """Return the first line of torch's message, without source files, advice and stack."""
     line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     line = line.partition(". This is ")[0]
     return line.rpartition("] ")[2] if line.startswith("[") and "] " in line else line

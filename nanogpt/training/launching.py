@@ -1,8 +1,8 @@
-"""How processes become the ranks of one training: by torchrun, by srun, or started from here.
+"""Turn processes into the ranks of a training: from torchrun, from srun, or started here.
 
-torchrun and srun tell each process its number. Where neither did and several processes are asked
-for, torch starts them on this machine. Rank 0 then does all that a stage does, with the lock and
-the cache, and the others wait until there is something to train.
+torchrun and srun give each process its rank. Without them, if several processes are requested,
+torch starts them on this machine. Rank 0 then runs the stage, including the lock and the cache, and
+the others wait until there's something to train.
 """
 
 import json
@@ -47,16 +47,16 @@ from nanogpt.training.state_files import LATE, WAIT, wait_for_file
 
 logger = logging.getLogger(__name__)
 
-TIME_TO_SAVE = 600  # seconds that ranks have for saving their state after a signal to stop
-# Of Slurm's steps: below those that Linux gives to clients.
+TIME_TO_SAVE = 600  # seconds for ranks to save their state after a stop signal
+# Ports for Slurm's steps, below those that Linux gives to clients.
 FIRST_PORT, N_PORTS = 20_000, 12_000
-# Keys of what ranks share: what rank 0 trains (empty: it was made already), and how many know; the
-# job of rank 0, one that differs, how many have compared theirs, and that all have; the number of a
-# rank with the error that it has printed, and how many have seen that.
+# Keys in the ranks' shared store: the version that rank 0 trains (empty: it exists already) and how
+# many ranks know it; rank 0's job, a job that differs, how many have compared theirs, and whether
+# all have; the number of a rank with the error that it has printed, and how many have seen that.
 VERSION, KNOWING = "version", "knowing"
 OF_MAIN, OTHER, COMPARED, ALL_COMPARED = "of main", "other", "compared", "all compared"
 ERROR, TOLD = "error", "told"
-SAME_ERROR = 5.0  # seconds within which ranks run into the same error
+SAME_ERROR = 5.0  # seconds within which all ranks hit the same error
 MOST_SHOWN = 3
 
 
@@ -65,10 +65,10 @@ def run_on_ranks(
     make: Callable[[Job, Ranks], Made],
     check: Callable[[Mapping[str, str]], None],
 ) -> None:
-    """Run stage `train` in one process, or in as many as are asked for.
+    """Run stage `train` in one process, or in as many as requested.
 
     request.processes: how many to start here, unless torchrun or srun started them. make: called by
-    all ranks if there is something to train. check: see `run_stage`, which rank 0 alone calls.
+    all ranks if there's something to train. check: see `run_stage`, which only rank 0 calls.
     """
     made = Path(request.output[-1]).parent
     lead = partial(
@@ -191,9 +191,9 @@ def _wait(condition: Callable[[], bool], seconds: float) -> bool:
 
 
 def _start_here(request: WorkflowJob) -> int:
-    """Start the ranks on this machine, as torchrun does; they share the threads of the job.
+    """Start the ranks on this machine, as torchrun does. They share the job's threads.
 
-    Returns 0, or the exit code of the first that failed.
+    Returns 0, or the exit code of the first rank that failed.
     """
     processes = request.processes
     from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -219,30 +219,30 @@ def _start_here(request: WorkflowJob) -> int:
     try:
         elastic_launch(config, sys.executable)(*sys.argv)
     except SignalException as stopped:
-        # It came after the last step if rank 0 has made all outputs. Snakemake had removed them.
+        # If all outputs exist, the signal came after the last step: Snakemake removes old outputs.
         is_made = all(Path(path).exists() for path in request.output)
         return 0 if is_made else 128 + stopped.sigval
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
-        if failure.exitcode >= 0:  # it has said why
+        if failure.exitcode >= 0:  # the rank has reported its error
             return failure.exitcode
         ended_by = signal.Signals(-failure.exitcode)
         print(
-            f"error: rank {rank} of {processes} was ended by {ended_by.name}; the training goes on "
-            "where it was saved if it's started again",
+            f"error: rank {rank} of {processes} was ended by {ended_by.name}; run the command "
+            "again to resume from the last saved state",
             file=sys.stderr,
         )
         return 128 + ended_by
     return 0
 
 
-# --- Where the others are -------------------------------------------------------------------
+# --- Rendezvous -----------------------------------------------------------------------------
 
 
 def _meet(start: Start) -> Store:
-    """What the ranks share a few words through, once all of them are there.
+    """Wait for all ranks, and return the store through which they exchange values.
 
-    Errors: UserError, with the address, if they don't come.
+    Errors: UserError, with the address, if some don't come.
     """
     host, port = start.meeting_place or (
         _address_of_first_node(start.slurm_nodes),
@@ -254,20 +254,21 @@ def _meet(start: Start) -> Store:
         store, _, _ = next(rendezvous("env://", timeout=timedelta(seconds=rank_timeout())))
     except (RuntimeError, ValueError) as error:
         raise UserError(
-            f"rank {start.rank} of {start.n} on {socket.gethostname()}: not all ranks met at "
-            f"{host}:{port} within {rank_timeout():.0f} seconds; see whether they run, and whether "
-            f"their nodes reach that address ({str(error).splitlines()[0]})"
+            f"rank {start.rank} of {start.n} on {socket.gethostname()}: not all ranks connected to "
+            f"{host}:{port} within {rank_timeout():.0f} seconds "
+            f"({str(error).splitlines()[0]}); check that all of them run and that their nodes can "
+            "reach this address"
         ) from None
     return store
 
 
 def _port_of_step(job: int, step: int) -> int:
-    """Where the ranks of a step meet; steps of one job, or of the next jobs, may share its node."""
+    """Return the port for a step's ranks. Other steps and jobs may run on the same node."""
     return FIRST_PORT + (61 * job + step) % N_PORTS
 
 
 def _address_of_first_node(nodes: str) -> str:
-    """The address of the node where srun started rank 0. Its name need not be known to others."""
+    """Return the address of rank 0's node. Other nodes may not be able to resolve its name."""
     name = _ask_slurm("show", "hostnames", nodes).split()[0]
     found = re.search(r"\bNodeAddr=(\S+)", _ask_slurm("--oneliner", "show", "node", name))
     return found[1] if found else name
@@ -280,22 +281,22 @@ def _ask_slurm(*words: str) -> str:
         ).stdout
     except (OSError, subprocess.SubprocessError) as error:
         raise UserError(
-            f"scontrol {' '.join(words)}: failed ({error}), so rank 0 can't be found; put Slurm's "
-            "commands on PATH on all nodes"
+            f"scontrol {' '.join(words)}: failed ({error}), so this rank can't find rank 0; put "
+            "Slurm's commands on PATH on all nodes"
         ) from None
 
 
 def _tell_nothing_to_train(start: Start, store: Store) -> None:
-    """Tell the other ranks that there is nothing to train, and wait until they know.
+    """Tell the other ranks that there's nothing to train, and wait until they know.
 
-    Under srun, what they share ends with this process.
+    Under srun, the shared store ends with this process.
     """
     store.set(VERSION, "")
     _wait(lambda: store.add(KNOWING, 0) == start.n - 1, LATE)
 
 
 def _wait_for_version(start: Start, store: Store) -> str:
-    """The version of what is to be trained; an empty string if it's made already."""
+    """Wait for the version to train; an empty string means that it exists already."""
     while True:
         try:
             if store.check([VERSION]):
@@ -304,15 +305,15 @@ def _wait_for_version(start: Start, store: Store) -> str:
                 return version
         except RuntimeError:
             raise LostRankError(
-                f"rank {start.rank} of {start.n}: rank 0 has ended; its log says why"
+                f"rank {start.rank} of {start.n}: rank 0 has ended; see its log for the reason"
             ) from None
         time.sleep(WAIT)
 
 
 def _wait_for_inputs(paths: Sequence[str], start: Start) -> None:
-    """Wait until this node sees the inputs that rank 0 reads.
+    """Wait until rank 0's input files are visible on this node.
 
-    Errors: UserError if it doesn't.
+    Errors: UserError if they don't appear.
     """
     for path in paths:
         if not wait_for_file(HERE.root / path):
@@ -330,9 +331,9 @@ def _alone(request: WorkflowJob) -> Ranks:
 
 
 def _join(start: Start, store: Store, job: Job, request: WorkflowJob) -> Ranks:
-    """Start a training with all ranks, if they have the same job, code and disk.
+    """Connect all ranks of a training; check that they have the same job, code and disk.
 
-    Errors: UserError where that isn't so.
+    Errors: UserError if they don't.
     """
     assert job.training
     if start.rank == 0:
@@ -359,7 +360,7 @@ def _join(start: Start, store: Store, job: Job, request: WorkflowJob) -> Ranks:
 
 
 def _compare(start: Start, store: Store, job: Job) -> None:
-    """UserError on all ranks if one has other code, torch, settings or input files than rank 0."""
+    """Raise UserError on all ranks if one has other code, torch, settings or inputs than rank 0."""
     own = {
         "code": code_digest(Path(sys.argv[0])),
         "torch": str(torch.__version__),
@@ -384,9 +385,9 @@ def _compare(start: Start, store: Store, job: Job) -> None:
         store.compare_set(
             OTHER,
             "",
-            f"rank {start.rank} of {start.n} on {socket.gethostname()}: not the same as rank 0 "
-            f"has: {', '.join(shown)}; start all ranks from one checkout and one environment, with "
-            "the same settings, on a disk that all nodes share",
+            f"rank {start.rank} of {start.n} on {socket.gethostname()}: different from rank 0: "
+            f"{', '.join(shown)}; start all ranks from one checkout and one environment, with the "
+            "same settings, on a disk that all nodes share",
         )
     if store.add(COMPARED, 1) == start.n:
         store.set(ALL_COMPARED, "")
@@ -396,7 +397,7 @@ def _compare(start: Start, store: Store, job: Job) -> None:
 
 
 def _check_disk(ranks: Ranks, directory: Path) -> None:
-    """UserError if a rank doesn't see a file that rank 0 wrote into a directory."""
+    """Raise UserError if a rank can't see a file that rank 0 wrote into a directory."""
     (token,) = ranks.gather(secrets.randbits(60))[0]
     path = directory / f".seen-by-all.{token:x}.tmp"
     if ranks.is_main:
@@ -406,6 +407,6 @@ def _check_disk(ranks: Ranks, directory: Path) -> None:
         path.unlink()
     if blind:
         raise UserError(
-            f"rank {blind} of {ranks.n}: what rank 0 writes into {directory} isn't there after "
-            f"{LATE:.0f} seconds; the project must be on a disk that all nodes share"
+            f"rank {blind} of {ranks.n}: files that rank 0 writes to {directory} haven't appeared "
+            f"here within {LATE:.0f} seconds; put the project on a disk that all nodes share"
         )

@@ -1,6 +1,6 @@
-"""A training under way: its steps, its measurements, and everything that it writes.
+"""A running training: its steps, its measurements, and its files.
 
-Of several ranks, rank 0 alone writes files and shows its progress, but for their parts of a state.
+With several ranks, only rank 0 shows progress and writes files, except for parts of saved states.
 """
 
 import contextlib
@@ -39,23 +39,24 @@ from nanogpt.training.step import LossFunction, optimizer_step
 
 logger = logging.getLogger(__name__)
 
-SAVE_INTERVAL = 60.0  # seconds between two states, at least
-SAVE_SHARE = 0.01  # of a training's time, that saving its state may take
-# Warn after so many seconds of steps if the thread that makes them had a processor in less than
-# this share of them: alone on a machine, it has one nearly all the time.
+SAVE_INTERVAL = 60.0  # the least seconds between two saved states
+SAVE_SHARE = 0.01  # the largest share of a training's time for saving its state
+# Warn after this many seconds of steps if the training's thread was running for less than this
+# share of them. On an idle machine, it runs almost all the time.
 NOTICE_AFTER = 20.0
 UNDISTURBED = 0.75
 
-CHECK_INTERVAL = 5.0  # seconds between two looks whether this process may still write
+CHECK_INTERVAL = 5.0  # seconds between two checks that this process may still write
 
 MILESTONES = "milestones"
 
 
 @dataclass
 class Session:
-    """What a training works with from its first step to its last, and what it does with it.
+    """A training from its first step to its last.
 
-    state: where states, metrics and milestones are kept until the end. ranks: that train it.
+    state: the directory for states, metrics and milestones until the end. ranks: the processes that
+    train together.
     """
 
     model: GPT
@@ -86,7 +87,7 @@ class Session:
     # --- Computing --------------------------------------------------------------------------
 
     def step(self) -> None:
-        """Make the next step. It measures itself where it's to be logged or evaluated."""
+        """Make the next step, and record its measurements if it's to be logged or evaluated."""
         start, cpu_start = time.monotonic(), time.thread_time()
         settings, progress = self.settings, self.progress
         learning_rate = learning_rate_at(progress.step, settings)
@@ -107,14 +108,14 @@ class Session:
         progress.step += 1
         progress.line = None
         if progress.step % settings.log_interval == 0 or self._evaluates:
-            # Reading a number waits for the device, so it belongs to the step's time.
+            # Reading a number waits for the device, so it's part of the step's time.
             line = MetricsLine(
                 step=progress.step,
                 tokens=progress.step * self._tokens_per_step,
                 loss=loss.item(),
                 learning_rate=learning_rate,
             )
-            # With float16, no finite norm means that the step was left out.
+            # With float16, a norm that isn't finite means that the step was skipped.
             grad_norm = norm.item()
             if math.isfinite(grad_norm) or not self.scaler.is_enabled():
                 line = line.model_copy(update={"grad_norm": grad_norm})
@@ -128,7 +129,7 @@ class Session:
     def _notice_disturbance(self, wall: float, cpu: float) -> None:
         """Warn if something keeps the first steps waiting. wall, cpu: seconds of a step."""
         settings = self.settings
-        # Where several ranks train, a thread waits for the others' numbers, too.
+        # With several ranks, a thread also waits for the other ranks.
         is_measured = settings.device == "cpu" and not settings.compile and self.ranks.n == 1
         if not is_measured or self._wall >= NOTICE_AFTER:
             return
@@ -136,17 +137,17 @@ class Session:
         self._cpu += cpu
         if self._wall >= NOTICE_AFTER and self._cpu < UNDISTURBED * self._wall:
             logger.warning(
-                "this training waits: it had a processor in only %.0f %% of the first %.0f seconds"
-                "; end what else computes here, or give it fewer threads, as by `--cores 1`",
+                "other programs slow down this training: it had a CPU for only %.0f %% of the "
+                "first %.0f seconds; stop them, or use fewer threads (for example, `--cores 1`)",
                 100 * self._cpu / self._wall,
                 self._wall,
             )
 
     def evaluate(self, signals: Signals) -> MetricsLine | None:
-        """What there is to log of the last step, with the losses of both splits where they're due.
+        """Return the line to log for the last step, including the losses of both splits if due.
 
-        Keeps the weights if they're the ones to keep. A signal to stop raises `Stopped` at once,
-        with the progress as it was.
+        Keeps the weights if they're the best, or the last, as `keep` says. A stop signal raises
+        `Stopped` immediately, without a change of the progress.
         """
         settings, progress = self.settings, self.progress
         if not self._evaluates:
@@ -169,10 +170,10 @@ class Session:
         return self.progress.step % self.settings.eval_interval == 0 or self.is_last
 
     def _loss(self, tokens: Tokens) -> float:
-        """The loss of a split on eval_iters * batch_size windows, the same ones at every call."""
+        """Return the loss of a split on eval_iters * batch_size windows, the same in every call."""
         n_windows = self.settings.eval_iters * self.settings.batch_size
         starts = window_starts(len(tokens), self.model.settings.block_size, n_windows)
-        if self.ranks.is_sharded:  # each forward pass is one of all ranks
+        if self.ranks.is_sharded:  # all ranks must take part in each forward pass
             return windows_loss(self.model, tokens, starts, self.settings).mean
         loss = windows_loss(self.model, tokens, starts[self.ranks.share], self.settings)
         nats, n_tokens = self.ranks.sums(loss.nats, loss.n_tokens)
@@ -182,12 +183,12 @@ class Session:
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
-        """Inside, metrics.jsonl grows in the state's directory, and a bar shows the progress."""
+        """Write metrics.jsonl in the state's directory and show a progress bar inside the block."""
         metrics = Path(os.devnull)
         if self.ranks.is_main:
             self.state.directory.mkdir(parents=True, exist_ok=True)
             metrics = self.state.directory / METRICS
-        # disable=None: no bar where there is no terminal; the log has plain lines.
+        # disable=None: no bar without a terminal; the log has plain lines.
         disable = None if self.ranks.is_main else True
         total, done = self.settings.max_iters, self.progress.step
         with (
@@ -198,9 +199,9 @@ class Session:
             yield
 
     def log(self, line: MetricsLine) -> None:
-        """Add a line, completed with its times, to the metrics."""
+        """Complete a line with its times, and add it to the metrics."""
         progress = self.progress
-        # The line in a saved state of format 1 lacks the tokens.
+        # A line from a saved state in format 1 has no tokens.
         more: dict[str, float] = {"tokens": progress.step * self._tokens_per_step}
         if self._timed_steps:
             more["tokens_per_second"] = (
@@ -218,14 +219,14 @@ class Session:
         self._bar.set_postfix_str(summary, refresh=False)
 
     def stop_if_diverged(self, line: MetricsLine) -> None:
-        """Raise DivergedError if a measure isn't a number, or no gradient fits into float16.
+        """Raise DivergedError if a loss is NaN or infinite, or gradients don't fit float16.
 
-        The metrics are kept to look at.
+        The metrics are kept.
         """
         name = line.diverged()
         measure = f"{name} is {getattr(line, name)}" if name else None
         if self.scaler.is_enabled() and self.scaler.get_scale() < 1:
-            measure = "gradients are beyond float16's range"
+            measure = "gradients overflow float16"
         if measure is None:
             return
         muon = self.settings.optimizer == "muon"
@@ -236,17 +237,17 @@ class Session:
         self.ranks.wait()  # a rank that ends may end rank 0
         raise DivergedError(
             f"training diverged: {measure} at step {line.step}; "
-            f"lower {rates}, raise warmup_iters or set grad_clip"
+            f"lower {rates}, raise warmup_iters, or set grad_clip"
         )
 
     def save_is_due(self) -> bool:
         """Whether the last state was saved long enough ago."""
-        # The state of the last step is worth a save, too: results are still to be written.
+        # The last step is saved too, because the results still have to be written.
         interval = CHECK_INTERVAL if self.is_last else self._save_interval
         return time.monotonic() - self._saved > interval
 
     def save(self) -> None:
-        """Save the state of the training. All ranks call it, and go on once it's there."""
+        """Save the state of the training. All ranks call this, and return once it's saved."""
         self.state.check_lock()
         start = time.monotonic()
         self.progress.seconds = start - self._start
@@ -258,25 +259,24 @@ class Session:
             self.scaler,
             self.ranks,
         )
-        logger.info("state saved at step %d", self.progress.step)
+        logger.info("saved the state at step %d", self.progress.step)
         self._saved = time.monotonic()
         self._save_interval = interval_between_saves(self._saved - start)
 
     def agree(self, signals: Signals) -> bool:
-        """Whether to save now: if any rank was asked to, or a save is due by the clock of rank 0.
+        """Whether to save now: a rank got a save signal, or a save is due by rank 0's clock.
 
-        What signals ask for after a rank has looked at them is left for the next call, so that all
-        ranks do the same.
+        Signals that arrive later are left for the next call, so that all ranks do the same.
 
-        Errors: Stopped if any rank was asked to stop; ClaimedError or UserError if rank 0 may no
-        longer write, see `check_owner`.
+        Errors: Stopped if any rank got a stop signal; ClaimedError or UserError if rank 0 may no
+        longer write (see `check_owner`).
         """
         stop = signals.stop or 0
         save = signals.save or (self.ranks.is_main and self.save_is_due())
         if save:
             signals.save = False
         claimed: ClaimedError | None = None
-        # Alone, one that stops or saves is checked by `save`.
+        # A single process that stops or saves is checked by `save`.
         if self.ranks.n > 1 or not (stop or save):
             try:
                 self.check_owner()
@@ -284,25 +284,25 @@ class Session:
                 claimed = error
         stop, any_save, is_claimed = self.ranks.largest(stop, save, claimed is not None)
         if is_claimed:
-            raise claimed or ClaimedError("rank 0: the run's results are another process's to make")
+            raise claimed or ClaimedError("rank 0: another process now owns this run's results")
         if stop:
             signals.stop = signal.Signals(stop)
             raise Stopped
         return bool(any_save)
 
     def check_owner(self) -> None:
-        """Look from time to time whether this process may still write.
+        """Check every CHECK_INTERVAL seconds that this process may still write.
 
         Errors: ClaimedError or UserError if it may not.
         """
         now = time.monotonic()
         if self.ranks.is_main and now - self._checked > CHECK_INTERVAL:
             self._checked = now
-            with contextlib.suppress(OSError):  # a disk over the network that is away a while
+            with contextlib.suppress(OSError):  # a network disk that's temporarily unavailable
                 self.state.check_owner()
 
     def keep_milestone(self) -> None:
-        """Keep the model of this step if it's one to keep, beside the state until the end."""
+        """Save the model to the state's directory if this step is a milestone."""
         step = self.progress.step
         if step in self.settings.milestones and (weights := self._weights()):
             self._save_model(self.state.directory / MILESTONES / str(step), weights)
@@ -322,7 +322,7 @@ class Session:
             file.write(self.progress.metrics)
 
     def _weights(self) -> dict[str, Tensor]:
-        """A copy of the weights on rank 0's CPU; the others get none."""
+        """Return a copy of the weights on rank 0's CPU; the other ranks get none."""
         if not (self.ranks.is_main or self.ranks.is_sharded):
             return {}
         return whole(self.model.state_dict(), self.ranks)
@@ -333,12 +333,12 @@ class Session:
 
 
 def milestone_files(results: Path, steps: Sequence[int]) -> list[str]:
-    """The files of the models that are kept of these steps, beside the last or best one."""
+    """Return the files of the milestone models at these steps."""
     return [str(results / MILESTONES / str(s) / name) for s in steps for name in MODEL_FILES]
 
 
 def interval_between_saves(save_seconds: float) -> float:
-    """Seconds until the next save, when one takes `save_seconds`; NANOGPT_SAVE_INTERVAL if set.
+    """Return NANOGPT_SAVE_INTERVAL if set; else seconds until the next save, by a save's time.
 
     Errors: UserError for a NANOGPT_SAVE_INTERVAL that isn't a number of seconds.
     """

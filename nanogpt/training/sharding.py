@@ -1,8 +1,8 @@
-"""A model sharded over the ranks, for one that's too large for a device (torch's FSDP2).
+"""Shard a model over the ranks with torch's FSDP2, for models that are too large for one device.
 
-Each rank keeps an n-th of each parameter, of its gradient and of its moments: of its first
-dimension, in the order of the ranks. A block's parameters are put together for as long as the block
-is computed. So every forward pass is one of all ranks.
+Each rank keeps 1/n of each parameter, its gradient and its moments, split along the first dimension
+in the order of the ranks. A block's parameters are gathered only while the block is computed, so
+all ranks must take part in every forward pass.
 """
 
 import warnings
@@ -22,44 +22,46 @@ if TYPE_CHECKING:
 
 
 def check_sharding(settings: TrainSettings, ranks: Ranks, run: str) -> None:
-    """UserError for what a sharded model can't be trained with."""
+    """Raise UserError for settings that don't work with a sharded model."""
     n_rows = settings.batch_size * settings.gradient_accumulation_steps
     flaws = {
-        "reproducible: anywhere": settings.reproducible == "anywhere",
-        "optimizer: muon; take adamw": settings.optimizer == "muon",
-        "dtype: float16; take bfloat16": settings.dtype == "float16",
-        "compile: true": settings.compile,
-        f"{ranks.n} processes, which don't divide the {n_rows} rows of a step": n_rows % ranks.n,
+        "`reproducible: anywhere`; set `reproducible: machine`": settings.reproducible
+        == "anywhere",
+        "`optimizer: muon`; set `optimizer: adamw`": settings.optimizer == "muon",
+        "`dtype: float16`; set `dtype: bfloat16`": settings.dtype == "float16",
+        "`compile: true`; set `compile: false`": settings.compile,
+        f"{ranks.n} processes and {n_rows} rows in a step; use a number of processes that divides "
+        "the number of rows": n_rows % ranks.n,
     }
     for flaw, has_it in flaws.items():
         if has_it:
-            raise UserError(f"{run}: a training with `sharded` can't have {flaw}")
+            raise UserError(f"{run}: `sharded` doesn't work with {flaw}")
 
 
 def shard(model: GPT, device: str, ranks: Ranks) -> None:
-    """Shard a model that is on the CPU over the ranks, on the device of each."""
-    # Late, here and below: other trainings don't wait half a second for it.
+    """Shard a model from the CPU over the devices of all ranks."""
+    # Imported here and below, because it takes half a second that other trainings don't need.
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
-    # Nobody changes a view of logits in place.
+    # The warning is about changing a view of the logits in place, which we never do.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
     mesh = init_device_mesh(torch.device(device).type, (ranks.n,))
     for module in (*model.h, model):
         fully_shard(module, mesh=mesh)
         assert isinstance(module, FSDPModule)
-        # The loss of each rank is its share of the sum.
+        # Each rank's loss is already its share of the mean, so gradients are summed.
         module.set_gradient_divide_factor(1.0)
         module.set_force_sum_reduction_for_comms(True)
-    for name in ("hidden", "head"):  # the model is entered by these, too
+    for name in ("hidden", "head"):  # these are called directly too, not only forward
         register_fsdp_forward_method(model, name)
     model.to(device)
 
 
 def whole(tensors: Mapping[str, Tensor], ranks: Ranks) -> dict[str, Tensor]:
-    """Tensors with their parts put together, on rank 0's CPU, one after the other.
+    """Gather whole tensors on rank 0's CPU, one after another; the other ranks get none.
 
-    The others get none. All ranks call it if the tensors are sharded.
+    All ranks must call this if the tensors are sharded.
     """
     found = {}
     for name, tensor in tensors.items():
@@ -70,17 +72,17 @@ def whole(tensors: Mapping[str, Tensor], ranks: Ranks) -> dict[str, Tensor]:
 
 
 def whole_of(tensor: Tensor) -> Tensor:
-    """A tensor with its parts put together. All ranks call it."""
+    """Gather a whole tensor. All ranks must call this."""
     return tensor.full_tensor() if _is_sharded(tensor) else tensor
 
 
 def part_of(tensor: Tensor) -> Tensor:
-    """What this rank has of a tensor: all of it, if that isn't sharded."""
+    """Return this rank's part of a tensor, or all of it if it isn't sharded."""
     return tensor.to_local() if _is_sharded(tensor) else tensor
 
 
 def like(full: Tensor, parameter: Tensor) -> Tensor:
-    """A whole tensor of a parameter's shape, sharded if that is, and on its device."""
+    """Move a whole tensor to a parameter's device, and shard it if the parameter is sharded."""
     if not _is_sharded(parameter) or full.dim() == 0:
         return full.to(parameter.device)
     from torch.distributed.tensor import DTensor
@@ -100,5 +102,5 @@ def like(full: Tensor, parameter: Tensor) -> Tensor:
 
 
 def _is_sharded(tensor: Tensor) -> "TypeGuard[DTensor]":
-    """Whether a tensor is a DTensor, told without an import of that."""
+    """Whether a tensor is a DTensor, without importing that class."""
     return hasattr(tensor, "to_local")

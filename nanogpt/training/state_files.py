@@ -1,7 +1,7 @@
-"""The files of a training's saved states: their names, and which there are.
+"""The files of a training's saved states: name them, find them, remove old ones.
 
-`step-<step>.<digest>.safetensors`: the file's own digest, in its name, shows damage. A training by
-several ranks has parts beside a state, `part-<step>.<digest>.safetensors`.
+A state is `step-<step>.<digest>.safetensors`. The digest is the file's own, so it reveals damage.
+With several ranks, a state also has parts, `part-<step>.<digest>.safetensors`.
 """
 
 import contextlib
@@ -12,24 +12,25 @@ from pathlib import Path
 from nanogpt.artifacts.states import SAVED_STATES
 from nanogpt.files.atomic import sha256_file
 
-# The last one may turn out to be damaged.
+# Keep two, because the last one may turn out to be damaged.
 STATES_KEPT = 2
 STATE_NAME = re.compile(r"step-[0-9]+\.")
 PARTS, PART_NAME = "part-*.safetensors", re.compile(r"part-[0-9]+\.")
 DIGITS = 16  # of the digest, in a name
-# Seconds that a file may take to show on another node: NFS may look at a directory once a minute.
+# The most seconds until a file must be visible on another node. NFS may check a directory only once
+# a minute.
 LATE = 90.0
-WAIT = 0.2  # between two looks
+WAIT = 0.2  # seconds between two checks
 
 
 def remove_states(directory: Path) -> None:
-    """Remove the saved states of a training; nothing else in its directory."""
+    """Remove the saved states of a training, and nothing else in its directory."""
     for path in [*find_states(directory), *_part_files(directory)]:
         path.unlink(missing_ok=True)
 
 
 def remove_old_states(directory: Path) -> None:
-    """Remove the states before the last two, and their parts."""
+    """Remove all but the last two states, with their parts."""
     states = find_states(directory)
     for path in states[STATES_KEPT:]:
         path.unlink(missing_ok=True)
@@ -40,17 +41,17 @@ def remove_old_states(directory: Path) -> None:
 
 
 def state_name(step: int, digest: str) -> str:
-    """The name of a saved state's file."""
+    """Return the name of a saved state's file."""
     return f"step-{step}.{digest[:DIGITS]}.safetensors"
 
 
 def part_name(step: int, digest: str) -> str:
-    """The name of the file of a rank other than 0."""
+    """Return the name of the file of a rank other than 0."""
     return f"part-{step}.{digest[:DIGITS]}.safetensors"
 
 
 def is_whole(path: Path) -> bool:
-    """Whether a file is there and has the digest that its name has."""
+    """Whether a file exists and its digest matches its name."""
     try:
         return digest_in(path.name) == sha256_file(path)[:DIGITS]
     except FileNotFoundError:
@@ -58,7 +59,7 @@ def is_whole(path: Path) -> bool:
 
 
 def wait_for_file(path: Path) -> bool:
-    """Wait for a file that another node has written; whether it's there in time."""
+    """Wait for a file that another node has written; return whether it appears in time."""
     deadline = time.monotonic() + LATE
     while not (is_there := path.exists()) and time.monotonic() < deadline:
         time.sleep(WAIT)
@@ -66,12 +67,12 @@ def wait_for_file(path: Path) -> bool:
 
 
 def digest_in(name: str) -> str:
-    """The digest in a name, as hex digits."""
+    """Return the hex digits of the digest in a name."""
     return name.split(".")[1]
 
 
 def find_states(directory: Path) -> list[Path]:
-    """The files of the states in a directory, newest first."""
+    """Return the files of the states in a directory, newest first."""
     found = []
     for path in _state_files(directory):
         with contextlib.suppress(FileNotFoundError):  # a directory over the network, seen late
@@ -80,12 +81,12 @@ def find_states(directory: Path) -> list[Path]:
 
 
 def saved_steps(directory: Path) -> list[int]:
-    """The steps at which the states in a directory were saved, in order."""
+    """Return the steps of the states in a directory, in order."""
     return sorted(map(step_of, _state_files(directory)))
 
 
 def step_of(path: Path) -> int:
-    """The step at which a state or a part was saved, by its file's name."""
+    """Return the step of a state or a part, from its file's name."""
     return int(path.name.partition("-")[2].partition(".")[0])
 
 

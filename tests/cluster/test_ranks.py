@@ -153,5 +153,5 @@ def test_ranks_that_never_come_are_told_with_the_address(cluster: Cluster, proje
     )
     assert call.returncode
     assert "error: rank 0 of 2 on " in call.stderr
-    assert "not all ranks met at 127.0.0.1:" in call.stderr
+    assert "not all ranks connected to 127.0.0.1:" in call.stderr
     assert "Traceback" not in call.stderr

@@ -81,5 +81,5 @@ def test_a_training_goes_on_where_the_clock_is_two_hours_behind(
     count("kill")
     call.end()
     run_trainer(project, **machines.write(project, login={"ahead": -AN_HOUR}))
-    assert "going on from step" in log_of(project)
+    assert "resuming from step" in log_of(project)
     assert_is_whole(project, untouched, later=())

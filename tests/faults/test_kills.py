@@ -167,7 +167,7 @@ def test_a_stop_signal_saves_and_exits_with_128_plus_the_signal(
     assert "Traceback" not in call.printed() + log_of(project)
     (state,) = states(project)
     step = state.name.split(".")[0].removeprefix("step-")
-    assert f"state saved at step {step}\n" in log_of(project)
+    assert f"saved the state at step {step}\n" in log_of(project)
     assert f"stopped by {number.name} at step {step}\n" in log_of(project)
     run_trainer(project, **rare)
     assert f"resuming from step {step}\n" in log_of(project)

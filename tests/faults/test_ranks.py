@@ -1,4 +1,4 @@
-"""A training of two processes that loses one, or is stopped, ends in an untouched one's bytes."""
+"""A training of two processes that's stopped or loses one of them ends with the same bytes."""
 
 import os
 import resource
@@ -40,7 +40,7 @@ A_MINUTE = 60
 
 @pytest.fixture(scope="module")
 def untouched_by_two(done_project, tmp_path_factory):
-    """What a training of two processes makes that nobody disturbs."""
+    """The results of an undisturbed training of two processes."""
 
     def make(directory: Path) -> None:
         shutil.copytree(done_project, directory)
@@ -68,9 +68,7 @@ def pid_of_rank(project: Path, rank: int) -> int:
 
 
 @pytest.mark.parametrize("rank", [pytest.param(0, marks=only_in_full), 1])
-def test_a_rank_that_is_killed_ends_the_training_with_its_reason(
-    project, untouched_by_two, count, rank
-):
+def test_a_killed_rank_ends_the_training_with_its_reason(project, untouched_by_two, count, rank):
     call = start_training(project)
     wait_for_steps(project, call)
     killed = time.monotonic()
@@ -78,7 +76,7 @@ def test_a_rank_that_is_killed_ends_the_training_with_its_reason(
     count("kill")
     assert call.end(A_MINUTE) == 128 + signal.SIGKILL
     assert time.monotonic() - killed < A_MINUTE
-    assert f"error: rank {rank} of 2 was ended by SIGKILL; the training goes on" in call.printed()
+    assert f"error: rank {rank} of 2 was ended by SIGKILL; run the command again" in call.printed()
     assert "Traceback" not in call.printed()
     finish(project)
     assert_is_whole(project, untouched_by_two, ())
@@ -86,7 +84,7 @@ def test_a_rank_that_is_killed_ends_the_training_with_its_reason(
 
 @only_in_full
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_rank_that_hangs_ends_the_training_in_time(project, untouched_by_two, count, rank):
+def test_a_hanging_rank_ends_the_training_in_time(project, untouched_by_two, count, rank):
     call = start_training(project, NANOGPT_RANK_TIMEOUT="4")
     wait_for_steps(project, call)
     send(pid_of_rank(project, rank), signal.SIGSTOP)
@@ -101,7 +99,7 @@ def test_a_rank_that_hangs_ends_the_training_in_time(project, untouched_by_two, 
 @pytest.mark.parametrize(
     "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=only_in_full)]
 )
-def test_a_signal_to_stop_saves_the_state_of_all_ranks(project, untouched_by_two, count, number):
+def test_a_stop_signal_saves_the_state_of_all_ranks(project, untouched_by_two, count, number):
     call = start_training(project, NANOGPT_SAVE_INTERVAL="3600")
     wait_for_metrics(project, call)
     assert not states(project)
@@ -125,7 +123,7 @@ def wait_for_metrics(project, call):
 
 
 @only_in_full
-def test_ranks_whose_starter_is_killed_leave_nothing_wrong(project, untouched_by_two, count):
+def test_ranks_whose_launcher_is_killed_leave_no_wrong_file(project, untouched_by_two, count):
     call = start_training(project)
     wait_for_steps(project, call)
     send(call.process.pid, signal.SIGKILL)
@@ -144,7 +142,7 @@ def test_a_rank_that_sees_files_late_waits_for_them(project, untouched_by_two, c
     assert call.end(PATIENCE) == 128 + signal.SIGTERM, call.printed()
     again = start_training(project, **late)
     assert again.end() == 0, again.printed() + log_of(project)
-    assert "going on from step" in log_of(project)
+    assert "resuming from step" in log_of(project)
     assert_is_whole(project, untouched_by_two, ())
 
 
@@ -163,7 +161,7 @@ def test_a_disk_that_is_full_for_one_rank_is_one_line_and_the_same_command_resum
     assert states(project)
     assert not list(project.glob(".nanogpt/state/*/.state.*"))
     finish(project)
-    assert "going on from step" in log_of(project)
+    assert "resuming from step" in log_of(project)
     assert_is_whole(project, untouched_by_two, ())
 
 
@@ -176,7 +174,7 @@ def test_a_full_directory_for_temporary_files_stops_no_rank(project, untouched_b
     assert_is_whole(project, untouched_by_two, ())
 
 
-def test_one_process_goes_on_where_two_were_stopped_and_says_so(project, count):
+def test_one_process_resumes_a_training_of_two_and_logs_it(project, count):
     call = start_training(project)
     wait_for_steps(project, call)
     send(call.process.pid, signal.SIGTERM, to_group=True)
@@ -189,7 +187,7 @@ def test_one_process_goes_on_where_two_were_stopped_and_says_so(project, count):
     assert "(ranks: 2 before, 1 now): the last bits" in log_of(project)
 
 
-def test_a_finished_training_is_not_made_again_by_ranks(done_copy):
+def test_ranks_do_not_repeat_a_finished_training(done_copy):
     before = (done_copy / "results/one/train.manifest.json").read_bytes()
     call = start_training(done_copy)
     assert call.end(A_MINUTE) == 0, call.printed()
@@ -197,16 +195,16 @@ def test_a_finished_training_is_not_made_again_by_ranks(done_copy):
     assert log_of(done_copy).rstrip().endswith("another process has made the outputs meanwhile")
 
 
-def test_torchrun_starts_ranks_that_make_the_same_bytes(project, untouched_by_two):
+def test_ranks_from_torchrun_give_the_same_bytes(project, untouched_by_two):
     torchrun = [sys.executable, "-m", "torch.distributed.run"]
-    # Without `--`, it takes our --run for its --run-path.
+    # Without `--`, torchrun would read our --run as its --run-path.
     flags = ["--no-python", "--nproc-per-node=2", "--"]
     call = start(project, [*torchrun, *flags, *train_command(project)])
     assert call.end() == 0, call.printed() + log_of(project)
     assert_is_whole(project, untouched_by_two, ())
 
 
-def test_tasks_of_slurm_end_well_where_there_is_nothing_to_train(done_copy):
+def test_slurm_tasks_succeed_if_there_is_nothing_to_train(done_copy):
     calls = start_tasks(done_copy, 2)
     assert [call.end(A_MINUTE) for call in calls] == [0, 0], [call.printed() for call in calls]
     assert log_of(done_copy).rstrip().endswith("another process has made the outputs meanwhile")
@@ -254,7 +252,7 @@ def test_a_mistake_that_all_ranks_find_is_printed_once(project, n):
     assert log_of(project).count("ERROR") == 1
 
 
-def test_a_state_that_is_removed_meanwhile_is_told_once(project, count):
+def test_a_removed_state_is_reported_once(project, count):
     call = start_training(project)
     wait_for_steps(project, call)
     (project / ".nanogpt/state").rename(project / "moved")

@@ -128,7 +128,7 @@ TRAINING = [
         code("train: {learning_rate: 1e30, decay_lr: no}"),
         in_turn(make_dataset, lambda: train_first(learning_rate=1e30)),
         "training diverged: train_loss is nan at step 1; lower learning_rate, raise "
-        "warmup_iters or set grad_clip",
+        "warmup_iters, or set grad_clip",
     ),
     Mistake(
         "a word for a number of seconds",

@@ -1,4 +1,4 @@
-"""Several processes train one model: what one would have trained, and the same bytes each time."""
+"""Several processes train the same model as one process, with the same bytes each time."""
 
 import dataclasses
 import json
@@ -34,7 +34,7 @@ STOP = 4
 
 @pytest.fixture(scope="module")
 def trained(play, tmp_path_factory):
-    """The directory of each training below, made by four processes."""
+    """The directory of each training below, run by four processes."""
     directory = tmp_path_factory.mktemp("ranks")
     with_dropout = {**MODEL, "dropout": 0.2}
 
@@ -87,7 +87,7 @@ def trained(play, tmp_path_factory):
 
 
 def held(trained, name, n):
-    """How many numbers of the optimizer each of n ranks has at the end."""
+    """Return how many optimizer numbers each of n ranks has at the end."""
     paths = [trained / f"{name} {n}" / f"held-{rank}.json" for rank in range(n)]
     return [json.loads(path.read_text()) for path in paths]
 
@@ -101,7 +101,7 @@ def weights(directory):
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("n", RANKS)
-def test_a_training_that_one_rank_was_told_to_stop_goes_on_to_the_same_bytes(trained, n, optimizer):
+def test_a_training_stopped_by_one_ranks_signal_resumes_to_the_same_bytes(trained, n, optimizer):
     through, stopped = trained / f"{optimizer} {n}", trained / f"{optimizer} {n} stopped"
     assert weights(stopped) == weights(through)
     assert metrics(stopped) == metrics(through)
@@ -109,7 +109,7 @@ def test_a_training_that_one_rank_was_told_to_stop_goes_on_to_the_same_bytes(tra
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_owners_change_no_bit(trained, optimizer):
+def test_sharding_the_optimizer_changes_no_bit(trained, optimizer):
     assert weights(trained / f"{optimizer} unsharded") == weights(trained / f"{optimizer} 3")
 
 
@@ -118,22 +118,22 @@ def test_owners_change_no_bit(trained, optimizer):
 
 @pytest.mark.parametrize("n", RANKS[1:])
 @pytest.mark.parametrize("what", ["long", "accumulating"])
-def test_several_ranks_compute_what_one_does(trained, what, n):
+def test_several_ranks_agree_with_one(trained, what, n):
     assert_alike(trained / f"{what} 1", trained / f"{what} {n}")
 
 
-def test_another_number_of_ranks_goes_on_where_the_others_stopped(trained):
+def test_a_training_can_resume_with_another_number_of_ranks(trained):
     through = metrics(trained / "adamw 4")
     for name in ("four to two", "four to one"):
         found = metrics(trained / name)
         assert found[: STOP + 1] == through[: STOP + 1]
-        # Other ranks draw other dropout.
+        # Another number of ranks draws other dropout masks.
         assert found[-1]["val_loss"] == pytest.approx(through[-1]["val_loss"], abs=0.05)
         assert found[-1] != through[-1]
 
 
 @pytest.mark.parametrize("n", [2, 4])
-def test_a_sharded_model_learns_what_a_whole_one_does(trained, n):
+def test_a_sharded_model_learns_the_same_as_a_whole_one(trained, n):
     alone, shared = metrics(trained / "long 1"), metrics(trained / f"sharded {n}")
     for one, other in zip(alone, shared, strict=True):
         for name in one.keys() & {"loss", "train_loss", "val_loss"}:
@@ -141,7 +141,7 @@ def test_a_sharded_model_learns_what_a_whole_one_does(trained, n):
     assert shared[1]["grad_norm"] == pytest.approx(alone[1]["grad_norm"], rel=1e-5)
 
 
-def test_a_sharded_training_goes_on_to_the_same_bytes(trained):
+def test_a_sharded_training_resumes_to_the_same_bytes(trained):
     for name in ("model", "state/milestones/2"):
         files = [trained / which / name for which in ("sharded", "sharded stopped")]
         through, stopped = ((path / "model.safetensors").read_bytes() for path in files)
@@ -150,7 +150,7 @@ def test_a_sharded_training_goes_on_to_the_same_bytes(trained):
 
 
 @pytest.mark.parametrize("name", ["sharded to one", "one to sharded"])
-def test_a_state_goes_on_sharded_or_not(trained, name):
+def test_a_state_can_be_resumed_sharded_or_not(trained, name):
     expected = metrics(trained / "one")[-1]["val_loss"]
     assert metrics(trained / name)[-1]["val_loss"] == pytest.approx(expected, abs=1e-5)
 
@@ -159,7 +159,7 @@ def test_a_state_goes_on_sharded_or_not(trained, name):
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_each_rank_keeps_the_moments_of_its_own_parameters_only(trained, optimizer):
+def test_each_rank_keeps_only_its_own_parameters_moments(trained, optimizer):
     (alone,) = held(trained, optimizer, 1)
     for n in RANKS[1:]:
         of_each = held(trained, optimizer, n)
@@ -177,20 +177,20 @@ def test_sharded_ranks_have_a_share_of_each_parameter(trained):
 @pytest.mark.parametrize(
     ("setting", "flaw"),
     [
-        ({"optimizer": "muon"}, "optimizer: muon; take adamw"),
-        ({"reproducible": "anywhere"}, "reproducible: anywhere"),
-        ({"dtype": "float16"}, "dtype: float16; take bfloat16"),
-        ({"compile": True}, "compile: true"),
-        ({"batch_size": 15}, "2 processes, which don't divide the 15 rows of a step"),
+        ({"optimizer": "muon"}, "`optimizer: muon`; set `optimizer: adamw`"),
+        ({"reproducible": "anywhere"}, "`reproducible: anywhere`"),
+        ({"dtype": "float16"}, "`dtype: float16`; set `dtype: bfloat16`"),
+        ({"compile": True}, "`compile: true`"),
+        ({"batch_size": 15}, "2 processes and 15 rows in a step"),
     ],
 )
-def test_what_a_sharded_model_cannot_have_is_refused(setting, flaw):
+def test_unsupported_settings_of_a_sharded_model_are_refused(setting, flaw):
     settings = TrainSettings(**{**TRAIN, **setting})
-    with pytest.raises(UserError, match=f"one: a training with `sharded` can't have {flaw}"):
+    with pytest.raises(UserError, match=f"one: `sharded` doesn't work with {flaw}"):
         check_sharding(settings, Ranks(0, 2, is_sharded=True), "one")
 
 
-def test_a_state_is_one_file_of_rank_0_and_a_part_of_each_other(trained):
+def test_a_state_is_a_file_of_rank_0_and_a_part_per_other_rank(trained):
     for n in RANKS:
         state = trained / f"adamw {n} stopped/state"
         names = [path.name for path in state.iterdir()]
@@ -218,7 +218,7 @@ def test_every_row_has_one_rank(n):
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
-def test_one_rank_is_given_back_what_it_has():
+def test_with_one_rank_methods_return_their_arguments():
     assert ALONE.largest(1, 2) == [1, 2]
     assert ALONE.sums(math.pi) == [math.pi]
     assert ALONE.gather(7) == [[7]]
@@ -230,8 +230,8 @@ def test_one_rank_is_given_back_what_it_has():
     ("n_gpus", "seen", "device"),
     [(4, [10, 11], "cuda:1"), (1, [10, 11], "cuda:0"), (4, [10, 10], None), (0, [-1, -1], None)],
 )
-def test_each_rank_has_a_gpu_of_its_own(monkeypatch, n_gpus, seen, device):
-    """Whether a process sees all GPUs of its node or just the one that Slurm gave it."""
+def test_each_rank_gets_its_own_gpu(monkeypatch, n_gpus, seen, device):
+    """A process may see all GPUs of its node, or only the one that Slurm gave it."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: n_gpus)
     monkeypatch.setattr(distributed, "_gpu", lambda _: seen[1])
     monkeypatch.setattr(Ranks, "gather", lambda *_: [[each] for each in seen])
@@ -241,5 +241,5 @@ def test_each_rank_has_a_gpu_of_its_own(monkeypatch, n_gpus, seen, device):
     if device:
         assert rank.device("cuda") == device == f"cuda:{present[0]}"
     else:
-        with pytest.raises(UserError, match=r"no GPU is left|ranks 0, 1 of 2 have the same GPU"):
+        with pytest.raises(UserError, match=r"no GPU left|ranks 0, 1 of 2: they share one GPU"):
             rank.device("cuda")

@@ -1,4 +1,4 @@
-"""How processes become the ranks of a training; see tests/faults/test_ranks.py, too."""
+"""Processes become the ranks of a training. See also tests/faults/test_ranks.py."""
 
 from concurrent.futures import ThreadPoolExecutor
 from socket import gethostname
@@ -18,8 +18,8 @@ from nanogpt.training.launching import _join, _port_of_step
 from tests.training.trainings import BASE
 
 
-def test_a_rank_that_never_joins_is_one_line(tmp_path, monkeypatch):
-    """As one that has failed by itself, for lack of a GPU."""
+def test_a_rank_that_never_joins_is_reported_in_one_line(tmp_path, monkeypatch):
+    """For example, a rank that failed because it has no GPU."""
     monkeypatch.setenv("NANOGPT_RANK_TIMEOUT", "1")
     store = dist.FileStore(str(tmp_path / "store"), 2)
     job = Job({"train": as_parameters(BASE)}, "v", TrainingState(tmp_path, "v"))
@@ -48,7 +48,7 @@ def job(inputs=None, **train):
     return Job({"train": {**as_parameters(BASE), **train}}, "v", inputs=inputs or {})
 
 
-def test_ranks_with_the_same_job_go_on(monkeypatch):
+def test_ranks_with_the_same_job_continue(monkeypatch):
     files = {"train.bin": "a"}
     # The second is on the node of rank 0, and hasn't read the files.
     assert compare(monkeypatch, job(files), job(), job(files)) == [None] * 3
@@ -64,11 +64,11 @@ def test_ranks_with_the_same_job_go_on(monkeypatch):
         (job(nesterov=True), "train.nesterov True"),
     ],
 )
-def test_all_ranks_are_told_of_one_with_another_job(monkeypatch, other, difference):
+def test_all_ranks_report_one_with_another_job(monkeypatch, other, difference):
     """As on a node that sees another file, or has no GPU, or where something else was typed."""
     first, *more = compare(monkeypatch, job({"train.bin": "a", "val.bin": "a"}), job(), other)
     assert more == [first] * 2
-    assert f"rank 2 of 3 on {gethostname()}: not the same as rank 0 has: {difference};" in first
+    assert f"rank 2 of 3 on {gethostname()}: different from rank 0: {difference};" in first
 
 
 def test_a_rank_has_no_digest_of_what_it_is_not_to_read_or_does_not_see(tmp_path):
@@ -80,41 +80,41 @@ def test_a_rank_has_no_digest_of_what_it_is_not_to_read_or_does_not_see(tmp_path
     assert followed_job(request, True, Project(tmp_path)).inputs.keys() == {"val.bin"}
 
 
-def test_all_ranks_are_told_of_one_with_other_code(monkeypatch):
+def test_all_ranks_report_one_with_other_code(monkeypatch):
     """As where two nodes have another checkout."""
     first, second = compare(monkeypatch, job(), job(), codes=("one", "another"))
     assert first == second
     assert "rank 1 of 2 on " in first
-    assert "not the same as rank 0 has: code; start all ranks from one checkout" in first
+    assert "different from rank 0: code; start all ranks from one checkout" in first
 
 
-def test_a_rank_that_does_not_see_the_disk_of_rank_0_is_named(tmp_path, monkeypatch):
+def test_a_rank_that_cannot_see_rank_0s_disk_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(state_files, "LATE", 0.0)
     monkeypatch.setattr(Ranks, "gather", lambda _, token: [[token]] * 2)
     monkeypatch.setattr(Ranks, "largest", lambda _, blind: [blind])
-    with pytest.raises(UserError, match=r"rank 1 of 2: .* must be on a disk that all nodes share"):
+    with pytest.raises(UserError, match=r"rank 1 of 2: .* on a disk that all nodes share"):
         launching._check_disk(Ranks(1, 2), tmp_path)
 
 
-def test_a_rank_that_does_not_see_the_dataset_is_named(tmp_path, monkeypatch):
+def test_a_rank_that_cannot_see_the_dataset_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(state_files, "LATE", 0.0)
     seen = tmp_path / "seen.bin"
     seen.touch()
     start = Start(1, 2, 0, 1, None)
     launching._wait_for_inputs([str(seen)], start)
-    with pytest.raises(UserError, match=r"rank 1 of 2 on .*/train.bin isn't there after"):
+    with pytest.raises(UserError, match=r"rank 1 of 2 on .*/train.bin: rank 0 has this file"):
         launching._wait_for_inputs([str(seen), str(tmp_path / "train.bin")], start)
 
 
-def test_rank_0_leaves_nothing_of_its_look_at_the_disk(tmp_path, monkeypatch):
+def test_rank_0_leaves_no_file_of_its_check_of_the_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(Ranks, "gather", lambda _, token: [[token]] * 2)
     monkeypatch.setattr(Ranks, "largest", lambda _, blind: [blind])
     launching._check_disk(Ranks(0, 2), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_steps_of_slurm_that_may_share_a_node_meet_at_ports_of_their_own():
+def test_slurm_steps_on_one_node_use_different_ports():
     steps = [(job, step) for job in range(4_000_000, 4_000_020) for step in range(20)]
     ports = {_port_of_step(job, step) for job, step in steps}
     assert len(ports) == len(steps)
-    assert all(1024 <= port < 32_768 for port in ports)  # Linux gives higher ones to clients
+    assert all(1024 <= port < 32_768 for port in ports)  # Linux gives higher ports to clients

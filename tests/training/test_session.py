@@ -1,4 +1,4 @@
-"""A training that stops at any moment resumes to the same bytes; what is written, and by whom."""
+"""A training stopped at any moment resumes to the same bytes, and only its owner writes files."""
 
 import json
 import logging
@@ -29,7 +29,7 @@ LONG = {"max_iters": 12, "log_interval": 3, "eval_interval": 4}
 
 @pytest.fixture
 def uninterrupted(another_training, play, tiny):
-    """The outputs of a training that nobody stops, with dropout and both kinds of `keep`."""
+    """The result of an uninterrupted training, with dropout and both values of `keep`."""
 
     def run(**changes):
         with_dropout = tiny.model_copy(update={"dropout": 0.2})
@@ -42,7 +42,9 @@ def steps_of(path):
     return [line["step"] for line in read_metrics(path)]
 
 
-def test_metrics_grow_in_the_state_directory_and_results_come_at_the_end(training, play, tiny, at):
+def test_metrics_grow_in_the_state_directory_and_results_appear_at_the_end(
+    training, play, tiny, at
+):
     seen = []
 
     def look():
@@ -56,10 +58,10 @@ def test_metrics_grow_in_the_state_directory_and_results_come_at_the_end(trainin
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_a_training_in_float16_goes_on_to_the_same_bytes_and_the_same_scale(
+def test_a_float16_training_resumes_to_the_same_bytes_and_scale(
     training, another_training, play, tiny, at, monkeypatch, optimizer
 ):
-    """The first steps are left out, as the scale is far too large; it's halved until it fits."""
+    """The first steps are skipped, as the scale is far too large. It halves until it fits."""
     too_large = partial(torch.amp.GradScaler, init_scale=2.0**26)
     monkeypatch.setattr(torch.amp, "GradScaler", too_large)
     settings = {**LONG, "dtype": "float16", "log_interval": 1, "optimizer": optimizer}
@@ -74,7 +76,7 @@ def test_a_training_in_float16_goes_on_to_the_same_bytes_and_the_same_scale(
     assert all(norms[-2:])
 
 
-def test_a_training_in_float16_that_makes_no_step_ends_with_one_line(
+def test_a_float16_training_without_a_valid_step_ends_with_one_line(
     training, play, tiny, monkeypatch
 ):
     def configure(model, settings):
@@ -84,11 +86,11 @@ def test_a_training_in_float16_that_makes_no_step_ends_with_one_line(
 
     monkeypatch.setattr(loop, "configure_optimizer", configure)
     monkeypatch.setattr(torch.amp, "GradScaler", partial(torch.amp.GradScaler, init_scale=8.0))
-    with pytest.raises(DivergedError, match="beyond float16's range at step 4; lower"):
+    with pytest.raises(DivergedError, match="gradients overflow float16 at step 4; lower"):
         training.run(play, tiny, **LONG, dtype="float16")
 
 
-def test_a_training_by_the_modern_recipe_goes_on_to_the_same_bytes(
+def test_a_training_with_the_modern_recipe_resumes_to_the_same_bytes(
     training, another_training, play, tiny, at
 ):
     modern = tiny.model_copy(update={**MODERN, "init": "zero_proj"})
@@ -104,11 +106,11 @@ def test_a_training_by_the_modern_recipe_goes_on_to_the_same_bytes(
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("keep", ["best", "last"])
-def test_a_training_that_is_stopped_goes_on_to_the_same_bytes(
+def test_a_training_stopped_at_any_step_resumes_to_the_same_bytes(
     training, uninterrupted, play, tiny, at, number, keep
 ):
     with_dropout = tiny.model_copy(update={"dropout": 0.2})
-    # Step 4 is logged after its evaluation, step 3 without one.
+    # Step 4 is logged after its evaluation, and step 3 has none.
     for step in (3, 4):
         at(step, kill(number))
         with pytest.raises(SystemExit) as stopped:
@@ -120,14 +122,14 @@ def test_a_training_that_is_stopped_goes_on_to_the_same_bytes(
     assert_same(training, uninterrupted(keep=keep))
 
 
-def test_a_stop_need_not_wait_for_an_evaluation(training, uninterrupted, play, tiny, monkeypatch):
-    """The signal comes between two batches of the evaluation at step 8."""
+def test_a_stop_does_not_wait_for_an_evaluation(training, uninterrupted, play, tiny, monkeypatch):
+    """The signal arrives between two batches of the evaluation at step 8."""
     with_dropout = tiny.model_copy(update={"dropout": 0.2})
     whole, calls = session_module.windows_loss, []
 
     def interrupted(*arguments, **named):
         calls.append(arguments)
-        if len(calls) == 6:  # of both splits, at steps 0, 4 and 8
+        if len(calls) == 6:  # for both splits, at steps 0, 4 and 8
             os.kill(os.getpid(), signal.SIGTERM)
             raise AssertionError("the signal did not stop the evaluation")
         return whole(*arguments, **named)
@@ -141,7 +143,7 @@ def test_a_stop_need_not_wait_for_an_evaluation(training, uninterrupted, play, t
     assert_same(training, uninterrupted())
 
 
-def test_sigusr1_saves_and_goes_on(training, uninterrupted, play, tiny, at):
+def test_sigusr1_saves_and_continues(training, uninterrupted, play, tiny, at):
     with_dropout = tiny.model_copy(update={"dropout": 0.2})
     saved = []
     at(3, kill(signal.SIGUSR1))
@@ -151,14 +153,14 @@ def test_sigusr1_saves_and_goes_on(training, uninterrupted, play, tiny, at):
     assert_same(training, uninterrupted())
 
 
-def test_signals_mean_again_what_they_meant_before(training, play, tiny):
+def test_signal_handlers_are_restored(training, play, tiny):
     before = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)]
     training.run(play, tiny, max_iters=1)
     assert before == [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)]
 
 
 class Died(BaseException):
-    """Ends a training as a SIGKILL would: none of our code runs after it."""
+    """Ends a training like SIGKILL: none of our code runs after it."""
 
 
 def die():
@@ -172,7 +174,7 @@ def saving_always(monkeypatch):
 
 @pytest.mark.usefixtures("saving_always")
 @pytest.mark.parametrize("step", [0, 3, 4, 9, 12])
-def test_a_training_that_dies_goes_on_from_its_last_state(
+def test_a_killed_training_resumes_from_its_last_state(
     training, uninterrupted, play, tiny, at, step
 ):
     with_dropout = tiny.model_copy(update={"dropout": 0.2})
@@ -200,7 +202,7 @@ def damage(path, how):
 @pytest.mark.usefixtures("saving_always")
 @pytest.mark.parametrize("how", ["truncated", "zeroed", "a flipped bit", "empty"])
 @pytest.mark.parametrize("n_damaged", [1, 2])
-def test_a_damaged_state_is_told_and_the_one_before_it_is_taken(
+def test_a_damaged_state_is_logged_and_the_previous_one_is_used(
     training, uninterrupted, play, tiny, at, caplog, how, n_damaged
 ):
     with_dropout = tiny.model_copy(update={"dropout": 0.2})
@@ -229,7 +231,7 @@ def test_a_state_of_another_model_is_refused(training, play, tiny, at):
         training.run(play, tiny.model_copy(update={"n_embd": 16}), **LONG)
 
 
-def test_a_state_of_another_version_is_told_and_not_taken(
+def test_a_state_of_another_version_is_logged_and_not_used(
     training, uninterrupted, play, tiny, at, caplog
 ):
     with_dropout = tiny.model_copy(update={"dropout": 0.2})
@@ -241,7 +243,7 @@ def test_a_state_of_another_version_is_told_and_not_taken(
     assert_same(training, uninterrupted())
 
 
-def test_another_number_of_threads_is_told_and_noted(training, play, tiny, at, caplog):
+def test_another_number_of_threads_is_logged_and_recorded(training, play, tiny, at, caplog):
     at(3, kill(signal.SIGTERM))
     with pytest.raises(SystemExit):
         training.run(play, tiny, **LONG)
@@ -254,9 +256,7 @@ def test_another_number_of_threads_is_told_and_noted(training, play, tiny, at, c
     assert [(layout.first_step, layout.threads) for layout in training.layouts] == [(0, 1), (4, 2)]
 
 
-def test_a_training_goes_on_with_what_multiplied_its_matrices(
-    training, play, tiny, at, monkeypatch
-):
+def test_a_training_resumes_with_the_same_matmul_kernel(training, play, tiny, at, monkeypatch):
     used = kernels.matmul_in_use()
     at(3, kill(signal.SIGTERM))
     with pytest.raises(SystemExit):
@@ -266,19 +266,19 @@ def test_a_training_goes_on_with_what_multiplied_its_matrices(
     assert [layout.matmul for layout in training.layouts] == [used]
 
 
-@pytest.mark.parametrize(("share", "told"), [(0.5, 1), (0.9, 0)])
-def test_a_training_that_others_keep_waiting_says_so_once(
-    training, play, tiny, monkeypatch, caplog, share, told
+@pytest.mark.parametrize(("share", "n_warnings"), [(0.5, 1), (0.9, 0)])
+def test_a_training_slowed_by_other_programs_warns_once(
+    training, play, tiny, monkeypatch, caplog, share, n_warnings
 ):
     monkeypatch.setattr(session_module, "NOTICE_AFTER", 1e-6)
     clock = time.monotonic
     monkeypatch.setattr(session_module.time, "thread_time", lambda: share * clock())
     training.run(play, tiny, max_iters=5)
-    assert caplog.text.count("this training waits") == told
-    assert caplog.text.count("--cores 1") == told
+    assert caplog.text.count("other programs slow down this training") == n_warnings
+    assert caplog.text.count("--cores 1") == n_warnings
 
 
-def test_the_seconds_of_a_training_that_was_stopped_go_on(training, play, tiny, at):
+def test_a_resumed_training_continues_its_count_of_seconds(training, play, tiny, at):
     at(3, lambda: time.sleep(0.3))
     at(6, kill(signal.SIGTERM))
     with pytest.raises(SystemExit):
@@ -290,7 +290,7 @@ def test_the_seconds_of_a_training_that_was_stopped_go_on(training, play, tiny, 
 
 
 @pytest.mark.usefixtures("saving_always")
-def test_who_is_no_longer_the_owner_writes_nothing(training, play, tiny):
+def test_a_former_owner_writes_nothing(training, play, tiny):
     def check():
         raise UserError("taken over")
 
@@ -300,7 +300,7 @@ def test_who_is_no_longer_the_owner_writes_nothing(training, play, tiny):
     assert not training.results.exists()
 
 
-def test_whose_run_was_claimed_saves_for_a_return_and_writes_no_results(
+def test_a_training_whose_run_was_claimed_saves_its_state_and_no_results(
     training, uninterrupted, play, tiny, monkeypatch
 ):
     with_dropout = tiny.model_copy(update={"dropout": 0.2})
@@ -321,20 +321,18 @@ def test_whose_run_was_claimed_saves_for_a_return_and_writes_no_results(
 
 
 @pytest.mark.parametrize("interval", ["often", "-1", ""])
-def test_an_interval_that_is_no_number_of_seconds_is_told(
-    training, play, tiny, monkeypatch, interval
-):
+def test_an_invalid_save_interval_is_an_error(training, play, tiny, monkeypatch, interval):
     monkeypatch.setenv("NANOGPT_SAVE_INTERVAL", interval)
     with pytest.raises(UserError, match="NANOGPT_SAVE_INTERVAL"):
         training.run(play, tiny, max_iters=1)
 
 
-def test_states_are_saved_rarely_if_saving_takes_long():
+def test_slow_saves_happen_less_often():
     assert session_module.interval_between_saves(0.1) == session_module.SAVE_INTERVAL
     assert session_module.interval_between_saves(10.0) == 10.0 / session_module.SAVE_SHARE
 
 
-def test_milestones_are_models_and_the_same_after_a_stop(training, uninterrupted, play, tiny, at):
+def test_milestones_are_models_and_equal_after_a_resume(training, uninterrupted, play, tiny, at):
     with_dropout = tiny.model_copy(update={"dropout": 0.2})
     wanted = uninterrupted(milestones=[2, 6], keep="last")
     at(6, kill(signal.SIGTERM))
@@ -348,13 +346,13 @@ def test_milestones_are_models_and_the_same_after_a_stop(training, uninterrupted
     assert load_model(kept[0]).model.settings == with_dropout
 
 
-# --- Several ranks; see test_distributed.py, too --------------------------------------------
+# --- Several ranks; see also test_distributed.py --------------------------------------------
 
 
 class SecondOfTwo(Ranks):
-    """Rank 1 of two, with a rank 0 that asks for nothing."""
+    """Rank 1 of two, with a rank 0 that has no requests."""
 
-    meanwhile = None  # what happens here while numbers are exchanged
+    meanwhile = None  # called while the ranks exchange numbers
 
     def largest(self, *numbers):
         if self.meanwhile:
@@ -364,14 +362,14 @@ class SecondOfTwo(Ranks):
 
 @pytest.fixture
 def second(play, tiny, tmp_path):
-    """The session of a rank 1."""
+    """The session of rank 1."""
     session = loop._prepare("tiny", play, tiny, BASE, TrainingState(tmp_path / "state", "v"))
     session.ranks = SecondOfTwo(1, 2)
     return session
 
 
-def test_a_rank_that_is_asked_to_save_asks_all(second):
-    second._saved -= 1e6  # by its clock alone, a save is due
+def test_a_save_signal_to_one_rank_reaches_all(second):
+    second._saved -= 1e6  # by its own clock, a save is due
     signals = Signals()
     assert not second.agree(signals)
     signals.save = True
@@ -379,7 +377,7 @@ def test_a_rank_that_is_asked_to_save_asks_all(second):
     assert not second.agree(signals)
 
 
-def test_signals_that_come_while_ranks_agree_are_for_the_next_step(second, monkeypatch):
+def test_signals_during_an_agreement_count_for_the_next_step(second, monkeypatch):
     signals = Signals()
     monkeypatch.setattr(
         SecondOfTwo,
@@ -393,17 +391,17 @@ def test_signals_that_come_while_ranks_agree_are_for_the_next_step(second, monke
     assert signals.stop == signal.SIGTERM
 
 
-def test_ranks_that_wait_for_each_other_say_nothing(second, monkeypatch, caplog):
+def test_ranks_do_not_warn_about_waiting_for_each_other(second, monkeypatch, caplog):
     monkeypatch.setattr(session_module, "NOTICE_AFTER", 1e-6)
     second._notice_disturbance(1.0, 0.5)
-    assert "this training waits" not in caplog.text
+    assert "other programs slow down this training" not in caplog.text
 
 
-# --- Who writes -----------------------------------------------------------------------------
+# --- Ownership ------------------------------------------------------------------------------
 
 
 def test_only_rank_0_writes(play, tiny, tmp_path, monkeypatch, capsys):
-    """But for its part of a state; see test_distributed.py."""
+    """Except for each rank's part of a state; see test_distributed.py."""
     monkeypatch.setenv("NANOGPT_SAVE_INTERVAL", "3600")
     settings = BASE.model_copy(update={"max_iters": 4, "milestones": [2], "log_interval": 1})
 
@@ -423,15 +421,13 @@ def test_only_rank_0_writes(play, tiny, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.usefixtures("saving_always")
-def test_the_states_of_a_training_that_diverged_are_removed_and_its_metrics_stay(
-    training, play, tiny
-):
+def test_a_diverged_trainings_states_are_removed_and_its_metrics_kept(training, play, tiny):
     with pytest.raises(DivergedError):
         training.run(play, tiny, **DIVERGES)
     assert [path.name for path in training.state.iterdir()] == ["metrics.jsonl"]
 
 
-def test_who_is_no_longer_the_owner_removes_no_states(training, play, tiny, at):
+def test_a_former_owner_removes_no_states(training, play, tiny, at):
     at(3, kill(signal.SIGTERM))
     settings = {**DIVERGES, "learning_rate": 1e-3, "max_iters": 8}
     with pytest.raises(SystemExit):
