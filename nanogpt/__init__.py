@@ -1,7 +1,7 @@
-"""Turn a text into a trained GPT that anyone can make again, byte for byte.
+"""Turn a text into a trained GPT, reproducibly to the last byte.
 
-The package is a library with a small command line; the workflow around it is in `Snakefile`.
-Nothing is imported here before it's used, so that `import nanogpt` and a dry run stay light.
+This package is a library with a small command line. `Snakefile` has the workflow around it. Imports
+are lazy here, so that `import nanogpt` and a dry run are fast.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,6 +1,6 @@
-"""The command `nanogpt`, and `python -m nanogpt`.
+"""The command `nanogpt`, also started by `python -m nanogpt`.
 
-Modules are imported inside, so that Ctrl-C while they load ends quietly too.
+The other modules are imported late, so that Ctrl-C while they load prints no traceback.
 """
 
 import os
@@ -11,7 +11,7 @@ def main() -> None:
     """Run the command line."""
     interrupt = signal.getsignal(signal.SIGINT)
     if interrupt is signal.default_int_handler:
-        # Nothing has begun yet. An exception would end as whatever error an import makes of it.
+        # Nothing has started yet. An import might turn an exception into another error.
         signal.signal(signal.SIGINT, lambda *_: os._exit(130))
     from nanogpt.cli.main import main as run
 

@@ -1,7 +1,7 @@
-"""The device and precision that numbers are computed with.
+"""Choose the device and the dtype of a computation.
 
-`auto` becomes a device and a dtype here, before a version is computed from them. torch is imported
-late: most who read settings don't compute.
+`auto` is replaced by a device and a dtype here, before a version is computed from them. torch is
+imported late, since most callers only read settings.
 """
 
 import platform
@@ -17,23 +17,23 @@ from nanogpt.errors import UserError, plural
 if TYPE_CHECKING:
     import torch
 
-STATUS = Path("/proc/self/status")  # Linux alone has it
+STATUS = Path("/proc/self/status")  # only on Linux
 
 # A group of settings with a device and a dtype.
 ComputeSettings = TypeVar("ComputeSettings", TrainSettings, EvalSettings, SampleSettings)
 
 
 def resolve(settings: ComputeSettings) -> ComputeSettings:
-    """The same settings with `device` and `dtype` resolved."""
+    """Return the settings with `auto` replaced in `device` and `dtype`."""
     device, dtype = resolve_both(settings.device, settings.dtype, settings.reproducible)
     return settings.model_copy(update={"device": device, "dtype": dtype})
 
 
 def resolve_both(device: str, dtype: str, reproducible: str) -> tuple[str, str]:
-    """Device and dtype for `device` and `dtype`, either of which may be `auto`.
+    """Replace `auto` in a device and a dtype. Returns both.
 
-    Errors: UserError for a device that is absent, or that doesn't go with the dtype or with
-    `reproducible: anywhere`; for int8 where torch can't compute with it.
+    Errors: UserError for a device that isn't available or that contradicts the dtype or
+    `reproducible: anywhere`, and for int8 if torch doesn't support it here.
     """
     check_device(device, dtype, reproducible)
     if reproducible == "anywhere":
@@ -46,9 +46,9 @@ def resolve_both(device: str, dtype: str, reproducible: str) -> tuple[str, str]:
 
 
 def resolve_device(device: str) -> str:
-    """The device that `device` stands for: `auto` is CUDA, else Apple's MPS, else the CPU.
+    """Resolve a device. `auto` is CUDA if available, else Apple's MPS, else the CPU.
 
-    Errors: UserError for a device that this machine or this build of torch lacks.
+    Errors: UserError for a device that this machine or this build of torch doesn't have.
     """
     import torch
 
@@ -57,17 +57,17 @@ def resolve_device(device: str) -> str:
             return "cuda"
         return "mps" if torch.backends.mps.is_available() else "cpu"
     if device == "mps" and not torch.backends.mps.is_available():
-        raise UserError("device mps: no MPS device here; set device to auto or cpu")
+        raise UserError("device mps: this machine has no MPS device; set device to auto or cpu")
     if device.startswith("cuda"):
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if int(device.partition(":")[2] or 0) >= count:
             found = plural(count, "CUDA device") if count else "no CUDA device"
-            raise UserError(f"device {device}: {found} here; set device to auto or cpu")
+            raise UserError(f"device {device}: this machine has {found}; set device to auto or cpu")
     return device
 
 
 def resolve_dtype(dtype: str, device: str) -> str:
-    """`auto` is the fastest that the device has natively: bfloat16, float16 on CUDA, or float32."""
+    """Resolve a dtype. `auto` is the fastest native one: bfloat16, float16 (CUDA) or float32."""
     if dtype != "auto":
         return dtype
     import torch
@@ -78,9 +78,9 @@ def resolve_dtype(dtype: str, device: str) -> str:
         if capability < (8, 0):
             return "float16" if capability >= (7, 0) else "float32"
         return "bfloat16"
-    # An older torch can't say what the CPU has; float32 is right everywhere.
+    # An older torch can't report the CPU's features; float32 always works.
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    # torch held to AVX2 (ATEN_CPU_CAPABILITY) emulates bfloat16 too.
+    # When limited to AVX2 (ATEN_CPU_CAPABILITY), torch emulates bfloat16.
     native = (
         device == "cpu"
         and bool(capabilities.get("avx512_bf16"))
@@ -90,27 +90,26 @@ def resolve_dtype(dtype: str, device: str) -> str:
 
 
 def _check_int8() -> None:
-    """UserError where torch can't multiply 8-bit numbers."""
+    """Raise UserError if torch can't multiply 8-bit integers here."""
     import torch
 
     if "fbgemm" not in torch.backends.quantized.supported_engines:
         raise UserError(
-            "dtype int8: this build of torch has no FBGEMM, which is for x86-64 CPUs; use float32"
+            "dtype int8: this build of torch has no FBGEMM (x86-64 CPUs only); set dtype to float32"
         )
 
 
 def is_intel() -> bool:
-    """Whether the CPU is Intel's."""
+    """Whether the CPU is made by Intel."""
     cpuinfo = Path("/proc/cpuinfo")
     text = cpuinfo.read_text() if cpuinfo.exists() else platform.processor()
     return "GenuineIntel" in text
 
 
 def peak_memory() -> int:
-    """The most bytes of memory that this process has had resident.
+    """Return the peak resident memory of this process, in bytes.
 
-    Linux's `ru_maxrss` isn't asked where /proc has it: a program begins with the peak of the
-    process that started it.
+    On Linux it's read from /proc, since `ru_maxrss` starts with the peak of the parent process.
     """
     try:
         for line in STATUS.read_text().splitlines():
@@ -123,7 +122,7 @@ def peak_memory() -> int:
 
 
 def autocast(device: str, dtype: str) -> AbstractContextManager[object]:
-    """A context in which matrix products are computed in `dtype`."""
+    """Return a context manager in which matrix products are computed in `dtype`."""
     if dtype == "float32":
         return nullcontext()
     import torch
@@ -132,7 +131,7 @@ def autocast(device: str, dtype: str) -> AbstractContextManager[object]:
 
 
 def torch_dtype(dtype: str) -> "torch.dtype":
-    """The dtype that a resolved `dtype` setting names."""
+    """Return the torch dtype of a resolved `dtype` setting."""
     import torch
 
     resolved: torch.dtype = getattr(torch, dtype)

@@ -1,18 +1,18 @@
-"""Errors of users, and the one line that each becomes."""
+"""Users' mistakes, and the one-line message that each of them gets."""
 
 import errno
 import re
 
-# Characters of a message, of which the middle is left out beyond, and of what a message quotes.
+# In characters. The middle of a longer message is cut, and so is the end of a longer quotation.
 LONGEST_MESSAGE = 2000
 LONGEST_QUOTED = 80
 
 
 class UserError(ValueError):
-    """A mistake of the user's, told in one line that names it and says what to do."""
+    """A user's mistake, with a one-line message: where it is, what's wrong, and what to do."""
 
     def __init__(self, message: str) -> None:
-        # A name that is quoted in it may hold line breaks, or bytes that aren't UTF-8.
+        # A name in it may have line breaks, or bytes that aren't UTF-8.
         line = "".join(map(_printable, message))
         if len(line) > LONGEST_MESSAGE:
             half = LONGEST_MESSAGE // 2
@@ -25,38 +25,42 @@ def _printable(character: str) -> str:
 
 
 def shorten(text: str, length: int = LONGEST_QUOTED) -> str:
-    """A text that a message quotes, cut where it's long."""
+    """Cut a text that's too long for a message."""
     return text if len(text) <= length else f"{text[:length]}…"
 
 
 def plural(number: int, noun: str) -> str:
-    """`1 token`, `2,000 tokens`."""
+    """Return a number with its noun: `1 token`, `2,000 tokens`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 class NoTextError(UserError):
-    """A file of a corpus has no text, which is no mistake beside others that have."""
+    """A file of a corpus has no text. That's only a mistake if no other file has any."""
 
     def __init__(self, path: object, more: str = "") -> None:
         super().__init__(
-            f"{path}: no text in it{more}; put a text there, or take it out of the corpus"
+            f"{path}: no text in it{more}; add text, or remove the file from the corpus"
         )
 
 
 class ClaimedError(UserError):
-    """The run's results are another process' to make."""
+    """Another process is already making the run's results."""
 
 
 class LostRankError(UserError):
-    """Another process of the same training has ended, or doesn't answer."""
+    """Another process of the same training has ended or doesn't respond."""
+
+
+class PrintedElsewhereError(UserError):
+    """Another process of the same training prints what went wrong."""
 
 
 class DivergedError(UserError):
-    """A loss is not a number. What was measured on the way there is kept, to be looked at."""
+    """A loss isn't a number. The metrics up to that step are kept."""
 
 
 def user_message(error: Exception) -> str | None:
-    """One line for what a user can mend, None for a fault of ours."""
+    """Return one line for an error that the user can fix; None for a bug."""
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
@@ -66,10 +70,10 @@ def user_message(error: Exception) -> str | None:
     if isinstance(error, OSError) and error.errno == errno.EROFS:
         return f"{error.filename}: the file system is read-only; work in another directory"
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
-        return f"{shorten(str(error.filename))}: the name is too long; take a shorter one"
+        return f"{shorten(str(error.filename))}: name too long; use a shorter one"
     if isinstance(error, FileExistsError | NotADirectoryError | IsADirectoryError):
-        return f"{error.filename}: {error.strerror}; move away what is in its place"
-    # torch says "out of memory" of a GPU, "can't allocate memory" of a CPU.
+        return f"{error.filename}: {error.strerror}; move or remove what's there"
+    # torch's message is "out of memory" for a GPU and "can't allocate memory" for a CPU.
     if isinstance(error, MemoryError) or re.search(
         "out of memory|can't allocate memory", str(error), re.IGNORECASE
     ):

@@ -1,4 +1,4 @@
-"""A trained model for notebooks and other programs: `from nanogpt import load`.
+"""Use a trained model in notebooks and other programs: `from nanogpt import load`.
 
 model = load("results/shakespeare_char/model")  # or the run's name, in the project's directory
 model.generate("ROMEO:", max_new_tokens=200)
@@ -27,21 +27,22 @@ from nanogpt.model.checkpoints import Checkpoint, load_model
 from nanogpt.model.ensemble import Model
 from nanogpt.ngram.mixing import Ngrams, find_ngrams
 
-# Settings of `sample` that `load` takes, or that have no meaning for one text.
+# Settings of `sample` that `load` sets, or that make no sense for a single text.
 NOT_OF_A_CALL = ("start", "num_samples", "device", "dtype", "reproducible")
 
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A model and its tokenizer. ngrams: those beside it, which generation mixes in, if any.
+    """A model and its tokenizer.
 
-    settings: the defaults of a call, with the device and dtype that generation computes with.
+    ngrams: the n-grams in its directory, if any, which are mixed in when generating. settings: the
+    defaults of a call, and the device and dtype.
     """
 
     checkpoint: Checkpoint
     ngrams: Ngrams | None
     settings: SampleSettings
-    # By `window` and `draft`: a model's weights are laid out once.
+    # By `window` and `draft`, so that the weights are prepared only once for each.
     _engines: dict[tuple[str, int], Engine] = field(default_factory=dict, repr=False, compare=False)
 
     def __repr__(self) -> str:
@@ -62,39 +63,40 @@ class TrainedModel:
         return self.checkpoint.tokenizer
 
     def generate(self, prompt: str = "", **settings: Any) -> str:
-        """The prompt and what the model writes after it.
+        """Generate text. Returns the prompt and its continuation.
 
-        prompt: empty for what comes before a text in the training data. settings: those of
-        `sample` in config.yaml, such as `max_new_tokens=200, temperature=0.8, top_k=50, seed=1,
+        prompt: empty: the start of a text, as in the training data. settings: those of `sample` in
+        config.yaml, such as `max_new_tokens=200, temperature=0.8, top_k=50, seed=1,
         stop=["the end"]`.
 
-        Errors: UserError for no text, an unknown setting, a value out of range, or characters that
-        the vocabulary lacks.
+        Errors: UserError if the prompt isn't a string or has characters that aren't in the
+        vocabulary, for an unknown setting, and for a value out of range.
         """
         tokens, call = self._prompt(prompt, settings)
         return self.tokenizer.decode(tokens) + "".join(self._pieces(tokens, call))
 
     def stream(self, prompt: str = "", **settings: Any) -> Iterator[str]:
-        """What the model writes after the prompt, piece by piece, as `generate` would return it.
+        """Generate text piece by piece: the same continuation as `generate`, without the prompt.
 
-        Errors: as `generate`'s, before the first piece.
+        Errors: as for `generate`, raised before the first piece.
         """
         return self._pieces(*self._prompt(prompt, settings))
 
     @undisturbed()
     @torch.inference_mode()
     def loss(self, text: str) -> float:
-        """The mean nats of a text's tokens but the first, by the GPT without its n-grams.
+        """Compute the mean loss of a text in nats per token, without n-grams.
 
-        The text is read in windows of block_size tokens, as evaluation reads a split, in float32.
+        The first token isn't predicted. The text is read in windows of block_size tokens, as in
+        evaluation, in float32.
 
-        Errors: UserError for a text of less than two tokens, or characters that the vocabulary
-        lacks.
+        Errors: UserError for fewer than two tokens, and for characters that aren't in the
+        vocabulary.
         """
         _check_text(text, "loss")
         ids = torch.from_numpy(self.tokenizer.encode(text).astype("int64"))
         if len(ids) < 2:
-            raise UserError("loss: a text of two tokens or more is needed")
+            raise UserError("loss: fewer than two tokens; use a longer text")
         self.model.eval()
         block_size, nats = self.model.settings.block_size, 0.0
         for first in range(0, len(ids) - 1, block_size):
@@ -107,7 +109,7 @@ class TrainedModel:
         _check_text(text, "prompt")
         for name in NOT_OF_A_CALL:
             if name in given:
-                raise UserError(f"{name}: not a setting of a single text; leave it out")
+                raise UserError(f"{name}: can't be set for a single text; remove it")
         try:
             settings = SampleSettings.model_validate({**self.settings.model_dump(), **given})
         except ValidationError as error:
@@ -117,10 +119,10 @@ class TrainedModel:
         return encode_prompt(self.tokenizer, text, settings.unknown, "prompt"), settings
 
     def _pieces(self, tokens: list[int], settings: SampleSettings) -> Iterator[str]:
-        # Taken out, so that no other thread begins in it meanwhile.
+        # Removed while in use, so that no other thread uses it too.
         kind = settings.window, settings.draft
         engine = self._engines.pop(kind, None)
-        if engine is None or engine.sequences:  # another stream goes on in it
+        if engine is None or engine.sequences:  # another stream uses it
             engine = engine_of(self.model, settings, self.tokenizer, self.ngrams)
         pieces = stream_prompt(engine, Prompt(tokens, settings))
         self._engines[kind] = engine
@@ -129,14 +131,14 @@ class TrainedModel:
 
 @undisturbed()
 def load(path: str | Path, device: str = "auto", dtype: str = "float32") -> TrainedModel:
-    """A trained model, ready to generate.
+    """Load a trained model.
 
-    path: a model directory, such as results/shakespeare_char/model; or the name of a run of the
-    project in the working directory. device: auto, cpu, cuda, cuda:N or mps. dtype: float32,
+    path: a model directory, such as results/shakespeare_char/model; or the name of a run, in the
+    project's directory. device: auto, cpu, cuda, cuda:N or mps. dtype: float32,
     bfloat16, float16, int8 or auto.
 
-    Errors: UserError for a directory that isn't a model's, a run without a model, a damaged file,
-    or an absent device.
+    Errors: UserError for a directory without a model, a run that isn't trained yet, a damaged file,
+    and a device that isn't available.
     """
     try:
         settings = resolve(SampleSettings.model_validate({"device": device, "dtype": dtype}))
@@ -144,16 +146,16 @@ def load(path: str | Path, device: str = "auto", dtype: str = "float32") -> Trai
         raise UserError(explain(error, SampleSettings)) from None
     directory, run = find_model(path)
     check_model(directory, run)
-    with torch.random.fork_rng(devices=[]):  # a new model draws weights before it reads its own
+    with torch.random.fork_rng(devices=[]):  # creating the model draws random weights
         checkpoint = load_model(directory, settings.device)
     return TrainedModel(checkpoint, find_ngrams(directory), settings)
 
 
 def _check_text(text: object, where: str) -> None:
-    """UserError for what isn't a text that can be encoded."""
+    """Raise UserError for anything but a valid string."""
     if not isinstance(text, str):
-        raise UserError(f"{where}: a text is wanted (found {type(text).__name__})")
+        raise UserError(f"{where}: should be a string (found {type(text).__name__})")
     if any("\ud800" <= character <= "\udfff" for character in text):
         raise UserError(
-            f"{where}: half of a surrogate pair in it, which is no character; repair it"
+            f"{where}: has a lone surrogate, which isn't a valid character; remove or replace it"
         )

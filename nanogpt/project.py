@@ -1,8 +1,8 @@
-"""Where things are: every path of a project and every environment variable, in one place.
+"""All paths of a project and all environment variables, in one place.
 
-Paths start at an explicit root, so that a server or a notebook can work on a project that isn't its
-working directory. The default root is the working directory, and paths below it stay relative:
-Snakemake, manifests and messages name files that way.
+Paths start at an explicit root, so that a server or a notebook can use a project that isn't the
+working directory. The default root is the working directory. Its paths are relative, as in
+Snakemake, manifests and messages.
 """
 
 import getpass
@@ -14,70 +14,70 @@ from pathlib import Path
 
 from nanogpt.errors import UserError
 
-# Looks at whether to go on, before a thread sleeps: libgomp's own number is 300,000.
+# How often a waiting thread checks for work before it sleeps; libgomp's default is 300,000.
 SPIN_COUNT = "10000"
-SPIN_COUNT_BESIDE_OTHERS = "1000"  # on a quarter of the processors or more
-SPIN_COUNT_IN_A_CROWD = "0"  # where others are as many as processors
-LOAD = Path("/proc/loadavg")  # Linux alone has it
+SPIN_COUNT_BESIDE_OTHERS = "1000"  # if they use a quarter of the processors or more
+SPIN_COUNT_IN_A_CROWD = "0"  # if there are as many of them as processors
+LOAD = Path("/proc/loadavg")  # only on Linux
 LOOKS = 8
 RANK_TIMEOUT, LONGEST_RANK_TIMEOUT = 600.0, 86_400.0  # seconds
 BETWEEN_LOOKS = 0.05  # seconds
 
-# Seen from a config file, the Snakefile that snakedeploy writes.
+# The Snakefile that snakedeploy writes, relative to config/.
 DEPLOYED = Path("../workflow/Snakefile")
 
-# The n-grams that a run mixes with its GPT, in its model's directory.
+# The n-grams of a run, in its model directory.
 NGRAMS_FILE = "ngrams.safetensors"
 
 
 @dataclass(frozen=True)
 class Project:
-    """A directory with a config.yaml, its corpora, its results and its unfinished work."""
+    """A directory with a config.yaml, corpora, results and unfinished trainings."""
 
     root: Path = Path()
 
     @classmethod
     def of(cls, config_file: Path) -> "Project":
-        """The project that a config file has the settings of."""
+        """Return the project that a config file belongs to."""
         directory = config_file.parent
         is_deployed = directory.name == "config" and (directory / DEPLOYED).is_file()
         return cls(directory.parent if is_deployed else directory)
 
     @property
     def config_file(self) -> Path:
-        """All settings: config.yaml, or config/config.yaml where snakedeploy wrote a workflow."""
+        """config.yaml, or config/config.yaml in a project made by snakedeploy."""
         own, deployed = self.root / "config.yaml", self.root / "config/config.yaml"
         is_deployed = not own.exists() and (deployed.parent / DEPLOYED).is_file()
         return deployed if is_deployed else own
 
     @property
     def texts(self) -> Path:
-        """The user's own texts; each is a dataset and a run without any config."""
+        """The user's texts. Each is a dataset and a run without any config."""
         return self.root / "resources/texts"
 
     @property
     def fragments(self) -> Path:
-        """Entries that commands add to those of config.yaml, in a YAML file for each name."""
+        """YAML files that commands write, with entries in addition to config.yaml's."""
         return self.root / "resources/config"
 
     @property
     def fragments_lock(self) -> Path:
-        """The lock of a command that adds such entries."""
+        """The lock of a command that writes such a file."""
         return self.root / ".nanogpt/config"
 
     @property
     def corpora(self) -> Path:
-        """Downloads and built-in corpora, a directory each."""
+        """Downloads and built-in corpora, one directory each."""
         return self.root / "resources/corpora"
 
     @property
     def imported_models(self) -> Path:
-        """Models of others in our form, to begin trainings with, a directory each."""
+        """Other programs' models in our format, used as initial weights, one directory each."""
         return self.root / "resources/imported"
 
     @property
     def downloaded_models(self) -> Path:
-        """Models of others, such as GPT-2, a directory each."""
+        """Downloaded models such as GPT-2, one directory each."""
         return self.root / "resources/models"
 
     @property
@@ -87,22 +87,22 @@ class Project:
 
     @property
     def results(self) -> Path:
-        """A directory for each run, and `datasets` and `report`."""
+        """One directory for each run, `datasets` and `report`."""
         return self.root / "results"
 
     @property
     def datasets(self) -> Path:
-        """A directory for each dataset."""
+        """One directory for each dataset."""
         return self.results / "datasets"
 
     @property
     def states(self) -> Path:
-        """The states of unfinished trainings, a directory for each version."""
+        """The states of unfinished trainings, one directory for each version."""
         return self.root / ".nanogpt/state"
 
     @property
     def claims(self) -> Path:
-        """A file for each run that is being trained: the version that will be its result."""
+        """One file for each run that is being trained, with the version of the training."""
         return self.root / ".nanogpt/runs"
 
     @property
@@ -112,27 +112,27 @@ class Project:
 
     @property
     def invocations(self) -> Path:
-        """The locks of the calls of Snakemake that work here, a directory each."""
+        """The locks of the running Snakemake processes, one directory each."""
         return self.root / ".nanogpt/invocations"
 
     @property
     def snakemake_locks(self) -> Path:
-        """Where Snakemake names the files that its calls read and write."""
+        """Snakemake's own locks, which list the files that it reads and writes."""
         return self.root / ".snakemake/locks"
 
     @property
     def code(self) -> Path:
-        """The digests of the functions of each code that made a result."""
+        """The digests of all functions in each version of the code that made a result."""
         return self.root / ".nanogpt/code"
 
     @property
     def rule_records(self) -> Path:
-        """What Snakemake noted of each file that a rule made."""
+        """Snakemake's metadata of each file that a rule made."""
         return self.root / ".snakemake/metadata"
 
     @property
     def unfinished_records(self) -> Path:
-        """What Snakemake noted of each file that a rule is making, or that a kill left."""
+        """Snakemake's markers of unfinished files."""
         return self.root / ".snakemake/incomplete"
 
     @property
@@ -142,7 +142,7 @@ class Project:
 
     @property
     def cache(self) -> Path | None:
-        """Finished artifacts by version: NANOGPT_CACHE if set; None if that is `off`."""
+        """Finished artifacts by version: NANOGPT_CACHE if set; None if it's `off`."""
         path = os.environ.get("NANOGPT_CACHE") or ".nanogpt/cache"
         return None if path == "off" else self.root / path
 
@@ -152,14 +152,14 @@ HERE = Project()
 
 
 def mirror() -> str | None:
-    """NANOGPT_MIRROR: a directory or URL prefix that is tried before every download."""
+    """NANOGPT_MIRROR: a directory or URL prefix to try before every download."""
     return os.environ.get("NANOGPT_MIRROR") or None
 
 
 def save_interval() -> float | None:
-    """NANOGPT_SAVE_INTERVAL: seconds between two saved states of a training, if set.
+    """NANOGPT_SAVE_INTERVAL: seconds between saved states of a training, if set.
 
-    Errors: UserError for what isn't a number of seconds.
+    Errors: UserError if it isn't a number of seconds.
     """
     return _seconds("NANOGPT_SAVE_INTERVAL")
 
@@ -173,37 +173,38 @@ def _seconds(name: str) -> float | None:
     except ValueError:
         seconds = -1.0
     if not seconds >= 0:
-        raise UserError(f"{name}: `{text}` isn't a number of seconds; use 60, for example")
+        raise UserError(f"{name}: should be a number of seconds, such as 60 (found `{text}`)")
     return seconds
 
 
 def rank_timeout() -> float:
-    """NANOGPT_RANK_TIMEOUT: seconds that the ranks of a training wait for each other, if set.
+    """NANOGPT_RANK_TIMEOUT: seconds that the ranks of a training wait for each other.
 
-    Errors: UserError for what isn't a number of seconds, for 0 and for more than a day.
+    Errors: UserError if it isn't a number of seconds, or is 0 or more than a day.
     """
     seconds = _seconds("NANOGPT_RANK_TIMEOUT")
     if seconds is None:
         return RANK_TIMEOUT
     if not 0 < seconds <= LONGEST_RANK_TIMEOUT:
         raise UserError(
-            "NANOGPT_RANK_TIMEOUT: should be more than 0 and at most "
-            f"{LONGEST_RANK_TIMEOUT:.0f} seconds (found {seconds:g})"
+            "NANOGPT_RANK_TIMEOUT: should be more than 0 and up to "
+            f"{LONGEST_RANK_TIMEOUT:.0f} seconds (found `{seconds:g}`)"
         )
     return seconds
 
 
 def matmul_override() -> str | None:
-    """NANOGPT_MATMUL: what computes float32 products on a CPU, if set: torch or onednn."""
+    """NANOGPT_MATMUL: the library for float32 products on a CPU, if set: torch or onednn."""
     return os.environ.get("NANOGPT_MATMUL") or None
 
 
 @dataclass(frozen=True)
 class Start:
-    """What started this process as one of the n of a training: torchrun or srun.
+    """How torchrun or srun started this process, as one of the n ranks of a training.
 
-    local_rank: its number on its node. n_here: how many share the threads of this job; 1 under
-    srun, which gives each its own. meeting_place: host and port; srun leaves them to us.
+    local_rank: its number on its node. n_here: how many ranks share this job's threads; 1 under
+    srun, which gives each rank its own. meeting_place: host and port; None under srun, where we
+    choose them.
     """
 
     rank: int
@@ -217,40 +218,53 @@ class Start:
 
 
 def start_of_rank() -> Start | None:
-    """What torchrun or srun told this process; None if it's the only one of its training."""
+    """Read how torchrun or srun started this process; None if it's the only rank.
+
+    Errors: UserError for values that neither would set.
+    """
     environ = os.environ
     if "TORCHELASTIC_RUN_ID" in environ:
         start = Start(
-            rank=int(environ["RANK"]),
-            n=int(environ["WORLD_SIZE"]),
-            local_rank=int(environ["LOCAL_RANK"]),
-            n_here=int(environ["LOCAL_WORLD_SIZE"]),
-            meeting_place=(environ["MASTER_ADDR"], int(environ["MASTER_PORT"])),
+            rank=_whole_number("RANK"),
+            n=_whole_number("WORLD_SIZE"),
+            local_rank=_whole_number("LOCAL_RANK"),
+            n_here=_whole_number("LOCAL_WORLD_SIZE"),
+            meeting_place=(environ.get("MASTER_ADDR", ""), _whole_number("MASTER_PORT")),
         )
-    elif "SLURM_STEP_NUM_TASKS" in environ:  # not in a batch script, which is no task of a step
+    elif "SLURM_STEP_NUM_TASKS" in environ:  # not set in a batch script, which isn't a step's task
         start = Start(
-            rank=int(environ["SLURM_PROCID"]),
-            n=int(environ["SLURM_STEP_NUM_TASKS"]),
-            local_rank=int(environ["SLURM_LOCALID"]),
+            rank=_whole_number("SLURM_PROCID"),
+            n=_whole_number("SLURM_STEP_NUM_TASKS"),
+            local_rank=_whole_number("SLURM_LOCALID"),
             n_here=1,
             meeting_place=None,
-            slurm_job=int(environ["SLURM_JOB_ID"]),
-            slurm_step=int(environ["SLURM_STEP_ID"]),
-            slurm_nodes=environ["SLURM_STEP_NODELIST"],
+            slurm_job=_whole_number("SLURM_JOB_ID"),
+            slurm_step=_whole_number("SLURM_STEP_ID"),
+            slurm_nodes=environ.get("SLURM_STEP_NODELIST", ""),
         )
     else:
         return None
     return start if start.n > 1 else None
 
 
+def _whole_number(name: str) -> int:
+    """Read a variable that torchrun or srun sets."""
+    text = os.environ.get(name, "")
+    if not text.isdecimal():
+        raise UserError(
+            f"{name}: should be a whole number, set by torchrun or srun (found `{text}`)"
+        )
+    return int(text)
+
+
 def set_meeting_place(start: Start, host: str, port: int) -> None:
-    """Tell torch, as torchrun does, where the ranks of a training meet."""
+    """Set the address where the ranks of a training meet, as torchrun does."""
     os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"] = host, str(port)
     os.environ["RANK"], os.environ["WORLD_SIZE"] = str(start.rank), str(start.n)
 
 
 def set_threads_of_ranks(threads: int) -> None:
-    """Set OpenMP's threads for each process that is started here."""
+    """Set the number of OpenMP threads of processes started from here."""
     os.environ["OMP_NUM_THREADS"] = str(threads)
 
 
@@ -260,20 +274,20 @@ def cxx_compiler() -> str:
 
 
 def set_tokenizer_threads(threads: int) -> None:
-    """Set the threads of the `tokenizers` library, which reads them once, when it starts."""
+    """Set the threads of the `tokenizers` library, which reads the number once, at its start."""
     os.environ["RAYON_NUM_THREADS"] = str(threads)
     os.environ["TOKENIZERS_PARALLELISM"] = "true"
 
 
 def let_threads_sleep() -> None:
-    """Let torch's threads sleep soon while they wait for each other, if the user didn't choose.
+    """Make torch's waiting threads sleep sooner, unless the user set how they wait.
 
-    By default they wait in a loop for long, which slows a training down further beside a busy
-    process; the less they look, the less, and the more it costs where they are alone. Without any
-    loop, each of many short waits costs a wake-up (docs/BENCHMARKS.md). It works only before torch
-    is imported, here and in child processes, and with GNU's OpenMP, which torch has on Linux.
+    By default, they wait in a long loop, which slows a training down further if other processes
+    are busy. A shorter loop helps then, but costs time on an idle machine: without a loop, each of
+    many short waits costs a wake-up (docs/BENCHMARKS.md). This only works before torch is imported,
+    here and in child processes, and with GNU's OpenMP, which torch uses on Linux.
     """
-    # A process that started this one may have looked already.
+    # The parent process may have set it already.
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
         others = _n_other_running()
         processors = os.cpu_count() or 1
@@ -285,10 +299,19 @@ def let_threads_sleep() -> None:
         os.environ["GOMP_SPINCOUNT"] = count
 
 
-def _n_other_running() -> int:
-    """How many threads of other processes have a processor or wait for one, at each of some looks.
+def keep_torch_quiet() -> None:
+    """Keep torch from printing C++ stacks when a rank is lost, unless the user wants them.
 
-    What runs for a moment only, such as what started this process, isn't counted.
+    We report the loss in one line. This works only before torch is imported, here and in child
+    processes.
+    """
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
+
+
+def _n_other_running() -> int:
+    """Count the threads of other processes that run or wait for a processor.
+
+    It's the minimum of several looks, so that short-lived ones such as our parent don't count.
     """
     least = sys.maxsize
     for look in range(LOOKS):
@@ -305,24 +328,24 @@ def _n_other_running() -> int:
 
 
 def name_user() -> None:
-    """Give a user id that has no name one, for this process and those that it starts.
+    """Give the user a name if the system has none, for this process and its children.
 
-    Containers run as such ids. Snakemake and torch's compiler ask for a name, and fail without.
+    Containers often run as a user id without a name. Snakemake and torch's compiler need one.
     """
     try:
         getpass.getuser()
-    except (KeyError, OSError):  # the second since Python 3.13
+    except (KeyError, OSError):  # OSError since Python 3.13
         os.environ["LOGNAME"] = f"uid-{os.getuid()}"
 
 
 def set_cpu_capability(capability: str) -> None:
-    """Hold torch's own kernels to those of a CPU with a capability, such as avx2.
+    """Limit torch's own kernels to a CPU capability, such as avx2.
 
-    torch reads it once, when it computes something for the first time.
+    torch reads it once, at its first computation.
     """
     os.environ["ATEN_CPU_CAPABILITY"] = capability
 
 
 def set_cublas_workspace(workspace: str) -> None:
-    """Set the workspace of cuBLAS, unless the user did."""
+    """Set the workspace of cuBLAS, unless the user already did."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", workspace)

@@ -1,4 +1,4 @@
-"""A run with `reproducible: anywhere`, for a test to start in a process of its own.
+"""Train a run with `reproducible: anywhere`. Tests start this in a new process.
 
     python -m tests.anywhere DATASET RESULTS RECIPE STEPS THREADS [LAST]
 
@@ -42,14 +42,14 @@ from tests.recipes import MODERN
 
 THOROUGH = "ANYWHERE_THOROUGH" in os.environ
 ANYWHERE = {"reproducible": "anywhere"}
-# Sizes that torch splits over threads, and that leave a rest after vectors of any width.
+# Sizes that torch splits over threads, and that aren't multiples of any vector width.
 SHAPE = {"n_layer": 2, "n_head": 2, "n_embd": 76, "block_size": 51, "dropout": 0.1}
 MODELS = {
     "gpt2": ModelSettings(**SHAPE, bias=True),
     "modern": ModelSettings(**SHAPE, **MODERN, init="zero_proj"),
     "finetuned": ModelSettings(**{**SHAPE, "block_size": 40}, bias=True),
 }
-# What a recipe's model is trained for a few steps as, first.
+# Initial models of recipes, trained for a few steps first.
 BEGINS_WITH = {"finetuned": "gpt2"}
 OPTIMIZERS = {
     "gpt2": {"learning_rate": 3e-3, "min_lr": 3e-4},
@@ -58,7 +58,7 @@ OPTIMIZERS = {
 }
 
 
-# Their kernels are MKL's, or sum in an order that depends on the CPU or on threads.
+# These use MKL, or sum in an order that depends on the CPU or the threads.
 DIFFERENT = {
     "exp",
     "exp2",
@@ -90,7 +90,7 @@ DIFFERENT = {
 
 
 class OnlyAlike(TorchDispatchMode):
-    """Refuses the operators of DIFFERENT on float32 numbers."""
+    """Raises an error for the operators of DIFFERENT on float32 tensors."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         name = func.name().partition("::")[2].partition(".")[0].rstrip("_")
@@ -100,7 +100,7 @@ class OnlyAlike(TorchDispatchMode):
 
 
 def stop_after(last: int) -> None:
-    """Send this process SIGTERM after a step, as a cluster would."""
+    """Send SIGTERM to this process after a step, as a cluster would."""
     make_step = Session.step
 
     def step(session: Session) -> None:
@@ -112,7 +112,7 @@ def stop_after(last: int) -> None:
 
 
 def main(dataset: Path, results: Path, recipe: str, steps: int) -> dict[str, str | float]:
-    """Train, evaluate and sample; the loss and the digests of what it made."""
+    """Train, evaluate and sample. Returns the loss and the digests of the outputs."""
     settings = TrainSettings(
         **ANYWHERE,
         **OPTIMIZERS[recipe],
@@ -154,7 +154,7 @@ if __name__ == "__main__":
         stop_after(int(sys.argv[6]))
     checks: AbstractContextManager[object] = nullcontext()
     if THOROUGH:
-        # A mode holds in one thread.
+        # A torch mode only applies to one thread.
         reading._in_threads = lambda read, pieces, _: map(read, pieces)  # type: ignore[assignment]
         checks = OnlyAlike()
     with checks:

@@ -6,15 +6,15 @@ from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[1]
 MIRROR = os.environ.get("NANOGPT_MIRROR")
-# A checkout of nanoGPT, as `make test NANOGPT=PATH` and `make bench NANOGPT=PATH` give it.
+# A checkout of nanoGPT, from `make test NANOGPT=PATH` or `make bench NANOGPT=PATH`.
 NANOGPT = os.environ.get("NANOGPT")
 
-# What the workflow needs of a checkout, beside a config.yaml.
+# The parts of a checkout that the workflow needs, apart from config.yaml.
 PARTS = ("nanogpt", "workflow", "profiles", "envs")
 
 
 def copy_checkout(directory: Path) -> Path:
-    """Copy what the workflow needs, without results."""
+    """Copy the parts that the workflow needs, without results."""
     for name in PARTS:
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(PROJECT / name, directory / name, ignore=ignored)
@@ -24,7 +24,7 @@ def copy_checkout(directory: Path) -> Path:
 
 
 def own_environment(**more: str) -> dict[str, str]:
-    """A user's environment, without what the test run set for itself.
+    """Return a user's environment, without variables set for the tests.
 
     Coverage is left out: it would double the time of a process, and copies don't count.
     """

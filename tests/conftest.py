@@ -1,4 +1,4 @@
-"""What the tests share: one thread, a small play as a dataset, and a small model."""
+"""Shared fixtures: a single thread, a small dataset and a small model."""
 
 import os
 import sys
@@ -11,12 +11,12 @@ from nanogpt.config.schema import ModelSettings
 from nanogpt.data import play as playwright
 from nanogpt.data.preparing import prepare
 
-# As OpenAI published it; possessive quantifiers, which tiktoken uses, change no match.
+# As published by OpenAI. tiktoken's version with possessive quantifiers matches the same.
 GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
 
-# What `let_threads_sleep` sets beside others. It would look for them for a third of a second, in
-# each command and each call of Snakemake.
+# The value that `let_threads_sleep` sets on a busy machine. Its check would take a third of a
+# second in each command and each Snakemake process.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
@@ -30,7 +30,7 @@ def pytest_runtest_setup():
 
 @pytest.fixture(scope="session")
 def write_dataset(tmp_path_factory):
-    """A function: text in, directory of its dataset out."""
+    """Return a function from a text to the directory of its dataset."""
 
     def write(text, *, builtin=False, val_ratio=0.1):
         root = tmp_path_factory.mktemp("corpus")
@@ -44,19 +44,19 @@ def write_dataset(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def play(write_dataset):
-    """The directory of a dataset of 50,000 characters of the built-in play."""
+    """The directory of a dataset with 50,000 characters of the built-in corpus."""
     return write_dataset(playwright.write(50_000, seed=1), builtin=True)
 
 
 @pytest.fixture(scope="session")
 def tiny():
-    """Settings of a model that takes milliseconds a step."""
+    """Settings of a model whose steps take milliseconds."""
     return ModelSettings(n_layer=2, n_head=2, n_embd=32, block_size=16, dropout=0.0)
 
 
 @pytest.fixture
 def plain_user():
-    """Nobody's rights for the time of a test, if it runs as root, who may read everything."""
+    """Run a test as user `nobody` if it runs as root, since root can read everything."""
     if not hasattr(os, "geteuid"):
         pytest.skip("there are no users here")
     user = os.geteuid()
@@ -71,14 +71,14 @@ def plain_user():
 
 @pytest.fixture(scope="session")
 def reference():
-    """GPT-2's tokenizer as tiktoken makes it, from both of GPT-2's files; needs the mirror."""
+    """GPT-2's tokenizer made by tiktoken from GPT-2's two files. Needs the mirror."""
     import tiktoken
     from tiktoken.load import data_gym_to_mergeable_bpe_ranks
 
     mirror = Path(os.environ["NANOGPT_MIRROR"])
     files = mirror / "openaipublic.blob.core.windows.net/gpt-2/encodings/main"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TIKTOKEN_CACHE_DIR", "")  # read where they lie, no copy kept
+        patch.setenv("TIKTOKEN_CACHE_DIR", "")  # read in place, without a cached copy
         ranks = data_gym_to_mergeable_bpe_ranks(
             str(files / "vocab.bpe"), str(files / "encoder.json")
         )

@@ -1,4 +1,4 @@
-"""Made-up runs, as the workflow leaves them, for the tests of what is read from them."""
+"""Made-up results of runs, for tests that read results."""
 
 import json
 import math
@@ -17,7 +17,7 @@ STEP_TOKENS = 1000
 LAST_STEP = 400
 VOCAB_SIZE = 65
 KINDS = {"letters": 0.7, "blank": 0.3}
-# What an evaluation in depth has beside the rest.
+# Additional fields of a detailed evaluation.
 DEEP = ("by_position", "by_kind", "calibration", "copying")
 
 
@@ -34,7 +34,7 @@ def make_run(
     deep: bool = True,
     bench: bool = False,
 ) -> Path:
-    """A run of 400 steps, evaluated every 100, logged every 50.
+    """Write a run of 400 steps, evaluated every 100 and logged every 50.
 
     model, train, sampling: settings that aren't the usual ones. deep: with evaluation in depth.
     """
@@ -69,7 +69,7 @@ def make_training(
     model: dict | None = None,
     train: dict | None = None,
 ) -> Path:
-    """The state of an unfinished training."""
+    """Write the state of an unfinished training."""
     state = root / ".nanogpt/state" / version
     state.mkdir(parents=True)
     parameters = training_parameters(model, train)
@@ -88,7 +88,7 @@ def make_training(
 
 
 def training_parameters(model: dict | None = None, train: dict | None = None) -> dict:
-    """The parameters of a training, small unless they say otherwise."""
+    """Return the parameters of a training, with a small model by default."""
     shape = {"n_layer": 2, "n_head": 2, "n_embd": 32, "block_size": 16, **(model or {})}
     usual = {"seed": 1337, "device": "cpu", "dtype": "float32", **(train or {})}
     return {
@@ -98,7 +98,7 @@ def training_parameters(model: dict | None = None, train: dict | None = None) ->
 
 
 def write_manifest(run: Path, stage: str, inputs: dict, parameters: dict, outputs: dict) -> None:
-    """The manifest of a stage of a run."""
+    """Write the manifest of a stage of a run."""
     manifest = Manifest(
         stage=stage,
         version="0123456789ab",
@@ -247,7 +247,7 @@ def bench_of(name: str, dataset: str, settings: ModelSettings) -> Benchmark:
 
 
 def write_ngram(root: Path, dataset: str, losses: list[float]) -> None:
-    """ngram.json of a dataset. losses: of orders 1, 2, ..."""
+    """Write a dataset's ngram.json. losses: for orders 1, 2, ..."""
     orders = [
         {
             "order": order,
@@ -267,7 +267,7 @@ def write_ngram(root: Path, dataset: str, losses: list[float]) -> None:
 
 
 def write_meta(root: Path, dataset: str) -> None:
-    """meta.json of a dataset."""
+    """Write a dataset's meta.json."""
     split = {"n_tokens": 999, "n_characters": 999, "n_bytes": 999, "n_documents": 1}
     split |= {"sha256": "0" * 64}
     content = {
@@ -284,7 +284,7 @@ def write_meta(root: Path, dataset: str) -> None:
 
 
 def made(kind: type[AnyRecord], content: dict) -> AnyRecord:
-    """A record, checked as it would be when read."""
+    """Make a record, validated as when it's read."""
     return kind.parse(content, kind.__name__, "correct made_runs.py")
 
 
@@ -294,7 +294,7 @@ def write(path: Path, value: object) -> None:
 
 
 def mix_ngrams(run: Path, loss: float) -> None:
-    """Give a run's evaluation a mixture of its GPT with n-grams."""
+    """Add the results of a mixture with n-grams to a run's evaluation."""
     mixture = {"max_order": 8, "weight": 0.9, "caution": 0.5, "n_counted_tokens": 1000}
     mixture |= {"across_windows": split_of(loss, deep=True)}
     mixture |= {"within_windows": split_of(loss + 0.02, deep=True)}

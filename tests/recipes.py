@@ -1,6 +1,6 @@
 """Settings that several tests share."""
 
-# What sets the model of `models.modern` apart from GPT-2's, but for its initial weights.
+# The settings of `models.modern` that differ from GPT-2, apart from its initial weights.
 MODERN = {
     "position": "rotary",
     "norm": "rmsnorm",

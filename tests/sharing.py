@@ -1,4 +1,4 @@
-"""What the workers of one test run share: directories that one of them makes."""
+"""Directories that the workers of a test run share."""
 
 import fcntl
 import os
@@ -9,7 +9,7 @@ import pytest
 
 
 def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
-    """A directory that `make` fills, once for all workers; the others wait for it."""
+    """Return a directory filled by `make` once for all workers, while the others wait."""
     base = factory.getbasetemp()
     shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
     directory = shared / name

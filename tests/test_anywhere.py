@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture
 def digests(play, tmp_path):
-    """A function: recipe, steps, threads and more environment in; digests by file out."""
+    """Return a function from recipe, steps, threads and environment to digests by file."""
 
     def run(recipe, steps, threads, *, name=None, last=None, **environment):
         results = tmp_path / (name or f"{recipe}-{threads}-{len(environment)}")
@@ -29,7 +29,7 @@ def digests(play, tmp_path):
         done = subprocess.run(
             list(map(str, command)),
             cwd=PROJECT,
-            # Threads that outnumber the processors would wait in loops.
+            # More threads than processors would wait in loops.
             env={**os.environ, "GOMP_SPINCOUNT": "100", **environment},
             capture_output=True,
             text=True,
@@ -47,24 +47,24 @@ def digests(play, tmp_path):
 
 @pytest.mark.parametrize("recipe", [pytest.param("gpt2", marks=pytest.mark.slow), "modern"])
 def test_threads_and_instructions_change_no_byte(digests, recipe):
-    # As on a CPU that has no AVX-512, as far as one that has it can show.
+    # Simulates a CPU without AVX-512, as far as possible.
     others = {"ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_CBWR": "AVX2"}
     assert digests(recipe, 20, 3, **others) == digests(recipe, 20, 1)
 
 
 @pytest.mark.slow
-def test_a_model_that_begins_with_another_one_is_the_same_everywhere_too(digests):
+def test_fine_tuned_model_is_the_same_everywhere(digests):
     assert digests("finetuned", 8, 3) == digests("finetuned", 8, 1)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["gpt2", "modern"])
-def test_no_operator_is_used_that_processors_compute_differently(digests, recipe):
+def test_no_operator_differs_between_processors(digests, recipe):
     assert digests(recipe, 4, 1, ANYWHERE_THOROUGH="yes")
 
 
 @pytest.mark.slow
-def test_a_training_may_go_on_with_other_threads(digests):
+def test_training_can_resume_with_other_threads(digests):
     digests("modern", 20, 1, name="stopped", last=7)
     assert digests("modern", 20, 2, name="stopped") == digests("modern", 20, 1)
 
@@ -72,18 +72,18 @@ def test_a_training_may_go_on_with_other_threads(digests):
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["gpt2", "modern"])
 @pytest.mark.parametrize("threads", [1, 5])
-def test_two_hundred_steps_give_the_bytes_that_other_machines_gave(digests, recipe, threads):
+def test_200_steps_give_the_same_bytes_as_on_other_machines(digests, recipe, threads):
     found = digests(recipe, 200, threads)
     assert {name: found[name] for name in GOLDEN[recipe]} == GOLDEN[recipe]
 
 
 def python(*lines):
-    """Lines of Python in a process of their own."""
+    """Run lines of Python in a new process."""
     command = [sys.executable, "-c", "\n".join(lines)]
     return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
 
 
-def test_a_machine_that_computes_other_bits_says_so():
+def test_machine_with_different_bits_is_an_error():
     done = python(
         "from nanogpt.model import alike",
         "alike.DIGESTS['product'] = 'another'",
@@ -91,10 +91,10 @@ def test_a_machine_that_computes_other_bits_says_so():
     )
     if "needs an x86-64 CPU with AVX2" in done.stderr:
         pytest.skip("this CPU has no AVX2")
-    assert "this machine computes other bits (product)" in done.stderr
+    assert "this machine gets different results (product)" in done.stderr
 
 
-def test_a_process_computes_in_one_way():
+def test_process_cannot_switch_between_machine_and_anywhere():
     done = python(
         "from nanogpt.model.kernels import prepare_kernels",
         "prepare_kernels('anywhere')",
@@ -102,10 +102,10 @@ def test_a_process_computes_in_one_way():
     )
     if "needs an x86-64 CPU with AVX2" in done.stderr:
         pytest.skip("this CPU has no AVX2")
-    assert "this process computes with `anywhere` already; start another" in done.stderr
+    assert "this process already computes with `reproducible: anywhere`" in done.stderr
 
 
-def test_torch_that_has_computed_something_already_is_refused():
+def test_torch_that_already_computed_is_an_error():
     done = python(
         "import torch; torch.ones(3).sum()",
         "if torch.backends.cpu.get_cpu_capability() == 'AVX2': raise SystemExit(3)",

@@ -1,4 +1,4 @@
-"""`auto` is what this machine has; what it has not is refused with advice."""
+"""`auto` resolves to what this machine has; a missing device is an error with advice."""
 
 import os
 import subprocess
@@ -22,48 +22,51 @@ with_cuda = pytest.mark.skipif(not CUDA, reason="this machine has no CUDA device
 
 
 @pytest.mark.skipif(CUDA or MPS, reason="this machine has an accelerator")
-def test_auto_is_the_cpu_where_there_is_nothing_else():
+def test_auto_is_the_cpu_without_a_gpu():
     assert resolve_device("auto") == "cpu"
 
 
 @with_cuda
-def test_auto_is_cuda_where_there_is_one():
+def test_auto_is_cuda_if_available():
     assert resolve_device("auto") == "cuda"
     assert resolve_device("cuda:0") == "cuda:0"
 
 
-def test_the_cpu_is_always_there():
+def test_cpu_is_always_available():
     assert resolve_device("cpu") == "cpu"
 
 
 @without_cuda
 @pytest.mark.parametrize("device", ["cuda", "cuda:0", "cuda:3"])
-def test_cuda_where_there_is_none_is_refused_with_advice(device):
+def test_missing_cuda_is_an_error_with_advice(device):
     with pytest.raises(UserError) as error:
         resolve_device(device)
-    assert str(error.value) == f"device {device}: no CUDA device here; set device to auto or cpu"
+    assert (
+        str(error.value)
+        == f"device {device}: this machine has no CUDA device; set device to auto or cpu"
+    )
 
 
 @with_cuda
-def test_a_cuda_device_beyond_the_last_is_refused():
+def test_cuda_device_beyond_the_last_is_an_error():
     beyond = f"cuda:{torch.cuda.device_count()}"
     with pytest.raises(UserError, match=f"device {beyond}: .*set device to auto or cpu"):
         resolve_device(beyond)
 
 
 @pytest.mark.skipif(MPS, reason="this machine has MPS")
-def test_mps_where_there_is_none_is_refused_with_advice():
+def test_missing_mps_is_an_error_with_advice():
     with pytest.raises(UserError, match=r"device mps: .*set device to auto or cpu"):
         resolve_device("mps")
 
 
 @pytest.mark.skipif(not CPUINFO.is_file(), reason="there is no /proc/cpuinfo here")
-def test_auto_is_bfloat16_on_a_cpu_only_if_it_computes_in_it():
+def test_auto_is_bfloat16_only_on_cpus_with_native_support():
     native = "avx512_bf16" in CPUINFO.read_text().split()
     assert resolve_dtype("auto", "cpu") == ("bfloat16" if native else "float32")
 
 
-def test_auto_is_float32_where_torch_is_held_to_avx2():
+def test_auto_is_float32_if_torch_is_limited_to_avx2():
     """oneDNN would emulate bfloat16, slower than float32."""
     command = "from nanogpt.devices import resolve_dtype; print(resolve_dtype('auto', 'cpu'))"
     environment = {**os.environ, "ATEN_CPU_CAPABILITY": "avx2"}
@@ -79,12 +82,12 @@ def test_auto_is_float32_on_mps():
 
 @pytest.mark.parametrize("device", ["cpu", "cuda", "mps"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-def test_a_named_dtype_is_taken_at_its_word(dtype, device):
+def test_explicit_dtype_is_kept(dtype, device):
     assert resolve_dtype(dtype, device) == dtype
 
 
 @pytest.mark.parametrize("group", [TrainSettings, EvalSettings, SampleSettings])
-def test_resolving_changes_device_and_dtype_and_nothing_else(group):
+def test_resolve_changes_only_device_and_dtype(group):
     settings = group(device="auto", dtype="auto", seed=5)
     resolved = resolve(settings)
     device = resolve_device("auto")
@@ -96,7 +99,7 @@ def test_resolving_changes_device_and_dtype_and_nothing_else(group):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_matrix_products_are_computed_in_the_dtype(dtype):
+def test_matrix_products_use_the_dtype(dtype):
     x = torch.ones(2, 2)
     with autocast("cpu", str(dtype).removeprefix("torch.")):
         assert (x @ x).dtype == dtype
@@ -104,27 +107,27 @@ def test_matrix_products_are_computed_in_the_dtype(dtype):
 
 
 @pytest.mark.parametrize("wrong", [{"device": "cuda"}, {"dtype": "bfloat16"}])
-def test_what_not_every_machine_has_is_refused_where_all_shall_agree(wrong):
-    with pytest.raises(UserError, match="reproducible: anywhere computes on a CPU in float32"):
+def test_reproducible_anywhere_rejects_other_devices_and_dtypes(wrong):
+    with pytest.raises(UserError, match="`reproducible: anywhere` needs a CPU and float32"):
         resolve(SampleSettings(reproducible="anywhere", **wrong))
     group = resolve(SampleSettings(reproducible="anywhere"))
     assert (group.device, group.dtype) == ("cpu", "float32")
 
 
 @with_fbgemm
-def test_int8_is_computed_on_the_cpu_whatever_else_there_is():
+def test_int8_uses_the_cpu_even_with_a_gpu():
     group = resolve(SampleSettings(dtype="int8"))
     assert (group.device, group.dtype) == ("cpu", "int8")
 
 
-def test_int8_on_a_gpu_is_refused():
-    with pytest.raises(UserError, match="dtype: int8 is computed on a CPU; set device: cpu"):
+def test_int8_on_a_gpu_is_an_error():
+    with pytest.raises(UserError, match="`dtype: int8` needs a CPU; set `device: cpu`"):
         resolve(EvalSettings(dtype="int8", device="cuda"))
 
 
-def test_int8_where_torch_cannot_compute_it_is_refused(monkeypatch):
+def test_int8_without_torch_support_is_an_error(monkeypatch):
     monkeypatch.setattr(type(torch.backends.quantized), "supported_engines", ["qnnpack"])
-    with pytest.raises(UserError, match="no FBGEMM, which is for x86-64 CPUs; use float32"):
+    with pytest.raises(UserError, match=r"no FBGEMM \(x86-64 CPUs only\); set dtype to float32"):
         resolve(SampleSettings(dtype="int8"))
 
 
@@ -132,6 +135,6 @@ def test_int8_where_torch_cannot_compute_it_is_refused(monkeypatch):
     ("capability", "expected"),
     [((6, 1), "float32"), ((7, 0), "float16"), ((7, 5), "float16"), ((8, 0), "bfloat16")],
 )
-def test_auto_on_cuda_is_the_fastest_that_the_card_has(monkeypatch, capability, expected):
+def test_auto_on_cuda_is_the_fastest_native_dtype(monkeypatch, capability, expected):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
     assert resolve_dtype("auto", "cuda") == expected

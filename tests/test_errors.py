@@ -1,4 +1,4 @@
-"""An error becomes one line for the user if the user can mend it, and nothing otherwise."""
+"""Errors that users can fix become one line; bugs keep their traceback."""
 
 import errno
 
@@ -17,11 +17,11 @@ LINES = {
     "a read-only disk": (OSError(errno.EROFS, "", "a.bin"), "a.bin: the file system is read-only;"),
     "a long name": (
         OSError(errno.ENAMETOOLONG, "", "a" * 300),
-        f"{'a' * 80}…: the name is too long",
+        f"{'a' * 80}…: name too long",
     ),
     "a file in the way": (
         FileExistsError(errno.EEXIST, "File exists", "a"),
-        "a: File exists; move away what is in its place",
+        "a: File exists; move or remove what's there",
     ),
     "no memory": (MemoryError(), "out of memory; lower batch_size"),
     "no memory of a GPU": (RuntimeError("CUDA out of memory. Tried"), "out of memory; lower"),
@@ -30,22 +30,22 @@ LINES = {
 
 
 @pytest.mark.parametrize(("error", "line"), LINES.values(), ids=LINES.keys())
-def test_what_a_user_can_mend_is_one_line(error, line):
+def test_errors_that_users_can_fix_get_one_line(error, line):
     message = user_message(error)
     assert message.startswith(line)
     assert len(message.splitlines()) == 1
 
 
 @pytest.mark.parametrize("error", [KeyError("x"), ValueError("x"), OSError(errno.EIO, "", "a")])
-def test_a_fault_of_ours_is_no_message(error):
+def test_bugs_get_no_message(error):
     assert user_message(error) is None
 
 
-def test_a_line_break_in_a_name_does_not_break_the_line():
+def test_line_break_in_a_name_is_escaped():
     assert str(UserError("no run `a\nb`")) == "no run `a\\nb`"
 
 
-def test_numbers_take_the_plural_but_for_one():
+def test_plural_is_used_except_for_one():
     assert [plural(number, "token") for number in (0, 1, 2, 2000)] == [
         "0 tokens",
         "1 token",

@@ -1,4 +1,4 @@
-"""The package's layout: imports point one way, modules stay small, borders are typed."""
+"""The package's layout: imports go one way, modules stay small, interfaces are typed."""
 
 import ast
 from functools import cache
@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "nanogpt"
 
-# A package, or a module at the top, imports only from those before it.
+# Each package or top-level module imports only from those before it.
 ORDER = (
     "errors",
     "project",
@@ -33,7 +33,7 @@ ORDER = (
 MOST_LINES = 500  # of a module
 MOST_FUNCTION_LINES = 60  # without decorators
 
-# Functions that take or return raw JSON or YAML, by module and name, each with its reason.
+# Functions that accept or return raw JSON or YAML, by module and name, with the reason.
 RAW = {
     "artifacts/records/base.py Record.upgrade": "turns parsed JSON of an older format into JSON",
     "artifacts/records/models.py ModelConfig.upgrade": "the same, of config.json",
@@ -63,7 +63,7 @@ def tree_of(module):
 
 
 def dotted_name(module):
-    """`nanogpt.model.gpt` of a module's file, `nanogpt.model` of a package's."""
+    """Return the dotted name of a file, such as `nanogpt.model.gpt`, or `nanogpt.model`."""
     parts = module.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
@@ -77,7 +77,7 @@ def is_package(name):
 
 @cache
 def imports_of(module):
-    """What a module imports of nanogpt: (line, module, name of what is taken from it or None).
+    """Return a module's imports from nanogpt: (line, module, imported name or None).
 
     Imports inside functions and under TYPE_CHECKING count.
     """
@@ -100,7 +100,7 @@ def imports_of(module):
 
 
 def part_of(name):
-    """The part of the package that a module belongs to: `model` of `nanogpt.model.gpt`."""
+    """Return the part of the package that a module belongs to: `model` for `nanogpt.model.gpt`."""
     parts = name.split(".")
     return parts[1] if len(parts) > 1 else ""
 
@@ -108,15 +108,15 @@ def part_of(name):
 # --- Imports --------------------------------------------------------------------------------
 
 
-def test_the_order_names_every_part_of_the_package():
+def test_order_lists_every_part_of_the_package():
     parts = {part_of(name) for name in DOTTED} - {""}
     assert parts == set(ORDER)
 
 
 @each_module
-def test_imports_point_one_way(module):
+def test_imports_go_one_way(module):
     own = part_of(dotted_name(module))
-    # The package itself hands out names of the library, once they are asked for.
+    # The package itself imports names of the library lazily.
     earlier = ORDER[: ORDER.index(own)] if own else ("library",)
     found = [
         f"line {line}: {name}"
@@ -127,7 +127,7 @@ def test_imports_point_one_way(module):
 
 
 @each_module
-def test_a_module_is_in_no_circle_of_imports(module):
+def test_no_circular_imports(module):
     start = dotted_name(module)
     paths = [[start]]
     seen = set()
@@ -141,10 +141,10 @@ def test_a_module_is_in_no_circle_of_imports(module):
 
 
 @each_module
-def test_names_are_imported_from_modules_and_not_from_packages(module):
+def test_names_are_imported_from_modules_not_packages(module):
     found = []
     for line, name, taken in imports_of(module):
-        # The version is the one name that a module may take from a package.
+        # The version is the only name that modules import from a package.
         if is_package(name) and (name, taken) != ("nanogpt", "__version__"):
             found.append(f"line {line}: {taken or name} from a package")
         elif name not in DOTTED:
@@ -153,14 +153,14 @@ def test_names_are_imported_from_modules_and_not_from_packages(module):
 
 
 @each_package
-def test_a_package_holds_only_a_docstring(package):
+def test_package_has_only_a_docstring(package):
     body = tree_of(package / "__init__.py").body
     assert body, "a docstring is missing"
     first, *rest = body
     assert isinstance(first, ast.Expr), "a docstring is missing"
     assert isinstance(first.value, ast.Constant)
     if package == PACKAGE:
-        # The version, which pyproject.toml reads, and what it hands out without importing it first.
+        # The version, which pyproject.toml reads, and the lazy imports.
         imports = [node for node in rest if isinstance(node, ast.Import | ast.ImportFrom)]
         assert [node.module for node in imports] == ["typing"]
     else:
@@ -192,14 +192,14 @@ def test_the_architecture_lists_every_module_once():
 
 
 @each_module
-def test_a_module_has_a_docstring_and_fits_on_a_few_screens(module):
+def test_module_has_a_docstring_and_at_most_500_lines(module):
     assert ast.get_docstring(tree_of(module)), "a docstring is missing"
     n_lines = len(module.read_text(encoding="utf-8").splitlines())
     assert n_lines <= MOST_LINES
 
 
 def functions_of(tree, *, nested, outer=()):
-    """Functions and methods by dotted name. nested: those inside functions as well."""
+    """Yield functions and methods by dotted name. nested: also those inside functions."""
     for node in ast.iter_child_nodes(tree):
         is_function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         path = (*outer, node.name) if is_function or isinstance(node, ast.ClassDef) else outer
@@ -210,7 +210,7 @@ def functions_of(tree, *, nested, outer=()):
 
 
 @each_module
-def test_a_function_does_one_thing(module):
+def test_function_has_at_most_60_lines(module):
     functions = functions_of(tree_of(module), nested=True)
     sizes = {name: node.end_lineno - node.lineno + 1 for name, node in functions}
     assert {name: size for name, size in sizes.items() if size > MOST_FUNCTION_LINES} == {}
@@ -223,12 +223,12 @@ UNTYPED = {"Any", "object"}
 
 
 def last_name(node):
-    """`Any` of `typing.Any` and of `Any`."""
+    """Return the last part of a name: `Any` for `typing.Any` and for `Any`."""
     return node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
 
 
 def aliases_of(tree):
-    """What names of a module stand for, such as `Metadata = dict[str, Any]`."""
+    """Return the type aliases of a module, such as `Metadata = dict[str, Any]`."""
     return {
         target.id: node.value
         for node in tree.body
@@ -239,7 +239,7 @@ def aliases_of(tree):
 
 
 def untyped_mappings(annotation, aliases):
-    """The mappings in an annotation whose values may be anything."""
+    """Yield the mappings in an annotation whose values can be anything."""
     if isinstance(annotation, ast.Constant) and isinstance(annotation.value, str):
         annotation = ast.parse(annotation.value, mode="eval").body
     subscripted = set()
@@ -261,7 +261,7 @@ def is_public(name):
     return not any(part.startswith("_") for part in name.split("."))
 
 
-def test_the_list_of_raw_readers_names_functions_that_exist():
+def test_listed_raw_readers_exist():
     names = {
         f"{module.relative_to(PACKAGE)} {name}"
         for module in MODULES

@@ -1,4 +1,4 @@
-"""`from nanogpt import load`: a trained model in a notebook."""
+"""`from nanogpt import load`: trained models in notebooks and programs."""
 
 import inspect
 import subprocess
@@ -29,14 +29,14 @@ def directory(tmp_path_factory):
     return path
 
 
-def test_it_generates_what_the_command_draws(directory):
+def test_generate_matches_the_sample_command(directory):
     model = load(directory, device="cpu")
     text = model.generate("once", max_new_tokens=30, temperature=0.7, top_k=5, seed=3)
     settings = with_settings(max_new_tokens=30, temperature=0.7, top_k=5, seed=3)
     assert text + "\n" == "".join(stream(model.checkpoint, settings))
 
 
-def test_a_run_of_the_working_directory_goes_by_its_name(directory, tmp_path, monkeypatch):
+def test_load_accepts_the_name_of_a_run(directory, tmp_path, monkeypatch):
     (tmp_path / "results/demo").mkdir(parents=True)
     (tmp_path / "results/demo/model").symlink_to(directory)
     config = tmp_path / "config.yaml"
@@ -45,21 +45,21 @@ def test_a_run_of_the_working_directory_goes_by_its_name(directory, tmp_path, mo
     monkeypatch.chdir(tmp_path)
     expected = load(directory).generate("once", max_new_tokens=9)
     assert load("demo").generate("once", max_new_tokens=9) == expected
-    with pytest.raises(UserError, match="no model yet; train it: `nanogpt train new`"):
+    with pytest.raises(UserError, match="no model yet; train it with `nanogpt train new`"):
         load("new")
     (tmp_path / "mine").symlink_to(directory)
     config.write_text("of: another program")
     assert load("mine").generate("once", max_new_tokens=9) == expected
 
 
-def test_it_streams_what_it_generates(directory):
+def test_stream_matches_generate(directory):
     model = load(str(directory))
     pieces = model.stream("once", max_new_tokens=20)
     assert inspect.isgenerator(pieces)
     assert "once" + "".join(pieces) == model.generate("once", max_new_tokens=20)
 
 
-def test_streams_can_be_read_in_turn_or_left(directory):
+def test_streams_can_be_interleaved_or_abandoned(directory):
     model = load(directory)
     expected = [model.generate("once", seed=seed, max_new_tokens=20)[4:] for seed in (1, 2)]
     first, second = (model.stream("once", seed=seed, max_new_tokens=20) for seed in (1, 2))
@@ -71,7 +71,7 @@ def test_streams_can_be_read_in_turn_or_left(directory):
     assert model.generate("once", seed=2, max_new_tokens=20)[4:] == expected[1]
 
 
-def test_threads_that_begin_together_get_their_own_text(directory, monkeypatch):
+def test_parallel_threads_get_their_own_texts(directory, monkeypatch):
     model = load(directory)
     expected = [model.generate("once", seed=seed, max_new_tokens=20) for seed in (1, 2)]
     both_begin = Barrier(2)
@@ -90,18 +90,18 @@ def test_threads_that_begin_together_get_their_own_text(directory, monkeypatch):
         assert [call.result() for call in calls] == expected
 
 
-def test_without_a_prompt_it_begins_where_a_text_does(directory):
+def test_empty_prompt_is_the_start_of_a_text(directory):
     assert load(directory).generate(max_new_tokens=3).startswith("日")
 
 
-def test_a_prompt_is_never_a_file(directory):
+def test_prompt_is_never_read_as_a_file(directory):
     model = load(directory)
     with pytest.raises(UserError, match=r"^prompt: .*'F'"):
         model.generate("FILE:x")
 
 
 @torch.no_grad()
-def test_the_loss_is_the_mean_surprise_of_the_tokens_but_the_first(directory):
+def test_loss_is_the_mean_over_all_tokens_but_the_first(directory):
     model = load(directory)
     text = "once upon a time there was a fox, and it was red."  # more than three windows of 16
     ids = torch.from_numpy(TOKENIZER.encode(text).astype("int64"))
@@ -113,7 +113,7 @@ def test_the_loss_is_the_mean_surprise_of_the_tokens_but_the_first(directory):
     assert model.loss(text) == pytest.approx(sum(nats) / len(nats), abs=1e-5)
 
 
-def test_it_is_shown_as_one_short_line(directory):
+def test_repr_is_one_short_line(directory):
     shown = repr(load(directory, device="cpu"))
     assert shown.startswith("<TrainedModel of ")
     assert shown.endswith(" tokens, on cpu>")
@@ -121,7 +121,7 @@ def test_it_is_shown_as_one_short_line(directory):
     assert "\n" not in shown
 
 
-def test_the_module_and_the_tokenizer_are_there(directory):
+def test_model_and_tokenizer_are_accessible(directory):
     model = load(directory)
     assert isinstance(model.model, torch.nn.Module)
     assert model.tokenizer.decode(model.tokenizer.encode("a fox")) == "a fox"
@@ -136,13 +136,13 @@ def test_the_module_and_the_tokenizer_are_there(directory):
             lambda m: m.generate("a", temperature=-1),
             r"temperature: should be greater",
         ),
-        (lambda m: m.generate("a", start="b"), r"start: not a setting of a single text"),
+        (lambda m: m.generate("a", start="b"), r"start: can't be set for a single text"),
         (lambda m: m.stream("Z"), r"prompt: .*'Z'"),
-        (lambda m: m.loss("a"), r"loss: a text of two tokens or more is needed"),
-        (lambda m: m.generate("a", window="slide"), r"window: slide is for rotary positions"),
+        (lambda m: m.loss("a"), r"loss: fewer than two tokens"),
+        (lambda m: m.generate("a", window="slide"), r"window: `slide` needs rotary positions"),
     ],
 )
-def test_a_mistake_is_one_line(directory, call, message):
+def test_mistake_gets_one_line(directory, call, message):
     with pytest.raises(UserError, match=message) as error:
         call(load(directory))
     assert "\n" not in str(error.value)
@@ -152,26 +152,26 @@ def test_a_mistake_is_one_line(directory, call, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (b"once", "a text is wanted \\(found bytes\\)"),
-        (Path("once"), "a text is wanted"),
-        (None, "a text is wanted"),
-        (0, "a text is wanted"),
-        ("a\ud800", "half of a surrogate pair"),
+        (b"once", "should be a string \\(found bytes\\)"),
+        (Path("once"), "should be a string"),
+        (None, "should be a string"),
+        (0, "should be a string"),
+        ("a\ud800", "a lone surrogate"),
     ],
 )
-def test_what_is_no_text_is_refused(directory, method, text, message):
+def test_invalid_text_is_an_error(directory, method, text, message):
     with pytest.raises(UserError, match=message):
         getattr(load(directory), method)(text)
 
 
-def test_a_directory_without_a_model_is_named(tmp_path):
-    with pytest.raises(UserError, match="no model here"):
+def test_directory_without_a_model_is_an_error(tmp_path):
+    with pytest.raises(UserError, match=r"config\.json is missing"):
         load(tmp_path)
 
 
-def test_the_directory_of_a_run_is_answered_with_that_of_its_model(directory, tmp_path):
+def test_error_for_a_runs_directory_names_its_model_directory(directory, tmp_path):
     (tmp_path / "model").symlink_to(directory)
-    with pytest.raises(UserError, match=f"no model here, but in {tmp_path}/model; name that"):
+    with pytest.raises(UserError, match=f"not a model directory; use {tmp_path}/model"):
         load(tmp_path)
 
 
@@ -182,13 +182,13 @@ def test_the_directory_of_a_run_is_answered_with_that_of_its_model(directory, tm
         ("ckpt.pt", "", "nanogpt"),
     ],
 )
-def test_a_model_of_another_program_is_answered_with_its_import(tmp_path, file, content, format):
+def test_error_for_another_programs_model_names_the_import(tmp_path, file, content, format):
     (tmp_path / file).write_text(content)
     with pytest.raises(UserError, match=f"import {tmp_path} DESTINATION --from {format}"):
         load(tmp_path)
 
 
-def test_damaged_ngrams_are_not_passed_over(directory, tmp_path):
+def test_damaged_ngrams_are_an_error(directory, tmp_path):
     copy = tmp_path / "model"
     copy.mkdir()
     for file in directory.iterdir():
@@ -198,7 +198,7 @@ def test_damaged_ngrams_are_not_passed_over(directory, tmp_path):
         load(copy)
 
 
-def test_the_package_alone_imports_neither_torch_nor_the_library():
+def test_importing_the_package_imports_neither_torch_nor_the_library():
     code = (
         "import nanogpt, sys; assert not {'torch', 'numpy', 'nanogpt.library'} & set(sys.modules)"
     )
@@ -218,7 +218,7 @@ def torch_as_it_was():
     torch.backends.mkldnn.enabled = onednn
 
 
-def test_nothing_changes_the_random_numbers_of_the_caller(directory):
+def test_callers_random_numbers_do_not_change(directory):
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
@@ -230,7 +230,7 @@ def test_nothing_changes_the_random_numbers_of_the_caller(directory):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_the_default_dtype_of_the_caller_changes_nothing(directory, dtype):
+def test_callers_default_dtype_has_no_effect(directory, dtype):
     model = load(directory, dtype=dtype)
     expected = model.generate("once", max_new_tokens=30), model.loss("once upon")
     torch.set_default_dtype(torch.float64)
@@ -247,9 +247,9 @@ def test_the_default_dtype_of_the_caller_changes_nothing(directory, dtype):
     ids=["autocast", "device"],
 )
 @pytest.mark.parametrize("options", [{}, {"top_p": 0.9, "repetition_penalty": 1.2}])
-def test_what_the_caller_set_for_torch_changes_nothing(directory, surrounding, options):
+def test_callers_torch_settings_have_no_effect(directory, surrounding, options):
     def results(model):
-        # Beyond the window of 16 tokens, where the context is read again.
+        # Longer than the window of 16 tokens, so the context is read again.
         text = model.generate("once", max_new_tokens=30, **options)
         return text, list(model.stream("on", max_new_tokens=9)), model.loss("once upon")
 
@@ -263,7 +263,7 @@ def test_what_the_caller_set_for_torch_changes_nothing(directory, surrounding, o
 
 
 @pytest.mark.usefixtures("torch_as_it_was")
-def test_threads_leave_torch_as_it_was():
+def test_threads_leave_torch_settings_unchanged():
     torch.set_num_threads(2)
     torch.backends.mkldnn.enabled = True
     first_is_inside, second_is_inside, first_is_done = Event(), Event(), Event()

@@ -1,4 +1,4 @@
-"""The wheel has all that the library and the command line need, and works without the checkout."""
+"""The wheel has everything that it needs, and works without the checkout."""
 
 import shutil
 import site
@@ -46,7 +46,7 @@ print(evaluation.val.loss)
 
 
 def isolation() -> list[str]:
-    """No isolated build where setuptools is recent enough, as that needs a package registry."""
+    """Avoid an isolated build if setuptools is recent enough, since it needs a package registry."""
     try:
         version = metadata.version("setuptools")
     except metadata.PackageNotFoundError:
@@ -61,7 +61,7 @@ def test_the_citation_has_the_packages_version() -> None:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel of this project, built from a copy of what is in it."""
+    """This project's wheel, built from a copy of its files."""
     source = tmp_path_factory.mktemp("source")
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(PROJECT / name, source)
@@ -75,12 +75,12 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The scripts of a fresh environment that has the wheel, and the dependencies of this one."""
+    """The scripts directory of a new environment with the wheel and our dependencies."""
     environment = tmp_path_factory.mktemp("environment")
     venv.create(environment, with_pip=False, symlinks=True)
     python = environment / "bin/python"
     (packages,) = environment.glob("lib/python*/site-packages")
-    # Only directories named here are searched, so the editable installation of this one isn't.
+    # Only these directories are searched, so our editable installation isn't found.
     (packages / "dependencies.pth").write_text("\n".join(site.getsitepackages()) + "\n")
     command = [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-deps"]
     subprocess.run([*command, "--no-index", "--quiet", "--force-reinstall", str(wheel)], check=True)
@@ -88,7 +88,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(*command: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    """Run a command in a directory that isn't the checkout."""
+    """Run a command outside the checkout."""
     return subprocess.run(
         list(map(str, command)),
         cwd=cwd,
@@ -98,14 +98,14 @@ def run(*command: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_wheel_has_every_package_and_every_file_beside_its_modules(wheel: Path) -> None:
+def test_wheel_has_all_packages_and_data_files(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         packed = set(archive.namelist())
     files = [path for path in PACKAGE.rglob("*") if path.is_file() and path.suffix != ".pyc"]
     assert {str(path.relative_to(PROJECT)) for path in files} <= packed
 
 
-def test_the_command_line_works_without_the_checkout(installed: Path, tmp_path: Path) -> None:
+def test_command_line_works_without_the_checkout(installed: Path, tmp_path: Path) -> None:
     ended = run(installed / "nanogpt", "--help", cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr
     assert "sample" in ended.stdout
@@ -141,4 +141,4 @@ def test_an_installed_nanogpt_writes_a_report_if_its_template_is_there(
     (tmp_path / "template").rename(template)
     assert ended.returncode == 1
     assert ended.stderr.count("\n") == 1
-    assert ended.stderr.startswith("error: report.html is missing from the installation at ")
+    assert "`report.html` is missing from this installation" in ended.stderr

@@ -16,7 +16,7 @@ from tests.prose import problems_of
         ("nanogpt/a.py", "    # " + "word " * 20, "106 columns of prose"),
     ],
 )
-def test_a_problem_is_named_with_its_line(path: str, line: str, problem: str) -> None:
+def test_problem_is_reported_with_its_line(path: str, line: str, problem: str) -> None:
     found = list(problems_of(path, f"fine\n{line}\n"))
     assert len(found) == 1
     assert found[0].startswith(f"{path}:2: ")

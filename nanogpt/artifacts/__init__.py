@@ -1,1 +1,1 @@
-"""What a stage of the workflow leaves: records, manifests, versions, cached artifacts, states."""
+"""Files that stages leave along with their results: records, manifests, cache entries, states."""

@@ -1,9 +1,9 @@
 """The cache: finished artifacts by version, so that nothing is computed twice.
 
-An entry is a directory that holds a stage's outputs and its manifest. It appears whole, by a
-rename, and is never changed, so many processes and machines can share a cache; the first entry of a
-version stays. It is restored by copy, never by a link, which would share mtime, mode and every
-later touch. manifests.py computes versions; cli/pruning.py lists and prunes.
+An entry is a directory with a stage's outputs and its manifest. It's created atomically, by a
+rename, and never changes, so many processes and machines can share a cache. If two create the same
+version, the first entry stays. Entries are restored as copies, because a link would share mtime,
+mode and later edits. manifests.py computes versions; cli/pruning.py lists and prunes entries.
 """
 
 import contextlib
@@ -31,23 +31,23 @@ logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 
-# Linux: share the blocks of another file until one of them is written to. See ioctl_ficlone(2).
+# The Linux ioctl that shares another file's blocks, copy on write. See ioctl_ficlone(2).
 FICLONE = 0x40049409
 
 
 class _DamagedError(Exception):
-    """An entry isn't what was stored; says why."""
+    """An entry isn't what was stored, with the reason."""
 
 
 class _UnreadableError(Exception):
-    """An entry may be good, but this process can't read it, or not now; says why."""
+    """An entry may be intact, but this process can't read it (now), with the reason."""
 
 
 def restore(project: Project, version: str, outputs: Mapping[str, str]) -> CacheEntry | None:
-    """Copy a version's outputs to their places and return its manifest; None if it isn't there.
+    """Copy a version's outputs to their paths and return its manifest; None if it isn't cached.
 
-    outputs: paths below the project's root, by their names in the entry. A damaged entry is logged,
-    removed, and counts as missing.
+    outputs: paths relative to the project's root, by their names in the entry. A damaged entry is
+    logged, deleted and treated as missing.
     """
     cache = project.cache
     entry = cache / version if cache else None
@@ -56,36 +56,36 @@ def restore(project: Project, version: str, outputs: Mapping[str, str]) -> Cache
     try:
         manifest = _read_manifest(entry, version)
         if manifest.outputs.keys() != outputs.keys():
-            raise _DamagedError("its files aren't the stage's")
+            raise _DamagedError("it has other files than the stage's outputs")
         for name, path in outputs.items():
             _restore_file(entry / name, project.root / path, manifest.outputs[name])
     except _DamagedError as error:
-        logger.warning("%s: damaged: %s; removed, and made again", entry, error)
+        logger.warning("%s: damaged: %s; deleting it and running its stage again", entry, error)
         remove(entry)
         return None
     except _UnreadableError as error:
-        logger.warning("%s: can't be read: %s; its stage runs again", entry, error)
+        logger.warning("%s: can't be read: %s; running its stage again", entry, error)
         return None
-    with contextlib.suppress(OSError):  # a cache that others own
-        os.utime(entry)  # the time of its last use
+    with contextlib.suppress(OSError):  # the cache may belong to another user
+        os.utime(entry)  # records when the entry was last used
     return manifest
 
 
 def _read_manifest(entry: Path, version: str) -> CacheEntry:
     if entry.is_symlink():
-        raise _DamagedError("is a link")
+        raise _DamagedError("it's a link")
     try:
         with _open(entry / MANIFEST) as file:
             content = json.loads(file.read().decode("utf-8"))
-        # All of it goes into a manifest again, so it must be text.
+        # Fails for NaN and lone surrogates, which couldn't be written to a manifest again.
         json.dumps(content, ensure_ascii=False, allow_nan=False).encode()
-        manifest = CacheEntry.parse(content, MANIFEST, "remove it")
+        manifest = CacheEntry.parse(content, MANIFEST, "delete it")
     except FormatError as error:
         raise _UnreadableError(str(error)) from None
     except (UserError, ValueError, RecursionError):
         raise _DamagedError(f"{MANIFEST} isn't a manifest") from None
     if version_of(manifest) != version:
-        raise _DamagedError(f"its manifest is of version {version_of(manifest)}")
+        raise _DamagedError(f"its manifest belongs to version {version_of(manifest)}")
     return manifest
 
 
@@ -93,16 +93,18 @@ def _restore_file(source: Path, destination: Path, digest: str) -> None:
     with _open(source) as original, atomic_write(destination) as file:
         clone_or_copy(original, file)
         file.flush()
-        # Of the copy, so that a fault in copying is found as well.
+        # Hashes the copy, to detect errors in copying too.
         with open(file.fileno(), "rb", closefd=False) as copy:
             copy.seek(0)
             found = hashlib.file_digest(copy, "sha256").hexdigest()
         if found != digest:
-            raise _DamagedError(f"{source.name} has sha256 {found[:12]}, not {digest[:12]}")
+            raise _DamagedError(
+                f"{source.name} has the wrong sha256: expected {digest[:12]}, found {found[:12]}"
+            )
 
 
 def _open(path: Path) -> BinaryIO:
-    """Open a file of an entry, but never a link, which could lead anywhere."""
+    """Open a file of an entry, but not a link, which could point anywhere."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
@@ -116,7 +118,7 @@ def _open(path: Path) -> BinaryIO:
 
 
 def clone_or_copy(source: BinaryIO, destination: BinaryIO) -> None:
-    """Copy a file; where the file system can (Btrfs, XFS), without writing its bytes."""
+    """Copy a file, without writing its bytes if the file system supports that (Btrfs, XFS)."""
     try:
         fcntl.ioctl(destination.fileno(), FICLONE, source.fileno())
     except OSError:
@@ -126,7 +128,7 @@ def clone_or_copy(source: BinaryIO, destination: BinaryIO) -> None:
 def store(project: Project, manifest: Manifest, outputs: Mapping[str, str]) -> None:
     """Add an entry: a manifest and its outputs, by their names in the entry.
 
-    If the cache can't be written to, that is logged, and the stage goes on.
+    A cache that can't be written to is logged, and the stage continues.
     """
     cache = project.cache
     if cache is None or os.path.lexists(cache / manifest.version):
@@ -143,7 +145,7 @@ def store(project: Project, manifest: Manifest, outputs: Mapping[str, str]) -> N
             made_in = next(path.removesuffix(f"/{name}") for name, path in outputs.items())
             content = {**manifest.content(), "outputs": digests, "made_in": made_in}
             write_record(entry / MANIFEST, CacheEntry.model_validate(content))
-            # Fails if another process was first: that entry stays.
+            # Fails if another process was faster. Then its entry stays.
             entry.rename(cache / manifest.version)
         fsync_directory(cache)
     except OSError as error:
@@ -152,15 +154,15 @@ def store(project: Project, manifest: Manifest, outputs: Mapping[str, str]) -> N
 
 
 def remove(entry: Path) -> None:
-    """Remove an entry; at once for whoever looks at the same time."""
+    """Remove an entry, atomically for other processes."""
     try:
         with tempfile.TemporaryDirectory(dir=entry.parent, prefix=f".{entry.name}.") as temporary:
             entry.rename(Path(temporary) / "entry")
     except OSError as error:
-        logger.warning("%s: can't be removed: %s", entry, error.strerror or error)
+        logger.warning("%s: can't be deleted: %s", entry, error.strerror or error)
 
 
 def names_in_entry(outputs: Iterable[str], manifest_path: str) -> dict[str, str]:
-    """Outputs by their names in an entry: relative to the directory of their manifest."""
+    """Outputs by their names in an entry, which are relative to their manifest's directory."""
     beside = Path(manifest_path).parent
     return {str(Path(path).relative_to(beside)): path for path in outputs}

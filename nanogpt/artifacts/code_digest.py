@@ -1,9 +1,9 @@
-"""The digest of the code that a stage runs: a change that can change a result changes it.
+"""The digest of the code that a stage runs. Any edit that can change a result changes the digest.
 
-It covers the stage's adapter, the command of its rule, and every module of this package that they
-import, directly or not. Comments, formatting, docstrings and blocks under `if TYPE_CHECKING:` don't
-count. An import from this package counts as (digest of the module, imported name, bound name), so a
-moved module re-runs nothing, but pointing an import at another module does.
+It covers the stage's adapter, its rule's command, and every module of this package that they
+import, directly or indirectly. It ignores comments, formatting, docstrings and blocks under
+`if TYPE_CHECKING:`. An import from this package is hashed as (digest of the module, imported name,
+bound name). So moving a module re-runs nothing, but importing from a different module does.
 """
 
 import ast
@@ -19,47 +19,48 @@ from nanogpt.errors import UserError
 
 PACKAGE = Path(__file__).parents[1]
 
-# Modules whose effect on a result is hashed as parameters, or that have none, each with the reason.
-# Named one by one: a new module counts until somebody has thought about it. The modules that they
-# import when they are loaded count unless they are neutral as well. What their functions import
-# doesn't.
+# Modules that can't affect a result, or only through hashed parameters, each with the reason.
+# They're listed one by one, so a new module is hashed until someone decides otherwise. A module
+# that one of them imports at load time is hashed unless it's listed too. Imports inside their
+# functions are ignored.
 NEUTRAL = {
-    "nanogpt": "holds the version, which manifests record",
-    "nanogpt.errors": "words of messages, and of the report's title",
-    "nanogpt.project": "decides where files lie; values of variables are its callers'",
+    "nanogpt": "has the version, which manifests record",
+    "nanogpt.errors": "texts of messages and of the report's title",
+    "nanogpt.project": "decides where files are; its callers use the environment's values",
     "nanogpt.config.schema": "settings arrive as parameters",
     "nanogpt.config.corpora": "settings arrive as parameters",
     "nanogpt.config.values": "settings arrive as parameters",
     "nanogpt.config.patterns": "checks names and values",
     "nanogpt.config.parameters": "its effect is the parameters",
-    "nanogpt.config.messages": "words of messages",
+    "nanogpt.config.messages": "texts of messages",
     "nanogpt.config.loading": "settings arrive as parameters",
     "nanogpt.config.fragments": "settings arrive as parameters",
     "nanogpt.config.sweeps": "settings arrive as parameters",
     "nanogpt.config.resolving": "settings arrive as parameters",
     "nanogpt.config.foreign": "its effect is the settings in a model's config.json",
     "nanogpt.config.initial": "settings arrive as parameters, and models as inputs",
-    "nanogpt.artifacts.records.manifests": "describes a result, and doesn't change it",
-    "nanogpt.artifacts.manifests": "describes a result, and doesn't change it",
-    "nanogpt.artifacts.stages": "surrounds the call whose code is hashed",
+    "nanogpt.artifacts.records.manifests": "describes results without changing them",
+    "nanogpt.artifacts.manifests": "describes results without changing them",
+    "nanogpt.artifacts.stages": "wraps the call whose code is hashed",
     "nanogpt.artifacts.cache": "copies results byte for byte",
+    "nanogpt.files.clocks": "decides when a stage runs, not what it computes",
     "nanogpt.files.locks": "decides when a stage runs, not what it computes",
-    "nanogpt.artifacts.signals": "decides when a training stops, not what it gives",
-    "nanogpt.inference.checks": "decides whether a training starts, not what it gives",
-    "nanogpt.artifacts.states": "decides where a training's state lies and who owns it",
+    "nanogpt.artifacts.signals": "decides when a training stops, not its result",
+    "nanogpt.inference.checks": "decides whether a training starts, not its result",
+    "nanogpt.artifacts.states": "decides where a training's state is and who owns it",
     "nanogpt.training.launching": "decides which processes train, not what they compute",
-    "nanogpt.training.state_files": "names the files of states, and doesn't change what's in them",
-    "nanogpt.artifacts.code_digest": "names the code of a result, and doesn't change it",
-    "nanogpt.artifacts.code_functions": "names the code of a result, and doesn't change it",
+    "nanogpt.training.state_files": "names the files of states, without changing their content",
+    "nanogpt.artifacts.code_digest": "identifies code without changing it",
+    "nanogpt.artifacts.code_functions": "identifies code without changing it",
 }
 
-# By these, code is run or a file read that only a run could name.
+# These names run code or read files that can only be determined at run time.
 COMPUTED_NAMES = {"__import__", "__spec__", "__doc__", "exec", "eval"}
 COMPUTED_ATTRIBUTES = {"import_module", "__import__", "__spec__", "__doc__", "__path__"}
 COMPUTED_MODULES = {"importlib", "runpy", "pkgutil"}
 COMPUTED = (
-    "a computed import, which the code digest can't resolve; write an import statement, inside a "
-    "function if it must be late, and find a file by __file__"
+    "a computed import, which the code digest can't follow; use an import statement (inside a "
+    "function if it must run late), and find files with `__file__`"
 )
 
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
@@ -68,9 +69,9 @@ DOCUMENTED = (ast.Module, ast.ClassDef, *FUNCTIONS)
 
 @dataclass(frozen=True)
 class _Import:
-    """One imported name. module: dotted, with leading dots if relative. name: none for `import x`.
+    """One imported name. module: dotted, with leading dots if relative. name: "" for `import x`.
 
-    bound: the name that it gets, which the code that follows uses.
+    bound: the name under which the code uses it.
     """
 
     module: str
@@ -81,10 +82,10 @@ class _Import:
 
 @dataclass(frozen=True)
 class _Source:
-    """A parsed source: digests of its syntax tree as text, cut at groups of our own imports.
+    """A parsed source. texts: digests of its dumped syntax tree, cut at groups of own imports.
 
-    uses_files: whether it mentions `__file__`, by which a module finds the files beside it.
-    foreign: the modules of others that it imports, with their lines.
+    uses_files: whether it uses `__file__`, with which a module finds files in its directory.
+    foreign: the modules outside this package that it imports, with their line numbers.
     """
 
     texts: tuple[str, ...]
@@ -94,12 +95,12 @@ class _Source:
 
 
 def code_digest(adapter: Path, command: str = "", package: Path | None = None) -> str:
-    """The digest, 64 hex digits, of the code that a stage runs.
+    """Return the digest, 64 hex digits, of the code that a stage runs.
 
     package: the directory of this package, or of a copy of it.
 
-    Errors: UserError for an import from this package that can't be resolved or is computed, for
-    modules that import each other in a circle, and for a file that isn't Python.
+    Errors: UserError for an import from this package that can't be resolved or is computed, for a
+    circular import, and for a file that isn't Python.
     """
     modules = _Modules(package or PACKAGE)
     own = modules.digest_source(adapter, "")
@@ -107,14 +108,14 @@ def code_digest(adapter: Path, command: str = "", package: Path | None = None) -
 
 
 def closure(adapter: Path, package: Path | None = None) -> set[str]:
-    """The dotted names of the modules that a digest covers, packages and neutral ones included."""
+    """The dotted names of the modules that a digest covers, including packages and neutral ones."""
     modules = _Modules(package or PACKAGE)
     modules.digest_source(adapter, "")
     return modules.seen
 
 
 def sources(adapter: Path, package: Path | None = None) -> dict[str, Path]:
-    """The files whose code a digest covers, by dotted names; the adapter's name is its stem."""
+    """The files whose code a digest covers, by dotted name (the stem for the adapter)."""
     modules = _Modules(package or PACKAGE)
     modules.digest_source(adapter, "")
     found = {name: modules.file_of(name) for name in sorted(modules.seen - NEUTRAL.keys())}
@@ -122,30 +123,30 @@ def sources(adapter: Path, package: Path | None = None) -> dict[str, Path]:
 
 
 class _Modules:
-    """The modules of a package, with the digests of those that were needed so far."""
+    """The modules of a package, with the digests computed so far."""
 
     def __init__(self, package: Path) -> None:
         self.package = package
         self.root = package.name
         self.is_installed = any(package.parent.glob(f"{package.name}-*.dist-info"))
         self.seen: set[str] = set()
-        self.behind_neutral: set[str] = set()  # digests of what neutral modules load
+        self.behind_neutral: set[str] = set()  # digests of modules that neutral ones import
         self._digests: dict[str, str] = {}
         self._files: dict[str, Path | None] = {}
         self._under_way: list[str] = []
 
     def digest_source(self, path: Path, module: str) -> str:
-        """The digest of a source file. module: its dotted name; empty for an adapter."""
+        """The digest of a source file. module: its dotted name; "" for an adapter."""
         source = _parse(path.read_bytes(), self.root, str(path))
-        # Where Python finds modules of the project: beside the package, unless that is where the
-        # packages of others are installed, and for an adapter in its own directory.
+        # Python finds the project's modules next to the package, unless that's a directory of
+        # installed packages, and for an adapter also in its own directory.
         beside = [] if self.is_installed else [self.package.parent]
         directories = [*beside, *([] if module else [path.parent])]
         for name, line in source.foreign:
             _check_foreign(name, directories, f"{path}: line {line}")
         parts = [source.texts[0]]
         for imports, text in zip(source.imports, source.texts[1:], strict=True):
-            # Sorted, because a formatter orders imports by their paths.
+            # Sorted, because a formatter orders imports by module path.
             parts += [*sorted(self._describe(one, path, module) for one in imports), text]
         if source.uses_files:
             for file in sorted(path.parent.rglob("*")):
@@ -159,12 +160,12 @@ class _Modules:
         return f"import({digest},{name},{imported.bound})"
 
     def _resolve(self, imported: _Import, path: Path, module: str) -> tuple[str, str]:
-        """The digest of the module that an import names, and the name that it takes from it."""
+        """The digest of the module that an import refers to, and the name imported from it."""
         where = f"{path}: line {imported.line}"
         target = self._absolute(imported.module, path, module, where)
         name = imported.name
         if name == "*":
-            raise UserError(f"{where}: import * of {target}; name what is imported")
+            raise UserError(f"{where}: `import *` from {target}; list the imported names")
         if name and self.file_of(f"{target}.{name}"):
             self.seen.add(target)
             target, name = f"{target}.{name}", ""
@@ -174,10 +175,10 @@ class _Modules:
         level = len(module) - len(module.lstrip("."))
         if not level:
             return module
-        # `.` is the package that a module is in; a package's __init__ is in itself.
+        # `.` is the package of a module; for a package's __init__, it's the package itself.
         parts = importer.split(".")[: None if path.name == "__init__.py" else -1]
         if not importer or level > len(parts):
-            raise UserError(f"{where}: a relative import that leads out of {self.root}; correct it")
+            raise UserError(f"{where}: a relative import that leaves {self.root}; correct it")
         rest = [module[level:]] if module[level:] else []
         return ".".join([*parts[: len(parts) - level + 1], *rest])
 
@@ -190,15 +191,15 @@ class _Modules:
         return self._files[module]
 
     def _digest(self, module: str, where: str) -> str:
-        """The digest of a module and of the packages that it is in, as importing it runs them."""
+        """The digest of a module and the packages that contain it, because importing runs them."""
         if module in self._digests:
             return self._digests[module]
         path = self.file_of(module)
         if path is None:
             raise UserError(f"{where}: no module {module} in {self.package}; correct the import")
         if module in self._under_way:
-            circle = " -> ".join([*self._under_way[self._under_way.index(module) :], module])
-            raise UserError(f"{where}: modules import each other: {circle}; break the circle")
+            cycle = " -> ".join([*self._under_way[self._under_way.index(module) :], module])
+            raise UserError(f"{where}: circular import: {cycle}; remove one of these imports")
         self.seen.add(module)
         parent = module.rpartition(".")[0]
         around = self._digest(parent, where) if parent else ""
@@ -209,8 +210,8 @@ class _Modules:
         return self._digests[module]
 
     def _within(self, around: str, own: str) -> str:
-        """The digest of a module in packages whose digest is `around`."""
-        # Packages hold only their docstring: then they add nothing, wherever a module is moved.
+        """Combine the digests of a module and of the packages around it."""
+        # A package with only a docstring adds nothing, so modules can be moved between packages.
         if own == EMPTY:
             return around
         if around in ("", "neutral", EMPTY):
@@ -221,7 +222,7 @@ class _Modules:
         return _sha256(own, around)
 
     def _digest_neutral(self, path: Path, module: str) -> str:
-        """Note what a neutral module loads; its own code doesn't count."""
+        """Add the modules that a neutral module loads; its own code isn't hashed."""
         for imported in _imports_on_load(path.read_bytes(), self.root, str(path)):
             digest, _ = self._resolve(imported, path, module)
             if digest not in ("", "neutral"):
@@ -229,11 +230,11 @@ class _Modules:
         return "neutral"
 
 
-# Stands for a group of imports in a dump. No source can hold it: repr() escapes it in strings.
+# Marks a group of imports in a dump. Nothing else in a dump has it, as repr() escapes strings.
 _MARK = "\0"
 
 
-@cache  # a dry run asks for the digests of many stages, which share most of their modules
+@cache  # a dry run computes the digests of many stages, which share most of their modules
 def _parse(source: bytes, root: str, path: str) -> _Source:
     dumper = Dumper(root, path)
     text = dumper.dump(parse_source(source, path))
@@ -249,7 +250,7 @@ def _imports_on_load(source: bytes, root: str, path: str) -> tuple[_Import, ...]
 
 
 def _loaded_statements(nodes: Sequence[object]) -> Iterator[object]:
-    """All statements that run when a module is loaded, also those in classes, `if`s and `try`s."""
+    """All statements that run when a module is loaded, including in classes, `if` and `try`."""
     for node in _statements_that_run(nodes):
         yield node
         if isinstance(node, ast.AST) and not isinstance(node, FUNCTIONS):
@@ -269,10 +270,11 @@ def parse_source(source: bytes, path: str) -> ast.Module:
 
 
 class Dumper:
-    """Writes a syntax tree as text, the same on every Python version (ast.dump doesn't).
+    """Writes a syntax tree as text, the same on every Python version (unlike ast.dump).
 
-    Without docstrings and blocks for type checkers, and with marks in place of imports from package
-    `root`; `groups` gets these, in the order of their marks. All in one pass, as trees are large.
+    It omits docstrings and blocks for type checkers. Imports from package `root` are replaced by
+    marks and collected in `groups`, in the order of the marks. It's a single pass, because trees
+    are large.
     """
 
     def __init__(self, root: str, path: str) -> None:
@@ -296,7 +298,7 @@ class Dumper:
             if name == "body" and isinstance(node, DOCUMENTED) and _has_docstring(node):
                 value = node.body[1:]
             elif isinstance(node, ast.JoinedStr):
-                # Python 3.12 puts an empty string after a nested field of a format.
+                # Python 3.12 adds an empty string after a nested field of a format.
                 value = [part for part in node.values if getattr(part, "value", None) != ""]
             text = self.dump(value)
             if text != "[]" or isinstance(node, ast.JoinedStr):
@@ -304,7 +306,7 @@ class Dumper:
         return f"{type(node).__name__}({','.join(fields)})"
 
     def _dump_items(self, nodes: list[object]) -> Iterator[str]:
-        """The dumps of a list, with one mark for imports of ours that follow each other."""
+        """The dumps of a list, with one mark for each group of consecutive own imports."""
         group: list[_Import] = []
         for node in _statements_that_run(nodes):
             imports = _own_imports(node, self.root)
@@ -321,7 +323,7 @@ class Dumper:
             yield _MARK
 
     def _check_names(self, node: ast.Name | ast.Attribute | ast.Import | ast.ImportFrom) -> None:
-        """Note `__file__`; UserError for an import that only a run could resolve."""
+        """Record the use of `__file__`; raise UserError for a computed import."""
         computed = False
         if isinstance(node, ast.Name):
             computed = node.id in COMPUTED_NAMES
@@ -345,7 +347,7 @@ def _has_docstring(
 
 
 def _statements_that_run(nodes: Sequence[object]) -> Iterator[object]:
-    """Nodes without blocks for type checkers, and with one name for each `import`."""
+    """Nodes without blocks for type checkers, with each `import a, b` split into single names."""
     for node in nodes:
         if isinstance(node, ast.Import):
             for alias in node.names:
@@ -362,7 +364,7 @@ def _is_for_type_checkers(test: ast.expr) -> bool:
 
 
 def _check_foreign(name: str, directories: Sequence[Path], where: str) -> None:
-    """UserError for an import of a module of the project that is in no digest."""
+    """Raise UserError for an import of a project's module that no digest covers."""
     for directory in directories:
         below = directory / name.split(".")[0]
         if below.with_suffix(".py").is_file() or (below / "__init__.py").is_file():
@@ -373,7 +375,7 @@ def _check_foreign(name: str, directories: Sequence[Path], where: str) -> None:
 
 
 def _own_imports(node: object, root: str) -> list[_Import] | None:
-    """The names that a statement imports from package `root`; None for any other node."""
+    """The names that a statement imports from package `root`; None for other nodes."""
     if isinstance(node, ast.ImportFrom):
         module = "." * node.level + (node.module or "")
         if node.level or module.split(".")[0] == root:
@@ -396,5 +398,5 @@ def _sha256(*parts: str | bytes) -> str:
     return digest.hexdigest()
 
 
-# The digest of a source without any statement.
+# The digest of a source without statements.
 EMPTY = _sha256(_sha256("Module()"))

@@ -1,8 +1,8 @@
-"""Digests of each function of a stage's code, from which `nanogpt why` names what changed.
+"""Digests of each function in a stage's code, so that `nanogpt why` can name the changed ones.
 
-The code digest (code_digest.py) says that some code changed, and not where. So each job keeps the
-digests of its code's functions in `.nanogpt/code/`, in a file that is named after the code digest.
-Nothing that is computed depends on these files.
+The code digest (code_digest.py) shows that code changed, but not where. So each job also stores
+the digests of its functions in `.nanogpt/code/`, in a file named after the code digest. No result
+depends on these files.
 """
 
 import ast
@@ -18,17 +18,16 @@ from nanogpt.project import Project
 
 logger = logging.getLogger(__name__)
 
-# The adapters whose code makes an output, where it isn't the adapter of that name alone: a dataset
-# is made by one job or by many.
+# Stages whose code has several adapters: a dataset is made by one job or by many.
 ADAPTERS = {"prepare": ("count", "plan", "encode", "prepare")}
 
-# What runs when a module is loaded, outside of functions and classes.
+# The statements of a module outside functions and classes.
 MODULE_LEVEL = "module level"
 
 
 @dataclass(frozen=True)
 class CodeChange:
-    """A function, or another part of a module, that differs. how: changed, new or gone."""
+    """A function or another part of a module that differs. how: changed, new or gone."""
 
     module: str
     function: str
@@ -39,16 +38,16 @@ class CodeChange:
 
 
 def adapters_of(stage: str) -> tuple[str, ...]:
-    """The names of the adapters whose digests are the code of a stage, in order."""
+    """The names of the adapters that make up a stage's code, in order."""
     return ADAPTERS.get(stage, (stage,))
 
 
 def note_functions(project: Project, code: str, adapter: Path) -> None:
-    """Keep the digests of the functions that a job runs, by the digest of its code.
+    """Store the digests of the functions that a job runs, by its code digest.
 
-    adapter: the script that runs. A stage goes on without the note if it can't be written.
+    adapter: the running script. If the file can't be written, that's logged, and the job continues.
     """
-    # Late: a dry run needs `adapters_of` only, and reads no records.
+    # Imported late because a dry run only needs `adapters_of` and reads no records.
     from nanogpt.artifacts.records.base import write_record
     from nanogpt.artifacts.records.manifests import CodeFunctions
 
@@ -65,8 +64,11 @@ def note_functions(project: Project, code: str, adapter: Path) -> None:
 
 
 def noted_functions(project: Project, code: str) -> dict[str, dict[str, str]] | None:
-    """The digests that were kept for a code, by module and function; None if none were."""
-    # Late: a dry run needs `adapters_of` only, and reads no records.
+    """Load the digests stored for a code digest, by module and function; None if there aren't any.
+
+    Unreadable files count as missing.
+    """
+    # Imported late because a dry run only needs `adapters_of` and reads no records.
     from nanogpt.artifacts.records.base import read_record
     from nanogpt.artifacts.records.manifests import CodeFunctions
 
@@ -80,17 +82,17 @@ def noted_functions(project: Project, code: str) -> dict[str, dict[str, str]] | 
 def function_digests(
     adapters: Iterable[Path], package: Path | None = None
 ) -> dict[str, dict[str, str]]:
-    """The digest of each function that some adapters may run, by module and name.
+    """The digest of each function that the adapters can run, by module and name.
 
-    A method is `Class.method`; the rest of a class goes by its name, the rest of a module by
-    MODULE_LEVEL. Comments, formatting and docstrings don't count, as for the code digest.
+    A method is `Class.method`. The rest of a class has the class's name, and the rest of a module
+    is MODULE_LEVEL. As in the code digest, comments, formatting and docstrings are ignored.
     """
     found: dict[str, dict[str, str]] = {}
     for adapter in adapters:
         for module, path in sources(adapter, package).items():
             if module not in found:
                 digests = dict(_digests(path, package.name if package else "nanogpt"))
-                if digests:  # nothing but a docstring otherwise
+                if digests:  # otherwise it's only a docstring
                     found[module] = digests
     return found
 
@@ -98,13 +100,13 @@ def function_digests(
 def changes(
     before: Mapping[str, Mapping[str, str]], now: Mapping[str, Mapping[str, str]]
 ) -> list[CodeChange]:
-    """The functions that differ, by module. One that was only moved doesn't."""
+    """The functions that differ, sorted by module. A function that only moved doesn't differ."""
     old = _flat(before)
     new = _flat(now)
     changed = [key for key in old if key in new and old[key] != new[key]]
     gone = [key for key in old if key not in new]
     added = [key for key in new if key not in old]
-    # By name and digest, as a moved function keeps both.
+    # A moved function keeps its name and digest.
     moved = {(name, old[module, name]) for module, name in gone}
     moved &= {(name, new[module, name]) for module, name in added}
     found = [CodeChange(module, name, "changed") for module, name in changed]
@@ -130,14 +132,14 @@ def _digests(path: Path, root: str) -> Iterator[tuple[str, str]]:
     for name, statements in parts.items():
         dumper = Dumper(root, str(path))
         text = dumper.dump(statements)
-        # Without the modules, which may have been moved.
+        # Without the names of modules, which may have moved.
         imported = sorted((one.name, one.bound) for group in dumper.groups for one in group)
         if text != "[]":
             yield name, _digest(text + repr(imported))
 
 
 def _collect(body: Sequence[ast.stmt], outer: str, parts: dict[str, list[ast.stmt]]) -> None:
-    """Sort the statements of a module or class by the function that they are."""
+    """Group the statements of a module or class by function."""
     for node in body:
         if isinstance(node, ast.ClassDef):
             _collect(node.body, f"{outer}{node.name}.", parts)

@@ -1,6 +1,7 @@
-"""What differs between two results, or between a result and what would be made now, by manifests.
+"""Compare the manifests of two results, or of a result and its present request.
 
-A difference is one of: a setting, an input, the code, or the environment, which decides last bits.
+A difference is a setting, an input, the code or the environment. The environment affects the last
+bits of a result.
 """
 
 import importlib.metadata
@@ -29,7 +30,7 @@ from nanogpt.project import Project
 
 Kind = Literal["setting", "input", "code", "environment"]
 
-# The settings of each group of parameters, for the neutral values of those that are left out.
+# The settings of each group of parameters. Omitted ones have their neutral values.
 GROUPS: dict[str, type[BaseModel]] = {
     "corpus": Corpus,
     "dataset": Dataset,
@@ -41,7 +42,8 @@ GROUPS: dict[str, type[BaseModel]] = {
     "ngram": NgramSettings,
 }
 
-# Of an environment, in words. layouts say the same of the parts of a training.
+# The compared fields of an environment, and their names in messages. (`layouts` repeats them for
+# the parts of a training.)
 ENVIRONMENT = {
     "torch": "torch",
     "cpu": "CPU",
@@ -54,14 +56,14 @@ ENVIRONMENT = {
     "platform": "platform",
 }
 
-CHANGES_SHOWN = 4  # functions that are named, of those that changed
-VALUE_SHOWN = 60  # characters of a value
+CHANGES_SHOWN = 4  # changed functions that are listed
+VALUE_SHOWN = 60  # characters of a value that are shown
 NONE = "none"
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One thing that differs. what: its name. before, now: its values, in words."""
+    """One difference. what: its name. before, now: its values as text."""
 
     kind: Kind
     what: str
@@ -77,8 +79,8 @@ def setting_differences(
 ) -> list[Difference]:
     """The settings that differ between two requests.
 
-    resolved: whether the devices and dtypes of `before` are resolved, and those of `now` perhaps
-    not: `auto` is then the same as any.
+    resolved: whether `before` has resolved devices and dtypes and `now` may not. Then `auto`
+    equals any value.
     """
     old, new = _flat(before), _flat(now)
     found = []
@@ -92,21 +94,21 @@ def setting_differences(
 
 
 def _flat(parameters: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """Parameters by dotted names, with those at their neutral values."""
+    """Parameters by dotted name, with omitted ones at their neutral values."""
     found: dict[str, JsonValue] = {}
     for group, value in parameters.items():
         if not isinstance(value, dict):
             found[group] = value
             continue
         kind = GROUPS.get(group)
-        # A stage that gets only some settings of a group lacks others, which don't matter there.
+        # A stage may get only some settings of a group. The others have no effect on it.
         neutral = neutral_values(kind) if kind else {}
         found |= {f"{group}.{name}": one for name, one in {**neutral, **value}.items()}
     return found
 
 
 def in_words(value: JsonValue) -> str:
-    """A setting's value, as config.yaml could have it."""
+    """A setting's value as text, spelled as in config.yaml."""
     if value is None:
         return NONE
     text = value if isinstance(value, str) and value.isprintable() and value else json.dumps(value)
@@ -114,9 +116,9 @@ def in_words(value: JsonValue) -> str:
 
 
 def input_differences(before: Mapping[str, str], now: Mapping[str, str]) -> list[Difference]:
-    """Inputs that differ in contents or that one of two results lacks, in order.
+    """Inputs with different contents and inputs that only one of two results has, in order.
 
-    before, now: sha256 by path. Those of two runs are compared by their names.
+    before, now: sha256 by path. Inputs are matched by role, so that two runs can be compared.
     """
     have_roles = all(len(set(map(role_of, paths))) == len(paths) for paths in (before, now))
     key = role_of if have_roles else str
@@ -132,7 +134,7 @@ def input_differences(before: Mapping[str, str], now: Mapping[str, str]) -> list
 
 
 def role_of(path: str) -> str:
-    """What an input is to a stage, whatever its run: `model/tokenizer.json` is the model's."""
+    """The role of an input, the same for every run: `model/tokenizer.json` is the model's."""
     parts = Path(path).parts
     return "/".join(parts[-2:] if parts[-2:-1] == ("model",) else parts[-1:])
 
@@ -143,27 +145,27 @@ def code_differences(
     now: str,
     functions: Mapping[str, Mapping[str, str]] | None = None,
 ) -> list[Difference]:
-    """What differs between two codes, by their digests: module and function.
+    """The functions that differ between two versions of the code, given their digests.
 
-    functions: those of the code that is `now`; none: those that were noted.
+    functions: the digests for `now`; by default, those that were stored for it.
     """
     if before == now:
         return []
     old = noted_functions(project, before)
     new = functions or noted_functions(project, now)
     if old is None or new is None:
-        why = "which functions isn't known: it was made before nanogpt noted them"
+        why = "in unknown functions, because an older nanogpt didn't record them"
         return [Difference("code", f"the code, {why}")]
     found = changes(old, new)
     if not found:
-        return [Difference("code", "the command of its rule, or where an import points")]
+        return [Difference("code", "the rule's command, or the module behind an import")]
     shown = [Difference("code", str(change)) for change in found[:CHANGES_SHOWN]]
     more = len(found) - len(shown)
     return [*shown, *([Difference("code", f"and {more} more")] if more else [])]
 
 
 def environment_differences(before: Environment, now: Environment) -> list[Difference]:
-    """What differs of what decides last bits; only what both say."""
+    """The differences between two environments, in the fields that both have."""
     found = []
     for field, words in ENVIRONMENT.items():
         first, second = getattr(before, field), getattr(now, field)
@@ -178,9 +180,9 @@ def _named(value: object) -> str:
 
 
 def environment_here(like: Environment) -> Environment:
-    """This machine, as far as it's known without torch. like: what made the result.
+    """This machine's environment, as far as it's known without importing torch.
 
-    threads: those of `like`, as the next call can have any number.
+    The numbers of threads and ranks are copied from `like`, because the next call can have any.
     """
     content = environment(like.threads).model_dump(include={"nanogpt", "python", "platform", "cpu"})
     content |= {"threads": like.threads, "ranks": like.ranks}
@@ -193,7 +195,7 @@ def environment_here(like: Environment) -> Environment:
 
 
 def manifest_differences(project: Project, before: Manifest, now: Manifest) -> list[Difference]:
-    """All that differs between what made two results of a stage."""
+    """All differences between two results of a stage."""
     return [
         *setting_differences(before.parameters, now.parameters),
         *input_differences(before.inputs, now.inputs),

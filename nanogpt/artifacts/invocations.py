@@ -1,7 +1,7 @@
-"""Which calls of Snakemake work in a project, and whether one that left a lock is dead.
+"""Track which Snakemake processes use a project, and detect locks left by dead ones.
 
-Snakemake's own lock names files, not its owner. Each call also holds one of nanogpt's locks, which
-tells who it is.
+Snakemake's own lock lists files, but not its owner. So each process also holds one of nanogpt's
+locks, which identifies it.
 """
 
 import atexit
@@ -14,11 +14,11 @@ from pathlib import Path
 from nanogpt.files import locks
 from nanogpt.project import HERE, Project
 
-PROCESSES = Path("/proc")  # Linux alone has it
+PROCESSES = Path("/proc")  # exists on Linux only
 
 
 def register(project: Project = HERE) -> None:
-    """Say that this process is a call of Snakemake that works in the project, until it ends."""
+    """Register this process, until it ends, as a Snakemake process that uses the project."""
     directory = project.invocations / f"{os.uname().nodename}-{os.getpid()}"
     stack = ExitStack()
     stack.callback(shutil.rmtree, directory, ignore_errors=True)
@@ -27,17 +27,17 @@ def register(project: Project = HERE) -> None:
 
 
 def find_holders(project: Project = HERE) -> list[str]:
-    """Who works in the project, as far as isn't known to be dead, in words."""
+    """Describe the processes that use the project and aren't known to be dead."""
     registered = (locks.owner(path) for path in project.invocations.glob("*"))
     holders = [str(owner) for owner in registered if owner]
     return holders or _find_processes(project)
 
 
 def is_lock_stale(project: Project = HERE) -> bool:
-    """Whether whoever left Snakemake's lock is known to be dead.
+    """Whether the owner of Snakemake's lock is known to be dead.
 
-    A call locks its files first, and registers then. So what it left is older than the last sign
-    of life of its registration.
+    A process locks its files before it registers. So if it's the dead owner, the lock is older
+    than the last heartbeat of its registration.
     """
     left = [path.stat().st_mtime for path in project.snakemake_locks.glob("*.lock")]
     seen = [path.stat().st_mtime for path in project.invocations.glob("*/lock.*")]
@@ -45,29 +45,29 @@ def is_lock_stale(project: Project = HERE) -> bool:
 
 
 def forget_dead(project: Project = HERE) -> None:
-    """Remove the registrations of calls that are dead."""
+    """Remove the registrations of dead processes."""
     for directory in project.invocations.glob("*"):
         if locks.owner(directory) is None:
             shutil.rmtree(directory, ignore_errors=True)
 
 
 def _find_processes(project: Project) -> list[str]:
-    """Processes of this machine that run Snakemake in the project, in words."""
+    """Describe the processes on this machine that run Snakemake in the project."""
     root, found = project.root.resolve(), []
     for directory in PROCESSES.glob("[0-9]*"):
         try:
             words = (directory / "cmdline").read_bytes().decode(errors="replace").split("\0")
             is_here = (directory / "cwd").resolve() == root
-        except OSError:  # it ended, or is another user's
+        except OSError:  # it has ended or belongs to another user
             continue
         is_snakemake = any(Path(word).name == "snakemake" for word in words[:3])
         if is_here and is_snakemake and "--unlock" not in words:
-            found.append(f"process {directory.name}, {_work(words)}")
+            found.append(f"process {directory.name} ({_work(words)})")
     return found
 
 
 def _work(words: list[str]) -> str:
-    """What a call of Snakemake does, by the words of its command line."""
+    """Describe the work of a Snakemake process, given the words of its command line."""
     files = [word for word in words if word.startswith("results/")]
     more = f" and {len(files) - 1} more" if len(files) > 1 else ""
-    return f"which makes {files[0]}{more}" if files else "which runs the workflow"
+    return f"making {files[0]}{more}" if files else "running the workflow"

@@ -1,4 +1,4 @@
-"""Where a training is computed, as far as that decides the last bits of its result."""
+"""Describe the hardware and setup of a training, which affect the last bits of its result."""
 
 from nanogpt.artifacts.records.manifests import Layout
 
@@ -8,10 +8,10 @@ def current_layout(
 ) -> Layout:
     """The layout of this process from `first_step` on.
 
-    device: resolved. matmul: what computes float32 products on a CPU. ranks: the processes
-    that train one model. sharded: whether each has a part of it.
+    device: resolved. matmul: the library for float32 matrix products on a CPU. ranks: the number
+    of processes that train the model. sharded: whether each has only a part of the model.
     """
-    import torch  # late, as in devices.py
+    import torch  # imported late, as in devices.py
 
     on_cuda = device.startswith("cuda")
     return Layout(

@@ -1,4 +1,4 @@
-"""Manifests: versions of what is requested, and files checked against what manifests say."""
+"""Manifests: compute the version of a request, and verify files against their manifests."""
 
 import hashlib
 import json
@@ -23,33 +23,34 @@ SUFFIX = ".manifest.json"
 def version(
     stage: str, parameters: Mapping[str, JsonValue], inputs: Mapping[str, str], code: str
 ) -> str:
-    """The name of what is requested: 12 hex digits.
+    """The version of a request: 12 hex digits.
 
-    inputs: sha256 by path, in the rule's order. Only file names count, so that runs may be renamed.
+    inputs: sha256 by path, in the rule's order. Directories are ignored, so renaming a run changes
+    no version.
     """
-    named = [(Path(path).name, digest) for path, digest in inputs.items()]
-    request = json.dumps([stage, parameters, named, code], sort_keys=True)
+    by_name = [(Path(path).name, digest) for path, digest in inputs.items()]
+    request = json.dumps([stage, parameters, by_name, code], sort_keys=True)
     return hashlib.sha256(request.encode()).hexdigest()[:12]
 
 
 def version_of(request: Request) -> str:
-    """The version that a request's contents give, which should be its own."""
+    """The version computed from a request's contents, which should equal `request.version`."""
     return version(request.stage, request.parameters, request.inputs, request.code)
 
 
 def digests(project: Project, paths: Iterable[str]) -> dict[str, str]:
-    """The sha256 of each file, by path below the project's root, in the order of the paths."""
+    """The sha256 of each file, by path relative to the project's root, in the given order."""
     return {path: sha256_file(project.root / path) for path in paths}
 
 
 def model_among(inputs: Iterable[str]) -> Path | None:
-    """The model directory among the inputs of a stage: of a training, what it begins with."""
+    """The model directory among a stage's inputs. For a training, it's the initial model."""
     found = (Path(path).parent for path in inputs if Path(path).name == "model.safetensors")
     return next(found, None)
 
 
 def environment(threads: int, layouts: Sequence[Layout] = ()) -> Environment:
-    """What decides the last bits of a result without being requested."""
+    """The environment, which affects the last bits of a result without being requested."""
     described: dict[str, object] = {
         "nanogpt": __version__,
         "python": platform.python_version(),
@@ -58,7 +59,7 @@ def environment(threads: int, layouts: Sequence[Layout] = ()) -> Environment:
         "threads": threads,
         "ranks": layouts[-1].ranks if layouts else 1,
     }
-    # A stage that computes without torch doesn't pay for its import here.
+    # Importing torch here would slow down a stage that doesn't use it.
     torch = sys.modules.get("torch")
     if torch is not None:
         described["torch"] = str(torch.__version__)
@@ -80,7 +81,7 @@ def _cpu_name() -> str:
 
 @dataclass(frozen=True)
 class Problem:
-    """A file that differs from what a manifest says."""
+    """A file that doesn't match a manifest."""
 
     path: str
     problem: str
@@ -91,7 +92,7 @@ class Problem:
 
 
 def find_manifests(project: Project, paths: Sequence[Path]) -> list[Path]:
-    """The manifests at or below some paths, and those of their inputs, and so on."""
+    """The manifests at or below some paths, and recursively those of their inputs."""
     waiting: list[Path] = []
     makers: dict[Path, dict[str, list[Path]]] = {}  # by directory and output
     for path in paths:
@@ -103,18 +104,18 @@ def find_manifests(project: Project, paths: Sequence[Path]) -> list[Path]:
             continue
         found[path] = None
         manifest = _read(path)
-        for made in manifest.inputs if manifest else ():
-            # A stage's manifest lies beside its outputs, or one directory up.
-            beside = (project.root / made).parent
+        for input_path in manifest.inputs if manifest else ():
+            # A stage's manifest is in the directory of its outputs or one directory up.
+            beside = (project.root / input_path).parent
             for directory in (beside, beside.parent):
                 if directory not in makers:
                     makers[directory] = _makers(directory)
-                waiting += makers[directory].get(made, [])
+                waiting += makers[directory].get(input_path, [])
     return list(found)
 
 
 def _makers(directory: Path) -> dict[str, list[Path]]:
-    """The manifests in a directory, by the outputs that they name."""
+    """The manifests in a directory, by the outputs that they list."""
     makers: dict[str, list[Path]] = {}
     for path in sorted(directory.glob(f"*{SUFFIX}")):
         manifest = _read(path)
@@ -124,7 +125,7 @@ def _makers(directory: Path) -> dict[str, list[Path]]:
 
 
 def _read(path: Path) -> Manifest | None:
-    """A manifest, None if it's damaged: `verify` says so."""
+    """Read a manifest; None if it's damaged, which `verify` reports."""
     try:
         return read_record(path, Manifest)
     except UserError:
@@ -134,16 +135,19 @@ def _read(path: Path) -> Manifest | None:
 def verify(
     project: Project, path: Path, known_digests: dict[str, str] | None = None
 ) -> list[Problem]:
-    """What is wrong with a manifest and the files that it names; nothing if all is well.
+    """The problems of a manifest and of the files that it lists.
 
-    known_digests: of files that were read already, by path; gets those that are read here.
+    known_digests: sha256 by path of files that were already read; files read here are added.
     """
     try:
         manifest = read_record(path, Manifest)
     except UserError as error:
         return [Problem(str(path), str(error).removeprefix(f"{path}: "), str(path))]
     if version_of(manifest) != manifest.version:
-        wrong = f"version {manifest.version}, but its contents give {version_of(manifest)}"
+        wrong = (
+            f"edited: it's for version {manifest.version}, but its contents are those of version "
+            f"{version_of(manifest)}"
+        )
         return [Problem(str(path), wrong, str(path))]
     known_digests = {} if known_digests is None else known_digests
     problems = []
@@ -151,12 +155,12 @@ def verify(
         for name, digest in files.items():
             wrong = _compare(project, name, digest, known_digests)
             if wrong:
-                problems.append(Problem(name, f"{wrong}, {kind} of {path}", str(path)))
+                problems.append(Problem(name, f"{wrong} ({kind} of {path})", str(path)))
     return problems
 
 
 def _compare(project: Project, name: str, digest: str, known_digests: dict[str, str]) -> str:
-    """How a file differs from its digest, nothing if it doesn't."""
+    """Describe how a file differs from its digest; "" if it doesn't."""
     path = project.root / name
     try:
         if path.exists() and not path.is_file():
@@ -167,7 +171,7 @@ def _compare(project: Project, name: str, digest: str, known_digests: dict[str, 
         return "missing"
     except OSError as error:
         return f"can't be read ({error.strerror})"
-    except ValueError:  # a name that no file can have
+    except ValueError:  # the name isn't a possible file name
         return "missing"
     found = known_digests[name]
-    return "" if found == digest else f"sha256 {found[:12]}, not {digest[:12]}"
+    return "" if found == digest else f"wrong sha256: expected {digest[:12]}, found {found[:12]}"

@@ -1,7 +1,7 @@
-"""What Snakemake noted of a file that a rule made: what it compares before it makes it again.
+"""Read Snakemake's records of how outputs were made, which decide whether a rule runs again.
 
-Snakemake itself isn't imported. Its notes are JSON files in `.snakemake/metadata/`, named after the
-outputs. Where one is missing or has another form, there is none: as Snakemake takes it.
+Snakemake itself isn't imported. Its records are JSON files in `.snakemake/metadata/`, named after
+the outputs. As in Snakemake, a record in another form counts as missing.
 """
 
 import ast
@@ -16,11 +16,11 @@ from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from nanogpt.project import Project
 
-# Before it, params weren't noted in the form that is compared.
+# The first format in which params are recorded in a form that can be compared.
 FIRST_FORMAT = 6
 
-# Of an input that is newer than an output, Snakemake compares the contents up to this size, in
-# bytes. It's the default of --max-checksum-file-size.
+# If an input is newer than an output, Snakemake compares its contents up to this size in bytes, the
+# default of --max-checksum-file-size.
 LARGEST_COMPARED = 1_000_000
 
 _JSON: TypeAdapter[JsonValue] = TypeAdapter(JsonValue)
@@ -29,7 +29,7 @@ _STRINGS: TypeAdapter[list[str]] = TypeAdapter(list[str])
 
 @dataclass(frozen=True)
 class RuleRecord:
-    """How an output was made. params: the repr of each. checksums: of inputs, up to some size."""
+    """How an output was made. params: the repr of each. checksums: of small inputs, by path."""
 
     rule: str
     params: frozenset[str]
@@ -37,7 +37,7 @@ class RuleRecord:
     checksums: dict[str, str]
 
     def values(self) -> Iterator[JsonValue]:
-        """The params as JSON values; those that were JSON in a string, parsed."""
+        """The params as JSON values. Strings that contain a JSON object are parsed."""
         for text in self.params:
             try:
                 value = ast.literal_eval(text)
@@ -48,12 +48,12 @@ class RuleRecord:
                 continue
 
     def groups(self) -> dict[str, JsonValue]:
-        """The settings among the params, by group; nothing if there are none."""
+        """The settings among the params, by group; empty if there aren't any."""
         return next((value for value in self.values() if isinstance(value, dict)), {})
 
 
 def read_rule_record(project: Project, output: str) -> RuleRecord | None:
-    """What Snakemake noted of an output; None if it has nothing that it would compare."""
+    """Snakemake's record of an output; None if there isn't one that it would compare."""
     try:
         noted = json.loads(_place(project.rule_records, output).read_text(encoding="utf-8"))
         if noted["record_format_version"] < FIRST_FORMAT or noted.get("incomplete"):
@@ -69,12 +69,12 @@ def read_rule_record(project: Project, output: str) -> RuleRecord | None:
 
 
 def is_unfinished(project: Project, output: str) -> bool:
-    """Whether Snakemake was killed while it made an output, or makes it now."""
+    """Whether Snakemake is making an output now, or was killed while making it."""
     return _place(project.unfinished_records, output).exists()
 
 
 def _place(directory: Path, output: str) -> Path:
-    """Where Snakemake keeps what it notes of an output: its path in base64, cut where too long."""
+    """The path of Snakemake's record of an output: its name in base64, split where too long."""
     name = urlsafe_b64encode(output.encode()).decode()
     longest = _longest_name(directory) - 1
     parts = [name[i : i + longest] for i in range(0, len(name), longest)]

@@ -1,6 +1,6 @@
-"""What signals ask of a training: SIGTERM and SIGINT to save and stop, SIGUSR1 to save and go on.
+"""Signals to a training: SIGTERM and SIGINT save and stop it, SIGUSR1 saves and continues.
 
-A batch system sends SIGTERM before a time limit, a terminal SIGINT for Ctrl-C.
+Batch systems send SIGTERM before a time limit, and terminals send SIGINT for Ctrl-C.
 """
 
 import signal
@@ -12,11 +12,11 @@ STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 
 class Stopped(BaseException):
-    """Raised where a training may be left at once. No Exception: nothing but a stop catches it."""
+    """Stops a training immediately. It's no Exception, so that no general handler catches it."""
 
 
 class Signals:
-    """The signals that came while `listening`. A step is finished first, an evaluation is left."""
+    """The signals received while `listening`. They wait for a step, but interrupt an evaluation."""
 
     def __init__(self) -> None:
         self.stop: signal.Signals | None = None
@@ -33,7 +33,7 @@ class Signals:
 
     @contextmanager
     def interrupting(self) -> Iterator[None]:
-        """Inside, a signal to stop raises `Stopped` at once."""
+        """Raise `Stopped` immediately for stop signals received inside this block."""
         self._may_raise = True
         try:
             if self.stop:
@@ -45,7 +45,7 @@ class Signals:
 
 @contextmanager
 def listening() -> Iterator[Signals]:
-    """Take signals for a training; afterwards they mean what they meant before."""
+    """Handle signals for a training; restore the previous handlers afterwards."""
     signals = Signals()
     numbers = [*STOPPING, signal.SIGUSR1]
     before = {number: signal.signal(number, signals._receive) for number in numbers}
@@ -58,9 +58,9 @@ def listening() -> Iterator[Signals]:
 
 @contextmanager
 def exiting() -> Iterator[None]:
-    """Let a signal to stop end the program in order, with exit code 128 + n and no traceback.
+    """Exit cleanly on a stop signal, with exit code 128 + n and no traceback.
 
-    SIGUSR1, which would end it, is ignored: there is nothing to save.
+    SIGUSR1, which would end the process by default, is ignored, because there's nothing to save.
     """
 
     def leave(number: int, _frame: FrameType | None) -> None:

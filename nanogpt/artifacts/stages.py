@@ -1,7 +1,7 @@
-"""What surrounds the one call that a stage of the workflow makes.
+"""Run a stage of the workflow: everything around the one call that computes its outputs.
 
-Log, errors, threads, the cache, a training's state, and the manifest. What the call computes is the
-business of the module that the adapter calls.
+That's the log, errors, threads, the cache, a training's state and the manifest. The adapter's
+module computes the outputs.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -24,9 +24,17 @@ from nanogpt.artifacts.records.manifests import Layout, Manifest, Request, Train
 from nanogpt.artifacts.signals import exiting
 from nanogpt.artifacts.states import TrainingState
 from nanogpt.config.parameters import AnySettings, complete
-from nanogpt.errors import ClaimedError, DivergedError, LostRankError, UserError, user_message
+from nanogpt.config.patterns import read_processes, read_sharded
+from nanogpt.errors import (
+    ClaimedError,
+    LostRankError,
+    PrintedElsewhereError,
+    UserError,
+    user_message,
+)
 from nanogpt.files import locks
 from nanogpt.files.atomic import fit_name, remove_temporaries
+from nanogpt.files.clocks import wait_until_past
 from nanogpt.project import HERE, Project
 
 logger = logging.getLogger(__name__)
@@ -34,15 +42,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Job:
-    """What a stage is asked to make.
+    """The job of a stage.
 
-    parameters: groups of settings, with devices and dtypes resolved. training: the state of the
-    training, which this process owns; none for other stages.
+    parameters: groups of settings, with devices and dtypes resolved. training: the state of a
+    training, owned by this process; None for other stages. inputs: the sha256 of each, by path.
     """
 
     parameters: JsonObject
     version: str
     training: TrainingState | None = None
+    inputs: Mapping[str, str] = field(default_factory=dict)
 
     def settings(
         self, group: str, model: type[AnySettings], *, partial: bool = False
@@ -53,7 +62,7 @@ class Job:
         return complete(model, given, partial=partial)
 
     def text(self, name: str) -> str:
-        """A parameter that is no group, such as the name of a run."""
+        """A parameter that isn't a group, such as the name of a run."""
         value = self.parameters[name]
         assert isinstance(value, str), name
         return value
@@ -61,7 +70,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Made:
-    """What a stage says of its outputs: a line for the terminal and where it was computed."""
+    """A stage's result: a one-line summary for the terminal and the layouts of a training."""
 
     summary: str
     layouts: Sequence[Layout] = ()
@@ -80,13 +89,13 @@ class WorkflowJob(Protocol):
 
 
 def shell_job() -> WorkflowJob:
-    """The job that a `shell:` rule's command line describes, as Snakemake gives it to a script."""
+    """Parse the command line of a `shell:` rule into a job like a script's `snakemake` object."""
     parser = argparse.ArgumentParser()
     for name in ("input", "output", "log"):
         parser.add_argument(f"--{name}", nargs="+")
     parser.add_argument("--threads", type=int)
-    parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--sharded", type=lambda text: text.lower() in ("1", "true"), default=False)
+    parser.add_argument("--processes", default="1")
+    parser.add_argument("--sharded", default="0")
     params: dict[str, Callable[[str], Any]] = {
         "run": str,
         "settings": json.loads,
@@ -96,27 +105,36 @@ def shell_job() -> WorkflowJob:
     for name, kind in params.items():
         parser.add_argument(f"--{name}", type=kind)
     job = parser.parse_args()
+    try:
+        job.processes, job.sharded = read_processes(job.processes), read_sharded(job.sharded)
+    except UserError as error:
+        sys.exit(f"error: {error}")
     job.params = argparse.Namespace(**{name: getattr(job, name) for name in params})
     return cast(WorkflowJob, job)
 
 
 @contextmanager
 def logged(job: WorkflowJob, stage: str, project: Project = HERE) -> Iterator[None]:
-    """Run a stage whose outputs are temporary: with a log, and without a manifest.
+    """Run a stage with temporary outputs: with a log, but without a manifest.
 
-    A user's mistake ends the process with one line and exit code 1, a signal with 128 + n; anything
-    else leaves its traceback in the log as well.
+    A user error ends the process with one line and exit code 1, and a signal with 128 + n. Other
+    errors are raised, with their traceback in the log too.
     """
     with _ending(stage):
-        _log_to(project.root / job.log[0])
+        log = project.root / job.log[0]
+        _log_to(log)
+        wait_until_past((project.root / path for path in job.input), log.parent)
         yield
 
 
 @contextmanager
-def _ending(stage: str, told_by_others: tuple[type[UserError], ...] = ()) -> Iterator[None]:
-    """Let errors and signals end the process as `logged` says.
+def _ending(
+    stage: str, printed_by_others: tuple[type[UserError], ...] = (), name: str = ""
+) -> Iterator[None]:
+    """End the process on errors and signals, as described in `logged`.
 
-    told_by_others: errors that another process says on the terminal.
+    printed_by_others: errors that another process prints on the terminal. name: of this process,
+    if it's one of several.
     """
     try:
         with exiting():
@@ -127,23 +145,52 @@ def _ending(stage: str, told_by_others: tuple[type[UserError], ...] = ()) -> Ite
             logger.exception("stage %s failed", stage)
             raise
         logger.error(message)
-        sys.exit(1 if isinstance(error, told_by_others) else f"error: {message}")
+        if isinstance(error, (*printed_by_others, PrintedElsewhereError)):
+            sys.exit(1)
+        named = message if message.startswith("rank ") else name + message
+        sys.exit(f"error: {named}")
 
 
 @contextmanager
 def following(
-    job: WorkflowJob, stage: str, rank: int, project: Project = HERE
-) -> Iterator[Callable[[str, TrainingState], Job]]:
-    """Run a part of a stage that rank 0 of several processes leads: without lock and manifest.
+    job: WorkflowJob,
+    stage: str,
+    rank: int,
+    is_printed: Callable[[UserError], bool] = lambda _: False,
+    project: Project = HERE,
+) -> Iterator[None]:
+    """Run one of several processes of a stage led by rank 0, without lock and manifest.
 
-    Yields what makes the same job that rank 0 has, of its version and the training's state. Errors
-    are treated as `logged` treats them; the log, which rank 0 begins, gets them from each rank.
+    Errors are handled as in `logged`, and name the rank. Rank 0 creates the log, and each rank
+    writes its errors to it. is_printed: whether another rank prints the same error.
     """
-    with _ending(stage, (DivergedError, ClaimedError, LostRankError) if rank else ()):
+    printed_by_others = (ClaimedError,) if rank else ()
+    with _ending(stage, printed_by_others, f"rank {rank}: "):
         path = project.root / job.log[0]
         path.parent.mkdir(parents=True, exist_ok=True)
         _add_handler(path, logging.ERROR, f"rank {rank}: ")
-        yield lambda version, state: Job(_resolve(job.params.settings, job.threads), version, state)
+        try:
+            yield
+        except Exception as error:
+            message = user_message(error)
+            if message and not isinstance(error, (*printed_by_others, PrintedElsewhereError)):
+                own = error if isinstance(error, UserError) else UserError(message)
+                if is_printed(own):
+                    if isinstance(error, LostRankError):
+                        logger.error(message)  # what started the ranks may say no more
+                    sys.exit(1)
+            raise
+
+
+def followed_job(job: WorkflowJob, reads_inputs: bool, project: Project = HERE) -> Job:
+    """The job as one that follows rank 0 has it, still without its version and its state.
+
+    reads_inputs: whether to take the digests of the inputs that are here; of large ones, that takes
+    a while.
+    """
+    inputs = [path for path in job.input if reads_inputs and (project.root / path).exists()]
+    digests = manifests.digests(project, inputs)
+    return Job(_resolve(job.params.settings, job.threads), "", inputs=digests)
 
 
 def run_stage(
@@ -159,17 +206,17 @@ def run_stage(
     run: str | None = None,
     project: Project = HERE,
 ) -> None:
-    """Run a stage: restore the job's outputs from the cache, or make them; write their manifest.
+    """Run a stage: restore the job's outputs from the cache or make them, and write their manifest.
 
     job.params: `settings`, groups of settings as parameters, and `code`, the stage's code digest.
-    stage: its name in versions and manifests, whatever its rule is called. check: gets the sha256
-    of each input by its path, before a restore too, and raises a UserError for one that isn't what
-    the settings want. inputs: what the manifest names, if not all inputs: those that aren't
-    temporary. more_outputs: what is made beside the declared outputs, in more_directory, which is
-    removed first. run: the run that is trained. Its training has a state, which one process at a
-    time owns: another one waits for it, and then takes what that one made.
+    stage: its name in versions and manifests, independent of its rule's name. check: is called
+    with the sha256 of each input by path, also before a restore, and raises UserError for an input
+    that doesn't match the settings. inputs: the inputs listed in the manifest, if some of the
+    rule's inputs are temporary. more_outputs: undeclared outputs in more_directory, which is
+    removed first. run: the run to train. Only one process at a time owns the state of its
+    training. A second process waits for the first and uses its outputs.
 
-    Errors are treated as `logged` treats them.
+    Errors are handled as in `logged`.
     """
     start = time.monotonic()
     with logged(job, stage, project):
@@ -184,7 +231,7 @@ def run_stage(
         logger.info("stage %s, version %s", stage, request.version)
         with _alone(project, manifest_path, request, run, job.params.settings) as training:
             if run and _is_made(project, manifest_path, request.version):
-                logger.info("made by the process that this one waited for")
+                logger.info("another process has made the outputs meanwhile")
                 return
             for path in (*outputs, manifest_path):
                 remove_temporaries(project.root / path)
@@ -192,7 +239,7 @@ def run_stage(
                 shutil.rmtree(project.root / more_directory, ignore_errors=True)
             if cached and _restore(project, request, outputs, manifest_path):
                 return
-            made = make(Job(parameters, request.version, training))
+            made = make(Job(parameters, request.version, training, request.inputs))
             if training:
                 training.check_owner()
             manifest = Manifest(
@@ -219,11 +266,11 @@ def _request(
 
 
 def _note_functions(project: Project, stage: str, code: str) -> None:
-    """Keep the digests of the functions that run here, by which `nanogpt why` names an edit.
+    """Store the digests of the stage's functions, so that `nanogpt why` can name edited ones.
 
-    At the beginning, as the code may be edited while a long training goes on.
+    This is done at the start, because the code may be edited during a long training.
     """
-    # Not at the top: a stage whose code was noted before doesn't parse it again.
+    # Imported late because it isn't needed if this code's functions are already stored.
     from nanogpt.artifacts.code_functions import note_functions
 
     adapter = Path(getattr(sys.modules["__main__"], "__file__", None) or "")
@@ -234,7 +281,7 @@ def _note_functions(project: Project, stage: str, code: str) -> None:
 def _restore(
     project: Project, request: Request, outputs: Sequence[str], manifest_path: str
 ) -> bool:
-    """Restore a stage's outputs and manifest from the cache, if they are there."""
+    """Restore a stage's outputs and manifest from the cache; False if they aren't there."""
     names = cache.names_in_entry(outputs, manifest_path)
     entry = cache.restore(project, request.version, names)
     if not entry:
@@ -248,7 +295,7 @@ def _restore(
 
 
 def _summarize(stage: str, manifest_path: str, summary: str, source: str = "") -> None:
-    """Say in one line what was made, named by the directory that it is in."""
+    """Print a one-line summary of the outputs, with the name of their directory."""
     if summary:
         say(f"{stage} {Path(manifest_path).parent.name}: {summary}{source}")
 
@@ -262,22 +309,22 @@ def say(line: str) -> None:
 def _alone(
     project: Project, manifest_path: str, request: Request, run: str | None, settings: JsonObject
 ) -> AbstractContextManager[TrainingState | None]:
-    """Make sure that no other process makes the same outputs meanwhile."""
+    """Prevent other processes from making the same outputs at the same time."""
     if run is None:
         return _job_lock(project, manifest_path)
-    # As config.yaml has them, so that `nanogpt cache` can tell whether they still hold.
+    # The settings as in config.yaml, so that `nanogpt cache` can check if they're still current.
     training = TrainingRequest(**request.content(), run=run, settings=settings)
     return states.hold(project, training)
 
 
 @contextmanager
 def _job_lock(project: Project, manifest_path: str) -> Iterator[None]:
-    """Wait for the orphan of a Snakemake that was killed, if one still makes the same outputs.
+    """Wait for an orphan of a killed Snakemake that's still making the same outputs.
 
-    It may make them with other settings, and would write over the newer ones.
+    Otherwise it could overwrite the new outputs with those of other settings.
     """
     directory = project.jobs / fit_name(manifest_path.replace("/", "."))
-    with locks.hold(directory, "a job of a Snakemake that was killed"):
+    with locks.hold(directory, f"making {manifest_path}"):
         try:
             yield
         finally:
@@ -285,7 +332,7 @@ def _job_lock(project: Project, manifest_path: str) -> Iterator[None]:
 
 
 def _is_made(project: Project, manifest_path: str, version: str) -> bool:
-    """Whether all of a version's outputs are in their places."""
+    """Whether all outputs of a version exist and are intact."""
     path = project.root / manifest_path
     return (
         path.exists()
@@ -296,7 +343,7 @@ def _is_made(project: Project, manifest_path: str, version: str) -> bool:
 
 def _log_to(path: Path) -> None:
     log = logging.getLogger("nanogpt")
-    log.addHandler(logging.NullHandler())  # until there is a log: no message is printed twice
+    log.addHandler(logging.NullHandler())  # otherwise errors before the log exists print twice
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("")
     _add_handler(path, logging.INFO)
@@ -307,8 +354,8 @@ def _log_to(path: Path) -> None:
 
 
 def _add_handler(path: Path, level: int, prefix: str = "") -> None:
-    """Log to this file alone, to which other processes may write, too."""
-    logging.raiseExceptions = False  # a log on a full disk must not stop its stage
+    """Log to this file instead of an earlier one. Other processes may write to it too."""
+    logging.raiseExceptions = False  # a failed log write, as on a full disk, mustn't stop the stage
     log = logging.getLogger("nanogpt")
     log.setLevel(logging.INFO)
     for other in [handler for handler in log.handlers if type(handler) is logging.FileHandler]:
@@ -320,9 +367,9 @@ def _add_handler(path: Path, level: int, prefix: str = "") -> None:
 
 
 def _resolve(settings: JsonObject, threads: int) -> JsonObject:
-    """Parameters with the device and dtype of each group that has them."""
+    """Set the number of threads, and resolve the devices and dtypes of all groups."""
     if _computes(settings):
-        # Not at the top: a stage that doesn't compute with torch must not wait for it.
+        # Imported late because other stages shouldn't wait for torch.
         import torch
 
         torch.set_num_threads(threads)
@@ -334,10 +381,10 @@ def _computes(settings: JsonObject) -> bool:
 
 
 def resolve_devices(settings: JsonObject) -> JsonObject:
-    """Parameters with the devices and dtypes that `auto` stands for on this machine."""
+    """Parameters with `auto` replaced by this machine's devices and dtypes."""
     if not _computes(settings):
         return settings
-    # Not at the top, for the same reason.
+    # Imported late for the same reason.
     from nanogpt.devices import resolve_both
 
     def resolve(group: JsonValue) -> JsonValue:
@@ -351,7 +398,7 @@ def resolve_devices(settings: JsonObject) -> JsonObject:
 
 
 def without_device_index(parameters: JsonObject) -> JsonObject:
-    """Parameters as they are hashed: which of several equal GPUs was taken isn't requested."""
+    """Parameters for hashing, without GPU numbers, because any of several equal GPUs will do."""
     return {
         name: {**group, "device": str(group["device"]).partition(":")[0]}
         if isinstance(group, dict) and "device" in group

@@ -1,7 +1,8 @@
-"""Unfinished trainings: where their states lie, who owns them, and when they go.
+"""Manage the states of unfinished trainings: their directories, owners and removal.
 
-`.nanogpt/state/<version>/` holds run.json (what was requested), the lock, the metrics so far and
-the saved states. training/saved_state.py knows what is in those, state_files.py their names.
+`.nanogpt/state/<version>/` contains run.json (the request), the lock, the metrics so far and the
+saved states. training/saved_state.py defines the content of saved states, state_files.py their
+names.
 """
 
 import contextlib
@@ -29,10 +30,10 @@ SAVED_STATES = "step-*.safetensors"
 
 @dataclass(frozen=True)
 class TrainingState:
-    """The state of a training that this process owns.
+    """The state of a training owned by this process.
 
-    check_lock: UserError if another process owns it now, and this one may not save a state.
-    check_owner: the same, or ClaimedError: this process may not write results.
+    check_lock: raises UserError if another process has taken over, before a state is saved.
+    check_owner: also raises ClaimedError for another claim on the run, before results are written.
     """
 
     directory: Path
@@ -43,27 +44,27 @@ class TrainingState:
 
 @contextmanager
 def hold(project: Project, request: TrainingRequest) -> Iterator[TrainingState]:
-    """Own the state of a training, once no other process does.
+    """Own the state of a training, waiting until no other process does.
 
-    The state is removed when the block ends without an error. After an error it stays if a state
-    was saved, or, for the metrics, if the training diverged.
+    The state is removed if the block ends without an error. After an error it's kept if a state
+    was saved or, for the metrics, if the training diverged.
     """
     run, version = request.run, request.version
     directory = project.states / version
-    # A process that still trains this run with other settings finds its version gone, and stops.
+    # A process still training this run with other settings sees this new claim and stops.
     claim = project.claims / run
     write_text(claim, version)
-    with locks.hold(directory, f"which trains {run}") as lock:
+    with locks.hold(directory, f"training {run}") as lock:
 
         def check_owner() -> None:
             lock.check()
             if claim.exists() and claim.read_bytes() != version.encode():
                 raise ClaimedError(
-                    f"{run}: another process trains this run with other settings or code now; "
-                    "this one stops"
+                    f"{run}: another process has started to train this run with different settings "
+                    "or code; stopping"
                 )
 
-        # Left by a process that was killed while it removed its state.
+        # Directories left by a process that was killed while removing its state.
         for leftover in project.states.glob(f".{version}.*"):
             shutil.rmtree(leftover, ignore_errors=True)
         if not is_saved(directory):
@@ -78,9 +79,9 @@ def hold(project: Project, request: TrainingRequest) -> Iterator[TrainingState]:
             raise
         finally:
             kept = diverged or is_saved(directory)
-            # A state that another process has taken over is that process's.
+            # If another process has taken over, the state belongs to that process.
             if lock.is_mine() and (finished or not kept):
-                # Renamed first: whoever waits for it sees it go at once.
+                # Renamed first, so that it vanishes atomically for waiting processes.
                 doomed = Path(tempfile.mkdtemp(dir=project.states, prefix=f".{version}."))
                 directory.rename(doomed)
                 shutil.rmtree(doomed, ignore_errors=True)
@@ -92,30 +93,41 @@ def is_saved(directory: Path) -> bool:
 
 
 def find_trainings(project: Project) -> dict[str, Path]:
-    """The state directory of each run's unfinished training; of several, the one begun last."""
-    found: dict[str, tuple[float, Path]] = {}
+    """The state directory of each run's unfinished training, the latest if there are several.
+
+    The latest is the one that has claimed the run, or else the one with the latest date.
+    """
+    found: dict[str, tuple[tuple[bool, float], Path]] = {}
     for path in project.states.glob(f"[!.]*/{REQUEST}"):
-        # It may be damaged, or the training may end meanwhile.
+        # The file may be damaged, or the training may finish while it's read.
         with contextlib.suppress(UserError, FileNotFoundError):
             run = read_record(path, TrainingRequest).run
-            began = path.stat().st_mtime
+            began = (_is_claimed(project, run, path.parent.name), path.stat().st_mtime)
             if run not in found or found[run][0] < began:
                 found[run] = (began, path.parent)
     return {run: directory for run, (_, directory) in sorted(found.items())}
 
 
+def _is_claimed(project: Project, run: str, version: str) -> bool:
+    """Whether this version of a run's training was started last."""
+    try:
+        return (project.claims / run).read_bytes() == version.encode()
+    except OSError:
+        return False
+
+
 def find_metrics(project: Project, results: Path) -> dict[str, Path]:
-    """The metrics.jsonl of each run, by name; of a training that goes on, the one that grows.
+    """The metrics.jsonl of each run by name, including those of unfinished trainings.
 
     results: the directory of finished runs.
     """
     growing = {run: state / METRICS for run, state in find_trainings(project).items()}
-    # The one in results/ is removed when a training begins.
+    # A training removes its run's metrics from results/ when it starts.
     return growing | {path.parent.name: path for path in results.glob(f"*/{METRICS}")}
 
 
 def _log_other_trainings(project: Project, request: TrainingRequest) -> None:
-    """Warn of saved trainings of the same run from which one might have expected to resume."""
+    """Warn about saved trainings of the same run that a user may have expected to resume."""
     for directory in sorted(project.states.glob("[!.]*")):
         if directory.name == request.version or not is_saved(directory):
             continue
@@ -132,7 +144,7 @@ def _log_other_trainings(project: Project, request: TrainingRequest) -> None:
 
 
 def _differences(other: Request, request: Request) -> list[str]:
-    """The settings in which two requests differ, or else what does."""
+    """The settings in which two requests differ; otherwise `code` or `inputs`."""
     before, now = (
         {
             f"{group}.{name}": value

@@ -1,4 +1,4 @@
-"""The application that all commands belong to, and what they share."""
+"""The command-line application, and helpers that all commands share."""
 
 import inspect
 import json
@@ -12,22 +12,22 @@ Function = TypeVar("Function", bound=Callable[..., object])
 
 app = tyro.extras.SubcommandApp()
 
-# How `nanogpt --help` lists the commands; others come after these.
+# Order of the commands in `nanogpt --help`; the others come after these.
 ORDER = (
     *("prepare", "train", "eval", "sample", "bench", "plan", "why", "tokenize", "export"),
     *("import", "config", "verify", "cache", "report", "watch"),
 )
 
-# What the help of a command ends with.
+# Examples at the end of a command's help.
 EXAMPLES: dict[str, tuple[str, ...]] = {}
 
 
 def examples(command: str, *lines: str) -> Callable[[Function], Function]:
-    """A decorator: the help of a command ends with examples."""
+    """Decorate a command to show examples at the end of its help."""
 
     def decorate(function: Function) -> Function:
         EXAMPLES[command] = lines
-        if function.__doc__:  # PYTHONOPTIMIZE=2 leaves none
+        if function.__doc__:  # PYTHONOPTIMIZE=2 removes docstrings
             function.__doc__ = join_lines(function.__doc__)
         return function
 
@@ -35,22 +35,22 @@ def examples(command: str, *lines: str) -> Callable[[Function], Function]:
 
 
 def join_lines(doc: str) -> str:
-    """A docstring with each argument on one line, as tyro keeps line breaks."""
+    """Put each argument of a docstring on one line, since tyro keeps line breaks."""
     return re.sub(r"\n {8}(?=\S)", " ", inspect.cleandoc(doc))
 
 
 def named(metavar: str) -> Any:
-    """How the help shows a word that must be given, or the value of a flag."""
+    """Set the name of a required argument, or of a flag's value, in the help."""
     return tyro.conf.arg(metavar=metavar)
 
 
 def optional(metavar: str) -> Any:
-    """How the help shows a word or a flag that can be left out, without a default."""
+    """Set the name of an optional argument or flag in the help, without showing a default."""
     return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
 
 
 def run(words: list[str], description: str) -> None:
-    """Run the command that these words name."""
+    """Run a command line. words: the command and its arguments."""
     commands = app._subcommands
     for name in [*ORDER, *(name for name in list(commands) if name not in ORDER)]:
         if name in commands:
@@ -64,5 +64,5 @@ def run(words: list[str], description: str) -> None:
 
 
 def print_json(value: object) -> None:
-    """Print a JSON value for people and programs."""
+    """Print a value as indented JSON."""
     print(json.dumps(value, indent=2))

@@ -1,4 +1,4 @@
-"""Commands about what lies on the disk: verify, cache."""
+"""Commands about files on the disk: verify, cache."""
 
 import sys
 from dataclasses import asdict
@@ -23,18 +23,20 @@ def verify(
 ) -> None:
     """Check files against their manifests, including everything upstream.
 
-    Exit code 1 and a line for each file that differs.
+    Prints a line for each file that differs. The exit code is 1 if there are any.
 
     Args:
-        paths: directories or manifests. Run this in the project's directory.
-        json: print JSON instead: the manifests that were read, and the problems.
+        paths: directories or manifests, in the project's directory.
+        json: print the manifests that were read and the problems as JSON.
     """
     for path in paths:
         if not path.exists():
-            raise UserError(f"{path}: no such file or directory; name results or a manifest")
+            raise UserError(
+                f"{path}: no such file or directory; use a directory of results, or a manifest"
+            )
     manifests = find_manifests(HERE, paths)
     if not manifests:
-        raise UserError(f"{', '.join(map(str, paths))}: no manifest there; run the workflow first")
+        raise UserError(f"{', '.join(map(str, paths))}: no manifests found; run the workflow first")
     digests: dict[str, str] = {}
     found = {
         problem: None for path in manifests for problem in verify_manifest(HERE, path, digests)
@@ -67,25 +69,25 @@ def show_cache(
     results: bool = False,
     yes: bool = False,
 ) -> None:
-    """List what takes space beside the runs of config.yaml, or remove what isn't needed.
+    """List or remove cached artifacts, unfinished trainings and old results.
 
-    Not needed: unfinished trainings that no config names any more, damaged artifacts, notes on code
-    that made nothing that is still here, and what killed processes left; of finished artifacts and
-    results, those that the options choose.
+    Pruning removes unfinished trainings that config.yaml no longer has, damaged artifacts, records
+    of code that made nothing that still exists, and leftovers of killed processes. The options add
+    finished artifacts and results.
 
     Args:
-        action: ls lists; prune prints what would be removed, and with --yes removes it.
+        action: ls: list everything; prune: list what would be removed, or remove it with --yes.
         config_file: the config file.
         older_than: also prune artifacts that weren't used for this many days.
-        max_size: also prune artifacts, those unused for longest first, down to this many megabytes.
-        results: also prune results of runs and datasets that config.yaml doesn't name.
-        yes: remove.
+        max_size: also prune the least recently used artifacts, down to this many megabytes.
+        results: also prune results of runs and datasets that config.yaml doesn't have.
+        yes: with prune: remove the items.
     """
     from nanogpt.cli import pruning
 
     for option, amount in (("--older-than", older_than), ("--max-size", max_size)):
         if amount is not None and not amount >= 0:
-            raise UserError(f"{option}: should be 0 or more (found {amount:g})")
+            raise UserError(f"{option}: should be 0 or more (found `{amount:g}`)")
     project = Project.of(config_file)
     items = pruning.find_items(project, read(config_file))
     if action == "prune":
@@ -101,7 +103,7 @@ def show_cache(
             except OSError as error:
                 print(f"{item.path}: can't be removed: {error.strerror}", file=sys.stderr)
     total = f"{plural(len(items), 'item')}, {_size(sum(item.size for item in items))}"
-    outcome = "" if action == "ls" else ", removed" if yes else "; to remove them, say --yes"
+    outcome = "" if action == "ls" else ", removed" if yes else "; add --yes to remove them"
     print(total + (outcome if items else ""))
 
 

@@ -1,4 +1,4 @@
-"""Commands about tokens: tokenize."""
+"""The command `tokenize`."""
 
 import sys
 from pathlib import Path
@@ -21,20 +21,20 @@ def tokenize(
     tokenizer: Annotated[Positional[str], named("TOKENIZER")],
     text: Annotated[Positional[str], optional("[TEXT]")] = "-",
 ) -> None:
-    """Show a text as tokens: a line for each, with its id and its text.
+    """Split a text into tokens, and print the id and the text of each.
 
     Args:
-        tokenizer: a dataset or a run, by its name; or a tokenizer.json, or the directory of a
-            dataset or a model with one, such as results/datasets/shakespeare.
-        text: the text, or FILE:path of a UTF-8 file; without one, or with -: standard input.
+        tokenizer: the name of a dataset or a run; a tokenizer.json; or a directory with one, such
+            as results/datasets/shakespeare.
+        text: the text, or FILE:path of a UTF-8 file; if not given or `-`: standard input.
     """
     from nanogpt.data.formats import read_text
     from nanogpt.data.saved_tokenizers import load_tokenizer
 
     known = load_tokenizer(find_tokenizer(tokenizer))
     if text == "-":
-        if sys.stdin is None:  # closed
-            raise UserError("nothing on standard input; give a text")
+        if sys.stdin is None:  # it's closed
+            raise UserError("tokenize: standard input is closed; give a text")
         text = sys.stdin.buffer.read().decode("utf-8")
     elif text.startswith("FILE:"):
         text = read_text(Path(text.removeprefix("FILE:")))
@@ -43,9 +43,9 @@ def tokenize(
         data = known.to_bytes([token])
         try:
             shown = repr(data.decode("utf-8"))
-        except UnicodeDecodeError:  # a part of a character
+        except UnicodeDecodeError:  # part of a character
             shown = repr(data)
         print(f"{token:>6}  {shown}")
     n_bytes = len(text.encode("utf-8"))
-    ratio = f", {n_bytes / len(tokens):.2f} bytes a token" if len(tokens) else ""
+    ratio = f", {n_bytes / len(tokens):.2f} bytes per token" if len(tokens) else ""
     print(f"{plural(len(tokens), 'token')} of {known.vocab_size}, {len(text)} characters{ratio}")

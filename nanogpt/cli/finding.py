@@ -1,4 +1,4 @@
-"""Which run, dataset or model directory the words of a command mean."""
+"""Find the run, dataset or model directory that a command's arguments refer to."""
 
 import re
 import shlex
@@ -23,20 +23,20 @@ NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]+")
 
 @dataclass(frozen=True)
 class Base:
-    """What flags are laid over: a run, and its dataset if that's another one."""
+    """The run that flags are applied to. given: its dataset, if it's to be another one."""
 
     run: str
     given: tuple[Given, ...] = ()
 
 
 def find_base(config: Config, run: str, dataset: str) -> Base:
-    """The run that a command names, or its preset of nanoGPT's, or a dataset's own run.
+    """Find the run that a command refers to: a run, a nanoGPT preset, or a dataset's own run.
 
-    Errors: UserError for an unknown name, and for none.
+    Errors: UserError for an unknown name, and if no name is given.
     """
     if not run and not dataset:
-        known = list_some(run_names(config)) or "none yet"
-        raise UserError(f"name a run, or a dataset by --dataset; there is {known}")
+        known = list_some(run_names(config)) or "none are defined yet"
+        raise UserError(f"no run given; name one, or use --dataset=NAME; runs: {known}")
     if dataset:
         look_up(config.datasets, dataset, "--dataset", "dataset")
     preset = "" if run in run_names(config) else find_preset(run)
@@ -46,8 +46,8 @@ def find_base(config: Config, run: str, dataset: str) -> Base:
             raise import_first(preset)
         if run not in run_names(config):
             raise UserError(
-                f"{preset}: the run `{run}` of the shipped config.yaml, which this one lacks; copy "
-                "it from there"
+                f"{preset}: this preset is the run `{run}` of the shipped config.yaml, which your "
+                "config.yaml doesn't have; copy it from there"
             )
     if run not in (*run_names(config), *config.sweep_of.values()):
         refuse_file(run)
@@ -58,33 +58,33 @@ def find_base(config: Config, run: str, dataset: str) -> Base:
 
 
 def refuse_file(word: str) -> None:
-    """UserError, with what to do, for a text's path in the place of a run or a dataset."""
+    """Raise UserError for the path of a text where a run or a dataset is needed."""
     path = Path(word).expanduser()
     if word and path.is_file():
         name = name_of_text(path) or "NAME"
         raise UserError(
-            f"{word}: a file, and no run or dataset; make a dataset of it: `nanogpt prepare "
+            f"{word}: a file, not a run or dataset; make a dataset from it with `nanogpt prepare "
             f"textfile {shlex.quote(word)} --output={name}`"
         )
     looks_like_one = path.suffix == ".txt" or len(path.parts) > 1
     if looks_like_one and not path.exists():
         raise UserError(
-            f"{word}: no such file; a dataset of a text is made by `nanogpt prepare textfile PATH "
-            "--output=NAME`"
+            f"{word}: no such file; to make a dataset from a text, run `nanogpt prepare textfile "
+            "PATH --output=NAME`"
         )
 
 
 def name_of_text(path: Path) -> str:
-    """A dataset's name made of a text's; empty if nothing of it can be in a name."""
+    """Make a dataset's name from a text's file name; empty if no character is valid in a name."""
     return NOT_IN_NAMES.sub("_", path.stem).lstrip("._-")
 
 
 def find_model(run_or_model: str, dataset: str) -> tuple[Path, str]:
-    """A model directory, and the run that it's of, or an empty string.
+    """Return a model directory and the name of its run, or an empty string without a run.
 
-    run_or_model: a run, a model directory, or nothing, for what was trained last on the dataset.
+    run_or_model: a run or a model directory; if empty, the dataset's most recently trained run.
 
-    Errors: UserError for what isn't there.
+    Errors: UserError if there isn't such a run or model.
     """
     if run_or_model and not find_preset(run_or_model):
         return trained.find_model(run_or_model)
@@ -98,11 +98,11 @@ def find_model(run_or_model: str, dataset: str) -> tuple[Path, str]:
 
 
 def find_tokenizer(word: str) -> Path:
-    """The tokenizer of a dataset or run, or of a directory, or the file itself.
+    """Return the path of a tokenizer.json. word: a dataset, a run, a directory or the file.
 
-    A dataset or run comes first; `./name` is the directory in any case.
+    If a name and a directory both exist, it's the dataset or run; `./name` is the directory.
 
-    Errors: UserError for an unknown name, and for a dataset that isn't made.
+    Errors: UserError for an unknown name, and for a dataset that isn't prepared yet.
     """
     path = Path(word)
     config = read(HERE.config_file) if HERE.config_file.exists() and path.name == word else None
@@ -114,24 +114,24 @@ def find_tokenizer(word: str) -> Path:
         for file in (made, model_of_run(word) / TOKENIZER):
             if file.is_file():
                 return file
-        raise UserError(f"{made}: not made yet; make it: `nanogpt prepare {dataset}`")
+        raise UserError(f"{made}: doesn't exist yet; make it with `nanogpt prepare {dataset}`")
     if config and not path.exists():
-        raise UserError(f"{word}: no dataset or run of this name{did_you_mean(word, names)}")
+        raise UserError(f"no dataset or run `{word}`{did_you_mean(word, names)}")
     return path / TOKENIZER if path.is_dir() else path
 
 
 def check_dataset(config: Config, run: str, dataset: str) -> None:
-    """UserError if a run is named together with a dataset that isn't its own."""
+    """Raise UserError if `dataset` isn't the run's dataset."""
     look_up(config.datasets, dataset, "--dataset", "dataset")
     own = resolve_run(config, run).dataset
     if own != dataset:
         raise UserError(
-            f"{run}: trained on `{own}`, not on `{dataset}`; leave out the run, or --dataset"
+            f"{run}: trained on `{own}`, not on `{dataset}`; remove the run or --dataset"
         )
 
 
 def _newest(runs: Sequence[str], dataset: str) -> tuple[Path, str]:
-    """The model that was made last, of some runs."""
+    """Return the most recently trained model of some runs."""
     found = {
         run: path.stat().st_mtime
         for run in runs
@@ -139,7 +139,7 @@ def _newest(runs: Sequence[str], dataset: str) -> tuple[Path, str]:
     }
     if not found:
         raise UserError(
-            f"--dataset={dataset}: no model of it yet; train one: `nanogpt train "
+            f"--dataset={dataset}: no model is trained on it yet; train one with `nanogpt train "
             f"--dataset={dataset}`"
         )
     run = max(found, key=lambda run: found[run])

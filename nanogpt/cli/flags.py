@@ -1,7 +1,7 @@
-"""Flags from the settings: what each sets, its help, and how typed words become settings.
+"""Command-line flags for settings: their names, their help, and their values.
 
-tyro makes the help, the completion and the parsing from a class for each command. Its values are
-texts, so that the settings check them as they check config.yaml's, and in the same words.
+tyro makes the help, the completion and the parser from a class for each command. All values are
+strings, so that the settings check them as in config.yaml, with the same messages.
 """
 
 import json
@@ -21,7 +21,7 @@ from nanogpt.config.variants import GROUPS, Given
 from nanogpt.errors import UserError
 from nanogpt.project import HERE
 
-# Which group a flat flag sets, for each command; of a setting that two have, the first one's. So
+# Groups of a command's flat flags. If two groups share a setting, the flag sets the first group's:
 # `--seed` is train's in `train` and sample's in `sample`, as in nanoGPT.
 FLAT = {
     "prepare": ("dataset", "corpus"),
@@ -31,7 +31,7 @@ FLAT = {
     "sample": ("sample",),
     "bench": ("bench", "train", "model"),
 }
-# Groups that a command's flags set by `--<group>.<setting>`.
+# Groups of a command's flags `--<group>.<setting>`.
 DOTTED = {
     "train": ("eval", "sample", "bench", "ngram"),
     "plan": ("eval", "sample", "bench", "ngram"),
@@ -40,22 +40,22 @@ DOTTED = {
 
 TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
-# What a message quotes: `setting` or `setting: value`.
-QUOTED = re.compile(r"`(\w+)(?:: ([^ `{}]+))?`")
+# A setting quoted in a message: `setting` or `setting: value`, but not a value that was found.
+QUOTED = re.compile(r"(?<!found )`(\w+)(?:: ([^ `{}]+))?`")
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
-# The functions of the commands, by name.
+# The functions of the commands with flags for settings, by name.
 TAKING_FLAGS: dict[str, Callable[..., object]] = {}
 
 
 class FlagValues:
-    """What was given on a command line: a text for each flag, None for those that weren't."""
+    """The values of a command's flags: a string for each, None if it wasn't given."""
 
 
 @dataclass(frozen=True)
 class Flag:
-    """A flag that sets a setting. is_flat: whether it's written without its group."""
+    """A flag for a setting. is_flat: whether its name has no group."""
 
     group: str
     setting: str
@@ -63,33 +63,33 @@ class Flag:
 
     @property
     def name(self) -> str:
-        """As it's typed, without dashes in front, with underscores."""
+        """The name without the leading dashes, with underscores."""
         return self.setting if self.is_flat else f"{self.group}.{self.setting}"
 
     @property
     def details(self) -> FieldInfo:
-        """What the schema says of the setting."""
+        """The setting's field in the schema."""
         return GROUPS[self.group].model_fields[self.setting]
 
     @property
     def is_boolean(self) -> bool:
-        """Whether it can stand without a value."""
+        """Whether it can be given without a value."""
         return self.details.annotation is bool
 
     @property
     def is_list(self) -> bool:
-        """Whether it can be given several times, for a value each."""
+        """Whether it can be repeated, with one value each time."""
         return get_origin(plain_type(self.details.annotation)) is list
 
     @property
     def has_texts(self) -> bool:
-        """Whether a value, or each of a list's, is a text."""
+        """Whether its value, or each item of a list, is a string."""
         kind = plain_type(self.details.annotation)
         return (plain_type(get_args(kind)[0]) if self.is_list else kind) is str
 
 
 def flags_of(command: str) -> dict[str, Flag]:
-    """The flags of a command that set settings, by their names with underscores."""
+    """Return a command's flags for settings, by their names with underscores."""
     found: dict[str, Flag] = {}
     for group in FLAT.get(command, ()):
         for setting in GROUPS[group].model_fields:
@@ -105,7 +105,7 @@ def flags_of(command: str) -> dict[str, Flag]:
 
 
 def with_flags(command: str) -> Callable[[Function], Function]:
-    """A decorator: the function's parameter `flags` gets the flags of a command."""
+    """Decorate a command to get flags for settings in its parameter `flags`."""
 
     def decorate(function: Function) -> Function:
         _take_flags(function, _flags_class(command, {}))
@@ -116,16 +116,16 @@ def with_flags(command: str) -> Callable[[Function], Function]:
 
 
 def show_defaults(command: str) -> None:
-    """Let the help of a command show the defaults of config.yaml, if it's about a run."""
+    """Show config.yaml's defaults in the help of a command that trains."""
     if "train" in FLAT.get(command, ()):
         _take_flags(TAKING_FLAGS[command], _flags_class(command, _read_defaults()))
 
 
 def _read_defaults() -> dict[tuple[str, str], Any]:
-    """What config.yaml sets for all runs, by group and setting; nothing if it can't be read."""
+    """Return config.yaml's defaults by group and setting; empty if it can't be read."""
     try:
         config = read(HERE.config_file)
-    except (UserError, ValidationError):  # another command says so
+    except (UserError, ValidationError):  # reported by other commands
         return {}
     groups = {
         group: getattr(config.defaults, group).model_dump(exclude_unset=True)
@@ -142,7 +142,7 @@ def _take_flags(function: Callable[..., object], flags: type[FlagValues]) -> Non
 
 
 def given_by(command: str, values: FlagValues) -> list[Given]:
-    """The settings that were given, by group."""
+    """Return the settings that were given as flags."""
     texts = (
         (flag, getattr(getattr(values, _place(flag)), flag.setting))
         for flag in flags_of(command).values()
@@ -151,10 +151,10 @@ def given_by(command: str, values: FlagValues) -> list[Given]:
 
 
 def name_flags(words: Sequence[str], message: str) -> str:
-    """An error's message; if it's about a setting that a flag gave, in terms of flags.
+    """Rewrite an error message in terms of flags, if it's about a setting given as a flag.
 
-    `runs.one.train.max_iters: ...` becomes `--max_iters: ...`, and what it quotes to write, such as
-    `unknown: skip`, becomes `--unknown=skip`. words: the command line, normalised.
+    `runs.one.train.max_iters: ...` becomes `--max_iters: ...`, and a quoted setting such as
+    `unknown: skip` becomes `--unknown=skip`. words: the normalized command line.
     """
     flags = flags_of(words[0]) if words else {}
     typed = [word[2:].partition("=")[0] for word in words[1:] if word.startswith("--")]
@@ -167,7 +167,7 @@ def name_flags(words: Sequence[str], message: str) -> str:
 
 
 def _quote(found: re.Match[str], flags: Mapping[str, Flag]) -> str:
-    """A quoted setting as a flag, if the command has it."""
+    """Rewrite a quoted setting as a flag, if the command has that flag."""
     setting, value = found.groups()
     if setting not in flags:
         return found[0]
@@ -175,14 +175,14 @@ def _quote(found: re.Match[str], flags: Mapping[str, Flag]) -> str:
 
 
 def _place(flag: Flag) -> str:
-    """The field of a command's class that holds a flag."""
+    """Return the field of a command's class that has a flag's group."""
     return flag.group if flag.is_flat else f"other_{flag.group}"
 
 
 def _flags_class(command: str, defaults: Mapping[tuple[str, str], Any]) -> type[FlagValues]:
-    """A class with a field for each group, whose class has a field for each flag.
+    """Make a class with a field for each group, which in turn has a field for each flag.
 
-    defaults: those that aren't the built-in ones, by group and setting.
+    defaults: the defaults that differ from the built-in ones, by group and setting.
     """
     places: dict[str, list[Flag]] = {}
     for flag in flags_of(command).values():
@@ -209,7 +209,7 @@ def _field(flag: Flag, defaults: Mapping[tuple[str, str], Any]) -> tuple[str, An
 
 
 def _shown(default: Any) -> str:
-    """A default as it would be typed."""
+    """Return a default as a user would type it."""
     if default is None or default == []:
         return "none"
     text = str(default)
@@ -217,7 +217,7 @@ def _shown(default: Any) -> str:
 
 
 def plain_type(annotation: Any) -> Any:
-    """A type without Annotated and without None."""
+    """Strip Annotated and None from a type."""
     if get_origin(annotation) is Annotated:
         return plain_type(get_args(annotation)[0])
     parts = [part for part in get_args(annotation) if part is not NoneType]

@@ -1,4 +1,4 @@
-"""Commands for formats of other programs: export, import."""
+"""Commands for other programs' formats: export, import."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -30,13 +30,13 @@ def export(
         Literal["huggingface", "gguf", "nanogpt"] | None, optional("{huggingface,gguf,nanogpt}")
     ] = None,
 ) -> None:
-    """Write a model for other programs, or a dataset for nanoGPT.
+    """Convert a model for another program, or a dataset for nanoGPT.
 
     Args:
-        source: a run, or a model directory such as results/demo/model; or the word `dataset`.
-        destination: a directory to make, or with gguf a file whose name ends in .gguf; after
-            `dataset`: the dataset, such as results/datasets/shakespeare_char.
-        dataset_destination: after `dataset`: a directory of nanoGPT's, such as nanoGPT/data/mine.
+        source: a run or a model directory such as results/demo/model; or the word `dataset`.
+        destination: the directory to create, or for gguf the .gguf file; after `dataset`: the
+            dataset, such as results/datasets/shakespeare_char.
+        dataset_destination: after `dataset`: the directory for nanoGPT, such as nanoGPT/data/mine.
         to: huggingface: for transformers; gguf: for llama.cpp, Ollama and LM Studio; nanogpt: a
             checkpoint for nanoGPT's sample.py.
     """
@@ -44,9 +44,11 @@ def export(
         _export_dataset(source, destination, dataset_destination, to)
         return
     if source == DATASET and not Path(source).exists():
-        raise UserError("export dataset: give a dataset and a directory to write it to")
+        raise UserError(
+            "export dataset: arguments are missing; give a dataset and a directory to write it to"
+        )
     if to is None:
-        raise UserError("export: say where to: --to huggingface, --to gguf or --to nanogpt")
+        raise UserError("export: --to is missing; use --to huggingface, --to gguf or --to nanogpt")
     if to == "huggingface":
         from nanogpt.interchange.hugging_face_export import export_hugging_face as write
     elif to == "gguf":
@@ -59,13 +61,15 @@ def export(
 
 
 def _export_dataset(word: str, source: Path, destination: Path, to: str | None) -> None:
-    """Write a dataset in the form that nanoGPT reads."""
+    """Export a dataset in nanoGPT's format."""
     from nanogpt.interchange.nanogpt_data import export_dataset
 
     if word != DATASET:
-        raise UserError(f"export: `{destination}` is one path too many; give a model and a place")
+        raise UserError(
+            f"export: unexpected argument `{destination}`; give only a model and a destination"
+        )
     if to not in (None, "nanogpt"):
-        raise UserError(f"export dataset: nanoGPT alone has such datasets; leave out --to {to}")
+        raise UserError(f"export dataset: datasets are only exported for nanoGPT; remove --to {to}")
     print(f"{destination}: {export_dataset(source, destination)}")
 
 
@@ -82,14 +86,14 @@ def import_model(
     meta: Annotated[Path | None, optional("PATH")] = None,
     config_file: Path = HERE.config_file,
 ) -> None:
-    """Make a model directory from a model of another program.
+    """Convert a model of another program to a model directory.
 
     Args:
-        source: huggingface: a directory that transformers wrote, or gpt2, gpt2-medium, gpt2-large
-            or gpt2-xl, which is downloaded; nanogpt: a ckpt.pt, or the directory that it is in.
-        destination: a directory to make, such as models/theirs.
-        from_: whose format the model has.
-        meta: of nanogpt: the vocabulary, if it isn't in data/<dataset>/meta.pkl of the checkout.
+        source: for huggingface: a directory written by transformers, or gpt2, gpt2-medium,
+            gpt2-large or gpt2-xl to download; for nanogpt: a ckpt.pt, or its directory.
+        destination: the directory to create, such as models/theirs.
+        from_: the model's format.
+        meta: for nanogpt: the vocabulary, if it isn't data/<dataset>/meta.pkl in the checkout.
         config_file: the config file, for `mirrors`.
     """
     from nanogpt.interchange.imports import import_hugging_face, import_nanogpt
@@ -98,7 +102,7 @@ def import_model(
     mirrors = read(config_file).mirrors if config_file.exists() else []
     if from_ == "huggingface":
         if meta is not None:
-            raise UserError("import: --meta is for --from nanogpt; leave it out")
+            raise UserError("import: --meta is only for --from nanogpt; remove it")
         line = import_hugging_face(source, destination, project, mirrors)
     else:
         line = import_nanogpt(Path(source), destination, meta, project, mirrors)

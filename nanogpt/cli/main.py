@@ -1,6 +1,6 @@
 """The command line: `nanogpt <command>`, with flags and help from the settings.
 
-A command calls one function of the package; torch is imported only by those that compute with it.
+Each command calls a function of the package. Only commands that compute import torch.
 """
 
 import io
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from pydantic import ValidationError
 
-from nanogpt.cli import (  # noqa: F401  they register commands
+from nanogpt.cli import (  # noqa: F401  these register commands
     artifacts,
     data,
     interchange,
@@ -28,17 +28,19 @@ from nanogpt.config.schema import Config
 from nanogpt.errors import user_message
 from nanogpt.project import let_threads_sleep, name_user
 
-# Not taken from a docstring: PYTHONOPTIMIZE=2 leaves none.
-DESCRIPTION = "The command line of nanogpt, with flags and help from the settings."
+# Not a docstring, since PYTHONOPTIMIZE=2 removes those.
+DESCRIPTION = "Train GPTs on your own text, sample from them, and check how they were made."
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command; a user's mistake ends it with one line and exit code 1."""
+    """Run a command. A user's mistake ends it with one line and exit code 1."""
     words: list[str] = []
     try:
         let_threads_sleep()
         for shown in (sys.stdout, sys.stderr):
-            if isinstance(shown, io.TextIOWrapper):  # what can't be shown is no mistake
+            if isinstance(
+                shown, io.TextIOWrapper
+            ):  # a character that can't be shown isn't an error
                 shown.reconfigure(errors="replace" if shown.isatty() else "backslashreplace")
         name_user()
         logging.basicConfig(level=logging.WARNING, format="%(message)s")
@@ -48,8 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         run(words, DESCRIPTION)
     except ValidationError as error:
         sys.exit(f"error: {explain(error, Config)}")
-    except UnicodeError as error:  # in a text given on the command line or to standard input
-        sys.exit(f"error: not UTF-8: {error}")
+    except UnicodeError:  # in a text on the command line or from standard input
+        sys.exit("error: the text isn't valid UTF-8; convert it to UTF-8")
     except (KeyboardInterrupt, BrokenPipeError):
         sys.exit(130)
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Commands that go through the workflow: prepare, train, eval."""
+"""Commands that run the workflow: prepare, train, eval."""
 
 import shlex
 import sys
@@ -62,19 +62,21 @@ def prepare(
     output: Annotated[str, optional("NAME")] = "",
     cores: str = "all",
 ) -> None:
-    """Turn a text into tokens: results/datasets/<dataset>/.
+    """Turn a text into tokens, in results/datasets/<dataset>/.
 
-    Flags that change a dataset make another one, with an entry in resources/config/.
+    Flags that change a dataset's settings make a new dataset, with an entry in resources/config/.
 
     Args:
-        dataset: a dataset of config.yaml, a text in resources/texts/, or `textfile` with a path.
-        path: with `textfile`, a file or directory of texts, anywhere, in any encoding.
-        output: name of the dataset; if not given, made of the text's name or of the flags.
-        cores: how many cores to use.
+        dataset: a dataset of config.yaml, a text in resources/texts/, or `textfile` and a path.
+        path: with `textfile`: a text file or a directory of texts, anywhere, in any encoding.
+        output: name of the dataset; if not given, made from the text's name or the flags.
+        cores: number of cores to use.
     """
     given = given_by("prepare", flags)
     if path and dataset != TEXTFILE:
-        raise UserError(f"{path}: for a text, say `nanogpt prepare textfile {path}`")
+        raise UserError(
+            f"{path}: unexpected argument; for a text, run `nanogpt prepare textfile {path}`"
+        )
 
     def vary(config: Config) -> Variant:
         if dataset == TEXTFILE and (path or TEXTFILE not in config.datasets):
@@ -89,11 +91,11 @@ def prepare(
     code = make([str(directory / name) for name in names], cores)
     if code:
         if code > DIED:
-            print(f"{variant.name}: stopped; the same command goes on from there", file=sys.stderr)
+            print(f"{variant.name}: stopped; run the same command to continue", file=sys.stderr)
         elif fragment and not any(directory.glob("*.bin")):
-            fragment.unlink()  # the mistake is most likely in the text, or in a flag
+            fragment.unlink()  # the mistake is probably in the text or in a flag
         sys.exit(code)
-    print(f"{directory}: the dataset; next: nanogpt train --dataset={variant.name}")
+    print(f"{directory}: dataset ready; next: nanogpt train --dataset={variant.name}")
 
 
 @app.command
@@ -113,19 +115,19 @@ def train(
     eval_only: bool = False,
     cores: str = "all",
 ) -> None:
-    """Train a model: results/<run>/.
+    """Train a model, in results/<run>/.
 
-    Flags that change a run make another one, with an entry in resources/config/; the run that is
-    named stays as it is. The defaults shown below are config.yaml's, or built in where it has none;
-    the run's own settings come first.
+    Flags that change a run's settings make a new run, with an entry in resources/config/; the
+    original run doesn't change. The defaults below are config.yaml's, or built in if it has none.
+    The run's own settings override them.
 
     Args:
-        run: a run or a dataset of config.yaml, a text in resources/texts/, or one of nanoGPT's
-            presets, such as train_shakespeare_char.
-        dataset: a dataset to train on; without a run, its own run.
-        name: name of the new run; if not given, made of the flags.
-        eval_only: evaluate the run instead, as `nanogpt eval` does with these flags.
-        cores: how many cores to use.
+        run: a run or a dataset of config.yaml, a text in resources/texts/, or a nanoGPT preset
+            such as train_shakespeare_char.
+        dataset: the dataset to train on; without a run: trains the dataset's own run.
+        name: name of the new run; if not given, made from the flags.
+        eval_only: evaluate the run with these flags instead, as `nanogpt eval` does.
+        cores: number of cores to use.
     """
     config = read(HERE.config_file)
     base = find_base(config, run, dataset)
@@ -148,22 +150,25 @@ def train(
         steps = saved_steps(state) if state else []
         if steps:
             print(
-                f"{variant.name}: saved at step {steps[-1]:,}; the same command goes on from there",
+                f"{variant.name}: saved at step {steps[-1]:,}; run the same command to continue",
                 file=sys.stderr,
             )
         elif code > DIED:
-            print(f"{variant.name}: stopped; the same command goes on from there", file=sys.stderr)
+            print(f"{variant.name}: stopped; run the same command to continue", file=sys.stderr)
         elif fragment and state is None:
-            fragment.unlink()  # nothing was trained: the mistake is most likely in a flag
+            fragment.unlink()  # nothing was trained: the mistake is probably in a flag
         sys.exit(code)
     print(f"{directory}: model/, metrics.jsonl, train.log; next: nanogpt sample {variant.name}")
 
 
 def _tell_source(run: str) -> None:
-    """Say that another run is trained first, which this one begins with."""
+    """Tell the user if the run's initial model has to be trained first."""
     source = find_source(read(HERE.config_file), run)
     if source and source.run and not (source.directory / CONFIG_NAME).is_file():
-        print(f"{run}: begins with `{source.run}`, which is trained first", file=sys.stderr)
+        print(
+            f"{run}: starts from the model of `{source.run}`, which is trained first",
+            file=sys.stderr,
+        )
 
 
 @app.command(name="eval")
@@ -182,33 +187,36 @@ def evaluate(
     json: bool = False,
     cores: str = "all",
 ) -> None:
-    """Evaluate a model on all of its dataset's validation split.
+    """Evaluate a model on its dataset's whole validation split.
 
-    Without flags, a run's results/<run>/eval.json is made. With flags, or with a model directory,
-    the numbers are printed, and nothing is kept.
+    For a run without flags, this writes results/<run>/eval.json. With flags, or for a model
+    directory, the results are only printed.
 
     Args:
         model: a run or a model directory.
-        dataset: the dataset; of a run, its own if not given.
-        json: print all numbers as JSON.
-        cores: how many cores to use, without flags.
+        dataset: the dataset; if not given, that of the run.
+        json: print all results as JSON.
+        cores: number of cores to use, without flags.
     """
     _evaluate(model, dataset, given_by("eval", flags), cores, json)
 
 
 def _of_text(config: Config, path: str, given: Sequence[Given], output: str) -> Variant:
-    """A dataset of a text that is anywhere."""
+    """Define a dataset for a text that can be anywhere."""
     if not path:
-        raise UserError("textfile: name the text: `nanogpt prepare textfile PATH --output=NAME`")
+        raise UserError(
+            "prepare textfile: the path is missing; run `nanogpt prepare textfile "
+            "PATH --output=NAME`"
+        )
     text = Path(path).expanduser().resolve()
     if text == Path(text.anchor):
-        raise UserError(f"{path}: the whole disk; name a text, or a directory of texts")
+        raise UserError(f"{path}: this is the whole disk; name a text or a directory of texts")
     root = HERE.root.resolve()
     where = text.relative_to(root) if text.is_relative_to(root) else text
     corpus = Corpus(files=[str(where)])
     name = output or name_of_text(text)
     if name in ("", TEXTFILE):
-        raise UserError(f"{path}: no name can be made of it; give one by --output=NAME")
+        raise UserError(f"{path}: can't be made into a name; give one with --output=NAME")
     find_files(name, corpus)  # UserError if there isn't one
     dataset = Dataset()
     parsed = parse(given, {"corpus": corpus, "dataset": dataset})
@@ -221,39 +229,42 @@ def _of_text(config: Config, path: str, given: Sequence[Given], output: str) -> 
 def _add(
     vary: Callable[[Config], Variant], command: str, base: str, given: Sequence[Given]
 ) -> tuple[Variant, Path | None]:
-    """A variant, and the fragment that was written for it, unless it's there already.
+    """Make a variant, and write its fragment unless it already exists. Returns both.
 
-    vary: makes it from a config. Of several commands with the same flags, one writes it.
+    vary: makes the variant from a config. Of several commands with the same flags, only one writes
+    the fragment.
     """
     variant = vary(read(HERE.config_file))
     if not variant.entries:
         return variant, None
-    with hold(HERE.fragments_lock, f"which adds {variant.name}"):
+    with hold(HERE.fragments_lock, f"adding {variant.name}"):
         variant = vary(read(HERE.config_file))  # another command may have added it
         return variant, _write(variant, command, base, given) if variant.entries else None
 
 
 def _write(variant: Variant, command: str, base: str, given: Sequence[Given]) -> Path:
-    """Write the fragment that a variant needs, once all settings with it are right."""
+    """Write a variant's fragment, after checking the config with it."""
     path = HERE.fragments / f"{variant.name}.yaml"
     if path.exists():
-        raise UserError(f"{path}: exists, with other names; move it away, or give another name")
+        raise UserError(
+            f"{path}: already exists, with other entries; move it away, or choose another name"
+        )
     mapping = read_mapping(HERE.config_file)
     add_fragments(mapping)
     merge_fragments(mapping, {path: variant.entries})
     load(mapping, find_texts())
     words = [f"--{one.name}={one.value}" for one in given]
     write_fragment(path, variant.entries, shlex.join(["nanogpt", command, base, *words]))
-    print(f"{path}: the settings of {variant.name}", file=sys.stderr)
+    print(f"{path}: settings of {variant.name}", file=sys.stderr)
     return path
 
 
 def _evaluate_only(
     config: Config, base: Base, given: Sequence[Given], name: str, cores: str
 ) -> None:
-    """Evaluate what `train` with these flags would train, and make no run.
+    """Evaluate the model that `train` with these flags would make, without making a run.
 
-    Of flags that both have, such as `--batch_size`, the evaluation takes the value.
+    Flags that both commands have, such as `--batch_size`, are used for the evaluation.
 
     Errors: UserError if no run has such a model.
     """
@@ -261,7 +272,7 @@ def _evaluate_only(
     try:
         variant = vary_run(config, run, given)
     except UserError:
-        _refuse_init_from(given)  # nanoGPT's `--init_from=gpt2` beside it says more
+        _refuse_init_from(given)  # has a better message for nanoGPT's `--init_from=gpt2`
         raise
     if not variant.entries:
         _evaluate_run(resolve_run(config, variant.name), cores)
@@ -271,37 +282,40 @@ def _evaluate_only(
     if vary_run(config, run, of_model).entries:
         listed = ", ".join(f"{one.name} {one.value}" for one in of_model)
         raise UserError(
-            f"--eval_only: no run `{run}` with {listed} yet; train it first, by the same command "
-            "without --eval_only"
+            f"--eval_only: there isn't a run `{run}` with {listed} yet; train it first, with the "
+            "same command without --eval_only"
         )
     of_eval = [one for one in given if _is_of_eval(one)]
     unused = [one.setting for one in given if one.group and one not in (*of_eval, *of_model)]
     if unused:
-        print(f"{', '.join(unused)}: not used by an evaluation", file=sys.stderr)
+        print(f"{', '.join(unused)}: ignored, since evaluation doesn't use it", file=sys.stderr)
     dataset = next((one.value for one in base.given if one.setting == "dataset"), "")
     _evaluate(run, dataset, [replace(one, group="eval") for one in of_eval], cores)
 
 
 def _refuse_init_from(given: Sequence[Given]) -> None:
-    """UserError, with what to do, for the evaluation of another model by `--init_from`."""
+    """Raise UserError for evaluating another model with `--init_from`."""
     for one in given:
         if one.setting == "init_from" and one.value not in NO_VALUE:
             translate("eval", one.setting, one.value)
 
 
 def _is_of_eval(given: Given) -> bool:
-    """Whether a flag of `train` has a meaning for evaluation, as `--batch_size` does."""
+    """Whether a flag of `train` also applies to evaluation, such as `--batch_size`."""
     return given.group in ("train", "eval") and given.setting in EvalSettings.model_fields
 
 
 def _evaluate(
     model: str, dataset: str, given: Sequence[Given], cores: str, json: bool = False
 ) -> None:
-    """Evaluate a run or a model directory with the settings of flags, and print the numbers."""
+    """Evaluate a run or a model directory with settings from flags, and print the results."""
     directory, run = find_model(model, dataset)
     if not run:
         if not dataset:
-            raise UserError(f"{directory}: name the dataset to evaluate it on by --dataset")
+            raise UserError(
+                f"{directory}: the dataset is missing; give the one to evaluate on "
+                "with --dataset=NAME"
+            )
         base = EvalSettings()
         changes = {one.setting: one.value for one in parse(given, {"eval": base})}
         _print_evaluation(
@@ -321,19 +335,19 @@ def _evaluate(
 
 
 def _evaluate_run(run: Run, cores: str, json: bool = False) -> None:
-    """Make a run's eval.json by the workflow, and show it."""
+    """Make a run's eval.json with the workflow, and print it."""
     path = HERE.results / run.name / "eval.json"
     code = make([str(path)], cores, Progress(run.name, run.train.max_iters))
     if code:
         sys.exit(code)
     _print_evaluation(read_record(path, Evaluation), json)
-    print(f"{path}: all numbers", file=sys.stderr)
+    print(f"{path}: all results", file=sys.stderr)
 
 
 def _compute(
     run: str, model: Path, dataset: str, settings: EvalSettings, ngrams: Path | None = None
 ) -> Evaluation:
-    """Evaluate a model, and keep nothing."""
+    """Evaluate a model without keeping any files."""
     from nanogpt.devices import resolve
     from nanogpt.evaluation.evaluate import evaluate
 

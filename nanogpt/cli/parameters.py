@@ -1,6 +1,6 @@
-"""A command's own parameters, which aren't settings: what they take, checked before tyro reads it.
+"""Check a command's own parameters, which aren't settings, before tyro parses them.
 
-So a mistake is one line, as everywhere; tyro would draw a box over the help of the flag.
+That way, a mistake gets one line as everywhere else. tyro would print a box and the flag's help.
 """
 
 import inspect
@@ -15,35 +15,35 @@ from nanogpt.errors import UserError
 
 
 def parameters_of(command: str) -> Mapping[str, inspect.Parameter]:
-    """The parameters of a command's function, by name."""
+    """Return the parameters of a command's function, by name."""
     known = app._subcommands.get(command)
     return inspect.signature(known.target).parameters if known and callable(known.target) else {}
 
 
 def switches_of(command: str) -> set[str]:
-    """The parameters of a command that are yes or no."""
+    """Return the names of a command's boolean parameters."""
     parameters = parameters_of(command).values()
     return {parameter.name for parameter in parameters if parameter.annotation is bool}
 
 
 def places_of(command: str) -> list[inspect.Parameter]:
-    """The parameters that are given by their place."""
+    """Return the positional parameters."""
     return [one for one in parameters_of(command).values() if _is_positional(one)]
 
 
 def values_of(command: str) -> dict[str, inspect.Parameter]:
-    """The parameters that are given by a flag, as they're typed, without dashes."""
+    """Return the parameters given as flags, by name without the leading dashes."""
     parameters = parameters_of(command).values()
     return {one.name.rstrip("_"): one for one in parameters if not _is_positional(one)}
 
 
 def takes_many(command: str) -> bool:
-    """Whether one of its parameters takes any number of words."""
+    """Whether a positional parameter accepts any number of arguments."""
     return any(get_origin(plain_type(one.annotation)) is tuple for one in places_of(command))
 
 
 def check_places(command: str, words: Sequence[str]) -> None:
-    """UserError for a word that's missing, or isn't one of those that are allowed there."""
+    """Raise UserError for a missing or invalid positional argument."""
     if takes_many(command):
         return
     for number, place in enumerate(places_of(command)):
@@ -56,25 +56,25 @@ def check_places(command: str, words: Sequence[str]) -> None:
 
 
 def check_value(command: str, name: str, value: str) -> None:
-    """UserError for a value of a flag that isn't of its type."""
+    """Raise UserError for a flag's value of the wrong type."""
     _check(command, f"--{name}", value, values_of(command)[name])
 
 
 def missing_value(command: str, name: str) -> UserError:
-    """The error for a flag without its value."""
+    """Return the error for a flag without a value."""
     return UserError(
-        f"{command}: --{name}: its value is missing: `--{name}=VALUE`; see `nanogpt {command} "
-        "--help`"
+        f"{command}: --{name}: the value is missing; write `--{name}=VALUE`, and see `nanogpt "
+        f"{command} --help`"
     )
 
 
 def check_required(command: str, names: set[str]) -> None:
-    """UserError for a flag that must be given and isn't. names: of those that are."""
+    """Raise UserError for a missing required flag. names: the flags that were given."""
     for name, parameter in values_of(command).items():
         is_required = parameter.default is inspect.Parameter.empty and name != "flags"
         if is_required and name not in names:
             listed = ", ".join(map(str, get_args(plain_type(parameter.annotation))))
-            hint = f"it's one of {listed}" if listed else f"see `nanogpt {command} --help`"
+            hint = f"choose from {listed}" if listed else f"see `nanogpt {command} --help`"
             raise UserError(f"{command}: --{name} is missing; {hint}")
 
 
@@ -93,7 +93,7 @@ def _check(command: str, title: str, value: str, parameter: inspect.Parameter) -
 
 
 def _title(parameter: inspect.Parameter) -> str:
-    """What the help calls a parameter."""
+    """Return a parameter's name in the help."""
     shown: list[Any] = [getattr(one, "metavar", None) for one in get_args(parameter.annotation)]
     return next(filter(None, shown), parameter.name.upper()).strip("[]")
 

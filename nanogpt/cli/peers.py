@@ -1,5 +1,4 @@
-"""What users of nanoGPT and of its Ruby port type: presets, and settings that have other names here
-or none."""
+"""Presets and settings of nanoGPT and its Ruby port that have another name here, or none."""
 
 import re
 from dataclasses import dataclass
@@ -10,16 +9,17 @@ from nanogpt.errors import UserError
 
 @dataclass(frozen=True)
 class Preset:
-    """What a config file of nanoGPT stands for. run: of the shipped config.yaml, with its settings.
+    """The meaning of a nanoGPT config file.
 
-    Or init_from: published weights that are evaluated on OpenWebText.
+    run: a run of the shipped config.yaml with the same settings. init_from: instead of that,
+    published weights to evaluate on OpenWebText.
     """
 
     run: str = ""
     init_from: str = ""
 
 
-# nanoGPT's config/<name>.py, by name; they are never executed.
+# nanoGPT's config/<name>.py, by name. The files are never executed.
 PRESETS = {
     "train_shakespeare_char": Preset("shakespeare_char_baby"),
     "train_shakespeare": Preset("shakespeare_baby"),
@@ -31,68 +31,70 @@ PRESETS = {
     "eval_gpt2_xl": Preset(init_from="gpt2-xl"),
 }
 
-# Settings that have no counterpart, each with what there is instead.
-_CURVES = "curves are in metrics.jsonl, and `nanogpt watch` shows them in TensorBoard"
+# Settings without a counterpart here, with the reason or the alternative.
+_CURVES = "loss curves are in metrics.jsonl; `nanogpt watch` shows them in TensorBoard"
 NO_COUNTERPART = {
     "wandb_log": _CURVES,
     "wandb_project": _CURVES,
     "wandb_run_name": _CURVES,
-    "out_dir": "results go to results/<run>/; `nanogpt train --name=NAME` names a run",
-    "backend": "processes that train together choose how they talk",
-    "compile": "only training compiles: `--compile` of train and bench",
-    "profile": "bench times whole steps; for a look inside, use torch.profiler",
-    "max_docs": "all documents are read; for fewer, name fewer files in config.yaml",
+    "out_dir": "results go to results/<run>/; `nanogpt train --name=NAME` sets the name",
+    "backend": "the backend of distributed training is chosen automatically",
+    "compile": "only `train` and `bench` compile models",
+    "profile": "bench times whole steps; use torch.profiler for details",
+    "max_docs": "all documents are read; to use fewer, list fewer files in config.yaml",
 }
-# Of these, the ones that are yes or no.
+# The boolean ones of these.
 SWITCHES = ("wandb_log", "compile", "profile")
 
 
 def find_preset(word: str) -> str:
-    """The name of the preset that a word means, such as config/train_gpt2.py; or an empty string.
+    """Return the name of the preset that a word such as config/train_gpt2.py means, or "".
 
-    Errors: UserError for another Python file.
+    Errors: UserError for any other Python file.
     """
     match = re.fullmatch(r"(?:.*/)?(\w+?)(\.py)?", word)
     if match and match[1] in PRESETS and (match[2] or "/" not in word):
         return match[1]
     if word.endswith(".py"):
         raise UserError(
-            f"{word}: Python isn't executed as a config file; write its settings as flags, or as "
-            "JSON for --config"
+            f"{word}: Python config files aren't executed; give the settings as flags, or as a "
+            "JSON file with --config"
         )
     return ""
 
 
 def translate(command: str, key: str, value: str) -> tuple[tuple[str, str] | None, str]:
-    """What a flag of nanoGPT's is here, if it's another one: (flag, value) or None, and a note.
+    """Translate a nanoGPT flag to ours. Returns (flag, value) or None, and a note for the user.
 
-    Errors: UserError for what can't be done.
+    Errors: UserError for a flag that can't be translated.
     """
     is_on = value.lower() not in ("false", "no", "off", "0")
     if key == "always_save_checkpoint":
         kept = "last" if is_on else "best"
-        return ("keep", kept), f"keeps the {kept} weights: `--keep={kept}`"
+        return ("keep", kept), f"same as `--keep={kept}`"
     if key == "real_data":
         return ("data", "real" if is_on else "random"), ""
     if key == "init_from" and value == "scratch":
         return (("init_from", "null") if command in ("train", "plan") else None), ""
     if key == "init_from" and value == "resume":
         if command in ("train", "plan"):
-            return None, "an unfinished training goes on by itself"
-        return None, "name the run, or its dataset by --dataset"
+            return None, "ignored: an unfinished training resumes automatically"
+        return None, "ignored: name the run, or its dataset with --dataset"
     if key == "init_from" and command in ("sample", "eval"):
         if not value.startswith("gpt2"):
-            raise UserError(f"init_from: for a run, say `nanogpt {command} {value}`")
+            raise UserError(
+                f"init_from: not a flag of {command}; for a run, use `nanogpt {command} {value}`"
+            )
         raise UserError(
-            f"init_from: {_import_first(value)}; then `nanogpt {command} models/{value}`"
+            f"init_from: {_import_first(value)}, then run `nanogpt {command} models/{value}`"
         )
     return (key, value), ""
 
 
 def model_in(command: str, out_dir: str) -> str:
-    """The run or model directory that nanoGPT's out_dir means, such as out-shakespeare-char.
+    """Return the run or model directory that a nanoGPT out_dir such as out-shakespeare-char means.
 
-    Errors: UserError for a directory with a checkpoint of nanoGPT's.
+    Errors: UserError for a directory with a nanoGPT checkpoint.
     """
     path = Path(out_dir)
     run = path.name.removeprefix("out-").replace("-", "_")
@@ -100,20 +102,21 @@ def model_in(command: str, out_dir: str) -> str:
         return out_dir
     if (path / "ckpt.pt").is_file():
         raise UserError(
-            f"{out_dir}: a checkpoint of nanoGPT; import it first: `nanogpt import {out_dir} "
-            f"models/{run} --from nanogpt`; then `nanogpt {command} models/{run}`"
+            f"{out_dir}: a nanoGPT checkpoint; import it with `nanogpt import {out_dir} "
+            f"models/{run} --from nanogpt`, then run `nanogpt {command} models/{run}`"
         )
     return run
 
 
 def import_first(preset: str) -> UserError:
-    """The error for a preset that evaluates published weights."""
+    """Return the error for a preset that evaluates published weights."""
     name = PRESETS[preset].init_from
     return UserError(
-        f"{preset}: {_import_first(name)}; then `nanogpt eval models/{name} --dataset=openwebtext "
-        "--batch_size=8 --eval_iters=500`"
+        f"{preset}: {_import_first(name)}, then run `nanogpt eval models/{name} "
+        "--dataset=openwebtext --batch_size=8 --eval_iters=500`"
     )
 
 
 def _import_first(name: str) -> str:
-    return f"get the weights first: `nanogpt import {name} models/{name} --from huggingface`"
+    command = f"nanogpt import {name} models/{name} --from huggingface"
+    return f"needs the published weights; run `{command}`"

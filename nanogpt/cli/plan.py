@@ -1,4 +1,4 @@
-"""The command `plan`: what a run takes, before it's made."""
+"""The command `plan`: estimate what a run needs before training it."""
 
 from pathlib import Path
 from typing import Annotated
@@ -31,18 +31,18 @@ def plan(
     measure: bool = True,
     json: bool = False,
 ) -> None:
-    """Say what a run takes: parameters, memory, tokens, FLOPs, disk and time.
+    """Estimate what a run needs: parameters, memory, tokens, FLOPs, disk space and time.
 
-    The run needn't be made, and nothing is downloaded. Flags plan the run that `nanogpt train` with
-    them would make, and nothing is written. Exit code 1 if it can't fit here. The defaults shown
-    below are config.yaml's, or built in where it has none; the run's own settings come first.
+    Nothing is downloaded or written. With flags, this plans the run that `nanogpt train` would make
+    with them. The exit code is 1 if the run doesn't fit on this machine. The defaults below are
+    config.yaml's, or built in if it has none. The run's own settings override them.
 
     Args:
-        run: a run or a dataset of config.yaml, a text in resources/texts/, or one of nanoGPT's
-            presets, such as train_gpt2.
-        dataset: a dataset to train on; without a run, its own run.
+        run: a run or a dataset of config.yaml, a text in resources/texts/, or a nanoGPT preset
+            such as train_gpt2.
+        dataset: the dataset to train on; without a run: plans the dataset's own run.
         config_file: the config file.
-        measure: make a few steps to see how long they take; --no-measure: don't.
+        measure: time a few training steps on this machine.
         json: print JSON instead.
     """
     from nanogpt.planning.plan import make_plan

@@ -1,5 +1,6 @@
-"""How far a training is, from the metrics that it writes as it goes."""
+"""Show the progress of a training, from the metrics that it writes."""
 
+import contextlib
 import json
 import os
 import sys
@@ -12,29 +13,35 @@ from nanogpt.artifacts.states import METRICS, REQUEST, find_trainings
 from nanogpt.errors import UserError
 from nanogpt.project import HERE, Project
 
-LOOK = 1.0  # seconds between two looks at the metrics
-LINE = 10.0  # seconds between two lines in a file
-COLUMNS = 80  # of a terminal that doesn't know
-TAIL = 16_384  # bytes at the end of metrics.jsonl that are read: the last hundred lines or so
+LOOK = 1.0  # seconds between reads of the metrics
+LINE = 10.0  # seconds between lines, if standard error isn't a terminal
+COLUMNS = 80  # of a terminal whose width isn't known
+TAIL = 16_384  # bytes to read from the end of metrics.jsonl, about a hundred lines
 
 
 @dataclass
 class Progress:
-    """The progress of one run's training, on standard error.
+    """Prints the progress of a run's training to standard error.
 
-    A terminal shows one line that changes; a file gets a line now and then.
+    On a terminal, it updates a single line. In a file, it adds a line every few seconds. before:
+    when each unfinished training had started before this one, in nanoseconds of any clock.
     """
 
     run: str
     max_iters: int
     project: Project = HERE
-    started: float = field(default_factory=time.time)
+    before: dict[Path, int] = field(default_factory=dict)
     looked: float = 0.0
     shown: str = ""
     printed: float = 0.0
 
+    def __post_init__(self) -> None:
+        state = find_trainings(self.project).get(self.run)
+        with contextlib.suppress(OSError):  # the training just ended
+            self.before |= {state: _started(state)} if state else {}
+
     def show(self) -> None:
-        """Show what is new, if it's time to look."""
+        """Show new progress, if the last check is long enough ago."""
         if time.monotonic() - self.looked < LOOK:
             return
         self.looked = time.monotonic()
@@ -50,7 +57,7 @@ class Progress:
             print(text, file=sys.stderr, flush=True)
 
     def clear(self) -> None:
-        """Make room for another line."""
+        """Clear the line, to print something else."""
         if self.shown:
             self._write("")
 
@@ -60,19 +67,24 @@ class Progress:
             self.shown = text
 
     def _lines(self) -> list[MetricsLine]:
-        """The last lines of the metrics, if this training is the one that goes on now."""
+        """Return the last lines of the metrics, if this training is running now."""
         state = find_trainings(self.project).get(self.run)
         try:
-            # An older state of the run may wait for its settings to come back.
-            if state is None or (state / REQUEST).stat().st_mtime < self.started - LOOK:
+            # The state may be an older one, with other settings.
+            if state is None or self.before.get(state) == _started(state):
                 return []
             return last_lines(state / METRICS)
-        except OSError:  # it ended just now
+        except OSError:  # the training just ended
             return []
 
 
+def _started(state: Path) -> int:
+    """Return when a training was started or resumed."""
+    return (state / REQUEST).stat().st_mtime_ns
+
+
 def last_lines(path: Path) -> list[MetricsLine]:
-    """The last lines of a metrics.jsonl, without one that is cut off."""
+    """Return the last complete lines of a metrics.jsonl."""
     with open(path, "rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - TAIL))
@@ -87,7 +99,7 @@ def last_lines(path: Path) -> list[MetricsLine]:
 
 
 def describe(run: str, max_iters: int, lines: list[MetricsLine]) -> str:
-    """A line on the progress of a training, from the last lines of its metrics."""
+    """Describe a training's progress in one line, from the last lines of its metrics."""
     parts = [f"step {lines[-1].step:,} of {max_iters:,}"]
     for name, measure in (("loss", "loss"), ("validation", "val_loss")):
         known = [(line.step, getattr(line, measure)) for line in lines]
@@ -103,7 +115,7 @@ def describe(run: str, max_iters: int, lines: list[MetricsLine]) -> str:
 
 
 def seconds_left(max_iters: int, lines: list[MetricsLine]) -> float | None:
-    """Seconds until the last step, at the pace of these lines; None before there is one."""
+    """Estimate the seconds until the last step from these lines; None if there are too few."""
     timed = [(line.step, line.seconds) for line in lines if line.seconds is not None]
     if len(timed) < 2:
         return None

@@ -1,7 +1,7 @@
-"""What takes space beside the runs of config.yaml, and which of it may be removed.
+"""Find files that take space in addition to the runs of config.yaml, and remove unused ones.
 
-Artifacts in the cache, states of unfinished trainings, results of runs and datasets that no config
-names any more, and notes on code that made nothing of all this. Listing never changes anything.
+These are artifacts in the cache, states of unfinished trainings, results of runs and datasets that
+config.yaml no longer has, and records of code that made none of them. Listing changes nothing.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ DAY = 86_400.0  # seconds
 
 @dataclass(frozen=True)
 class Item:
-    """Something that takes space. unused: why it may go, or none."""
+    """An item that takes space. unused: the reason why it can be removed; empty if it's needed."""
 
     kind: str  # artifact, state, result or remains
     path: Path
@@ -48,7 +48,7 @@ class Item:
 
 
 def find_items(project: Project, config: Config) -> list[Item]:
-    """All artifacts, states and results that no config names, each kind oldest first."""
+    """Find artifacts, states, and results that config.yaml doesn't have, by kind and age."""
     items = [*_artifacts(project), *_states(project, config), *_claims(project, config)]
     items += [*_results(project, config), *_code(project)]
     order = ["artifact", "state", "result", "remains"]
@@ -58,10 +58,10 @@ def find_items(project: Project, config: Config) -> list[Item]:
 def to_prune(
     items: Sequence[Item], older_than: float | None, max_size: float | None, results: bool
 ) -> list[Item]:
-    """What of all this may go: what is unused, and of the artifacts those that are too much.
+    """Choose the items to remove: unused ones, and artifacts beyond the limits.
 
-    results: those of runs that no config names, too. older_than: seconds. max_size: bytes that may
-    stay; those go first that were not used for long.
+    older_than: in seconds. max_size: in bytes; the least recently used artifacts are removed first.
+    results: also remove results of runs and datasets that config.yaml doesn't have.
     """
     chosen = [item for item in items if item.unused and (results or item.kind != "result")]
     artifacts = [item for item in items if item.kind == "artifact" and not item.unused]
@@ -78,9 +78,9 @@ def to_prune(
 
 
 def remove(project: Project, item: Item) -> None:
-    """Remove what was found; of results, the files that rules made.
+    """Remove an item. Of results, only the files made by rules are removed.
 
-    Errors: OSError for what belongs to others.
+    Errors: OSError, for example without permission.
     """
     if item.path.is_symlink():
         item.path.unlink()
@@ -95,13 +95,13 @@ def remove(project: Project, item: Item) -> None:
 
 
 def _remove_results(project: Project, directory: Path) -> None:
-    """Remove what stages made in a directory, and what they wrote beside it."""
+    """Remove the outputs, logs and manifests of stages in a directory."""
     for path in directory.glob(f"*{SUFFIX}"):
         with contextlib.suppress(UserError):
             for name in read_record(path, Manifest).outputs:
-                # A manifest of another place could name anything.
+                # A manifest copied from elsewhere could name any path.
                 output = project.root / name
-                with contextlib.suppress(ValueError):  # no name that a file can have
+                with contextlib.suppress(ValueError):  # not a valid file name
                     if output.resolve().is_relative_to(directory.resolve()):
                         output.unlink(missing_ok=True)
         stage = path.name.removesuffix(SUFFIX)
@@ -109,7 +109,7 @@ def _remove_results(project: Project, directory: Path) -> None:
             (directory / f"{stage}{suffix}").unlink(missing_ok=True)
     below = [Path(path) for path, _, _ in os.walk(directory, topdown=False)]
     for path in below:
-        with contextlib.suppress(OSError):  # it holds something of the user's
+        with contextlib.suppress(OSError):  # it has a file of the user's
             path.rmdir()
 
 
@@ -120,16 +120,16 @@ def _artifacts(project: Project) -> list[Item]:
     for entry in project.cache.iterdir():
         size, age = _measure(entry)
         if entry.name.startswith("."):
-            # An entry that is being written right now is younger.
-            unused = "left by a process that was killed" if age > DAY else ""
-            items.append(Item("remains", entry, size, age, "of the cache", unused))
+            # A younger one may still be written.
+            unused = "left by a killed process" if age > DAY else ""
+            items.append(Item("remains", entry, size, age, "in the cache", unused))
             continue
         what, unused = entry.name, ""
         try:
             manifest = read_record(entry / cache.MANIFEST, CacheEntry)
             what = f"{manifest.stage} {entry.name}, first made in {manifest.made_in}"
         except FormatError:
-            what = f"{entry.name}, of a later version of nanogpt"
+            what = f"{entry.name}, from a later version of nanogpt"
         except UserError:
             unused = "damaged"
         items.append(Item("artifact", entry, size, age, what, unused))
@@ -141,44 +141,44 @@ def _states(project: Project, config: Config) -> list[Item]:
 
 
 def _state(directory: Path, config: Config) -> Item:
-    """What is known of the state of a training."""
+    """Describe the state of a training."""
     size, age = _measure(directory)
     if directory.name.startswith("."):
-        return Item("remains", directory, size, age, "of a state", "the training is done")
+        return Item("remains", directory, size, age, "of a state", "the training is finished")
     is_owned = locks.owner(directory) is not None
     try:
         request = read_record(directory / REQUEST, TrainingRequest)
     except FormatError:
-        return Item("state", directory, size, age, "of a later version of nanogpt")
+        return Item("state", directory, size, age, "from a later version of nanogpt")
     except UserError:
-        return Item("state", directory, size, age, directory.name, "" if is_owned else "of no run")
+        return Item("state", directory, size, age, directory.name, "" if is_owned else "has no run")
     what = f"{request.run}, step {max(saved_steps(directory), default=0)}"
     if is_owned:
-        return Item("state", directory, size, age, f"{what}, which is being trained")
+        return Item("state", directory, size, age, f"{what}, in training now")
     unused = ""
     if request.run not in run_names(config):
         unused = "no such run in config.yaml"
     elif not request.settings.keys() <= Run.model_fields.keys():
-        unused = "it has settings that this version of nanogpt doesn't know"
+        unused = "has settings that this version of nanogpt doesn't know"
     elif not _is_current(config, request):
-        unused = "config.yaml has other settings for this run now"
+        unused = "config.yaml now has other settings for this run"
     return Item("state", directory, size, age, what, unused)
 
 
 def _is_current(config: Config, request: TrainingRequest) -> bool:
-    """Whether config.yaml still has the settings that were requested, as far as can be known."""
+    """Whether config.yaml still has the requested settings, as far as we can tell."""
     source = find_source(config, request.run)
     if model_among(request.inputs) != (source.directory if source else None):
         return False
     try:
         run = resolve_run(config, request.run)
-    except SourceError:  # the directory of a model that isn't there now
+    except SourceError:  # the initial model is missing now
         return True
     return request.settings == run_parameters(run, request.settings)
 
 
 def _claims(project: Project, config: Config) -> list[Item]:
-    """What is left of the claims on runs that no config names any more."""
+    """Find claims on runs that config.yaml no longer has."""
     items = []
     for claim in project.claims.glob("*"):
         with contextlib.suppress(OSError, ValueError):  # ValueError: damaged
@@ -192,7 +192,7 @@ def _claims(project: Project, config: Config) -> list[Item]:
 
 
 def _results(project: Project, config: Config) -> list[Item]:
-    """The results of runs and datasets of other names, of those that have our manifests."""
+    """Find results with manifests of runs and datasets that config.yaml doesn't have."""
     runs, datasets = {*run_names(config), "datasets", "report"}, set(config.datasets)
     found = [(path, runs, "run") for path in project.results.glob("*")]
     found += [(path, datasets, "dataset") for path in project.datasets.glob("*")]
@@ -204,13 +204,13 @@ def _results(project: Project, config: Config) -> list[Item]:
 
 
 def _code(project: Project) -> list[Item]:
-    """The notes on the functions of a code by which nothing was made that is still here."""
+    """Find records of code versions that made nothing that still exists."""
     notes = list(project.code.glob("*.json"))
     made_by = _made_by(project) if notes else set()
     items = []
     for path in notes:
         size, age = _measure(path)
-        unused = "nothing that is here was made by it"
+        unused = "nothing made by it exists any more"
         try:
             if read_record(path, CodeFunctions).code in made_by:
                 continue
@@ -218,13 +218,13 @@ def _code(project: Project) -> list[Item]:
             continue
         except UserError:
             unused = "damaged"
-        if age > DAY:  # a job that runs has no manifest yet
-            items.append(Item("remains", path, size, age, "functions of a code", unused))
+        if age > DAY:  # a running job has no manifest yet
+            items.append(Item("remains", path, size, age, "record of a code version", unused))
     return items
 
 
 def _made_by(project: Project) -> set[str]:
-    """The codes of all results, artifacts and states."""
+    """Return the code digests of all results, artifacts and states."""
     found = set()
     records: list[tuple[Path, type[Request]]] = []
     for directory in (project.results, project.root / "resources"):
@@ -240,12 +240,12 @@ def _made_by(project: Project) -> set[str]:
 
 
 def _measure(path: Path) -> tuple[int, float]:
-    """Bytes, and seconds since it was made, or last restored or saved.
+    """Return the size in bytes, and the seconds since an item was made, restored or saved.
 
-    Files that vanish meanwhile are left out: other processes work there.
+    Files that vanish in the meantime are skipped, since other processes may be running.
     """
     size, newest = 0, []
-    # Not rglob, which fails where a directory vanishes.
+    # Not rglob, which fails if a directory vanishes.
     below = [Path(directory) / name for directory, _, names in os.walk(path) for name in names]
     for one in [path, *below]:
         with contextlib.suppress(FileNotFoundError):

@@ -1,4 +1,4 @@
-"""Commands that print reference pages and the version: settings, schema, version."""
+"""Commands that print reference material: settings, schema, version, completion."""
 
 from typing import Literal
 
@@ -11,7 +11,7 @@ from nanogpt.config.reference import json_schema, settings_page
 
 @app.command
 def settings() -> None:
-    """Print docs/SETTINGS.md: every setting with its default and meaning."""
+    """Print all settings with their defaults and meanings (docs/SETTINGS.md)."""
     print(settings_page(), end="")
 
 
@@ -29,12 +29,12 @@ def version() -> None:
 
 @app.command
 def completion(shell: Positional[Literal["bash", "zsh", "tcsh"]]) -> None:
-    """Print what a shell needs to complete commands and flags.
+    """Print a script that lets a shell complete commands and flags.
 
-    For bash: `nanogpt completion bash > ~/.local/share/bash-completion/completions/nanogpt`, and
-    a new shell. The same as `nanogpt --tyro-print-completion bash`.
+    For bash, run `nanogpt completion bash > ~/.local/share/bash-completion/completions/nanogpt` and
+    start a new shell.
 
     Args:
-        shell: the shell.
+        shell: the shell to print it for.
     """
     app.cli(prog="nanogpt", args=["--tyro-print-completion", shell])

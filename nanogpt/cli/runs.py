@@ -30,11 +30,11 @@ LAST_PORT = 65535
 def show_config(
     run: Annotated[Positional[str], named("RUN")], config_file: Path = HERE.config_file
 ) -> None:
-    """Print what a run resolves to, and where each value is from.
+    """Print a run's settings, and where each value comes from.
 
     Args:
-        run: a run or a dataset of config.yaml, a text in resources/texts/, or one of nanoGPT's
-            presets, such as train_gpt2.
+        run: a run or a dataset of config.yaml, a text in resources/texts/, or a nanoGPT preset
+            such as train_gpt2.
         config_file: the config file.
     """
     config = read(config_file)
@@ -56,20 +56,20 @@ def sample(
     dataset: Annotated[str, optional("DATASET")] = "",
     ngrams: bool = True,
 ) -> None:
-    """Draw samples from a model, streaming them to the terminal. Nothing is kept.
+    """Print samples from a model as they are generated. Nothing is saved.
 
-    The defaults shown are those of a model directory; a run's samples have the run's settings.
+    The defaults below are for a model directory. For a run, they are the run's settings.
 
     Args:
         model: a run, or a model directory such as results/demo/model.
-        dataset: without a model, the one that was trained last on this dataset.
-        ngrams: mix in the n-grams that lie beside the model, if any do; --no-ngrams: the GPT alone.
+        dataset: without a model: use the model trained most recently on this dataset.
+        ngrams: mix in the model's n-grams, if it has any.
     """
     directory, run = find_model(model, dataset)
     if model and dataset and not run:
         raise UserError(
-            f"--dataset={dataset}: finds the model that was trained last on it; leave it out where "
-            "a model directory is named"
+            f"--dataset={dataset}: can't be used with a model directory, since it selects a model; "
+            "remove it"
         )
     if model and dataset:
         check_dataset(read(HERE.config_file), run, dataset)
@@ -81,7 +81,7 @@ def sample(
         changes = {one.setting: one.value for one in parse(given, {"sample": SampleSettings()})}
         settings = SampleSettings().model_copy(update=changes)
     if not model:
-        print(f"{directory}: trained last on {dataset}", file=sys.stderr)
+        print(f"{directory}: the model trained most recently on {dataset}", file=sys.stderr)
     from nanogpt.devices import resolve
     from nanogpt.inference.sampling import stream
     from nanogpt.model.checkpoints import load_model
@@ -90,7 +90,7 @@ def sample(
 
     if settings.temperature == 0 and settings.num_samples > 1:
         print(
-            "temperature 0: all samples of a prompt are the same; --num_samples=1 draws one",
+            "temperature 0: all samples of a prompt are the same; use --num_samples=1 for just one",
             file=sys.stderr,
         )
     settings = resolve(settings)
@@ -118,16 +118,16 @@ def bench(
     dataset: Annotated[str, optional("DATASET")] = "",
     config_file: Path = HERE.config_file,
 ) -> None:
-    """Measure how fast this machine trains a run's model and samples from it, and print it as JSON.
+    """Measure the speed of training and sampling on this machine, and print it as JSON.
 
-    All cores compute. Flags change what is measured, and make no run. The workflow's rule `bench`
-    keeps what it measures, with as many threads as training has, in results/<run>/bench.json, where
-    the report finds it.
+    It uses all cores. Flags change the settings, without making a run. The workflow's rule `bench`
+    measures with the threads of training instead, and writes results/<run>/bench.json for the
+    report.
 
     Args:
         run: a run; if not given, the first one of the report. nanogpt_bench has the settings of
-            nanoGPT's bench.py, which want a GPU.
-        dataset: a dataset to measure on.
+            nanoGPT's bench.py, which are meant for a GPU.
+        dataset: the dataset to measure with.
         config_file: the config file.
     """
     from nanogpt.devices import resolve
@@ -136,7 +136,7 @@ def bench(
     config, project = read(config_file), Project.of(config_file)
     if not (run or dataset) and config.report.runs:
         run = config.report.runs[0]
-        print(f"bench: {run}, the first run of the report", file=sys.stderr)
+        print(f"bench: measuring {run}, the first run of the report", file=sys.stderr)
     base = find_base(config, run, dataset)
     settings = resolve_with(config, base.run, [*base.given, *given_by("bench", flags)])
     check_trains(settings)
@@ -157,13 +157,13 @@ def bench(
 @app.command
 @examples("report", "nanogpt report", "nanogpt report --output=../compared")
 def report(results: Path = HERE.results, output: Path = HERE.results / "report/now") -> None:
-    """Compare all runs that lie there as they stand, unfinished and failed ones too.
+    """Write a report on all existing runs, including unfinished and failed ones.
 
-    The report of the workflow, results/report/index.html, is of the runs that config.yaml lists.
+    The workflow's own report, results/report/index.html, has only the runs that config.yaml lists.
 
     Args:
-        results: the directory of runs.
-        output: where the report goes.
+        results: the directory of the runs.
+        output: the directory for the report.
     """
     from nanogpt.report.page import write_report
     from nanogpt.report.runs import find_runs
@@ -176,22 +176,22 @@ def report(results: Path = HERE.results, output: Path = HERE.results / "report/n
 def watch(
     results: Path = HERE.results, host: str = "localhost", port: int = 6006, every: float = 5.0
 ) -> None:
-    """Show the curves of all runs in TensorBoard, those of trainings that go on as they grow.
+    """Show the loss curves of all runs in TensorBoard, with live updates of running trainings.
 
     Args:
-        results: the directory of runs.
-        host: the address where TensorBoard listens; 0.0.0.0: on all of this machine's.
-        port: the port where it listens.
-        every: seconds between two looks for new metrics.
+        results: the directory of the runs.
+        host: the address that TensorBoard listens on; 0.0.0.0: all addresses of this machine.
+        port: the port that it listens on.
+        every: seconds between updates.
     """
     from nanogpt.artifacts.signals import exiting
     from nanogpt.artifacts.states import find_metrics
     from nanogpt.report.tensorboard import append_events
 
     if not every > 0:
-        raise UserError(f"--every: should be more than 0 (found {every:g})")
+        raise UserError(f"--every: should be more than 0 (found `{every:g}`)")
     if not 0 <= port <= LAST_PORT:
-        raise UserError(f"--port: should be 0 to {LAST_PORT} (found {port})")
+        raise UserError(f"--port: should be from 0 to {LAST_PORT} (found `{port}`)")
     with exiting(), tempfile.TemporaryDirectory() as directory:
         written: dict[str, int] = {}
         append_events(find_metrics(HERE, results), Path(directory), written)

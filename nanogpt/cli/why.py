@@ -1,4 +1,4 @@
-"""The command `why`: why a result would be made again, or how two results differ."""
+"""The command `why`: explain why a result would be made again, or how two results differ."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -8,7 +8,7 @@ from tyro.conf import Positional
 
 from nanogpt.cli.app import app, examples, optional, print_json
 from nanogpt.config.loading import read
-from nanogpt.errors import UserError
+from nanogpt.errors import UserError, plural
 from nanogpt.project import HERE, Project
 
 
@@ -24,10 +24,10 @@ def why(
     config_file: Path = HERE.config_file,
     json: bool = False,
 ) -> None:
-    """Say why a result would be made again, or how two results differ.
+    """Explain why a result would be made again, or how two results differ.
 
     Args:
-        paths: a file or directory of a run or dataset, or a run's name; two of them are compared.
+        paths: a file or directory of a run or dataset, or a run's name; with two, compare them.
         config_file: the config file.
         json: print JSON instead.
     """
@@ -38,7 +38,10 @@ def why(
 
     project = Project.of(config_file)
     if len(paths) not in (1, 2):
-        raise UserError(f"why: {len(paths)} paths; name one result, or two to compare")
+        raise UserError(
+            f"why: {plural(len(paths), 'path')} given; give one result to explain, or "
+            "two to compare"
+        )
     if len(paths) == 2:
         first, second = (explaining.existing_path(project, path) for path in paths)
         compared = compare(project, first, second)

@@ -1,5 +1,7 @@
-"""Words of a command line as tyro reads them: `--a_b` and `--a-b`, `--x`, `--no-x` and `--x=True`,
-nanoGPT's names, and the settings of a JSON file."""
+"""Normalize a command line for tyro.
+
+Handles `--a_b` and `--a-b`, `--x`, `--no-x` and `--x=True`, nanoGPT's names, and settings from a
+JSON file."""
 
 import contextlib
 import json
@@ -28,7 +30,7 @@ from nanogpt.config.messages import did_you_mean, nearest
 from nanogpt.errors import UserError
 
 HELP = ("-h", "--help")
-# What other programs call a setting.
+# Other programs' names for settings, used for suggestions.
 OTHER_WORDS = {
     "lr": "learning_rate",
     "steps": "max_iters",
@@ -50,10 +52,10 @@ TRANSLATED = ("always_save_checkpoint", "real_data", "init_from")
 
 
 def normalise(words: Sequence[str]) -> list[str]:
-    """The words of a command line in the one form that tyro understands.
+    """Convert a command line to the form that tyro understands.
 
-    Errors: UserError for an unknown command or flag, a word or a value too many, missing or of the
-    wrong type, and a JSON file that can't be read or has an unknown setting.
+    Errors: UserError for an unknown command or flag, an unexpected, missing or invalid argument or
+    value, and a JSON file that can't be read or has an unknown setting.
     """
     if list(words) == ["--version"]:
         return ["version"]
@@ -62,7 +64,9 @@ def normalise(words: Sequence[str]) -> list[str]:
     if words and (words[0] in HELP or words[0].startswith("--tyro")):
         return list(words)
     if not words or words[0].startswith("-"):
-        raise UserError("name a command, such as `nanogpt train`; see `nanogpt --help`")
+        raise UserError(
+            "no command given; for example, run `nanogpt train`, and see `nanogpt --help`"
+        )
     command, *rest = words
     if command not in app._subcommands:
         raise UserError(f"no command `{command}`{did_you_mean(command, app._subcommands)}")
@@ -73,9 +77,10 @@ def normalise(words: Sequence[str]) -> list[str]:
 
 @dataclass
 class _Line:
-    """The words of a command, as they are read. values: by setting, of lists all of them.
+    """The parsed arguments of a command.
 
-    given: the command's own parameters that were named.
+    values: the values of each setting; several only for a list. given: the names of the command's
+    own parameters that were given as flags.
     """
 
     command: str
@@ -88,9 +93,9 @@ class _Line:
     out_dir: str = ""
 
     def words(self) -> list[str]:
-        """What tyro gets.
+        """Return the arguments for tyro.
 
-        Errors: UserError for a word or a flag that's missing or wrong, and a word too many.
+        Errors: UserError for a missing or invalid argument or flag, and an unexpected argument.
         """
         if not set(HELP) & set(self.others):
             self._check_positionals()
@@ -103,7 +108,7 @@ class _Line:
         return [*settings, *self.others]
 
     def read(self, words: Sequence[str]) -> None:
-        """Take in the words of a command line."""
+        """Parse the words of a command line."""
         waiting = self._read_files(words)
         while waiting:
             word = waiting.pop(0)
@@ -112,8 +117,8 @@ class _Line:
                 return
             if word[:1] == "-" and word[:2] != "--" and word not in ("-", *HELP):
                 raise UserError(
-                    f"{self.command}: no flag `{word}`; flags have two dashes, and words that "
-                    "begin with one come after ` -- `"
+                    f"{self.command}: no flag `{word}`; write two dashes for a flag, or put ` -- ` "
+                    "before arguments that start with a dash"
                 )
             if not word.startswith("--") or word.startswith("--tyro"):
                 self.others.append(word)
@@ -124,7 +129,7 @@ class _Line:
             self._take_out_dir()
 
     def _take(self, key: str, values: list[str] | None, word: str, waiting: list[str]) -> None:
-        """Take in one flag. values: None if it has none yet; some of those waiting may be its."""
+        """Parse one flag. values: None if it has no `=`; its value may be the next word."""
         group, _, setting = key.rpartition(".")
         if group in FLAT.get(self.command, ()) and key not in self.flags and setting in self.flags:
             key = setting
@@ -149,7 +154,7 @@ class _Line:
     def _take_parameter(
         self, key: str, values: list[str] | None, word: str, waiting: list[str]
     ) -> None:
-        """Take in a flag that sets no setting. UserError if the command has no such flag."""
+        """Parse a flag that isn't a setting. UserError if the command has no such flag."""
         if key == "help":
             self.others.append("--help")
             return
@@ -170,12 +175,12 @@ class _Line:
         self.others.append(word)
 
     def _take_out_dir(self) -> None:
-        """Take the run that nanoGPT's out_dir means for the model, if no other is named."""
+        """Use nanoGPT's out_dir as the model, unless another one is given."""
         if self._positionals() or any(word.startswith("--dataset") for word in self.others):
             print(f"out_dir: ignored: {NO_COUNTERPART['out_dir']}", file=sys.stderr)
             return
         model = model_in(self.command, self.out_dir)
-        print(f"out_dir: taken for `{model}`", file=sys.stderr)
+        print(f"out_dir: using `{model}`", file=sys.stderr)
         self.others.append(model)
 
     def _positionals(self) -> list[str]:
@@ -191,8 +196,8 @@ class _Line:
             return
         hint = f"see `nanogpt {self.command} --help`"
         if self.command == "sample":
-            hint = f"a prompt is `--start={shlex.quote(words[-1])}`"
-        raise UserError(f"{self.command}: `{words[n_places]}` is one word too many; {hint}")
+            hint = f"for a prompt, use `--start={shlex.quote(words[-1])}`"
+        raise UserError(f"{self.command}: unexpected argument `{words[n_places]}`; {hint}")
 
     def _is_switch(self, key: str) -> bool:
         boolean = key in self.flags and self.flags[key].is_boolean
@@ -206,7 +211,7 @@ class _Line:
         return TRUE[0]
 
     def _value_among(self, key: str, waiting: list[str]) -> str | None:
-        """The value of a flag that comes as a word of its own; None if there isn't one."""
+        """Return the value of a flag if it's the next word; None if there isn't one."""
         if self._is_switch(key):
             return self._switch_value(key, None, waiting).capitalize()
         return waiting.pop(0) if waiting and not waiting[0].startswith("--") else None
@@ -235,7 +240,7 @@ class _Line:
             self.from_file.discard(key)
 
     def _read_files(self, words: Sequence[str]) -> list[str]:
-        """Take in the files that `--config` names, which flags override; return the other words."""
+        """Read the files of `--config`, whose settings flags override. Returns the other words."""
         rest = list(words)
         end = rest.index("--") if "--" in rest else len(rest)
         places = [i for i in range(end) if rest[i].partition("=")[0] == "--config"]
@@ -247,7 +252,7 @@ class _Line:
         return rest
 
     def _read_file(self, name: str) -> None:
-        """Take in the settings of a JSON file."""
+        """Read the settings of a JSON file."""
         for key, value in _read_json(name).items():
             plain = key.replace("-", "_")
             known = (*self.flags, *NO_COUNTERPART, *TRANSLATED, *self.switches)
@@ -255,23 +260,23 @@ class _Line:
             is_dotted = group in FLAT[self.command] and setting in known
             if not (is_dotted or plain in known or plain in parameters_of(self.command)):
                 near = did_you_mean(plain, self.flags)
-                raise UserError(f"{name}: `{key}`: unknown setting{near}")
+                raise UserError(f"{name}: unknown setting `{key}`{near}")
             texts = [_as_text(item) for item in (value if isinstance(value, list) else [value])]
             self._take(plain, texts, f"--{plain}={texts[-1] if texts else ''}", [])
         self.from_file = set(self.values)
 
 
 def _check_switch(key: str, value: str) -> str:
-    """The value of a switch in small letters. UserError for what is neither true nor false."""
+    """Return a boolean flag's value in lowercase. UserError if it isn't true or false."""
     if value.lower() not in (*TRUE, *FALSE):
-        raise UserError(f"--{key}: should be True or False (found `{value}`)")
+        raise UserError(f"--{key}: should be true or false (found `{value}`)")
     return value.lower()
 
 
 def _items(flag: Flag, values: list[str]) -> list[str]:
-    """The items of a flag's values: for a list of numbers, one value may be a list, as `[5, 10]`.
+    """Split the values of a flag. For a list of numbers, a value may be a list such as `[5, 10]`.
 
-    A text stays as it is, whatever is in it.
+    Strings are never split.
     """
     if not flag.is_list or flag.has_texts:
         return values
@@ -294,15 +299,17 @@ def _as_text(value: Any) -> str:
 def _read_json(name: str) -> dict[str, Any]:
     path = Path(name)
     if path.suffix == ".py":
-        raise UserError(f"{name}: Python isn't executed as a config file; write it as JSON")
+        raise UserError(f"{name}: Python config files aren't executed; write the settings as JSON")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"--config {name}: no such file; name a JSON file of settings") from None
+        raise UserError(f"--config {name}: no such file; use a JSON file with settings") from None
     except OSError as error:
         raise UserError(f"--config {name}: can't be read: {error.strerror}") from None
     except (ValueError, RecursionError):
-        raise UserError(f'{name}: not JSON; write settings as {{"max_iters": 500}}') from None
+        raise UserError(f'{name}: invalid JSON; write settings like {{"max_iters": 500}}') from None
     if not isinstance(content, dict) or any(isinstance(v, dict) for v in content.values()):
-        raise UserError(f'{name}: settings by flat names are wanted, as {{"max_iters": 500}}')
+        raise UserError(
+            f'{name}: should be an object of settings without groups, like {{"max_iters": 500}}'
+        )
     return content

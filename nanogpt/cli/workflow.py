@@ -1,4 +1,4 @@
-"""The workflow as a child process: signals, what is shown of what it says, locks."""
+"""Run the workflow as a child process: signals, output and locks."""
 
 import contextlib
 import importlib.util
@@ -24,32 +24,32 @@ from nanogpt.project import HERE
 POLL = 0.1  # seconds
 LOCK_POLL = 1.0  # seconds
 REPEAT = 5.0  # seconds
-DIED = 128  # an exit code above is that of a signal
+DIED = 128  # higher exit codes stand for signals
 PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
-# What jobs say to the user; the rest is Snakemake's own.
+# Lines that our jobs print for the user; other lines are Snakemake's own.
 OURS = re.compile(r"(?:error|warning): |[a-z][a-z_0-9]* [^ ]+: \S")
 LOCKED = "Directory cannot be locked"
 QUIET = ("--quiet", "progress", "rules", "reason", "host")
-# As Snakemake looks for them.
+# In the order in which Snakemake looks for them.
 SNAKEFILES = ("Snakefile", "snakefile", "workflow/Snakefile", "workflow/snakefile")
 
 
 def make(targets: Sequence[str], cores: str, progress: Progress | None = None) -> int:
-    """Make files by the workflow of the working directory; returns Snakemake's exit code.
+    """Make files with the workflow in the working directory. Returns Snakemake's exit code.
 
-    That of a call which signal n stopped is 128 + n, as a shell has it; Snakemake's would be 1.
-    While another call holds the lock of files that this one needs, it waits for it.
+    If signal n stops it, the exit code is 128 + n as in a shell, instead of Snakemake's 1. If
+    another Snakemake process has the lock of the same files, this waits for it.
 
-    Errors: UserError where there is no Snakemake or no workflow, and for a lock without an owner.
+    Errors: UserError if Snakemake or the workflow is missing, and for a lock without an owner.
     """
     snakemake = [*_snakemake(), "--cores", cores]
     while True:
         call = _Call([*snakemake, *QUIET, "--", *targets], progress)
-        started = time.time()
+        before = _find_locks()
         code = call.run()
         if code > DIED:
-            _remove_own_lock(snakemake, started)
+            _remove_own_lock(snakemake, before)
         if code and call.stopped:
             return DIED + call.stopped
         if not call.is_locked:
@@ -58,26 +58,27 @@ def make(targets: Sequence[str], cores: str, progress: Progress | None = None) -
 
 
 def _snakemake() -> list[str]:
-    """The command that starts Snakemake, with the Snakefile where it doesn't find it by itself."""
+    """Return the command that starts Snakemake, with the Snakefile if it wouldn't find it."""
     if importlib.util.find_spec("snakemake") is None:
         raise UserError("Snakemake isn't installed; run `pip install 'nanogpt[workflow]'`")
     command = [sys.executable, "-m", "snakemake"]
     if any((HERE.root / name).is_file() for name in SNAKEFILES):
         return command
-    beside = Path(__file__).resolve().parents[2] / "Snakefile"
-    if not beside.is_file():
+    shipped = Path(__file__).resolve().parents[2] / "Snakefile"
+    if not shipped.is_file():
         raise UserError(
-            "no Snakefile here; run this in a checkout of the project, or install it from one by "
-            "`pip install --editable`"
+            "no Snakefile here; run this in a checkout of the project, or install nanogpt from a "
+            "checkout with `pip install --editable`"
         )
-    return [*command, "--snakefile", str(beside)]
+    return [*command, "--snakefile", str(shipped)]
 
 
 @dataclass
 class _Call:
-    """One call of Snakemake. stopped: the signal that the user stopped it by.
+    """One Snakemake process.
 
-    signalled: when its process group got the last one. is_interrupted: whether it got SIGINT.
+    stopped: the signal that the user sent to stop it. signalled: the time of the last signal to its
+    process group. is_interrupted: whether that group got SIGINT.
     """
 
     command: list[str]
@@ -90,7 +91,7 @@ class _Call:
     others: list[str] = field(default_factory=list)
 
     def run(self) -> int:
-        # A file, not a pipe: if this process is killed, the jobs can go on writing.
+        # A file, not a pipe: if this process is killed, the jobs can still write to it.
         with tempfile.TemporaryFile() as output, self._started(output) as child:
             with _forwarding(self, child), open(output.fileno(), "rb", closefd=False) as reader:
                 position, rest = 0, b""
@@ -114,33 +115,33 @@ class _Call:
         if self.progress:
             self.progress.clear()
         if code and not (self.has_error or self.is_locked or self.stopped):
-            # Nothing that this package says: then all that Snakemake said may matter.
-            how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
-            print(*self.others, f"error: Snakemake ended {how}", sep="\n", file=sys.stderr)
+            # None of our jobs reported an error, so show all of Snakemake's output.
+            how = f"was killed by signal {-code}" if code < 0 else f"failed with exit code {code}"
+            print(*self.others, f"error: Snakemake {how}", sep="\n", file=sys.stderr)
         return code if code >= 0 else DIED - code
 
     def send(self, child: subprocess.Popen[bytes], number: int) -> None:
-        """Send a signal to all of the child's process group."""
+        """Send a signal to the child's process group."""
         self.signalled = time.monotonic()
         self.is_interrupted = self.is_interrupted or number == signal.SIGINT
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, number)
 
     def _insist(self, child: subprocess.Popen[bytes]) -> None:
-        """Once stopped, signal again what still runs after a while.
+        """After a stop, repeat the signal if something still runs after a while.
 
-        A job that was just being started got no signal; and Snakemake's handler of SIGTERM waits
-        for a lock that its own thread may hold, which only SIGINT ends.
+        A job that was just starting may have missed it. Also, Snakemake's SIGTERM handler waits for
+        a lock that its own thread may hold, and only SIGINT ends that.
         """
         if self.stopped and time.monotonic() - self.signalled > REPEAT:
             self.send(child, signal.SIGTERM if self.is_interrupted else signal.SIGINT)
 
     @contextmanager
     def _started(self, output: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
-        """The child, in a process group of its own, where Snakemake ignores SIGUSR1.
+        """Start the child in its own process group, where Snakemake ignores SIGUSR1.
 
-        That is for trainings, which listen to it; Snakemake would end. SIGINT must not be ignored,
-        as a shell makes its background jobs do.
+        SIGUSR1 is for trainings, and would end Snakemake. SIGINT is enabled, since a shell makes
+        its background jobs ignore it.
         """
         before = {
             signal.SIGUSR1: signal.signal(signal.SIGUSR1, signal.SIG_IGN),
@@ -174,15 +175,15 @@ class _Call:
 
 @contextmanager
 def _forwarding(call: _Call, child: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Pass signals on to all of the child's process group.
+    """Forward signals to the child's process group.
 
-    Of several SIGINT, only the first: at the second one, Snakemake would leave its jobs alone, and
+    Only the first SIGINT is forwarded. At a second one, Snakemake would abandon its jobs and leave
     its lock behind.
     """
 
     def forward(number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGINT and call.is_interrupted:
-            print("stopping: what is trained is being saved", file=sys.stderr, flush=True)
+            print("stopping: saving the training", file=sys.stderr, flush=True)
             return
         if number != signal.SIGUSR1:
             call.stopped = number
@@ -197,7 +198,7 @@ def _forwarding(call: _Call, child: subprocess.Popen[bytes]) -> Iterator[None]:
 
 
 def _wait_for_lock(snakemake: list[str]) -> None:
-    """Wait until the call that holds the directory's lock ends; remove that of a dead one.
+    """Wait for the Snakemake process that has the directory's lock. Removes a dead one's lock.
 
     Errors: UserError for a lock whose owner isn't known.
     """
@@ -207,11 +208,11 @@ def _wait_for_lock(snakemake: list[str]) -> None:
         if not holders:
             if not invocations.is_lock_stale():
                 raise UserError(
-                    f"{HERE.snakemake_locks}: locked by a Snakemake that isn't on this machine or "
-                    "was killed; if none works here on another machine, run `snakemake --unlock`"
+                    f"{HERE.snakemake_locks}: locked by a Snakemake process that was killed or is "
+                    "on another machine; if none is running there, run `snakemake --unlock`"
                 )
             _unlock(snakemake)
-            print("removed the lock of a Snakemake that was killed", file=sys.stderr)
+            print("removed the lock of a killed Snakemake process", file=sys.stderr)
             return
         if holders != said:
             said = holders
@@ -219,10 +220,22 @@ def _wait_for_lock(snakemake: list[str]) -> None:
         time.sleep(LOCK_POLL)
 
 
-def _remove_own_lock(snakemake: list[str], started: float) -> None:
-    """Remove the lock that a child left which a signal ended, if no other call can have made it."""
-    left = [path.stat().st_mtime for path in HERE.snakemake_locks.glob("*.lock")]
-    if left and min(left) >= started and not invocations.find_holders():
+def _find_locks() -> set[tuple[str, int]]:
+    """Return Snakemake's lock files with their dates, so that a later lock differs."""
+    found = set()
+    for path in HERE.snakemake_locks.glob("*.lock"):
+        with contextlib.suppress(FileNotFoundError):  # another call has just ended
+            found.add((path.name, path.stat().st_mtime_ns))
+    return found
+
+
+def _remove_own_lock(snakemake: list[str], before: set[tuple[str, int]]) -> None:
+    """Remove the lock left by our killed child, if it can't belong to another process.
+
+    before: the locks that existed when the child started.
+    """
+    left = _find_locks()
+    if left and not left & before and not invocations.find_holders():
         _unlock(snakemake)
 
 

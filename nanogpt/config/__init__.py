@@ -1,1 +1,1 @@
-"""Settings: their schema, and how config.yaml becomes the settings of a run."""
+"""Settings: their schema, and the steps from config.yaml to the settings of a run."""

@@ -1,4 +1,4 @@
-"""Settings of corpora and datasets: where a text comes from, and how it becomes tokens."""
+"""Settings of corpora (the source of a text) and of datasets (its tokenizer and split)."""
 
 import re
 from encodings.aliases import aliases
@@ -13,7 +13,7 @@ from nanogpt.config.parameters import new_setting
 from nanogpt.config.patterns import NAME, SHA256
 from nanogpt.config.values import OneOrMore, Seed, Settings
 
-# `playwright` is what the first version called the generator.
+# The first version called the generator `playwright`.
 BUILTIN = BeforeValidator(
     lambda value: "play" if value == "playwright" else value,
     json_schema_input_type=Literal["play", "playwright"] | None,
@@ -27,77 +27,81 @@ class Corpus(Settings):
     """Raw text: exactly one of `url`, `files` or `builtin`."""
 
     url: Annotated[list[str], OneOrMore] = Field(
-        [], description="where to download it: one, a list, or a numbered range such as `[00-79]`"
+        [], description="URL to download, or a list of URLs; `[00-79]` in a URL is a numbered range"
     )
     sha256: Annotated[list[Annotated[str, Field(pattern=SHA256)]], OneOrMore] = Field(
         [],
-        description="digests of the files, as many as there are and in their order; none: those of "
-        "the first download are recorded",
+        description="sha256 digests of the files, in the same order; none: the digests of the "
+        "first download are recorded",
     )
     files: Annotated[list[Annotated[str, Field(min_length=1)]], OneOrMore] = Field(
-        [], description="local files, directories or patterns such as `texts/**/*.txt`, one or more"
+        [],
+        description="local file, directory or pattern such as `texts/**/*.txt`, or a list of them",
     )
     builtin: Annotated[Literal["play"] | None, BUILTIN] = Field(
         None, description="a built-in generator: play"
     )
     n_characters: int = Field(
-        1_000_000, ge=1, le=10**12, description="length of a built-in corpus, characters"
+        1_000_000, ge=1, le=10**12, description="length of a built-in corpus, in characters"
     )
     seed: Seed = Field(1337, description="seed of a built-in corpus")
     format: Literal["auto", "text", "jsonl", "csv", "tsv", "parquet"] = new_setting(
         "auto",
         neutral="auto",
-        description="how its files are read; auto: by their names and first bytes; text: unpacked, "
-        "as plain text, whatever that looks like",
+        description="file format; auto: detected from the name and first bytes; text: plain text, "
+        "even if it looks like something else (compressed files are unpacked)",
     )
     member: str = new_setting(
         "",
         neutral="",
-        description="the file of an archive (.zip, .tar) that is read; empty: its only text",
+        description="file to read from an archive (.zip, .tar); empty: the only text in it",
     )
     encoding: str = Field(
-        "auto", description="a name that Python knows, or auto: UTF-8, else the likeliest"
+        "auto", description="any encoding that Python knows; auto: UTF-8, else the most likely one"
     )
     errors: Literal["strict", "replace"] = Field(
-        "strict", description="what bytes that do not fit the encoding get: an error, or U+FFFD"
+        "strict",
+        description="bytes that are invalid in the encoding; strict: an error; replace: U+FFFD",
     )
     newlines: Literal["keep", "lf"] = Field(
-        "keep", description="lf: CRLF and CR become a line feed; keep: they stay"
+        "keep", description="line ends; keep: as they are; lf: CRLF and CR become a line feed"
     )
     rows: Literal["documents", "joined"] = new_setting(
         "documents",
         neutral="documents",
-        description="what the rows of a table are; joined: parts of one document, as they are, "
-        "such as lines with their line ends",
+        description="rows of a table; documents: each is a document; joined: they are joined into "
+        "one document as they are, for example lines with their line ends",
     )
     text_column: str = Field(
         "text",
         min_length=1,
-        description="what holds the text: a field of .jsonl, a column of .parquet, .csv and .tsv; "
-        "`a.b` is b within a",
+        description="field (.jsonl) or column (.parquet, .csv, .tsv) with the text; `a.b`: field b "
+        "inside a",
     )
     missing: Literal["error", "skip"] = new_setting(
-        "error", neutral="error", description="what a row of .jsonl without text_column gets"
+        "error",
+        neutral="error",
+        description="what to do with rows of .jsonl without text_column",
     )
     delimiter: str = new_setting(
         "auto",
         neutral="auto",
         min_length=1,
-        description="what separates the columns of .csv; auto: a comma, semicolon, tab or bar, the "
-        "first of them by which the header has text_column",
+        description="column separator of .csv; auto: comma, semicolon, tab or bar, whichever is "
+        "first to give the header a column text_column",
     )
 
     @model_validator(mode="after")
     def _one_source(self) -> "Corpus":
         if sum(map(bool, (self.url, self.files, self.builtin))) != 1:
-            raise ValueError("a corpus has exactly one of url, files and builtin")
+            raise ValueError("a corpus needs exactly one of `url`, `files` and `builtin`")
         n_files = len(self.urls) + len(self.files)
         if self.sha256 and len(self.sha256) != n_files:
             raise ValueError(
-                f"{len(self.sha256)} sha256 for {n_files} files; give each file's, or leave it out"
+                f"{len(self.sha256)} sha256 for {n_files} files; give one per file, or none"
             )
         if len({_last_part(url) for url in self.urls}) < len(self.urls):
-            raise ValueError("two of its URLs end in the same name of a file; one would be lost")
+            raise ValueError("two URLs end in the same file name; move one to another corpus")
         return self
 
     @field_validator("url")
@@ -105,18 +109,18 @@ class Corpus(Settings):
     def _is_of_a_file(cls, urls: list[str]) -> list[str]:
         for url in urls:
             if not re.fullmatch(r"https?://[^/?#\s]+/\S+", url):
-                raise ValueError(f"`{url}` is no URL of a file; http(s)://host/path is wanted")
+                raise ValueError(f"`{url}` isn't the URL of a file; use http(s)://host/path")
             if any(int(low) > int(high) for low, high in URL_RANGE.findall(url)):
-                raise ValueError(f"`{url}`: a range begins with its lowest number")
+                raise ValueError(f"`{url}`: the range is descending; put the lowest number first")
             if not all(NAME.fullmatch(_last_part(one)) for one in expand_url(url)):
-                raise ValueError(f"`{url}` doesn't end in the name of a file, as it should")
+                raise ValueError(f"`{url}` doesn't end in a file name; use http(s)://host/path")
         return urls
 
     @field_validator("delimiter")
     @classmethod
     def _one_character(cls, delimiter: str) -> str:
         if delimiter != "auto" and (len(delimiter) > 1 or delimiter in '"\r\n'):
-            raise ValueError("one character is wanted, but no quote or line end, or auto")
+            raise ValueError("should be auto or one character, but not a quote or a line end")
         return delimiter
 
     @field_validator("encoding")
@@ -127,32 +131,32 @@ class Corpus(Settings):
                 "".encode(encoding)
         except (LookupError, ValueError):
             raise ValueError(
-                f"`{encoding}` is no encoding that Python knows"
+                f"unknown encoding `{encoding}`"
                 f"{did_you_mean(encoding.lower(), sorted(set(aliases.values())), none='')}"
             ) from None
         return encoding
 
     @property
     def urls(self) -> list[str]:
-        """All its URLs, ranges written out."""
+        """All URLs, with ranges expanded."""
         return [one for url in self.url for one in expand_url(url)]
 
     def digest_of(self, file: str) -> str | None:
-        """The sha256 that a file must have, if config.yaml says one.
+        """Return the sha256 that config.yaml gives for a file; None without one.
 
-        file: the name of a download, or the path of a local file as `files` has it.
+        file: the name of a download, or the path of a local file as in `files`.
         """
         names = list(self.downloads) or [PurePath(entry).as_posix() for entry in self.files]
         return dict(zip(names, self.sha256, strict=False)).get(file)
 
     @property
     def downloads(self) -> dict[str, str]:
-        """Its URLs by the names that the files get in resources/corpora/<corpus>/."""
+        """The URLs by the file names that they get in resources/corpora/<corpus>/."""
         return {_last_part(url): url for url in self.urls}
 
 
 def expand_url(url: str) -> list[str]:
-    """A URL with numbered ranges, curl's `[00-79]`, written out; leading zeros stay."""
+    """Expand numbered ranges such as `[00-79]` in a URL, keeping leading zeros."""
     found = URL_RANGE.search(url)
     if not found:
         return [url]
@@ -163,7 +167,7 @@ def expand_url(url: str) -> list[str]:
 
 
 def _last_part(url: str) -> str:
-    """The name of a URL's file here: its last part, `_` for what can't be in a name."""
+    """Return the local file name of a URL: its last part, with `_` for invalid characters."""
     last = unquote(urlsplit(url).path).rpartition("/")[2]
     return re.sub(r"[^A-Za-z0-9._-]+", "_", last).lstrip("._-")
 
@@ -174,44 +178,49 @@ TOKENIZERS = ("char", "bpe", "gpt2", "byte")
 class Dataset(Settings):
     """A corpus, a tokenizer and a split."""
 
-    corpus: str | None = Field(None, description="name of a corpus; none: the dataset's own name")
+    corpus: str | None = Field(None, description="name of a corpus; none: the dataset's name")
     tokenizer: str = Field(
         "char",
-        description="char: one token a character; bpe: byte pairs, trained on the training split; "
-        "gpt2: GPT-2's; byte: 256 symbols; or the name of a dataset, whose tokenizer is taken",
+        description="char: one token per character; bpe: byte pair encoding, trained on the "
+        "training split; gpt2: GPT-2's; byte: one token per byte; or the name of a dataset, to "
+        "use its tokenizer",
     )
     vocab_size: int = Field(
-        1024, ge=257, description="tokens of `bpe`: 256 bytes, joined pairs, and the end of a text"
+        1024,
+        ge=257,
+        description="vocabulary size of `bpe`, including 256 bytes and end of text",
     )
     val_ratio: float = Field(0.1, gt=0, lt=1, description="share held out for validation")
     train_bytes: int | None = new_setting(
         None,
         neutral=None,
         ge=1,
-        description="bytes of UTF-8 at the text's beginning to train on, in place of val_ratio",
+        description="train on this many bytes (UTF-8) from the start of the text, instead of using "
+        "val_ratio",
     )
     val_bytes: int | None = new_setting(
         None,
         neutral=None,
         ge=1,
-        description="bytes after train_bytes that are held out for validation, while those after "
-        "them, a test split, are in neither; none: all of the rest",
+        description="with train_bytes: validate on this many bytes after those, and leave the rest "
+        "out, as a test split; none: validate on all of the rest",
     )
     split: Literal["auto", "position", "document", "last_file"] = Field(
         "auto",
-        description="position: the end of the text is held out; document: documents are, chosen "
-        "by a hash of each; last_file: the last file is; auto: document from 100 documents on",
+        description="text held out for validation; position: the end; document: some documents, "
+        "chosen by their hash; last_file: the last file; auto: document for 100 documents or more, "
+        "else position",
     )
     separator: str = Field(
         "\n",
-        description="what stands after each of several documents, for `char` and `byte`; "
-        "byte pairs have a token for it",
+        description="text added after each document, if there are several, for `char` and `byte`; "
+        "`bpe` and `gpt2` have a token for it",
     )
 
     @model_validator(mode="after")
     def _one_split(self) -> "Dataset":
         if self.val_bytes and not self.train_bytes:
-            raise ValueError("val_bytes are those after train_bytes; give that, too")
+            raise ValueError("`val_bytes` is only used with `train_bytes`; set that too")
         if self.train_bytes and self.split not in ("auto", "position"):
-            raise ValueError("train_bytes cuts by position; leave out `split`, or train_bytes")
+            raise ValueError("`train_bytes` splits by position; remove `split` or `train_bytes`")
         return self

@@ -1,7 +1,7 @@
-"""The config.json of transformers' GPT-2 and NanoChat as our model settings.
+"""Convert the config.json of transformers' GPT-2 and NanoChat models to our model settings.
 
-Types are strict: `"12"` and `true` aren't numbers. Weights are left to `interchange`. This is apart
-from it, since settings are known before a job starts: nothing here needs torch.
+Types are strict: `"12"` and `true` aren't numbers. `interchange` converts the weights. This module
+is separate because settings are needed before a job starts, without torch.
 """
 
 from collections.abc import Mapping
@@ -24,12 +24,12 @@ from nanogpt.config.messages import explain
 from nanogpt.config.schema import ModelSettings
 from nanogpt.errors import UserError
 
-# The same as in model/gpt.py, which reading a config must not import.
+# The same values as in model/gpt.py, which imports torch.
 NORM_EPSILON = 1e-5
 RMS_EPSILON = 1e-6
 ROTARY_BASE = 10_000
 
-# Token files can number no more.
+# The limit of token files.
 VocabSize = Annotated[int, Field(gt=0, le=2**32)]
 
 ACTIVATIONS: Mapping[str, Literal["gelu", "gelu_tanh", "relu2"]] = {
@@ -41,15 +41,15 @@ ACTIVATIONS: Mapping[str, Literal["gelu", "gelu_tanh", "relu2"]] = {
 
 
 def is_foreign(content: Mapping[str, JsonValue]) -> bool:
-    """Whether a config.json is another program's: ours says which `architecture` it is."""
+    """Whether a config.json is another program's: ours has a key `architecture`."""
     return "architecture" not in content
 
 
 class OurPart(BaseModel):
-    """What our models have and transformers' configs don't: the key `nanogpt` of our exports.
+    """The key `nanogpt` of our exports: settings that transformers' configs don't have.
 
-    bias: whether the model has biases; those of an export without are zeros. start: the tokens that
-    a text begins after.
+    bias: whether our model has biases; if not, an export has zeros for them. start: the tokens that
+    come before the start of a text.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
@@ -61,9 +61,9 @@ class OurPart(BaseModel):
 
 
 class GPT2Config(BaseModel):
-    """The part of a GPT-2's config.json that decides what it computes.
+    """The keys of a GPT-2's config.json that affect its computation.
 
-    Fields with one possible value are variants that our model doesn't have.
+    A field with one possible value stands for variants that our model doesn't support.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
@@ -94,7 +94,7 @@ class GPT2Config(BaseModel):
 
     @property
     def settings(self) -> ModelSettings:
-        """Our settings of the same model."""
+        """The same architecture as our settings."""
         return ModelSettings(
             n_layer=self.n_layer,
             n_head=self.n_head,
@@ -110,7 +110,7 @@ class GPT2Config(BaseModel):
 
 
 class RopeParameters(BaseModel):
-    """How positions turn. Others than these are refused."""
+    """The rotary positions. Only these values are supported."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
@@ -119,7 +119,7 @@ class RopeParameters(BaseModel):
 
 
 class NanoChatConfig(BaseModel):
-    """The part of a NanoChat's config.json that decides what it computes."""
+    """The keys of a NanoChat's config.json that affect its computation."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
@@ -135,7 +135,7 @@ class NanoChatConfig(BaseModel):
     hidden_act: Literal["gelu", "gelu_new", "gelu_pytorch_tanh", "relu2"] = "relu2"
     rms_norm_eps: float = RMS_EPSILON
     rope_parameters: RopeParameters | None = None
-    rope_scaling: None = None  # as older files have it
+    rope_scaling: None = None  # in older files
     rope_theta: float = ROTARY_BASE
     final_logit_softcapping: NonNegativeFloat | None = 15.0
     attention_bias: Literal[False] = False
@@ -159,7 +159,7 @@ class NanoChatConfig(BaseModel):
 
     @property
     def settings(self) -> ModelSettings:
-        """Our settings of the same model."""
+        """The same architecture as our settings."""
         return ModelSettings(
             n_layer=self.num_hidden_layers,
             n_head=self.num_attention_heads,
@@ -180,9 +180,10 @@ class NanoChatConfig(BaseModel):
 
 @dataclass(frozen=True)
 class ForeignModel:
-    """A model of transformers, by its config.json.
+    """A transformers model, from its config.json.
 
-    settings: ours. vocab_size: how many rows its embedding has. own: what an export added.
+    settings: as ours. vocab_size: number of rows of its embedding. own: the keys that our export
+    added.
     """
 
     settings: ModelSettings
@@ -191,9 +192,9 @@ class ForeignModel:
 
 
 def read_transformers_config(content: Mapping[str, JsonValue]) -> ForeignModel:
-    """Read the content of a config.json of transformers.
+    """Convert the content of a transformers config.json.
 
-    Errors: UserError for an architecture that our model doesn't have.
+    Errors: UserError for an architecture that our model doesn't support.
     """
     is_nanochat = content.get("model_type") == "nanochat"
     name, reader = ("NanoChat", NanoChatConfig) if is_nanochat else ("GPT-2", GPT2Config)
@@ -203,5 +204,7 @@ def read_transformers_config(content: Mapping[str, JsonValue]) -> ForeignModel:
         model = ModelSettings
         settings = config.settings
     except ValidationError as error:
-        raise UserError(f"not a {name} that nanogpt can read: {explain(error, model)}") from None
+        raise UserError(
+            f"not a {name} model that nanogpt supports: {explain(error, model)}"
+        ) from None
     return ForeignModel(settings, config.vocab_size, config.nanogpt)

@@ -1,4 +1,4 @@
-"""Fragments: entries that commands add to config.yaml's, a YAML file for each name."""
+"""Fragments: YAML files that commands write to add entries to those of config.yaml."""
 
 import json
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ CONFIG = "config.yaml"
 def merge_fragments(mapping: dict[Any, Any], fragments: Mapping[Path, Mapping[Any, Any]]) -> None:
     """Add the entries of fragments to the mapping of config.yaml, in place.
 
-    Errors: UserError for a name that two files have, and for anything but entries of MAPS.
+    Errors: UserError for a name in two files, and for keys other than MAPS.
     """
     sources: dict[tuple[str, Any], object] = {}
     for path, fragment in fragments.items():
@@ -27,30 +27,31 @@ def merge_fragments(mapping: dict[Any, Any], fragments: Mapping[Path, Mapping[An
                 continue
             if kind not in MAPS:
                 raise UserError(
-                    f"{path}: `{kind}` can't be here, only {', '.join(MAPS)}; move it to {CONFIG}"
+                    f"{path}: `{kind}` isn't allowed here, only "
+                    f"{', '.join(f'`{m}`' for m in MAPS)}; move it to {CONFIG}"
                 )
             if not isinstance(entries, dict | None):
-                raise UserError(f"{path}: {kind}: should be a mapping of names")
+                raise UserError(f"{path}: {kind}: should be a mapping from names to settings")
             known = mapping.get(kind) or {}
-            if not isinstance(known, dict):  # which is refused later
+            if not isinstance(known, dict):  # an error later, when the config is checked
                 continue
             for name in entries or {}:
                 if name in known:
                     other = sources.get((kind, name), CONFIG)
                     raise UserError(
-                        f"{path}: {kind}: `{name}` is in {other} too; rename or remove one of them"
+                        f"{path}: {kind}: `{name}` is also in {other}; rename or remove one of them"
                     )
                 sources[kind, name] = path
             mapping[kind] = {**known, **(entries or {})}
 
 
 def write_fragment(path: Path, entries: Mapping[str, Mapping[str, Any]], made_by: str) -> None:
-    """Write a fragment. entries: by map and name. made_by: the command that asked for it."""
+    """Write a fragment. entries: by map and name. made_by: the command line, for a comment."""
     text = _dump(entries, allow_unicode=True)
-    if yaml.safe_load(text) != entries:  # line ends that YAML writes and doesn't read
+    if yaml.safe_load(text) != entries:  # line ends that YAML writes but doesn't read back
         text = _dump(entries, allow_unicode=False)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # As JSON: a line feed in a flag must not end the comment.
+    # JSON, so that a line feed in a flag doesn't end the comment.
     write_text(path, f"# Made by {json.dumps(made_by)}; read after config.yaml.\n{text}")
 
 

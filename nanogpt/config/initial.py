@@ -1,7 +1,7 @@
-"""What a training begins with, if not with random weights: `train.init_from`.
+"""The initial weights of a training: `train.init_from`.
 
-A run's model, a model directory, or one of GPT-2's by name. The run that begins with it has its
-architecture, and tokens of the same vocabulary.
+They come from another run's model, a model directory, or a GPT-2 by name. The run uses the same
+architecture and the same vocabulary as that model.
 """
 
 import contextlib
@@ -22,10 +22,10 @@ from nanogpt.config.schema import Config, ModelSettings, Run, RunEntry
 from nanogpt.errors import UserError
 from nanogpt.project import HERE
 
-# Settings in which a model may differ from the one that it begins with.
+# Settings that may differ from those of the initial model.
 FREE_SETTINGS = ("block_size", "dropout", "init")
 
-# GPT-2's four sizes by the names that Hugging Face gives them: n_layer, n_head, n_embd.
+# GPT-2's four sizes, by their names on Hugging Face: n_layer, n_head, n_embd.
 GPT2_SIZES = {
     "gpt2": (12, 12, 768),
     "gpt2-medium": (24, 16, 1024),
@@ -33,22 +33,22 @@ GPT2_SIZES = {
     "gpt2-xl": (48, 25, 1600),
 }
 
-# Tokenizers whose vocabulary is the same for all datasets.
+# Tokenizers with the same vocabulary for all datasets.
 FIXED_TOKENIZERS = ("gpt2", "byte")
 
 
 class SourceError(UserError):
-    """A model directory that isn't there, or isn't one: only those who need it are stopped."""
+    """A missing or invalid model directory. It only stops commands that need the model."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A model to begin with.
+    """An initial model.
 
-    name: what `init_from` says, with `~` expanded. directory: where the model lies in our form, or
-    will lie, seen from the project's directory. run: the run whose model it is, if it's one's.
-    is_imported: whether the rule import_model makes the directory, from GPT-2's weights or from a
-    directory of transformers.
+    name: the value of `init_from`, with `~` expanded. directory: the model in our format, which may
+    not exist yet, relative to the project's directory. run: the run that trains it, if any.
+    is_imported: whether the rule import_model writes the directory, from GPT-2's weights or a
+    transformers model.
     """
 
     name: str
@@ -58,10 +58,9 @@ class Source:
 
 
 def find_source(config: Config, run: str) -> Source | None:
-    """What a run begins with; None with random weights.
+    """Return a run's initial model; None for random weights.
 
-    Errors: UserError for a name that is no run's, a sweep's or an ensemble's, and for runs that
-    begin with each other.
+    Errors: UserError for an unknown run, a sweep, an ensemble, and runs that start from each other.
     """
     source = _read_source(config, run)
     way = [run]
@@ -70,8 +69,8 @@ def find_source(config: Config, run: str) -> Source | None:
         way.append(following.run)
         if following.run in way[:-1]:
             raise UserError(
-                f"{_name_setting(run)}: a circle: {' -> '.join(way)}; let one of them begin "
-                "without `init_from`"
+                f"{_name_setting(run)}: circular reference: {' -> '.join(way)}; remove `init_from` "
+                "from one of them"
             )
         following = _read_source(config, following.run)
     return source
@@ -92,7 +91,7 @@ def _read_source(config: Config, run: str) -> Source | None:
         return Source(name, directory, run=maker)  # so that it's trained first
     try:
         is_imported = is_foreign(_read_config(config.root / directory))
-    except (OSError, ValueError, RecursionError):  # `model_of_source` says so
+    except (OSError, ValueError, RecursionError):  # `model_of_source` reports it
         is_imported = False
     if not is_imported:
         return Source(name, directory)
@@ -100,7 +99,7 @@ def _read_source(config: Config, run: str) -> Source | None:
 
 
 def _read_config(directory: Path) -> dict[str, JsonValue]:
-    """The config.json of a model directory; OSError or ValueError if it isn't one."""
+    """Read the config.json of a model directory. OSError or ValueError if it isn't one."""
     content = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     if not isinstance(content, dict):
         raise ValueError("not a JSON object")
@@ -108,13 +107,13 @@ def _read_config(directory: Path) -> dict[str, JsonValue]:
 
 
 def _name_import(directory: Path) -> str:
-    """A name for a directory of transformers that differs for each and is valid in a path."""
+    """Return a unique name for a transformers directory that's valid in a path."""
     digest = hashlib.sha256(str(directory).encode()).hexdigest()[:8]
     return f"{re.sub(r'[^A-Za-z0-9._-]+', '_', directory.name).lstrip('._-') or 'model'}-{digest}"
 
 
 def _find_setting(config: Config, run: str) -> str | None:
-    """The setting, by the strongest source that has it."""
+    """Return the value of `init_from` from the source with the highest priority."""
     for entry in (config, config.runs.get(run, RunEntry()), config.defaults):
         if "init_from" in entry.train.model_fields_set:
             name = entry.train.init_from
@@ -123,7 +122,7 @@ def _find_setting(config: Config, run: str) -> str | None:
 
 
 def _with_home(name: str) -> str:
-    """A path with the home directory that it begins with; as it is if there's no such user."""
+    """Expand `~` in a path; return it as it is if there's no such user."""
     with contextlib.suppress(RuntimeError):
         return str(Path(name).expanduser())
     return name
@@ -137,14 +136,14 @@ def _list_runs(config: Config) -> list[str]:
 def _check_run(config: Config, name: str, where: str) -> None:
     swept = [run for run, sweep in config.sweep_of.items() if sweep == name]
     if swept and name not in config.runs:
-        raise UserError(f"{where}: `{name}` is a sweep; its runs are {list_some(swept)}")
+        raise UserError(f"{where}: `{name}` is a sweep; use one of its runs: {list_some(swept)}")
     if name not in (*_list_runs(config), *GPT2_SIZES) and (config.root / name).is_dir():
-        raise UserError(f"{where}: no run `{name}`; write `./{name}` for the directory")
+        raise UserError(f"{where}: no run `{name}`; write `./{name}` to use the directory")
     look_up([*_list_runs(config), *GPT2_SIZES], name, where, "run")
     ensemble = config.runs.get(name, RunEntry()).ensemble
     if ensemble:
         raise UserError(
-            f"{where}: `{name}` is an ensemble; name one of its runs: {list_some(ensemble)}"
+            f"{where}: `{name}` is an ensemble; use one of its runs: {list_some(ensemble)}"
         )
 
 
@@ -153,9 +152,9 @@ def _name_setting(run: str) -> str:
 
 
 def model_of_source(source: Source, run: str, root: Path = HERE.root) -> ModelSettings:
-    """The settings of a model that isn't a run's. root: the project's directory.
+    """Return the settings of a model that isn't a run's. root: the project's directory.
 
-    Errors: SourceError for a directory without one.
+    Errors: SourceError for a directory without a model.
     """
     if source.name in GPT2_SIZES:
         n_layer, n_head, n_embd = GPT2_SIZES[source.name]
@@ -171,48 +170,48 @@ def model_of_source(source: Source, run: str, root: Path = HERE.root) -> ModelSe
     try:
         return _read_settings(_read_config(root / source.name))
     except FileNotFoundError:
-        problem = "no model here; config.json is missing"
+        problem = "not a model directory: config.json is missing"
     except RecursionError:
-        problem = "config.json isn't a model's: nested too deeply"
+        problem = "config.json isn't a model's: its brackets are nested too deeply"
     except OSError as error:
         problem = f"config.json can't be read: {error.strerror}"
     except ValueError as error:
-        problem = f"config.json isn't that of a model to begin with: {error}"
+        problem = f"config.json can't be used: {error}"
     raise SourceError(
-        f"{_name_setting(run)}: {source.name}: {problem}; name a run, a directory of a model, or "
-        f"one of {', '.join(GPT2_SIZES)}"
+        f"{_name_setting(run)}: {source.name}: {problem}; use a run, a model directory, or one of "
+        f"{', '.join(GPT2_SIZES)}"
     )
 
 
 def _read_settings(content: Mapping[str, JsonValue]) -> ModelSettings:
-    """The settings in a config.json of nanogpt or transformers, as `import_model` reads it."""
+    """Return the settings in a config.json of nanogpt or of transformers."""
     if is_foreign(content):
         model = read_transformers_config(content)
         has_bias = model.settings.bias and model.own.bias
         return model.settings.model_copy(update={"bias": has_bias})
     if content["architecture"] != "gpt2":
-        raise ValueError(f"architecture {content['architecture']}")
+        raise ValueError(f"unknown architecture `{content['architecture']}`")
     known = {name: value for name, value in content.items() if name in ModelSettings.model_fields}
     # The first models lacked `position`.
     return complete(ModelSettings, {"position": "learned", **known})
 
 
 def check_model_agrees(own: ModelSettings, source: ModelSettings, name: str, where: str) -> None:
-    """UserError if a model can't begin with the weights of another one.
+    """Raise UserError if a model can't start from the weights of another.
 
-    name: of that one, for messages.
+    name: the other model's, for messages.
     """
     for setting in ModelSettings.model_fields:
         value, theirs = getattr(own, setting), getattr(source, setting)
         if setting not in FREE_SETTINGS and value != theirs:
             raise UserError(
-                f"{where}: {setting} is {_show(value)}, but that of `{name}`, which it begins "
-                f"with, is {_show(theirs)}; leave it out"
+                f"{where}: {setting} is {_show(value)}, but it's {_show(theirs)} in the initial "
+                f"model `{name}`; remove {setting}"
             )
     if own.block_size > source.block_size:
         raise UserError(
-            f"{where}: block_size {own.block_size} is above {source.block_size}, that of `{name}`, "
-            "which it begins with; lower it, or leave it out"
+            f"{where}: block_size {own.block_size} is larger than that of the initial model "
+            f"`{name}`, {source.block_size}; lower or remove it"
         )
 
 
@@ -221,7 +220,7 @@ def _show(value: JsonValue) -> str:
 
 
 def check_begins(config: Config, run: Run, source: Source, model: ModelSettings) -> None:
-    """UserError if a run can't begin with a source, by settings. model: the source's."""
+    """Raise UserError if a run's settings don't fit its initial model. model: the latter's."""
     check_model_agrees(run.model, model, source.name, f"runs.{run.name}.model")
     if source.run:
         entry = config.runs.get(source.run, RunEntry())
@@ -229,20 +228,20 @@ def check_begins(config: Config, run: Run, source: Source, model: ModelSettings)
     elif source.name in GPT2_SIZES:
         theirs = "gpt2"
     else:
-        return  # its tokenizer.json is compared before the training
+        return  # its tokenizer.json is compared when the training starts
     own = _find_vocabulary(config, run.dataset)
     if own != theirs:
         raise UserError(
-            f"{_name_setting(run.name)}: `{source.name}` has {_name_tokens(theirs)}, and this run "
-            f"{_name_tokens(own)}; write `tokenizer: {theirs}` in datasets.{run.dataset}, or make "
-            f"another dataset: `nanogpt prepare {run.dataset} --tokenizer={theirs}`"
+            f"{_name_setting(run.name)}: `{source.name}` uses {_name_tokens(theirs)}, but this run "
+            f"uses {_name_tokens(own)}; set `tokenizer: {theirs}` in `datasets.{run.dataset}`, or "
+            f"make another dataset with `nanogpt prepare {run.dataset} --tokenizer={theirs}`"
         )
 
 
 def find_tokenizer(config: Config, dataset: str) -> tuple[str, str]:
-    """The tokenizer that a dataset ends up with, such as char, and the dataset that it's made for.
+    """Return a dataset's kind of tokenizer, such as char, and the dataset that it belongs to.
 
-    They differ from the dataset's own where it takes those of another one.
+    That's another dataset if this one uses its tokenizer.
     """
     while (tokenizer := config.datasets[dataset].tokenizer) not in TOKENIZERS:
         dataset = tokenizer
@@ -250,11 +249,11 @@ def find_tokenizer(config: Config, dataset: str) -> tuple[str, str]:
 
 
 def _find_vocabulary(config: Config, dataset: str) -> str:
-    """What has the same vocabulary has the same of these: a tokenizer, or the dataset it's of."""
+    """Return an identifier of a dataset's vocabulary: a tokenizer or the dataset it belongs to."""
     tokenizer, maker = find_tokenizer(config, dataset)
     return tokenizer if tokenizer in FIXED_TOKENIZERS else maker
 
 
 def _name_tokens(vocabulary: str) -> str:
-    words = {"gpt2": "GPT-2's tokens", "byte": "bytes"}
-    return words.get(vocabulary, f"the tokens of dataset {vocabulary}")
+    words = {"gpt2": "GPT-2's tokenizer", "byte": "bytes"}
+    return words.get(vocabulary, f"the tokenizer of dataset `{vocabulary}`")

@@ -1,4 +1,4 @@
-"""From config.yaml to a checked `Config`: YAML, the user's own texts, names, sweeps."""
+"""Load config.yaml into a checked `Config`: YAML, the user's texts, names, sweeps."""
 
 import contextlib
 import os
@@ -25,15 +25,15 @@ from nanogpt.errors import UserError
 from nanogpt.files.atomic import NAME_BYTES
 from nanogpt.project import HERE, Project
 
-# Of a corpus; one of them says where its text is.
+# Settings of a corpus; exactly one of them gives the location of its text.
 SOURCES = {"url", "files", "builtin"}
 
-# Of what the workflow writes beside a download, the longest end of a name.
+# The longest suffix that the workflow adds to the name of a download.
 LONGEST_END = ".download.manifest.json"
 
 
 def find_texts(project: Project = HERE) -> list[str]:
-    """The files of the user's own texts in resources/texts/, sorted, without hidden ones."""
+    """Return the names of the user's texts in resources/texts/, sorted, without hidden files."""
     files = project.texts.glob("[!.]*") if project.texts.is_dir() else ()
     return sorted(f.name for f in files if f.suffix.lower() == ".txt" and not f.is_dir())
 
@@ -41,7 +41,7 @@ def find_texts(project: Project = HERE) -> list[str]:
 def read(path: str | Path = HERE.config_file) -> Config:
     """Read and check a config file, with the project's fragments and texts.
 
-    Errors: UserError for a file that is absent, no YAML or wrong.
+    Errors: UserError if the file is missing, isn't YAML, or has a mistake.
     """
     project, mapping = Project.of(Path(path)), read_mapping(path)
     add_fragments(mapping, project)
@@ -51,7 +51,7 @@ def read(path: str | Path = HERE.config_file) -> Config:
 def add_fragments(mapping: dict[Any, Any], project: Project = HERE) -> None:
     """Add the entries of resources/config/*.yaml to the mapping of a config file, in place.
 
-    Errors: UserError for a file that isn't a fragment, and for a name that two files have.
+    Errors: UserError for a file that isn't a fragment, and for a name that's in two files.
     """
     directory = project.fragments
     files = sorted(directory.glob("[!.]*.yaml")) if directory.is_dir() else ()
@@ -59,10 +59,10 @@ def add_fragments(mapping: dict[Any, Any], project: Project = HERE) -> None:
 
 
 def read_mapping(path: str | Path = HERE.config_file) -> dict[Any, Any]:
-    """What a config file says, its settings unchecked.
+    """Read the mapping of a config file, without checking its settings.
 
-    Errors: UserError for a file that is absent, no YAML or no mapping, and for a key that a mapping
-    has twice, of which YAML's readers silently take the last.
+    Errors: UserError if the file is missing, isn't YAML, or isn't a mapping, and for a duplicate
+    key, of which YAML readers silently use the last value.
     """
     try:
         loader = yaml.SafeLoader(Path(path).read_text(encoding="utf-8"))
@@ -74,24 +74,25 @@ def read_mapping(path: str | Path = HERE.config_file) -> dict[Any, Any]:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; run this in the project's directory") from None
     except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+        raise UserError(f"{path}: can't be read: {error.strerror}; check the path") from None
     except UnicodeDecodeError as error:
-        byte = f"byte 0x{error.object[error.start]:02x} at {error.start}"
+        byte = f"byte 0x{error.object[error.start]:02x} at offset {error.start}"
         raise UserError(f"{path}: not UTF-8 ({byte}); save it as UTF-8") from None
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise UserError(f"{path}: {place}not YAML: {error.problem}") from None
-    except yaml.YAMLError as error:  # a character that YAML has not
-        raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+        raise UserError(f"{path}: {place}invalid YAML: {error.problem}") from None
+    except yaml.YAMLError as error:  # a character that YAML doesn't allow
+        raise UserError(f"{path}: invalid YAML: {' '.join(str(error).split())}") from None
     except RecursionError:
-        raise UserError(f"{path}: not a config file: nested too deeply") from None
+        raise UserError(f"{path}: not a config file; its brackets are nested too deeply") from None
     except ValueError as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"{path}: no date that there is: {error}; put it in quotes") from None
+        message = f"{path}: invalid date: {error}; put it in quotes if you mean text"
+        raise UserError(message) from None
     if not isinstance(mapping, dict):
-        raise UserError(f"{path}: a mapping with `runs:` and the like is wanted at top level")
+        raise UserError(f"{path}: should be a mapping at top level, with keys such as `runs:`")
     return mapping
 
 
@@ -116,13 +117,13 @@ def _check_keys(root: yaml.Node, path: str | Path) -> None:
             line, name = key.start_mark.line + 1, (key.tag, key.value)
             if name in lines:
                 raise UserError(
-                    f"{path}: line {line}: `{key.value}` stands in line {lines[name]} already; "
-                    "put both into one"
+                    f"{path}: line {line}: `{key.value}` is already in line {lines[name]}; merge "
+                    "the two"
                 )
             lines[name] = line
 
 
-# Whole numbers that YAML 1.1 reads as others than they look: 010 is 8, and 1:30 is 90.
+# Whole numbers that YAML 1.1 misreads: 010 is 8, and 1:30 is 90.
 SURPRISING = re.compile(r"[-+]?(0[0-7_]*[1-7][0-7_]*|[0-9_]+(:[0-5]?[0-9])+)")
 
 
@@ -136,13 +137,13 @@ def _check_number(node: yaml.ScalarNode, path: str | Path) -> None:
 
 
 def load(mapping: Mapping[str, Any], texts: Iterable[str] = (), project: Project = HERE) -> Config:
-    """Check the mapping of config.yaml; each file of `texts` becomes a corpus and a dataset.
+    """Check the mapping of config.yaml and add a corpus and a dataset for each file of `texts`.
 
-    config.yaml may say more of such a dataset, or of a run on it, by entries of the text's name.
-    Keys `x-...` are ignored; they can hold YAML's anchors. In `runs` and `report.runs`, a sweep is
+    Entries of config.yaml with a text's name change its corpus, its dataset or its run. Keys
+    `x-...` are ignored, so they can define YAML anchors. In `runs` and `report.runs`, each sweep is
     replaced by its runs.
 
-    Errors: UserError with one line that names the first thing that is wrong.
+    Errors: UserError with one line about the first mistake.
     """
     try:
         kept = {name: value for name, value in mapping.items() if not str(name).startswith("x-")}
@@ -155,14 +156,14 @@ def load(mapping: Mapping[str, Any], texts: Iterable[str] = (), project: Project
     _check_names(config)
     config = expand_ensembles(expand_sweeps(config))
     for name in run_names(config):
-        with contextlib.suppress(SourceError):  # reported to those who need that run
+        with contextlib.suppress(SourceError):  # reported when that run is needed
             resolve_run(config, name)
     _check_lengths(config)
     return config.model_copy(update={"report": Report(runs=_report_runs(config))})
 
 
 def _with_sources(mapping: dict[str, Any], texts: Iterable[str]) -> dict[str, Any]:
-    """The mapping with the file of a user's text in a corpus of its name that has no source."""
+    """Return the mapping with a text's file added to its corpus, if that has no source."""
     corpora = mapping.get("corpora")
     if not isinstance(corpora, dict):
         return mapping
@@ -177,24 +178,24 @@ def _with_sources(mapping: dict[str, Any], texts: Iterable[str]) -> dict[str, An
 
 
 def _add_texts(config: Config, texts: Iterable[str]) -> Config:
-    """The config with a corpus and a dataset for each text of the user's."""
+    """Return the config with a corpus and a dataset for each of the user's texts."""
     files: dict[str, str] = {}
     for file in texts:
         name, where = Path(file).stem, f"{HERE.texts}/{file}"
         if not NAME.fullmatch(name):
-            raise UserError(f"{where}: `{name}` is no name; {NAME_RULE}; rename the text")
+            raise UserError(f"{where}: invalid name `{name}`; rename the text: {NAME_RULE}")
         if RESERVED_RUN_NAMES.fullmatch(name):
             raise UserError(f"{where}: `{name}` is a reserved name; rename the text")
         if name in TOKENIZERS:
-            raise UserError(f"{where}: `{name}` is a tokenizer; rename the text")
+            raise UserError(f"{where}: `{name}` is the name of a tokenizer; rename the text")
         if name in files:
-            raise UserError(f"{where}: {files[name]} has the same name; rename one of them")
+            raise UserError(f"{where}: same name as {files[name]}; rename one of them")
         dataset, run = config.datasets.get(name, Dataset()), config.runs.get(name)
         corpus = config.corpora.get(name)
         if (corpus and corpus.files != [where]) or dataset.corpus not in (None, name):
             raise UserError(
-                f"{where}: `{name}` is another corpus or dataset, by config.yaml or "
-                f"{HERE.fragments}; rename the text, or remove that entry"
+                f"{where}: config.yaml or {HERE.fragments} has another corpus or dataset `{name}`; "
+                "rename the text, or remove that entry"
             )
         if run and (run.ensemble or run.dataset not in (None, name)):
             raise UserError(
@@ -202,13 +203,13 @@ def _add_texts(config: Config, texts: Iterable[str]) -> Config:
             )
         files[name] = where
     corpora = {name: Corpus(files=[where]) for name, where in files.items()}
-    corpora.update(config.corpora)  # which may say how a text is read
+    corpora.update(config.corpora)  # these may set how a text is read
     datasets = {**{name: Dataset() for name in files}, **config.datasets}
     return config.model_copy(update={"corpora": corpora, "datasets": datasets})
 
 
 def load_dataset(mapping: Mapping[str, Any], name: str) -> tuple[Corpus, Dataset]:
-    """What a dataset is made of and how, by parsed YAML and the texts that are there."""
+    """Return a dataset and its corpus, from parsed YAML and the user's texts."""
     return find_dataset(load(mapping, find_texts()), name)
 
 
@@ -216,15 +217,13 @@ def _check_names(config: Config) -> None:
     for kind in ("corpora", "datasets", "models", "runs"):
         for name in getattr(config, kind):
             if not NAME.fullmatch(name):
-                raise UserError(f"{kind}: `{name}` is no name; {NAME_RULE}")
+                raise UserError(f"{kind}: invalid name `{name}`; {NAME_RULE}")
     for kind in ("runs", "datasets"):
         for name in filter(RESERVED_RUN_NAMES.fullmatch, getattr(config, kind)):
-            raise UserError(
-                f"{kind}: `{name}` is a reserved name; call the {kind[:-1]} something else"
-            )
+            raise UserError(f"{kind}: `{name}` is a reserved name; rename the {kind[:-1]}")
     for name, dataset in config.datasets.items():
         if name in TOKENIZERS:
-            raise UserError(f"datasets: `{name}` is a tokenizer; call the dataset something else")
+            raise UserError(f"datasets: `{name}` is the name of a tokenizer; rename the dataset")
         look_up(config.corpora, dataset.corpus or name, f"datasets.{name}.corpus", "corpus")
         _check_tokenizer(config, name)
     for name, run in config.runs.items():
@@ -233,7 +232,7 @@ def _check_names(config: Config) -> None:
 
 
 def _check_lengths(config: Config) -> None:
-    """UserError for a name that makes a longer file name than a file system takes."""
+    """Raise UserError for a name that would make a file name too long for the file system."""
     names = [("runs", run_names(config)), ("datasets", config.datasets)]
     for where, made in [*names, ("corpora", config.corpora)]:
         for name in made:
@@ -247,35 +246,35 @@ def _check_length(name: str, where: str, most: int) -> None:
     length = len(os.fsencode(name))
     if length > most:
         raise UserError(
-            f"{where}: a name of {length} bytes, `{name[:20]}...`; a file name here can have {most}"
+            f"{where}: the name `{name[:20]}...` has {length} bytes; shorten it to {most} or less"
         )
 
 
 def _report_runs(config: Config) -> list[str]:
-    """The runs of the report, each once."""
+    """Return the runs of the report, with sweeps replaced by their runs."""
     known = dict.fromkeys([*run_names(config), *config.sweep_of.values()])
     seen: set[str] = set()
     for name in config.report.runs:
         look_up(known, name, "report.runs", "run")
         if name in config.runs and config.runs[name].ensemble:
             raise UserError(
-                f"report.runs: `{name}` is an ensemble, which has no curve; name its runs instead"
+                f"report.runs: `{name}` is an ensemble, which has no curve; list its runs instead"
             )
         if name in seen:
-            raise UserError(f"report.runs: `{name}` stands there twice; name it once")
+            raise UserError(f"report.runs: `{name}` is listed twice; remove one")
         seen.add(name)
     runs = expand(config, config.report.runs)
     for run in runs:
         sweep = config.sweep_of.get(run)
         if run in seen and sweep in seen:
             raise UserError(
-                f"report.runs: `{run}` stands there twice, as a run of `{sweep}` too; name it once"
+                f"report.runs: `{run}` is also a run of the sweep `{sweep}`; remove one of them"
             )
     return runs
 
 
 def _check_tokenizer(config: Config, dataset: str) -> None:
-    """UserError if a dataset's tokenizer is of no kind and no dataset's, or at last its own."""
+    """Raise UserError if a dataset's tokenizer is unknown or depends on the dataset itself."""
     way = [dataset]
     while (tokenizer := config.datasets[way[-1]].tokenizer) not in TOKENIZERS:
         known = (*TOKENIZERS, *config.datasets)
@@ -283,6 +282,6 @@ def _check_tokenizer(config: Config, dataset: str) -> None:
         way.append(tokenizer)
         if tokenizer in way[:-1]:
             raise UserError(
-                f"datasets.{dataset}.tokenizer: a circle: {' -> '.join(way)}; "
-                f"give one of them {', '.join(TOKENIZERS[:-1])} or {TOKENIZERS[-1]}"
+                f"datasets.{dataset}.tokenizer: circular reference: {' -> '.join(way)}; "
+                f"set one of them to {', '.join(TOKENIZERS[:-1])} or {TOKENIZERS[-1]}"
             )

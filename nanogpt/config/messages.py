@@ -1,4 +1,4 @@
-"""How mistakes in settings are worded: pydantic's errors and unknown names, each in one line."""
+"""One-line messages for mistakes in settings, from pydantic's errors and unknown names."""
 
 import contextlib
 import difflib
@@ -17,32 +17,47 @@ from pydantic_core import ErrorDetails
 from nanogpt.config.patterns import PATTERNS
 from nanogpt.errors import UserError, shorten
 
-# Runs that a message shows.
+# Runs that a message lists.
 RUNS_SHOWN = 3
 
-# More names than this are not listed where none is near.
+# A message lists all known names if none is similar and there are at most this many.
 MANY_NAMES = 20
+
+# Messages for some of pydantic's types of errors.
+PROBLEMS = {
+    "bool_type": "should be true or false",
+    "bool_parsing": "should be true or false",
+    "dict_type": "should be a mapping of settings",
+    "model_type": "should be a mapping of settings",
+    "int_type": "should be a whole number",
+    "float_type": "should be a number",
+    "list_type": "should be a list",
+    "string_too_short": "should not be empty",
+}
 
 
 def look_up(names: Any, name: str, where: str, kind: str) -> Any:
-    """`names[name]`, or the name of a list; UserError with the nearest name if there is none."""
+    """Return `names[name]`, or `name` if `names` is a list.
+
+    Errors: UserError that suggests the most similar name if `name` is unknown.
+    """
     if name not in names:
         raise UserError(f"{where}: no {kind} `{name}`{did_you_mean(name, names)}")
     return names[name] if isinstance(names, Mapping) else name
 
 
 def list_some(names: Sequence[str]) -> str:
-    """The first of some names, and how many more there are."""
+    """List the first few names, then the number of the others."""
     shown = ", ".join(f"`{name}`" for name in names[:RUNS_SHOWN])
     return shown + (f" and {len(names) - RUNS_SHOWN:,} more" if len(names) > RUNS_SHOWN else "")
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """The first mistake that a validation found, in one line. model: what was validated."""
+    """Describe the first mistake that a validation found, in one line. model: its class."""
     problems = error.errors(include_url=False)
     first = problems[0]
     parts = [str(part) for part in first["loc"] if part != "[key]"]
-    if first["loc"][-1:] == ("[key]",):  # as config.yaml has it, which pydantic shows as Python's
+    if first["loc"][-1:] == ("[key]",):  # pydantic shows the key as Python, not as YAML
         parts[-1] = show_value(first["input"])
     where = ".".join(parts)
     if first["type"] == "extra_forbidden":
@@ -55,20 +70,22 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
 
 
 def explain_one(error: ErrorDetails) -> str:
-    """What one of pydantic's errors says, and of which value."""
+    """Describe one of pydantic's errors and the value that caused it."""
     message = _problem(error)
     found = error["input"]
     if isinstance(found, str | int | float | list | date | None) and f"`{found}`" not in message:
-        message += f" (found {show_value(found)})"
+        message += f" (found {quote_value(found)})"
     return message
 
 
 def _problem(error: ErrorDetails) -> str:
-    """What one of pydantic's errors says, in words of config.yaml."""
+    """Describe one of pydantic's errors in the terms of config.yaml."""
     if error["type"] == "string_pattern_mismatch":
         return f"should be {PATTERNS[error['ctx']['pattern']]}"
-    if error["type"] in ("dict_type", "model_type"):
-        return "should be a mapping of settings"
+    if error["type"] in PROBLEMS:
+        return PROBLEMS[error["type"]]
+    if error["type"] == "literal_error":
+        return f"should be {error['ctx']['expected']}".replace("'", "`")
     if error["type"] == "string_type" and isinstance(error["input"], int | float | date):
         return "should be text; put it in quotes"
     if error["type"] == "int_from_float" or (
@@ -82,39 +99,44 @@ def _problem(error: ErrorDetails) -> str:
 
 
 def _is_number(value: object) -> bool:
-    """Whether a text, as flags give them, is a finite number."""
+    """Whether a value is the text of a finite number, as flags are."""
     with contextlib.suppress(ValueError):
         return isinstance(value, str) and math.isfinite(float(value))
     return False
 
 
 def show_value(value: Any) -> str:
-    """A value as config.yaml would have it."""
+    """Return a value as config.yaml would write it."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if value is None:
         return "nothing"
     if isinstance(value, date):
         return str(value)
-    text = repr(value)
+    text = str(value) or "''"
     if isinstance(value, list):
         text = yaml.safe_dump(value, default_flow_style=True, width=math.inf).strip()
     return shorten(text)
 
 
+def quote_value(value: Any) -> str:
+    """Return a value as a message quotes it."""
+    return "nothing" if value is None else f"`{show_value(value)}`"
+
+
 def _unknown(name: str, way: Sequence[str | int], model: type[BaseModel]) -> str:
-    """What to say of a setting that isn't known at a place: where it belongs, or the nearest."""
+    """Describe an unknown setting: the group it belongs to, or the most similar setting."""
     models = _models_along(way, model)
     for depth in range(len(way), -1, -1):
         if depth in models:
             places = _groups_with(name, [*map(str, way[:depth])], models[depth])
             if places:
-                return f"unknown setting here; it belongs to {' or '.join(places)}"
+                return f"not a setting here; move it to {' or '.join(places)}"
     return f"unknown setting{did_you_mean(name, models[len(way)].model_fields)}"
 
 
 def _models_along(way: Sequence[str | int], model: type[BaseModel]) -> dict[int, type[BaseModel]]:
-    """The models at the places on the way from `model` into it, by their depth."""
+    """Return the models on a path from `model` down to a setting, by depth."""
     models, depth = {0: model}, 0
     while depth < len(way):
         inner, named = _model_of(model.model_fields[str(way[depth])].annotation)
@@ -125,7 +147,7 @@ def _models_along(way: Sequence[str | int], model: type[BaseModel]) -> dict[int,
 
 
 def _model_of(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
-    """The group of settings that a field holds, if it does, and whether by names of the user's."""
+    """Return a field's group of settings, if it has one, and whether it's a mapping by name."""
     if get_origin(annotation) is Annotated:
         return _model_of(get_args(annotation)[0])
     if get_origin(annotation) is dict:
@@ -135,7 +157,7 @@ def _model_of(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
 
 
 def _groups_with(name: str, way: Sequence[str], model: type[BaseModel]) -> list[str]:
-    """The groups within a model that have a setting, those without names of the user's first."""
+    """Return the groups in a model that have a setting; fixed groups before mappings by name."""
     plain: list[str] = []
     named: list[str] = []
     for group, field in model.model_fields.items():
@@ -147,23 +169,24 @@ def _groups_with(name: str, way: Sequence[str], model: type[BaseModel]) -> list[
 
 
 def nearest(name: str, names: Iterable[str], cutoff: float = 0.65) -> str | None:
-    """The name that's most like another one; None if none is."""
+    """Return the name most similar to `name`; None if no name is similar enough."""
     return next(iter(difflib.get_close_matches(name, list(names), n=1, cutoff=cutoff)), None)
 
 
-def did_you_mean(name: str, names: Iterable[str], none: str = "; there is none") -> str:
-    """The nearest of some names, else all of them if they are few."""
+def did_you_mean(name: str, names: Iterable[str], none: str = "; none is defined") -> str:
+    """Suggest the most similar name, or all of them if there are only a few."""
     names = list(names)
     near = nearest(name, names, cutoff=0.5)
     if near:
         return f"; did you mean `{near}`?"
     few = len(names) <= MANY_NAMES
     if names and few:
-        return f"; there is {', '.join(f'`{n}`' for n in names)}"
+        return f"; choose from {', '.join(f'`{n}`' for n in names)}"
     return "" if names else none
 
 
 def yaml_scalar(value: Any) -> str:
+    """Return a scalar as YAML writes it, with strings in double quotes."""
     style = '"' if isinstance(value, str) else None
     text = yaml.safe_dump(value, default_style=style, allow_unicode=True, width=math.inf)
     return text.removesuffix("\n").removesuffix("\n...")

@@ -1,9 +1,9 @@
-"""Settings as the parameters of a stage: what is hashed into a version, and how it's read back.
+"""Convert settings to and from the parameters of a stage, which are hashed into its version.
 
 The settings of the first version are always among the parameters. A setting that is added later
-declares a neutral value, which means "as before this setting existed". It never changes afterwards,
-whatever becomes of the default. A setting at its neutral value is left out of the parameters, so a
-new setting re-runs nothing; a setting that the parameters lack has its neutral value.
+declares a neutral value, which means "as before this setting existed". The neutral value never
+changes, even if the default does. A setting at its neutral value is left out of the parameters, so
+a new setting re-runs nothing. A setting that's missing from the parameters has its neutral value.
 """
 
 from collections.abc import Mapping
@@ -20,15 +20,15 @@ AnySettings = TypeVar("AnySettings", bound=BaseModel)
 
 @dataclass(frozen=True)
 class Neutral:
-    """The value of a setting that means "as before it existed", as JSON has it."""
+    """The JSON value of a setting that means "as before this setting existed"."""
 
     value: JsonValue
 
 
 def new_setting(default: Any, *, neutral: JsonValue, **details: Any) -> Any:
-    """A field for a setting that earlier versions didn't have.
+    """Define a field for a setting that earlier versions didn't have.
 
-    details: as for pydantic's Field, such as `description` and `ge`.
+    details: passed to pydantic's Field, such as `description` and `ge`.
     """
     field = Field(default, **details)
     field.metadata.append(Neutral(neutral))
@@ -36,13 +36,13 @@ def new_setting(default: Any, *, neutral: JsonValue, **details: Any) -> Any:
 
 
 class NamesInput:
-    """Marks a setting that names an input of the stage. The input's digest counts, not its name."""
+    """Marks a setting that names an input of the stage. Its digest counts, not its name."""
 
 
 def input_setting(**details: Any) -> Any:
-    """A field, empty by default, for a setting that names an input of the stage.
+    """Define an optional field for a setting that names an input of the stage.
 
-    It's no parameter, so another name for the same files re-runs nothing.
+    It isn't a parameter, so another name for the same files re-runs nothing.
     """
     field = new_setting(None, neutral=None, **details)
     field.metadata.append(NamesInput())
@@ -50,7 +50,7 @@ def input_setting(**details: Any) -> Any:
 
 
 def neutral_values(model: type[BaseModel]) -> dict[str, JsonValue]:
-    """The neutral value of each setting that declares one."""
+    """Return the neutral value of each setting that declares one."""
     return {
         name: mark.value
         for name, field in model.model_fields.items()
@@ -60,9 +60,9 @@ def neutral_values(model: type[BaseModel]) -> dict[str, JsonValue]:
 
 
 def as_parameters(settings: BaseModel, only: set[str] | None = None) -> dict[str, JsonValue]:
-    """A group of settings as JSON, without those at their neutral values or that name inputs.
+    """Return a group's settings as JSON, without inputs and those at their neutral values.
 
-    only: the settings that matter, if not all do.
+    only: the settings that matter; None: all.
     """
     neutral = neutral_values(type(settings))
     named = {
@@ -80,11 +80,11 @@ def as_parameters(settings: BaseModel, only: set[str] | None = None) -> dict[str
 def complete(
     model: type[AnySettings], given: Mapping[str, JsonValue], *, partial: bool = False
 ) -> AnySettings:
-    """Settings from parameters; what they lack has its neutral value, not its default.
+    """Restore settings from parameters. Missing ones get their neutral values, not the defaults.
 
-    partial: whether settings without a neutral value may be left out, as they don't matter here.
+    partial: whether settings without a neutral value may be missing too.
 
-    Errors: UserError for a setting that is missing, unknown or wrong.
+    Errors: UserError for a missing or unknown setting, or a wrong value.
     """
     filled = {**neutral_values(model), **given}
     for name in model.model_fields:

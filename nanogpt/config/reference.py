@@ -1,4 +1,4 @@
-"""Pages made from the settings: docs/SETTINGS.md, the JSON schema, what a run resolves to."""
+"""Pages made from the settings: docs/SETTINGS.md, the JSON schema, a run's settings."""
 
 import json
 from typing import Any
@@ -22,7 +22,7 @@ from nanogpt.config.schema import (
 
 
 def describe_run(config: Config, name: str) -> str:
-    """What a run resolves to, as YAML, with the source of each value in a comment."""
+    """Return a run's resolved settings as YAML, with the source of each value in a comment."""
     run = resolve_run(config, name)
     given = {
         (group, setting): (source, value)
@@ -44,7 +44,7 @@ def describe_run(config: Config, name: str) -> str:
             text = f"{setting}: {yaml_scalar(value)}"
             source, given_value = given.get((group, setting), ("built in", None))
             if given_value is None and (group, setting) in DERIVED:
-                source = f"as {'.'.join(DERIVED[group, setting])}"
+                source = f"from {'.'.join(DERIVED[group, setting])}"
             elif setting == "warmup_iters" and given_value not in (None, value):
                 source = "a tenth of train.max_iters"
             lines.append(f"  {text:<36} # {source}")
@@ -52,12 +52,13 @@ def describe_run(config: Config, name: str) -> str:
 
 
 def settings_page() -> str:
-    """docs/SETTINGS.md: all settings with default and meaning, as Markdown."""
+    """Return docs/SETTINGS.md: all settings with their defaults and meanings."""
     lines = [
         "# Settings",
         "",
-        "Printed by `nanogpt settings` from `nanogpt/config/schema.py`; don't edit it by hand. The",
-        "defaults are the package's. `nanogpt config <run>` prints what a run resolves to.",
+        "All settings of config.yaml, with the package's defaults. `nanogpt config <run>` prints",
+        "a run's settings and where each comes from. This page is generated from",
+        "`nanogpt/config/schema.py` by `nanogpt settings`; don't edit it by hand.",
     ]
     for title, model, names in (
         ("model", ModelChoice, ModelChoice.model_fields),
@@ -68,7 +69,11 @@ def settings_page() -> str:
         ("ngram", NgramChoice, NgramChoice.model_fields),
         ("corpora.<name>", Corpus, Corpus.model_fields),
         ("datasets.<name>", Dataset, Dataset.model_fields),
-        ("runs.<name>, beside the groups above", RunEntry, ["dataset", "ensemble", "sweep"]),
+        (
+            "runs.<name>, with the groups above",
+            RunEntry,
+            ["dataset", "ensemble", "sweep"],
+        ),
         ("report", Report, ["runs"]),
         ("top level", Config, ["mirrors"]),
     ):
@@ -81,5 +86,5 @@ def settings_page() -> str:
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON schema of config.yaml, for editors."""
+    """Return the JSON schema of config.yaml, for editors."""
     return Config.model_json_schema()

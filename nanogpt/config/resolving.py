@@ -1,4 +1,4 @@
-"""What a run resolves to: defaults, presets, its own entry and the command line, in this order."""
+"""Resolve a run's settings from defaults, presets, its entry and the command line."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ from pydantic import JsonValue
 
 from nanogpt.config.corpora import Corpus, Dataset
 from nanogpt.config.initial import check_begins, find_source, model_of_source
-from nanogpt.config.messages import RUNS_SHOWN, list_some, look_up
+from nanogpt.config.messages import list_some, look_up
 from nanogpt.config.parameters import as_parameters
 from nanogpt.config.schema import (
     Config,
@@ -23,7 +23,7 @@ from nanogpt.config.schema import (
 from nanogpt.config.values import Settings
 from nanogpt.errors import UserError
 
-# Settings that are derived from another one unless they are given: (group, setting) -> the other.
+# Settings that default to the value of another one: (group, setting) -> the other.
 DERIVED = {
     ("train", "lr_decay_iters"): ("train", "max_iters"),
     ("bench", "batch_size"): ("train", "batch_size"),
@@ -35,20 +35,20 @@ Layer = tuple[str, dict[str, dict[str, JsonValue]]]
 
 
 def run_names(config: Config) -> list[str]:
-    """All names that can stand in results/<run>/: runs, and datasets that no run is named after."""
+    """Return the names of all runs: those of `runs`, and datasets without a run of their name."""
     entries = {*config.runs, *config.sweep_of.values()}
     return [*config.runs, *(name for name in config.datasets if name not in entries)]
 
 
 def expand(config: Config, names: Iterable[str]) -> list[str]:
-    """The names with those of sweeps replaced by their runs."""
+    """Replace the names of sweeps by their runs."""
     runs: dict[str, list[str]] = {}
     for run, sweep in config.sweep_of.items():
         runs.setdefault(sweep, []).append(run)
     return [run for name in names for run in runs.get(name, [name])]
 
 
-# What a benchmark takes from the settings of other groups; the rest changes no speed.
+# Settings of other groups that a benchmark uses; the others don't affect speed.
 BENCHED = {
     "train": ("batch_size", "device", "dtype", "compile", "deterministic", "reproducible"),
     "sample": ("device", "dtype"),
@@ -56,7 +56,7 @@ BENCHED = {
 
 
 def bench_runs(config: Config, runs: Sequence[str]) -> dict[str, str]:
-    """For each run, the first of them whose benchmark would be the same: one is enough for all."""
+    """Map each run to the first run with the same benchmark, so that each is measured once."""
     first: dict[Any, str] = {}
     same = {}
     for name in runs:
@@ -74,29 +74,29 @@ def bench_runs(config: Config, runs: Sequence[str]) -> dict[str, str]:
 
 
 def corpus_of(config: Config, dataset: str) -> str:
-    """The name of a dataset's corpus."""
+    """Return the name of a dataset's corpus."""
     return config.datasets[dataset].corpus or dataset
 
 
 def find_dataset(config: Config, name: str) -> tuple[Corpus, Dataset]:
-    """A dataset and its corpus."""
+    """Return a dataset and its corpus."""
     return config.corpora[corpus_of(config, name)], config.datasets[name]
 
 
 def run_layers(config: Config, name: str) -> list[Layer]:
-    """The settings of a run by source, weakest first: (source, {group: {setting: value}}).
+    """Return a run's settings by source, lowest priority first.
 
-    A run that begins with a model has that model's settings in place of those of `defaults`; they
-    are the first layer.
+    Each layer is (source, {group: {setting: value}}). With an initial model, the first layer has
+    its settings, and the model settings of `defaults` are left out.
     """
     if name not in config.runs:
         runs = expand(config, [name])
         if runs != [name]:
-            raise UserError(f"runs: `{name}` is a sweep; its runs are {list_some(runs)}")
+            raise UserError(f"runs: `{name}` is a sweep; use one of its runs: {list_some(runs)}")
         if name in config.corpora and name not in config.datasets:
             raise UserError(
-                f"runs: no run `{name}`, but a corpus: say how it becomes tokens, by an entry "
-                f"`{name}: {{}}` in `datasets:`"
+                f"runs: no run `{name}`, only a corpus; add an entry `{name}: {{}}` to `datasets:` "
+                "to turn it into tokens"
             )
         look_up(run_names(config), name, "runs", "run")
     layers: list[Layer] = []
@@ -108,7 +108,7 @@ def run_layers(config: Config, name: str) -> list[Layer]:
     if initial:
         model = resolve_run(config, initial.run).model if initial.run else None
         model = model or model_of_source(initial, name, config.root)
-        layers.append((f"as {initial.name}", {"model": model.model_dump()}))
+        layers.append((f"from {initial.name}", {"model": model.model_dump()}))
     for source, entry in entries:
         groups = {
             group: getattr(entry, group).model_dump(exclude_unset=True)
@@ -125,9 +125,9 @@ def run_layers(config: Config, name: str) -> list[Layer]:
 
 
 def resolve_run(config: Config, name: str) -> Run:
-    """Lay a run's settings over one another and check what they come to.
+    """Merge a run's layers of settings and check the result.
 
-    Errors: UserError for an unknown run or preset, or settings that do not go together.
+    Errors: UserError for an unknown run or preset, and settings that contradict each other.
     """
     merged: dict[str, Any] = {group: {} for group in RunDefaults.GROUPS}
     layers = run_layers(config, name)
@@ -144,7 +144,7 @@ def resolve_run(config: Config, name: str) -> Run:
     model, train = run.model, run.train
     if "learning_rate" in merged["train"] and not _uses_learning_rate(run):
         raise UserError(
-            f"runs.{name}.train.learning_rate: of no use with muon and this model; set "
+            f"runs.{name}.train.learning_rate: has no effect with muon and this model; set "
             "`matrix_lr`, `embedding_lr` and `unembedding_lr`, or `optimizer: adamw`"
         )
     try:
@@ -159,12 +159,13 @@ def resolve_run(config: Config, name: str) -> Run:
         peak = "matrix_lr" if train.optimizer == "muon" else "learning_rate"
         raise UserError(
             f"runs.{name}.train: min_lr {train.min_lr:g} is above {peak} {train.peak_rate:g}; "
-            "lower it"
+            "lower min_lr"
         )
     if train.decay_lr and not train.min_lr and (train.lr_decay_iters or 0) < train.max_iters:
         raise UserError(
-            f"runs.{name}.train: lr_decay_iters {train.lr_decay_iters} ends all learning before "
-            f"max_iters {train.max_iters}, as min_lr is 0; raise it, or min_lr"
+            f"runs.{name}.train: the learning rate reaches 0 at lr_decay_iters "
+            f"{train.lr_decay_iters}, before max_iters {train.max_iters}; raise lr_decay_iters or "
+            "min_lr"
         )
     _check_devices(run)
     try:
@@ -174,21 +175,22 @@ def resolve_run(config: Config, name: str) -> Run:
     late = [step for step in train.milestones if step > train.max_iters]
     if late:
         raise UserError(
-            f"runs.{name}.train: milestones: step {late[0]} comes after max_iters "
-            f"{train.max_iters}; leave it out, or raise max_iters"
+            f"runs.{name}.train.milestones: step {late[0]} is after max_iters {train.max_iters}; "
+            "remove it, or raise max_iters"
         )
     if train.decay_lr and train.warmup_iters >= (train.lr_decay_iters or 0):
         raise UserError(
-            f"runs.{name}.train: warmup_iters {train.warmup_iters} leaves no step for the decay, "
-            f"which ends at {train.lr_decay_iters}; lower it"
+            f"runs.{name}.train: warmup_iters {train.warmup_iters} leaves no steps for the decay, "
+            f"which ends at step {train.lr_decay_iters}; lower warmup_iters"
         )
     return run
 
 
 def _shorten_warm_up(train: dict[str, Any], layers: Sequence[Layer]) -> None:
-    """A tenth of `max_iters` for the warm-up, if that was given for more steps than there are.
+    """Shorten the warm-up to a tenth of `max_iters` if it's as long as the whole training.
 
-    So whoever tries a run with few steps needs not think of it. Both in one place are a mistake.
+    That way, trying a run with few steps just works. It only applies if `max_iters` comes from a
+    stronger source than `warmup_iters`; in the same place, the two are a mistake.
     """
     source = {
         setting: number
@@ -203,7 +205,7 @@ def _shorten_warm_up(train: dict[str, Any], layers: Sequence[Layer]) -> None:
 
 
 def _check_devices(run: Run) -> None:
-    """UserError if a group's device doesn't go with its dtype or with `reproducible: anywhere`."""
+    """Raise UserError if a group's device contradicts its dtype or `reproducible: anywhere`."""
     groups: dict[str, TrainSettings | EvalSettings | SampleSettings] = {
         "train": run.train,
         "eval": run.eval,
@@ -216,20 +218,20 @@ def _check_devices(run: Run) -> None:
             raise UserError(f"runs.{run.name}.{name}: {error}") from None
     if run.train.reproducible == "anywhere" and run.train.compile:
         raise UserError(
-            f"runs.{run.name}.train: reproducible: anywhere doesn't go with compile; "
-            "set compile: false"
+            f"runs.{run.name}.train: `reproducible: anywhere` doesn't work with compile; set "
+            "`compile: false`"
         )
 
 
 def _uses_learning_rate(run: Run) -> bool:
-    """Whether a parameter learns at `train.learning_rate`: with muon, biases, norms, positions."""
+    """Whether a parameter uses `train.learning_rate`. With muon: biases, norms, positions."""
     model = run.model
     others = model.bias or model.norm == "layernorm" or model.position == "learned"
     return run.train.optimizer == "adamw" or others
 
 
 def _derive(run: Run) -> Run:
-    """The run with the settings of DERIVED that weren't given."""
+    """Fill in the settings of DERIVED that weren't given."""
     for (group, setting), (other_group, other) in DERIVED.items():
         if getattr(getattr(run, group), setting) is None:
             value = getattr(getattr(run, other_group), other)
@@ -241,9 +243,9 @@ def _derive(run: Run) -> Run:
 def run_parameters(
     run: Run, groups: Iterable[str], only: Mapping[str, set[str]] | None = None
 ) -> dict[str, JsonValue]:
-    """Groups of a run's settings, or its name or dataset, as the parameters of a stage.
+    """Return groups of a run's settings, or its name or dataset, as the parameters of a stage.
 
-    only: of some groups, the settings that matter to the stage.
+    only: for some groups, the settings that affect the stage.
     """
     return {
         group: as_parameters(value, (only or {}).get(group))
@@ -254,52 +256,53 @@ def run_parameters(
 
 
 def check_ngrams(run: Run) -> None:
-    """UserError if a run mixes no n-grams with its GPT."""
+    """Raise UserError if a run doesn't use n-grams."""
     if run.ngram is None:
-        raise UserError(f"runs.{run.name}: mixes no n-grams with its GPT; say `ngram: on` in it")
+        raise UserError(f"runs.{run.name}: this run doesn't use n-grams; set `ngram: on` for it")
 
 
 def check_trains(run: Run) -> None:
-    """UserError if a run is an ensemble, which trains nothing."""
+    """Raise UserError if a run is an ensemble, which isn't trained."""
     if run.ensemble:
         raise UserError(
-            f"runs.{run.name}: an ensemble trains nothing, so it has no curve and no speed; name "
-            f"its runs ({', '.join(run.ensemble[:RUNS_SHOWN])}) instead"
+            f"runs.{run.name}: an ensemble isn't trained, so it has no loss curve and no speed; "
+            f"use one of its runs: {list_some(run.ensemble)}"
         )
 
 
 def check_exports(run: Run) -> None:
-    """UserError if a run is an ensemble, which no other program can run."""
+    """Raise UserError if a run is an ensemble, which no other program can run."""
     if run.ensemble:
         raise UserError(
-            f"runs.{run.name}: an ensemble, which no other program can run; export one of its runs "
-            f"({', '.join(run.ensemble[:RUNS_SHOWN])}) instead"
+            f"runs.{run.name}: an ensemble, which no other program can run; export one of its "
+            f"runs: {list_some(run.ensemble)}"
         )
 
 
 def check_draft(run: Run) -> None:
-    """UserError for a draft by n-grams that a run doesn't have."""
+    """Raise UserError for `sample.draft` without n-grams."""
     if run.sample.draft and run.ngram is None:
         raise UserError(
-            f"runs.{run.name}.sample.draft: this run has no n-grams; say `ngram: on` in it, or "
-            "`ngram: {weight: 0}` for its GPT's own text, or leave draft at 0"
+            f"runs.{run.name}.sample.draft: this run doesn't use n-grams; set `ngram: on` for it, "
+            "`ngram: {weight: 0}` to use them for drafts only, or `draft: 0`"
         )
 
 
 def check_window(model: ModelSettings, sample: SampleSettings) -> None:
-    """UserError for a window that slides, of a model with learned positions."""
+    """Raise UserError for `window: slide` with learned positions."""
     if sample.window == "slide" and model.position == "learned":
         raise UserError(
-            "sample.window: slide is for rotary positions, and this model's are learned; use half "
-            "or crop"
+            "sample.window: `slide` needs rotary positions, but this model's are learned; use "
+            "`half` or `crop`"
         )
 
 
 def check_model(model: ModelSettings) -> None:
-    """UserError if the settings of a model do not go together."""
+    """Raise UserError if a model's settings contradict each other."""
     if model.n_embd % model.n_head:
         raise UserError(f"n_embd {model.n_embd} is not divisible by n_head {model.n_head}")
     if model.position == "rotary" and model.n_embd // model.n_head % 2:
         raise UserError(
-            f"rotary positions turn pairs, but n_embd {model.n_embd} / n_head {model.n_head} is odd"
+            f"rotary positions need heads of even width, but n_embd {model.n_embd} / n_head "
+            f"{model.n_head} is odd"
         )

@@ -1,4 +1,4 @@
-"""Sweeps: one entry of config.yaml that stands for a run of each combination of values."""
+"""Sweeps: an entry of config.yaml that defines one run per combination of values."""
 
 import itertools
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from nanogpt.config.messages import (
     did_you_mean,
     explain_one,
     look_up,
-    show_value,
+    quote_value,
     yaml_scalar,
 )
 from nanogpt.config.patterns import NAME
@@ -20,12 +20,12 @@ from nanogpt.config.schema import IMPLIED, SWEEPABLE, Config, RunEntry
 from nanogpt.config.values import Settings
 from nanogpt.errors import UserError, shorten
 
-# Bytes of the name of a sweep's run. File systems allow 255, of which temporary names need some.
+# Longest name of a sweep's run, in bytes. File systems allow 255; temporary names need some more.
 LONGEST_NAME = 200
 
 
 def expand_sweeps(config: Config) -> Config:
-    """The config with the runs of each sweep in its place."""
+    """Return the config with each sweep replaced by its runs."""
     runs: dict[str, RunEntry] = {}
     sweep_of: dict[str, str] = {}
     for name, entry in config.runs.items():
@@ -34,23 +34,22 @@ def expand_sweeps(config: Config) -> Config:
             continue
         where = f"runs.{name}.sweep"
         if entry.ensemble:
-            raise UserError(f"{where}: an ensemble trains nothing; leave it out")
+            raise UserError(f"{where}: an ensemble isn't trained; remove `sweep`")
         for run, swept in _runs_of_sweep(config, name, entry):
             if sweep_of.get(run) == name:
                 raise UserError(
-                    f"{where}: two of its runs would be called `{run}`; put its keys in another "
-                    "order, or rename a value"
+                    f"{where}: two of its runs would have the name `{run}`; reorder its settings, "
+                    "or rename a value"
                 )
             if run in runs or run in config.runs or run in config.datasets:
                 raise UserError(
-                    f"{where}: one of its runs would be called `{run}`, as another run, dataset or "
-                    "text is; rename one of them"
+                    f"{where}: its run `{run}` would have the same name as another run, dataset or "
+                    "text; rename one of them"
                 )
             if len(run) > LONGEST_NAME:
                 raise UserError(
-                    f"{where}: the name of a run, `{shorten(run)}`, would have {len(run)} "
-                    f"characters, and {LONGEST_NAME} are the most; shorten the names in it, or "
-                    "sweep fewer settings"
+                    f"{where}: the run name `{shorten(run)}` would have {len(run)} characters, but "
+                    f"the limit is {LONGEST_NAME}; shorten the names in it, or sweep fewer settings"
                 )
             runs[run] = swept
             sweep_of[run] = name
@@ -60,7 +59,7 @@ def expand_sweeps(config: Config) -> Config:
 
 
 def _runs_of_sweep(config: Config, name: str, entry: RunEntry) -> Iterator[tuple[str, RunEntry]]:
-    """The name and the entry of each run of a sweep; the first key varies slowest."""
+    """Yield the name and the entry of each run of a sweep. The first key varies slowest."""
     keys: dict[tuple[str, str], str] = {}
     axes = []
     for key, values in entry.sweep.items():
@@ -69,7 +68,7 @@ def _runs_of_sweep(config: Config, name: str, entry: RunEntry) -> Iterator[tuple
             raise UserError(f"{where}: unknown setting{_meant_setting(key)}")
         other = keys.setdefault(SWEEPABLE[key], key)
         if other != key:
-            raise UserError(f"{where}: `{other}` is the same setting; leave one of them out")
+            raise UserError(f"{where}: same setting as `{other}`; remove one of them")
         axes.append(_swept_values(config, key, values, where))
     for combination in itertools.product(*axes):
         groups: dict[str, dict[str, Any]] = {"": {"dataset": entry.dataset or name, "sweep": {}}}
@@ -84,18 +83,18 @@ def _runs_of_sweep(config: Config, name: str, entry: RunEntry) -> Iterator[tuple
 
 
 def _swept_values(config: Config, key: str, values: list[Any], where: str) -> list[tuple[str, Any]]:
-    """The values of a key, checked: (its part of the run's name, value)."""
+    """Check the values of a key. Returns pairs of (part of the run's name, value)."""
     group, setting = SWEEPABLE[key]
     model: type[Settings] = type(getattr(config.defaults, group)) if group else RunEntry
     names = {"preset": (config.models, "model"), "dataset": (config.datasets, "dataset")}
     if not values:
-        raise UserError(f"{where}: no value; give it some, or leave it out")
+        raise UserError(f"{where}: the list is empty; list some values, or remove it")
     texts: dict[Any, str] = {}
     for given in values:
         if isinstance(given, list | dict):
             raise UserError(
-                f"{where}: a list or mapping cannot be swept (found {show_value(given)}); write "
-                "such runs one by one"
+                f"{where}: a list or mapping can't be swept (found {quote_value(given)}); write "
+                "these runs one by one"
             )
         try:
             value = getattr(model.model_validate({setting: given}), setting)
@@ -107,27 +106,27 @@ def _swept_values(config: Config, key: str, values: list[Any], where: str) -> li
             look_up(known, text, where, kind)
         if not NAME.fullmatch(f"{setting}-{text}"):
             raise UserError(
-                f"{where}: `{text}` cannot stand in the name of a run, which has letters, digits, "
-                "dot, dash and underscore; write such runs one by one"
+                f"{where}: `{text}` can't be part of a run's name, which has only letters, digits, "
+                "`.`, `-` and `_`; write these runs one by one"
             )
         if value in texts:
-            also = "" if texts[value] == text else f", as `{texts[value]}` too"
-            raise UserError(f"{where}: `{text}` stands there twice{also}; name it once")
+            problem = "is listed twice" if texts[value] == text else f"equals `{texts[value]}`"
+            raise UserError(f"{where}: `{text}` {problem}; remove one")
         texts[value] = text
     part = key.rpartition(".")[2]
     return [(f"{part}-{text}", value) for value, text in texts.items()]
 
 
 def as_part_of_name(value: Any) -> str:
-    """A value as config.yaml has it; what is no string, as YAML writes it."""
+    """Return a value as part of a run's name: a string as it is, others as YAML writes them."""
     if value is None:
         return "none"
     return value if isinstance(value, str) else yaml_scalar(value)
 
 
 def _meant_setting(key: str) -> str:
-    """What an unknown key of a sweep should perhaps be."""
+    """Suggest a correction for an unknown key of a sweep."""
     in_groups = [f"`{known}`" for known in SWEEPABLE if known.endswith(f".{key}")]
     if in_groups:
         return f"; did you mean {' or '.join(in_groups)}?"
-    return did_you_mean(key, SWEEPABLE) or "; a setting is named with its group: `train.max_iters`"
+    return did_you_mean(key, SWEEPABLE) or "; write its group too, as in `train.max_iters`"

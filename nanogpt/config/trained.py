@@ -1,4 +1,4 @@
-"""Where the model of a run lies, for those who name the run or a directory."""
+"""Find the model directory that a run's name or a path refers to."""
 
 from pathlib import Path
 
@@ -14,9 +14,9 @@ CONFIG_NAME = "config.json"
 
 
 def find_model(name: str | Path, project: Project = HERE) -> tuple[Path, str]:
-    """A model directory, and the run that it's of, or an empty string.
+    """Return a model directory and the name of its run, or an empty string without a run.
 
-    name: a run, or a model directory. A run comes first; `./name` is the directory in any case.
+    name: a run or a model directory. If both exist, it's the run; `./name` is the directory.
 
     Errors: UserError for a name that is neither, and for a sweep.
     """
@@ -28,7 +28,7 @@ def find_model(name: str | Path, project: Project = HERE) -> tuple[Path, str]:
     try:
         config = read(project.config_file)
     except UserError:
-        if is_model:  # a config.yaml of something else must not be in its way
+        if is_model:  # config.yaml may belong to something else
             return path, ""
         raise
     run = str(name)
@@ -38,42 +38,42 @@ def find_model(name: str | Path, project: Project = HERE) -> tuple[Path, str]:
     if is_model:
         return path, ""
     known = [*run_names(config), *config.sweep_of.values()]
-    raise UserError(f"{run}: no model here, and no run `{run}`{did_you_mean(run, known)}")
+    raise UserError(f"no run or model directory `{run}`{did_you_mean(run, known)}")
 
 
 def model_of_run(run: str, project: Project = HERE) -> Path:
-    """The model directory of a run."""
+    """Return the model directory of a run."""
     return project.results / run / "model"
 
 
 def check_model(directory: Path, run: str) -> None:
-    """UserError if a run has no model yet, or if a directory is a run's or another program's."""
+    """Raise UserError if a run has no model yet, or a directory isn't a nanogpt model's."""
     if run and not (directory / CONFIG_NAME).is_file():
-        raise UserError(f"{directory}: no model yet; train it: `nanogpt train {run}`")
+        raise UserError(f"{directory}: no model yet; train it with `nanogpt train {run}`")
     check_program(directory)
 
 
 def check_program(directory: Path) -> None:
-    """UserError for the directory of a run, or for another program's model."""
+    """Raise UserError for the directory of a run, or for another program's model."""
     config_file = directory / CONFIG_NAME
     if not config_file.is_file() and (directory / "model" / CONFIG_NAME).is_file():
-        raise UserError(f"{directory}: no model here, but in {directory / 'model'}; name that")
+        raise UserError(f"{directory}: not a model directory; use {directory / 'model'}")
     for program, name, is_its in (
         ("transformers", "huggingface", _is_of_transformers(config_file)),
         ("nanoGPT", "nanogpt", (directory / "ckpt.pt").is_file()),
     ):
         if is_its:
             raise UserError(
-                f"{directory}: a model of {program}; first "
-                f"`nanogpt import {directory} DESTINATION --from {name}`, then name DESTINATION"
+                f"{directory}: a model of {program}, not of nanogpt; run `nanogpt import "
+                f"{directory} DESTINATION --from {name}`, then use DESTINATION"
             )
 
 
 def _is_of_transformers(config_file: Path) -> bool:
-    """Whether a config.json is one that transformers writes."""
+    """Whether a config.json looks like one of transformers."""
     try:
         config = read_json(config_file)
     except (OSError, ValueError):
-        return False  # reported where it's read
+        return False  # reported when it's read
     theirs = {"architectures", "model_type"}
     return isinstance(config, dict) and is_foreign(config) and not theirs.isdisjoint(config)

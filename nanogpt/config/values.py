@@ -1,4 +1,4 @@
-"""What all groups of settings share: how a value is read, and values that several groups have."""
+"""The base class of all groups of settings, and the types that several groups share."""
 
 import contextlib
 import logging
@@ -15,13 +15,13 @@ NUMBERS = {int, float, int | None}
 def _number(value: Any) -> Any:
     if isinstance(value, bool):
         # pydantic would read `n_layer: yes` as 1.
-        raise ValueError("a number is wanted here, not yes or no")
+        raise ValueError("should be a number, not yes or no")
     return value
 
 
 def whole_number(value: Any) -> Any:
     if isinstance(value, str):
-        # pydantic takes "2000" and 2e3, but not "2e3".
+        # pydantic accepts "2000" and 2e3, but not "2e3".
         with contextlib.suppress(ValueError):
             number = float(value)
             return int(number) if "e" in value and number.is_integer() else value
@@ -29,12 +29,12 @@ def whole_number(value: Any) -> Any:
 
 
 def _is_unicode(text: str) -> bool:
-    """Whether a text is one: bytes of the command line that aren't UTF-8 become surrogates."""
+    """Whether a text is valid: command-line bytes that aren't UTF-8 become lone surrogates."""
     return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 class Settings(BaseModel):
-    """What all groups of settings share: frozen, no unknown keys, numbers may be strings.
+    """A frozen group of settings. Unknown keys are errors, and numbers may be strings.
 
     YAML reads `1e-3` as a string, and Snakemake's `--config 'train={lr: 0.5}'` gives '0.5'.
     """
@@ -43,28 +43,28 @@ class Settings(BaseModel):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _yes_is_no_number(cls, value: Any, info: Any) -> Any:
+    def _check_value(cls, value: Any, info: Any) -> Any:
         if isinstance(value, str) and not _is_unicode(value):
-            raise ValueError("not valid Unicode; it may not be in UTF-8")
+            raise ValueError("not valid UTF-8")
         annotation = cls.model_fields[info.field_name].annotation
-        if annotation == int | None and value in ("null", "none"):  # of the command line
+        if annotation == int | None and value in ("null", "none"):  # from the command line
             return None
         if annotation in NUMBERS - {float}:
             return whole_number(value)
         return _number(value) if annotation is float else value
 
 
-# Below 2^63, so that seed + the number of a sample is a seed as well.
+# Below 2^63, so that seed + the number of a sample is a seed too.
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 def warn_of_escapes(text: str, where: str) -> None:
-    """Warn of a backslash and a letter where a line feed or a tab was meant, most likely."""
+    """Warn about a backslash and a letter that were probably meant as a line feed or a tab."""
     found = ESCAPES.search(text)
     if found:
         logger.warning(
-            "%s: %s is a backslash and a letter here; YAML reads it as one character in double "
-            "quotes only, and a shell in $'...'",
+            "%s: %s is read as a backslash and a letter; for the special character, use double "
+            "quotes in YAML or $'...' in a shell",
             where,
             found.group(),
         )

@@ -1,4 +1,4 @@
-"""Variants: a run or a dataset with some settings changed by flags, its name and its entry."""
+"""Variants: runs and datasets with some settings changed by command-line flags."""
 
 import contextlib
 import hashlib
@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from nanogpt.config.corpora import Corpus, Dataset
-from nanogpt.config.messages import explain_one, look_up, show_value
+from nanogpt.config.messages import explain_one, look_up, quote_value
 from nanogpt.config.patterns import NAME
 from nanogpt.config.resolving import check_trains, corpus_of, find_dataset, resolve_run, run_names
 from nanogpt.config.schema import IMPLIED, Config, Run, RunEntry
@@ -18,18 +18,18 @@ from nanogpt.config.sweeps import LONGEST_NAME, as_part_of_name
 from nanogpt.config.values import Settings
 from nanogpt.errors import UserError
 
-# The settings of a variant's name that are written without their group, as in sweeps.
+# Groups that are left out of a variant's name, as in sweeps.
 PLAIN_GROUPS = ("", "model", "train", "dataset", "corpus")
 
-# What sweeps call otherwise than the schema.
+# Settings with another name in sweeps.
 SWEPT = {"model.preset": "model"}
 
-# How a flag says that a setting has no value.
+# Values of a flag that mean "no value".
 NO_VALUE = ("none", "null", "None")
 
-DIGEST_LENGTH = 8  # hex digits, of what can't be in a name
+DIGEST_LENGTH = 8  # hex digits; stands for a value that can't be part of a name
 
-# By the group that a flag sets; "" is a run's own entry.
+# The model of each group of settings; "" is the run's entry itself.
 GROUPS: dict[str, type[Settings]] = {
     "": RunEntry,
     **{name: type(settings) for name, settings in RunEntry() if name in RunEntry.GROUPS},
@@ -41,7 +41,7 @@ ORDER = [(group, setting) for group, model in GROUPS.items() for setting in mode
 
 @dataclass(frozen=True)
 class Given:
-    """A setting that a flag gives: a text as it was typed, or its value."""
+    """A setting from a flag. value: the text that was typed, or the parsed value."""
 
     group: str
     setting: str
@@ -49,22 +49,22 @@ class Given:
 
     @property
     def name(self) -> str:
-        """As messages name it: `train.max_iters`."""
+        """The name in messages: `train.max_iters`."""
         return f"{self.group}.{self.setting}" if self.group else self.setting
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A name, and the entries that make it, by map: none if it's there already."""
+    """A name and the entries that define it, by map. No entries if it already exists."""
 
     name: str
     entries: Mapping[str, Mapping[str, Any]]
 
 
 def parse(given: Sequence[Given], bases: Mapping[str, Settings]) -> list[Given]:
-    """The flags with checked values, in the order of the schema; of one setting, the last.
+    """Check and convert the values of flags. If a setting is repeated, the last value counts.
 
-    bases: by group, what the flags are laid over.
+    bases: the settings that the flags change, by group. The result is in the schema's order.
 
     Errors: UserError that names the setting.
     """
@@ -84,7 +84,7 @@ def parse(given: Sequence[Given], bases: Mapping[str, Settings]) -> list[Given]:
 
 
 def _untyped(given: Given) -> Any:
-    """A typed text as config.yaml would have it: a number, or of a list, its JSON or an item."""
+    """Convert a typed text to a number, or for a setting with a list, to a list."""
     value = given.value
     if not isinstance(value, str):
         return value
@@ -102,18 +102,18 @@ def _untyped(given: Given) -> Any:
 
 
 def resolve_with(config: Config, base: str, given: Sequence[Given]) -> Run:
-    """What a run resolves to with flags laid over it, under its own name."""
-    resolve_run(config, base)  # for an unknown name
+    """Resolve a run with flags applied, under its own name."""
+    resolve_run(config, base)  # UserError for an unknown name
     entry = _entry(config, base)
     return _resolve(config, base, _lay_over(entry, parse(given, _bases(entry))))
 
 
 def vary_run(config: Config, base: str, given: Sequence[Given], name: str = "") -> Variant:
-    """The run that a run becomes by flags; itself, if they change nothing.
+    """Apply flags to a run. Returns the run itself if they change nothing.
 
-    name: its name, if not one made of the settings that differ.
+    name: the new run's name; if empty, it's made from the changed settings.
 
-    Errors: UserError for an ensemble, a wrong setting, and a name that another run has.
+    Errors: UserError for an ensemble, a wrong setting, and a name that's taken.
     """
     before = resolve_run(config, base)
     check_trains(before)
@@ -122,9 +122,9 @@ def vary_run(config: Config, base: str, given: Sequence[Given], name: str = "") 
     wanted = _resolve(config, base, _lay_over(entry, parsed))
     if wanted == before and name in ("", base):
         return Variant(base, {})
-    for one in tuple(parsed):  # what changes nothing is left out
+    for one in tuple(parsed):  # leave out flags that change nothing
         fewer = [other for other in parsed if other is not one]
-        with contextlib.suppress(UserError):  # without it, the rest don't go together
+        with contextlib.suppress(UserError):  # the others don't fit together without this one
             if _resolve(config, base, _lay_over(entry, fewer)) == wanted:
                 parsed = fewer
     name = name or _variant_name(base, parsed)
@@ -136,7 +136,7 @@ def vary_run(config: Config, base: str, given: Sequence[Given], name: str = "") 
 
 
 def add_run(config: Config, variant: Variant) -> Config:
-    """A config with the run of a variant, as if its entries were written."""
+    """Return a config with a variant's run, as if its entries were in config.yaml."""
     entries = variant.entries.get("runs", {})
     added = {name: RunEntry.model_validate(entry) for name, entry in entries.items()}
     changed = config.model_copy(update={"runs": {**config.runs, **added}})
@@ -145,9 +145,9 @@ def add_run(config: Config, variant: Variant) -> Config:
 
 
 def vary_dataset(config: Config, base: str, given: Sequence[Given], name: str = "") -> Variant:
-    """The dataset that a dataset becomes by flags; itself, if they change nothing.
+    """Apply flags to a dataset. Returns the dataset itself if they change nothing.
 
-    Errors: UserError for a wrong setting, and a name that another dataset has.
+    Errors: UserError for a wrong setting, and a name that's taken.
     """
     look_up(config.datasets, base, "datasets", "dataset")
     corpus, dataset = find_dataset(config, base)
@@ -168,7 +168,7 @@ def vary_dataset(config: Config, base: str, given: Sequence[Given], name: str = 
 
 
 def new_dataset(config: Config, name: str, dataset: Dataset, corpus: Corpus) -> Variant:
-    """A dataset of a name, on a corpus that gets the same name unless it's there.
+    """Define a dataset, and a corpus of the same name unless `dataset.corpus` already equals it.
 
     Errors: UserError for a name that another dataset or corpus has.
     """
@@ -184,7 +184,7 @@ def new_dataset(config: Config, name: str, dataset: Dataset, corpus: Corpus) -> 
     entries: dict[str, dict[str, Any]] = {}
     if config.corpora.get(str(dataset.corpus)) != corpus:
         if name in config.corpora:
-            raise UserError(f"corpora: `{name}` is there already; give the dataset another name")
+            raise UserError(f"corpora: `{name}` already exists; give the dataset another name")
         entries["corpora"] = {name: corpus.model_dump(mode="json", exclude_unset=True)}
         dataset = dataset.model_copy(update={"corpus": name})
     entries["datasets"] = {name: dataset.model_dump(mode="json", exclude_unset=True)}
@@ -201,7 +201,7 @@ def _entry(config: Config, base: str) -> RunEntry:
 
 
 def _lay_over(entry: RunEntry, given: Sequence[Given]) -> RunEntry:
-    """A run's entry with parsed flags laid over it."""
+    """Apply parsed flags to a run's entry."""
     changes: dict[str, dict[str, Any]] = {}
     for one in given:
         changes.setdefault(one.group, dict(IMPLIED.get(one.group, {})))[one.setting] = one.value
@@ -221,7 +221,7 @@ def _resolve(config: Config, name: str, entry: RunEntry) -> Run:
 
 
 def _is_there(config: Config, name: str, wanted: Run) -> bool:
-    """Whether a run of a name is the one that is wanted. UserError if it's another one."""
+    """Whether a run of this name exists. UserError if its settings differ from those wanted."""
     if name not in (*run_names(config), *config.sweep_of.values()):
         return False
     there = resolve_run(config, name)
@@ -230,36 +230,36 @@ def _is_there(config: Config, name: str, wanted: Run) -> bool:
         {"dataset": wanted.dataset, **{group: getattr(wanted, group) for group in RunEntry.GROUPS}},
     )
     if found or there.ensemble:
-        raise UserError(_exists("run", name, found or ["ensemble"]))
+        raise UserError(_exists("run", name, found or ["it's an ensemble"]))
     return True
 
 
 def _differences(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """The settings in which two differ, with the value that is there."""
+    """List the settings that differ, with the existing values."""
     found = []
     for group, value in wanted.items():
         other = there[group]
         if isinstance(value, Settings) and isinstance(other, Settings):
             found += [
-                f"{group}.{setting} {show_value(getattr(other, setting))}"
+                f"{group}.{setting} is {quote_value(getattr(other, setting))}"
                 for setting in type(value).model_fields
                 if getattr(value, setting) != getattr(other, setting)
             ]
         elif value != other:
-            found.append(f"{group} {show_value(other)}")
+            found.append(f"{group} is {quote_value(other)}")
     return found
 
 
 def _exists(kind: str, name: str, differences: Sequence[str]) -> str:
     more = f" and {len(differences) - 1} more" if len(differences) > 1 else ""
     return (
-        f"{kind}s: `{name}` exists with other settings ({differences[0]}{more}); give the new "
-        "one another name"
+        f"{kind}s: `{name}` already exists with other settings ({differences[0]}{more}); give the "
+        "new one another name"
     )
 
 
 def _variant_name(base: str, given: Sequence[Given]) -> str:
-    """`<base>.<setting>-<value>` for each setting; a digest for what can't be in a name."""
+    """Return `<base>.<setting>-<value>...`, with a digest for values that can't be in a name."""
     parts = [base]
     for one in given:
         text = as_part_of_name(one.value)

@@ -1,1 +1,1 @@
-"""From text to tokens to batches."""
+"""Text to tokens to batches."""

@@ -1,8 +1,8 @@
-"""Datasets: open token files, and draw batches from them.
+"""Datasets: open token files and draw batches from them.
 
-`train.bin` and `val.bin` are raw little-endian token ids, nanoGPT's format, as preparing.py writes
-them. The batch of a step is a pure function of (tokens, seed, batch size, step), so a resumed
-training has nothing to restore.
+`train.bin` and `val.bin`, written by preparing.py, are raw little-endian token ids in nanoGPT's
+format. The batch of a step is a pure function of (tokens, seed, batch size, step), so a resumed
+training has no data-loader state to restore.
 """
 
 from dataclasses import dataclass
@@ -19,13 +19,13 @@ from nanogpt.data.saved_tokenizers import load_tokenizer
 from nanogpt.data.tokenizers import Tokenizer, Tokens, token_texts
 from nanogpt.errors import UserError, plural
 
-BLOCK = 1 << 22  # bytes of a token file that are checked at once
-COUNTED = 1 << 24  # tokens among which the most frequent one is looked for
+BLOCK = 1 << 22  # bytes of a token file checked at a time
+COUNTED = 1 << 24  # tokens counted to find the most frequent one
 
 
 @dataclass(frozen=True)
 class TokenFiles:
-    """A dataset on disk: its tokens, its tokenizer, and its meta.json."""
+    """A dataset on disk: its tokens, tokenizer and meta.json."""
 
     train: Tokens
     val: Tokens
@@ -34,18 +34,18 @@ class TokenFiles:
 
 
 def load(directory: Path) -> TokenFiles:
-    """Open a dataset by memory map.
+    """Open a dataset, with its token files memory-mapped.
 
-    Errors: UserError for a file that is absent, damaged or of another size than meta.json says, and
-    for a token id that the vocabulary lacks.
+    Errors: UserError for a file that's missing, damaged or not the size given in meta.json, and
+    for a token id outside the vocabulary.
     """
     meta_file = directory / "meta.json"
     if not meta_file.exists() and not directory.is_file():
         raise UserError(
-            f"{directory}: no dataset here; meta.json is missing: make the dataset, or name the "
-            "directory of one"
+            f"{directory}: no dataset here (meta.json is missing); prepare the dataset, or give "
+            "another directory"
         )
-    meta = read_record(meta_file, DatasetMeta, "make the dataset again")
+    meta = read_record(meta_file, DatasetMeta, "prepare the dataset again")
     dtype = np.dtype(meta.dtype).newbyteorder("<")
     tokenizer = load_tokenizer(directory / "tokenizer.json")
     n_symbols = tokenizer.vocab_size
@@ -59,25 +59,28 @@ def load(directory: Path) -> TokenFiles:
 
 def _open_tokens(path: Path, dtype: np.dtype[Any], n_tokens: int, vocab_size: int) -> Tokens:
     if not path.is_file():
-        raise UserError(f"{path}: no such file; make the dataset again")
+        raise UserError(f"{path}: no such file; prepare the dataset again")
     size = path.stat().st_size
     if size != n_tokens * dtype.itemsize:
         raise UserError(
-            f"{path}: {plural(size, 'byte')} where meta.json promises "
-            f"{plural(n_tokens, 'token')} of {dtype}; make the dataset again"
+            f"{path}: has {plural(size, 'byte')}, but meta.json lists "
+            f"{plural(n_tokens, 'token')} of {dtype}; prepare the dataset again"
         )
     largest = _largest_id(path, dtype)
     if largest >= vocab_size:
         raise UserError(
-            f"{path}: token id {largest} is outside the vocabulary of {vocab_size}; "
-            "make the dataset again"
+            f"{path}: token id {largest} is outside the vocabulary of "
+            f"{plural(vocab_size, 'token')}; prepare the dataset again"
         )
     tokens: Tokens = np.memmap(path, dtype=dtype, mode="r")
     return tokens
 
 
 def _largest_id(path: Path, dtype: np.dtype[Any]) -> int:
-    """Read in blocks: through the map, all of a large file would be in memory."""
+    """The largest token id of a file.
+
+    Read in blocks, because a scan of the memory map would fill memory with a large file's pages.
+    """
     with open(path, "rb") as file:
         return max(
             int(np.frombuffer(block, dtype).max()) for block in iter(lambda: file.read(BLOCK), b"")
@@ -85,24 +88,24 @@ def _largest_id(path: Path, dtype: np.dtype[Any]) -> int:
 
 
 def check_block_size(files: TokenFiles, block_size: int, name: str) -> None:
-    """UserError if a split of dataset `name` does not hold one window and the token after it."""
+    """Raise UserError if a split of dataset `name` is shorter than a window and its last target."""
     for split, n_tokens in (
         ("train", files.meta.train.n_tokens),
         ("val", files.meta.val.n_tokens),
     ):
         if n_tokens <= block_size:
             raise UserError(
-                f"dataset {name}: the {split} split has {plural(n_tokens, 'token')}, fewer than "
-                f"one window of block_size {block_size} and its last target; lower block_size or "
+                f"dataset `{name}`: the {split} split has {plural(n_tokens, 'token')}, but "
+                f"block_size {block_size} needs at least {block_size + 1:,}; lower block_size or "
                 "add text"
             )
 
 
 def start_tokens(files: TokenFiles) -> tuple[int, ...]:
-    """The tokens that a text of the training split begins after, for samples without a prompt.
+    """The tokens that start a sample without a prompt: those before a text of the training split.
 
-    What separates documents; of a single document, the most frequent token that ends a line, or
-    the most frequent one where nothing does.
+    They are the separator of documents. For a single document, it's the most frequent token that
+    ends a line or, if no token does, the most frequent token.
     """
     if files.meta.separator:
         return files.meta.separator
@@ -114,19 +117,19 @@ def start_tokens(files: TokenFiles) -> tuple[int, ...]:
 
 
 def windows(tokens: Tokens, starts: NDArray[np.int64], block_size: int) -> NDArray[np.int64]:
-    """The windows that begin at `starts`, each with the token after it: (B, block_size + 1)."""
+    """The windows that start at `starts`, each with the token after it: (B, block_size + 1)."""
     rows: NDArray[np.int64] = tokens[starts[:, None] + np.arange(block_size + 1)].astype(np.int64)
     return rows
 
 
 def batch(tokens: Tokens, block_size: int, n_rows: int, seed: int, step: int) -> NDArray[np.int64]:
-    """The windows of one optimizer step, (n_rows, block_size + 1): inputs and, one on, targets.
+    """The windows of one optimizer step, (n_rows, block_size + 1): inputs and shifted targets.
 
-    An epoch cuts the tokens into windows from a random offset and takes each once, in random
-    order. What fills no window is left to another epoch's offset.
+    Each epoch cuts the tokens into windows from a random offset and uses each window once, in
+    random order. Tokens at the ends that don't fill a window are left to other epochs' offsets.
     """
     n_windows = max(1, (len(tokens) - block_size) // block_size)
-    first, last = step * n_rows, (step + 1) * n_rows  # windows, counted over all epochs
+    first, last = step * n_rows, (step + 1) * n_rows  # window numbers over all epochs
     starts = []
     for epoch in range(first // n_windows, (last - 1) // n_windows + 1):
         offset, order = _epoch(len(tokens), n_windows, block_size, seed, epoch)
@@ -135,12 +138,12 @@ def batch(tokens: Tokens, block_size: int, n_rows: int, seed: int, step: int) ->
     return windows(tokens, np.concatenate(starts), block_size)
 
 
-# Two, because a batch can stand astride two epochs.
+# A batch can span two epochs.
 @lru_cache(maxsize=2)
 def _epoch(
     n_tokens: int, n_windows: int, block_size: int, seed: int, epoch: int
 ) -> tuple[int, NDArray[np.int64]]:
     random = np.random.default_rng([seed, epoch])
-    # Up to where the last target is the last token, so that every token gets its turn.
+    # The largest offset makes the last token a target, so every token is used in some epoch.
     offset = int(random.integers(n_tokens - n_windows * block_size))
     return offset, random.permutation(n_windows)

@@ -1,4 +1,4 @@
-"""Byte-pair tokenizers: GPT-2's, and those trained here."""
+"""Byte-pair tokenizers: GPT-2's, and those trained on a dataset."""
 
 import itertools
 import re
@@ -18,36 +18,37 @@ from nanogpt.project import set_tokenizer_threads
 
 END_OF_TEXT = "<|endoftext|>"
 
-# Bytes of a word that training looks at as one: its time grows with the square of a word's length,
-# and there are texts without blanks.
+# Training splits longer words, in bytes: its time grows with the square of a word's length, and
+# some texts have no spaces.
 LONGEST_TRAINED = 1024
 
-# The merges of GPT-2, as OpenAI publishes them; all else of its vocabulary follows from them.
+# GPT-2's merges, as published by OpenAI. The rest of its vocabulary follows from them.
 GPT2_MERGES_URL = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/vocab.bpe"
 GPT2_MERGES_SHA256 = "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"
 
-# Of the tokenizer.json that they make.
+# The sha256 of the tokenizer.json made from those merges.
 GPT2_SHA256 = "d05c6ba73cacc287984e43baae6ea468039bcf9097962e2c3aafcfa34f106ba4"
 
-# GPT-2's rule of what byte pairs may join: a word with the space before it, a number, ...
-# https://github.com/openai/gpt-2/blob/master/src/encoder.py, in the syntax of tiktoken's engine.
+# The spans within which GPT-2 joins byte pairs: a word with the space before it, a number, ...
+# From https://github.com/openai/gpt-2/blob/master/src/encoder.py, in the syntax of tiktoken's
+# regex engine.
 PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
-# The same where there is no LONG_BLANK; without a look ahead, the engine needs half the time.
+# Equivalent for text without a LONG_BLANK, and twice as fast because it has no lookahead.
 FAST_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s"
-# Three blanks or more but for the last one, or two and more that end a text: one word of that rule.
-# Python's \s has four characters more than that of the engine.
+# A run of three or more blanks without its last one, or two or more at the end of a text: PATTERN
+# makes one word of it. Python's \s matches four characters that the engine's doesn't.
 _BLANK = r"[^\S\x1c-\x1f]"
 LONG_BLANK = re.compile(rf"{_BLANK}{{2,}}(?:\Z|(?={_BLANK}))")
-# Characters. Where long blanks are closer together, as in code, encoding in parts takes longer.
+# Characters per long blank. If they're more frequent, as in code, encoding in parts is slower.
 LONG_BLANKS_APART = 2000
-# Where that rule always separates, whatever stands further left or right: before the blanks after
-# something, and between a letter of CJK and a mark of punctuation, as such text may have no blanks.
+# Where PATTERN always separates, whatever the text further left or right: before blanks that follow
+# something, and between a CJK letter and punctuation, because such text may have no blanks.
 SEPARATED = re.compile(
     r"(?<=\S)(?=[ \n])|(?<=[ぁ-ゖァ-ヺ一-龥가-힣])(?=[,.!?，。、！？；：])"  # noqa: RUF001
 )
-NEAR_END = 4096  # characters, in which there nearly always is such a place
+NEAR_END = 4096  # characters, nearly always enough to contain such a place
 
-# GPT-2's order of the 256 bytes, and the printable character that stands for each in its files.
+# GPT-2's order of the 256 bytes, and the printable character that represents each in its files.
 _PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
 BYTE_ORDER = [*_PRINTABLE, *(byte for byte in range(256) if byte not in _PRINTABLE)]
 CHARACTER_OF_BYTE = {
@@ -59,10 +60,10 @@ BYTE_OF_CHARACTER = {character: byte for byte, character in CHARACTER_OF_BYTE.it
 
 @dataclass(frozen=True)
 class BytePairTokenizer:
-    """Byte pairs, joined as GPT-2 joins them; `<|endoftext|>` has the last id.
+    """A byte-pair tokenizer that works like GPT-2's; `<|endoftext|>` has the last id.
 
-    tokens: the bytes of each other token, the 256 bytes among them, in the order in which pairs are
-    joined; a token's index is its id.
+    tokens: the bytes of each other token, including the 256 single bytes, in merge order. A
+    token's index is its id.
     """
 
     tokens: tuple[bytes, ...]
@@ -91,7 +92,7 @@ class BytePairTokenizer:
 
     @cached_property
     def token_bytes(self) -> NDArray[np.int64]:
-        # The end of a text is predicted, and costs bits, but is no text.
+        # `<|endoftext|>` is predicted and adds to the loss, but it has no bytes of text.
         return np.array([*map(len, self.tokens), 0], dtype=np.int64)
 
     def encode(self, text: str, unknown: Literal["error", "skip"] = "error") -> Tokens:  # noqa: ARG002
@@ -102,7 +103,7 @@ class BytePairTokenizer:
         if len(blanks) > few:
             try:
                 return cast(Tokens, _encode(self._engine, text).astype(dtype, copy=False))
-            except ValueError:  # its stack is full: there is a blank of a million characters
+            except ValueError:  # the engine's stack overflowed on a blank of a million characters
                 blanks = list(LONG_BLANK.finditer(text))
         for blank in blanks:
             parts.append(_encode(self._fast_engine, text[start : blank.start()]))
@@ -140,13 +141,13 @@ class BytePairTokenizer:
 
 
 def _encode(engine: Any, text: str) -> NDArray[np.uint32]:
-    # encode_ordinary, but without a list of Python's integers.
+    # Like encode_ordinary, but without building a list of Python integers.
     ids: NDArray[np.uint32] = engine.encode_to_numpy(text, disallowed_special=())
     return ids
 
 
 def separated_at(text: str) -> int:
-    """The last place of a text where byte pairs never join what stands around it; 0: none."""
+    """The last position in a text that byte pairs never join across; 0 if there isn't one."""
     for start in (max(0, len(text) - NEAR_END), 0):
         places = [found.start() for found in SEPARATED.finditer(text, start)]
         if places:
@@ -155,20 +156,22 @@ def separated_at(text: str) -> int:
 
 
 def gpt2_tokenizer(merges: Path) -> BytePairTokenizer:
-    """GPT-2's tokenizer, from its file of merges; UserError for any other file."""
+    """Load GPT-2's tokenizer from its file of merges; UserError for any other file."""
     if sha256_file(merges) != GPT2_MERGES_SHA256:
-        raise UserError(f"{merges}: not GPT-2's merges, by its sha256; remove it, and try again")
-    # Its first line is a version.
+        raise UserError(
+            f"{merges}: not GPT-2's merges (its sha256 differs); delete it and try again"
+        )
+    # The first line is a version number.
     pairs = [line.split(" ") for line in merges.read_text(encoding="utf-8").split("\n")[1:-1]]
     return BytePairTokenizer((*single_bytes(), *(from_printable("".join(pair)) for pair in pairs)))
 
 
 def train_byte_pairs(pieces: Iterable[str], vocab_size: int, threads: int) -> BytePairTokenizer:
-    """Byte pairs that are frequent in a text, vocab_size tokens of them or as many as there are.
+    """Train a tokenizer of the most frequent byte pairs, with up to vocab_size tokens.
 
-    pieces: the text, cut where a byte-pair tokenizer's `cut` says. A word of more than
-    LONGEST_TRAINED bytes counts as several, so no pair across their borders does; encoding joins
-    across them.
+    It has fewer tokens if the text runs out of pairs. pieces: the text, cut at positions from
+    `separated_at`. A word of more than LONGEST_TRAINED bytes is counted as several words, without
+    the pairs across their borders. Encoding has no such limit.
     """
     set_tokenizer_threads(threads)
     from tokenizers import Tokenizer as Trained
@@ -193,10 +196,10 @@ def train_byte_pairs(pieces: Iterable[str], vocab_size: int, threads: int) -> By
 
 
 def single_bytes() -> list[bytes]:
-    """The 256 bytes in GPT-2's order: the first tokens of every vocabulary."""
+    """The 256 single bytes in GPT-2's order: the first tokens of every vocabulary."""
     return [bytes([byte]) for byte in BYTE_ORDER]
 
 
 def from_printable(token: str) -> bytes:
-    """The bytes of a token as GPT-2's files and tokenizer.json spell it."""
+    """Convert a token from its spelling in GPT-2's files and tokenizer.json to bytes."""
     return bytes(map(BYTE_OF_CHARACTER.__getitem__, token))

@@ -1,4 +1,4 @@
-"""Decide which encoding a file has, and decode it in pieces of bounded size."""
+"""Detect a file's encoding, and decode the file in pieces of bounded size."""
 
 import codecs
 import io
@@ -18,40 +18,40 @@ from nanogpt.files.signatures import BYTE_ORDER_MARKS
 
 logger = logging.getLogger(__name__)
 
-PIECE = 1 << 18  # bytes of a file that are decoded at once
+PIECE = 1 << 18  # bytes decoded at a time
 
-SAMPLES = 16  # places of a file that its encoding is decided on
-SAMPLE = 16384  # bytes at each
-SCANNED = 1 << 24  # bytes of a compressed file that the places are spread over
+SAMPLES = 16  # places in a file that are sampled to detect its encoding
+SAMPLE = 16384  # bytes per sample
+SCANNED = 1 << 24  # bytes at the start of a compressed file that are sampled
 
-# Bytes below 0x30 are inside no character of any multi-byte encoding: a cut there splits none.
+# No multi-byte encoding has bytes below 0x30 inside a character, so cutting there is safe.
 INSIDE_CHARACTERS = bytes(range(0x30, 0x100))
 ASCII = bytes(range(0x80))
 
-# What has the form of UTF-8, surrogates included.
+# Byte sequences with the form of UTF-8, surrogates included.
 UTF8_SEQUENCE = re.compile(
     rb"[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf4][\x80-\xbf]{3}"
 )
 
-# What Western European languages write beside ASCII. In cp1250, Polish and Czech would have others.
+# The non-ASCII characters of Western European languages. Polish or Czech in cp1250 has others.
 WESTERN = set(
     "ÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕÖØÙÚÛÜŒßàáâãäåæçèéêëìíîïñòóôõöøùúûüœÿ¡¿«»‘’‚“”„–—…·•§©®™°ªº½²€£¢\xa0"  # noqa: RUF001
 )
 
-# Called with the number of bytes that were read since the last call.
+# Called with the number of bytes read since the last call.
 OnBytesRead = Callable[[int], object]
 
 
 def decide_encoding(path: Path, corpus: Corpus) -> str:
-    """Python's name of a file's encoding: the one that its corpus names, or the likeliest.
+    """Return Python's name for a file's encoding: the one its corpus sets, or the likeliest.
 
-    `auto` believes a byte order mark. Else it looks at a few places spread over the file: if they
-    are UTF-8, even in part, it is UTF-8, and reading ends at the first byte that does not fit;
-    otherwise it guesses, and logs the guess. Encodings of 7 bits (UTF-7, ISO-2022, HZ) pass for
-    ASCII. A named encoding is taken at its word: `utf-8-sig` drops a mark, `utf-8` leaves it as
-    U+FEFF. Parquet is UTF-8.
+    `auto` trusts a byte order mark. Otherwise it samples a few places spread over the file. If
+    they look like UTF-8, even in part, it's UTF-8, and decoding fails at the first invalid byte.
+    If not, it guesses and logs the guess. 7-bit encodings (UTF-7, ISO-2022, HZ) pass for ASCII.
+    A configured encoding is used literally: `utf-8-sig` drops a byte order mark, `utf-8` keeps it
+    as U+FEFF. Parquet is always UTF-8.
 
-    Errors: UserError for a file that cannot be read or isn't text.
+    Errors: UserError for a file that can't be read or isn't text.
     """
     if format_of(path, corpus) == "parquet":
         return "utf-8"
@@ -67,10 +67,10 @@ def decide_encoding(path: Path, corpus: Corpus) -> str:
 
 
 def _sample(path: Path, member: str = "") -> list[bytes]:
-    """Bytes at places spread over a file; if they are all ASCII, then where some are not."""
+    """Bytes from places spread over a file and, if they're all ASCII, from places that aren't."""
     with open_unpacked(path, member) as (raw, file, _):
         size = os.fstat(raw.fileno()).st_size
-        if file is not raw:  # no going back in a compressed file
+        if file is not raw:  # a compressed file can't be read out of order
             file = io.BytesIO(file.read(SCANNED))
             size = len(file.getbuffer())
         if size <= SAMPLES * SAMPLE:
@@ -84,10 +84,10 @@ def _sample(path: Path, member: str = "") -> list[bytes]:
 
 
 def _first_not_ascii(file: BinaryIO) -> Iterator[int]:
-    """Where the first byte is that is not ASCII, in each piece of a file that has one."""
+    """The offset of the first non-ASCII byte in each piece of a file that has one."""
     offset = 0
     while True:
-        file.seek(offset)  # whoever takes what is yielded reads elsewhere
+        file.seek(offset)  # the caller moves the file's position between yields
         data = file.read(PIECE)
         if not data:
             return
@@ -97,7 +97,7 @@ def _first_not_ascii(file: BinaryIO) -> Iterator[int]:
 
 
 def _part(file: BinaryIO, place: int, size: int) -> bytes:
-    """SAMPLE bytes of a file, less what may be a part of a character at either end."""
+    """SAMPLE bytes of a file, without possibly incomplete characters at either end."""
     file.seek(place)
     part = file.read(SAMPLE)
     whole = part if place == 0 else part.lstrip(INSIDE_CHARACTERS)
@@ -106,21 +106,22 @@ def _part(file: BinaryIO, place: int, size: int) -> bytes:
 
 
 def _likeliest(sample: bytes, path: Path) -> str:
-    # Bytes that are not ASCII, of lines that have the form of UTF-8 or not, or have it for certain.
+    # Non-ASCII bytes in lines that look like UTF-8, that don't, and that certainly are UTF-8.
     in_form = out_of_form = certain = 0
     for line in sample.split(b"\n"):
         n_bytes = len(line.translate(None, ASCII))
         sequences = UTF8_SEQUENCE.findall(line)
         n_formed = sum(map(len, sequences))
-        # Bad bytes in UTF-8, where a guess would spoil all the good ones, are few. Other encodings
-        # have its form by accident, at most about half of a line (measured: Japanese in EUC-JP).
+        # A UTF-8 text with a few invalid bytes is still UTF-8: a guess would garble all the valid
+        # ones. In other encodings, at most about half of a line looks like UTF-8 by accident
+        # (measured on Japanese in EUC-JP).
         if n_formed > 0.75 * n_bytes:
             in_form += n_bytes
         else:
             out_of_form += n_bytes
         if n_formed == n_bytes and len(sequences) > 3:
             certain += n_bytes
-    # A line of a letter or two can be UTF-8 by accident (Chinese in GBK: one letter in seven).
+    # One or two letters can look like UTF-8 by accident (one letter in seven for Chinese in GBK).
     is_utf8 = in_form >= 0.2 * out_of_form or certain > 0.02 * out_of_form
     return "utf-8" if is_utf8 else _guess(sample, path)
 
@@ -128,7 +129,7 @@ def _likeliest(sample: bytes, path: Path) -> str:
 def _guess(sample: bytes, path: Path) -> str:
     codec = "cp1252" if _is_western(sample) else _resembling(sample, path)
     logger.warning(
-        "%s: not UTF-8; taken for %s, a guess: if letters are wrong, name its `encoding:`",
+        "%s: not UTF-8; guessed %s; if characters look wrong, set the corpus's `encoding:`",
         path,
         codec,
     )
@@ -136,10 +137,10 @@ def _guess(sample: bytes, path: Path) -> str:
 
 
 def _is_western(sample: bytes) -> bool:
-    """Whether a text is, in cp1252, English or another Western language.
+    """Whether a text is English or another Western language in cp1252.
 
-    By far the commonest of old encodings; too few of its letters are not ASCII for the statistics
-    of `_resembling`, which take French for Baltic.
+    cp1252 is by far the most common legacy encoding, and too few of its letters are non-ASCII for
+    the statistics of `_resembling`, which mistake French for Baltic.
     """
     letters = sample.translate(None, ASCII)
     try:
@@ -157,7 +158,7 @@ def _resembling(sample: bytes, path: Path) -> str:
     best = matches.best()
     if best is None:
         raise _binary(path)
-    # Ties are listed by name, cp1250 before cp1252.
+    # Ties are sorted by name, cp1250 before cp1252.
     tied = [m for m in matches if (m.chaos, m.coherence) == (best.chaos, best.coherence)]
     western = any("cp1252" in match.could_be_from_charset for match in tied)
     return codecs.lookup("cp1252" if western else best.encoding).name
@@ -166,7 +167,7 @@ def _resembling(sample: bytes, path: Path) -> str:
 def decode(
     path: Path, corpus: Corpus, encoding: str, progress: OnBytesRead | None
 ) -> Iterator[str]:
-    """The text of a file in pieces, none empty."""
+    """Yield the text of a file in non-empty pieces."""
     decoder = codecs.getincrementaldecoder(encoding)(corpus.errors)
     line_feeds = io.IncrementalNewlineDecoder(None, translate=True)
     offset = reported = 0
@@ -180,12 +181,12 @@ def decode(
             try:
                 text = decoder.decode(data, final=not data)
             except UnicodeDecodeError as error:
-                # What the decoder was at ends where the data end.
+                # error.object is the decoder's buffer, which ends where the data read so far does.
                 start = offset - len(error.object) + error.start
                 byte = f"byte 0x{error.object[error.start]:02x} at offset {start}"
-                raise _misfit(path, encoding, f"{byte} does not fit ({error.reason})") from None
-            except UnicodeError as error:  # there is no byte order mark
-                flaw = f"{error}: name {encoding}-le or {encoding}-be"
+                raise _misfit(path, encoding, f"{byte}: {error.reason}") from None
+            except UnicodeError as error:  # the byte order mark is missing
+                flaw = f"{error}, so use `{encoding}-le` or `{encoding}-be`"
                 raise _misfit(path, encoding, flaw) from None
             if "\0" in text and corpus.errors == "strict":
                 raise _binary(path)
@@ -200,21 +201,26 @@ def decode(
 
 def _misfit(path: Path, encoding: str, flaw: str) -> UserError:
     return UserError(
-        f"{path}: not {encoding}: {flaw}; convert the file to UTF-8, name the right encoding as "
-        "its corpus's `encoding:`, or say `errors: replace` there"
+        f"{path}: not valid {encoding} ({flaw}); convert the file to UTF-8, set the corpus's "
+        "`encoding:` to the right one, or set `errors: replace` to replace invalid bytes"
     )
 
 
 def _binary(path: Path) -> UserError:
     return UserError(
-        f"{path}: binary, not text: it has zero bytes, or no encoding's form; if it is text, name "
-        "its corpus's `encoding:` (as UTF-16 without a byte order mark needs), and say "
-        "`errors: replace` to take zero bytes"
+        f"{path}: a binary file: it has zero bytes or fits no known encoding; if it is text, set "
+        "the corpus's `encoding:` (needed for UTF-16 without a byte order mark), or set "
+        "`errors: replace` to accept zero bytes"
     )
 
 
 def without_surrogates(text: str, errors: str, where: str) -> str:
-    """A text that is one: JSON, UTF-7 and others let halves of a pair of UTF-16 pass."""
+    """Check or repair text from JSON, UTF-7 and other formats that allow lone surrogates.
+
+    errors: `replace` replaces them by U+FFFD. where: a file and line for the error message.
+
+    Errors: UserError for a lone surrogate, unless it's replaced.
+    """
     if text.isascii():
         return text
     try:
@@ -223,7 +229,7 @@ def without_surrogates(text: str, errors: str, where: str) -> str:
         if errors == "replace":
             return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
         raise UserError(
-            f"{where}: a lone surrogate, U+{ord(text[error.start]):04X}, which is no character; "
-            "mend the text or say `errors: replace` of its corpus"
+            f"{where}: a lone surrogate, U+{ord(text[error.start]):04X}, which isn't a character; "
+            "fix the text, or set `errors: replace` for its corpus"
         ) from None
     return text

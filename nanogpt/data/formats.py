@@ -1,7 +1,7 @@
-"""The documents of a file: plain text, JSONL, CSV, TSV or parquet, packed or not.
+"""Read the documents of a file: plain text, JSONL, CSV, TSV or parquet, compressed or not.
 
-A text is read in pieces of bounded size, whatever the size of its file. Only a row of a table,
-which is a document, is held as a whole.
+Plain text is read in pieces of bounded size, so a file of any size takes little memory. A row of
+a table is in memory as a whole.
 """
 
 import codecs
@@ -21,13 +21,13 @@ from nanogpt.data.opening import content_suffix, open_unpacked
 from nanogpt.data.sniffing import BY_NAME, format_of
 from nanogpt.errors import NoTextError, UserError, plural, shorten
 
-COLUMNS_SHOWN = 8  # of those that a table has, in a message
+COLUMNS_SHOWN = 8  # column names listed in an error message
 
 
 def read_text(path: Path) -> str:
-    """The text of a small file of no corpus, such as a prompt's: UTF-8, with or without a mark.
+    """Read a small UTF-8 file outside any corpus, such as a prompt. Drops a byte order mark.
 
-    Errors: UserError for what cannot be read, and for other encodings.
+    Errors: UserError for a file that can't be read or isn't UTF-8.
     """
     with open_unpacked(path) as (_, content, _):
         data = content.read()
@@ -36,19 +36,20 @@ def read_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         start = error.start + data.startswith(codecs.BOM_UTF8) * len(codecs.BOM_UTF8)
         raise UserError(
-            f"{path}: not UTF-8: byte 0x{data[start]:02x} at offset {start}; convert it"
+            f"{path}: not UTF-8: byte 0x{data[start]:02x} at offset {start}; convert it to UTF-8"
         ) from None
 
 
 def read_documents(
     path: Path, corpus: Corpus, encoding: str, progress: OnBytesRead | None = None
 ) -> Iterator[tuple[str, bool]]:
-    """The documents of a file, in pieces: (text, whether a document ends with it).
+    """Yield the documents of a file in pieces: (text, whether a document ends with it).
 
-    A row of a table is a document, unless rows are joined, and empty ones are left out; any other
-    file is one. Only the last piece of a document can be empty. encoding: from `decide_encoding`.
+    Each row of a table is a document, unless rows are joined; empty rows are skipped. Any other
+    file is a single document. Only the last piece of a document can be empty. encoding: from
+    `decide_encoding`.
 
-    Errors: UserError for what cannot be read, and bytes that do not fit; NoTextError.
+    Errors: UserError for a file that can't be read or decoded; NoTextError for one without text.
     """
     form = format_of(path, corpus)
     pieces: Iterator[tuple[str, bool]]
@@ -69,7 +70,7 @@ def read_documents(
 def _table(
     path: Path, corpus: Corpus, form: str, encoding: str, progress: OnBytesRead | None
 ) -> Iterator[tuple[str, bool]]:
-    """The rows of a table that have text, and whether each is a document."""
+    """The non-empty rows of a table, and whether each is a document."""
     if form == "parquet":
         rows = _parquet_rows(path, corpus, progress)
     else:
@@ -84,17 +85,17 @@ def _table(
 
 
 def _lines(pieces: Iterable[str]) -> Iterator[str]:
-    """Lines with their ends, a line feed, a carriage return or both, and without a mark at first.
+    """Split pieces of text into lines, keeping their LF, CR or CRLF; drop a byte order mark.
 
-    One may end within a field of CSV, whose reader joins it with the next.
+    A quoted CSV field can span several lines. The CSV reader joins them.
     """
-    parts: list[str] = []  # of a line that goes on
+    parts: list[str] = []  # of a line that isn't complete yet
     carried, first = "", True
     for piece in pieces:
         text, carried = carried + piece, ""
         if first and text:
             text, first = text.removeprefix("\ufeff"), False
-        if text.endswith("\r"):  # half of the end of a line of Windows', perhaps
+        if text.endswith("\r"):  # perhaps half of a CRLF
             text, carried = text[:-1], "\r"
         for line in io.StringIO(text, newline="").readlines():
             parts.append(line)
@@ -110,7 +111,7 @@ def _jsonl_rows(
 ) -> Iterator[tuple[str, str]]:
     column = corpus.text_column
     sniffed = corpus.format == "auto" and content_suffix(path.name) not in BY_NAME
-    more = ", or say `missing: skip`" + (" or `format: text`" if sniffed else "")
+    more = ", or set `missing: skip`" + (" or `format: text`" if sniffed else "")
     has_column, lacking = False, None
     for number, line in enumerate(lines, 1):
         where = f"{path}: line {number}"
@@ -124,12 +125,10 @@ def _jsonl_rows(
                 if isinstance(error, json.JSONDecodeError)
                 else str(error)
             )
-            raise UserError(f"{where}: not JSON: {flaw}; fix the line or take it out") from None
+            raise UserError(f"{where}: not JSON: {flaw}; fix or remove the line") from None
         if not isinstance(record, dict):
             example = json.dumps({column: "a document"}, ensure_ascii=False)
-            raise UserError(
-                f"{where}: not a JSON object, such as {example}; fix the line or take it out"
-            )
+            raise UserError(f"{where}: not a JSON object such as {example}; fix or remove the line")
         found = _field(record, column)
         if found is ABSENT:
             lacking = lacking or _no_column(where, column, list(record), more)
@@ -138,16 +137,16 @@ def _jsonl_rows(
             raise lacking
         has_column = True
         yield where, _text_of(found, where, corpus)
-    if lacking and not has_column:  # most likely the name is wrong
+    if lacking and not has_column:  # the name is most likely wrong
         raise lacking
 
 
-# In place of a field that a row doesn't have; null is one that it has.
+# Marks a field that a row doesn't have, because None is a field with the value null.
 ABSENT = object()
 
 
 def _field(record: Any, column: str) -> Any:
-    """A field of a row, by its name or, `a.b`, by those of the objects that it's in."""
+    """A field of a row by its name; `a.b` is field b of the object in field a."""
     if not isinstance(record, dict):
         return ABSENT
     if column in record:
@@ -161,7 +160,7 @@ def _csv_rows(
 ) -> Iterator[tuple[str, str]]:
     csv.field_size_limit(2**31 - 1)
     column, lines = corpus.text_column, iter(lines)
-    skipped = 0  # lines before the header: blank ones, and Excel's `sep=;`
+    skipped = 0  # lines before the header: blank lines and Excel's `sep=;`
     for header in lines:
         if header.strip() and not header.startswith("sep="):
             break
@@ -169,7 +168,7 @@ def _csv_rows(
     else:
         header = ""
     delimiter = _delimiter(header, corpus, form)
-    # TSV has no quotes: a text may begin with one, and a line is a row.
+    # TSV has no quoting: a field may start with a quotation mark, and each line is a row.
     quoted: dict[str, Any] = {"quoting": csv.QUOTE_NONE} if form == "tsv" else {}
     rows = itertools.chain([header], lines)
     reader = csv.reader(rows, delimiter=delimiter, strict=True, **quoted)
@@ -184,15 +183,15 @@ def _csv_rows(
             where = f"{path}: line {skipped + reader.line_num}"
             if row and len(row) != len(columns):
                 raise UserError(
-                    f"{where}: {plural(len(row), 'field')} where the header has {len(columns)}; "
-                    f"fix the row: a field with {delimiter!r} in it must be in double quotes"
+                    f"{where}: {plural(len(row), 'field')}, but the header has {len(columns)}; "
+                    f"fix the row (a field that contains {delimiter!r} needs double quotes)"
                 )
             yield where, row[index] if row else ""
     except csv.Error as error:
         where = f"{path}: line {skipped + reader.line_num}"
         raise UserError(
-            f"{where}: not CSV: {error}; fix the row, where a double quote may be missing or not "
-            "be doubled"
+            f"{where}: not valid CSV: {error}; check the row's double quotes: one may be missing, "
+            "or need doubling"
         ) from None
 
 
@@ -200,7 +199,7 @@ DELIMITERS = (",", ";", "\t", "|")
 
 
 def _delimiter(header: str, corpus: Corpus, form: str) -> str:
-    """What separates the columns: as the corpus says, or as the header has the text's column."""
+    """The configured delimiter, or the one with which the header has the text column."""
     if corpus.delimiter != "auto":
         return corpus.delimiter
     if form == "tsv":
@@ -243,31 +242,33 @@ def _parquet_rows(
                     reported = size * number // n_rows
         except UnicodeDecodeError as error:
             raise UserError(
-                f"{path}: row {number}: `{column}` is not UTF-8: {error}; write the file again"
+                f"{path}: row {number}: `{column}` isn't UTF-8: {error}; export the file again"
             ) from None
         except pyarrow.ArrowException as error:
             reason = " ".join(str(error).split())
             raise UserError(
-                f"{path}: not a parquet file that can be read: {reason.rstrip('.')}; get it again"
+                f"{path}: can't be read as parquet: {reason.rstrip('.')}; get a new copy"
             ) from None
 
 
 def _no_column(where: str, column: str, columns: Iterable[str], more: str = "") -> UserError:
     names = list(dict.fromkeys(columns))
-    there = ", ".join(f"`{shorten(name)}`" for name in names[:COLUMNS_SHOWN]) or "none"
-    there += f" and {len(names) - COLUMNS_SHOWN} more" if len(names) > COLUMNS_SHOWN else ""
+    found = ", ".join(f"`{shorten(name)}`" for name in names[:COLUMNS_SHOWN]) or "none"
+    found += f" and {len(names) - COLUMNS_SHOWN} more" if len(names) > COLUMNS_SHOWN else ""
     return UserError(
-        f"{where}: no column `{shorten(column)}`; there is {there}; "
-        f"name the one with the text as the corpus's `text_column:`{more}"
+        f"{where}: no column `{shorten(column)}` (found {found}); "
+        f"set the corpus's `text_column:` to the one with the text{more}"
     )
 
 
 def _several_columns(path: Path, column: str) -> UserError:
-    return UserError(f"{path}: several columns `{shorten(column)}`; rename one of them")
+    return UserError(
+        f"{path}: several columns are named `{shorten(column)}`; rename all but one of them"
+    )
 
 
 def _text_of(value: Any, where: str, corpus: Corpus) -> str:
-    """The text of a row. Parquet may have it as bytes, and null for none."""
+    """The text of a row; "" for null. Parquet may store it as bytes."""
     if value is None or value is ABSENT:
         return ""
     if isinstance(value, bytes):
@@ -275,12 +276,12 @@ def _text_of(value: Any, where: str, corpus: Corpus) -> str:
             return value.decode("utf-8", corpus.errors)
         except UnicodeDecodeError as error:
             raise UserError(
-                f"{where}: `{corpus.text_column}` is not UTF-8: {error.reason} at offset "
-                f"{error.start}; write the file again, or say `errors: replace` of its corpus"
+                f"{where}: `{corpus.text_column}` isn't UTF-8: {error.reason} at offset "
+                f"{error.start}; export the file again, or set `errors: replace` for its corpus"
             ) from None
     if not isinstance(value, str):
         raise UserError(
-            f"{where}: `{corpus.text_column}` is {type(value).__name__}, not text; fix it, or "
-            "name what holds the text as the corpus's `text_column:`"
+            f"{where}: `{corpus.text_column}` is {type(value).__name__}, not text; fix the row, or "
+            "set the corpus's `text_column:` to the column with the text"
         )
     return value

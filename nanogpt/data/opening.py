@@ -19,10 +19,10 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-# What a directory's texts are called. A file that is named itself may have any other name.
+# The suffixes of texts in a directory. A file that's named explicitly can have any suffix.
 KINDS = (".txt", ".md", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
 
-# Their first bytes. A file of such a name that doesn't begin with them isn't packed.
+# The first bytes of each. A file with the suffix but other first bytes isn't compressed.
 COMPRESSIONS = {
     ".gz": b"\x1f\x8b\x08",
     ".xz": b"\xfd7zXZ\0",
@@ -30,16 +30,16 @@ COMPRESSIONS = {
     ".zstd": b"\x28\xb5\x2f\xfd",
     ".bz2": b"BZh",
 }
-BZ2_BLOCKS = (b"1AY&SY", b"\x17\x72\x45\x38\x50\x90")  # after a digit; the second of no bytes
+BZ2_BLOCKS = (b"1AY&SY", b"\x17\x72\x45\x38\x50\x90")  # after a digit; the second: empty file
 ZIP = (b"PK\x03\x04", b"PK\x05\x06")
-# What archives have beside a text.
+# Files that archives often have along with a text.
 NO_TEXTS = (".jpg", ".jpeg", ".png", ".gif", ".webp", ".svg", ".ico", ".css")
 
 MEMBERS_SHOWN = 3
 
 
 class Unpacked(NamedTuple):
-    """An open file. raw: as it lies on the disk. content: unpacked. name: of that content."""
+    """An open file. raw: its bytes on disk. content: decompressed. name: the content's name."""
 
     raw: BinaryIO
     content: BinaryIO
@@ -47,36 +47,36 @@ class Unpacked(NamedTuple):
 
 
 def content_suffix(name: str) -> str:
-    """The suffix of a format, in lower case, without that of a compression."""
+    """The suffix of a file's format in lower case, without the suffix of a compression."""
     path = PurePath(PurePath(name).name.lower())
     return path.with_suffix("").suffix if path.suffix in COMPRESSIONS else path.suffix
 
 
 @contextmanager
 def open_unpacked(path: Path, member: str = "") -> Iterator[Unpacked]:
-    """Open a file by what it is, whatever its name.
+    """Open a file, decompressed according to its content, whatever its name.
 
-    member: of an archive, the one to read; none: its only text.
+    member: the file to read from an archive; by default, its only text.
 
-    Errors: UserError for what can't be read, and for an archive of several texts.
+    Errors: UserError for a file that can't be read, and for an archive with several texts.
     """
     try:
-        if not (path.is_file() or path.is_dir()) and path.exists():  # reading could last forever
+        if not (path.is_file() or path.is_dir()) and path.exists():  # reading might never end
             raise UserError(
-                f"{path}: a pipe or a device, not a file; save its content in a file and name that"
+                f"{path}: a pipe or a device, not a file; save its content to a file and name that"
             )
         with open(path, "rb") as raw:
             content = _unpack(raw)
             if content is raw and path.suffix.lower() in COMPRESSIONS and raw.peek(1):
                 raise UserError(
-                    f"{path}: not packed, in spite of its name; rename it without {path.suffix}"
+                    f"{path}: not compressed, despite its name; rename it without `{path.suffix}`"
                 )
             content, name = _unarchive(_unpack(content), path, member)
             yield Unpacked(raw, content, name)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; put a text there or correct the path") from None
     except IsADirectoryError:
-        raise UserError(f"{path}: a directory; name a text file in it") from None
+        raise UserError(f"{path}: a directory, not a file; name a text file in it") from None
     except PermissionError:
         raise UserError(f"{path}: no permission to read it; try `chmod a+r {path}`") from None
     except (
@@ -88,19 +88,16 @@ def open_unpacked(path: Path, member: str = "") -> Iterator[Unpacked]:
         zipfile.BadZipFile,
         tarfile.TarError,
     ) as error:
-        if isinstance(error, OSError) and error.strerror:  # the system's, not of what unpacks
+        if isinstance(error, OSError) and error.strerror:  # from the system, not the decompressor
             raise UserError(
-                f"{path}: cannot be read: {error.strerror}; correct the path, or get it again"
+                f"{path}: can't be read: {error.strerror}; correct the path or get a new copy"
             ) from None
         reason = " ".join(str(error).split())
-        raise UserError(
-            f"{path}: cannot be read to its end: {reason}; it may be cut short or damaged: "
-            "get it again"
-        ) from None
+        raise UserError(f"{path}: truncated or damaged: {reason}; get a new copy") from None
 
 
 def _unpack(file: BinaryIO) -> BinaryIO:
-    """The content of a file without its compression, if it has one."""
+    """The decompressed content of a file; the file itself if it isn't compressed."""
     head = file.peek(16)[:16]  # type: ignore[attr-defined]
     found = [name for name, magic in COMPRESSIONS.items() if head.startswith(magic)]
     match found[0] if found else "":
@@ -116,7 +113,7 @@ def _unpack(file: BinaryIO) -> BinaryIO:
 
 
 def _unarchive(content: BinaryIO, path: Path, member: str) -> tuple[BinaryIO, str]:
-    """The content itself, or of an archive that of one member; and its name."""
+    """The content and its name: of one member for an archive, otherwise of the file itself."""
     head = content.read(512)
     content.seek(0)
     if head.startswith(ZIP):
@@ -126,21 +123,21 @@ def _unarchive(content: BinaryIO, path: Path, member: str) -> tuple[BinaryIO, st
             _check_is_no_document(files, path)
             chosen = _choose(files, path, member)
             return _unpack(cast(BinaryIO, archive.open(chosen))), chosen
-        # Encrypted, packed in a way that Python lacks, or damaged.
+        # It's encrypted, damaged, or uses a compression that Python doesn't support.
         except (RuntimeError, UnicodeError, IndexError) as error:
-            raise UserError(f"{path}: cannot be unpacked: {error}; unpack it by hand") from None
+            raise UserError(f"{path}: can't be unpacked: {error}; unpack it by hand") from None
     if head[257:262] == b"ustar":
         tar = tarfile.open(fileobj=content, mode="r:")  # noqa: SIM115
         members = {info.name: info for info in tar.getmembers() if info.isfile()}
         chosen = _choose(list(members), path, member)
         return _unpack(cast(BinaryIO, tar.extractfile(members[chosen]))), chosen
     if member:
-        raise UserError(f"{path}: no archive, so it has no member {member}; leave out `member:`")
+        raise UserError(f"{path}: not an archive, so it has no `{member}`; remove `member:`")
     return content, path.name
 
 
 def _check_is_no_document(files: Sequence[str], path: Path) -> None:
-    """UserError for the files of office programs and e-book readers, which are zip archives."""
+    """Raise UserError for office documents and e-books, which are zip archives too."""
     for sign, what in (
         ("[Content_Types].xml", "a Word, Excel or PowerPoint file"),
         ("META-INF/container.xml", "an e-book (EPUB)"),
@@ -151,17 +148,20 @@ def _check_is_no_document(files: Sequence[str], path: Path) -> None:
 
 
 def _choose(files: Sequence[str], path: Path, member: str) -> str:
-    """The member of an archive that is read."""
+    """Choose the member of an archive to read."""
     if member:
         if member not in files:
-            raise UserError(f"{path}: no member {member}; {_members(files)}")
+            raise UserError(
+                f"{path}: no file `{member}` in this archive of {_members(files)}; correct the "
+                "corpus's `member:`"
+            )
         return member
     shown = [f for f in files if not f.startswith("__MACOSX/") and not _is_hidden(f)]
     texts = [f for f in shown if not f.lower().endswith(NO_TEXTS)]
     if len(texts) != 1:
         raise UserError(
-            f"{path}: an archive; {_members(texts)}; name one as the corpus's `member:`, or unpack "
-            "it and name the directory"
+            f"{path}: an archive of {_members(texts)}; set the corpus's `member:` to one of them, "
+            "or unpack the archive and name the directory"
         )
     return texts[0]
 
@@ -171,6 +171,6 @@ def _is_hidden(file: str) -> bool:
 
 
 def _members(files: Sequence[str]) -> str:
-    named = ", ".join(map(shorten, files[:MEMBERS_SHOWN]))
+    names = ", ".join(map(shorten, files[:MEMBERS_SHOWN]))
     more = ", ..." if len(files) > MEMBERS_SHOWN else ""
-    return f"it has {plural(len(files), 'file')}{': ' if files else ''}{named}{more}"
+    return f"{plural(len(files), 'file')}{f' ({names}{more})' if files else ''}"

@@ -1,4 +1,4 @@
-"""The documents of a dataset in pieces: each in its split, and cut where tokens can end."""
+"""Pieces of a dataset's documents, each assigned to a split and cut where tokens can end."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
@@ -12,12 +12,12 @@ from nanogpt.data.encodings import OnBytesRead
 from nanogpt.data.formats import read_documents
 from nanogpt.errors import UserError
 
-# Characters without a place where byte pairs can be cut, which must be held and joined as one.
+# The most characters in a row without a place to cut byte pairs; they're encoded as one piece.
 LONGEST_UNCUT = 1 << 22
 
 
 class Piece(NamedTuple):
-    """A part of a document, the split that it belongs to, and its file, for messages."""
+    """A part of a document and its split. path: its file, for error messages."""
 
     split: str
     text: str
@@ -27,9 +27,9 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True)
 class Group:
-    """A group of a corpus's files, with the plan of the dataset that they become.
+    """A group of a corpus's files, with the plan of their dataset.
 
-    counts: what the first pass found in these files. number: of the group in the plan.
+    counts: from the first pass over these files. number: the group's index in the plan.
     """
 
     counts: GroupCounts
@@ -40,12 +40,12 @@ class Group:
 
     @property
     def paths(self) -> list[Path]:
-        """Its files, in order."""
+        """The group's files, in order."""
         return [Path(file.path) for file in self.counts.files]
 
 
 def read_pieces(group: Group, progress: OnBytesRead) -> Iterator[Piece]:
-    """The documents of a group in pieces, each in its split; what is in neither is left out."""
+    """Yield the documents of a group in pieces with their splits; skip text in neither split."""
     plan = group.plan
     position = plan.starts[group.number]
     is_last_group = group.number == len(plan.starts) - 1
@@ -55,7 +55,7 @@ def read_pieces(group: Group, progress: OnBytesRead) -> Iterator[Piece]:
         documents = read_documents(Path(file.path), group.corpus, file.encoding, progress)
         for text, ends_document in documents:
             if plan.split == "document":
-                # A file of several documents gives each as one piece.
+                # In a file of several documents, each document is one piece.
                 split = _split_of(file.hash or _hash(text), group.dataset.val_ratio)
                 yield Piece(split, text, ends_document, file.path)
             elif plan.split == "last_file":
@@ -67,9 +67,9 @@ def read_pieces(group: Group, progress: OnBytesRead) -> Iterator[Piece]:
 
 
 def _cut_at(piece: Piece, position: int, plan: Plan) -> Iterator[Piece]:
-    """A piece cut where the training split ends, and where the validation split does.
+    """Cut a piece at the ends of the training and validation splits.
 
-    position: of its beginning, in the unit of the plan.
+    position: of the piece's start, in the plan's unit.
     """
     text, end = piece.text, position + _length(piece.text, plan)
     if end <= plan.n_train:
@@ -87,12 +87,12 @@ def _cut_at(piece: Piece, position: int, plan: Plan) -> Iterator[Piece]:
 
 
 def _length(text: str, plan: Plan) -> int:
-    """Characters, or bytes of UTF-8 where the split is by bytes."""
+    """The length in characters, or in bytes of UTF-8 for a split by bytes."""
     return len(text.encode("utf-8")) if plan.split == "bytes" else len(text)
 
 
 def _n_characters(text: str, length: int, plan: Plan) -> int:
-    """How many characters of a text are within a length of it."""
+    """How many whole characters of a text fit into a length in the plan's unit."""
     length = max(0, length)
     if plan.split != "bytes":
         return min(length, len(text))
@@ -104,16 +104,16 @@ def _hash(text: str) -> str:
 
 
 def _split_of(text_hash: str, val_ratio: float) -> str:
-    """The split of a document: by its text alone, so that other documents don't move it."""
+    """The split of a document, which depends on its text alone and not on other documents."""
     return "val" if int(text_hash, 16) < val_ratio * 2**256 else "train"
 
 
 def recut(pieces: Iterable[Piece], cut: Callable[[str], int]) -> Iterator[Piece]:
-    """The same text in pieces that can be encoded one by one: cut where `cut` says.
+    """Cut the same text at positions from `cut`, into pieces that can be encoded independently.
 
-    Errors: UserError for a text that goes on too long without a place to cut it.
+    Errors: UserError for more than LONGEST_UNCUT characters without a place to cut.
     """
-    rest = Piece("", "", True, "")  # what may still be joined to the next piece
+    rest = Piece("", "", True, "")  # text that tokens may join to the next piece
     for piece in pieces:
         if piece.split != rest.split and rest.text:
             yield rest
@@ -125,9 +125,9 @@ def recut(pieces: Iterable[Piece], cut: Callable[[str], int]) -> Iterator[Piece]
         rest = piece._replace(text=text[end:], ends_document=False)
         if len(rest.text) > LONGEST_UNCUT:
             raise UserError(
-                f"{piece.path}: {len(rest.text):,} characters without a blank, where byte pairs "
-                f"could be cut, from {rest.text[:20]!r} on; add line breaks, or take "
-                "`tokenizer: char` or `byte`"
+                f"{piece.path}: too long for byte pairs without a space: {len(rest.text):,} "
+                f"characters from {rest.text[:20]!r} on; add line breaks, or use "
+                "`tokenizer: char` or `tokenizer: byte`"
             )
     if rest.text:
         yield rest

@@ -1,18 +1,18 @@
 """The built-in corpus: an endless play whose exact entropy is known.
 
-A demonstration of training needs a text, and a text from the network can be absent, slow or
-changed. This module writes one instead: short scenes between two speakers, as long as wanted,
-from a seed. Because it wrote them from a grammar, it also knows how surprising every single
-character was, so that a trained model can be compared with the number that no model can beat.
+A training demo needs a text, and a text from the network can be missing, slow or changed. This
+module generates one from a seed instead: short scenes between two speakers, of any length. They
+come from a grammar, so the surprisal of every character is known exactly, and a trained model
+can be compared with a loss that no model can beat.
 
-The probability. A nonterminal is replaced by one of its alternatives, with probability
+Probabilities: a nonterminal is replaced by one of its alternatives, with a probability
 proportional to the weight. An alternative is a literal head followed by literals and
-nonterminals, and no head of a nonterminal is a prefix of another one. So a text is read from
-left to right without ever looking ahead, it has one derivation, and the probability of a
-character, given all before it, is the weight of the heads that still fit after it over the
-weight of those that fitted before it. A character that is forced costs nothing.
+nonterminals, and no head of a nonterminal is a prefix of another one. So a text can be parsed
+from left to right without lookahead and has exactly one derivation. The probability of a
+character, given all before it, is the weight of the heads that still match after it, divided by
+the weight of the heads that matched before it. A forced character costs nothing.
 
-Encoding, splitting into training and validation parts, and files are left to others.
+This module doesn't encode, split or write files.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# A template is text with nonterminals in angle brackets: "a <plain> <noun>". What stands before
-# the first bracket is the head.
+# A template is text with nonterminals in angle brackets: "a <plain> <noun>". The text before the
+# first bracket is the head.
 Alternatives = dict[str, float]  # template -> weight
 Grammar = dict[str, Alternatives]  # nonterminal -> its alternatives
 
@@ -40,9 +40,9 @@ def _words(text: str, then: str = "", weight: float = 1.0) -> Alternatives:
 
 # --- The words ------------------------------------------------------------------------------
 
-# What makes a text that a small model learns in a minute: short words that all occur often;
-# kinds of words told apart by what stands directly before them; nouns with a capital, as the
-# printers of the time had them; and little to remember but who is speaking to whom.
+# A small model learns this text in a minute because its words are short and frequent, the word
+# directly before shows a word's kind, nouns are capitalised as in old prints, and there's little
+# to remember except who is speaking to whom.
 PLAIN = """bald big bold damp dry fat glum keen kind lame mad meek mild poor proud quiet sad shy
     slow sly smug soft sour tame vain vast vile warm wary wet wild wise"""
 VOWEL = "odd ugly"  # these take "an"
@@ -54,13 +54,13 @@ PEOPLE = "Abbot Aunt King Lord Niece Nun Nurse Queen Thief Uncle Vicar Widow Wif
 PARTS = "Envy Faith Fate Hope Joy Love Luck Nose Pride Soul Voice Vow Wit Zeal"
 DID = """ate bit cut drank drew drove dug fed felt hid hit kissed led lent lit lost loved robbed saw
     shook shot slew sold stole sued wed won wore"""
-THERE = "behind by in near on under with"  # these answer where something is
+THERE = "behind by in near on under with"  # these start answers to "Where is ...?"
 NEAR = f"{THERE} for from like"
 PLACES = "Barn Cave Garden Inn Market Palace Ruin Tavern"
 HOURS = "at_dawn at_dusk at_night at_noon in_fog in_rain in_snow in_wind"
 DEAR = "dear fair good kind mad sweet"
 
-# Every scene is between the two of a pair.
+# Every scene is between the two speakers of a pair.
 PAIRS = (("Orso", "Pip"), ("Vela", "Meg"), ("Tam", "Ilka"), ("Bran", "Hob"))
 _MEETINGS = [*PAIRS, *((second, first) for first, second in PAIRS)]
 
@@ -113,7 +113,7 @@ _COMMON: Grammar = {
 
 
 def _speaker(me: str, you: str) -> Grammar:
-    """The rules of one speaker: the other one speaks, or answers what was asked, at the end."""
+    """The rules of one speaker, which end with the other one speaking or answering."""
     stops = {
         f". <{me}>": 7.0,
         f"! <{me}>": 3.0,
@@ -148,7 +148,7 @@ for _me, _you in _MEETINGS:
 
 # --- Writing --------------------------------------------------------------------------------
 
-_Tail = tuple[str, ...]  # the symbols after a head, last first, as a stack wants them
+_Tail = tuple[str, ...]  # the symbols after a head, in reverse order for a stack
 _START = "<scene>"
 
 
@@ -159,7 +159,7 @@ def _split(template: str) -> tuple[str, _Tail]:
 
 
 def _shares(alternatives: Alternatives) -> list[float]:
-    """Cumulative probabilities without the last, which is 1, so that no draw lies beyond."""
+    """Cumulative probabilities except the last, which is 1, so every draw selects something."""
     sums = list(accumulate(alternatives.values()))
     return [partial / sums[-1] for partial in sums[:-1]]
 
@@ -171,15 +171,14 @@ _CHOICES = {
 
 
 def write(n_characters: int, seed: int) -> str:
-    """Return the first `n_characters` characters of the play of a seed, all of them ASCII.
+    """Return the first `n_characters` characters of a seed's play, all ASCII.
 
     The same seed gives the same play everywhere, and a longer text continues a shorter one. The
-    last scene is cut off where the length is reached. Raises ValueError for a negative length
-    or seed.
+    last scene is cut off at the given length. Raises ValueError for a negative length or seed.
     """
     if n_characters < 0 or seed < 0:
         raise ValueError(f"length and seed must not be negative, got {n_characters} and {seed}")
-    # Python promises to keep only random() the same for a seed in all versions; the methods
+    # Python guarantees the same values for a seed in all versions only for random(). The methods
     # that choose from a list may change.
     draw = Random(seed).random
     pieces: list[str] = []
@@ -206,7 +205,7 @@ _Trie = Any  # a _Leaf, or a dict from the next character to a _Trie
 
 
 def _trie(alternatives: Alternatives) -> _Trie:
-    """The heads as a tree that branches, character by character, until one head is left."""
+    """A tree of the heads that branches character by character until one head is left."""
     heads = {_split(template)[0]: weight for template, weight in alternatives.items()}
     mass: dict[str, float] = {}
     for head, weight in heads.items():
@@ -234,12 +233,12 @@ _TRIES = {f"<{name}>": _trie(alternatives) for name, alternatives in GRAMMAR.ite
 
 
 def surprisal(text: str) -> NDArray[np.float64]:
-    """Return the bits that each character of a play costs, given all before it.
+    """Return the surprisal of each character of a play in bits, given all before it.
 
-    The shape is (len(text),), the unit is bits per character, and the sum is -log2 of the
-    probability that an endless play begins with this text. The text starts where a scene starts
-    and may end anywhere. Raises ValueError, with the offset and what was expected there, for a
-    text that the grammar cannot have written.
+    The shape is (len(text),), and the sum is -log2 of the probability that an endless play starts
+    with this text. The text must start at the start of a scene and may end anywhere. Raises
+    ValueError, with the offset and the expected characters, for a text that the grammar can't
+    generate.
     """
     costs: list[float] = []
     stack: list[str] = []
@@ -252,7 +251,7 @@ def surprisal(text: str) -> NDArray[np.float64]:
         else:
             depth = at
             while isinstance(node, dict):
-                # Where the text ends among several heads, all agree on what has been read.
+                # If the text ends while several heads match, they all agree up to that point.
                 letter = text[depth] if depth < n else next(iter(node))
                 if letter not in node:
                     raise _unexpected(text, depth, list(node))
@@ -272,4 +271,4 @@ def surprisal(text: str) -> NDArray[np.float64]:
 
 def _unexpected(text: str, offset: int, expected: list[str]) -> ValueError:
     letters = " or ".join(repr(letter) for letter in sorted(expected))
-    return ValueError(f"not of this play: offset {offset} has {text[offset]!r}, not {letters}")
+    return ValueError(f"not from this play: offset {offset} has {text[offset]!r}, not {letters}")

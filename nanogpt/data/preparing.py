@@ -1,12 +1,12 @@
-"""Preparation: the files of a corpus become token files, as a stream and in constant memory.
+"""Prepare a dataset: turn the files of a corpus into token files, streaming in constant memory.
 
-1. `count` reads a group of files and counts what is in them.
-2. `plan_dataset` decides from all counts how the text is split, and builds the tokenizer.
+1. `count` reads a group of files and counts their documents, characters and bytes.
+2. `plan_dataset` decides from all counts how to split the text, and builds the tokenizer.
 3. `encode` reads a group again and writes its tokens.
 4. `prepare` joins the groups and writes meta.json.
 
-The workflow runs these as separate jobs for a corpus of many files; for one file, `prepare` does
-all four. Neither grouping nor the number of threads changes a byte of the result.
+For a corpus of many files, the workflow runs these steps as separate jobs. For one file, `prepare`
+does all four. The result has the same bytes for any grouping and any number of threads.
 """
 
 import contextlib
@@ -47,36 +47,36 @@ from nanogpt.files.atomic import atomic_write, sha256_file
 
 logger = logging.getLogger(__name__)
 
-MANY_DOCUMENTS = 100  # from here on `split: auto` goes by document
-EMPTY_SHOWN = 3  # files without text that are named
-BLOCK = 1 << 18  # bytes of a token file that are copied at once
+MANY_DOCUMENTS = 100  # at this number, `split: auto` starts to split by document
+EMPTY_SHOWN = 3  # files without text that are logged by name
+BLOCK = 1 << 18  # bytes of a token file copied at a time
 
-# What to do about a damaged file that another job left.
+# The advice for a damaged file from an earlier job.
 REMEDY = "prepare the dataset again"
 
 
 def check_sha256(digests: Mapping[str, str], corpus: Corpus) -> None:
-    """UserError if a file's sha256 isn't the one that config.yaml gives. digests: by path."""
+    """Raise UserError if a file's sha256 isn't the one in config.yaml. digests: by path."""
     for path, digest in digests.items():
         wanted = corpus.digest_of(Path(path).name if corpus.url else Path(path).as_posix())
         if wanted not in (None, digest):
             raise UserError(
-                f"{path}: its sha256 is {digest}, but config.yaml says {wanted}; correct "
-                "it, or remove a download to make it again"
+                f"{path}: wrong sha256: expected {wanted}, found {digest}; correct `sha256:` in "
+                "config.yaml, or delete a downloaded file to get a new copy"
             )
 
 
 def count(files: Sequence[Path], corpus: Corpus, threads: int = 1) -> GroupCounts:
-    """What the first pass over some files finds.
+    """Read a group of files and count their documents, characters and bytes.
 
-    Errors: UserError for what can't be read or isn't text, and for a wrong sha256.
+    Errors: UserError for a file that can't be read, isn't text, or has the wrong sha256.
     """
     occurs = np.zeros(0x110000, dtype=np.bool_)
     counted = []
     with OrderedPool(threads) as pool, progress_bar("count", files) as progress:
         for path in files:
             digest = pool.submit(sha256_file, path)
-            if corpus.sha256:  # waits for the digest
+            if corpus.sha256:  # only then wait for the digest before reading
                 check_sha256({str(path): digest.result()}, corpus)
             counted.append(_count_file(path, digest, corpus, occurs, pool, progress.update))
     return GroupCounts(
@@ -109,7 +109,7 @@ def _count_file(
             n_bytes += len(data)
             yield text
 
-    with contextlib.suppress(NoTextError):  # `plan_dataset` sees it
+    with contextlib.suppress(NoTextError):  # `plan_dataset` reports it
         for _ in pool.in_order(partial(_mark, occurs), in_batches(texts(), len)):
             pass
     return FileMeta(
@@ -124,9 +124,9 @@ def _count_file(
 
 
 def _mark(occurs: NDArray[np.bool_], texts: Sequence[str]) -> None:
-    """Set the characters of some texts in a table of all code points."""
+    """Mark the characters of some texts in a table of all code points."""
     for text in texts:
-        if text.isascii():  # six times as fast
+        if text.isascii():  # six times as fast as below
             known = np.flatnonzero(occurs[:128]).astype(np.uint8).tobytes()
             occurs[list(text.encode("ascii").translate(None, known))] = True
         else:
@@ -140,9 +140,9 @@ def plan_dataset(
     tokenizer_file: str | Path | None = None,
     threads: int = 1,
 ) -> tuple[Plan, Tokenizer]:
-    """The plan of a dataset, and its tokenizer.
+    """Plan a dataset's split, and build or load its tokenizer.
 
-    counts: of all groups of files, in order. tokenizer_file: of another dataset, or GPT-2's merges.
+    counts: of all groups, in order. tokenizer_file: another dataset's, or GPT-2's merges.
     """
     n_documents = sum(group.n_documents for group in counts)
     _check_texts(counts)
@@ -161,20 +161,20 @@ def plan_dataset(
 
 
 def _check_texts(counts: Sequence[GroupCounts]) -> None:
-    """Warn of files without text; NoTextError if there is none in any."""
+    """Warn about files without text; raise NoTextError if no file has text."""
     files = [file for group in counts for file in group.files]
     empty = [file.path for file in files if not file.n_documents]
     if len(empty) == len(files):
         more = f", nor in the {plural(len(files) - 1, 'other file')}" if len(files) > 1 else ""
         raise NoTextError(files[0].path, more)
     for path in empty[:EMPTY_SHOWN]:
-        logger.warning("%s: no text in it; passed over", path)
+        logger.warning("%s: no text in it; skipped", path)
     if len(empty) > EMPTY_SHOWN:
-        logger.warning("%d other files: no text in them; passed over", len(empty) - EMPTY_SHOWN)
+        logger.warning("%d more files: no text in them; skipped", len(empty) - EMPTY_SHOWN)
 
 
 def _plan_split(counts: Sequence[GroupCounts], dataset: Dataset, n_documents: int) -> Plan:
-    """How a text of at least one document is split."""
+    """Decide how to split a text of at least one document."""
     split: Split
     if dataset.train_bytes:
         split = "bytes"
@@ -191,20 +191,21 @@ def _plan_split(counts: Sequence[GroupCounts], dataset: Dataset, n_documents: in
         n_end = dataset.train_bytes + dataset.val_bytes if dataset.val_bytes else total
         if total < n_end or dataset.train_bytes >= total:
             raise UserError(
-                f"{counts[0].files[0].path}: {plural(total, 'byte')} in all, too few for "
-                "`train_bytes` and `val_bytes` of the dataset; lower them, or add text"
+                f"{counts[0].files[0].path}: {plural(total, 'byte')} in total, too few for the "
+                "dataset's `train_bytes` and `val_bytes`; lower them or add text"
             )
     if split == "last_file":
         *others, last = [file for group in counts for file in group.files]
         if not last.n_documents or not any(file.n_documents for file in others):
             raise UserError(
-                f"{last.path}: `split: last_file` holds it out, so that it and a file before it "
-                "need text; add some, or change `split:` of the dataset"
+                f"{last.path}: `split: last_file` validates on this file and trains on those "
+                "before it, but one of the two has no text; add text, or change the dataset's "
+                "`split:`"
             )
     return Plan(
         split=split,
         n_documents=n_documents,
-        # Where nanoGPT cuts a text.
+        # nanoGPT cuts at the same place.
         n_train=dataset.train_bytes or int(total * (1 - dataset.val_ratio)),
         n_end=n_end,
         starts=tuple(sum(lengths[:group]) for group in range(len(counts))),
@@ -212,7 +213,7 @@ def _plan_split(counts: Sequence[GroupCounts], dataset: Dataset, n_documents: in
 
 
 def _train_byte_pairs(groups: Sequence[Group], vocab_size: int, threads: int) -> Tokenizer:
-    """A tokenizer of the byte pairs that are frequent in the training split."""
+    """Train a tokenizer of the most frequent byte pairs of the training split."""
     files = [path for group in groups for path in group.paths]
     with progress_bar("train byte pairs", files) as progress:
         pieces = (
@@ -225,7 +226,7 @@ def _train_byte_pairs(groups: Sequence[Group], vocab_size: int, threads: int) ->
         tokenizer = train_byte_pairs(train, vocab_size, threads)
     if tokenizer.vocab_size < vocab_size:
         logger.warning(
-            "the text has byte pairs for %d tokens only, not for vocab_size %d",
+            "the text has byte pairs for only %d tokens, fewer than vocab_size %d",
             tokenizer.vocab_size,
             vocab_size,
         )
@@ -233,7 +234,7 @@ def _train_byte_pairs(groups: Sequence[Group], vocab_size: int, threads: int) ->
 
 
 class EncodedPiece(NamedTuple):
-    """A piece and its tokens. n_bytes: of its text."""
+    """A piece and its tokens. n_bytes: length of its text in UTF-8."""
 
     piece: Piece
     tokens: Tokens
@@ -241,7 +242,7 @@ class EncodedPiece(NamedTuple):
 
 
 class _SplitWriter:
-    """A token file that is being written, and what is in it so far."""
+    """Writes a token file, and keeps its totals and sha256."""
 
     def __init__(self, file: BinaryIO, hasher: ThreadPoolExecutor) -> None:
         self._file = file
@@ -255,7 +256,7 @@ class _SplitWriter:
         tokens = encoded.tokens
         data = tokens.astype(tokens.dtype.newbyteorder("<"), copy=False).data
         self._file.write(data)
-        self._hashing.result()  # so that no more than one piece waits for it
+        self._hashing.result()  # keeps at most one piece waiting to be hashed
         self._hashing = self._hasher.submit(self._digest.update, data)
         self._n_tokens += len(tokens)
         self._n_characters += len(encoded.piece.text)
@@ -263,7 +264,7 @@ class _SplitWriter:
         self._n_documents += encoded.piece.ends_document
 
     def totals(self) -> SplitTotals:
-        """What was written."""
+        """Totals of all pieces written so far."""
         self._hashing.result()
         return SplitTotals(
             n_tokens=self._n_tokens,
@@ -277,7 +278,8 @@ class _SplitWriter:
 def encode(group: Group, tokenizer: Tokenizer, directory: Path, threads: int = 1) -> GroupTotals:
     """Write train.bin and val.bin of a group of files to `directory`.
 
-    Errors: UserError for what a given tokenizer lacks, and a text that can't be cut.
+    Errors: UserError for characters that a given tokenizer lacks, for a text that can't be cut,
+    and for a file that changed since it was counted.
     """
 
     def encode_batch(batch: Sequence[Piece]) -> list[EncodedPiece]:
@@ -298,10 +300,13 @@ def encode(group: Group, tokenizer: Tokenizer, directory: Path, threads: int = 1
             for encoded in batch:
                 writers[encoded.piece.split].write(encoded)
         totals = GroupTotals(train=writers["train"].totals(), val=writers["val"].totals())
-        # Errors are raised before the files get their names.
+        # Checked inside the `with` block, so an error leaves no token files.
         n_characters = totals.train.n_characters + totals.val.n_characters
         if group.plan.n_end is None and n_characters != group.counts.n_characters:
-            raise UserError(f"{paths[0]}, or a file after it, changed while it was read; try again")
+            raise UserError(
+                f"{paths[0]}: this file or one after it changed while the dataset was prepared; "
+                "try again"
+            )
         if len(group.plan.starts) == 1:
             _check_splits([totals], group.dataset, paths[0])
     return totals
@@ -316,14 +321,14 @@ def _encode_piece(piece: Piece, tokenizer: Tokenizer, group: Group) -> EncodedPi
             tokens = cast(Tokens, np.concatenate([tokens, end]))
     except UserError as error:
         raise UserError(
-            f"{piece.path}: with the tokenizer `{dataset.tokenizer}` and the separator "
+            f"{piece.path}: can't be encoded with tokenizer `{dataset.tokenizer}` and separator "
             f"{dataset.separator!r}: {error}, or choose another tokenizer or separator"
         ) from None
     return EncodedPiece(piece, tokens, len(piece.text.encode("utf-8")))
 
 
 def _check_splits(groups: Sequence[GroupTotals], dataset: Dataset, first: Path) -> None:
-    """UserError if a split is too short, over all groups. first: a file, for the message."""
+    """Raise UserError if a split of all groups is too short. first: a file, for the message."""
     splits = [group.train for group in groups], [group.val for group in groups]
     n_characters = sum(totals.n_characters for split in splits for totals in split)
     by = "train_bytes" if dataset.train_bytes else f"val_ratio {dataset.val_ratio:g}"
@@ -332,15 +337,15 @@ def _check_splits(groups: Sequence[GroupTotals], dataset: Dataset, first: Path) 
         if n_tokens < 2 and dataset.split == "document":
             n_documents = sum(totals.n_documents for split in splits for totals in split)
             raise UserError(
-                f"{first}: of {plural(n_documents, 'document')} in all, the {name} split would "
-                "have none; add documents, or say `split: position` of the dataset"
+                f"{first}: of {plural(n_documents, 'document')} in total, the {name} split would "
+                "get none; add documents, or set the dataset's `split: position`"
             )
         if n_tokens < 2:
             raise UserError(
-                f"{first}: {plural(n_characters, 'character')} in all, too few to split by "
-                f"{by}: the {name} split would have "
-                f"{plural(n_tokens, 'token')}; add text, or change val_ratio or "
-                "`split:` of the dataset"
+                f"{first}: {plural(n_characters, 'character')} in total, too few to split by "
+                f"{by}: the {name} split would get "
+                f"{plural(n_tokens, 'token')}; add text, or change the dataset's `val_ratio:` or "
+                "`split:`"
             )
 
 
@@ -356,13 +361,13 @@ def prepare(
 ) -> str:
     """Write train.bin, val.bin, tokenizer.json and meta.json of a corpus to `directory`.
 
-    tokenizer_file: of another dataset, or GPT-2's merges. plan_file: plan.json as jobs left it,
-    beside tokenizer.json and the directories of all groups; without it, everything is done here,
-    as one group.
+    tokenizer_file: another dataset's, or GPT-2's merges. plan_file: plan.json from earlier jobs,
+    in a directory with tokenizer.json and the directories of all groups. Without it, all steps
+    run here, with a single group.
 
-    Returns a summary of one line.
+    Returns a one-line summary.
 
-    Errors: those of the four steps, and UserError for a split of less than two tokens.
+    Errors: those of the four steps, and UserError for a split of fewer than two tokens.
     """
     if plan_file:
         jobs = Path(plan_file).parent
@@ -405,7 +410,7 @@ def prepare(
 
 
 def _without_directories(counts: Sequence[GroupCounts]) -> tuple[FileMeta, ...]:
-    """All files by their names only: a dataset of the same text elsewhere has the same bytes."""
+    """All files, by name only, so meta.json doesn't depend on where the texts are."""
     files = [file for group in counts for file in group.files]
     return tuple(file.model_copy(update={"path": Path(file.path).name}) for file in files)
 
@@ -414,12 +419,12 @@ def _summary(meta: DatasetMeta) -> str:
     summary = f"{meta.train.n_tokens:,} tokens to train on, {meta.val.n_tokens:,} to validate"
     if meta.passed_over:
         n_read = plural(len(meta.files), "file")
-        summary += f"; {n_read} read, passed over: {in_words(meta.passed_over)}"
+        summary += f"; read {n_read}, skipped {in_words(meta.passed_over)}"
     return summary
 
 
 def _join(parts: Sequence[Path], path: Path) -> str:
-    """Write files one after the other to one file; its sha256."""
+    """Concatenate files into one; return its sha256."""
     digest = hashlib.sha256()
     with atomic_write(path) as whole:
         for part in parts:
@@ -431,7 +436,7 @@ def _join(parts: Sequence[Path], path: Path) -> str:
 
 
 def _add_up(groups: Sequence[SplitTotals], sha256: str) -> SplitMeta:
-    """A split from its parts in all groups. sha256: of its token file."""
+    """Add up a split's totals over all groups. sha256: of its token file."""
     return SplitMeta(
         n_tokens=sum(group.n_tokens for group in groups),
         n_characters=sum(group.n_characters for group in groups),
@@ -444,9 +449,9 @@ def _add_up(groups: Sequence[SplitTotals], sha256: str) -> SplitMeta:
 def _entropy(
     file: Path, corpus: Corpus, plan: Plan, tokenizer: Tokenizer, meta: DatasetMeta
 ) -> float:
-    """Bits per byte of a built-in corpus's source, over what evaluation predicts.
+    """Entropy of a built-in corpus's source in bits per byte, over the tokens that eval predicts.
 
-    That is all of the validation split but its first token. A play is ASCII.
+    Those are all tokens of the validation split except the first. A play is ASCII.
     """
     text = "".join(text for text, _ in read_documents(file, corpus, meta.files[0].encoding))
     first = len(tokenizer.decode(tokenizer.encode(text[plan.n_train : plan.n_end])[:1]))

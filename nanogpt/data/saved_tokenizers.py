@@ -9,9 +9,9 @@ from nanogpt.files.atomic import read_json
 
 
 def load_tokenizer(path: str | Path) -> Tokenizer:
-    """Read a tokenizer that `save` wrote, or GPT-2's from its file of merges, vocab.bpe.
+    """Read a tokenizer written by `save`, or GPT-2's from its file of merges, vocab.bpe.
 
-    Errors: UserError for a file that is absent or no tokenizer.
+    Errors: UserError for a file that's missing or isn't a tokenizer.
     """
     if Path(path).suffix == ".bpe" and Path(path).exists():
         return gpt2_tokenizer(Path(path))
@@ -19,7 +19,7 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
         saved = read_json(path)
         if saved["type"] == "char":
             vocabulary = saved["vocabulary"]
-            vocabulary.encode("utf-8")  # fails for half a pair of UTF-16, which is no character
+            vocabulary.encode("utf-8")  # fails for a lone surrogate, which isn't a character
             if len(set(vocabulary)) == len(vocabulary):
                 return CharTokenizer(vocabulary)
         if saved["type"] == "byte":
@@ -29,7 +29,7 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
             if set(single_bytes()) <= set(tokens) and len(set(tokens)) == len(tokens):
                 return BytePairTokenizer(tokens)
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; make the dataset or model again") from None
+        raise UserError(f"{path}: no such file; recreate the dataset or model") from None
     except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError):
         pass
-    raise UserError(f"{path}: not a tokenizer of ours; make the dataset or model again")
+    raise UserError(f"{path}: not a tokenizer of nanogpt; recreate the dataset or model")

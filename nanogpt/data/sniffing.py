@@ -1,4 +1,4 @@
-"""Which format a file of a corpus has: by what its corpus says, by its first bytes and its name."""
+"""Detect the format of a corpus's file from its settings, first bytes and name."""
 
 import codecs
 import io
@@ -25,10 +25,10 @@ LONGEST_LINE = 1 << 26  # bytes of a line that may be JSON
 
 
 def format_of(path: Path, corpus: Corpus) -> str:
-    """`text`, `jsonl`, `csv`, `tsv` or `parquet`.
+    """Return `text`, `jsonl`, `csv`, `tsv` or `parquet`.
 
-    Errors: UserError for a file that can't be read, and for what isn't text, such as a PDF or a web
-    page, unless the corpus says `format: text`.
+    Errors: UserError for a file that can't be read or isn't text, such as a PDF or a web page.
+    The corpus's `format: text` accepts any file.
     """
     if corpus.format != "auto":
         return corpus.format
@@ -37,13 +37,13 @@ def format_of(path: Path, corpus: Corpus) -> str:
         kind = content_suffix(name)
         if head.startswith(PARQUET):
             if content is not raw:
-                raise UserError(f"{path}: Parquet in a packed file; unpack it")
+                raise UserError(f"{path}: a compressed parquet file; decompress it")
             return "parquet"
         flaw = find_flaw(Path(name).with_suffix(kind).name, head)
         if flaw:
             raise _not_text(path, flaw)
         if kind == ".parquet":
-            return "parquet"  # damaged, as its reader says
+            return "parquet"  # it's damaged, and the parquet reader will report that
         if kind in BY_NAME:
             return BY_NAME[kind]
         if not as_text(head).lstrip().startswith("{"):
@@ -59,7 +59,7 @@ def format_of(path: Path, corpus: Corpus) -> str:
 
 
 def _first_lines(head: bytes, content: BinaryIO) -> Iterator[bytes]:
-    """The first two lines that aren't empty. head: what was read of them already."""
+    """The first two non-empty lines. head: the bytes already read from `content`."""
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         head, content = as_text(head + content.read(LONGEST_LINE)).encode(), io.BytesIO()
     read = io.BytesIO(head.removeprefix(codecs.BOM_UTF8))
@@ -77,6 +77,6 @@ def _first_lines(head: bytes, content: BinaryIO) -> Iterator[bytes]:
 
 def _not_text(path: Path, flaw: NotText) -> UserError:
     return UserError(
-        f"{path}: looks like {flaw.what}; {flaw.remedy}, or say `format: text` of its corpus to "
-        "take it as it is"
+        f"{path}: looks like {flaw.what}; {flaw.remedy}, or set `format: text` for its corpus to "
+        "read it as it is"
     )

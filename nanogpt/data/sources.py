@@ -1,4 +1,4 @@
-"""Which files a corpus has, in the order in which they are read."""
+"""Find the files of a corpus, in the order in which they're read."""
 
 import glob
 import os
@@ -12,17 +12,17 @@ from nanogpt.data.opening import KINDS, content_suffix
 from nanogpt.errors import UserError, plural
 from nanogpt.project import HERE, Project
 
-SUFFIX = re.compile(r"\.[a-z0-9]{1,10}")  # what else follows a dot is a part of a name
-KINDS_SHOWN = 5  # of files that a directory has and that aren't read
+SUFFIX = re.compile(r"\.[a-z0-9]{1,10}")  # a longer or other suffix is part of the name
+KINDS_SHOWN = 5  # kinds of skipped files that a message lists
 
 
 def find_files(name: str, corpus: Corpus, project: Project = HERE) -> list[Path]:
-    """The files of a corpus, in the order in which they are read.
+    """Return the files of a corpus, in the order in which they're read.
 
-    A directory and a pattern give theirs sorted by path. A download need not be there yet.
-    Relative entries of `files` are below the project's root.
+    Files of a directory or pattern are sorted by path. Downloads don't have to exist yet.
+    Relative entries of `files` are relative to the project's root.
 
-    Errors: UserError where nothing is found, and for a pattern that leads out of the project.
+    Errors: UserError for an entry without files, and for a pattern that leaves the project.
     """
     if corpus.builtin:
         return [project.corpora / name / "input.txt"]
@@ -37,7 +37,7 @@ def find_files(name: str, corpus: Corpus, project: Project = HERE) -> list[Path]
 
 
 def passed_over(corpus: Corpus, project: Project = HERE) -> dict[str, int]:
-    """What is in the directories of a corpus and isn't read, by kind, hidden files left out."""
+    """Count the files in a corpus's directories that aren't read, by kind, without hidden ones."""
     passed: Counter[str] = Counter()
     for directory in {project.root / entry: None for entry in corpus.files}:
         if directory.is_dir():
@@ -47,7 +47,7 @@ def passed_over(corpus: Corpus, project: Project = HERE) -> dict[str, int]:
 
 
 def in_words(kinds: Mapping[str, int]) -> str:
-    """`99 .html, 1 .pdf`, the most frequent kinds first."""
+    """List counts like `99 .html, 1 .pdf`, the most frequent kinds first."""
     ordered = sorted(kinds, key=lambda kind: (-kinds[kind], kind))
     shown = [f"{kinds[kind]:,} {kind}" for kind in ordered[:KINDS_SHOWN]]
     more = sum(kinds[kind] for kind in ordered[KINDS_SHOWN:])
@@ -58,21 +58,20 @@ def _find(corpus: Corpus, project: Project) -> dict[Path, None]:
     found: dict[Path, None] = {}
     for entry in corpus.files:
         if corpus.sha256 and not (project.root / entry).is_file():
-            raise UserError(f"`sha256` needs names of files, and {entry} is none; leave it out")
+            raise UserError(f"{entry}: not a file, so `sha256:` can't check it; remove `sha256:`")
         found.update(dict.fromkeys(_expand(entry, project)))
     _check_names(found)
     return found
 
 
 def _check_names(files: Iterable[Path]) -> None:
-    """UserError for a name that isn't UTF-8, which Snakemake and JSON can't hold."""
+    """Raise UserError for a name that isn't UTF-8, which Snakemake and JSON can't represent."""
     for file in files:
         try:
             str(file).encode("utf-8")
         except UnicodeEncodeError:
             raise UserError(
-                f"{file}: its name isn't UTF-8, as from an old archive; rename it, for example "
-                "with `convmv`"
+                f"{file}: its name isn't UTF-8; rename it, for example with `convmv`"
             ) from None
 
 
@@ -82,48 +81,50 @@ def _expand(entry: str, project: Project) -> list[Path]:
         passed: Counter[str] = Counter()
         files = sorted(_files_below(path, passed))
         if not files:
-            there = f"; it has {in_words(passed)}" if passed else ""
+            found = f" (found {in_words(passed)})" if passed else ""
             raise UserError(
-                f"there is no {', '.join(KINDS)} file in the directory {entry}{there}; put texts "
-                "there, or name a file of it, whatever its name"
+                f"{entry}: this directory has no {', '.join(KINDS)} file{found}; put texts there, "
+                "or name files in it one by one, which can have any suffix"
             )
         return files
     if path.is_file():
         return [path]
     if path.exists():
-        raise UserError(f"{entry} is a pipe or a device, which can't be read twice; name a file")
+        raise UserError(f"{entry}: a pipe or a device, which can't be read twice; name a file")
     if path.is_symlink():
-        raise UserError(f"{entry} is a link to nothing; mend it, or name a file")
+        raise UserError(f"{entry}: a broken link; fix it or name a file")
     if entry.startswith(("http://", "https://")):
-        raise UserError(f"{entry} is a URL; put it under `url:` instead of `files:`")
+        raise UserError(f"{entry}: a URL, not a file; put it under `url:` instead of `files:`")
     if not glob.has_magic(entry):
-        raise UserError(f"there is no file {entry}; put it there or correct the path")
+        raise UserError(f"{entry}: no such file; put a text there or correct the path")
     if Path(entry).is_absolute() or ".." in Path(entry).parts:
         raise UserError(
-            f"the pattern {entry} leads out of the project, where a slip may search a whole disk; "
+            f"{entry}: this pattern leaves the project, where a typo could search a whole disk; "
             "name a directory instead, or link the texts into resources/"
         )
-    # Not pathlib's, which takes hidden files and refuses some patterns.
+    # pathlib's glob finds hidden files and rejects some patterns.
     names = glob.glob(entry, root_dir=project.root, recursive=True)  # noqa: PTH207
     matches = [path for name in names if (path := project.root / name).is_file()]
     if not matches:
-        raise UserError(f"no file matches the pattern {entry}; put texts there or correct it")
+        raise UserError(
+            f"{entry}: no file matches this pattern; put texts there or correct the pattern"
+        )
     return sorted(matches)
 
 
 def _files_below(directory: Path, passed: Counter[str]) -> Iterator[Path]:
-    """What of a directory is a corpus' file, by its name; hidden ones are none."""
+    """Yield a directory's texts by their suffixes, and count other files; skip hidden ones."""
 
     def fail(error: OSError) -> None:
         raise error
 
-    walked = set()  # links may lead in a circle
+    walked = set()  # links can form a cycle
     for root, directories, names in os.walk(directory, onerror=fail, followlinks=True):
         if (place := os.path.realpath(root)) in walked:
             directories.clear()
             continue
         walked.add(place)
-        # Sorted: of two links to a directory, the first one counts.
+        # Sorted, so that the first of two links to the same directory is followed everywhere.
         directories[:] = sorted(name for name in directories if not name.startswith("."))
         for name in names:
             path = Path(root, name)

@@ -1,4 +1,4 @@
-"""Work on a stream by several threads, in order and in constant memory, with a progress bar."""
+"""Process a stream with several threads, in order and in constant memory, with a progress bar."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -8,14 +8,14 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-BATCH = 1 << 18  # characters that a thread takes at once
+BATCH = 1 << 18  # characters per task of a thread
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 class OrderedPool(ThreadPoolExecutor):
-    """Threads that work on an endless stream, a few items ahead of whoever takes the results."""
+    """Threads that process a stream a few items ahead of the results' consumer."""
 
     def __init__(self, threads: int) -> None:
         super().__init__(threads)
@@ -24,7 +24,7 @@ class OrderedPool(ThreadPoolExecutor):
     def in_order(
         self, function: Callable[[Item], Result], items: Iterable[Item]
     ) -> Iterator[Result]:
-        """What the function gives for each item. `map` would read all items at once."""
+        """Yield the function's result for each item. (`map` would read all items first.)"""
         pending: deque[Future[Result]] = deque()
         for item in items:
             pending.append(self.submit(function, item))
@@ -35,7 +35,7 @@ class OrderedPool(ThreadPoolExecutor):
 
 
 def in_batches(items: Iterable[Item], length: Callable[[Item], int]) -> Iterator[list[Item]]:
-    """Items in lists of BATCH characters or a little more: one document may be too small a task."""
+    """Group items into lists of at least BATCH characters, as one document can be a tiny task."""
     batch: list[Item] = []
     size = 0
     for item in items:
@@ -49,6 +49,6 @@ def in_batches(items: Iterable[Item], length: Callable[[Item], int]) -> Iterator
 
 
 def progress_bar(task: str, files: Sequence[Path]) -> Any:
-    """A tqdm bar over the sizes of some files on disk; it shows on a terminal only."""
+    """A tqdm bar over the total size of some files on disk, shown only on a terminal."""
     size = sum(path.stat().st_size for path in files if path.is_file())
     return tqdm(desc=task, total=size, unit="B", unit_scale=True, disable=None)

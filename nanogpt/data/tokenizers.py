@@ -1,4 +1,4 @@
-"""What every tokenizer can do, and the two simple ones: of characters and of bytes.
+"""The interface of all tokenizers, and the two simple ones: characters and bytes.
 
 byte_pairs.py has the third. Each is saved as one JSON file.
 """
@@ -14,51 +14,51 @@ from numpy.typing import NDArray
 from nanogpt.errors import UserError, plural
 from nanogpt.files.atomic import write_json
 
-# Token ids as the token files hold them.
+# Token ids in the dtype of the token files.
 Tokens = NDArray[np.uint16] | NDArray[np.uint32]
 
-# The most unknown characters that an error names.
+# The most unknown characters that an error lists.
 NAMED_UNKNOWN = 5
 
 
 class Tokenizer(Protocol):
-    """What all tokenizers can do."""
+    """The interface of all tokenizers."""
 
     @property
     def vocab_size(self) -> int:
-        """How many different tokens there are."""
+        """The number of different tokens."""
 
     @property
     def token_bytes(self) -> NDArray[np.int64]:
-        """How many bytes of text each token stands for, shape (vocab_size,)."""
+        """The length of each token's text in bytes, shape (vocab_size,)."""
 
     def encode(self, text: str, unknown: Literal["error", "skip"] = "error") -> Tokens:
         """The token ids of a text, shape (n_tokens,), in the dtype of the token files.
 
-        Errors: UserError that names the characters which the vocabulary lacks, unless they are
-        to be skipped.
+        Errors: UserError that lists the characters missing from the vocabulary, unless `unknown`
+        is "skip".
         """
 
     def encode_prompt(self, text: str, unknown: Literal["error", "skip"]) -> Tokens:
         """The token ids of a prompt, in which `<|endoftext|>` is the token that ends a document.
 
-        It is plain text where there is no such token, as for characters and bytes.
+        Characters and bytes have no such token, so it's ordinary text for them.
         """
 
     def cut(self, text: str) -> int:
-        """Where a text that goes on can be cut, as far right as possible; 0: nowhere.
+        """The last position where an unfinished text can be cut; 0 if there isn't one.
 
-        The tokens of both sides are those of the whole, whatever follows.
+        Encoding both sides separately gives the same tokens as the whole, whatever follows.
         """
 
     def end_of_document(self, separator: str) -> Tokens:
-        """The tokens that stand after each of several documents."""
+        """The tokens after each document, if there are several."""
 
     def to_bytes(self, ids: Any) -> bytes:
-        """The text of an array or list of token ids, each below vocab_size, as UTF-8."""
+        """The UTF-8 bytes of an array or list of token ids, each below vocab_size."""
 
     def decode(self, ids: Any) -> str:
-        """That text; U+FFFD for what is no UTF-8, such as a character cut in two."""
+        """The text of token ids, with U+FFFD for invalid UTF-8, such as half a character."""
 
     def save(self, path: str | Path) -> None:
         """Write the tokenizer as JSON."""
@@ -66,9 +66,9 @@ class Tokenizer(Protocol):
 
 @dataclass(frozen=True)
 class CharTokenizer:
-    """One token a character; ids follow the order of code points, as in nanoGPT.
+    """One token per character, with ids in the order of code points, as in nanoGPT.
 
-    vocabulary: the characters, sorted, each once; a character's index is its id.
+    vocabulary: the characters, sorted, each once. A character's index is its id.
     """
 
     vocabulary: str
@@ -116,16 +116,16 @@ class CharTokenizer:
 
     def _unknown_message(self, text: str) -> str:
         unknown = [c for c in dict.fromkeys(text) if c not in self.vocabulary]
-        named = ", ".join(f"{c!r} (U+{ord(c):04X})" for c in unknown[:NAMED_UNKNOWN])
+        listed = ", ".join(f"{c!r} (U+{ord(c):04X})" for c in unknown[:NAMED_UNKNOWN])
         more = f" and {len(unknown) - NAMED_UNKNOWN} more" if len(unknown) > NAMED_UNKNOWN else ""
         size = plural(self.vocab_size, "character")
         those = "it" if len(unknown) == 1 else "them"
-        return f"the tokenizer's vocabulary of {size} lacks {named}{more}; leave {those} out"
+        return f"the tokenizer's vocabulary of {size} lacks {listed}{more}; leave {those} out"
 
 
 @dataclass(frozen=True)
 class ByteTokenizer:
-    """One token a byte of UTF-8; a byte is its own id."""
+    """One token per byte of UTF-8, with the byte as its id."""
 
     vocab_size: ClassVar[int] = 256
 
@@ -161,7 +161,7 @@ def char_tokenizer(text: str) -> CharTokenizer:
 
 
 def token_texts(tokenizer: Tokenizer) -> list[bytes]:
-    """The UTF-8 of each token, by id; nothing for the end of a text, which is no text."""
+    """The UTF-8 bytes of each token by id, without `<|endoftext|>`, which has no text."""
     ids = np.flatnonzero(tokenizer.token_bytes)
     joined = tokenizer.to_bytes(ids)
     ends = tokenizer.token_bytes.cumsum().tolist()
@@ -169,16 +169,17 @@ def token_texts(tokenizer: Tokenizer) -> list[bytes]:
 
 
 def token_characters(tokenizer: Tokenizer) -> NDArray[np.int64]:
-    """How many characters each token begins, shape (vocab_size,): 0 for the end of a text.
+    """How many characters start in each token, shape (vocab_size,); 0 for `<|endoftext|>`.
 
-    Its bytes that continue no character of UTF-8, so that a text's tokens add up to its characters.
+    These are a token's bytes that aren't UTF-8 continuation bytes, so the sum over a text's tokens
+    is its number of characters.
     """
     texts = token_texts(tokenizer)
     return np.array([sum(byte & 0xC0 != 0x80 for byte in text) for text in texts], dtype=np.int64)
 
 
 def token_dtype(vocab_size: int) -> type[np.uint16] | type[np.uint32]:
-    """The dtype of the token files: uint16 up to 65,535 symbols, else uint32."""
+    """The dtype of the token files: uint16 for up to 65,535 tokens, otherwise uint32."""
     return np.uint16 if vocab_size <= 0xFFFF else np.uint32
 
 
@@ -190,6 +191,6 @@ def code_points(text: str) -> NDArray[np.unsignedinteger[Any]]:
 
 
 def check_ids(ids: Any, vocab_size: int) -> None:
-    """AssertionError for an id outside the vocabulary, which only a fault of ours can give."""
+    """Assert that all ids are in the vocabulary; only a bug can cause others."""
     ids = np.asarray(ids)
     assert not len(ids) or 0 <= ids.min() <= ids.max() < vocab_size

@@ -1,1 +1,1 @@
-"""How good a model is, and how fast."""
+"""Evaluations and benchmarks of models."""

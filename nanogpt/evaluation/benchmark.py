@@ -1,8 +1,8 @@
 """The benchmark: how fast this machine trains a run's model and samples from it.
 
-A step is a training's: the same batch, operations and loss. It has one micro-batch, whatever
-gradient_accumulation_steps says. The speed is compared with that of plain matrix products, measured
-by the same process, not with a data sheet's.
+A step is the same as in training: same batch, operations and loss, but always with one micro-batch.
+We compare its speed with plain matrix products, measured by the same process, rather than with a
+data sheet.
 """
 
 import math
@@ -34,14 +34,14 @@ from nanogpt.training.step import loss_function, loss_scaler, optimizer_step, pr
 
 # Widths of square matrices: the small ones saturate a CPU, the large ones a GPU.
 GEMM_SIZES = (1024, 2048, 3072, 4096, 8192)
-GEMM_SECONDS = 0.4  # for each size; a size whose product takes longer than that is left out
+GEMM_SECONDS = 0.4  # per size; we skip a size if one product takes longer
 
-GENERATED_BATCH = 10  # rows, beside a single one: as many samples as nanoGPT's sample.py draws
-GENERATED_TOKENS = 128  # of each row, at most
-GENERATION_SECONDS = 5.0  # for each batch, about
+GENERATED_BATCH = 10  # rows of the second measurement; nanoGPT's sample.py draws 10 samples
+GENERATED_TOKENS = 128  # per row, at most
+GENERATION_SECONDS = 5.0  # per batch, about
 
 
-# How much faster the other way to compute float32 products must be, to be mentioned.
+# We mention the other kernel for float32 products if it's faster by this factor.
 WORTH_A_WORD = 1.03
 
 
@@ -55,10 +55,10 @@ def bench(
     path: Path,
     threads: int | None = None,
 ) -> Benchmark:
-    """Measure training and sampling of a new model; writes bench.json to `path` and returns it.
+    """Time training and sampling of an untrained model; write bench.json to `path` and return it.
 
-    train_settings, sample_settings: with device and dtype resolved. threads: that compute; none:
-    as many as PyTorch likes. Memory is the process's peak, so a process should measure one run.
+    train_settings, sample_settings: with device and dtype resolved. threads: for computing; None:
+    torch's default. Memory is the process's peak, so use a new process for each run.
 
     Errors: UserError for a dataset shorter than a window, or a missing compiler.
     """
@@ -72,7 +72,7 @@ def bench(
     torch.manual_seed(settings.seed)
     model = GPT(model_settings, vocab_size).to(settings.device)
     seconds, loss = _time_steps(model, draw, settings, bench_settings)
-    peak_memory = _peak_memory_bytes(settings.device)  # of training: the rest can take more
+    peak_memory = _peak_memory_bytes(settings.device)  # of training, since the rest may need more
     by_matmul = _time_each_matmul(model_settings, vocab_size, draw, settings, bench_settings)
     gemm = gemm_flops_per_second(settings.device, settings.dtype)
     tokens_per_second = settings.batch_size * block_size / seconds.step.median
@@ -108,7 +108,7 @@ def bench(
 
 
 def summary(benchmark: Benchmark) -> str:
-    """The speeds that matter, in one line."""
+    """Return the main speeds in one line."""
     text = (
         f"{benchmark.tokens_per_second:,.0f} tokens/s in training "
         f"(MFU {benchmark.mfu:.2f}), "
@@ -119,12 +119,12 @@ def summary(benchmark: Benchmark) -> str:
         fastest = min(by_matmul, key=lambda name: by_matmul[name])
         gain = by_matmul[benchmark.matmul] / by_matmul[fastest]
         if gain > WORTH_A_WORD:
-            text += f"; NANOGPT_MATMUL={fastest} trains {gain:.2f} times as fast here"
+            text += f"; set NANOGPT_MATMUL={fastest} to train {gain:.2f} times as fast"
     return text
 
 
 def _step_settings(train: TrainSettings, bench: BenchSettings) -> TrainSettings:
-    """The settings of a timed step."""
+    """Return the settings of a timed step."""
     return train.model_copy(
         update={
             "batch_size": bench.batch_size or train.batch_size,
@@ -141,10 +141,10 @@ def _windows_by_step(
     settings: TrainSettings,
     bench_settings: BenchSettings,
 ) -> Callable[[int], NDArray[np.int64]]:
-    """A function that gives a step's windows, (batch_size, block_size + 1).
+    """Return a function from a step to its windows, (batch_size, block_size + 1).
 
-    They are drawn from dataset `name` as training draws them, or of random tokens, which need no
-    text as long as a window.
+    They're drawn from dataset `name` in the same way as in training, or consist of random tokens,
+    which works even if the text is shorter than a window.
     """
     n_rows, seed = settings.batch_size, settings.seed
 
@@ -167,10 +167,10 @@ def _time_steps(
     settings: TrainSettings,
     bench_settings: BenchSettings,
 ) -> tuple[StepSeconds, float]:
-    """Seconds of a step and of its parts, and the last whole step's loss. draw: a step's windows.
+    """Time steps and their parts; return seconds and the last step's loss. draw: a step's windows.
 
-    The parts are timed apart from whole steps, a quarter as often: to time them a GPU must be
-    waited for, and training doesn't wait there.
+    Parts are timed in separate steps, a quarter as many, because timing them means waiting for the
+    GPU where training doesn't wait.
     """
     loss_of = loss_function(model, settings)
     optimizer, scaler = configure_optimizer(model, settings), loss_scaler(settings)
@@ -191,7 +191,7 @@ def _time_steps(
         arguments = (loss_of, optimizer, scaler, windows, rate, settings, step)
         if step < last:
             loss, _ = optimizer_step(*arguments)
-            final_loss = loss.item()  # as training reads it
+            final_loss = loss.item()  # training reads it too
             whole.append(_now(settings.device) - start)
         else:
             done("")
@@ -214,9 +214,9 @@ def _time_each_matmul(
     settings: TrainSettings,
     bench_settings: BenchSettings,
 ) -> dict[str, float]:
-    """Median seconds of a step by each way to compute float32 products; nothing elsewhere.
+    """Return the median seconds of a step by each kernel for float32 products; empty elsewhere.
 
-    They are timed in turn, a step each, so that a machine that slows down slows both.
+    The kernels take turns after each step, so if the machine slows down, both do.
     """
     chooses = settings.device == "cpu" and settings.dtype == "float32" and not settings.compile
     if not chooses or alike.on():
@@ -247,23 +247,23 @@ def _percentiles(times: NDArray[np.float64]) -> Percentiles:
 
 
 def _now(device: str) -> float:
-    """Seconds on a clock, once the device has finished its work."""
+    """Wait for the device, then return the time in seconds."""
     if device != "cpu":
         torch.accelerator.synchronize(device)
     return time.perf_counter()
 
 
 def gemm_flops_per_second(device: str, dtype: str) -> float:
-    """The most FLOPs a second that products of square matrices reach, by the fastest way.
+    """Return the most FLOPs per second of square matrix products, with the fastest kernel.
 
-    The best of all, because other work of the machine can only slow them down.
+    We take the maximum, because other work on the machine can only slow them down.
     """
     ways = matmuls() if device == "cpu" and dtype == "float32" else {"torch": F.linear}
     return max(_flops_per_second(way, device, dtype) for way in ways.values())
 
 
 def _flops_per_second(way: Callable[[Tensor, Tensor], Tensor], device: str, dtype: str) -> float:
-    """The most FLOPs a second that products of square matrices reach by one function."""
+    """Return the most FLOPs per second of square matrix products with one kernel."""
     kind = torch_dtype(dtype)
     best = 0.0
     for n in GEMM_SIZES:
@@ -284,22 +284,22 @@ def _flops_per_second(way: Callable[[Tensor, Tensor], Tensor], device: str, dtyp
 def _time_generations(
     model_settings: ModelSettings, vocab_size: int, settings: SampleSettings
 ) -> tuple[Generation, Generation]:
-    """The speed of sampling one row, and GENERATED_BATCH rows."""
-    if alike.on():  # as training had it, for the rest of this process
+    """Return the speed of sampling one row, and of GENERATED_BATCH rows."""
+    if alike.on():  # training switched it on for the rest of this process
         settings = settings.model_copy(update={"dtype": "float32"})
-    # Weights that diverged would have no probabilities to draw from.
+    # We need an untrained model: the timed steps may have diverged, and NaN can't be sampled.
     untrained = GPT(model_settings, vocab_size).to(settings.device)
     single = _time_generation(untrained, 1, settings)
     return single, _time_generation(untrained, GENERATED_BATCH, settings)
 
 
 def _time_generation(model: GPT, batch_size: int, settings: SampleSettings) -> Generation:
-    """Tokens a second that sampling draws, of all rows together, from a prompt of one token."""
+    """Time sampling from a prompt of one token. Tokens per second are of all rows together."""
     longer = settings.model_copy(update={"max_new_tokens": GENERATED_TOKENS + 1})
     engine = Engine(model, longer)
     for _ in range(batch_size):
         engine.join(Prompt([0], longer))
-    engine.step()  # the first pays for allocations that later ones reuse
+    engine.step()  # not timed, because it allocates memory that later steps reuse
     start = _now(settings.device)
     n_tokens = 0
     while engine.step():
@@ -316,7 +316,7 @@ def _time_generation(model: GPT, batch_size: int, settings: SampleSettings) -> G
 
 
 def _peak_memory_bytes(device: str) -> int:
-    """The process's peak so far: PyTorch's memory on a GPU, resident memory elsewhere."""
+    """Return the process's peak so far: PyTorch's memory on a GPU, resident memory elsewhere."""
     if device.startswith("cuda"):
         return torch.cuda.max_memory_allocated(device)
     return peak_memory()

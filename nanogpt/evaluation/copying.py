@@ -1,4 +1,4 @@
-"""How much of what a model writes is copied from the training text."""
+"""Measure how much of a model's output is copied from the training text."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -17,44 +17,44 @@ from nanogpt.inference.engine import Engine, Prompt, continuations
 from nanogpt.model.ensemble import Model
 from nanogpt.model.losses import window_starts
 
-# How the text is generated that is searched for copies. These aren't the run's own settings of
-# samples, so that all runs compare and a change of those evaluates nothing again. Temperature 1
-# without top_k is the model's own distribution. Each setting is given, because eval.json must not
-# change with a default of SampleSettings; one that is added later has its neutral value here.
+# Settings to generate the text that is searched for copies. They aren't the run's own sampling
+# settings, so that all runs are comparable and a change of those doesn't repeat the evaluation.
+# Temperature 1 without top_k is the model's own distribution. Each setting is listed, because
+# eval.json must not depend on the defaults of SampleSettings. Settings that are added later have
+# their neutral values here.
 COPYING = complete(
     SampleSettings,
     {
-        "start": "\n",  # not used: the prompts are tokens of the validation split
+        "start": "\n",  # unused: the prompts are tokens of the validation split
         "num_samples": 32,
         "max_new_tokens": 128,
         "temperature": 1.0,
         "top_k": 0,
         "seed": 1337,
-        "unknown": "error",  # not used: no prompt is encoded
-        "device": "cpu",  # replaced by the evaluation's, as is dtype
+        "unknown": "error",  # unused: no prompt is encoded
+        "device": "cpu",  # device and dtype are replaced by the evaluation's
         "dtype": "float32",
     },
 )
 PROMPT_TOKENS = 16
-NGRAMS = (8, 16, 32)  # tokens, each twice the one before; CopiedShares has a field for each
+NGRAMS = (8, 16, 32)  # lengths in tokens, each twice the previous; CopiedShares has fields for them
 SEARCHED_AT_ONCE = 1 << 16  # tokens of the training split
 FILTER_BITS = 18
-SEED = 1337  # of the hashes
+SEED = 1337  # for the hashes
 
 
 def measure_copying(
     model: Model, train: Path, n_train: int, val: Tokens, settings: EvalSettings
 ) -> Copying:
-    """Which share of the n-grams that the model writes is in the training split.
+    """Return the share of the model's generated n-grams that occur in the training split.
 
-    train: the file of its n_train tokens, in val's dtype. The prompts are spread evenly over the
-    validation split. How that continues after them is the reference: the share of a text that
-    wasn't copied.
+    train: the file with its n_train tokens, in val's dtype. The prompts are spread evenly over the
+    validation split. The real text after them is the reference: it wasn't copied.
     """
     length = min(PROMPT_TOKENS + COPYING.max_new_tokens, len(val) - 1)
     starts = window_starts(len(val), length, COPYING.num_samples)
     rows = dataset.windows(val, starts, length - 1)  # (at most num_samples, length)
-    # A short split's prompts serve several times; each row draws its own tokens.
+    # A short split's prompts are used several times, with different random numbers.
     prompts = rows[np.arange(COPYING.num_samples) % len(rows), :PROMPT_TOKENS]
     sampling = COPYING.model_copy(update={"device": settings.device, "dtype": settings.dtype})
     seeded = [sampling.model_copy(update={"seed": COPYING.seed + n}) for n in range(len(prompts))]
@@ -86,13 +86,13 @@ def copied_shares(
     dtype: np.dtype[Any],
     vocab_size: int,
 ) -> list[CopiedShares]:
-    """The share of each text's n-grams that is in a token file; NaN for a text without any.
+    """Return the share of each text's n-grams that occur in a token file; NaN without any.
 
-    texts: rows of tokens (rows, T); no n-gram crosses from one row to the next.
+    texts: rows of tokens (rows, T); n-grams don't cross rows.
 
-    N-grams are found by 64-bit hashes, made of a random number for each token. Two different ones
-    get the same with a probability of about 2^-60. So if 25,000 are sought, the probability that
-    one is found which isn't there is about 2e-8 in a file of 10^6 tokens, 2e-4 in one of 10^10.
+    N-grams are compared by 64-bit hashes, built from a random number per token. Two different
+    n-grams collide with a probability of about 2^-60. With 25,000 n-grams to find, the probability
+    of a false match is about 2e-8 in a file of 10^6 tokens and 2e-4 in one of 10^10.
     """
     random = np.random.default_rng(SEED)
     number_of = random.integers(1 << 64, size=vocab_size, dtype=np.uint64)
@@ -112,25 +112,25 @@ def copied_shares(
 
 
 def _blocks(path: Path, n_tokens: int, dtype: np.dtype[Any]) -> Iterator[NDArray[Any]]:
-    """A token file in blocks that overlap, so that each n-gram is in one of them.
+    """Read a token file in overlapping blocks, so that each n-gram is in one of them.
 
-    Not by memory map, through which all of a large file would end up in memory.
+    A memory map would leave all of a large file in memory.
     """
     for first in range(0, n_tokens, SEARCHED_AT_ONCE):
         count = SEARCHED_AT_ONCE + max(NGRAMS) - 1
         yield np.fromfile(path, dtype, count, offset=first * dtype.itemsize)
 
 
-# Hashes of n-grams by their n.
+# Hashes of n-grams, by n.
 Hashes = dict[int, NDArray[np.uint64]]
 
 
 def _find(
     sought: Hashes, blocks: Iterator[NDArray[np.uint64]], multipliers: NDArray[np.uint64]
 ) -> Hashes:
-    """The hashes among those sought, sorted, that some block of tokens' numbers has."""
+    """Return which of the sought hashes, which are sorted, occur in the blocks."""
     is_found = {n: np.zeros(len(sought[n]), dtype=bool) for n in NGRAMS}
-    # The first bits of a hash rule out nearly all of the file's shortest n-grams.
+    # The first bits of the hashes rule out almost all of the file's shortest n-grams.
     shift = np.uint64(64 - FILTER_BITS)
     maybe = np.zeros(1 << FILTER_BITS, dtype=bool)
     maybe[sought[NGRAMS[0]] >> shift] = True
@@ -139,7 +139,7 @@ def _find(
         starts = np.flatnonzero(maybe[all_hashes >> shift])
         hashes = all_hashes[starts]
         for n in NGRAMS:
-            # Both halves of an n-gram that is sought are sought as well.
+            # Both halves of a sought n-gram are sought too.
             if n > NGRAMS[0]:
                 starts, hashes = _doubled(starts, hashes, n // 2, multipliers)
             if not len(hashes) or not len(sought[n]):
@@ -157,7 +157,7 @@ def _doubled(
     n: int,
     multipliers: NDArray[np.uint64],
 ) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
-    """The 2n-grams of two n-grams each: where they start, and their hashes.
+    """Join pairs of adjacent n-grams to 2n-grams; return their starts and hashes.
 
     starts, hashes: of some n-grams, in order.
     """
@@ -170,9 +170,10 @@ def _doubled(
 def _ngram_hashes(
     numbers: NDArray[np.uint64], multipliers: NDArray[np.uint64]
 ) -> Iterator[tuple[int, NDArray[np.uint64]]]:
-    """Each n of NGRAMS with the hashes of all n-grams along the last axis.
+    """Yield each n of NGRAMS with the hashes of all n-grams along the last axis.
 
-    By doubling, modulo 2^64: h_2n(i) = m_n h_n(i) + h_n(i + n), m_n odd; h_1 are the numbers.
+    Computed by doubling, modulo 2^64: h_2n(i) = m_n h_n(i) + h_n(i + n), with m_n odd and h_1 the
+    numbers.
     """
     hashes, n = numbers, 1
     for multiplier in multipliers:

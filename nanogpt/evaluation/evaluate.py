@@ -1,7 +1,6 @@
-"""eval.json: how well a model predicts a whole split, exactly, and what it gets wrong.
+"""eval.json: the exact loss of a model on a whole split, and where it comes from.
 
-docs/EVALUATION.md explains each number. What training measures itself with is in
-nanogpt/model/losses.py.
+docs/EVALUATION.md explains each number. The loss that training logs is in nanogpt/model/losses.py.
 """
 
 import math
@@ -48,10 +47,10 @@ def evaluate(
     path: Path,
     ngrams_file: Path | None = None,
 ) -> Evaluation:
-    """Evaluate a model on its dataset; writes eval.json to `path` and returns it.
+    """Evaluate a model on its dataset; write eval.json to `path` and return it.
 
-    settings: with device and dtype resolved. ngrams_file: of n-grams to mix with the model. What a
-    diverged model has no number for is NaN or infinite, and null in the file.
+    settings: with device and dtype resolved. ngrams_file: n-grams to mix with the model. Numbers of
+    a diverged model can be NaN or infinite, which the file has as null.
 
     Errors: UserError for files that don't fit together.
     """
@@ -71,7 +70,7 @@ def evaluate(
         by_position=loss_by_position(survey),
         by_kind=loss_by_kind(survey),
         calibration=measure_calibration(survey),
-        # Nothing can be drawn from probabilities that are NaN.
+        # We can't sample from probabilities that are NaN.
         copying=measure_copying(
             model, dataset_directory / "train.bin", len(files.train), files.val, settings
         )
@@ -98,23 +97,23 @@ def evaluate(
 def _load_model_of(
     files: TokenFiles, model_directory: Path, dataset_directory: Path, settings: EvalSettings
 ) -> Model:
-    """The model, if it was trained on the dataset's vocabulary."""
+    """Load the model and check that it was trained with the dataset's vocabulary."""
     checkpoint = load_model(model_directory, settings.device)
     if checkpoint.tokenizer != files.tokenizer:
         raise UserError(
-            f"{model_directory}: trained on another vocabulary than {dataset_directory}; train "
-            "the run again, or evaluate it on its own dataset"
+            f"{model_directory}: trained with a different vocabulary from {dataset_directory}; "
+            "evaluate it on its own dataset, or train the run again"
         )
     return checkpoint.model
 
 
 def _load_ngrams_of(files: TokenFiles, path: Path, dataset_directory: Path) -> Ngrams:
-    """The n-grams, if they were counted on the dataset."""
+    """Load the n-grams and check that they were counted on the dataset."""
     ngrams = load_ngrams(path, files.tokenizer)
     if ngrams.header.train_sha256 != files.meta.train.sha256:
         raise UserError(
-            f"{path}: counted on another training split than that of {dataset_directory}; make "
-            "the run's n-grams again"
+            f"{path}: counted on a different training split from {dataset_directory}; remove it, "
+            "and make the run's n-grams again"
         )
     return ngrams
 
@@ -122,9 +121,9 @@ def _load_ngrams_of(files: TokenFiles, path: Path, dataset_directory: Path) -> N
 def _evaluate_train(
     model: Model, files: TokenFiles, symbols: Symbols, settings: EvalSettings
 ) -> SplitEvaluation:
-    """The training split's evaluation, over windows spread evenly over it.
+    """Evaluate windows spread evenly over the training split.
 
-    As many windows as the validation split has, so that both cost the same.
+    There are as many as the validation split has, so both take the same time.
     """
     block_size = model.settings.block_size
     n_windows = n_full_windows(len(files.val), block_size)
@@ -134,7 +133,7 @@ def _evaluate_train(
 
 
 def nanogpt_estimate(model: Model, tokens: Tokens, settings: EvalSettings) -> float:
-    """nanoGPT's estimate, nats per token: the mean over random windows. Only for comparison."""
+    """Return nanoGPT's estimate in nats per token, over random windows. Only for comparison."""
     block_size = model.settings.block_size
     n_windows = settings.eval_iters * settings.batch_size
     random = np.random.default_rng(settings.seed)
@@ -145,7 +144,7 @@ def nanogpt_estimate(model: Model, tokens: Tokens, settings: EvalSettings) -> fl
 
 
 def _compare_with_source(val: SplitEvaluation, entropy: float) -> SourceEvaluation:
-    """How far the model is above the entropy of the text's source, in bits per byte."""
+    """Return how far the model is above the source's entropy, in bits per byte."""
     excess = val.bits_per_byte - entropy
     return SourceEvaluation(
         bits_per_byte=entropy,
@@ -155,7 +154,7 @@ def _compare_with_source(val: SplitEvaluation, entropy: float) -> SourceEvaluati
 
 
 def summary(evaluation: Evaluation) -> str:
-    """The two numbers that matter, in one line."""
+    """Return the main numbers in one line."""
     val = evaluation.val
     numbers = {"nats per token": val.loss, "bits per byte": val.bits_per_byte}
     parts = [f"{number:.4f} {unit}" for unit, number in numbers.items() if math.isfinite(number)]

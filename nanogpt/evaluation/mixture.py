@@ -1,4 +1,4 @@
-"""How well a GPT and n-grams together predict a split, from one reading of it by the GPT."""
+"""The loss of a GPT mixed with n-grams, computed from one pass of the GPT over a split."""
 
 from dataclasses import replace
 
@@ -13,9 +13,9 @@ from nanogpt.ngram.mixing import Ngrams
 
 
 def evaluate_mixture(survey: Survey, tokens: Tokens, ngrams: Ngrams) -> MixtureEvaluation:
-    """The loss of the mixture on a split. survey: the GPT's, of all tokens but the first.
+    """Return the loss of the mixture on a split. survey: the GPT's, of all tokens but the first.
 
-    A window's first prediction has one token before it, which GPT and n-grams see.
+    At a window's first prediction, the GPT and the n-grams see one token.
     """
     block_size = len(survey.positions)
     gpt = np.exp(-survey.token_nats.astype(np.float64))
@@ -38,7 +38,7 @@ def evaluate_mixture(survey: Survey, tokens: Tokens, ngrams: Ngrams) -> MixtureE
 
 
 def _summarize(survey: Survey, nats: NDArray[np.float64], block_size: int) -> SplitEvaluation:
-    """The summary of a split whose tokens have other nats than the survey's."""
+    """Summarize a split with different nats per token than the survey's."""
     windows = survey.windows.copy()
     windows[:, 0] = np.add.reduceat(nats, np.arange(0, len(nats), block_size))
     return summarize_split(replace(survey, nats=float(nats.sum()), windows=windows))

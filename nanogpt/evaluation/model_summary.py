@@ -1,4 +1,4 @@
-"""The model that eval.json and bench.json are about."""
+"""The description of a model in eval.json and bench.json."""
 
 from pydantic import JsonValue
 
@@ -8,7 +8,7 @@ from nanogpt.model.ensemble import Ensemble, Model
 
 
 def summarize_model(model: Model) -> ModelSummary:
-    """A model's size and settings."""
+    """Return a model's size and settings."""
     settings: dict[str, JsonValue]
     if isinstance(model, Ensemble):
         settings = {"ensemble": [as_parameters(s) for s in model.settings_of_members]}

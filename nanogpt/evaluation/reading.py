@@ -1,11 +1,10 @@
-"""Forward passes over windows of a split: what a model predicted of each token.
+"""Forward passes over windows of a split, to get the prediction of each token.
 
-- On a CPU each thread reads windows of its own, and torch computes an operation on one thread.
-  Nobody waits for the slowest part of an operation, and what a window gives doesn't depend on the
-  number of threads.
-- Logits are computed for a few tokens at once and reduced to three numbers a token: with GPT-2's
-  vocabulary, those of a window of 1,024 tokens would be 206 MB.
-- In int8, windows are read by what samples are drawn with.
+- On a CPU, each thread reads its own windows, and torch computes each operation on one thread. So
+  no thread waits for others, and a window's result doesn't depend on the number of threads.
+- Logits are computed for a few tokens at a time and reduced to three numbers per token. With
+  GPT-2's vocabulary, the logits of a window of 1,024 tokens would take 206 MB.
+- In int8, windows are read by the decoder that also draws samples.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,21 +27,21 @@ from nanogpt.model.ensemble import Model
 from nanogpt.model.kernels import exp
 from nanogpt.model.losses import token_nats
 
-# On one thread of a CPU. More tokens leave its caches, fewer cost more in calls than in work.
+# Per CPU thread. More tokens don't fit the caches; with fewer, the overhead of calls dominates.
 TOKENS_AT_ONCE = 2048
-# 16 MB in float32. glibc takes 32 MB and more from the system each time, and gives them back.
+# 16 MB in float32. glibc requests blocks of 32 MB or more from the system each time.
 LOGITS_AT_ONCE = 1 << 22
 
-# Where some windows start, and their common length.
+# The start positions of some windows, and their common length.
 Part = tuple[NDArray[np.int64], int]
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """How the tokens of some windows were predicted, on the CPU; each tensor is (B, T).
+    """The predictions for some windows. Each tensor is (B, T), on the CPU.
 
-    targets: the tokens. nats: their surprise, float32. confidence: the likeliest token's
-    probability, float32. right: whether that token is the target.
+    targets: the tokens. nats: their loss, float32. confidence: the likeliest token's probability,
+    float32. right: whether that token is the target.
     """
 
     targets: Tensor
@@ -54,7 +53,7 @@ class Predictions:
 def read_windows(
     model: Model, tokens: Tokens, parts: Sequence[Part], settings: EvalSettings
 ) -> Iterator[Predictions]:
-    """The predictions of windows of a split, without dropout, batch_size windows at a time."""
+    """Yield the predictions for windows of a split, without dropout, batch_size at a time."""
     batches = [
         (starts[first : first + settings.batch_size], length)
         for starts, length in parts
@@ -77,7 +76,7 @@ def read_windows(
 
 
 def _cut(batch: Part, device: str) -> list[Part]:
-    """A batch as what is computed in one forward pass each: on a CPU, pieces of it."""
+    """Split a batch into pieces, one per forward pass; only on a CPU."""
     starts, length = batch
     if device != "cpu":
         return [batch]
@@ -88,12 +87,12 @@ def _cut(batch: Part, device: str) -> list[Part]:
 def _in_threads(
     read: Callable[[Part], Predictions], pieces: Iterable[Part], settings: EvalSettings
 ) -> Iterator[Predictions]:
-    """Read pieces, in order: on a CPU, as many at once as torch has threads."""
+    """Read pieces, in parallel on a CPU, and yield the results in order."""
     if settings.device != "cpu":
         yield from map(read, pieces)
         return
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # of an operation, in threads that start from now on
+    torch.set_num_threads(1)  # per operation, in threads that start from now on
     try:
         with OrderedPool(threads) as pool:
             yield from pool.in_order(read, pieces)
@@ -103,7 +102,7 @@ def _in_threads(
 
 @torch.no_grad()
 def _predict(model: Model, tokens: Tokens, piece: Part, settings: EvalSettings) -> Predictions:
-    """One forward pass, and what remains of its logits."""
+    """Make one forward pass and reduce its logits."""
     rows = torch.from_numpy(windows(tokens, *piece)).to(settings.device)  # (B, T + 1)
     targets = rows[:, 1:]
     with autocast(settings.device, settings.dtype):
@@ -121,8 +120,8 @@ def _predict(model: Model, tokens: Tokens, piece: Part, settings: EvalSettings) 
 
 
 def _decoding(model: Model) -> Callable[[Tensor], Predictions]:
-    """Reads windows (B, T + 1) by a decoder in int8, in as many threads at once as torch has."""
-    slots: SimpleQueue[int] = SimpleQueue()  # that no thread uses
+    """Return a function that reads windows (B, T + 1) with an int8 decoder, on several threads."""
+    slots: SimpleQueue[int] = SimpleQueue()  # free slots of the decoder
     with torch.inference_mode():
         decoder = decoder_of(model, torch.int8, model.settings.block_size)
         decoder.reserve(torch.get_num_threads())
@@ -143,7 +142,7 @@ def _decoding(model: Model) -> Callable[[Tensor], Predictions]:
 
 
 def _predictions(targets: Tensor, compared: Iterable[tuple[Tensor, Tensor, Tensor]]) -> Predictions:
-    """Those of targets (B, T), by what `_compare` gave for all of them in order."""
+    """Join the results of `_compare` to predictions of targets (B, T)."""
     nats, confidence, right = map(torch.cat, zip(*compared, strict=True))
     return Predictions(
         targets.cpu(),
@@ -154,25 +153,25 @@ def _predictions(targets: Tensor, compared: Iterable[tuple[Tensor, Tensor, Tenso
 
 
 def _compare(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Nats, confidence and whether the guess is right, (N,), by logits (N, V) and targets (N,)."""
+    """Return nats, confidence and correctness, each (N,), from logits (N, V) and targets (N,)."""
     nats = token_nats(logits[None], targets[None])[0]
     guesses = _argmax(logits)
     columns = torch.stack([guesses, targets], dim=-1)
     top, of_target = logits.gather(-1, columns).unbind(-1)
-    # The likeliest token's probability is the target's times e to what their logits differ by.
+    # The likeliest token's probability is the target's times exp(difference of their logits).
     confidence = exp(top - of_target - nats).clamp(max=1.0)
     return nats, confidence, guesses == targets
 
 
 def _argmax(logits: Tensor) -> Tensor:
-    """The first of the likeliest tokens, (N,). On a CPU numpy needs a tenth of torch's time."""
+    """Return the likeliest tokens, (N,); the first if tied. On a CPU numpy is ten times as fast."""
     if logits.device.type != "cpu":
         return logits.argmax(-1)
     return torch.from_numpy(logits.numpy().argmax(-1))
 
 
 def _join(pieces: Sequence[Predictions]) -> Predictions:
-    """The predictions of a batch from those of its pieces."""
+    """Join the predictions of a batch's pieces."""
     if len(pieces) == 1:
         return pieces[0]
     return Predictions(

@@ -1,4 +1,4 @@
-"""The numbers in eval.json that follow from one reading of a split.
+"""The numbers in eval.json that are computed from one pass over a split.
 
 docs/EVALUATION.md explains each of them.
 """
@@ -19,24 +19,24 @@ from nanogpt.artifacts.records.evaluations import (
 from nanogpt.evaluation.survey import BINS, Survey
 from nanogpt.evaluation.symbols import KINDS
 
-MAX_EXPONENT = 709.0  # e to a larger power is no float
+MAX_EXPONENT = 709.0  # e to a larger power overflows a float
 
-# The interval's: constants, so that the intervals of all runs compare.
+# Fixed, so that the intervals of all runs are comparable.
 LEVEL = 0.95
 RESAMPLES = 1000
-FEWEST_RUNS = 10  # of windows; of fewer, resamples are too much alike
-RESAMPLED_AT_ONCE = 1 << 18  # runs of windows, of 32 bytes each
-SEED = 1337  # of the resamples
+FEWEST_RUNS = 10  # runs of windows; with fewer, resamples are too similar
+RESAMPLED_AT_ONCE = 1 << 18  # runs of windows, 32 bytes each
+SEED = 1337  # for the resamples
 
 
 def summarize_split(survey: Survey) -> SplitEvaluation:
-    """The loss of a split in all units, and how much text it is of."""
+    """Return the loss of a split in all units, and the amount of text."""
     n_tokens, n_bytes, n_characters = survey.windows[:, 1:].sum(0)
     sums = np.array([survey.nats, n_tokens, n_bytes, n_characters])
     loss, bits_per_byte, bits_per_character = _in_units(sums).tolist()
     return SplitEvaluation(
         loss=loss,
-        # A diverged model's can be larger than a float.
+        # A diverged model's perplexity can overflow a float.
         perplexity=math.exp(loss) if loss < MAX_EXPONENT else math.inf,
         bits_per_byte=bits_per_byte,
         bits_per_character=bits_per_character,
@@ -48,28 +48,28 @@ def summarize_split(survey: Survey) -> SplitEvaluation:
 
 
 def _in_units(sums: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Nats per token, bits per byte, bits per character: (..., 3).
+    """Return nats per token, bits per byte and bits per character: (..., 3).
 
     sums: of nats, tokens, bytes and characters, (..., 4).
     """
     nats, n_tokens, n_bytes, n_characters = np.moveaxis(sums, -1, 0)
     bits = nats / math.log(2)
-    with np.errstate(divide="ignore", invalid="ignore"):  # text without bytes: only ends of texts
+    with np.errstate(divide="ignore", invalid="ignore"):  # no bytes: all tokens are ends of texts
         return np.stack([nats / n_tokens, bits / n_bytes, bits / n_characters], axis=-1)
 
 
 def bootstrap_interval(windows: NDArray[np.float64]) -> Interval:
-    """How far the loss depends on which text happened to be read: percentile bootstrap.
+    """Return a percentile bootstrap interval of the loss over the choice of text.
 
-    windows: sums of nats, tokens, bytes and characters, (n_windows, 4). Runs of neighbouring
-    windows are drawn again with replacement, and the sums of what was drawn divided: Efron and
-    Tibshirani 1993, An Introduction to the Bootstrap, chapters 8 and 13. Neighbours stay together
-    because they resemble each other: blocks that don't overlap (Carlstein 1986, Annals of
-    Statistics 14), each of the third root of n_windows.
+    windows: sums of nats, tokens, bytes and characters, (n_windows, 4). We draw runs of adjacent
+    windows with replacement and divide the sums of each draw (Efron and Tibshirani 1993, An
+    Introduction to the Bootstrap, chapters 8 and 13). Adjacent windows stay together because they
+    are similar: in blocks that don't overlap (Carlstein 1986, Annals of Statistics 14), each as
+    long as the cube root of n_windows.
 
-    The interval is that of the loss on endless text from this source. It doesn't cover the seeds
-    of training, nor that the best weights were chosen by this split. NaN for fewer than FEWEST_RUNS
-    runs.
+    The interval is for the loss on endless text from this source. It doesn't cover the effect of
+    the training's seed, or of choosing the best weights by this split. NaN for fewer than
+    FEWEST_RUNS runs.
     """
     length = round(len(windows) ** (1 / 3))
     runs = np.add.reduceat(windows, np.arange(0, len(windows), length), axis=0)
@@ -88,7 +88,7 @@ def bootstrap_interval(windows: NDArray[np.float64]) -> Interval:
 
 
 def _interval(n_resamples: int, limits: NDArray[np.float64]) -> Interval:
-    """The record of lower and upper limits in each unit, (2, 3)."""
+    """Return the record of lower and upper limits in each unit, (2, 3)."""
     loss, bits_per_byte, bits_per_character = limits.T.tolist()
     return Interval(
         level=LEVEL,
@@ -100,7 +100,7 @@ def _interval(n_resamples: int, limits: NDArray[np.float64]) -> Interval:
 
 
 def loss_by_position(survey: Survey) -> tuple[PositionBucket, ...]:
-    """The loss by position in the window, in buckets 0, 1, 2-3, 4-7 and so on."""
+    """Return the loss by position in the window, in buckets 0, 1, 2-3, 4-7 and so on."""
     block_size = len(survey.positions)
     firsts = [0, *(1 << i for i in range((block_size - 1).bit_length()))]
     lasts = [first - 1 for first in firsts[1:]] + [block_size - 1]
@@ -112,7 +112,7 @@ def loss_by_position(survey: Survey) -> tuple[PositionBucket, ...]:
 
 
 def loss_by_kind(survey: Survey) -> dict[str, KindOfToken]:
-    """The loss by kind of the predicted token; kinds that don't occur are left out."""
+    """Return the loss by kind of the predicted token, without kinds that don't occur."""
     return {
         kind: KindOfToken(
             loss=nats / n_tokens,
@@ -125,10 +125,10 @@ def loss_by_kind(survey: Survey) -> dict[str, KindOfToken]:
 
 
 def measure_calibration(survey: Survey) -> Calibration:
-    """Whether the likeliest token is as often right as the model is sure of it.
+    """Compare the likeliest token's probability with how often it's right.
 
-    The expected calibration error of Guo et al. 2017, On Calibration of Modern Neural Networks
-    (arXiv:1706.04599), over equal bins (low, high] of the likeliest token's probability.
+    This is the expected calibration error of Guo et al. 2017, On Calibration of Modern Neural
+    Networks (arXiv:1706.04599), over equal bins (low, high] of the likeliest token's probability.
     """
     n_tokens, confidence, right = survey.bins.T
     with np.errstate(invalid="ignore"):

@@ -1,7 +1,7 @@
-"""One reading of a split: how each token was predicted, as sums.
+"""One pass over a split, which sums up the predictions of all tokens.
 
-A split is read in order, in windows of block_size without overlap, the last one shorter, so that
-each token but the first is predicted once. All numbers of a split are from that one reading.
+A split is read in order, in windows of block_size without overlap; the last one is shorter. So each
+token except the first is predicted once. All numbers of a split are from this one pass.
 """
 
 from collections.abc import Sequence
@@ -23,9 +23,9 @@ BINS = 10  # of the likeliest token's probability
 
 @dataclass(frozen=True)
 class Survey:
-    """How the tokens of a split were predicted: sums in float64, grouped in several ways.
+    """Sums over the predictions for a split, in float64, grouped in several ways.
 
-    nats: of all tokens. token_nats: of each, as they were read. windows: nats, tokens, bytes and
+    nats: of all tokens. token_nats: of each token, in order. windows: nats, tokens, bytes and
     characters of each window, (n_windows, 4). positions: nats and tokens at each position in a
     window, (block_size, 2). kinds: nats and tokens of each of KINDS, (6, 2). bins: tokens, summed
     confidence and right guesses in each bin of confidence, (BINS, 3).
@@ -46,7 +46,7 @@ def survey_windows(
     symbols: Symbols,
     settings: EvalSettings,
 ) -> Survey:
-    """Read some windows of a split once. parts: where windows start, and their common length."""
+    """Read some windows of a split once. parts: their starts and common lengths."""
     nats, windows, token_nats_read = 0.0, [], []
     positions = np.zeros((model.settings.block_size, 2))
     kinds, bins = np.zeros((len(KINDS), 2)), np.zeros((BINS, 3))
@@ -73,12 +73,12 @@ def survey_windows(
 def _sums(
     index: NDArray[np.int64], size: int, *weights: NDArray[Any] | None
 ) -> NDArray[np.float64]:
-    """The sum of each weight by index, (size, n_weights). None: a weight of 1."""
+    """Return the sum of each weight by index, (size, n_weights). None: a weight of 1."""
     return np.stack([np.bincount(index, weight, size) for weight in weights], axis=1).astype(float)
 
 
 def survey_split(model: Model, tokens: Tokens, symbols: Symbols, settings: EvalSettings) -> Survey:
-    """Read a whole split: every token but the first is predicted once."""
+    """Read a whole split; every token except the first is predicted once."""
     block_size = model.settings.block_size
     full = n_full_windows(len(tokens), block_size)
     parts: list[Part] = [(block_size * np.arange(full), block_size)]

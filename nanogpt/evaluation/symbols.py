@@ -1,4 +1,4 @@
-"""What the tokens of a vocabulary are in text: bytes, characters, kinds."""
+"""The text of each token in a vocabulary: its bytes, characters and kind."""
 
 import unicodedata
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from nanogpt.data.tokenizers import Tokenizer, token_characters, token_texts
 
 KINDS = ("letters", "digits", "punctuation", "blank", "end_of_text", "other")
 
-# By the first letter of a Unicode category. A mark belongs to a letter, as vowels of Hindi do.
+# By the first letter of a Unicode category. Marks count as letters, such as the vowels of Hindi.
 KIND_OF_CATEGORY = {
     "L": "letters",
     "M": "letters",
@@ -22,9 +22,10 @@ KIND_OF_CATEGORY = {
 
 @dataclass(frozen=True)
 class Symbols:
-    """What each token of a vocabulary is in text.
+    """The size and kind of each token's text.
 
-    counts: 1, its bytes and its characters, (V, 3). kinds: the index of its kind in KINDS, (V,).
+    counts: 1, the number of bytes and the number of characters, (V, 3). kinds: index in KINDS,
+    (V,).
     """
 
     counts: NDArray[np.int64]
@@ -32,7 +33,7 @@ class Symbols:
 
 
 def describe_symbols(tokenizer: Tokenizer) -> Symbols:
-    """What the tokens of a tokenizer's vocabulary are in text."""
+    """Describe the text of each token in a tokenizer's vocabulary."""
     n_bytes = tokenizer.token_bytes
     return Symbols(
         np.stack([np.ones_like(n_bytes), n_bytes, token_characters(tokenizer)], axis=1),
@@ -41,7 +42,7 @@ def describe_symbols(tokenizer: Tokenizer) -> Symbols:
 
 
 def content_suffix(text: bytes) -> str:
-    """The one of KINDS that a token's text is: a blank before a word is a part of the word."""
+    """Return which of KINDS a token's text is. A blank before a word counts as part of the word."""
     if not text:
         return "end_of_text"
     try:

@@ -1,1 +1,1 @@
-"""Files that are never half written, locks and downloads."""
+"""Atomic files, locks and downloads."""

@@ -1,7 +1,7 @@
-"""Files that are never half written, and their digests.
+"""Write files atomically, and hash them.
 
-Every result goes through `atomic_write`; only logs and the metrics of a training that goes on grow
-in place. What stands in a file is left to the caller.
+Every result is written with `atomic_write`. Only logs, and the metrics of a running training, grow
+in place. This module knows nothing about the files' contents.
 """
 
 import glob
@@ -14,16 +14,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-# That a file name may have, on all common file systems.
+# The longest file name that all common file systems allow.
 NAME_BYTES = 255
 
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
-    """Open a binary file that appears under `path` only when the block ends without an error.
+    """Open a binary file that appears at `path` only if the block ends without an error.
 
-    Written to a temporary name in the same directory, fsynced, then renamed: a reader sees the old
-    file or the new one, and a failure leaves the old one and no litter.
+    It's written under a temporary name in the same directory, fsynced, then renamed. A reader sees
+    either the old file or the new one. A failure keeps the old file and removes the temporary one.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -32,7 +32,7 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
             dir=path.parent, prefix=_temporary_prefix(path), suffix=".tmp"
         )
     except OSError as error:
-        error.filename = str(path)  # the temporary name says nothing to a user
+        error.filename = str(path)  # the temporary name means nothing to a user
         raise
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -46,27 +46,27 @@ def atomic_write(path: str | Path) -> Iterator[BinaryIO]:
 
 
 def put_in_place(temporary: str | Path, path: Path) -> None:
-    """Give a file that is written and fsynced its name, in the same directory, for good."""
-    # mkstemp makes files that only the owner can read; results are for the group as well.
+    """Rename a file that's written and fsynced to `path`, in the same directory, durably."""
+    # mkstemp creates files that only the owner can read, but others may read results.
     os.chmod(temporary, 0o666 & ~_umask())
     os.replace(temporary, path)
     fsync_directory(path.parent)
 
 
 def remove_temporaries(path: str | Path) -> None:
-    """Remove what writers of `path` left that were killed in the middle of it."""
+    """Remove the temporary files of killed writers of `path`."""
     path = Path(path)
     for temporary in path.parent.glob(f"{glob.escape(_temporary_prefix(path))}*.tmp"):
         temporary.unlink(missing_ok=True)
 
 
 def _temporary_prefix(path: Path) -> str:
-    """What names of temporary files for `path` begin with; random letters and `.tmp` follow."""
+    """The prefix of temporary file names for `path`; random letters and `.tmp` follow."""
     return f".{fit_name(path.name, NAME_BYTES - len('..12345678.tmp'))}."
 
 
 def fit_name(name: str, limit: int = NAME_BYTES) -> str:
-    """A name of at most `limit` bytes: `name`, or its beginning and a digest of it."""
+    """Shorten a name to at most `limit` bytes: `name` itself, or its start and a digest of it."""
     encoded = os.fsencode(name)
     if len(encoded) <= limit:
         return name
@@ -81,12 +81,12 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Write `value` to `path` as readable JSON, atomically. NaN is refused: JSON has none."""
+    """Write `value` to `path` as readable JSON, atomically. ValueError for NaN and infinity."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_json(path: str | Path) -> Any:
-    """The value that a JSON file holds."""
+    """Read a JSON file. ValueError if it isn't JSON or is nested too deeply."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except RecursionError:
@@ -107,7 +107,7 @@ def _umask() -> int:
 
 
 def fsync_directory(directory: Path) -> None:
-    """Make the names in a directory last, as fsync does a file's bytes."""
+    """Make a directory's entries durable, as fsync does for a file's bytes."""
     if os.name != "posix":
         return
     descriptor = os.open(directory, os.O_RDONLY)

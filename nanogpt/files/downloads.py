@@ -1,8 +1,8 @@
-"""Downloads: a file by its URL, from a mirror if one has it, held to its checksum.
+"""Download a file by its URL, from a mirror if one has it, and check its sha256.
 
-When something is fetched and where it lies is the workflow's business. What has come of a file lies
-in <destination>.part until it is whole, and <destination>.part.json tells where it is from: a later
-try, and a later process, goes on where an earlier one ended.
+The workflow decides when to fetch a file and where to put it. An incomplete file is stored as
+<destination>.part, with its origin in <destination>.part.json, so that later attempts and later
+processes can resume it.
 """
 
 import hashlib
@@ -35,15 +35,15 @@ logger = logging.getLogger(__name__)
 
 CONNECT_TIMEOUT = 10.0  # seconds
 READ_TIMEOUT = 30.0  # seconds without a byte
-# A server that gives fewer bytes per second than this, over this many seconds, is stalled as well.
+# A connection that's slower than this, in bytes per second, for this many seconds has stalled too.
 LOW_SPEED = 1000
 LOW_SPEED_SECONDS = 60.0
-# So many tries in a row may fail without getting PROGRESS bytes further than any before them. As a
-# file ends, so do the tries, even where a server breaks off or starts anew each time.
+# Attempts in a row that may fail without getting PROGRESS bytes further than all before them. Files
+# are finite, so the attempts end even if a server always breaks off or starts over.
 TRIES = 4
 PROGRESS = 1 << 20
-BACKOFF = 1.0  # seconds before the second try; doubles with each further one
-RETRY_AFTER_LIMIT = 120.0  # seconds that a server may ask to wait
+BACKOFF = 1.0  # seconds before the second attempt; doubles with each further one
+RETRY_AFTER_LIMIT = 120.0  # longest wait in seconds that a server can ask for
 REDIRECTS = 20
 
 # `bytes 5-9/10`: the last five of ten bytes; `bytes */10`: none, but there are ten.
@@ -51,11 +51,11 @@ CONTENT_RANGE = re.compile(r"bytes (?:([0-9]{1,19})-([0-9]{1,19})|\*)/([0-9]{1,1
 
 
 class _SourceError(Exception):
-    """A source does not give the file; says why in plain words."""
+    """A source can't provide the file, with the reason in plain words."""
 
 
 class _PassingError(Exception):
-    """A try failed, and a further one may not. wait: seconds that the server asked for."""
+    """An attempt failed, but another might succeed. wait: seconds that the server asked for."""
 
     def __init__(self, reason: str, wait: float = 0.0) -> None:
         super().__init__(reason)
@@ -63,18 +63,18 @@ class _PassingError(Exception):
 
 
 class _Origin(BaseModel):
-    """Where the bytes of a part are from, as <destination>.part.json tells."""
+    """The origin of a partial file, stored in <destination>.part.json."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     source: str
-    validator: str | None = None  # what changes when the file does: its ETag or Last-Modified
-    total: NonNegativeInt | None = None  # bytes of the whole file
+    validator: str | None = None  # the file's ETag or Last-Modified
+    total: NonNegativeInt | None = None  # size of the whole file in bytes
 
 
 @dataclass
 class _Part:
-    """The first bytes of a file under way, in <destination>.part."""
+    """The first bytes of an unfinished download, in <destination>.part."""
 
     path: Path
     file: BinaryIO
@@ -82,12 +82,12 @@ class _Part:
     origin: _Origin
     size: int = 0
     digest: "hashlib._Hash" = field(default_factory=hashlib.sha256)
-    continued: bool = False  # whether more than one answer went into it
-    is_page: bool = False  # whether the server says that it's HTML
+    continued: bool = False  # whether it's from more than one response
+    is_page: bool = False  # whether the server declared it as HTML
 
 
 def mirrors(configured: Sequence[str]) -> list[str]:
-    """The mirrors to try, in order: the environment's NANOGPT_MIRROR, then those configured."""
+    """The mirrors to try, in order: NANOGPT_MIRROR from the environment, then those configured."""
     own = mirror()
     return [*([own] if own else []), *configured]
 
@@ -97,26 +97,26 @@ def fetch(
 ) -> str:
     """Download `url` to `destination`, from a mirror if one has it, and return its sha256.
 
-    A mirror is a directory, a file:// URL or an http(s) URL prefix under which the file lies at
-    <host>/<path>, as `wget -x` lays files out. One that does not give the file is passed over.
+    A mirror is a directory, a file:// URL or an http(s) URL prefix that has the file at
+    <host>/<path>, the layout of `wget -x`. A mirror without the file is skipped.
 
-    The part that an earlier call left is continued if it is from the same source, and if the server
-    says that the file is the same (by its ETag or Last-Modified) or `sha256` will tell. The file is
-    what the server sends, packed or not, up to the length that the server gives it; whether that
-    length was true only `sha256` tells.
+    A partial file from an earlier call is resumed if it's from the same source, and if either the
+    server confirms that the file is unchanged (by ETag or Last-Modified) or `sha256` is given. The
+    file is stored as the server sends it, compressed or not, up to the announced length. Only
+    `sha256` can tell whether that length was right.
 
-    An https URL that redirects to http is followed only with a `sha256`. Without one, whoever sits
-    on the way could put in another file, and its digest would be recorded as the right one.
+    A redirect from https to http is followed only with a `sha256`. Otherwise anyone on the network
+    path could replace the file, and its digest would be recorded as the right one.
 
-    Another process that downloads to the same destination is waited for.
+    If another process is downloading to the same destination, this one waits.
 
-    Errors: UserError if no source gives the file, if its digest is not `sha256` (the file is then
-    kept as <destination>.corrupt and no further source tried), or if it cannot be written.
+    Errors: UserError if no source provides the file, if its digest isn't `sha256` (the file is
+    then kept as <destination>.corrupt, and no other source is tried), or if it can't be written.
     """
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as error:
-        raise UserError(f"{url}: not a URL: {error}; correct `url:` in config.yaml") from None
+        raise UserError(f"{url}: invalid URL: {error}; correct `url:` in config.yaml") from None
     relative = (parsed.netloc + parsed.raw_path).decode()
     sources = [*(place for mirror in mirrors for place in _in_mirror(mirror, relative)), url]
     locks = Path(f"{destination}.part.lock")
@@ -128,8 +128,8 @@ def fetch(
                 shutil.rmtree(locks, ignore_errors=True)
     except OSError as error:
         raise UserError(
-            f"{destination}: cannot be written: {error.strerror or error}; "
-            "make room or give write permission, and try again"
+            f"{destination}: can't be written: {error.strerror or error}; "
+            "check free space and permissions, and try again"
         ) from None
     except _SourceError as error:
         raise UserError(
@@ -139,7 +139,7 @@ def fetch(
 
 
 def _fetch(sources: Sequence[Path | str], destination: Path, sha256: str | None, lock: Lock) -> str:
-    """Fetch from the first source that gives the file; _SourceError is the last one's."""
+    """Fetch from the first source that has the file; raise the last one's _SourceError."""
     for source in sources:
         try:
             with _open_part(destination, str(source), lock) as part:
@@ -158,8 +158,8 @@ def _fetch(sources: Sequence[Path | str], destination: Path, sha256: str | None,
             logger.warning("%s: looks like %s; is %s the right URL?", destination, flaw, source)
         elif sha256 is None:
             logger.info(
-                "%s: no sha256 was known; this one is now recorded: put `sha256: %s` "
-                "into config.yaml to hold later downloads to it",
+                "%s: not checked, because config.yaml has no sha256 for it; add `sha256: %s` "
+                "there to check later downloads",
                 destination,
                 digest,
             )
@@ -168,7 +168,7 @@ def _fetch(sources: Sequence[Path | str], destination: Path, sha256: str | None,
 
 
 def _flaw(path: Path, part: _Part) -> str | None:
-    """What a download looks like that is no text, by its first bytes or by what the server says."""
+    """What kind of non-text file a download is, by its first bytes or the server's declaration."""
     with open(path, "rb") as file:
         flaw = find_flaw(path.name, file.read(HEAD))
     if flaw:
@@ -177,8 +177,8 @@ def _flaw(path: Path, part: _Part) -> str | None:
 
 
 def _in_mirror(mirror: str, relative: str) -> list[Path | str]:
-    """Where a mirror may have the file. relative: <host>/<path>, as its URL has it."""
-    # `wget -x` writes %20 out, and leaves %2F as it is.
+    """The places where a mirror may have the file. relative: <host>/<path> from its URL."""
+    # `wget -x` decodes %20 in names but not %2F.
     names = dict.fromkeys((unquote(relative), relative))
     if mirror.startswith(("http://", "https://")):
         return [f"{mirror.rstrip('/')}/{quote(name)}" for name in names]
@@ -189,9 +189,9 @@ def _in_mirror(mirror: str, relative: str) -> list[Path | str]:
 
 @contextmanager
 def _open_part(destination: Path, source: str, lock: Lock) -> Iterator[_Part]:
-    """The part of a file that was begun from `source`, or one of no bytes.
+    """Open the partial file if it's from `source`, otherwise an empty part.
 
-    The bytes of another source stay on disk until `source` gives its first.
+    Bytes from another source stay on disk until `source` sends its first byte.
     """
     path = Path(f"{destination}.part")
     with open(path, "a+b") as file:
@@ -223,7 +223,7 @@ def _read_origin(part: Path) -> _Origin | None:
 
 
 def _restart(part: _Part, validator: str | None = None, total: int | None = None) -> None:
-    # In this order: at no moment does the origin tell of bytes that are another's.
+    # In this order, so that the recorded origin never describes another source's bytes.
     part.file.truncate(0)
     part.origin = _Origin(source=part.origin.source, validator=validator, total=total)
     write_json(_origin_path(part.path), part.origin.model_dump())
@@ -232,13 +232,13 @@ def _restart(part: _Part, validator: str | None = None, total: int | None = None
 
 def _append(part: _Part, block: bytes) -> None:
     part.file.write(block)
-    part.file.flush()  # what has come is to outlive this process, however that ends
+    part.file.flush()  # so that these bytes survive if this process is killed
     part.digest.update(block)
     part.size += len(block)
 
 
 def _publish(part: _Part, destination: Path, sha256: str | None) -> str:
-    """Move a file that is whole to its destination, or aside if its digest is wrong."""
+    """Move a complete file to its destination, or aside if its digest is wrong."""
     digest = part.digest.hexdigest()
     os.fsync(part.file.fileno())
     part.lock.check()
@@ -246,9 +246,9 @@ def _publish(part: _Part, destination: Path, sha256: str | None) -> str:
         aside = f"{destination}.corrupt"
         os.replace(part.path, aside)
         raise UserError(
-            f"{part.origin.source}: wrong sha256: expected {sha256}, found {digest}; the file is "
-            f"kept as {aside}: if it is the right one, correct `sha256:` in config.yaml, else try "
-            "again or elsewhere"
+            f"{part.origin.source}: wrong sha256: expected {sha256}, found {digest}; correct "
+            f"`sha256:` in config.yaml if the file (kept as {aside}) is the right one, otherwise "
+            "try again or use another source"
         )
     os.replace(part.path, destination)
     fsync_directory(destination.parent)
@@ -277,25 +277,25 @@ def _download(url: str, part: _Part, sha256: str | None) -> None:
         return
     try:
         client = httpx.Client(
-            # The digest is of the file as it lies on the server, so it had better not be packed.
+            # The digest is of the file as stored on the server, so it shouldn't be compressed.
             headers={"Accept-Encoding": "identity"},
             timeout=httpx.Timeout(READ_TIMEOUT, connect=CONNECT_TIMEOUT),
-            # What a server sends beyond the end of an answer is not to be taken for the next one.
+            # Bytes sent after the end of a response mustn't be read as the start of the next one.
             limits=httpx.Limits(max_keepalive_connections=0),
         )
     except (ImportError, OSError, ValueError) as error:
-        # A SOCKS proxy without its package, a misspelt proxy, an SSL_CERT_FILE that is absent.
-        raise _SourceError(f"the environment's proxy or certificates: {error}") from None
+        # A SOCKS proxy without its package, a misspelt proxy, or a missing SSL_CERT_FILE.
+        raise _SourceError(f"bad proxy or certificate settings: {error}") from None
     with client:
         _complete(client, url, part, sha256)
         if part.continued and sha256 not in (None, part.digest.hexdigest()):
-            logger.info("%s: wrong sha256 of a download that was continued; starting anew", url)
+            logger.info("%s: wrong sha256 after resuming; starting over", url)
             _restart(part)
             _complete(client, url, part, sha256)
 
 
 def _complete(client: httpx.Client, url: str, part: _Part, sha256: str | None) -> None:
-    """Try until the part is the whole file, or until tries are of no use."""
+    """Try until the file is complete; _SourceError when further attempts are useless."""
     failed, furthest = 0, part.size
     resume = True
     while True:
@@ -304,18 +304,18 @@ def _complete(client: httpx.Client, url: str, part: _Part, sha256: str | None) -
         try:
             if _attempt(client, url, part, sha256, resume=resume):
                 return
-            logger.info("%s: the server has no continuation of the part; starting anew", url)
+            logger.info("%s: the server can't resume this download; starting over", url)
             resume = False
             continue
         except _PassingError as error:
             reason, wait = str(error), error.wait
         except httpx.UnsupportedProtocol as error:
             raise _SourceError(str(error)) from None
-        except httpx.TransportError as error:  # a truncated body is one, too
+        except httpx.TransportError as error:  # also for a truncated body
             reason = _in_plain_words(error)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise _SourceError(" ".join(str(error).split())) from None
-        except UnicodeError:  # what the socket module says to a host like `example..org`
+        except UnicodeError:  # raised by the socket module for a host like `example..org`
             raise _SourceError("malformed host name") from None
         resume = True
         failed += 1
@@ -331,9 +331,9 @@ def _complete(client: httpx.Client, url: str, part: _Part, sha256: str | None) -
 def _attempt(
     client: httpx.Client, url: str, part: _Part, sha256: str | None, *, resume: bool
 ) -> bool:
-    """Make the part whole with one answer; False if the answer is no continuation of it."""
+    """Complete the file with one response; False if the response doesn't continue it."""
     headers = {}
-    # A server that names no validator may have another file by now: then only a digest tells.
+    # Without a validator the server's file may have changed since, and only a digest can tell.
     if resume and part.size and (part.origin.validator or sha256):
         headers["Range"] = f"bytes={part.size}-"
         if part.origin.validator:
@@ -361,7 +361,7 @@ def _attempt(
                 return False
             if total is None or last is None or first != part.size or not first <= last < total:
                 return False
-            logger.info("%s: continued at byte %d of %d", url, part.size, total)
+            logger.info("%s: resumed at byte %d of %d", url, part.size, total)
             part.continued = True
             _receive(response, part, last + 1, total)
             return True
@@ -374,9 +374,9 @@ def _attempt(
 def _get(
     client: httpx.Client, url: str, headers: dict[str, str], *, downgrade: bool
 ) -> Iterator[httpx.Response]:
-    """The answer at the end of redirects, whose bodies are not read.
+    """Follow redirects, without reading their bodies, and yield the last response.
 
-    downgrade: whether an https URL may lead to http.
+    downgrade: whether an https URL may redirect to http.
     """
     request = client.build_request("GET", url, headers=headers)
     secure = request.url.scheme == "https"
@@ -391,52 +391,52 @@ def _get(
         request = response.next_request
         if secure and request.url.scheme == "http" and not downgrade:
             raise _SourceError(
-                f"redirects from https to {request.url}, where anyone on the way could change the "
-                "file; give its `sha256:` in config.yaml"
+                f"redirects from https to {request.url}, where anyone on the network path could "
+                "change the file; set its `sha256:` in config.yaml to allow that"
             )
     raise _SourceError(f"more than {REDIRECTS} redirects")
 
 
 def _validator(response: httpx.Response) -> str | None:
     etag: str = response.headers.get("ETag", "")
-    # A weak one, W/"...", allows for other bytes of the same meaning.
+    # A weak ETag, W/"...", may stay the same when the bytes change.
     return etag if etag.startswith('"') else response.headers.get("Last-Modified")
 
 
 def _retry_after(response: httpx.Response) -> float:
-    """Seconds that a server asks to be left alone, as a number or until a date; at most a limit."""
-    asked = response.headers.get("Retry-After", "")
+    """The wait in seconds that a server asks for, as a number or a date, up to a limit."""
+    delay = response.headers.get("Retry-After", "")
     try:
-        if asked.isdecimal():
-            seconds = float(asked)
+        if delay.isdecimal():
+            seconds = float(delay)
         else:
-            seconds = parsedate_to_datetime(asked).timestamp() - time.time()
+            seconds = parsedate_to_datetime(delay).timestamp() - time.time()
     except (ValueError, OverflowError):
         return 0.0
     return min(max(seconds, 0.0), RETRY_AFTER_LIMIT)
 
 
 def _receive(response: httpx.Response, part: _Part, end: int | None, total: int | None) -> None:
-    """Append a body, which is to make the part `end` bytes of the `total` that the file has."""
+    """Append a response body. end: expected size of the part afterwards. total: of the file."""
     with tqdm(
         desc=Path(response.url.path).name,
         total=total,
         initial=part.size,
         unit="B",
         unit_scale=True,
-        disable=None,  # which is: unless stderr is a terminal
+        disable=None,  # show it only if stderr is a terminal
     ) as progress:
         since, size_then = time.monotonic(), part.size
         for block in response.iter_raw():
             if end is not None and part.size + len(block) > end:
                 _restart(part)
-                raise _PassingError(f"more bytes than the {end} that were announced")
+                raise _PassingError(f"more than the announced {end} bytes")
             _append(part, block)
             progress.update(len(block))
             seconds = time.monotonic() - since
             if seconds >= LOW_SPEED_SECONDS:
                 if part.size - size_then < LOW_SPEED * seconds:
-                    raise _PassingError(f"stalled: less than {LOW_SPEED} bytes a second")
+                    raise _PassingError(f"stalled: less than {LOW_SPEED} bytes per second")
                 since, size_then = time.monotonic(), part.size
     if total is not None and part.size < total:
         raise _PassingError(f"ended after {part.size} of {total} bytes")

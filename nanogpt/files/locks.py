@@ -1,9 +1,9 @@
-"""Locks: one process at a time does a piece of work, and one that died keeps nobody out.
+"""Locks: only one process at a time does a piece of work, and a dead process blocks nobody.
 
-What is guarded is a directory, which may lie on a disk that many machines share. An owner writes
-`lock.<n>` there, which tells who it is, and touches it while it lives. Whoever takes over writes
-`lock.<n + 1>`, which only one process can create; so nobody's lock is ever removed from under it
-by mistake, and an owner that slept sees that it has a successor.
+A lock guards a directory, which can be on a disk shared by many machines. The owner writes
+`lock.<n>` there, with its identity, and touches the file regularly. A process that takes over
+creates `lock.<n + 1>`, which only one process can do. So a live owner never loses its lock by
+mistake, and an owner that was suspended can see that it has a successor.
 """
 
 import contextlib
@@ -25,20 +25,21 @@ from nanogpt.errors import UserError
 logger = logging.getLogger(__name__)
 
 HEARTBEAT = 10.0  # seconds between touches
-# Seconds without a touch after which an owner counts as dead: several heartbeats, as a shared disk
-# may show a touch late.
+# Seconds without a touch after which an owner counts as dead: several heartbeats, because a shared
+# disk may show a touch late.
 STALE = 90.0
 POLL = 1.0  # seconds
 NUMBERED = re.compile(r"lock\.([1-9][0-9]*)")
-LONG_SILENT = 3600.0  # seconds, by the clock, which another machine's may differ from
+# Seconds by the clock, for callers that don't wait; long, because machines' clocks may differ.
+LONG_SILENT = 3 * 3600.0
 
 
 @dataclass(frozen=True)
 class Owner:
-    """Who holds a lock, as its file says.
+    """The holder of a lock, read from its file.
 
-    touched: nanoseconds since the epoch. started: tells its process from a later one of the same
-    id. machine: where process ids have one meaning.
+    touched: nanoseconds since the epoch. started: distinguishes the process from a later one with
+    the same id. machine: the scope in which process ids are unique.
     """
 
     touched: int
@@ -51,10 +52,10 @@ class Owner:
 
     def __str__(self) -> str:
         who = f"process {'?' if self.pid is None else self.pid} on {self.host}"
-        return f"{who}, {self.work}" if self.work else who
+        return f"{who} ({self.work})" if self.work else who
 
     def is_gone(self) -> bool:
-        """Whether it has let go, or is known to be dead."""
+        """Whether it has released the lock or is known to be dead."""
         if self.released:
             return True
         if self.machine != _machine():
@@ -71,37 +72,38 @@ class Lock:
         self.descriptor = descriptor
 
     def check(self) -> None:
-        """UserError if another process has taken over, as this one seemed dead."""
+        """Raise UserError if another process has taken over because this one seemed dead."""
         if not self.is_mine():
             raise UserError(
-                f"{self.directory}: another process has taken over this work while this one slept, "
-                "or the directory was removed; this one stops"
+                f"{self.directory}: another process took over this work while this one was "
+                "suspended, or the directory was removed; stopping"
             )
 
     def is_mine(self) -> bool:
-        """Whether no other process has taken over."""
+        """Whether this process still holds the lock."""
         if (self.directory / f"lock.{self.number + 1}").exists():
             return False
         try:
-            there = (self.directory / f"lock.{self.number}").stat()
+            on_disk = (self.directory / f"lock.{self.number}").stat()
         except FileNotFoundError:
             return False
-        return os.path.samestat(there, os.fstat(self.descriptor))
+        return os.path.samestat(on_disk, os.fstat(self.descriptor))
 
 
 @contextmanager
 def hold(directory: Path, work: str) -> Iterator[Lock]:
-    """Hold the lock of a directory, made if need be, once its present owner lets go or is dead.
+    """Hold the lock of a directory, waiting until its current owner releases it or is dead.
 
-    work: what is done, for whoever waits. An owner is dead when it has not touched its lock for
-    STALE seconds; one on this machine at once, when its process is.
+    The directory is created if it doesn't exist. work: a description for processes that wait. An
+    owner counts as dead if it hasn't touched its lock for STALE seconds. An owner on this machine
+    counts as dead as soon as its process has ended.
     """
     lock = _acquire(directory, work)
     done = threading.Event()
 
     def touch() -> None:
         while not done.wait(HEARTBEAT):
-            with contextlib.suppress(OSError):  # a disk over the network that is away for a while
+            with contextlib.suppress(OSError):  # a network disk may be unreachable for a while
                 os.utime(lock.descriptor)
 
     heartbeat = threading.Thread(target=touch, daemon=True)
@@ -111,20 +113,20 @@ def hold(directory: Path, work: str) -> Iterator[Lock]:
     finally:
         done.set()
         heartbeat.join()
-        # On a full disk too, what was done counts: that this process has ended can be seen.
+        # An error here, as on a full disk, is harmless: waiters also see that this process ended.
         with contextlib.suppress(OSError):
             _write(lock.descriptor, {"released": True})
         os.close(lock.descriptor)
 
 
 def owner(directory: Path) -> Owner | None:
-    """Who holds the lock of a directory, if anyone does who is not known to be dead."""
+    """The owner of a directory's lock; None if it's free or the owner is known to be dead."""
     try:
         with _opened(directory) as opened:
             _, found = _newest(opened)
     except FileNotFoundError:
         return None
-    # Of another machine, which may have been this one before it was booted anew.
+    # A silent owner on another machine may be a process of this one from before a reboot.
     if found is None or found.is_gone() or time.time() - found.touched / 1e9 > LONG_SILENT:
         return None
     return found
@@ -132,15 +134,15 @@ def owner(directory: Path) -> Owner | None:
 
 def _acquire(directory: Path, work: str) -> Lock:
     last_logged = ""
-    seen: tuple[int, int] | None = None  # number and time of touch of the lock that is waited for
+    seen: tuple[int, int] | None = None  # number and last touch of the other process's lock
     watched_since = time.monotonic()
     while True:
-        # An owner that has finished removes the directory: it may go, or be another one, any time.
+        # A finished owner removes the directory, so it may vanish or be recreated at any time.
         with _vanishing():
             directory.mkdir(parents=True, exist_ok=True)
         with _vanishing(), _opened(directory) as opened:
             number, found = _newest(opened)
-            # Before it is judged, as this process may have slept since it looked last.
+            # Update this before judging: this process may have been suspended since the last look.
             touched = (number, found.touched) if found else None
             if touched != seen:
                 seen, watched_since = touched, time.monotonic()
@@ -148,7 +150,7 @@ def _acquire(directory: Path, work: str) -> Lock:
             if found is None or found.is_gone() or silent:
                 lock = _create(directory, opened, number + 1, work)
                 if lock and found and not found.released:
-                    logger.info("%s: taken over from %s", directory, found)
+                    logger.info("%s: took over from %s", directory, found)
                 if lock:
                     return lock
             elif str(found) != last_logged:
@@ -159,11 +161,12 @@ def _acquire(directory: Path, work: str) -> Lock:
 
 @contextmanager
 def _vanishing() -> Iterator[None]:
-    """Let files vanish; on a disk over the network, their handles get stale."""
+    """Ignore vanished files, and stale handles of files on a network disk."""
     try:
         yield
     except FileExistsError as error:
-        # It was there, and has gone since; but a file, or a link that leads nowhere, stays.
+        # mkdir raises this for a directory that vanished meanwhile, which is fine, but also for a
+        # file or a broken link, which isn't.
         if Path(error.filename).is_symlink() or Path(error.filename).is_file():
             raise
     except OSError as error:
@@ -173,7 +176,7 @@ def _vanishing() -> Iterator[None]:
 
 @contextmanager
 def _opened(directory: Path) -> Iterator[int]:
-    """A descriptor of a directory, which means the same one when its name does not any more."""
+    """A descriptor that refers to the same directory even after its path is reused."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         yield descriptor
@@ -182,14 +185,14 @@ def _opened(directory: Path) -> Iterator[int]:
 
 
 def _newest(opened: int) -> tuple[int, Owner | None]:
-    """The highest number of a lock, and its owner; 0 and None if there isn't one."""
+    """The highest lock number and its owner; 0 and None if there's no lock."""
     matches = (NUMBERED.fullmatch(name) for name in os.listdir(opened))
     number = max((int(match[1]) for match in matches if match), default=0)
     return number, _read(opened, f"lock.{number}") if number else None
 
 
 def _create(directory: Path, opened: int, number: int, work: str) -> Lock | None:
-    """Create a lock; None if another process was first, or the directory has been removed."""
+    """Create a lock; None if another process was faster or the directory was removed."""
     name = f"lock.{number}"
     try:
         descriptor = os.open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666, dir_fd=opened)
@@ -207,8 +210,8 @@ def _create(directory: Path, opened: int, number: int, work: str) -> Lock | None
                 "work": work,
             },
         )
-        # This process may have slept since it looked: others may have taken this number and a
-        # higher one, and removed the lower, or have made the directory anew.
+        # This process may have been suspended since it looked. Others may have used this number
+        # and a higher one and removed the lower one, or recreated the directory.
         same = os.path.samestat(directory.stat(), os.fstat(opened))
         won = same and _newest(opened)[0] == number
     finally:
@@ -228,17 +231,17 @@ def _create(directory: Path, opened: int, number: int, work: str) -> Lock | None
 
 def _write(descriptor: int, content: dict[str, str | int | bool | None]) -> None:
     text = json.dumps(content).encode()
-    os.pwrite(descriptor, text, 0)  # first, so that on a full disk the old content stays
+    os.pwrite(descriptor, text, 0)  # before truncating, so a full disk keeps the old content
     os.ftruncate(descriptor, len(text))
     os.fsync(descriptor)
 
 
 def _read(opened: int, name: str) -> Owner:
-    """The owner that a lock names, and when it touched the lock.
+    """Read a lock's owner and the time of its last touch.
 
-    A lock that names nobody is being written, or its writer was killed in the middle of it.
+    A lock without an owner is still being written, or its writer was killed.
     """
-    # A network file system looks again when a file is opened, not when it's asked for its times.
+    # A network file system refreshes a file's times when it's opened, but not for stat alone.
     with open(os.open(name, os.O_RDONLY, dir_fd=opened), encoding="utf-8") as file:
         touched = os.fstat(file.fileno()).st_mtime_ns
         try:
@@ -261,7 +264,7 @@ def _read(opened: int, name: str) -> Owner:
 
 
 def _machine() -> str:
-    """Names where process ids have one meaning: a boot of a host, or a container on it."""
+    """Identify the scope of process ids: one boot of a host, or a container on it."""
     boot = Path("/proc/sys/kernel/random/boot_id")
     namespace = Path("/proc/self/ns/pid")
     parts = [
@@ -273,7 +276,7 @@ def _machine() -> str:
 
 
 def _started(pid: int | None) -> str | None:
-    """What tells a process from a later one with the same id; None if there is none that runs."""
+    """A start time that distinguishes a process from later ones with its id; None if it's gone."""
     if pid is None or pid <= 0:
         return None
     stat = Path(f"/proc/{pid}/stat")
@@ -286,7 +289,7 @@ def _started(pid: int | None) -> str | None:
             pass
         return "runs"
     try:
-        # The name, in parentheses, may itself hold blanks. Fields: proc(5).
+        # The process name, in parentheses, can contain spaces. Fields: see proc(5).
         fields = stat.read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None

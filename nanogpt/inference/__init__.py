@@ -1,1 +1,1 @@
-"""Sampling from a model."""
+"""Sampling from trained models."""

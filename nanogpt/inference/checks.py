@@ -1,6 +1,6 @@
-"""Checks, before a training begins, of what would fail after it.
+"""Early checks: problems that would otherwise show only after a training.
 
-They decide whether a training starts, and nothing of what it gives.
+They decide whether a training starts, and don't affect its result.
 """
 
 from pathlib import Path
@@ -12,11 +12,11 @@ from nanogpt.errors import UserError
 
 
 def check_prompt(run: str, dataset: Path, sample: JsonObject) -> None:
-    """UserError for a prompt that the samples of a run on this dataset could not begin with.
+    """Raise UserError if a run on this dataset couldn't sample from its prompt.
 
-    sample: the run's settings of that group, as parameters.
+    sample: the run's settings of the group `sample`, as parameters.
     """
-    # Inside: the code of prompts is no part of a training's.
+    # Imported here, so that training's code digest doesn't include the code for prompts.
     from nanogpt.data.saved_tokenizers import load_tokenizer
     from nanogpt.inference.prompts import encode_prompts
 

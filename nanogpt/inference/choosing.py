@@ -1,6 +1,6 @@
-"""The next token of each sequence, by its logits and the settings of sampling.
+"""Choose the next token of each sequence from its logits and the sampling settings.
 
-In this order: repetition_penalty, temperature, top_k, top_p, min_p, and a draw.
+The order is: repetition_penalty, temperature, top_k, top_p, min_p, draw.
 """
 
 import math
@@ -12,22 +12,22 @@ from torch import Tensor
 from nanogpt.config.schema import SampleSettings
 from nanogpt.model.kernels import softmax
 
-# Where a division by the temperature would leave float32's range.
+# Below this temperature, we take the likeliest token: dividing by it could overflow float32.
 GREEDY_BELOW = 1e-6
 
-# Random numbers that are drawn at once.
+# The number of random numbers to draw together.
 DRAWN_AT_ONCE = 64
 
 
 class Uniforms:
-    """A sequence's random numbers, from 0 up to but not 1, by its seed alone."""
+    """A sequence's random numbers in [0, 1). They depend only on its seed."""
 
     def __init__(self, seed: int) -> None:
         self._generator = torch.Generator().manual_seed(seed)
         self._drawn: list[float] = []
 
     def next(self) -> float:
-        """The next one."""
+        """Return the next number."""
         if not self._drawn:
             drawn = torch.rand(DRAWN_AT_ONCE, generator=self._generator, dtype=torch.float64)
             self._drawn = drawn.flip(0).tolist()
@@ -37,10 +37,11 @@ class Uniforms:
 def choose(
     logits: Tensor, settings: SampleSettings, uniforms: Sequence[Uniforms], seen: Tensor | None
 ) -> Tensor:
-    """The next token of each sequence, (B,), by logits (B, V): drawn, or at temperature 0 the best.
+    """Choose the next token of each sequence, (B,), from logits (B, V).
 
-    uniforms: of each sequence; one number of each is taken, and none at temperature 0. seen: which
-    tokens each sequence has, (B, V), for a repetition penalty.
+    Draws a token, or takes the likeliest one at temperature 0. uniforms: of each sequence; uses one
+    number of each, none at temperature 0. seen: which tokens each sequence contains, (B, V), for
+    the repetition penalty.
     """
     if seen is not None:
         logits = _penalise(logits, seen, settings.repetition_penalty)
@@ -49,14 +50,14 @@ def choose(
     p, tokens = _weights(logits, settings)
     numbers = torch.tensor([[u.next()] for u in uniforms], dtype=torch.float64, device=p.device)
     sums = p.double().cumsum(-1)
-    # The first token up to which there is more than this share of the whole.
+    # The first token whose cumulative weight exceeds this share of the total.
     drawn = torch.searchsorted(sums, numbers * sums[:, -1:], right=True)
-    drawn.clamp_(max=sums.shape[-1] - 1)  # beyond the last one where logits are NaN
+    drawn.clamp_(max=sums.shape[-1] - 1)  # past the last token if logits are NaN
     return (drawn if tokens is None else tokens.gather(-1, drawn))[:, 0]
 
 
 def distributions(logits: Tensor, settings: SampleSettings, seen: Tensor | None) -> Tensor:
-    """The probabilities with which `choose` takes each token: (B, V) in float64."""
+    """Return the probability that `choose` takes each token: (B, V) in float64."""
     if seen is not None:
         logits = _penalise(logits, seen, settings.repetition_penalty)
     all_tokens = torch.zeros_like(logits, dtype=torch.float64)
@@ -68,11 +69,11 @@ def distributions(logits: Tensor, settings: SampleSettings, seen: Tensor | None)
 
 
 def _weights(logits: Tensor, settings: SampleSettings) -> tuple[Tensor, Tensor | None]:
-    """What tokens are drawn in proportion to, (B, K), and their ids; None: all V in order."""
+    """Return the weights of tokens in a draw, (B, K), and their ids; None: all V in order."""
     logits = logits / settings.temperature
-    tokens = None  # of the logits; none: all in order
+    tokens = None  # the tokens that logits belong to; None: all in order
     if 0 < settings.top_k < logits.shape[-1]:
-        # In the order of the vocabulary, so that a draw doesn't depend on how near ones rank.
+        # Sorted by id, so that a draw doesn't depend on the rank of almost equal logits.
         tokens = logits.topk(settings.top_k, sorted=False).indices.sort(-1).values
         logits = logits.gather(-1, tokens)
     p = softmax(logits)
@@ -84,13 +85,13 @@ def _weights(logits: Tensor, settings: SampleSettings) -> tuple[Tensor, Tensor |
 
 
 def _penalise(logits: Tensor, seen: Tensor, penalty: float) -> Tensor:
-    """Logits of tokens that occurred, lowered. Source: https://arxiv.org/abs/1909.05858."""
+    """Lower the logits of tokens that have occurred. Source: https://arxiv.org/abs/1909.05858."""
     lowered = torch.where(logits > 0, logits / penalty, logits * penalty)
     return torch.where(seen, lowered, logits)
 
 
 def _keep_top_p(p: Tensor, top_p: float) -> Tensor:
-    """Probabilities (B, V), 0 but for the fewest tokens that have top_p together; at least one.
+    """Set probabilities (B, V) to 0 except for the fewest tokens that reach top_p, at least one.
 
     Source: https://arxiv.org/abs/1904.09751.
     """

@@ -1,13 +1,13 @@
-"""Models laid out for generation: keys and values are kept, and a token is one pass over weights.
+"""Models for generation, with a key/value cache.
 
-A decoder computes what model/gpt.py computes, up to rounding (tests compare the two), for a few
+A decoder computes the same as model/gpt.py, up to rounding (tests compare the two), for a few
 tokens at a time instead of whole windows:
 
-- each weight is copied once into the layout that's fastest for few rows (products.py)
-- keys and values of all layers lie in one preallocated tensor, a slot for each sequence
-- a sequence's prompt is read by itself, so it never depends on its neighbours; after it, one new
-  token of each sequence is computed in one batch
-- queries and keys are rotated as complex numbers, in place
+- each weight is copied once into the fastest layout for few rows (products.py)
+- one preallocated tensor holds the keys and values of all layers, with a slot per sequence
+- each prompt is read separately, so its result never depends on other sequences; after that, one
+  new token of each sequence is computed in a batch
+- queries and keys are rotated in place, as complex numbers
 
 Shapes: B sequences, T tokens of a prompt, S tokens with keys and values, L window, C n_embd, H
 n_head, D = C / H head width, V vocab_size.
@@ -33,49 +33,49 @@ from nanogpt.model.kernels import (
 )
 from nanogpt.model.layers import LayerNorm, RMSNorm
 
-# Keys that several sequences see are a multiple of this, so that few shapes occur, and sums of rows
-# are added alike.
+# The number of keys in a batch of sequences is rounded up to a multiple of this. So there are few
+# shapes, and rows are summed in the same order.
 LENGTH_STEP = 16
 
 
 class Decoder(Protocol):
-    """A model and its cache, in which each sequence has a slot, counted from 0."""
+    """A model and its cache. Each sequence has a slot, numbered from 0."""
 
     @property
     def is_small(self) -> bool:
-        """Whether one thread of a CPU is faster than several, which would wait for each other."""
+        """Whether one CPU thread is faster than several, which would wait for each other."""
 
     def reserve(self, n_slots: int) -> None:
-        """Make room for this many sequences; what earlier slots hold is kept."""
+        """Make room for this many sequences. Earlier slots keep their content."""
 
     def copy(self, source: int, target: int) -> None:
-        """Copy what a slot holds to another."""
+        """Copy a slot's content to another slot."""
 
     def read(self, tokens: Sequence[int], slot: int, n_logits: int) -> Tensor:
-        """Read the tokens of a sequence from its beginning into a slot: logits (n_logits, V).
+        """Read a sequence from its start into a slot; return logits (n_logits, V).
 
-        They are those after the last n_logits tokens.
+        The logits are those after each of the last n_logits tokens.
         """
 
     def step(self, tokens: Sequence[int], positions: Sequence[int]) -> Tensor:
-        """Read one more token of each sequence in slots 0 to B - 1: logits (B, V).
+        """Read one more token of each sequence in slots 0 to B - 1; return logits (B, V).
 
-        positions: how many tokens each slot has read, (B,). Beyond the window, a token takes the
-        place of the oldest one.
+        positions: the number of tokens that each slot has read, (B,). When the window is full, a
+        token overwrites the oldest one.
         """
 
     def read_on(self, tokens: Sequence[int], position: int) -> Tensor:
-        """Read more tokens of the sequence in slot 0: logits (T, V), after each of them.
+        """Read more tokens of the sequence in slot 0; return logits (T, V) after each of them.
 
-        position: how many tokens the slot has read; together with these, at most the window.
+        position: the number of tokens that the slot has read. All of them must fit the window.
         """
 
 
 def decoder_of(model: Model, dtype: torch.dtype, window: int, is_lone: bool = False) -> Decoder:
-    """The decoder of a model. window: how many tokens are seen, at most block_size.
+    """Create a model's decoder. window: the number of tokens it sees, at most block_size.
 
-    dtype: of products, keys and values. With int8, only weights and what they're multiplied with
-    have 8 bits; the rest is float32. is_lone: whether it's for one sequence at a time.
+    dtype: of products, keys and values. With int8, only weights and the inputs they're multiplied
+    with have 8 bits; the rest is float32. is_lone: whether it's for one sequence at a time.
     """
     if isinstance(model, GPT):
         return GPTDecoder(model, dtype, window, is_lone)
@@ -83,7 +83,7 @@ def decoder_of(model: Model, dtype: torch.dtype, window: int, is_lone: bool = Fa
 
 
 def state_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype of keys and values in a decoder of a dtype."""
+    """Return the dtype of the keys and values in a decoder with this dtype."""
     return torch.float32 if dtype == torch.int8 else dtype
 
 
@@ -123,7 +123,7 @@ class GPTDecoder:
         assert self.window >= T, "more tokens than the window holds"
         x = self._embed(tokens, slice(0, T))
         turns = self._turns(slice(0, T))
-        kept = self.cache[:, :, slot, :, :T].unbind()  # a layer's: (2, H, T, D)
+        kept = self.cache[:, :, slot, :, :T].unbind()  # per layer: (2, H, T, D)
 
         def attention(layer: int, qkv: Tensor) -> Tensor:
             by_head = qkv.permute(1, 2, 0, 3)  # (3, H, T, D)
@@ -143,12 +143,12 @@ class GPTDecoder:
         return self._step_together(tokens, positions)
 
     def _step_alone(self, tokens: Sequence[int], position: int) -> Tensor:
-        """A step of one sequence: slices of the cache are all that it needs."""
+        """Make a step of one sequence, which needs only slices of the cache."""
         at, S = position % self.window, min(position + 1, self.window)
         x = self._embed(tokens, slice(position, position + 1))
         turns = self._turns(slice(position, position + 1))
         used = self.cache[:, :, :1, :, :S]
-        new = used[:, :, 0, :, at : at + 1].unbind()  # a layer's: (2, H, 1, D)
+        new = used[:, :, 0, :, at : at + 1].unbind()  # per layer: (2, H, 1, D)
         keys, values = used[:, 0].unbind(), used[:, 1].unbind()  # (1, H, S, D)
         shape, row = (3, self.settings.n_head, 1, -1), (1, self.settings.n_embd)
         in_order = alike.on()
@@ -164,11 +164,11 @@ class GPTDecoder:
         return self._logits(self._blocks(x, turns, attention))
 
     def _step_together(self, tokens: Sequence[int], positions: Sequence[int]) -> Tensor:
-        """A step of several sequences: each sees as much of its slot as it has.
+        """Make a step of several sequences, each of which sees only the used part of its slot.
 
-        On a CPU in float32, the bits of a sequence are the same whichever others there are: oneDNN
-        multiplies each row alike if there are two or more, and so do plain products of batches of
-        keys and values whose number is a multiple of LENGTH_STEP. Masked ones add exact zeros.
+        On a CPU in float32, a sequence's bits don't depend on the other sequences. With two or more
+        rows, oneDNN computes each row in the same way. So do batched products if the number of keys
+        is a multiple of LENGTH_STEP. Masked keys add exact zeros.
         """
         B = len(tokens)
         places = torch.tensor(positions, device=self.device)
@@ -203,7 +203,7 @@ class GPTDecoder:
         x = self._embed(tokens, slice(position, S))
         turns = self._turns(slice(position, S))
         used = self.cache[:, :, :1, :, :S]
-        new = used[:, :, 0, :, position:].unbind()  # a layer's: (2, H, T, D)
+        new = used[:, :, 0, :, position:].unbind()  # per layer: (2, H, T, D)
         keys, values = used[:, 0].unbind(), used[:, 1].unbind()  # (1, H, S, D)
         mask = torch.full((T, S), -math.inf, dtype=self.dtype, device=self.device)
         mask.triu_(position + 1)
@@ -224,7 +224,7 @@ class GPTDecoder:
         return self._logits(self._blocks(x, turns, attention))
 
     def _embed(self, tokens: Sequence[int], places: slice | Tensor) -> Tensor:
-        """The vectors of tokens at places, (N, C)."""
+        """Return the embeddings of tokens at given positions, (N, C)."""
         x = F.embedding(torch.tensor(tokens, device=self.device), self.embedding)
         if self.settings.embedding_norm:
             x = rms_norm(x, RMS_EPSILON)
@@ -233,9 +233,9 @@ class GPTDecoder:
     def _blocks(
         self, x: Tensor, turns: Tensor | None, attention: Callable[[int, Tensor], Tensor]
     ) -> Tensor:
-        """The last block's output (N, C), by embedded tokens (N, C).
+        """Run embedded tokens (N, C) through all blocks; return the output (N, C).
 
-        attention: from a layer's queries, keys and values, (N, 3, H, D), to its output, (N, C).
+        attention: maps a layer's queries, keys and values, (N, 3, H, D), to its output, (N, C).
         """
         for layer, block in enumerate(self.blocks):
             qkv = block.queries_keys_values(x, turns)
@@ -243,12 +243,12 @@ class GPTDecoder:
         return x
 
     def _logits(self, x: Tensor) -> Tensor:
-        """Logits (N, V) by the last block's output (N, C)."""
+        """Return logits (N, V) from the last block's output (N, C)."""
         logits = self.output(self.last_norm(x)).to(self.wide)
         return soft_capped(logits, self.settings.final_logit_softcapping)
 
     def lay_out(self, weight: Tensor, bias: Tensor | None = None) -> Product | Int8Product:
-        """x @ weight.T + bias, a copy of the weight being laid out for few rows."""
+        """Create x @ weight.T + bias, with a copy of the weight in a layout for few rows."""
         if self.in_int8:
             product: Product | Int8Product = Int8Product(weight, bias)
         else:
@@ -257,7 +257,7 @@ class GPTDecoder:
         return product
 
     def norm(self, module: LayerNorm | RMSNorm) -> Callable[[Tensor], Tensor]:
-        """A norm of the residual stream."""
+        """Create a norm of the residual stream."""
         if isinstance(module, RMSNorm):
             return lambda x: rms_norm(x, module.epsilon)
         weight = module.weight.detach().to(self.wide)
@@ -268,16 +268,19 @@ class GPTDecoder:
         return lambda x: torch.layer_norm(x, shape, weight, bias, epsilon)
 
     def _new_cache(self, n_slots: int) -> Tensor:
-        """Keys and values: (n_layer, 2, n_slots, H, L, D). Zeros, since masked ones are read."""
+        """Allocate keys and values, (n_layer, 2, n_slots, H, L, D).
+
+        They're zeros, because attention also reads masked ones.
+        """
         settings = self.settings
         shape = (settings.n_layer, 2, n_slots, settings.n_head, _whole_steps(self.window))
         width = settings.n_embd // settings.n_head
         return torch.zeros(*shape, width, dtype=self.dtype, device=self.device)
 
     def _turns(self, places: slice | Tensor) -> Tensor | None:
-        """The turns of queries and keys at places, (N, ...); none with learned positions.
+        """Return the rotations of queries and keys at places, (N, ...); None if not rotary.
 
-        The table ends with the window; beyond it, where places have no end, they're worked out.
+        The table covers the window. Later positions are unlimited, so their rotations are computed.
         """
         if self.turns is None:
             return None
@@ -289,14 +292,17 @@ class GPTDecoder:
         return self._make_turns(places.cpu())
 
     def _make_turns(self, positions: Tensor) -> Tensor:
-        """Turns at positions (n,): complex, (n, 1, 1, D / 2), or cos and sin, (n, 2, ...)."""
+        """Compute the rotations at positions (n,).
+
+        They are complex, (n, 1, 1, D / 2), or cosines and sines, (n, 2, ...).
+        """
         width = self.settings.n_embd // self.settings.n_head
         turns = rotary_tables_at(positions, width).transpose(0, 1).to(self.device, self.wide)
         return torch.complex(turns[:, 0], turns[:, 1]) if self.as_complex else turns
 
 
 class _LaidOutBlock:
-    """A block of a GPT, laid out by its decoder."""
+    """A block of a GPT in its decoder's layout."""
 
     def __init__(self, decoder: GPTDecoder, block: Block) -> None:
         self.settings = decoder.settings
@@ -314,7 +320,7 @@ class _LaidOutBlock:
         self.mlp_proj = decoder.lay_out(block.mlp.c_proj.weight, block.mlp.c_proj.bias)
 
     def queries_keys_values(self, x: Tensor, turns: Tensor | None) -> Tensor:
-        """Those of tokens (N, C), normalised and rotated: (N, 3, H, D)."""
+        """Return the normalised and rotated queries, keys and values of x (N, C): (N, 3, H, D)."""
         n_head = self.settings.n_head
         qkv = self.c_attn(self.norm_1(x)).view(x.shape[0], 3, n_head, -1)
         if turns is None and not self.settings.qk_norm:
@@ -331,15 +337,15 @@ class _LaidOutBlock:
         return qkv.to(self.dtype)
 
     def rest(self, x: Tensor, attended: Tensor) -> Tensor:
-        """The block's output (N, C) by its input and what attention gave."""
+        """Return the block's output (N, C) from its input and attention's output."""
         x = self.c_proj.added(attended, x)
         return self.mlp_proj.added(self.mlp_fc.activated(self.norm_2(x), self.mlp), x)
 
 
 def _pairs_together(attention: CausalSelfAttention) -> Tensor:
-    """The rows of c_attn, those of each pair that RoPE turns next to each other.
+    """Return an order of c_attn's rows that puts the two rows of each RoPE pair next to each other.
 
-    The products of queries and keys stay the same, as both are reordered alike.
+    Queries and keys are reordered in the same way, so their products stay the same.
     """
     width = attention.c_proj.in_features // attention.n_head
     rows = torch.arange(len(attention.c_attn.weight)).view(3, attention.n_head, 2, width // 2)
@@ -348,12 +354,12 @@ def _pairs_together(attention: CausalSelfAttention) -> Tensor:
 
 
 def _whole_steps(length: int) -> int:
-    """The length rounded up to a multiple of LENGTH_STEP."""
+    """Round a length up to a multiple of LENGTH_STEP."""
     return -(-length // LENGTH_STEP) * LENGTH_STEP
 
 
 def _attend_by_products(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
-    """Attention (B, C) of one query each (B, H, D) on keys and values (B, H, S, D).
+    """Return attention (B, C) of one query per row (B, H, D) on keys and values (B, H, S, D).
 
     mask: added to the scores, (B * H, 1, S).
     """
@@ -364,7 +370,7 @@ def _attend_by_products(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -
 
 
 def _attend_alike(q: Tensor, keys: Tensor, values: Tensor, lengths: Sequence[int]) -> Tensor:
-    """The same, each sequence by itself and on its own length: its bits depend on no other's."""
+    """Compute attention for each sequence separately, so its bits don't depend on the others."""
     rows = []
     for row, length in enumerate(lengths):
         weights = alike.attention_weights(q[row, :, None], keys[row, :, :length])  # (H, 1, S)
@@ -373,7 +379,7 @@ def _attend_alike(q: Tensor, keys: Tensor, values: Tensor, lengths: Sequence[int
 
 
 class EnsembleDecoder:
-    """The decoder of several models that average their probabilities."""
+    """The decoder of an ensemble: averages the members' probabilities."""
 
     def __init__(self, members: Sequence[GPTDecoder]) -> None:
         self.members = members

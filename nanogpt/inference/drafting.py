@@ -1,13 +1,14 @@
-"""Several tokens in a pass: n-grams draft them, and the model keeps those that it would have drawn.
+"""Speculative decoding: n-grams draft several tokens, and the model checks them in one pass.
 
-A pass over a few tokens of a sequence takes hardly longer than a pass over one, as either reads
-all weights. With p what the model would draw a token from and q what it was drafted from:
+A pass over a few tokens of a sequence takes hardly longer than a pass over one, because both read
+all weights. With p the model's distribution for a token and q the one it was drafted from:
 
-- a drafted token x is kept with probability min(1, p(x) / q(x))
-- in place of the first that isn't, a token is drawn from what p has above q, max(0, p - q)
-- after the last, if all are kept, one more is drawn from p
+- keep a drafted token x with probability min(1, p(x) / q(x))
+- replace the first rejected token by a draw from the positive part of p - q, and drop the rest
+- if all tokens are kept, draw one more from p
 
-So each token has the distribution p, whatever q is. A q that is nearer to p keeps more.
+This way each token has the distribution p, whatever q is. The closer q is to p, the more tokens are
+kept.
 
 Source: Y. Leviathan, M. Kalman and Y. Matias, "Fast Inference from Transformers via Speculative
 Decoding", https://arxiv.org/abs/2211.17192.
@@ -29,7 +30,7 @@ from nanogpt.inference.engine import Engine, GeneratedSequence, Step, best_of
 from nanogpt.model.ensemble import Model
 from nanogpt.model.kernels import log_softmax
 
-if TYPE_CHECKING:  # given by callers that mix: a benchmark doesn't depend on their code
+if TYPE_CHECKING:  # only callers that mix pass n-grams, so a benchmark doesn't depend on them
     from nanogpt.ngram.mixing import Ngrams
 
 
@@ -39,24 +40,24 @@ def engine_of(
     tokenizer: Tokenizer | None = None,
     ngrams: "Ngrams | None" = None,
 ) -> Engine:
-    """The engine that the settings ask for.
+    """Create an engine that drafts if the settings say so.
 
-    Errors: UserError for a draft without n-grams, and as Engine's.
+    Errors: UserError for drafts without n-grams, and the errors of Engine.
     """
     if not settings.draft:
         return Engine(model, settings, tokenizer, ngrams)
     if ngrams is None:
         raise UserError(
-            "sample.draft: there are no n-grams beside the model; say `ngram: on` in its run, or "
-            "`ngram: {weight: 0}` for the model's own text, or leave draft at 0"
+            "sample.draft: this model has no n-grams; set `ngram: on` in its run (or `ngram: "
+            "{weight: 0}` to keep the model's own text), or set `draft: 0`"
         )
     return DraftingEngine(model, settings, tokenizer, ngrams)
 
 
 class DraftingEngine(Engine):
-    """An engine with room for one sequence, which may get several tokens in a step.
+    """An engine for one sequence, which can get several tokens per step.
 
-    Past the window, each token is drawn by itself unless `window` is half.
+    After the window is full, it draws one token per step unless `window` is half.
     """
 
     is_lone = True
@@ -68,7 +69,7 @@ class DraftingEngine(Engine):
         tokenizer: Tokenizer | None,
         ngrams: "Ngrams",
     ) -> None:
-        """settings: as for Engine, and draft. ngrams: to draft with, and mixed as in Engine."""
+        """settings: as for Engine, plus draft. ngrams: used for drafts, and mixed as in Engine."""
         super().__init__(model, settings, tokenizer, ngrams)
         self.drafter = ngrams
         self.most_drafted = settings.draft
@@ -103,7 +104,7 @@ class DraftingEngine(Engine):
         return steps
 
     def _n_to_draft(self, sequence: GeneratedSequence) -> int:
-        """How many tokens fit into the window, and before the last one that is wanted."""
+        """Return how many tokens to draft: they must fit the window and max_new_tokens."""
         if not sequence.n_read:
             return 0
         n_left = sequence.prompt.settings.max_new_tokens - len(sequence.new_tokens)
@@ -112,7 +113,7 @@ class DraftingEngine(Engine):
     def _draft(
         self, sequence: GeneratedSequence, n: int
     ) -> tuple[list[int], list[NDArray[np.float64]], list[NDArray[np.int64]]]:
-        """n tokens, the distribution (V,) of each, and the n + 1 contexts before and after them."""
+        """Draft n tokens; return them, each one's distribution (V,), and n + 1 contexts."""
         tokens, q = [], []
         assert sequence.contexts is not None
         contexts = [sequence.contexts]
@@ -130,22 +131,22 @@ def keep(
     p: NDArray[np.float64],
     uniforms: Uniforms,
 ) -> list[int]:
-    """The drafted tokens that are kept, and one more.
+    """Return the drafted tokens to keep, and one more.
 
-    q: the distribution that each was drafted from, (V,). p: those that they and the one after them
-    should have, (n + 1, V).
+    q: the distribution that each was drafted from, (V,). p: the model's distributions for them and
+    for the token after them, (n + 1, V).
     """
     for n_kept, (token, drafted_from) in enumerate(zip(drafted, q, strict=True)):
         wanted = p[n_kept]
         if uniforms.next() * drafted_from[token] >= wanted[token]:
             above = np.maximum(wanted - drafted_from, 0)
-            # All zeros only if the two are the same up to rounding.
+            # All zeros only if both are equal except for rounding.
             return [*drafted[:n_kept], _draw(above if above.any() else wanted, uniforms)]
     return [*drafted, _draw(p[-1], uniforms)]
 
 
 def _tempered(p: NDArray[np.floating], temperature: float) -> NDArray[np.float64]:
-    """A distribution (V,) at a temperature."""
+    """Apply a temperature to a distribution (V,)."""
     if temperature < GREEDY_BELOW:
         scaled: NDArray[np.float64] = np.zeros(len(p))
         scaled[p.argmax()] = 1
@@ -156,14 +157,14 @@ def _tempered(p: NDArray[np.floating], temperature: float) -> NDArray[np.float64
 
 
 def _draw(p: NDArray[np.float64], uniforms: Uniforms) -> int:
-    """A token in proportion to p (V,)."""
+    """Draw a token in proportion to p (V,)."""
     sums = p.cumsum()
     drawn = int(np.searchsorted(sums, uniforms.next() * sums[-1], side="right"))
-    return min(drawn, len(p) - 1)  # beyond the last one where they are NaN
+    return min(drawn, len(p) - 1)  # past the last token if p has NaN
 
 
 def _seen(sequence: GeneratedSequence, drafted: Sequence[int]) -> torch.Tensor | None:
-    """Which tokens there are before each drafted one and after the last, (n + 1, V)."""
+    """Return which tokens occur before each drafted token and after the last, (n + 1, V)."""
     if sequence.seen is None:
         return None
     seen = sequence.seen.repeat(len(drafted) + 1, 1)

@@ -1,14 +1,14 @@
-"""The engine of generation: sequences that join, get one token after another, and leave.
+"""The generation engine: sequences join, get one token after another, and leave.
 
     engine = Engine(model, settings, tokenizer)
     sequence = engine.join(Prompt(tokens, settings))
     while engine.sequences:
         for step in engine.step(): ...      # one more token of each sequence
-    engine.leave(sequence)                  # at any time
+    engine.leave(sequence)                  # possible at any time
 
-Each sequence has its own random numbers and sees no other's tokens: what it gets doesn't depend on
-who else is there, except for rounding (docs/SAMPLING.md). With n-grams, all draws are from the
-mixed distribution.
+Each sequence has its own random numbers and never sees other sequences' tokens. So its result
+doesn't depend on them, except for rounding (docs/SAMPLING.md). With n-grams, tokens are drawn from
+the mixed distribution.
 """
 
 import math
@@ -37,17 +37,18 @@ from nanogpt.model.ensemble import Model
 from nanogpt.model.gpt import GPT
 from nanogpt.model.kernels import log_softmax
 
-if TYPE_CHECKING:  # given by callers that mix: a benchmark doesn't depend on their code
+if TYPE_CHECKING:  # only callers that mix pass n-grams, so a benchmark doesn't depend on them
     from nanogpt.ngram.mixing import Ngrams
 
-# Keys and values that an engine holds at once, unless a single sequence has more; further sequences
-# wait until others leave. The same on all machines, as it changes which are computed together.
+# The most memory for keys and values, unless a single sequence needs more. Further sequences wait
+# until others leave. The limit is the same on all machines, because it decides which sequences are
+# computed together.
 CACHE_BYTES = 1 << 30
 MOST_SEQUENCES = 64
 
 
 class Scored(NamedTuple):
-    """A token and the logarithm of its probability, before temperature and the like."""
+    """A token and its log probability before temperature and other sampling settings."""
 
     token: int
     log_probability: float
@@ -56,10 +57,10 @@ class Scored(NamedTuple):
 class Step(NamedTuple):
     """One more token of a sequence.
 
-    log_probability: before temperature and the like. text: what it adds to the sequence's text, if
-    the engine knows the tokenizer; that of a token that ends inside a character, or in what may
-    become a stop string, comes later. best: the likeliest tokens, as many as were asked for.
-    finish: why this is the last one, if it is.
+    log_probability: before temperature and other sampling settings. text: the text to append, if
+    the engine has a tokenizer; it's delayed while a character or a possible stop string is
+    incomplete. best: the likeliest tokens, n_best of them. finish: the reason if this is the last
+    token, else None.
     """
 
     sequence: "GeneratedSequence"
@@ -72,11 +73,11 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a sequence starts with, and how it goes on.
+    """The start of a sequence, and the settings to continue it.
 
-    tokens: at least one. settings: its own, of which start, num_samples, device and dtype don't
-    matter here. n_best: how many of the likeliest tokens to report at each place. scored: whether
-    to score the prompt's own tokens too.
+    tokens: at least one. settings: this sequence's; start, num_samples, device and dtype are
+    ignored here. n_best: how many of the likeliest tokens to report at each position. scored:
+    whether to score the prompt's own tokens too.
     """
 
     tokens: Sequence[int]
@@ -87,35 +88,33 @@ class Prompt:
 
 @dataclass(eq=False)
 class GeneratedSequence:
-    """A sequence that an engine works on.
+    """A sequence in an engine.
 
-    tokens: the prompt's and then those that were chosen. prompt_scores: for each token of the
-    prompt but the first, as far as the window holds them, its own score and then the best.
+    tokens: the prompt's tokens, then the generated ones. prompt_scores: for each prompt token in
+    the window except the first, its own score followed by the best ones.
     """
 
     prompt: Prompt
     tokens: list[int]
     uniforms: Uniforms
     pieces: TextPieces | None
-    seen: Tensor | None  # which tokens it has, (V,), for a repetition penalty
-    contexts: NDArray[np.int64] | None  # of n-grams, (1, max_order)
-    n_read: int = 0  # tokens whose keys and values its slot has
+    seen: Tensor | None  # which tokens it contains, (V,), for the repetition penalty
+    contexts: NDArray[np.int64] | None  # for n-grams, (1, max_order)
+    n_read: int = 0  # the number of tokens whose keys and values are in its slot
     prompt_scores: list[list[Scored]] = field(default_factory=list)
 
     @property
     def new_tokens(self) -> list[int]:
-        """What was generated so far."""
+        """The tokens generated so far."""
         return self.tokens[len(self.prompt.tokens) :]
 
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Let torch compute as it does by itself, whatever the caller has around a call.
-
-    That is without autocast, and with new tensors on the CPU where no device is named.
-    """
+    """Undo the caller's torch contexts: no autocast, and the CPU as the default device."""
     cast = [device for device in ("cpu", "cuda", "mps") if torch.is_autocast_enabled(device)]
-    # A default device is a mode of torch's functions; asking for it takes a hundred times as long.
+    # A default device is a function mode in torch. Reading it directly takes a hundred times as
+    # long as this check.
     has_mode = torch._C._is_torch_function_mode_enabled()
     if not (cast or has_mode):
         yield
@@ -128,9 +127,9 @@ def undisturbed() -> Iterator[None]:
 
 
 class Engine:
-    """A model with room for many sequences."""
+    """A model that generates many sequences together."""
 
-    is_lone = False  # whether a subclass has room for one alone
+    is_lone = False  # whether the engine (a subclass) has room for only one sequence
 
     @undisturbed()
     def __init__(
@@ -140,9 +139,9 @@ class Engine:
         tokenizer: Tokenizer | None = None,
         ngrams: "Ngrams | None" = None,
     ) -> None:
-        """settings: device and dtype, resolved, and window; the model must be on that device.
+        """settings: with device and dtype resolved; the model must be on that device.
 
-        Errors: UserError for a window that slides over learned positions.
+        Errors: UserError for a sliding window with learned positions.
         """
         for gpt in [model] if isinstance(model, GPT) else model.gpts():
             check_window(gpt.settings, settings)
@@ -155,12 +154,12 @@ class Engine:
             self.dtype = torch_dtype(settings.dtype)
             self.decoder = decoder_of(model, self.dtype, self.window, self.is_lone)
         self.capacity = most_sequences(_cache_bytes(model, self.window, state_dtype(self.dtype)))
-        self.sequences: list[GeneratedSequence] = []  # each in the slot of its index
+        self.sequences: list[GeneratedSequence] = []  # the index is the decoder's slot
         self.reserved = 0
 
     @undisturbed()
     def join(self, prompt: Prompt) -> GeneratedSequence:
-        """Add a sequence, whose first token comes with the next step."""
+        """Add a sequence. The next step gives its first token."""
         assert len(prompt.tokens)
         assert len(self.sequences) < self.capacity
         settings = prompt.settings
@@ -181,12 +180,12 @@ class Engine:
     @undisturbed()
     @torch.inference_mode()
     def reserve(self, n_sequences: int) -> None:
-        """Make room for this many sequences at once, or for as many as may be."""
+        """Make room for this many sequences, or for the most that are allowed."""
         self.reserved = max(self.reserved, min(n_sequences, self.capacity))
         self.decoder.reserve(self.reserved)
 
     def leave(self, sequence: GeneratedSequence) -> None:
-        """Remove a sequence, whether it's finished or not."""
+        """Remove a sequence, finished or not."""
         slot = self.sequences.index(sequence)
         last = self.sequences.pop()
         if last is not sequence:
@@ -197,7 +196,7 @@ class Engine:
     @undisturbed()
     @torch.inference_mode()
     def step(self) -> list[Step]:
-        """Choose the next token of each sequence; those that are finished leave."""
+        """Choose the next token of each sequence, then remove finished sequences."""
         if not self.sequences:
             return []
         with small_operations() if self.decoder.is_small else nullcontext():
@@ -220,21 +219,21 @@ class Engine:
         return steps
 
     def no_numbers(self) -> str:
-        """What to say when the logits are NaN."""
+        """Return the error message for logits that are NaN."""
         if self.dtype == torch.float16:
-            return "numbers of the model are too large for float16; set dtype to float32"
-        return "numbers of the model overflow; train the run again, with a lower learning_rate"
+            return "the model's values overflow float16; set `dtype: float32`"
+        return "the model's values overflow; train the run again with a lower `learning_rate`"
 
     def _next_logits(self) -> Tensor:
-        """The logits (B, V) of the token after each sequence.
+        """Return the logits (B, V) for each sequence's next token.
 
-        Those that go on by one token are computed together. The others (new, or at the end of their
-        window) are read by themselves, and several of the same tokens once.
+        Sequences with one new token are computed together. The others (new, or with a full window)
+        are read one by one; equal ones are read once.
         """
         unread = list(map(self._unread, self.sequences))
         together = None
         if any(sequence.n_read for sequence in self.sequences):
-            # The slots of the others are written to as well, and read into from the start below.
+            # This also writes to the slots of the others, which are read from the start below.
             positions = [sequence.n_read for sequence in self.sequences]
             together = self.decoder.step([tokens[-1] for tokens in unread], positions)
         rows: list[Tensor] = []
@@ -255,10 +254,10 @@ class Engine:
         return logits.cpu() if logits.device.type == "mps" else logits  # which has no float64
 
     def _unread(self, sequence: GeneratedSequence) -> list[int]:
-        """The tokens that a slot must read next: its sequence's newest one, or its whole context.
+        """Return the tokens that a slot must read next: the newest one, or the whole context.
 
-        With the latter, n_read is 0. The setting `window` says what a context is where it doesn't
-        fit any more.
+        For a whole context, this sets n_read to 0. The setting `window` decides what to keep of a
+        context that no longer fits.
         """
         if sequence.n_read and (sequence.n_read < self.window or self.policy == "slide"):
             return sequence.tokens[-1:]
@@ -267,7 +266,7 @@ class Engine:
         return sequence.tokens[-(max(1, self.window // 2) if halved else self.window) :]
 
     def _read(self, sequence: GeneratedSequence, tokens: list[int], slot: int) -> Tensor:
-        """Read the context of a sequence: the logits (V,) after it."""
+        """Read a sequence's context; return the logits (V,) after it."""
         is_new = len(sequence.tokens) == len(sequence.prompt.tokens)
         if not (sequence.prompt.scored and is_new):
             return self.decoder.read(tokens, slot, 1)[0]
@@ -288,12 +287,12 @@ class Engine:
         return logits[-1]
 
     def _mix(self, logits: Tensor) -> Tensor:
-        """Logits, mixed with the n-grams if there are any."""
+        """Mix logits with the n-grams, if there are any."""
         contexts = [s.contexts for s in self.sequences if s.contexts is not None]
         return self.ngrams.mix(logits, np.concatenate(contexts)) if self.ngrams else logits
 
     def _follow(self, tokens: Sequence[int]) -> None:
-        """Let the n-grams of each sequence follow its new token."""
+        """Add each sequence's new token to its n-gram context."""
         contexts = [s.contexts for s in self.sequences if s.contexts is not None]
         if self.ngrams:
             after = self.ngrams.read(np.concatenate(contexts), np.array(tokens))
@@ -301,7 +300,7 @@ class Engine:
                 sequence.contexts = row[None]
 
     def _choose(self, logits: Tensor) -> Tensor:
-        """The next token of each sequence, (B,); those of equal settings are chosen together."""
+        """Choose the next token of each sequence, (B,). Equal settings are handled together."""
         groups: dict[tuple[float, ...], list[int]] = {}
         for slot, sequence in enumerate(self.sequences):
             groups.setdefault(_choice(sequence.prompt.settings), []).append(slot)
@@ -319,7 +318,7 @@ class Engine:
     def _add(
         self, sequence: GeneratedSequence, token: int, score: float, best: Sequence[Scored]
     ) -> Step:
-        """Add a chosen token to its sequence."""
+        """Append a chosen token to its sequence."""
         sequence.tokens.append(token)
         if sequence.seen is not None:
             sequence.seen[token] = True
@@ -336,7 +335,7 @@ class Engine:
 
 
 def generate(engine: Engine, prompts: Iterable[Prompt]) -> Iterator[Step]:
-    """The steps of all these prompts, as many at once as fit."""
+    """Yield the steps of all prompts, with as many sequences at a time as fit."""
     waiting = deque(prompts)
     engine.reserve(len(engine.sequences) + len(waiting))
     while waiting or engine.sequences:
@@ -346,7 +345,7 @@ def generate(engine: Engine, prompts: Iterable[Prompt]) -> Iterator[Step]:
 
 
 def continuations(engine: Engine, prompts: Sequence[Prompt]) -> list[list[int]]:
-    """The new tokens of each prompt."""
+    """Return the new tokens of each prompt."""
     tokens: dict[int, list[int]] = {id(prompt): [] for prompt in prompts}
     for step in generate(engine, prompts):
         tokens[id(step.sequence.prompt)].append(step.token)
@@ -354,7 +353,7 @@ def continuations(engine: Engine, prompts: Sequence[Prompt]) -> list[list[int]]:
 
 
 class _SmallOperations:
-    """How torch is set while threads are inside `small_operations`, and how it was before."""
+    """The state of `small_operations`: threads inside it, and torch's settings before."""
 
     def __init__(self) -> None:
         self.lock = Lock()
@@ -368,10 +367,10 @@ _small = _SmallOperations()
 
 @contextmanager
 def small_operations() -> Iterator[None]:
-    """Let torch compute with one thread, and without oneDNN where it isn't called by name.
+    """Use one thread, and oneDNN only where it's called explicitly.
 
-    For a few numbers, GELU by oneDNN takes five times as long as torch's own. Both are set for the
-    whole process, so the last of several threads restores them.
+    For a few numbers, oneDNN's GELU takes five times as long as torch's own. Both settings apply to
+    the whole process, so the last of several threads restores them.
     """
     onednn = torch.backends.mkldnn
     with _small.lock:
@@ -391,13 +390,13 @@ def small_operations() -> Iterator[None]:
 
 
 def _choice(settings: SampleSettings) -> tuple[float, ...]:
-    """The settings that decide how a token is chosen."""
+    """Return the settings that affect how a token is chosen."""
     truncation = (settings.top_k, settings.top_p, settings.min_p)
     return (settings.temperature, settings.repetition_penalty, *truncation)
 
 
 def best_of(log_probabilities: Tensor, n: int) -> list[list[Scored]]:
-    """The n likeliest tokens of each row of (N, V), the likeliest first."""
+    """Return the n likeliest tokens of each row (N, V), the likeliest first."""
     if n == 0:
         return [[] for _ in log_probabilities]
     values, tokens = log_probabilities.topk(min(n, log_probabilities.shape[1]))
@@ -406,12 +405,12 @@ def best_of(log_probabilities: Tensor, n: int) -> list[list[Scored]]:
 
 
 def most_sequences(cache_bytes: int) -> int:
-    """How many sequences are held at once, by the bytes of one's keys and values."""
+    """Return how many sequences fit. cache_bytes: the size of one sequence's keys and values."""
     return max(1, min(MOST_SEQUENCES, CACHE_BYTES // cache_bytes))
 
 
 def _cache_bytes(model: Model, window: int, dtype: torch.dtype) -> int:
-    """The size of a sequence's keys and values."""
+    """Return the size of one sequence's keys and values in bytes."""
     gpts = [model] if isinstance(model, GPT) else model.gpts()
     per_token = sum(2 * gpt.settings.n_layer * gpt.settings.n_embd for gpt in gpts)
     return per_token * window * dtype.itemsize

@@ -1,4 +1,4 @@
-"""Prompts: the text or file that samples go on from, as tokens."""
+"""Prompts: the text or file that samples continue, as tokens."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,11 +13,11 @@ from nanogpt.errors import UserError
 def encode_prompts(
     tokenizer: Tokenizer, settings: SampleSettings, start: Sequence[int] = ()
 ) -> list[list[int]]:
-    """The tokens of each prompt, one token and one prompt at least.
+    """Encode all prompts: at least one prompt, with at least one token each.
 
-    start: what a text begins after, which takes the place of a prompt that isn't given.
+    start: the tokens that precede a text, used if there's no prompt.
 
-    Errors: UserError for a file that can't be read, or characters that the vocabulary lacks.
+    Errors: UserError for an unreadable file, or characters that aren't in the vocabulary.
     """
     if not settings.start:
         return [default_prompt(tokenizer, start)]
@@ -28,29 +28,32 @@ def encode_prompts(
 
 
 def encode_prompt(tokenizer: Tokenizer, text: str, unknown: str, where: str) -> list[int]:
-    """The tokens of a prompt, at least one. where: how a message names it.
+    """Encode a prompt to at least one token. where: the prompt's name in messages.
 
-    Errors: UserError for characters that the vocabulary lacks.
+    Errors: UserError for characters that aren't in the vocabulary.
     """
     try:
         ids = tokenizer.encode_prompt(text, "skip" if unknown == "skip" else "error")
     except UserError as error:
-        raise UserError(f"{where}: {error}, or say `unknown: skip`") from None
+        raise UserError(f"{where}: {error}, or set `unknown: skip`") from None
     if not len(ids):
-        raise UserError(f"{where}: no character of it is in the vocabulary; give another start")
+        raise UserError(
+            f"{where}: none of its characters are in the vocabulary; use another prompt"
+        )
     return list(map(int, ids))
 
 
 def default_prompt(tokenizer: Tokenizer, start: Sequence[int]) -> list[int]:
-    """What takes the place of no prompt: what a text begins after, where a model says that.
+    """Return the tokens to start from without a prompt.
 
-    Otherwise a line feed, or any token if the vocabulary lacks it.
+    They are the tokens that precede a text if the model records them, otherwise a line feed, or
+    token 0 if the vocabulary has no line feed.
     """
     return list(start) or list(map(int, tokenizer.encode("\n", "skip"))) or [0]
 
 
 def _prompt_texts(settings: SampleSettings) -> list[tuple[str, str]]:
-    """The text of each prompt, and how a message names it."""
+    """Return each prompt's name in messages, and its text."""
     if settings.prompt_file is None:
         warn_of_escapes(settings.start, "sample.start")
         return [("sample.start", settings.start)]
@@ -64,5 +67,5 @@ def _prompt_texts(settings: SampleSettings) -> list[tuple[str, str]]:
         lines = enumerate((line.removesuffix("\r") for line in text.split("\n")), 1)
         prompts = [(f"sample.start: {path}, line {n}", line) for n, line in lines if line]
     if not any(prompt for _, prompt in prompts):
-        raise UserError(f"sample.start: {path}: empty; put a prompt there")
+        raise UserError(f"sample.start: {path}: empty file; put a prompt in it")
     return prompts

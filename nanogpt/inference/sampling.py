@@ -1,7 +1,7 @@
-"""Samples of a trained model.
+"""Samples from a trained model.
 
-- `sample`: samples.txt for people and samples.jsonl for programs, from a model directory
-- `stream`: text, piece by piece, for a terminal
+- `sample`: writes samples.txt for people and samples.jsonl for programs
+- `stream`: yields text piece by piece, for a terminal
 """
 
 import json
@@ -23,13 +23,13 @@ from nanogpt.inference.prompts import encode_prompts
 from nanogpt.model.checkpoints import Checkpoint, load_model
 from nanogpt.model.kernels import prepare_kernels
 
-if TYPE_CHECKING:  # given by callers that mix: a benchmark doesn't depend on their code
+if TYPE_CHECKING:  # only callers that mix pass n-grams, so a benchmark doesn't depend on them
     from nanogpt.ngram.mixing import Ngrams
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A sample. text: without the prompt. finish: why it ends; a stop string isn't part of it."""
+    """A sample. text: without the prompt and the stop string. finish: the reason why it ends."""
 
     prompt: str
     text: str
@@ -46,10 +46,10 @@ def sample(
     path: Path,
     ngrams: "Ngrams | None" = None,
 ) -> str:
-    """Draw samples from a model directory: samples.txt at `path`, samples.jsonl beside it.
+    """Draw samples from a model directory; write samples.txt to `path`, and samples.jsonl.
 
-    settings: with device and dtype resolved. ngrams: to mix with the model. Returns one line for
-    the terminal.
+    settings: with device and dtype resolved. ngrams: to mix with the model. Returns a line for the
+    terminal.
     """
     prepare_kernels(settings.reproducible)
     checkpoint = load_model(model_directory, settings.device)
@@ -66,7 +66,7 @@ def sample(
 def draw_samples(
     checkpoint: Checkpoint, settings: SampleSettings, ngrams: "Ngrams | None" = None
 ) -> list[Sample]:
-    """All samples that the settings ask for, those of each prompt together."""
+    """Draw all samples, grouped by prompt."""
     engine = _engine(checkpoint, settings, ngrams)
     prompts = _prompts(checkpoint, settings)
     steps: dict[int, list[Step]] = {id(prompt): [] for prompt in prompts}
@@ -78,9 +78,9 @@ def draw_samples(
 def stream(
     checkpoint: Checkpoint, settings: SampleSettings, ngrams: "Ngrams | None" = None
 ) -> Iterator[str]:
-    """Text as it is drawn: the prompt, then a piece for each token, sample after sample.
+    """Yield text as it's drawn: each sample's prompt, then a piece for each token.
 
-    Several samples have the headings of samples.txt; a single one has none.
+    Several samples get the headings of samples.txt; a single one gets none.
     """
     engine = _engine(checkpoint, settings, ngrams)
     prompts = _prompts(checkpoint, settings)
@@ -95,9 +95,9 @@ def stream(
 
 
 def stream_prompt(engine: Engine, prompt: Prompt) -> Iterator[str]:
-    """What follows a prompt, a piece for each token. engine: a free one that knows the tokenizer.
+    """Yield the text after a prompt, a piece for each token. engine: idle, with a tokenizer.
 
-    A token may end inside a character, or begin a stop string; its text then comes later.
+    The text of a token that ends inside a character or starts a stop string comes later.
     """
     sequence = engine.join(prompt)
 
@@ -106,7 +106,7 @@ def stream_prompt(engine: Engine, prompt: Prompt) -> Iterator[str]:
             while sequence in engine.sequences:
                 yield from (step.text for step in engine.step())
         finally:
-            if sequence in engine.sequences:  # nobody wants the rest
+            if sequence in engine.sequences:  # the caller stopped early
                 engine.leave(sequence)
 
     return pieces()
@@ -117,7 +117,7 @@ def _engine(checkpoint: Checkpoint, settings: SampleSettings, ngrams: "Ngrams | 
 
 
 def _prompts(checkpoint: Checkpoint, settings: SampleSettings) -> list[Prompt]:
-    """A prompt for each sample; they have one seed after another."""
+    """Return a prompt for each sample, with consecutive seeds."""
     prompts = encode_prompts(checkpoint.tokenizer, settings, checkpoint.start)
     each = [tokens for tokens in prompts for _ in range(settings.num_samples)]
     return [
@@ -140,7 +140,7 @@ def _sample(checkpoint: Checkpoint, prompt: Prompt, steps: Sequence[Step]) -> Sa
 
 
 def _as_json(one: Sample, run: str, settings: SampleSettings) -> JsonObject:
-    """A line of samples.jsonl. mean_log_probability: nats a token, before temperature."""
+    """Return a line of samples.jsonl. mean_log_probability: nats per token, before temperature."""
     return {
         "run": run,
         "prompt": one.prompt,
@@ -156,9 +156,9 @@ def _as_json(one: Sample, run: str, settings: SampleSettings) -> JsonObject:
 def _samples_page(
     run: str, settings: SampleSettings, samples: Sequence[Sample], ngrams: "Ngrams | None"
 ) -> str:
-    """samples.txt: settings as comments, then each sample below a heading.
+    """Render samples.txt: settings as comments, then each sample below a heading.
 
-    Settings at their neutral values are left out, so that a new setting changes no byte.
+    Settings at their neutral values are left out, so adding a setting doesn't change the file.
     """
     lines = [f"# {plural(len(samples), 'sample')} of {run}"]
     lines += [f"# {name}: {value!r}" for name, value in as_parameters(settings).items()]
@@ -170,5 +170,5 @@ def _samples_page(
 
 
 def _heading(number: int, total: int) -> str:
-    """The line above a sample. number: counted from 1."""
+    """Return the line above a sample. number: counted from 1."""
     return f"--- sample {number} of {total} ".ljust(80, "-")

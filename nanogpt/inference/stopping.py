@@ -1,4 +1,4 @@
-"""The text of a sequence, piece by piece as its tokens come, up to a stop string."""
+"""Turn a sequence's tokens into text, piece by piece, up to a stop string."""
 
 import codecs
 from collections.abc import Callable, Sequence
@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 class TextPieces:
     """Turns tokens into text.
 
-    Held back is what may still change: bytes inside a character, and the beginning of a stop
-    string. `stopped`: whether a stop string was met; neither it nor what follows is in the text.
+    It holds back text that may still change: bytes of an incomplete character, and the possible
+    start of a stop string. `stopped`: whether a stop string was found; the text ends before it.
     """
 
     def __init__(self, to_bytes: Callable[[int], bytes], stop: Sequence[str] = ()) -> None:
@@ -19,11 +19,11 @@ class TextPieces:
         self._held = ""
 
     def add(self, token: int) -> str:
-        """What can be shown after one more token."""
+        """Return the text that can be shown after one more token."""
         return self._show(self._decoder.decode(self._to_bytes(token)))
 
     def rest(self) -> str:
-        """What was held back, at the end of a sequence; U+FFFD for a character cut in two."""
+        """Return the held-back text at a sequence's end; U+FFFD for an incomplete character."""
         shown = self._show(self._decoder.decode(b"", final=True))
         held, self._held = self._held, ""
         return shown + held
@@ -33,7 +33,7 @@ class TextPieces:
         if not self._stop:
             return text
         found = [(at + len(stop), at) for stop in self._stop if (at := text.find(stop)) >= 0]
-        if found:  # the one that's complete first, however tokens cut the text
+        if found:  # use the first complete one, however the tokens split the text
             self.stopped, self._held = True, ""
             return text[: min(found)[1]]
         end = len(text) - max(_overlap(text, stop) for stop in self._stop)
@@ -42,6 +42,6 @@ class TextPieces:
 
 
 def _overlap(text: str, stop: str) -> int:
-    """How many characters at the end of a text begin a stop string."""
+    """Return how many characters at the end of a text are the start of a stop string."""
     longest = min(len(text), len(stop) - 1)
     return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)

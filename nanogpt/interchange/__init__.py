@@ -1,1 +1,1 @@
-"""Formats of other programs, in and out."""
+"""Import and export models and datasets in the formats of other programs."""

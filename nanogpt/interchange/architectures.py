@@ -1,6 +1,6 @@
-"""Which models each format can hold, by their settings alone.
+"""Check from a model's settings whether a format supports the model.
 
-Nothing here imports torch, so that the workflow asks before a training starts.
+This module doesn't import torch, so the workflow can check before a training starts.
 """
 
 from collections.abc import Mapping
@@ -13,8 +13,8 @@ from nanogpt.errors import UserError
 
 Format = Literal["huggingface", "gguf", "nanogpt"]
 
-# Settings that a model of another program has no other choice of; a list: it has these.
-# GPT-2, as transformers has it.
+# Settings for which another program's model supports only this value, or the values in a list.
+# GPT-2 in transformers.
 GPT2_SETTINGS: Mapping[str, JsonValue] = {
     "position": "learned",
     "norm": "layernorm",
@@ -22,7 +22,7 @@ GPT2_SETTINGS: Mapping[str, JsonValue] = {
     "qk_norm": False,
     "final_logit_softcapping": 0.0,
 }
-# NanoChat, as transformers has it.
+# NanoChat in transformers.
 NANOCHAT_SETTINGS: Mapping[str, JsonValue] = {
     "position": "rotary",
     "norm": "rmsnorm",
@@ -38,17 +38,17 @@ NANOGPT_SETTINGS: Mapping[str, JsonValue] = {
     "tie_word_embeddings": True,
 }
 
-# Of the shipped config.yaml: all formats can hold its model.
+# A run in the shipped config.yaml whose model works in all formats.
 FITTING_RUN = "shakespeare_char_quickstart"
 
-# By the tokenizer that the dataset has in config.yaml.
+# By the dataset's tokenizer in config.yaml.
 TOKENS_UNKNOWN_TO_NANOGPT = {"byte": "bytes", "bpe": "byte pairs of its own"}
 
 
 def differing_settings(settings: ModelSettings, wanted: Mapping[str, JsonValue]) -> str:
-    """`norm: rmsnorm, qk_norm: true`: the settings that aren't as wanted, as config.yaml has them.
+    """List the settings that a format doesn't support: `norm: rmsnorm, qk_norm: true`.
 
-    Nothing for a model that fits.
+    Empty for a model that it supports. wanted: the supported values.
     """
     own = settings.model_dump(mode="json", include=set(wanted))
     return ", ".join(
@@ -59,15 +59,16 @@ def differing_settings(settings: ModelSettings, wanted: Mapping[str, JsonValue])
 
 
 def check_format(settings: ModelSettings, tokenizer: str, kind: Format, where: str) -> None:
-    """UserError that names the settings of a model, or the tokens, which a format can't hold.
+    """Raise UserError for settings or tokens that a format doesn't support.
 
     tokenizer: char, byte, bpe or gpt2. where: the model or its run, for the message.
     """
     _check_architecture(settings, kind, where)
     if kind == "nanogpt" and tokenizer in TOKENS_UNKNOWN_TO_NANOGPT:
         raise UserError(
-            f"{where}: its tokens are {TOKENS_UNKNOWN_TO_NANOGPT[tokenizer]}, which nanoGPT "
-            "doesn't know; it has `tokenizer: char` and `tokenizer: gpt2`"
+            f"{where}: nanoGPT doesn't support its tokens "
+            f"({TOKENS_UNKNOWN_TO_NANOGPT[tokenizer]}); train with `tokenizer: char` "
+            "or `tokenizer: gpt2` to export to it"
         )
 
 
@@ -77,9 +78,9 @@ def _check_architecture(settings: ModelSettings, kind: Format, where: str) -> No
         unlike_nanochat = differing_settings(settings, NANOCHAT_SETTINGS)
         if unlike_gpt2 and unlike_nanochat:
             raise UserError(
-                f"{where}: transformers has no such architecture: its GPT-2 isn't one with "
-                f"{unlike_gpt2}, nor its NanoChat one with {unlike_nanochat}; change one or the "
-                "other, and train again"
+                f"{where}: transformers has no model with these settings: its GPT-2 doesn't "
+                f"support {unlike_gpt2}, and its NanoChat doesn't support {unlike_nanochat}; "
+                "change them to fit one of the two and train again"
             )
         return
     if kind == "gguf":
@@ -89,16 +90,16 @@ def _check_architecture(settings: ModelSettings, kind: Format, where: str) -> No
     differing = differing_settings(settings, wanted)
     if differing:
         raise UserError(
-            f"{where}: {program} has no model with {differing}; its model is {fitting}: train such "
-            f"a one to export it, as the shipped run `{FITTING_RUN}` is"
+            f"{where}: {program} doesn't support {differing}, because its model is {fitting}; "
+            f"train a model with other settings, like those of the shipped run `{FITTING_RUN}`"
         )
 
 
 def check_package(kind: Format) -> None:
-    """UserError if the package that writes a format isn't installed."""
+    """Raise UserError if the package that writes a format isn't installed."""
     if kind != "gguf":
         return
     try:
         import gguf  # noqa: F401
     except ImportError:
-        raise UserError("the package gguf isn't installed; run `pip install gguf`") from None
+        raise UserError("package `gguf` isn't installed; run `pip install gguf`") from None

@@ -1,7 +1,7 @@
-"""Where exports and imports are written: a whole directory at once, and never over other files.
+"""Write exports and imports: whole directories, atomically, without overwriting other files.
 
-A directory that was written here has a mark, which names its files. Only such a directory, or an
-empty one, is replaced.
+Each directory written here has a mark, which lists its files. Only such a directory or an empty
+one is replaced.
 """
 
 import os
@@ -20,10 +20,10 @@ IMPORT_MARK = "import.json"
 
 
 class Mark(Record):
-    """export.json or import.json: what a directory was made from.
+    """export.json or import.json: the source of a directory.
 
-    kind: huggingface, nanogpt or gguf. source: the name of the model that was exported, or what was
-    imported. sha256: of the weights that were exported. files: all others beside it.
+    kind: huggingface, nanogpt or gguf. source: the name of the exported model, or the imported
+    path or name. sha256: of the exported weights. files: all other files in the directory.
     """
 
     kind: str
@@ -33,11 +33,11 @@ class Mark(Record):
 
 
 def check_directory(destination: Path, mark_name: str) -> None:
-    """UserError if something lies at a destination that isn't an earlier export or import."""
+    """Raise UserError if a destination exists and isn't an earlier export or import."""
     if not destination.exists():
         return
     if not destination.is_dir():
-        raise UserError(f"{destination}: a file is there; name another directory")
+        raise UserError(f"{destination}: a file, not a directory; name another directory")
     earlier: set[str] = set()
     if (destination / mark_name).exists():
         mark = read_record(destination / mark_name, Mark, "name another directory")
@@ -46,18 +46,18 @@ def check_directory(destination: Path, mark_name: str) -> None:
     if other is not None:
         what = mark_name.removesuffix(".json")
         raise UserError(
-            f"{destination}: not empty, and `{shorten(other)}` is no file of an earlier {what};"
+            f"{destination}: not empty, and `{shorten(other)}` isn't from an earlier {what};"
             " name another directory"
         )
 
 
 @contextmanager
 def whole_directory(destination: Path, mark_name: str, mark: Mark) -> Iterator[Path]:
-    """A directory to write into, which takes its place when the block ends without an error.
+    """Yield a temporary directory that replaces `destination` if the block ends without an error.
 
-    mark: without the names of the files, which are found.
+    mark: without the list of files, which is added.
 
-    Errors: UserError for a place where other files are or no directory can be made.
+    Errors: UserError for a destination that has other files or can't be created.
     """
     check_directory(destination, mark_name)
     with target_and_parents(destination) as target:
@@ -82,43 +82,43 @@ def whole_directory(destination: Path, mark_name: str, mark: Mark) -> Iterator[P
 
 @contextmanager
 def target_and_parents(destination: Path) -> Iterator[Path]:
-    """Where a destination really lies, after links, with the directories above it.
+    """Resolve links in a destination, and create its parent directories.
 
-    Those that were made for it are removed if the block ends with an error.
+    If the block ends with an error, the created directories are removed.
 
-    Errors: UserError for a place where no directory can be made.
+    Errors: UserError for a destination that can't be created.
     """
     try:
         target = destination.resolve()
         missing = [parent for parent in target.parents if not parent.exists()]
         target.parent.mkdir(parents=True, exist_ok=True)
-    except RuntimeError:  # before Python 3.13; later ones can't make the directory
-        raise UserError(f"{destination}: a link that leads to itself; name another") from None
+    except RuntimeError:  # before Python 3.13; later versions raise OSError from mkdir
+        raise UserError(
+            f"{destination}: a link that points to itself; name another destination"
+        ) from None
     except OSError as error:
         raise _unusable(destination, error) from None
     try:
         yield target
     except BaseException:
-        with suppress(OSError):  # another process writes there, too
+        with suppress(OSError):  # another process may have written there
             for parent in missing:
                 parent.rmdir()
         raise
 
 
 def temporary_path(target: Path, ending: str) -> Path:
-    """A hidden path beside a target that no other process takes."""
+    """A hidden path in the target's directory that no other process uses."""
     suffix = f".{secrets.token_hex(4)}.{ending}"
     return target.with_name(f".{fit_name(target.name, NAME_BYTES - len(suffix) - 1)}{suffix}")
 
 
 def _unusable(destination: Path, error: OSError) -> UserError:
-    return UserError(
-        f"{destination}: no directory can be made there: {error.strerror}; name another"
-    )
+    return UserError(f"{destination}: can't be created: {error.strerror}; name another destination")
 
 
 def _list_files(directory: Path) -> Iterator[str]:
-    """All files below a directory, and directories that hold none, by their paths in it, sorted."""
+    """The relative paths of all files and empty directories below a directory, sorted."""
     for path in sorted(directory.iterdir()):
         if path.is_symlink() or not path.is_dir() or not any(path.iterdir()):
             yield path.name

@@ -1,4 +1,4 @@
-"""What all exports share: the model that is read, and what no format can hold."""
+"""Read a model to export. All formats share this."""
 
 import logging
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ExportedModel:
-    """A model to export. name: of its run, or of its directory. sha256: of its weights."""
+    """A model to export. name: of its run or directory. sha256: of its weights."""
 
     directory: Path
     name: str
@@ -34,28 +34,28 @@ class ExportedModel:
     sha256: str
 
     def mark(self, kind: str) -> Mark:
-        """What the mark of an export says of it."""
+        """The mark of an export of this model."""
         return Mark(kind=kind, source=self.name, sha256=self.sha256)
 
 
 def read_model(directory: Path, kind: Format) -> ExportedModel:
-    """Read a nanogpt model directory to export it. N-grams beside it are left, with a warning.
+    """Read a nanogpt model directory to export it. Its n-grams are omitted with a warning.
 
-    Errors: UserError for files that are absent or damaged, for an ensemble, and for an architecture
-    or tokens that the format can't hold.
+    Errors: UserError for files that are missing or damaged, for an ensemble, and for an
+    architecture or tokens that the format doesn't support.
     """
     check_program(directory)
     checkpoint = load_model(directory)
     model = checkpoint.model
     if isinstance(model, Ensemble):
         raise UserError(
-            f"{directory}: an ensemble of {plural(len(model.members), 'model')}, which no other "
-            "program can run; export the model of one of its runs"
+            f"{directory}: an ensemble of {plural(len(model.members), 'model')}, which other "
+            "programs don't support; export the model of one of its runs"
         )
     tokenizer = _find_tokenizer(directory, checkpoint.tokenizer)
     check_format(model.settings, tokenizer, kind, str(directory))
     if (directory / NGRAMS_FILE).exists():
-        logger.warning("%s: n-grams aren't exported, only the GPT", directory / NGRAMS_FILE)
+        logger.warning("%s: not exported; only the GPT is", directory / NGRAMS_FILE)
     return ExportedModel(
         directory=directory,
         name=model_name(directory),
@@ -68,13 +68,13 @@ def read_model(directory: Path, kind: Format) -> ExportedModel:
 
 
 def model_name(directory: Path) -> str:
-    """`demo` of results/demo/model; of another directory, its own name."""
+    """`demo` for results/demo/model; for other directories, the directory's name."""
     resolved = directory.resolve()
     return resolved.parent.name if resolved.name == "model" else resolved.name
 
 
 def _find_tokenizer(directory: Path, tokenizer: Tokenizer) -> str:
-    """The tokenizer of a model directory, as config.yaml calls it."""
+    """The name of a model's tokenizer in config.yaml."""
     if isinstance(tokenizer, CharTokenizer):
         return "char"
     if isinstance(tokenizer, ByteTokenizer):

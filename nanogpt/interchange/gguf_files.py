@@ -1,7 +1,7 @@
-"""A GPT-2 as a GGUF file, for llama.cpp and what is built on it: Ollama, LM Studio.
+"""Export a GPT-2 as a GGUF file for llama.cpp and programs based on it: Ollama, LM Studio.
 
-All weights are float32. llama.cpp's GPT-2 has biases everywhere, so those that a model lacks are
-zeros, and its GELU is the tanh approximation.
+All weights are float32. llama.cpp's GPT-2 always has biases, so missing ones are exported as
+zeros. Its GELU is the tanh approximation.
 """
 
 import errno
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SUFFIX = ".gguf"
-# The first bytes of a file, and a key of those that are written here, which are near its beginning.
+# A GGUF file starts with MAGIC. Files written here also have OUR_KEY within the first HEAD_BYTES.
 MAGIC = b"GGUF"
 OUR_KEY = "nanogpt.weights_sha256"
 HEAD_BYTES = 4096
@@ -57,12 +57,12 @@ OF_A_BLOCK = {
 
 
 def export_gguf(directory: Path, destination: Path) -> str:
-    """Write a model as <destination>/<run>.gguf, or as a file whose name ends in .gguf.
+    """Write a model to <destination>/<run>.gguf, or to `destination` if it ends in .gguf.
 
-    Returns one line about it.
+    Returns a one-line summary.
 
-    Errors: UserError for a model or tokenizer that llama.cpp can't run, and for a destination where
-    other files are; before anything is written.
+    Errors, before anything is written: UserError for a model or tokenizer that llama.cpp doesn't
+    support, and for a destination with other files.
     """
     model = read_model(directory, "gguf")
     check_package("gguf")
@@ -75,12 +75,12 @@ def export_gguf(directory: Path, destination: Path) -> str:
         with whole_directory(destination, EXPORT_MARK, model.mark("gguf")) as temporary:
             _write_whole(temporary / f"{model.name}{SUFFIX}", model, vocabulary)
     if model.settings.activation == "gelu":
-        logger.warning("%s: llama.cpp approximates GELU, so its numbers differ a little", directory)
+        logger.warning("%s: llama.cpp approximates GELU, so outputs differ slightly", directory)
     return "a GPT-2 for llama.cpp, in float32"
 
 
 def _check_file(path: Path) -> None:
-    """UserError if a file that isn't an earlier export lies there."""
+    """Raise UserError if the path exists and isn't an earlier export."""
     if not path.exists():
         return
     if path.is_file():
@@ -88,11 +88,11 @@ def _check_file(path: Path) -> None:
             head = file.read(HEAD_BYTES)
         if head.startswith(MAGIC) and OUR_KEY.encode() in head:
             return
-    raise UserError(f"{path}: something is there that isn't an earlier export; name another file")
+    raise UserError(f"{path}: exists and isn't an earlier export; name another file")
 
 
 class _Vocabulary:
-    """A tokenizer as llama.cpp has it: kind, tokens, merges, and the token that ends a text."""
+    """A tokenizer for llama.cpp: kind, tokens, merges, and the id of `<|endoftext|>`."""
 
     def __init__(
         self,
@@ -105,9 +105,9 @@ class _Vocabulary:
 
 
 def _convert_vocabulary(model: ExportedModel) -> _Vocabulary:
-    """The vocabulary of a model for llama.cpp.
+    """Convert a model's vocabulary for llama.cpp.
 
-    Errors: UserError for one without a line feed, which llama.cpp needs.
+    Errors: UserError for a vocabulary without a line feed, which llama.cpp needs.
     """
     tokenizer = model.tokenizer
     if isinstance(tokenizer, BytePairTokenizer):
@@ -116,10 +116,10 @@ def _convert_vocabulary(model: ExportedModel) -> _Vocabulary:
         return _Vocabulary("gpt2", texts, merges, len(tokenizer.tokens))
     if not _has_line_feed(tokenizer):
         raise UserError(
-            f"{model.directory}: llama.cpp needs a line feed in the vocabulary; train on a text of "
-            "several lines, or with `tokenizer: byte`"
+            f"{model.directory}: llama.cpp needs a line feed in the vocabulary; train on a text "
+            "with several lines, or with `tokenizer: byte`"
         )
-    # The longest token that fits, without merges: each is one character or one byte.
+    # This kind has no merges and takes the longest matching token, here a character or a byte.
     escaped = ["".join(f"\\x{byte:02x}" for byte in text) for text in token_texts(tokenizer)]
     return _Vocabulary("rwkv", escaped)
 
@@ -129,7 +129,7 @@ def _has_line_feed(tokenizer: Tokenizer) -> bool:
 
 
 def _write_whole(path: Path, model: ExportedModel, vocabulary: _Vocabulary) -> None:
-    """Write the file, which appears whole or not at all."""
+    """Write the file atomically."""
     temporary = temporary_path(path, "tmp")
     try:
         _write(temporary, model, vocabulary)
@@ -137,7 +137,7 @@ def _write_whole(path: Path, model: ExportedModel, vocabulary: _Vocabulary) -> N
             os.fsync(file.fileno())
         put_in_place(temporary, path)
     except OSError as error:
-        if error.errno is None:  # numpy's, if fewer bytes were written than should be
+        if error.errno is None:  # raised by numpy if not all bytes could be written
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from None
         raise
     finally:
@@ -177,7 +177,7 @@ def _add_tokenizer(writer: "GGUFWriter", vocabulary: _Vocabulary) -> None:
         kinds[vocabulary.end] = gguf.TokenType.CONTROL
         writer.add_tokenizer_pre("gpt-2")
         writer.add_token_merges(vocabulary.merges or [])
-        # Left out, both would be the token 11, a comma in GPT-2.
+        # If omitted, both would default to token 11, a comma in GPT-2.
         writer.add_bos_token_id(vocabulary.end)
         writer.add_eos_token_id(vocabulary.end)
     writer.add_token_list(vocabulary.tokens)
@@ -187,7 +187,7 @@ def _add_tokenizer(writer: "GGUFWriter", vocabulary: _Vocabulary) -> None:
 
 
 def gguf_weights(weights: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-    """Our tensors under llama.cpp's names, and zeros for the biases that there aren't."""
+    """Our tensors under llama.cpp's names, with zeros for missing biases."""
     for name, weight in weights.items():
         if name in OUTSIDE:
             yield OUTSIDE[name], weight

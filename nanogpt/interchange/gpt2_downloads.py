@@ -1,6 +1,6 @@
-"""GPT-2 by name, as OpenAI published it on Hugging Face: downloaded once, then held to its digest.
+"""Download GPT-2 by name from OpenAI's publication on Hugging Face, and check its digests.
 
-No digest is known before the first download, which records it beside the files.
+The first download records the digests in the files' directory. Later uses check against them.
 """
 
 from collections.abc import Sequence
@@ -20,29 +20,29 @@ DIGESTS = "digests.json"
 
 
 class Digests(Record):
-    """digests.json beside a download: the sha256 of each file when it was first there."""
+    """digests.json: the sha256 of each file when it was first downloaded."""
 
     sha256: dict[str, str]
 
 
 def download_gpt2(name: str, project: Project, mirrors: Sequence[str] = ()) -> Path:
-    """The directory of one of GPT-2's sizes by its name, downloaded if it isn't there.
+    """The directory of a GPT-2 model by name, downloaded if it isn't there.
 
-    mirrors: those of config.yaml; NANOGPT_MIRROR comes first.
+    mirrors: those in config.yaml. NANOGPT_MIRROR is tried before them.
 
-    Errors: UserError for a download that fails, and for a file that differs from the first one.
+    Errors: UserError for a failed download, and for a file that changed since its download.
     """
     directory = project.downloaded_models / name
     record = directory / DIGESTS
-    known = dict(read_record(record, Digests, "remove it").sha256) if record.exists() else {}
+    known = dict(read_record(record, Digests, "delete it").sha256) if record.exists() else {}
     for file in FILES:
         path = directory / file
         if path.exists():
             digest = sha256_file(path)
             if known.get(file, digest) != digest:
                 raise UserError(
-                    f"{path}: sha256 {digest[:12]}, but {known[file][:12]} when it was downloaded; "
-                    "remove it to download it again"
+                    f"{path}: changed since its download: expected sha256 {known[file][:12]}, "
+                    f"found {digest[:12]}; delete it to download it again"
                 )
         else:
             url = URL.format(name=name, file=file)
@@ -56,7 +56,7 @@ def download_gpt2(name: str, project: Project, mirrors: Sequence[str] = ()) -> P
 
 
 def download_tokenizer(project: Project, mirrors: Sequence[str] = ()) -> Tokenizer:
-    """GPT-2's tokenizer, whose merges are downloaded if they aren't there."""
+    """GPT-2's tokenizer. Its merges are downloaded if they aren't there."""
     merges = project.gpt2_merges
     if not merges.exists():
         merges.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
-"""Hugging Face's GPT-2 as ours and ours as theirs: the names of weights, and our config.json.
+"""Convert weights between our GPT-2 and Hugging Face's, and write their config.json.
 
-Theirs is read by config/foreign.py; reading and writing files is left to others.
+config/foreign.py reads their config.json. This module doesn't read or write files.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from nanogpt.model.gpt import NORM_EPSILON
 
 ARCHITECTURE = "GPT2LMHeadModel"
 
-# transformers keeps these as Conv1D, whose weight is the transpose of a linear layer's.
+# In transformers these are Conv1D layers, whose weight is the transpose of a linear layer's.
 TRANSPOSED = (
     "attn.c_attn.weight",
     "attn.c_proj.weight",
@@ -23,7 +23,7 @@ TRANSPOSED = (
     "mlp.c_proj.weight",
 )
 
-# Causal masks that old files have, and the output embedding, which is tied to `wte`.
+# Causal masks, which old files have, and the output embedding, which may be tied to `wte`.
 MASKS = (".attn.bias", ".attn.masked_bias")
 HEAD = "lm_head.weight"
 
@@ -31,7 +31,7 @@ THEIR_ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_new", "relu2": "relu2"}
 
 
 def config_for_hugging_face(settings: ModelSettings, vocab_size: int) -> dict[str, JsonValue]:
-    """The part of a GPT-2's config.json that says what it computes."""
+    """The part of a GPT-2's config.json that determines its outputs."""
     assert not differing_settings(settings, GPT2_SETTINGS)
     return {
         "architectures": [ARCHITECTURE],
@@ -53,16 +53,16 @@ def config_for_hugging_face(settings: ModelSettings, vocab_size: int) -> dict[st
 
 
 def known_weights(weights: Mapping[str, Tensor], *, tied: bool) -> dict[str, Tensor]:
-    """The tensors of a GPT-2 that count, under their names in ours; not yet transposed."""
+    """The tensors of their GPT-2 that ours needs, renamed but not yet transposed."""
     renamed = {name.removeprefix("transformer."): tensor for name, tensor in weights.items()}
     unused = (*MASKS, HEAD) if tied else MASKS
     return {name: tensor for name, tensor in renamed.items() if not name.endswith(unused)}
 
 
 def our_weights(weights: Mapping[str, Tensor], settings: ModelSettings) -> dict[str, Tensor]:
-    """The tensors of `known_weights` as our model has them.
+    """The state dict of our model, from the tensors of `known_weights`.
 
-    A model without biases leaves those out that transformers' GPT-2 always has.
+    Biases are omitted for a model without them. transformers' GPT-2 always has biases.
     """
     ours = _transpose(weights)
     if settings.bias:
@@ -73,7 +73,7 @@ def our_weights(weights: Mapping[str, Tensor], settings: ModelSettings) -> dict[
 def weights_for_hugging_face(
     weights: Mapping[str, Tensor], settings: ModelSettings
 ) -> dict[str, Tensor]:
-    """The state dict of our GPT-2 as transformers', with zeros for biases that ours hasn't."""
+    """The state dict of transformers' GPT-2 from ours, with zeros for missing biases."""
     theirs = _transpose(weights)
     if not settings.bias:
         for name, weight in weights.items():

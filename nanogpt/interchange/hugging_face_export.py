@@ -1,4 +1,4 @@
-"""A model as a directory that transformers loads without our package."""
+"""Export a model as a directory that transformers can load without our package."""
 
 from pathlib import Path
 
@@ -18,10 +18,10 @@ from nanogpt.interchange.tokenizer_files import tokenizer_json
 
 
 def export_hugging_face(directory: Path, destination: Path) -> str:
-    """Write a model for transformers; returns one line about it.
+    """Write a model for transformers; return a one-line summary.
 
-    Errors: UserError for a model that transformers has no architecture for, and for a destination
-    where other files are; before anything is written.
+    Errors, before anything is written: UserError for a model that transformers doesn't support,
+    and for a destination with other files.
     """
     model = read_model(directory, "huggingface")
     architecture, config, weights = _convert(model)
@@ -31,7 +31,7 @@ def export_hugging_face(directory: Path, destination: Path) -> str:
         **config,
         **ids,
         "dtype": "float32",
-        # What our models have and their configs don't, for an import.
+        # Settings that only our models have, for importing the model again.
         "nanogpt": {**own, "init": model.settings.init, "start": list(model.start)},
     }
     tokenizer = tokenizer_json(model.tokenizer)
@@ -43,14 +43,14 @@ def export_hugging_face(directory: Path, destination: Path) -> str:
         write_text(temporary / "tokenizer.json", tokenizer)
         write_text(temporary / "README.md", card)
         with atomic_write(temporary / "model.safetensors") as file:
-            # Without this metadata, transformers refuses the file.
+            # transformers rejects a file without this metadata.
             own_copies = {name: weight.contiguous() for name, weight in weights.items()}
             file.write(save(own_copies, metadata={"format": "pt"}))
     return f"{architecture} for transformers"
 
 
 def _convert(model: ExportedModel) -> tuple[str, dict[str, JsonValue], dict[str, Tensor]]:
-    """The architecture that a model has there, its config.json and its weights."""
+    """The model's architecture in transformers, its config.json and its weights."""
     settings, vocab_size = model.settings, model.tokenizer.vocab_size
     if settings.position == "learned":
         config = hugging_face.config_for_hugging_face(settings, vocab_size)
@@ -62,18 +62,18 @@ def _convert(model: ExportedModel) -> tuple[str, dict[str, JsonValue], dict[str,
 
 
 def special_ids(tokenizer: Tokenizer) -> dict[str, JsonValue]:
-    """The ids of special tokens, null for those that there aren't.
+    """The ids of special tokens, null for missing ones.
 
-    Left out, they would have defaults, which are ordinary characters in a small vocabulary.
+    If omitted, they'd get defaults, which are ordinary characters in a small vocabulary.
     """
     end = tokenizer.vocab_size - 1 if isinstance(tokenizer, BytePairTokenizer) else None
     return {"bos_token_id": end, "eos_token_id": end, "pad_token_id": None}
 
 
 def _generation_config(settings: ModelSettings, ids: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    """generation_config.json: what is generated without arguments stays in the window.
+    """generation_config.json: by default, generate up to half a window of tokens.
 
-    A prompt may fill the other half of it.
+    The other half is left for the prompt.
     """
     return {**ids, "max_new_tokens": max(1, settings.block_size // 2)}
 
@@ -83,7 +83,7 @@ def _tokenizer_config(model: ExportedModel) -> dict[str, JsonValue]:
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": model.settings.block_size,
-        # It would take spaces before punctuation out of what is decoded.
+        # It would remove spaces before punctuation from decoded text.
         "clean_up_tokenization_spaces": False,
         "bos_token": end,
         "eos_token": end,

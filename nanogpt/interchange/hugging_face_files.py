@@ -1,4 +1,4 @@
-"""A model directory of transformers, read: config.json, model.safetensors, tokenizer.json."""
+"""Read a model directory of transformers: config.json, model.safetensors, tokenizer.json."""
 
 import json
 from pathlib import Path
@@ -28,12 +28,12 @@ class _Index(BaseModel):
 
 
 def read_hugging_face(directory: Path, tokenizer: Tokenizer | None = None) -> Checkpoint:
-    """Read a GPT-2 or a NanoChat that transformers or a nanogpt export wrote.
+    """Read a GPT-2 or NanoChat written by transformers or a nanogpt export.
 
-    tokenizer: if known, instead of the directory's.
+    tokenizer: used instead of the directory's, if given.
 
-    Errors: UserError for a file that is absent or damaged, an architecture or a tokenizer that ours
-    can't be, and the first tensor that doesn't fit.
+    Errors: UserError for a file that's missing or damaged, for an architecture or tokenizer that
+    nanogpt doesn't support, and for the first tensor that doesn't match.
     """
     config_file = directory / "config.json"
     content = read_config(config_file)
@@ -41,7 +41,7 @@ def read_hugging_face(directory: Path, tokenizer: Tokenizer | None = None) -> Ch
         described = read_transformers_config(content)
         check_model(described.settings)
     except UserError as error:
-        raise UserError(f"{config_file}: {error}; take another model") from None
+        raise UserError(f"{config_file}: {error}; use another model") from None
     tokenizer = tokenizer or read_tokenizer_json(directory / "tokenizer.json")
     path, tensors = _read_weights(directory)
     convert = _convert_nanochat if described.settings.position == "rotary" else _convert_gpt2
@@ -54,14 +54,14 @@ def read_hugging_face(directory: Path, tokenizer: Tokenizer | None = None) -> Ch
 
 
 def read_config(path: Path) -> dict[str, JsonValue]:
-    """The content of a config.json.
+    """Read a config.json.
 
-    Errors: UserError for a file that is absent or no JSON object.
+    Errors: UserError for a file that's missing or isn't a JSON object.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{path.parent}: no model here; config.json is missing") from None
+        raise UserError(f"{path.parent}: no model here (config.json is missing)") from None
     except IsADirectoryError:
         raise UserError(f"{path}: a directory, not a file; {AGAIN}") from None
     except (ValueError, RecursionError):
@@ -74,7 +74,7 @@ def read_config(path: Path) -> dict[str, JsonValue]:
 def _convert_gpt2(
     tensors: dict[str, Tensor], described: ForeignModel, path: Path
 ) -> tuple[ModelSettings, dict[str, Tensor]]:
-    """The settings and weights of a GPT-2 as ours; without biases if an export added them all."""
+    """Convert the settings and weights of a GPT-2, without biases if an export added them."""
     settings = described.settings
     empty = empty_weights(settings, described.vocab_size)
     wanted = hugging_face.weights_for_hugging_face(empty, settings)
@@ -90,7 +90,7 @@ def _convert_gpt2(
 def _convert_nanochat(
     tensors: dict[str, Tensor], described: ForeignModel, path: Path
 ) -> tuple[ModelSettings, dict[str, Tensor]]:
-    """The settings and weights of a NanoChat as ours."""
+    """Convert the settings and weights of a NanoChat."""
     settings = described.settings
     if settings.tie_word_embeddings:
         tensors = {name: weight for name, weight in tensors.items() if name != hugging_face.HEAD}
@@ -100,7 +100,7 @@ def _convert_nanochat(
 
 
 def _read_weights(directory: Path) -> tuple[Path, dict[str, Tensor]]:
-    """All tensors of a directory, and the file that messages name."""
+    """All tensors of a directory, and the file to name in errors."""
     path, index = directory / "model.safetensors", directory / INDEX
     if path.is_file():
         return path, _load(path)
@@ -112,12 +112,12 @@ def _read_weights(directory: Path) -> tuple[Path, dict[str, Tensor]]:
         weights: dict[str, Tensor] = {}
         for name in sorted(files):
             if Path(name).name != name or name in ("", ".."):
-                raise UserError(f"{index}: `{shorten(name)}` isn't beside it; {AGAIN}")
+                raise UserError(f"{index}: `{shorten(name)}` isn't in its directory; {AGAIN}")
             weights |= _load(directory / name)
         return index, weights
     remedy = AGAIN
     if list(directory.glob("pytorch_model*.bin")):
-        remedy = "nanogpt reads safetensors only: save the model again with transformers"
+        remedy = "nanogpt only reads safetensors, so save the model again with transformers"
     raise UserError(f"{path}: no such file; {remedy}")
 
 
@@ -125,7 +125,7 @@ def _load(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise UserError(f"{path}: no such file; {AGAIN}")
     with open(path, "rb"):
-        pass  # of a file that may not be read, load_file says that there is none
+        pass  # raises PermissionError, which load_file would report as a missing file
     try:
         weights = load_file(path)
     except (safetensors.SafetensorError, OSError, ValueError) as error:

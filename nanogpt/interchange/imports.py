@@ -1,4 +1,4 @@
-"""A model of another program, written as a nanogpt model directory."""
+"""Import a model from another program into a nanogpt model directory: `nanogpt import`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,16 +17,16 @@ from nanogpt.project import HERE, Project
 def import_hugging_face(
     source: str, destination: Path, project: Project = HERE, mirrors: Sequence[str] = ()
 ) -> str:
-    """Write a GPT-2 or NanoChat of transformers, or a GPT-2 by name, as ours.
+    """Import a GPT-2 or NanoChat of transformers, or a GPT-2 by name.
 
-    Returns one line about it. mirrors: those of config.yaml.
+    Returns a one-line summary. mirrors: those in config.yaml.
 
-    Errors: UserError for what `read_source` refuses, and for a destination where other files are.
+    Errors: those of `read_source`, and UserError for a destination with other files.
     """
     check_directory(destination, IMPORT_MARK)
     config = Path(source) / "config.json"
     if config.exists() and "architecture" in read_config(config):
-        raise UserError(f"{source}: a model directory of nanogpt already; use it as it is")
+        raise UserError(f"{source}: already a model directory of nanogpt; use it without importing")
     return _write(read_source(source, project, mirrors), destination, "huggingface", source)
 
 
@@ -37,11 +37,11 @@ def import_nanogpt(
     project: Project = HERE,
     mirrors: Sequence[str] = (),
 ) -> str:
-    """Write a checkpoint of nanoGPT as ours; returns one line about it.
+    """Import a checkpoint of nanoGPT; return a one-line summary.
 
-    meta: its meta.pkl, if that doesn't lie where nanoGPT has it.
+    meta: its meta.pkl, if it isn't where nanoGPT puts it.
 
-    Errors: UserError for what `read_nanogpt` refuses, and for a destination where other files are.
+    Errors: those of `read_nanogpt`, and UserError for a destination with other files.
     """
     check_directory(destination, IMPORT_MARK)
     checkpoint = read_nanogpt(source, meta)
@@ -50,7 +50,7 @@ def import_nanogpt(
 
 
 def _write(checkpoint: Checkpoint, destination: Path, kind: str, source: str) -> str:
-    """Write a model directory and its mark; returns one line about the model."""
+    """Write a model directory and its mark; return a one-line summary."""
     mark = Mark(kind=kind, source=source)
     with whole_directory(destination, IMPORT_MARK, mark) as temporary:
         return write_import(checkpoint, temporary, source)

@@ -1,6 +1,6 @@
-"""Models of other programs written as ours, for trainings to begin with: the rule import_model.
+"""Import models from other programs as initial models for fine-tuning: the rule import_model.
 
-imports.py is for the command `nanogpt import`, which writes where the user says.
+imports.py has the command `nanogpt import`, which writes to a directory chosen by the user.
 """
 
 from collections.abc import Sequence
@@ -17,20 +17,20 @@ from nanogpt.project import HERE, Project
 def import_model(
     source: str, directory: Path, mirrors: Sequence[str] = (), project: Project = HERE
 ) -> str:
-    """Write a model as one of our directories; returns one line for the log.
+    """Write a model as a nanogpt model directory; return one line for the log.
 
-    source: see `read_source`. mirrors: those of config.yaml.
+    source: see `read_source`. mirrors: those in config.yaml.
 
-    Errors: UserError for an ensemble, and for what `read_source` refuses.
+    Errors: UserError for an ensemble, and those of `read_source`.
     """
     sizes = write_import(read_source(source, project, mirrors), directory, source)
     return f"{source}: {sizes}"
 
 
 def write_import(checkpoint: Checkpoint, directory: Path, source: str) -> str:
-    """Write the files of a model directory; returns the sizes of the model in words.
+    """Write the files of a model directory; return the model's sizes as text.
 
-    source: where the model is from, for messages.
+    source: the model's origin, for error messages.
 
     Errors: UserError for an ensemble.
     """

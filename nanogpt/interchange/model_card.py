@@ -1,4 +1,4 @@
-"""README.md of an export: how to use the model, how good it is, and what it was made from."""
+"""Write the README.md of an export: the model's usage, evaluation, data and settings."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,17 +16,17 @@ from nanogpt.errors import plural
 from nanogpt.interchange.exports import ExportedModel
 from nanogpt.project import HERE
 
-# The groups of a training's settings, and those that AdamW by itself doesn't have.
+# The groups of a training's settings, and the settings that only Muon uses.
 GROUPS: Mapping[str, type[Settings]] = {"model": ModelSettings, "train": TrainSettings}
 OF_MUON = {"matrix_lr", "embedding_lr", "unembedding_lr", "momentum", "ns_steps"}
 
-AGAIN = "make the run again"
+AGAIN = "delete it and run the workflow again"
 
 
 def model_card(model: ExportedModel, architecture: str) -> str:
-    """The card of a model, with the evaluation and training of its run, if they lie beside it.
+    """The model card, with the evaluation and training from the run's directory if there are any.
 
-    Only those of these very weights: an older evaluation is left out.
+    They're omitted if they aren't for exactly these weights, such as an older evaluation.
     """
     n_parameters = sum(weight.numel() for weight in model.weights.values())
     lines = [
@@ -40,8 +40,8 @@ def model_card(model: ExportedModel, architecture: str) -> str:
         f"# {model.name}",
         "",
         f"A language model of {n_parameters:,} parameters, trained with nanogpt and exported as",
-        f"`{architecture}`. It continues a text of up to {model.settings.block_size:,} tokens, the",
-        "continuation included.",
+        f"`{architecture}`. Its context is {model.settings.block_size:,} tokens, including the",
+        "continuation.",
         "",
         "```python",
         "from transformers import pipeline",
@@ -64,10 +64,10 @@ def model_card(model: ExportedModel, architecture: str) -> str:
 
 
 def _complete_group(name: str, given: JsonValue) -> JsonValue:
-    """A group with the settings that parameters leave out, without those that aren't in use."""
+    """Complete a group with settings omitted from the parameters, and remove unused ones."""
     assert isinstance(given, dict)
     settings = complete(GROUPS[name], given, partial=True)
-    unused = {"init_from"}  # a name that may have changed; the card has the digest
+    unused = {"init_from"}  # this name may have changed; the card has the digest
     if isinstance(settings, TrainSettings):
         if settings.optimizer != "muon":
             unused |= OF_MUON
@@ -83,7 +83,7 @@ def _dump_settings(model: ExportedModel) -> JsonValue:
 
 
 def _read_manifest(path: Path, weights: str) -> Manifest | None:
-    """A manifest that names weights of this digest, as what was read or what was made."""
+    """Read a manifest; None if it doesn't list weights of this digest as input or output."""
     if not path.is_file():
         return None
     manifest = read_record(path, Manifest, AGAIN)
@@ -100,12 +100,12 @@ def _write_evaluation(run: Path, weights: str) -> list[str]:
         f"| {split.n_tokens:,} |"
         for name, split in (("validation", evaluation.val), ("training", evaluation.train))
     ]
-    head = ["| split | loss, nats a token | perplexity | bits per byte | tokens |"]
+    head = ["| split | loss, nats per token | perplexity | bits per byte | tokens |"]
     return ["", "## Evaluation", "", *head, "|---|---|---|---|---|", *rows]
 
 
 def _write_data(training: Manifest) -> list[str]:
-    """The files that the model was trained on."""
+    """The section about the training data and the initial model."""
     of_data = {
         path: digest
         for path, digest in training.inputs.items()
@@ -117,7 +117,7 @@ def _write_data(training: Manifest) -> list[str]:
     read = f"{files} {', '.join(f'`{name}`' for name in datasets)}, as the training read them."
     lines = ["", "## Data", "", read, "", *_write_digests(of_data)]
     if initial:
-        lines += ["", "## Initial model", "", "The training began with its weights.", ""]
+        lines += ["", "## Initial model", "", "The training started from these weights.", ""]
         lines += _write_digests(initial)
     return lines
 

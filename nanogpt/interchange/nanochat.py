@@ -1,7 +1,7 @@
-"""Our modern architecture as transformers' NanoChat: config.json, and the names of weights.
+"""Convert our modern architecture to transformers' NanoChat and back: config.json and weights.
 
-Both turn queries and keys in pairs half a head apart, but in opposite directions. With the two
-halves of each head swapped, theirs turns as ours does.
+Both rotate queries and keys in pairs half a head apart, but in opposite directions. Swapping the
+two halves of each head makes up for that.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from nanogpt.model.gpt import RMS_EPSILON, ROTARY_BASE
 
 ARCHITECTURE = "NanoChatForCausalLM"
 
-# Our layers by theirs, in each block; queries, keys and values are one matrix in ours.
+# Our names of a block's layers and theirs. Our queries, keys and values are a single matrix.
 OF_A_BLOCK = {"attn.c_proj": "self_attn.o_proj", "mlp.c_fc": "mlp.fc1", "mlp.c_proj": "mlp.fc2"}
 PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 OUTSIDE = {"wte.weight": "model.embed_tokens.weight", "lm_head.weight": "lm_head.weight"}
@@ -25,7 +25,7 @@ THEIR_ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu2": 
 
 
 def config_for_nanochat(settings: ModelSettings, vocab_size: int) -> dict[str, JsonValue]:
-    """The part of a NanoChat's config.json that says what it computes."""
+    """The part of a NanoChat's config.json that determines its outputs."""
     assert not differing_settings(settings, NANOCHAT_SETTINGS)
     return {
         "architectures": [ARCHITECTURE],
@@ -42,7 +42,7 @@ def config_for_nanochat(settings: ModelSettings, vocab_size: int) -> dict[str, J
         "attention_bias": False,
         "rms_norm_eps": RMS_EPSILON,
         "rope_parameters": {"rope_type": "default", "rope_theta": float(ROTARY_BASE)},
-        # With 0, transformers would divide by it.
+        # transformers would divide by 0.
         "final_logit_softcapping": settings.final_logit_softcapping or None,
         "tie_word_embeddings": settings.tie_word_embeddings,
     }
@@ -51,7 +51,7 @@ def config_for_nanochat(settings: ModelSettings, vocab_size: int) -> dict[str, J
 def weights_for_nanochat(
     weights: Mapping[str, Tensor], settings: ModelSettings
 ) -> dict[str, Tensor]:
-    """The state dict of our model as transformers' NanoChat."""
+    """The state dict of transformers' NanoChat from ours."""
     theirs = {OUTSIDE[name]: weight for name, weight in weights.items() if name in OUTSIDE}
     for layer in range(settings.n_layer):
         ours, other = f"h.{layer}", f"model.layers.{layer}"
@@ -67,7 +67,7 @@ def weights_for_nanochat(
 def weights_from_nanochat(
     weights: Mapping[str, Tensor], settings: ModelSettings
 ) -> dict[str, Tensor]:
-    """The state dict of a NanoChat as our model's."""
+    """The state dict of our model from a NanoChat's."""
     ours = {own: weights[name] for own, name in OUTSIDE.items() if name in weights}
     for layer in range(settings.n_layer):
         own, other = f"h.{layer}", f"model.layers.{layer}"
@@ -80,6 +80,6 @@ def weights_from_nanochat(
 
 
 def _swap_halves(matrix: Tensor, n_head: int) -> Tensor:
-    """A matrix (C, C) of queries or keys, each head's first and last D / 2 rows swapped."""
+    """Swap the first and last D / 2 rows of each head in a query or key matrix (C, C)."""
     C = matrix.shape[1]
     return matrix.view(n_head, 2, -1, C).flip(1).reshape(C, C)

@@ -1,6 +1,6 @@
-"""nanoGPT's checkpoints, in and out: ckpt.pt, and the vocabulary in data/<name>/meta.pkl.
+"""Read and write nanoGPT's checkpoints: ckpt.pt, with the vocabulary in data/<name>/meta.pkl.
 
-A checkpoint is a pickle of tensors and plain values. Nothing else in it is read.
+A checkpoint is a pickle. Only tensors and plain values are loaded from it.
 """
 
 import pickle
@@ -33,20 +33,20 @@ from nanogpt.model.checkpoints import Checkpoint
 CHECKPOINT = "ckpt.pt"
 PREFIX = "transformer."
 HEAD = "lm_head.weight"
-# Of a model that torch.compile saved.
+# The prefix of tensors saved from a compiled model.
 COMPILED = "_orig_mod."
-# Sizes of GPT-2's vocabulary in nanoGPT, which rounds it up for speed.
+# Sizes of GPT-2's vocabulary in nanoGPT, which may round it up for speed.
 SIZES_OF_GPT2 = (50_257, 50_304)
 
 GEM = (
-    "a checkpoint of the Ruby gem, which nanogpt doesn't read; its datasets are nanoGPT's, so "
-    "train on them again"
+    "a checkpoint from the Ruby gem, which nanogpt can't read; train again on its datasets, "
+    "which are in nanoGPT's format"
 )
-PLAIN = "save it again with Python's own numbers and texts beside the tensors"
+PLAIN = "save it again with only tensors and Python's own numbers and strings"
 
 
 class ModelArgs(BaseModel):
-    """model_args of a checkpoint: nanoGPT's GPTConfig. Older ones lack bias, which was on.
+    """model_args of a checkpoint: nanoGPT's GPTConfig. Old ones have no `bias`, which was on.
 
     Types are strict: `"12"` and `True` aren't numbers.
     """
@@ -63,7 +63,7 @@ class ModelArgs(BaseModel):
 
     @property
     def settings(self) -> ModelSettings:
-        """Our settings of the same model, its embeddings tied."""
+        """Our settings for the same model, with tied embeddings."""
         return ModelSettings(
             n_layer=self.n_layer,
             n_head=self.n_head,
@@ -74,15 +74,15 @@ class ModelArgs(BaseModel):
         )
 
 
-# --- In -------------------------------------------------------------------------------------
+# --- Reading --------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class NanogptCheckpoint:
-    """A ckpt.pt that was read and checked.
+    """A loaded and checked ckpt.pt.
 
-    vocab_size: how many rows the embedding has. vocabulary: of its meta.pkl; None for GPT-2's
-    tokens, which have none.
+    vocab_size: number of rows of the embedding. vocabulary: from its meta.pkl; None for GPT-2's
+    tokens, which don't have one.
     """
 
     path: Path
@@ -92,7 +92,7 @@ class NanogptCheckpoint:
     vocabulary: CharTokenizer | None
 
     def with_tokenizer(self, tokenizer: Tokenizer) -> Checkpoint:
-        """The model and its tokenizer, without rows beyond GPT-2's vocabulary."""
+        """The model and its tokenizer, without padding rows beyond GPT-2's vocabulary."""
         weights = without_padding(self.weights, tokenizer.vocab_size, self.path)
         tied = torch.equal(weights[HEAD], weights["wte.weight"])
         settings = self.settings.model_copy(update={"tie_word_embeddings": tied})
@@ -101,12 +101,12 @@ class NanogptCheckpoint:
 
 
 def read_nanogpt(source: Path, meta: Path | None = None) -> NanogptCheckpoint:
-    """Read a ckpt.pt, or that of a directory of nanoGPT, with its vocabulary if there is one.
+    """Read a ckpt.pt, or the one in a directory, with its vocabulary if there is one.
 
-    meta: its meta.pkl, if that doesn't lie where nanoGPT has it.
+    meta: its meta.pkl, if it isn't where nanoGPT puts it.
 
-    Errors: UserError for a file that is absent, damaged or no checkpoint, that names code, whose
-    tensors don't fit, or whose vocabulary isn't known or isn't the model's.
+    Errors: UserError for a file that's missing, damaged, not a checkpoint or refers to code, for
+    tensors that don't match, and for a vocabulary that's missing or doesn't match.
     """
     path = source / CHECKPOINT if source.is_dir() else source
     content = _load(path)
@@ -119,20 +119,19 @@ def read_nanogpt(source: Path, meta: Path | None = None) -> NanogptCheckpoint:
     vocabulary = read_meta(meta) if meta else None
     if vocabulary is None and vocab_size not in SIZES_OF_GPT2:
         raise UserError(
-            f"{path}: {vocab_size:,} tokens, and no meta.pkl says which; copy nanoGPT's "
-            f"data/{dataset or '<dataset>'}/meta.pkl beside it, or give it with --meta"
+            f"{path}: no meta.pkl for its vocabulary of {vocab_size:,} tokens; copy nanoGPT's "
+            f"data/{dataset or '<dataset>'}/meta.pkl next to it, or pass it with `--meta`"
         )
     if vocabulary and vocabulary.vocab_size != vocab_size:
         raise UserError(
-            f"{path}: the model has {vocab_size:,} tokens, but its meta.pkl has "
-            f"{vocabulary.vocab_size:,} characters; they don't belong together: name its own by "
-            "--meta"
+            f"{path}: the model has {vocab_size:,} tokens, but meta.pkl has "
+            f"{vocabulary.vocab_size:,} characters; pass the model's own meta.pkl with `--meta`"
         )
     return NanogptCheckpoint(path, settings, vocab_size, weights, vocabulary)
 
 
 def _read_settings(content: Mapping[str, Any], path: Path) -> tuple[ModelSettings, int]:
-    """Our settings of the model in a checkpoint, and how many rows its embedding has."""
+    """Our settings for a checkpoint's model, and its embedding's number of rows."""
     reader: type[BaseModel] = ModelArgs
     try:
         args = ModelArgs.model_validate(content["model_args"])
@@ -140,17 +139,19 @@ def _read_settings(content: Mapping[str, Any], path: Path) -> tuple[ModelSetting
         settings = args.settings
         check_model(settings)
     except KeyError:
-        raise UserError(f"{path}: not a checkpoint of nanoGPT: no `model_args`") from None
+        raise UserError(
+            f"{path}: not a checkpoint of nanoGPT: no `model_args`; use another checkpoint"
+        ) from None
     except ValidationError as error:
         problem = explain(error, reader)
-        raise UserError(f"{path}: model_args: {problem}; take another checkpoint") from None
+        raise UserError(f"{path}: model_args: {problem}; use another checkpoint") from None
     except UserError as error:
-        raise UserError(f"{path}: model_args: {error}; take another checkpoint") from None
+        raise UserError(f"{path}: model_args: {error}; use another checkpoint") from None
     return settings, args.vocab_size
 
 
 def _find_meta(path: Path, dataset: str | None) -> Path | None:
-    """The meta.pkl of a checkpoint: beside it, or in data/<dataset>/ there or one level up."""
+    """Find meta.pkl: in the checkpoint's directory, or in data/<dataset>/ there or one level up."""
     directory = path.parent
     places = [directory]
     if dataset:
@@ -160,12 +161,12 @@ def _find_meta(path: Path, dataset: str | None) -> Path | None:
 
 
 def _load(path: Path) -> dict[str, Any]:
-    """The content of a checkpoint; only tensors and plain values are read."""
+    """Load a checkpoint. Only tensors and plain values are loaded, so no code is run."""
     if not path.is_file():
         raise UserError(f"{path}: no such file; name a ckpt.pt of nanoGPT or its directory")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of files that are refused anyway
+            warnings.simplefilter("ignore")  # only files that are rejected cause warnings
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         code = re.search(r"GLOBAL ([\w.]+)", str(error))
@@ -174,31 +175,35 @@ def _load(path: Path) -> dict[str, Any]:
         if code[1].startswith("torch.jit."):
             raise UserError(f"{path}: {GEM}") from None
         raise UserError(
-            f"{path}: holds more than tensors and plain values (`{code[1]}`), and no code of a "
-            f"file is run; {PLAIN}"
+            f"{path}: refers to code (`{code[1]}`), which nanogpt never runs from a file; {PLAIN}"
         ) from None
     except (MemoryError, OSError):
         raise
-    except Exception:  # whatever bytes make of an archive
+    except Exception:  # a damaged archive can raise anything
         raise UserError(f"{path}: damaged: not a checkpoint; copy it again") from None
     if not isinstance(content, dict) or not isinstance(content.get("model"), Mapping):
-        raise UserError(f"{path}: not a checkpoint of nanoGPT: no weights under `model`")
+        raise UserError(
+            f"{path}: not a checkpoint of nanoGPT: no weights in `model`; use another checkpoint"
+        )
     return content
 
 
 def _find_dataset(content: Mapping[str, Any]) -> str | None:
-    """The name of the dataset that a checkpoint was trained on, if it's one."""
+    """The name of the dataset that a checkpoint was trained on, if it's a valid name."""
     config = content.get("config")
     name = config.get("dataset") if isinstance(config, dict) else None
     return name if isinstance(name, str) and NAME.fullmatch(name) else None
 
 
 def _read_weights(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
-    """The tensors that count, under their names in our model."""
+    """The tensors that our model needs, under their names there."""
     weights: dict[str, Tensor] = {}
     for name, tensor in content["model"].items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
-            raise UserError(f"{path}: not a checkpoint of nanoGPT: no tensor `{name}`")
+            raise UserError(
+                f"{path}: not a checkpoint of nanoGPT: `{name}` isn't a tensor; use another "
+                "checkpoint"
+            )
         weights[name.removeprefix(COMPILED)] = tensor
     if "wte.weight" in weights:
         raise UserError(f"{path}: {GEM}")
@@ -209,14 +214,14 @@ def _read_weights(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
     }
 
 
-# --- Out ------------------------------------------------------------------------------------
+# --- Writing --------------------------------------------------------------------------------
 
 
 def export_nanogpt(directory: Path, destination: Path) -> str:
-    """Write a model as nanoGPT's sample.py reads it; returns one line about it.
+    """Write a model for nanoGPT's sample.py; return a one-line summary.
 
-    Errors: UserError for a model or tokenizer that nanoGPT doesn't have, and for a destination
-    where other files are; before anything is written.
+    Errors, before anything is written: UserError for a model or tokenizer that nanoGPT doesn't
+    support, and for a destination with other files.
     """
     model = read_model(directory, "nanogpt")
     with whole_directory(destination, EXPORT_MARK, model.mark("nanogpt")) as temporary:
@@ -228,12 +233,12 @@ def export_nanogpt(directory: Path, destination: Path) -> str:
 
 
 def meta_files(name: str, tokenizer: Tokenizer) -> list[str]:
-    """The vocabulary beside a checkpoint, which GPT-2's tokens need not."""
+    """The vocabulary files of a checkpoint; none for GPT-2's tokens."""
     return [f"data/{name}/meta.pkl"] if isinstance(tokenizer, CharTokenizer) else []
 
 
 def _make_content(model: ExportedModel) -> dict[str, Any]:
-    """A checkpoint as nanoGPT's train.py saves it, without the state of an optimizer."""
+    """The content of a checkpoint, as saved by nanoGPT's train.py, but without optimizer state."""
     settings = model.settings
     weights = {f"{PREFIX}{name}": weight for name, weight in model.weights.items()}
     return {

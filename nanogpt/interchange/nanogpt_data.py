@@ -1,4 +1,4 @@
-"""Datasets as nanoGPT's directories data/<name>/: train.bin, val.bin and meta.pkl."""
+"""Export datasets as nanoGPT's directories data/<name>/: train.bin, val.bin and meta.pkl."""
 
 import shutil
 from pathlib import Path
@@ -15,26 +15,27 @@ def export_dataset(directory: Path, destination: Path) -> str:
 
     Returns one line for the terminal.
 
-    Errors: UserError for a directory that isn't a dataset, and for tokens that nanoGPT can't read.
+    Errors: UserError for a directory that isn't a dataset, for tokens that nanoGPT can't read, and
+    for a destination that can't be created.
     """
     files = load(directory)
     if files.train.dtype.itemsize > 2:
         raise UserError(
-            f"{directory}: a vocabulary of {files.tokenizer.vocab_size:,} tokens is stored as "
-            f"uint32, and nanoGPT reads uint16 only; lower vocab_size to 65,535"
+            f"{directory}: its vocabulary of {files.tokenizer.vocab_size:,} tokens is too large "
+            f"for nanoGPT's uint16 files; lower vocab_size to 65,535"
         )
     try:
         destination.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(
-            f"{destination}: no directory can be made there: {error.strerror}; name another"
+            f"{destination}: can't be created: {error.strerror}; name another destination"
         ) from None
     for name in ("train.bin", "val.bin"):
         with open(directory / name, "rb") as source, atomic_write(destination / name) as copy:
             shutil.copyfileobj(source, copy)
     meta_file = destination / "meta.pkl"
     if sha256_file(directory / "tokenizer.json") == GPT2_SHA256:
-        meta_file.unlink(missing_ok=True)  # another dataset's, from an earlier export
+        meta_file.unlink(missing_ok=True)  # left by an earlier export of another dataset
         return "train.bin and val.bin for nanoGPT"
     write_meta(meta_file, files.tokenizer)
     return "train.bin, val.bin and meta.pkl for nanoGPT"

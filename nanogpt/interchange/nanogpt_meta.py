@@ -1,6 +1,6 @@
-"""meta.pkl of nanoGPT: the vocabulary of a dataset, as a pickle of a dictionary.
+"""Read and write nanoGPT's meta.pkl: the vocabulary of a dataset, as a pickled dictionary.
 
-It's read by an unpickler that knows no class and no function, so nothing in it is executed.
+The unpickler knows no classes and no functions, so it can't execute code from a file.
 """
 
 import io
@@ -12,12 +12,12 @@ from nanogpt.data.tokenizers import CharTokenizer, Tokenizer
 from nanogpt.errors import UserError, shorten
 from nanogpt.files.atomic import atomic_write
 
-# Of numbers, texts and dictionaries alone; more than the largest vocabulary of characters needs.
+# More than a file with the largest vocabulary of characters needs.
 MOST_BYTES = 2**28
 
 
 class _ForbiddenError(pickle.UnpicklingError):
-    """A pickle names a class or a function."""
+    """A pickle refers to a class or a function."""
 
 
 class _PlainUnpickler(pickle.Unpickler):
@@ -29,9 +29,9 @@ class _PlainUnpickler(pickle.Unpickler):
 
 
 def write_meta(path: Path, tokenizer: Tokenizer) -> None:
-    """meta.pkl: the size of the vocabulary for train.py, each token's text for sample.py.
+    """Write meta.pkl: the vocabulary size for train.py and the tokens' texts for sample.py.
 
-    A dataset of GPT-2's tokens has none, as nanoGPT knows those.
+    A dataset of GPT-2's tokens doesn't need one, because nanoGPT knows these tokens.
     """
     texts = [tokenizer.decode([token]) for token in range(tokenizer.vocab_size)]
     meta = {
@@ -44,10 +44,10 @@ def write_meta(path: Path, tokenizer: Tokenizer) -> None:
 
 
 def read_meta(path: Path) -> CharTokenizer:
-    """The characters of a meta.pkl.
+    """Read the characters of a meta.pkl.
 
-    Errors: UserError for a file that is absent or damaged, that names code, or whose tokens aren't
-    single characters.
+    Errors: UserError for a file that's missing or damaged, refers to code, or has tokens that
+    aren't single characters.
     """
     try:
         if path.stat().st_size > MOST_BYTES:
@@ -57,14 +57,14 @@ def read_meta(path: Path) -> CharTokenizer:
         raise UserError(f"{path}: no such file; {REMEDY}") from None
     except _ForbiddenError as error:
         raise UserError(
-            f"{path}: holds more than numbers and texts (`{shorten(str(error))}`), and no code of "
-            f"a file is run; {REMEDY}"
+            f"{path}: refers to code (`{shorten(str(error))}`), which nanogpt never runs from a "
+            f"file; {REMEDY}"
         ) from None
     except OSError as error:
         raise UserError(f"{path}: can't be read: {error.strerror}; {REMEDY}") from None
     except UserError:
         raise
-    except Exception:  # whatever bytes make of a pickle
+    except Exception:  # a damaged pickle can raise anything
         raise UserError(f"{path}: damaged: not a pickle; {REMEDY}") from None
     vocabulary = _find_characters(meta)
     if vocabulary is None:
@@ -72,11 +72,11 @@ def read_meta(path: Path) -> CharTokenizer:
     return CharTokenizer(vocabulary)
 
 
-REMEDY = "take the meta.pkl that nanoGPT's prepare.py wrote for the dataset"
+REMEDY = "use the meta.pkl that nanoGPT's prepare.py wrote for the dataset"
 
 
 def _find_characters(meta: object) -> str | None:
-    """The characters by id, None if a meta.pkl has anything else."""
+    """The characters in the order of their ids; None if a meta.pkl has anything else."""
     itos = meta.get("itos") if isinstance(meta, dict) else None
     if isinstance(itos, list):
         itos = dict(enumerate(itos))

@@ -1,4 +1,4 @@
-"""Models from anywhere: a nanogpt model directory, one of transformers, or GPT-2 by its name."""
+"""Read a model from any source: a directory of nanogpt or transformers, or GPT-2 by name."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,12 +16,11 @@ def read_source(
 ) -> Checkpoint:
     """Read a model and its tokenizer, on the CPU and in float32.
 
-    source: a nanogpt model directory, a directory of transformers (GPT-2 or NanoChat), or one of
-    gpt2, gpt2-medium, gpt2-large and gpt2-xl, which is downloaded to the project's resources/ if
-    it isn't there. A directory of such a name comes first. mirrors: those of config.yaml.
+    source: a model directory of nanogpt or transformers (GPT-2 or NanoChat), or one of gpt2,
+    gpt2-medium, gpt2-large and gpt2-xl, which is downloaded to the project's resources/ if it
+    isn't there. A directory with such a name takes precedence. mirrors: those in config.yaml.
 
-    Errors: UserError for what is none of these, and for files that are absent, damaged or don't
-    belong together.
+    Errors: UserError for any other source, and for files that are missing, damaged or don't match.
     """
     directory = Path(source)
     if str(source) in GPT2_SIZES and not directory.exists():

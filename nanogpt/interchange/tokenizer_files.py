@@ -1,7 +1,7 @@
-"""Tokenizers as `tokenizers` keeps them in a tokenizer.json of Hugging Face, in and out.
+"""Read and write Hugging Face's tokenizer.json, the format of the package `tokenizers`.
 
-Characters are a WordLevel model, which refuses a character that it doesn't know, as ours does: byte
-pairs without merges would drop it. Bytes are byte pairs without merges.
+Characters become a WordLevel model, which rejects unknown characters like ours. (Byte pairs
+without merges would drop them.) Bytes become byte pairs without merges.
 """
 
 import itertools
@@ -24,16 +24,17 @@ from nanogpt.data.byte_pairs import (
 from nanogpt.data.tokenizers import ByteTokenizer, CharTokenizer, Tokenizer
 from nanogpt.errors import UserError, shorten
 
-# Any one character, line feeds included, in the syntax of Oniguruma.
+# Any single character, including line feeds, in Oniguruma's syntax.
 ONE_CHARACTER = r"[\s\S]"
-# Of a WordLevel model. No character is spelled like it, so an unknown one is an error.
+# The unknown token of a WordLevel model. It isn't in the vocabulary, so an unknown character is an
+# error.
 NO_UNKNOWN = "<unk>"
 
 
 def tokenizer_json(tokenizer: Tokenizer) -> str:
-    """A tokenizer as the content of a Hugging Face tokenizer.json.
+    """The content of a Hugging Face tokenizer.json for one of our tokenizers.
 
-    Errors: UserError for byte pairs of which one can't be reached by joining two others.
+    Errors: UserError for byte pairs with a token that isn't the join of two others.
     """
     if isinstance(tokenizer, CharTokenizer):
         theirs = _convert_characters(tokenizer)
@@ -80,17 +81,17 @@ def _convert_byte_pairs(tokenizer: BytePairTokenizer) -> Any:
 
 
 def printable_tokens(tokenizer: BytePairTokenizer) -> list[str]:
-    """Each token but the end of a text, as GPT-2's files spell it."""
+    """Each token except `<|endoftext|>`, as spelled in GPT-2's files."""
     return ["".join(map(CHARACTER_OF_BYTE.__getitem__, token)) for token in tokenizer.tokens]
 
 
 def merges_of(tokenizer: BytePairTokenizer) -> list[tuple[str, str]]:
-    """The two tokens that are joined to each longer one, in the order in which pairs are joined.
+    """The pair of tokens that each longer token is joined from, in merge order.
 
-    Our tokenizers only know their tokens. What a token is joined from are the two parts that all
-    joins before it leave of its bytes.
+    Our tokenizers only store the tokens. A token's pair is what remains of its bytes after all
+    earlier merges.
 
-    Errors: UserError for a token that earlier ones can't be joined to.
+    Errors: UserError for a token that isn't the join of two earlier ones.
     """
     ranks = {token: rank for rank, token in enumerate(tokenizer.tokens)}
     merges = []
@@ -100,8 +101,8 @@ def merges_of(tokenizer: BytePairTokenizer) -> list[tuple[str, str]]:
         parts = _join(token, ranks, rank)
         if len(parts) != 2:
             raise UserError(
-                f"the tokenizer's token {shorten(repr(token))} isn't joined from two others, which "
-                "the format needs; train on a dataset with `tokenizer: bpe` or `gpt2`"
+                f"the tokenizer's token {shorten(repr(token))} isn't the join of two others, which "
+                "this format requires; train on a dataset with `tokenizer: bpe` or `gpt2`"
             )
         left, right = ("".join(map(CHARACTER_OF_BYTE.__getitem__, part)) for part in parts)
         merges.append((left, right))
@@ -109,7 +110,7 @@ def merges_of(tokenizer: BytePairTokenizer) -> list[tuple[str, str]]:
 
 
 def _join(token: bytes, ranks: Mapping[bytes, int], limit: int) -> list[bytes]:
-    """The parts of a token after all joins of a rank below `limit`, the lowest first."""
+    """The parts of a token after all merges of a rank below `limit`, lowest rank first."""
     parts = [bytes([byte]) for byte in token]
     while len(parts) > 2:
         pairs = [ranks.get(a + b, limit) for a, b in itertools.pairwise(parts)]
@@ -121,7 +122,7 @@ def _join(token: bytes, ranks: Mapping[bytes, int], limit: int) -> list[bytes]:
 
 
 class _Part(BaseModel):
-    """A part of a tokenizer, such as its decoder, as far as it matters."""
+    """The relevant fields of a part of a tokenizer, such as its normalizer."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -146,7 +147,7 @@ class _Added(BaseModel):
 
 
 class _File(BaseModel):
-    """The part of a tokenizer.json that decides which tokens a text has."""
+    """The fields of a tokenizer.json that affect how a text is encoded."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -160,7 +161,7 @@ class _File(BaseModel):
 def read_tokenizer_json(path: Path) -> Tokenizer:
     """Read a Hugging Face tokenizer.json as one of our tokenizers.
 
-    Errors: UserError for a file that is absent or damaged, and for a tokenizer that ours can't be.
+    Errors: UserError for a file that's missing or damaged, and for an unsupported tokenizer.
     """
     try:
         file = _File.model_validate(json.loads(path.read_text(encoding="utf-8")))
@@ -180,8 +181,8 @@ def read_tokenizer_json(path: Path) -> Tokenizer:
     tokenizer = _convert(file)
     if isinstance(tokenizer, str):
         raise UserError(
-            f"{path}: nanogpt reads characters, bytes and GPT-2's kind of byte pairs, but this "
-            f"tokenizer {tokenizer}; take a model with such a tokenizer"
+            f"{path}: unsupported: this tokenizer {tokenizer}; use a model whose tokens are "
+            "characters, bytes, or byte pairs like GPT-2's"
         )
     return tokenizer
 
@@ -190,11 +191,11 @@ AGAIN = "export or download it again"
 
 
 def _convert(file: _File) -> Tokenizer | str:
-    """The tokenizer of a file, or what it has that ours don't."""
+    """The tokenizer of a file, or a description of why it isn't supported."""
     if file.normalizer is not None:
-        return f"changes texts first ({file.normalizer.type})"
+        return f"changes the text first ({file.normalizer.type})"
     if file.post_processor is not None and file.post_processor.type != "ByteLevel":
-        return f"adds tokens to texts ({file.post_processor.type})"
+        return f"adds tokens to the text ({file.post_processor.type})"
     texts = sorted(file.model.vocab, key=file.model.vocab.__getitem__)
     if not texts:
         return "has no tokens"
@@ -203,15 +204,15 @@ def _convert(file: _File) -> Tokenizer | str:
     others = [added for added in file.added_tokens if added.content != END_OF_TEXT]
     if others:
         return f"has a special token {shorten(others[0].content)!r}"
-    for added in file.added_tokens:  # often in the vocabulary as well
+    for added in file.added_tokens:  # it's often in the vocabulary as well
         if added.id != len(texts) - (added.content in file.model.vocab):
-            return f"has {END_OF_TEXT} at {added.id}, not at the end"
+            return f"has {END_OF_TEXT} as token {added.id}, not as the last one"
     if sorted(file.model.vocab.values()) != list(range(len(texts))):
         return "has gaps between its ids"
     if file.model.type == "WordLevel":
         if all(len(text) == 1 for text in texts) and not file.added_tokens:
             return CharTokenizer("".join(texts))
-        return "has words"
+        return "has whole words as tokens"
     if file.model.type != "BPE" or file.pre_tokenizer is None:
         return f"is a {file.model.type} model"
     return _convert_byte_level(file, texts)
@@ -220,16 +221,16 @@ def _convert(file: _File) -> Tokenizer | str:
 def _convert_byte_level(file: _File, texts: list[str]) -> Tokenizer | str:
     splitter = file.pre_tokenizer
     if splitter is None or splitter.type != "ByteLevel" or splitter.add_prefix_space:
-        return "isn't of bytes as GPT-2's is"
+        return "doesn't split text into bytes like GPT-2's"
     if file.added_tokens and texts[-1] == END_OF_TEXT:
         texts = texts[:-1]
     strange = next((text for text in texts if set(text) - set(BYTE_OF_CHARACTER)), None)
     if strange is not None:
-        return f"has a token {shorten(strange)!r} that isn't spelled in bytes"
+        return f"has a token {shorten(strange)!r} that isn't in GPT-2's spelling of bytes"
     tokens = [from_printable(text) for text in texts]
     if not file.model.merges and not file.added_tokens:
         in_order = [bytes([byte]) for byte in range(256)]
-        return ByteTokenizer() if tokens == in_order else "joins no byte pairs"
+        return ByteTokenizer() if tokens == in_order else "has no merges of byte pairs"
     if not file.added_tokens:
         return f"has no {END_OF_TEXT}"
     joined = [
@@ -238,5 +239,5 @@ def _convert_byte_level(file: _File, texts: list[str]) -> Tokenizer | str:
     ]
     longer = [text for text in texts if len(text) > 1]
     if not set(single_bytes()) <= set(tokens) or joined != longer or not splitter.use_regex:
-        return "numbers its tokens in another order than it joins them"
+        return "doesn't number its tokens in merge order"
     return BytePairTokenizer(tuple(tokens))

@@ -1,1 +1,1 @@
-"""The GPT, its loss, its size and its directory."""
+"""The GPT: architecture, loss, size, and files."""

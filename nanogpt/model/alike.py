@@ -1,17 +1,17 @@
-"""The same bits on any x86-64 CPU with AVX2 and with any number of threads.
+"""Bit-identical results on any x86-64 CPU with AVX2 and with any number of threads.
 
-CPUs and numbers of threads differ in the order in which sums are added, and CPUs in the last bits
-of functions such as exp. Once `use` was called,
+The order of additions depends on the CPU and on the number of threads, and the last bits of
+functions such as exp depend on the CPU. After `use` has been called:
 
-- torch's own kernels are those for AVX2, on a CPU with AVX-512 too
-- a matrix product is a sum, in order, of products of at most TERMS terms; oneDNN's kernels add so
-  few one after the other, each with one rounding, whatever the CPU and the number of threads
-- what torch computes differently by CPU or threads (softmax, cross entropy, GELU, layer norm, sums
-  over everything) is made of what it doesn't
-- a sum over everything is one of sums of SUMMED numbers
+- torch uses its AVX2 kernels, even on a CPU with AVX-512
+- a matrix product is an ordered sum of products of at most TERMS terms; oneDNN adds that few terms
+  one after another with one rounding each, on any CPU and with any number of threads
+- operations that torch computes differently by CPU or threads (softmax, cross entropy, GELU, layer
+  norm, sums of whole tensors) are composed of operations that it doesn't
+- a tensor is summed in chunks of SUMMED numbers
 
-`use` computes all of it on fixed numbers and compares digests, so that a machine on which something
-differs after all says so instead of training another model. docs/REPRODUCIBILITY.md has the
+`use` runs all of these on fixed numbers and compares digests, so a machine with different results
+stops with an error instead of training a different model. docs/REPRODUCIBILITY.md has the
 measurements.
 """
 
@@ -29,9 +29,9 @@ from nanogpt.project import set_cpu_capability
 
 TERMS = 128
 SUMMED = 1024
-SMALLEST = 16  # rows and columns of a product; smaller ones are filled up, as they have own kernels
+SMALLEST = 16  # rows and columns; oneDNN has other kernels for smaller products, so they're padded
 
-# sha256 of what `operations` gives, its first 16 digits.
+# The first 16 hex digits of the sha256 of each result of `operations`.
 DIGESTS = {
     "random numbers": "cc1b81791adf64db",
     "draws": "978d55dc58f2384f",
@@ -56,12 +56,12 @@ _on = False
 
 
 def on() -> bool:
-    """Whether this process computes alike on all machines."""
+    """Whether this process gets the same bits as other machines."""
     return _on
 
 
 def use() -> None:
-    """Compute alike from here on; to be called before torch computes anything.
+    """Get the same bits as other machines from now on. Call it before torch computes anything.
 
     Errors: UserError on a machine that can't.
     """
@@ -70,30 +70,31 @@ def use() -> None:
     capability = torch.backends.cpu.get_cpu_capability()
     if capability == "AVX512":
         raise UserError(
-            "reproducible: anywhere: torch has computed something in this process already; start "
-            "another one"
+            "`reproducible: anywhere`: torch has already computed something in this process; start "
+            "a new process"
         )
     if capability != "AVX2" or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         raise UserError(
-            "reproducible: anywhere needs an x86-64 CPU with AVX2, and oneDNN in torch; torch "
-            f"computes for {capability} here; set reproducible: machine"
+            "`reproducible: anywhere`: needs an x86-64 CPU with AVX2 and a torch with oneDNN, but "
+            f"torch computes for {capability} here; set `reproducible: machine`"
         )
     different = [name for name, digest in digests().items() if digest != DIGESTS.get(name)]
     if different:
         raise UserError(
-            f"reproducible: anywhere: this machine computes other bits ({', '.join(different)}); "
-            "set reproducible: machine, and please report its CPU and its version of torch"
+            "`reproducible: anywhere`: this machine gets different results "
+            f"({', '.join(different)}); set `reproducible: machine`, and please report your CPU "
+            "and torch version"
         )
     _on = True
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
-    """The matrix product of a (..., M, K) and b (..., K, N), of two or three dimensions."""
+    """Return the matrix product of a (..., M, K) and b (..., K, N), both 2-D or 3-D."""
     return cast(Tensor, Product.apply(a, b))  # type: ignore[no-untyped-call]
 
 
 class Product(torch.autograd.Function):
-    """`product`, whose gradients are products too."""
+    """`product`, with gradients that are products too."""
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
@@ -122,7 +123,7 @@ def _product(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _at_least(matrices: Tensor) -> Tensor:
-    """Matrices (B, M, K), with rows of zeros below them if they have fewer than SMALLEST."""
+    """Pad matrices (B, M, K) with rows of zeros to at least SMALLEST rows."""
     missing = SMALLEST - matrices.shape[1]
     return F.pad(matrices, (0, 0, 0, missing)) if missing > 0 else matrices
 
@@ -134,7 +135,10 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def attention_weights(q: Tensor, k: Tensor) -> Tensor:
-    """Of queries (N, T, D) on keys (N, S, D), causal if T > 1: (N, T, S)."""
+    """Return the attention weights (N, T, S) of queries (N, T, D) on keys (N, S, D).
+
+    They're causal if T > 1.
+    """
     T, S = q.shape[1], k.shape[1]
     scores = product(q, k.mT) / math.sqrt(q.shape[2])
     if T > 1:
@@ -143,34 +147,35 @@ def attention_weights(q: Tensor, k: Tensor) -> Tensor:
 
 
 def softmax(x: Tensor) -> Tensor:
-    """Over the last dimension."""
+    """Computed over the last dimension."""
     powers = exp(x - x.detach().amax(-1, keepdim=True))
     return powers / powers.sum(-1, keepdim=True)
 
 
 def log_softmax(x: Tensor) -> Tensor:
-    """Over the last dimension."""
+    """Computed over the last dimension."""
     shifted = x - x.detach().amax(-1, keepdim=True)
     # The sum is at least 1.
     return shifted - (exp(shifted).sum(-1, keepdim=True) - 1).log1p()
 
 
 def nats(logits: Tensor, targets: Tensor) -> Tensor:
-    """The surprise (N,) of targets (N,) by logits (N, V)."""
+    """Return the cross-entropy in nats (N,) of targets (N,) under logits (N, V)."""
     return -log_softmax(logits).gather(-1, targets[:, None])[:, 0]
 
 
 def exp(x: Tensor) -> Tensor:
-    """e to the power of each number, none of them above 0 but for rounding.
+    """Return e to the power of each number. The numbers must be at most 0, except for rounding.
 
-    torch's exp is MKL's, which may differ by CPU; expm1 isn't. Nor is exp2, but torch computes the
-    last few numbers of each thread's share of it by the C library, which differs from the rest.
+    torch's exp calls MKL, which may differ by CPU. expm1 doesn't. Neither does exp2, but torch
+    computes the last few numbers of each thread's share with the C library, which rounds
+    differently.
     """
     return cast(Tensor, Exp.apply(x))  # type: ignore[no-untyped-call]
 
 
 class Exp(torch.autograd.Function):
-    """`exp`: 1 / (1 + (e^-x - 1)), precise for e^-x of 1 and more."""
+    """`exp` as 1 / (1 + (e^-x - 1)), which is precise for e^-x of at least 1."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -186,19 +191,19 @@ class Exp(torch.autograd.Function):
 
 
 def log(x: Tensor) -> Tensor:
-    """The natural logarithm of each number, x = m 2^n with m from 1/2 to 1; -inf of 0."""
+    """Return the natural logarithm of each x = m 2^n, with m from 1/2 to 1; -inf for 0."""
     m, n = torch.frexp(x)
     return torch.log1p(m - 1) + n * math.log(2)
 
 
 def tanh(x: Tensor) -> Tensor:
-    """Of each number, from what isn't MKL's, too; above 15, the last bit is the same."""
+    """Return the tanh of each number, without MKL's tanh. Beyond 15, float32's tanh is 1."""
     more = torch.expm1(2 * x.clamp(-15, 15))
     return more / (more + 2)
 
 
 def gelu(x: Tensor, approximate: str) -> Tensor:
-    """GELU as torch has it, approximate: none or tanh. Source: https://arxiv.org/abs/1606.08415."""
+    """torch's GELU. approximate: none or tanh. Source: https://arxiv.org/abs/1606.08415."""
     if approximate == "tanh":
         inner = math.sqrt(2 / math.pi) * (x + 0.044715 * (x * x * x))
         return 0.5 * x * (1 + tanh(inner))
@@ -206,7 +211,7 @@ def gelu(x: Tensor, approximate: str) -> Tensor:
 
 
 def erf(x: Tensor) -> Tensor:
-    """The error function, to 5e-7. Source: Abramowitz and Stegun, 7.1.26."""
+    """The error function, accurate to 5e-7. Source: Abramowitz and Stegun, 7.1.26."""
     t = 1 / (1 + 0.3275911 * x.abs())
     polynomial = torch.zeros_like(t)
     for coefficient in (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592):
@@ -215,14 +220,14 @@ def erf(x: Tensor) -> Tensor:
 
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None, epsilon: float) -> Tensor:
-    """Source: https://arxiv.org/abs/1607.06450."""
+    """Layer norm over the last dimension. Source: https://arxiv.org/abs/1607.06450."""
     centred = x - x.mean(-1, keepdim=True)
     y = centred * (centred * centred).mean(-1, keepdim=True).add(epsilon).rsqrt() * weight
     return y if bias is None else y + bias
 
 
 def total(x: Tensor) -> Tensor:
-    """The sum of all numbers of x."""
+    """Return the sum of all numbers in x."""
     x = x.flatten()
     while len(x) > SUMMED:
         x = F.pad(x, (0, -len(x) % SUMMED)).view(-1, SUMMED).sum(-1)
@@ -230,12 +235,12 @@ def total(x: Tensor) -> Tensor:
 
 
 def norm(tensors: Iterable[Tensor]) -> Tensor:
-    """The root of the sum of all squares."""
+    """Return the L2 norm of all tensors together."""
     return torch.stack([total(x * x) for x in tensors]).sum().sqrt()
 
 
 def digests() -> dict[str, str]:
-    """For each operation on fixed numbers, the first digits of its result's sha256."""
+    """Run each operation on fixed numbers; return the first digits of each result's sha256."""
     return {name: digest(operation()) for name, operation in operations().items()}
 
 
@@ -244,16 +249,16 @@ def digest(result: Tensor) -> str:
 
 
 def operations() -> dict[str, Callable[[], Tensor]]:
-    """What a training, an evaluation and a sampling are made of, each on fixed numbers."""
+    """The operations of training, evaluation and sampling, each on fixed numbers."""
     seeded = torch.Generator().manual_seed(0)
     numbers = torch.randn(300, 400, generator=seeded)
-    # Exact in any arithmetic, unlike those that torch drew.
+    # Exact in any arithmetic, unlike random numbers.
     grid = torch.arange(-4096, 4096, dtype=torch.float32) / 512
-    # Of 24 bits, so that each product is rounded, and the order of a sum shows.
+    # Numbers with 24 bits, so every product is rounded and the order of a sum matters.
     rows = (torch.arange(41 * 300) * 1_299_709 % 8_388_593 - 4_194_296).float().view(
         41, 300
     ) / 2**21
-    odd = torch.cat([grid, grid, grid, grid, grid[:-3]])  # split over threads, with a rest for each
+    odd = torch.cat([grid, grid, grid, grid, grid[:-3]])  # leaves a remainder for each thread
     index = torch.arange(41) % 7
 
     def surprise() -> Tensor:

@@ -1,4 +1,4 @@
-"""Causal attention, by what computes it fastest on the device at hand."""
+"""Causal attention, with the fastest kernel for the device."""
 
 import math
 from functools import lru_cache
@@ -19,7 +19,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
     """Causal scaled dot-product attention of queries, keys and values, each (B, H, T, D).
 
     On a CPU, plain matrix products are faster than torch's fused kernels, until the (T, T) weights
-    take too much memory (docs/BENCHMARKS.md).
+    need too much memory (docs/BENCHMARKS.md).
     """
     T = q.shape[2]
     if alike.on():
@@ -32,7 +32,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
 
 
 class Attend(torch.autograd.Function):
-    """Causal attention of T tokens on each other, QUERIES_AT_ONCE at a time on those up to them."""
+    """Causal attention among T tokens, for QUERIES_AT_ONCE queries at a time."""
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
@@ -73,7 +73,7 @@ class Attend(torch.autograd.Function):
             of_scores = torch._softmax_backward_data(of_weights, weights, -1, weights.dtype)
             of_scores *= 1 / math.sqrt(D)
             of_q[:, first:last] = of_scores @ k[:, :last]
-            if last == T:  # the last block comes first, and sees all keys
+            if last == T:  # the last block is computed first, and attends to all keys
                 torch.bmm(of_scores.mT, q[:, first:last], out=of_k)
                 torch.bmm(used.mT, of_out, out=of_v)
             else:
@@ -83,17 +83,17 @@ class Attend(torch.autograd.Function):
 
 
 def _blocks(n_tokens: int) -> list[tuple[int, int]]:
-    """Where blocks of queries begin and end."""
+    """Return the start and end of each block of queries."""
     firsts = range(0, n_tokens, QUERIES_AT_ONCE)
     return [(first, min(first + QUERIES_AT_ONCE, n_tokens)) for first in firsts]
 
 
 def forget_masks() -> None:
-    """Drop the masks that are kept, such as those of a step that was traced without numbers."""
+    """Clear the cache of masks, for example after tracing a step on tensors without data."""
     _causal_mask.cache_clear()
 
 
 @lru_cache(maxsize=64)
 def _causal_mask(first: int, last: int, dtype: torch.dtype) -> Tensor:
-    """0 where queries first to last may see a key, else -infinity: (last - first, last)."""
+    """Return a mask (last - first, last): 0 where a query may see a key, else -infinity."""
     return torch.full((last - first, last), -math.inf, dtype=dtype).triu_(first + 1)

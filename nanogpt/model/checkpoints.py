@@ -1,7 +1,7 @@
-"""Model directories, read: a model or an ensemble, and its tokenizer.
+"""Load model directories: a model or an ensemble, and its tokenizer.
 
-Nothing in them is executed: weights are safetensors, the rest is JSON. Training reads none but the
-weights that it begins with (training/initial.py), so this module isn't part of it.
+Nothing in them is executed: weights are safetensors, and the rest is JSON. Training doesn't import
+this module; it reads only its initial weights (training/initial.py).
 """
 
 from collections.abc import Sequence
@@ -23,13 +23,13 @@ from nanogpt.model.ensemble import Ensemble, Model
 from nanogpt.model.gpt import GPT
 from nanogpt.model.weights import load_weights
 
-# The `architecture` in config.json of several models whose predictions are averaged.
+# The `architecture` in an ensemble's config.json.
 ENSEMBLE = "ensemble"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A trained model and its tokenizer. start: the tokens that a text begins after, if known."""
+    """A trained model and its tokenizer. start: the tokens that precede a text, if known."""
 
     model: Model
     tokenizer: Tokenizer
@@ -37,48 +37,49 @@ class Checkpoint:
 
 
 def load_model(directory: Path, device: str = "cpu") -> Checkpoint:
-    """Read a model directory.
+    """Load a model directory.
 
-    Errors: UserError for a file that is absent, damaged, or of another architecture or vocabulary.
+    Errors: UserError for a missing or damaged file, or one with another architecture or vocabulary.
     """
     config_file = directory / "config.json"
     if not config_file.exists():
         raise UserError(
-            f"{directory}: no model here; config.json is missing: train the run, or name the "
-            "directory of a model"
+            f"{directory}: no model here (no `config.json`); train the run, or name a model "
+            "directory"
         )
     config = read_record(config_file, ModelConfig, "train the run again")
     settings = _settings(config, config_file)
     tokenizer = load_tokenizer(directory / "tokenizer.json")
     if tokenizer.vocab_size != config.vocab_size:
         raise UserError(
-            f"{config_file}: vocab_size is {config.vocab_size}, but tokenizer.json has "
-            f"{plural(tokenizer.vocab_size, 'token')}; they do not belong together: train the run "
-            "again"
+            f"{config_file}: `vocab_size` is {config.vocab_size}, but `tokenizer.json` has "
+            f"{plural(tokenizer.vocab_size, 'token')}; train the run again"
         )
     if any(token >= config.vocab_size for token in config.start):
-        raise UserError(f"{config_file}: `start` is outside the vocabulary; train the run again")
+        raise UserError(
+            f"{config_file}: `start` has a token outside the vocabulary; train the run again"
+        )
     model: Model
     if isinstance(settings, ModelSettings):
         model = GPT(settings, config.vocab_size)
     else:
         model = Ensemble(settings, config.vocab_size)
-    model.float()  # whatever torch's default is
+    model.float()  # torch's default dtype may be another one
     load_weights(model, directory / "model.safetensors")
     return Checkpoint(model.to(device), tokenizer, config.start)
 
 
 def _settings(config: ModelConfig, path: Path) -> ModelSettings | list[ModelSettings]:
-    """The settings in a config.json, of one model or of an ensemble's.
+    """Return the settings in a config.json: a single model's, or a list for an ensemble.
 
-    Errors: UserError for those of a model that can't be built here.
+    Errors: UserError for a model that this version can't build.
     """
     if config.architecture == ENSEMBLE and config.ensemble:
         return [_settings_of_gpt(settings, path) for settings in config.ensemble]
     if config.architecture != ARCHITECTURE:
         raise UserError(
-            f"{path}: unknown architecture `{config.architecture}`, this version of nanogpt reads "
-            f"`{ARCHITECTURE}`; upgrade nanogpt, or train the run again"
+            f"{path}: unknown architecture `{config.architecture}` (this version of nanogpt reads "
+            f"`{ARCHITECTURE}`); upgrade nanogpt or train the run again"
         )
     return _settings_of_gpt(config.settings, path)
 
@@ -87,7 +88,7 @@ def _settings_of_gpt(found: dict[str, JsonValue], path: Path) -> ModelSettings:
     try:
         settings = complete(ModelSettings, found)
     except UserError as error:
-        raise UserError(f"{path}: not a model's config ({error}); train the run again") from None
+        raise UserError(f"{path}: invalid model config: {error}; train the run again") from None
     try:
         check_model(settings)
     except UserError as error:
@@ -96,16 +97,16 @@ def _settings_of_gpt(found: dict[str, JsonValue], path: Path) -> ModelSettings:
 
 
 def save_ensemble(directory: Path, members: Sequence[Path]) -> str:
-    """Write a model directory of the models in others; returns one line for the log.
+    """Combine the models in several directories into one directory; return a line for the log.
 
-    Errors: UserError for models of different vocabularies.
+    Errors: UserError for models with different vocabularies.
     """
     checkpoints = [load_model(member) for member in members]
     tokenizer = checkpoints[0].tokenizer
     for member, checkpoint in zip(members, checkpoints, strict=True):
         if checkpoint.tokenizer != tokenizer:
             raise UserError(
-                f"{member}: its vocabulary differs from that of {members[0]}; train both on one "
+                f"{member}: a different vocabulary from {members[0]}; train both on the same "
                 "dataset"
             )
     weights = {
@@ -120,4 +121,4 @@ def save_ensemble(directory: Path, members: Sequence[Path]) -> str:
         ensemble=tuple(c.model.settings.model_dump(mode="json") for c in checkpoints),
     )
     write_directory(directory, weights, config, tokenizer)
-    return f"{plural(len(members), 'model')} whose probabilities are averaged"
+    return f"averages the probabilities of {plural(len(members), 'model')}"

@@ -1,6 +1,6 @@
-"""Model directories, written: model.safetensors, config.json and tokenizer.json.
+"""Write model directories: model.safetensors, config.json and tokenizer.json.
 
-Nothing in them is executed when they're read: weights are safetensors, the rest is JSON.
+Loading them executes nothing: weights are safetensors, and the rest is JSON.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from nanogpt.files.atomic import atomic_write
 
 MODEL_FILES = ("model.safetensors", "config.json", "tokenizer.json")
 
-# The `architecture` in config.json of a single model.
+# The `architecture` in a single model's config.json.
 ARCHITECTURE = "gpt2"
 
 
@@ -28,9 +28,9 @@ def save_model(
     tokenizer: Tokenizer,
     start: Sequence[int] = (),
 ) -> None:
-    """Write a model directory; each file appears whole or not at all, the weights last.
+    """Write a model directory. Each file is written atomically, the weights last.
 
-    start: the tokens that a text begins after, for samples without a prompt.
+    start: the tokens that precede a text, for samples without a prompt.
     """
     config = ModelConfig(
         architecture=ARCHITECTURE,
@@ -44,7 +44,7 @@ def save_model(
 def write_directory(
     directory: Path, weights: dict[str, Tensor], config: ModelConfig, tokenizer: Tokenizer
 ) -> None:
-    """Write the three files, each whole or not at all, the weights last."""
+    """Write the three files, each of them atomically, the weights last."""
     tokenizer.save(directory / "tokenizer.json")
     write_record(directory / "config.json", config)
     with atomic_write(directory / "model.safetensors") as file:

@@ -1,6 +1,6 @@
 """Ensembles: several models whose predicted probabilities are averaged.
 
-An ensemble has a GPT's interface as far as evaluation and sampling use it.
+An ensemble has the part of a GPT's interface that evaluation and sampling use.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from nanogpt.model.kernels import exp, log, log_softmax
 
 
 class Ensemble(nn.Module):
-    """Models of one vocabulary. Each sees as many tokens as the one with the shortest context."""
+    """Models with the same vocabulary. The shortest context limits all of them."""
 
     def __init__(self, members: Sequence[ModelSettings], vocab_size: int) -> None:
         super().__init__()
@@ -30,18 +30,18 @@ class Ensemble(nn.Module):
         return self.head(self.hidden(idx))
 
     def hidden(self, idx: Tensor) -> Tensor:
-        """The hidden states of all models side by side, (B, T, sum of C)."""
+        """All models' hidden states, concatenated: (B, T, sum of C)."""
         return torch.cat([gpt.hidden(idx) for gpt in self.gpts()], dim=-1)
 
     def head(self, x: Tensor) -> Tensor:
-        """Logarithms of the mean probabilities, (..., V), of hidden states (..., sum of C)."""
+        """Logarithms of the mean probabilities (..., V) from hidden states (..., sum of C)."""
         states = torch.split(x, self.widths, dim=-1)
         return mean_log_probabilities(
             [gpt.head(own).float() for gpt, own in zip(self.gpts(), states, strict=True)]
         )
 
     def n_parameters(self) -> int:
-        """How many numbers were learned, by all models together."""
+        """The number of learned numbers in all models together."""
         return sum(gpt.n_parameters() for gpt in self.gpts())
 
     def gpts(self) -> list[GPT]:
@@ -50,11 +50,11 @@ class Ensemble(nn.Module):
 
 
 def mean_log_probabilities(logits: Sequence[Tensor]) -> Tensor:
-    """Logarithms of the mean probabilities, (..., V), by the logits (..., V) of several models."""
+    """Return the logarithms of the mean probabilities, (..., V), from several models' logits."""
     stacked = torch.stack([log_softmax(of_one) for of_one in logits])
     largest = stacked.amax(0)
     return largest + log(exp(stacked - largest).mean(0))
 
 
-# What evaluation and sampling take.
+# The type that evaluation and sampling accept.
 Model = GPT | Ensemble

@@ -1,21 +1,21 @@
 """GPT: a decoder-only transformer. Tokens in, logits out.
 
 - GPT-2's architecture and parameter names (`wte`, `wpe`, `h.0.attn.c_attn`, ..., `ln_f`)
-- token embedding tied to the output layer, or an output layer of its own; soft-capped logits
-- positions: a learned vector each, or rotary embeddings (RoPE)
+- token embedding tied to the output layer, or a separate output layer; optional logit soft-capping
+- learned positions, or rotary embeddings (RoPE)
 - pre-norm blocks: x + attention(norm(x)), then x + MLP(norm(x)), and a norm after the last block
-  (LayerNorm, or RMSNorm without weights); if wanted, RMSNorm after the token embedding
-- causal multi-head attention, with or without RMSNorm of queries and keys
+  (LayerNorm, or RMSNorm without weights); optional RMSNorm after the token embedding
+- causal multi-head attention; optional RMSNorm of queries and keys
 - MLP four times as wide inside, with exact or tanh-approximated GELU, or squared ReLU
 - biases in all linear layers and norms, or in none
-- dropout on embeddings, attention weights, and what each branch adds to the stream
-- GPT-2's initial weights: normal, std 0.02; less for the projections into the residual stream. Or
-  zero there, as in modded-nanogpt and nanochat
+- dropout on embeddings, attention weights, and the output of each branch
+- GPT-2's initialization: normal with std 0.02, smaller for the projections into the residual
+  stream; or zero for these, as in modded-nanogpt and nanochat
 - every layer reports its parameters and FLOPs (`size`)
 
 The settings are `nanogpt.config.schema.ModelSettings`. Losses, optimizers, devices and sampling are
-left to other modules; kernels.py has faster ways to compute what torch computes slowly, and
-inference/decoder.py computes one token after another with a key/value cache.
+in other modules. kernels.py speeds up operations that torch computes slowly, and
+inference/decoder.py generates token by token with a key/value cache.
 
 Shapes: B batch, T tokens (at most block_size), C n_embd, H n_head, D = C / H head width, V
 vocab_size.
@@ -40,26 +40,26 @@ from nanogpt.model.kernels import (
 )
 from nanogpt.model.layers import FLOPS_PER_ENTRY, Embedding, LayerNorm, Linear, RMSNorm, Size
 
-# GPT-2's: https://github.com/openai/gpt-2/blob/master/src/model.py
+# From GPT-2: https://github.com/openai/gpt-2/blob/master/src/model.py
 INIT_STD = 0.02
 NORM_EPSILON = 1e-5
 RMS_EPSILON = 1e-6
 
-# RoPE's slowest pair turns once in about 2 pi times as many tokens: https://arxiv.org/abs/2104.09864
+# RoPE's slowest pair turns once in about 2 pi times this many tokens. Source:
+# https://arxiv.org/abs/2104.09864
 ROTARY_BASE = 10_000
 
 
 def rotary_tables(block_size: int, width: int) -> Tensor:
-    """Cosines and sines of the angles by which RoPE turns each pair of a head at each position.
+    """Return the cosines and sines of RoPE's angles: (2, block_size, 1, 1, D / 2).
 
-    width: D. Shape (2, block_size, 1, 1, D / 2). Computed on the CPU and in float64, so that all
-    machines get the same bits once it's rounded.
+    width: D. Computed on the CPU in float64, so that all machines get the same bits after rounding.
     """
     return rotary_tables_at(torch.arange(block_size, device="cpu"), width)
 
 
 def rotary_tables_at(positions: Tensor, width: int) -> Tensor:
-    """The same at some positions (n,), on the CPU: (2, n, 1, 1, D / 2)."""
+    """Return RoPE's cosines and sines at given positions (n,), on the CPU: (2, n, 1, 1, D / 2)."""
     pairs = torch.arange(0, width, 2, device="cpu", dtype=torch.float64)
     frequencies = ROTARY_BASE ** (-pairs / width)  # (D / 2,)
     angles = torch.outer(positions.double(), frequencies)
@@ -67,21 +67,21 @@ def rotary_tables_at(positions: Tensor, width: int) -> Tensor:
 
 
 def make_norm(settings: ModelSettings) -> LayerNorm | RMSNorm:
-    """The norm of the residual stream."""
+    """Create a norm for the residual stream."""
     if settings.norm == "rmsnorm":
         return RMSNorm(RMS_EPSILON)
     return LayerNorm(settings.n_embd, NORM_EPSILON, bias=settings.bias)
 
 
 class CausalSelfAttention(nn.Module):
-    """Multi-head attention in which a token sees itself and the tokens before it."""
+    """Multi-head attention in which each token sees itself and the tokens before it."""
 
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
         self.n_head = settings.n_head
         self.dropout = settings.dropout
         self.qk_norm = settings.qk_norm
-        # Queries, keys and values of all heads from one matrix.
+        # One matrix for the queries, keys and values of all heads.
         self.c_attn = Linear(settings.n_embd, 3 * settings.n_embd, bias=settings.bias)
         self.c_proj = Linear(settings.n_embd, settings.n_embd, bias=settings.bias)
 
@@ -103,14 +103,14 @@ class CausalSelfAttention(nn.Module):
         return drop(y, self.dropout) if self.training else y
 
     def size(self, context_length: int) -> Size:
-        """The matrices, and a query's products with `context_length` keys and then values."""
+        """Count the matrices, and a query's products with `context_length` keys and values."""
         n_embd = self.c_proj.in_features
         products = FLOPS_PER_ENTRY * 2 * n_embd * context_length
         return self.c_attn.size() + self.c_proj.size() + Size(flops_per_token=products)
 
 
 class MLP(nn.Module):
-    """Two linear layers with an activation in between, four times as wide inside."""
+    """Two linear layers, four times as wide inside, with an activation between them."""
 
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
@@ -125,18 +125,18 @@ class MLP(nn.Module):
         return drop(y, self.dropout) if self.training else y
 
     def activate(self, x: Tensor) -> Tensor:
-        """The activation of each number in x."""
+        """Apply the activation to each number in x."""
         if self.activation == "relu2":
             return squared_relu(x)
         return gelu(x, approximate="tanh" if self.activation == "gelu_tanh" else "none")
 
     def size(self) -> Size:
-        """Both matrices."""
+        """Count both matrices."""
         return self.c_fc.size() + self.c_proj.size()
 
 
 class Block(nn.Module):
-    """Attention and MLP, each reading a normalised residual stream and adding to it."""
+    """Attention and MLP, each of which reads the normalised residual stream and adds to it."""
 
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
@@ -150,13 +150,13 @@ class Block(nn.Module):
         return cast(Tensor, x + self.mlp(self.ln_2(x)))
 
     def size(self, context_length: int) -> Size:
-        """Attention, MLP and both norms."""
+        """Count attention, MLP and both norms."""
         norms = self.ln_1.size() + self.ln_2.size()
         return norms + self.attn.size(context_length) + self.mlp.size()
 
 
 class GPT(nn.Module):
-    """The whole model: embeddings, blocks, and logits through the output layer."""
+    """The whole model: embeddings, blocks, output layer."""
 
     def __init__(self, settings: ModelSettings, vocab_size: int) -> None:
         super().__init__()
@@ -188,17 +188,17 @@ class GPT(nn.Module):
             nn.init.zeros_(module.bias)
 
     def _shrink_projections(self) -> None:
-        """GPT-2 divides those into the residual stream by the square root of their number."""
+        """Divide the projections into the residual stream by the root of their number, as GPT-2."""
         for name, parameter in self.named_parameters():
             if name.endswith("c_proj.weight"):
                 nn.init.normal_(parameter, std=INIT_STD / math.sqrt(2 * self.settings.n_layer))
 
     @torch.no_grad()
     def _zero_projections(self) -> None:
-        """Initial weights at which each block, and an untied output layer, give zero.
+        """Initialize so that each block, and an untied output layer, outputs zero.
 
-        The other matrices have std 1 / sqrt(n_embd), which keeps the size of a vector, and an
-        untied embedding has std 1. Source: https://github.com/karpathy/nanochat
+        The other matrices get std 1 / sqrt(n_embd), which preserves the norm of a vector, and an
+        untied embedding gets std 1. Source: https://github.com/karpathy/nanochat
         """
         for name, parameter in self.named_parameters():
             if name.endswith("c_proj.weight") or name == "lm_head.weight":
@@ -231,20 +231,20 @@ class GPT(nn.Module):
         return cast(Tensor, self.ln_f(x))
 
     def head(self, x: Tensor) -> Tensor:
-        """Logits (..., V) of hidden states (..., C), through the output layer."""
+        """Logits (..., V) of hidden states (..., C), from the output layer."""
         return soft_capped(linear(x, self.output_matrix), self.settings.final_logit_softcapping)
 
     @property
     def output_matrix(self) -> Tensor:
-        """Of the output layer, (V, C)."""
+        """The output layer's weights, (V, C)."""
         return self.wte.weight if self.settings.tie_word_embeddings else self.lm_head.weight
 
     def blocks(self) -> list[Block]:
-        """The blocks, from the first to the last."""
+        """The blocks in order."""
         return [cast(Block, block) for block in self.h]
 
     def size(self) -> Size:
-        """The sum over all layers, at a context of block_size tokens."""
+        """Add up all layers, for a context of block_size tokens."""
         if self.settings.tie_word_embeddings:
             head = Size(flops_per_token=FLOPS_PER_ENTRY * self.wte.weight.numel())
         else:
@@ -257,5 +257,5 @@ class GPT(nn.Module):
         return total
 
     def n_parameters(self) -> int:
-        """How many numbers are learned, embeddings included."""
+        """The number of learned numbers, including embeddings."""
         return self.size().n_parameters

@@ -1,6 +1,6 @@
-"""Operations that torch computes slowly on some machines, by a faster way to the same result.
+"""Faster versions of operations that torch computes slowly on some machines.
 
-Ways differ in the last bits, so a choice between them is recorded in a training's layout.
+Versions differ in the last bits, so a training's layout records which one it used.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,64 +15,65 @@ from nanogpt.errors import UserError
 from nanogpt.model import alike
 from nanogpt.project import matmul_override
 
-# From a vocabulary of this size on, a CPU computes the loss for some tokens at a time.
+# With a vocabulary of at least this size, a CPU computes the loss in groups of tokens.
 LARGE_VOCABULARY = 8192
-LOGITS_AT_ONCE = 1 << 22  # numbers that are computed together
-GRADIENTS_AT_ONCE = 1 << 26  # numbers that are kept for a product
+LOGITS_AT_ONCE = 1 << 22  # numbers per group
+GRADIENTS_AT_ONCE = 1 << 26  # numbers that are collected for one matrix product
 
-# An operator for torch's own compiler; some versions and builds lack it.
+# An internal operator of torch's compiler, which some versions and builds lack.
 ONEDNN_LINEAR = hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
-_matmul: str | None = None  # none: not chosen yet
+_matmul: str | None = None  # None: not chosen yet
 
 
 def prepare_kernels(reproducible: str) -> None:
-    """Compute as a setting says, `machine` or `anywhere`, before torch computes anything.
+    """Choose kernels for `reproducible`: `machine` or `anywhere`. Call it before torch is used.
 
-    Errors: UserError on a machine that can't, and in a process that computed the other way.
+    Errors: UserError on a machine that can't, or in a process that already uses the other one.
     """
     if reproducible == "anywhere":
         alike.use()
     elif alike.on():
         raise UserError(
-            "reproducible: machine: this process computes with `anywhere` already; start another"
+            "`reproducible: machine`: this process already computes with `reproducible: anywhere`; "
+            "start a new process"
         )
 
 
 def matmul_in_use() -> str:
-    """What computes float32 products on this CPU: `torch` as it comes (MKL, on x86), or `onednn`.
+    """Return the kernel for float32 products on this CPU: `torch` (MKL on x86) or `onednn`.
 
-    Errors: UserError for a NANOGPT_MATMUL that isn't one, or that this build of torch lacks.
+    Errors: UserError for a NANOGPT_MATMUL that is unknown or that this build of torch lacks.
     """
     return _matmul or use_matmul(matmul_override() or usual_matmul())
 
 
 def usual_matmul() -> str:
-    """The one that is faster on a CPU with these capabilities.
+    """Return the faster kernel for this CPU.
 
-    MKL uses AVX-512 on Intel's CPUs only; oneDNN uses it on all. Without it, they are even but for
-    the gradients of weights, which MKL computes faster (docs/BENCHMARKS.md).
+    MKL uses AVX-512 only on Intel CPUs; oneDNN uses it on all of them. Without AVX-512, both are
+    equally fast except for the gradients of weights, where MKL is faster (docs/BENCHMARKS.md).
     """
     avx512 = torch.backends.cpu.get_cpu_capability() == "AVX512"
     return "onednn" if ONEDNN_LINEAR and avx512 and not is_intel() else "torch"
 
 
 def use_matmul(name: str) -> str:
-    """Compute float32 products by `name` from here on; returns it.
+    """Use `torch` or `onednn` for float32 products from now on; return the name.
 
-    Errors: UserError for what is neither, or what this build of torch lacks.
+    Errors: UserError for another name, or one that this build of torch lacks.
     """
     global _matmul
     if name not in ("torch", "onednn"):
-        raise UserError(f"NANOGPT_MATMUL: unknown value `{name}`; use torch or onednn")
+        raise UserError(f"NANOGPT_MATMUL: unknown value `{name}`; use `torch` or `onednn`")
     if name not in matmuls():
-        raise UserError("NANOGPT_MATMUL: this build of torch has no oneDNN; use torch")
+        raise UserError("NANOGPT_MATMUL: this build of torch has no oneDNN; use `torch`")
     _matmul = name
     return name
 
 
 def keep_matmul(name: str) -> None:
-    """Compute float32 products by `name`, as a training did before, unless overridden."""
+    """Use the kernel that a resumed training used before, unless NANOGPT_MATMUL overrides it."""
     if matmul_override() is None and name in matmuls():
         use_matmul(name)
 
@@ -90,7 +91,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 class OneDnnLinear(torch.autograd.Function):
-    """x @ weight.T + bias by oneDNN, for float32 on a CPU; the gradient of the weights by MKL."""
+    """x @ weight.T + bias by oneDNN, for float32 on a CPU; MKL computes the weights' gradient."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -102,7 +103,7 @@ class OneDnnLinear(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         rows = gradient.flatten(0, -2)  # (B * T, out)
         of_bias = rows.sum(0) if ctx.needs_input_grad[2] else None
-        # oneDNN takes up to twice as long for it with two threads.
+        # With two threads, oneDNN takes up to twice as long here.
         of_weight = rows.t() @ x.flatten(0, -2)
         return onednn_linear(gradient, weight.t()), of_weight, of_bias
 
@@ -113,14 +114,14 @@ def onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tens
 
 
 def matmuls() -> dict[str, Callable[..., Tensor]]:
-    """The ways to compute x @ weight.T on a CPU that this build of torch has."""
+    """Return the kernels for x @ weight.T on a CPU that this build of torch has."""
     return {"torch": F.linear, **({"onednn": onednn_linear} if ONEDNN_LINEAR else {})}
 
 
 def rms_norm(x: Tensor, epsilon: float) -> Tensor:
-    """x divided by the root of the mean of its squares over the last dimension, + epsilon.
+    """Divide x by its root mean square over the last dimension. epsilon: added to the mean.
 
-    Source: https://arxiv.org/abs/1910.07467. torch computes it in several passes on a CPU.
+    Source: https://arxiv.org/abs/1910.07467. torch needs several passes over memory on a CPU.
     """
     if x.device.type != "cpu" or torch.compiler.is_compiling():
         return F.rms_norm(x, (x.shape[-1],), eps=epsilon)
@@ -137,7 +138,7 @@ def _rms_scale(x: Tensor, epsilon: float) -> Tensor:
 
 
 class RmsNorm(torch.autograd.Function):
-    """`rms_norm` with few passes over memory, forward and backward."""
+    """`rms_norm` with fewer passes over memory, forward and backward."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, epsilon: float) -> Tensor:
@@ -154,9 +155,9 @@ class RmsNorm(torch.autograd.Function):
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn each pair (x[..., i], x[..., i + D/2]) of x (..., D) by the angle of a cos and a sin.
+    """Rotate each pair (x[..., i], x[..., i + D/2]) of x (..., D) by an angle.
 
-    These have shapes that broadcast with (..., D/2).
+    cos, sin: of the angles, with shapes that broadcast with (..., D/2).
 
     Source: https://arxiv.org/abs/2104.09864, with pairs half a head apart.
     """
@@ -167,7 +168,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 class Rotate(torch.autograd.Function):
-    """`rotate`; its gradient turns back."""
+    """`rotate`; its gradient is the opposite rotation."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -190,34 +191,34 @@ def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def gelu(x: Tensor, approximate: str) -> Tensor:
-    """GELU, approximate: none or tanh. Source: https://arxiv.org/abs/1606.08415."""
+    """GELU. approximate: none or tanh. Source: https://arxiv.org/abs/1606.08415."""
     return alike.gelu(x, approximate) if alike.on() else F.gelu(x, approximate=approximate)
 
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor | None, epsilon: float) -> Tensor:
-    """Source: https://arxiv.org/abs/1607.06450."""
+    """Layer norm over the last dimension. Source: https://arxiv.org/abs/1607.06450."""
     if alike.on():
         return alike.layer_norm(x, weight, bias, epsilon)
     return F.layer_norm(x, weight.shape, weight, bias, epsilon)
 
 
 def exp(x: Tensor) -> Tensor:
-    """e to the power of each number, none of them above 0 but for rounding."""
+    """Return e to the power of each number. The numbers must be at most 0, except for rounding."""
     return alike.exp(x) if alike.on() else x.exp()
 
 
 def log(x: Tensor) -> Tensor:
-    """The natural logarithm of each number."""
+    """Return the natural logarithm of each number."""
     return alike.log(x) if alike.on() else x.log()
 
 
 def softmax(x: Tensor) -> Tensor:
-    """Probabilities by logits (..., V)."""
+    """Turn logits (..., V) into probabilities."""
     return alike.softmax(x) if alike.on() else F.softmax(x, dim=-1)
 
 
 def log_softmax(x: Tensor) -> Tensor:
-    """Logarithms of probabilities by logits (..., V)."""
+    """Turn logits (..., V) into logarithms of probabilities."""
     return alike.log_softmax(x) if alike.on() else F.log_softmax(x, dim=-1)
 
 
@@ -229,7 +230,7 @@ def squared_relu(x: Tensor) -> Tensor:
 
 
 class SquaredRelu(torch.autograd.Function):
-    """`squared_relu` with one pass over memory less, forward and backward."""
+    """`squared_relu` with one pass over memory fewer, forward and backward."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -244,9 +245,10 @@ class SquaredRelu(torch.autograd.Function):
 
 
 def drop(x: Tensor, p: float) -> Tensor:
-    """Dropout: with probability p, rounded to 1/65536, a number becomes zero; else * 1 / (1 - p).
+    """Dropout: zero each number with probability p (rounded to 1/65536); scale others by 1/(1-p).
 
-    torch draws a number for each on one thread of a CPU; this draws 16 bits for each, 64 at once.
+    On a CPU, torch draws a random number per element on one thread. This needs 16 bits per element
+    and draws 64 at a time.
     """
     if p == 0 or x.device.type != "cpu" or torch.compiler.is_compiling():
         return F.dropout(x, p)
@@ -269,25 +271,26 @@ class Drop(torch.autograd.Function):
 
 
 def drop_factors(x: Tensor, p: float) -> Tensor:
-    """By what dropout multiplies each number of x, from torch's generator of the CPU."""
+    """Draw the factors by which dropout multiplies x, from torch's CPU generator."""
     numbers = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
     words = numbers.view(torch.int16)[: x.numel()].view(x.shape)  # -32768 to 32767
-    # Not above 32767, which a 16-bit number can't hold: all would be kept.
+    # At most 32767, the largest 16-bit number; a larger one would wrap around.
     first_kept = min(round(p * 2**16) - 2**15, 2**15 - 1)
     return (words >= first_kept).to(x.dtype).mul_(1 / (1 - p))
 
 
 def head_loss(x: Tensor, weight: Tensor, targets: Tensor, cap: float) -> Tensor:
-    """Mean nats of targets (N,) by the output layer (V, C) of hidden states x (N, C).
+    """Return the mean loss in nats of targets (N,), from hidden states x (N, C).
 
-    cap: of the logits, as in `soft_capped`. For training: gradients are computed with the loss. A
-    CPU's cache holds the logits of one group of tokens at a time, and memory only their gradients.
+    weight: of the output layer, (V, C). cap: of the logits, as in `soft_capped`. For training: it
+    computes gradients along with the loss. Logits are computed for one group of tokens at a time,
+    which fits a CPU's cache; memory holds only their gradients.
     """
     return cast(Tensor, HeadLoss.apply(x, weight, targets, cap))  # type: ignore[no-untyped-call]
 
 
 class HeadLoss(torch.autograd.Function):
-    """`head_loss`, with products in autocast's dtype where it's on."""
+    """`head_loss`, with products in autocast's dtype if autocast is on."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, targets: Tensor, cap: float) -> Tensor:
@@ -315,16 +318,16 @@ class HeadLoss(torch.autograd.Function):
 
 
 def _surprise(logits: Tensor, targets: Tensor, cap: float, gradients: Tensor) -> Tensor:
-    """The sum of the nats of targets (N,) by logits (N, V), which are used up.
+    """Return the summed loss in nats of targets (N,) under logits (N, V).
 
-    Their gradients go to `gradients`.
+    Overwrites the logits and writes their gradients into `gradients`.
     """
     index = targets[:, None]
     if cap:
         logits.div_(cap).tanh_()
     capped = cap * logits if cap else logits
     of_logits = capped.softmax(-1)
-    # The likeliest token's surprise is -log p, that of another one more by what the logits differ.
+    # The likeliest token's loss is -log p. Another token's is larger by the difference in logits.
     more = capped.amax(-1) - capped.gather(1, index)[:, 0]
     nats = (more - of_logits.amax(-1).log()).sum()
     of_logits.scatter_add_(1, index, torch.full(index.shape, -1.0))
@@ -335,13 +338,13 @@ def _surprise(logits: Tensor, targets: Tensor, cap: float, gradients: Tensor) ->
 
 
 def _slices(n: int, size: int) -> Iterator[slice]:
-    """0 to n in slices of `size`, at least 1."""
+    """Split 0 to n into slices of `size`, which is at least 1."""
     size = max(1, size)
     return (slice(first, min(first + size, n)) for first in range(0, n, size))
 
 
 def soft_capped(logits: Tensor, cap: float) -> Tensor:
-    """cap * tanh(logits / cap), which stays below it; the same logits with a cap of 0.
+    """Return cap * tanh(logits / cap), which stays within ±cap; with a cap of 0, the logits.
 
     Source: https://arxiv.org/abs/2408.00118.
     """

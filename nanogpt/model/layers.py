@@ -1,4 +1,4 @@
-"""torch's layers as the model uses them; each knows its size."""
+"""torch's layers with faster kernels; each reports its size."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -9,20 +9,20 @@ from torch.overrides import TorchFunctionMode
 
 from nanogpt.model.kernels import layer_norm, linear, rms_norm
 
-# FLOPs of a training for each entry of a matrix that a vector is multiplied with: a multiplication
-# and an addition, once forward and twice backward (for the gradients of the input and the matrix).
+# Training FLOPs per token and entry of a matrix: a multiplication and an addition, once in the
+# forward pass and twice in the backward pass (for the gradients of the input and of the matrix).
 FLOPS_PER_ENTRY = 2 * 3
 
-# How torch's linear and embedding layers draw their weights; ours are drawn with the first one.
+# The functions with which torch initializes linear and embedding layers. We use the first.
 DRAWS = (nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_)
 
 
 @dataclass(frozen=True)
 class Size:
-    """What a layer learns and costs.
+    """A layer's parameters and cost.
 
-    n_parameters: numbers that are learned. flops_per_token: FLOPs of matrix products, forward and
-    backward; norms, activations, dropout and the optimizer are small and don't count.
+    flops_per_token: FLOPs of matrix products, forward and backward. Norms, activations, dropout and
+    the optimizer don't count, because their cost is small.
     """
 
     n_parameters: int = 0
@@ -35,13 +35,13 @@ class Size:
 
 
 class Linear(nn.Linear):
-    """torch's linear layer with the fastest kernel."""
+    """torch's linear layer, with the fastest kernel."""
 
     def forward(self, x: Tensor) -> Tensor:
         return linear(x, self.weight, self.bias)
 
     def size(self) -> Size:
-        """A token is multiplied with the whole matrix; the bias is only added."""
+        """Count the whole matrix for each token. The bias is only added, so it costs nothing."""
         return Size(_n_parameters(self), FLOPS_PER_ENTRY * self.weight.numel())
 
 
@@ -49,23 +49,23 @@ class Embedding(nn.Embedding):
     """torch's embedding: a vector for each token, or for each position."""
 
     def size(self) -> Size:
-        """A vector is looked up, which is no product."""
+        """Count parameters only: a lookup needs no product."""
         return Size(_n_parameters(self))
 
 
 class LayerNorm(nn.LayerNorm):
-    """torch's layer norm."""
+    """torch's layer norm, with the kernel that the process uses."""
 
     def forward(self, x: Tensor) -> Tensor:
         return layer_norm(x, self.weight, self.bias, self.eps)
 
     def size(self) -> Size:
-        """No matrix, so no product of one."""
+        """Count parameters only: there's no matrix."""
         return Size(_n_parameters(self))
 
 
 class RMSNorm(nn.Module):
-    """Root mean square norm over the last dimension, without weights."""
+    """Root-mean-square norm over the last dimension, without weights."""
 
     def __init__(self, epsilon: float) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class RMSNorm(nn.Module):
         return rms_norm(x, self.epsilon)
 
     def size(self) -> Size:
-        """Nothing is learned."""
+        """Count nothing: it has no parameters."""
         return Size()
 
 
@@ -84,7 +84,7 @@ def _n_parameters(layer: nn.Module) -> int:
 
 
 class WithoutDraws(TorchFunctionMode):
-    """A context in which initial weights aren't drawn, for a model of which only shapes matter.
+    """A context that skips drawing initial weights, for models of which only the shapes matter.
 
     On the meta device, the first draw would import torch's compiler, which takes a second.
     """

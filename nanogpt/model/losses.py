@@ -1,6 +1,6 @@
-"""The loss of a model over given windows of a split, for training's estimates and for evaluation.
+"""The loss of a model over windows of a split, for estimates during training and for evaluation.
 
-A window is block_size tokens and the one after them, the last target.
+A window is block_size tokens plus the token after them, which is the last target.
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ from nanogpt.model.kernels import LARGE_VOCABULARY, head_loss
 
 
 class ForwardSettings(Protocol):
-    """How a forward pass is computed: TrainSettings or EvalSettings, with devices resolved."""
+    """The settings of a forward pass: TrainSettings or EvalSettings, with device resolved."""
 
     @property
     def batch_size(self) -> int: ...
@@ -36,7 +36,7 @@ class ForwardSettings(Protocol):
 
 @dataclass(frozen=True)
 class Loss:
-    """The surprise of n_tokens predicted tokens. nats: its sum."""
+    """The loss of n_tokens predicted tokens. nats: its sum."""
 
     nats: float
     n_tokens: int
@@ -48,14 +48,14 @@ class Loss:
 
 
 def n_full_windows(n_tokens: int, block_size: int) -> int:
-    """The number of whole windows without overlap in a split."""
+    """Return the number of full, non-overlapping windows in a split."""
     return (n_tokens - 1) // block_size
 
 
 def window_starts(n_tokens: int, block_size: int, n_windows: int) -> NDArray[np.int64]:
-    """Where `n_windows` windows begin, spread evenly over a split, without overlap.
+    """Return the starts of `n_windows` non-overlapping windows, spread evenly over a split.
 
-    All whole windows, if there are no more than that.
+    If the split has fewer full windows, return them all.
     """
     full = n_full_windows(n_tokens, block_size)
     chosen = np.linspace(0, full - 1, min(n_windows, full)).round().astype(np.int64)
@@ -63,7 +63,7 @@ def window_starts(n_tokens: int, block_size: int, n_windows: int) -> NDArray[np.
 
 
 def mean_loss(model: GPT, idx: Tensor, targets: Tensor) -> Tensor:
-    """Mean nats of targets (B, T), the tokens after `idx` (B, T); for training, with gradients."""
+    """Return the mean loss in nats, with gradients. targets: the tokens after idx, both (B, T)."""
     if alike.on():
         nats = token_nats(model(idx), targets)
         return alike.total(nats) / nats.numel()
@@ -82,7 +82,7 @@ def predictions(
     starts: NDArray[np.int64],
     settings: ForwardSettings,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Targets (B, T) and float32 logits (B, T, V) of the windows at `starts`, without dropout."""
+    """Yield targets (B, T) and float32 logits (B, T, V) for the windows at `starts`, no dropout."""
     block_size = model.settings.block_size
     was_training = model.training
     model.eval()
@@ -96,7 +96,7 @@ def predictions(
 
 
 def token_nats(logits: Tensor, targets: Tensor) -> Tensor:
-    """Nats of each target (B, T) by logits (B, T, V): (B, T), float32."""
+    """Return the loss in nats of each target (B, T) under logits (B, T, V): float32 (B, T)."""
     if alike.on():
         return alike.nats(logits.flatten(0, 1), targets.flatten()).view(targets.shape)
     flat = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
@@ -109,7 +109,7 @@ def windows_loss(
     starts: NDArray[np.int64],
     settings: ForwardSettings,
 ) -> Loss:
-    """The loss over the windows at `starts`, without dropout, summed in float64."""
+    """Return the loss over the windows at `starts`, without dropout, summed in float64."""
     nats, n_tokens = 0.0, 0
     for targets, logits in predictions(model, tokens, starts, settings):
         nats += token_nats(logits, targets).cpu().double().sum().item()

@@ -1,7 +1,7 @@
-"""The size and cost of a model by its settings alone.
+"""The size and cost of a model, computed from its settings.
 
-A model without any data is built, on torch's meta device, and its layers add up what they have.
-docs/FORMULAS.md derives the formulas for GPT-2.
+We build the model on torch's meta device, without data, and add up its layers. docs/FORMULAS.md
+derives the formulas for GPT-2.
 """
 
 from functools import lru_cache
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 
 
 def n_parameters(settings: ModelSettings, vocab_size: int) -> int:
-    """How many numbers a model learns, embeddings included."""
+    """Return a model's number of parameters, including embeddings."""
     return _size(settings, vocab_size).n_parameters
 
 
 def flops_per_token(settings: ModelSettings, vocab_size: int) -> int:
-    """FLOPs of matrix products for a token of training, forward and backward, at full context."""
+    """Return the matrix-product FLOPs per trained token, forward and backward, at full context."""
     return _size(settings, vocab_size).flops_per_token
 
 
-@lru_cache(maxsize=1024)  # a report asks for the same models again and again
+@lru_cache(maxsize=1024)  # a report looks up the same models many times
 def _size(settings: ModelSettings, vocab_size: int) -> "Size":
-    # Late, because torch takes a second or more to import, and most who import this don't compute.
+    # Imported here, because torch takes a second or more and most callers never need it.
     import torch
 
     from nanogpt.model.gpt import GPT

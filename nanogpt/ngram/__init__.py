@@ -1,1 +1,1 @@
-"""N-gram models: a baseline beside a GPT."""
+"""N-gram models: a baseline for GPTs, and a part of mixtures with them."""

@@ -1,7 +1,7 @@
-"""Counts of n-grams, and the discounts that follow from counts of counts.
+"""Count n-grams, and estimate discounts from counts of counts.
 
-Two counts of an n-gram matter: how often it occurs, and after how many different tokens, the text's
-beginning being one.
+An n-gram has two counts: how often it occurs, and how many different tokens precede it. The start
+of the text counts as one of these.
 
 Source: S. F. Chen and J. Goodman, "An empirical study of smoothing techniques for language
 modeling", Computer Speech and Language 13 (1999), section 3.
@@ -15,19 +15,18 @@ from numpy.typing import NDArray
 
 from nanogpt.data.tokenizers import Tokens
 
-# For D(1) to D(3) where counts of counts give none: as in KenLM's --discount_fallback. Characters
-# need them, nearly all of which are frequent.
+# Used for D(1) to D(3) if counts of counts give no valid estimate, as in KenLM's
+# --discount_fallback. That happens for characters, because nearly all of them are frequent.
 FALLBACK_DISCOUNTS = (0.5, 1.0, 1.5)
 
 
 @dataclass(frozen=True)
 class NgramCounts:
-    """The n-grams of one length in a text; an n-gram's id is its key's index.
+    """The n-grams of one length in a text. An n-gram's id is its key's index.
 
-    keys: id of the context, which is all tokens but the last, * vocab_size + last token; sorted.
-    occurrences: how often each occurs. predecessors: after how many different tokens, which the
-    n-grams that are one longer give; None for the longest. n_contexts: how many n-grams there are
-    that are one shorter.
+    keys: context's id * vocab_size + last token, sorted. The context is all tokens except the
+    last. occurrences: how often each n-gram occurs. predecessors: how many different tokens precede
+    it; None for the longest n-grams. n_contexts: the number of n-grams that are one token shorter.
     """
 
     keys: NDArray[np.int64]
@@ -37,9 +36,9 @@ class NgramCounts:
 
 
 def count_ngrams(tokens: Tokens, vocab_size: int, max_order: int) -> Iterator[NgramCounts]:
-    """The n-grams of 1 to max_order tokens, shortest first, in tokens of shape (n_tokens,)."""
-    ids = np.zeros(len(tokens) + 1, dtype=np.int64)  # of one length's n-grams, as the text has them
-    keys = occurrences = np.zeros(1, dtype=np.int64)  # one n-gram has length 0: no token
+    """Count the n-grams of 1 to max_order tokens, shortest first. tokens: (n_tokens,)."""
+    ids = np.zeros(len(tokens) + 1, dtype=np.int64)  # of the n-grams of one length, in text order
+    keys = occurrences = np.zeros(1, dtype=np.int64)  # the empty n-gram is the only one of length 0
     n_contexts = 0
     for order in range(1, max_order + 1):
         shorter, shorter_keys, shorter_occurrences = ids, keys, occurrences
@@ -60,24 +59,24 @@ def count_ngrams(tokens: Tokens, vocab_size: int, max_order: int) -> Iterator[Ng
 def _predecessors(
     shorter: NDArray[np.int64], ids: NDArray[np.int64], n_shorter: int, n_ngrams: int
 ) -> NDArray[np.int64]:
-    """After how many different tokens each n-gram occurs, by its id: (n_shorter,).
+    """How many different tokens precede each n-gram, by its id: (n_shorter,).
 
-    shorter, ids: the n-grams of this length, and those that are one longer, as the text has them.
+    shorter, ids: the n-grams of this length, and those that are one token longer, in text order.
     """
-    endings = np.empty(n_ngrams, dtype=np.int64)  # what follows the first token, by n-gram's id
+    endings = np.empty(n_ngrams, dtype=np.int64)  # a longer n-gram without its first token, by id
     endings[ids] = shorter[1:]
     predecessors = np.bincount(endings, minlength=n_shorter)
-    predecessors[shorter[:1]] += 1  # the text's beginning
+    predecessors[shorter[:1]] += 1  # the start of the text
     return predecessors
 
 
 def discounts(counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """D(0) to D(3) of one order, estimated from its n-grams' counts: (4,)."""
+    """Estimate D(0) to D(3) of one order from its n-grams' counts: (4,)."""
     n1, n2, n3, n4 = np.bincount(np.minimum(counts, 5), minlength=6)[1:5].tolist()
     if n1 and n2 and n3:
         y = n1 / (n1 + 2 * n2)
         estimated = (1 - 2 * y * n2 / n1, 2 - 3 * y * n3 / n2, 3 - 4 * y * n4 / n3)
-        # Below zero there is no discount, and zero leaves nothing for tokens that weren't seen.
+        # A negative discount is invalid, and zero would leave no probability for unseen tokens.
         if min(estimated) > 0:
             return np.array([0.0, *estimated])
     return np.array([0.0, *FALLBACK_DISCOUNTS])

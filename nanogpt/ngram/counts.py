@@ -1,7 +1,7 @@
-"""The counts of one n-gram model, and the file that they are kept in: ngrams.safetensors.
+"""The counts of one n-gram model, and their file, ngrams.safetensors.
 
-At most 12 bytes of each n-gram: its last token, its count, and how many n-grams are one token
-longer. In the order of the file an n-gram's context follows from its place.
+Each n-gram takes at most 12 bytes: its last token, its count, and the number of n-grams that
+extend it by one token. Its context isn't stored, because it follows from the n-gram's position.
 """
 
 import hashlib
@@ -25,17 +25,17 @@ from nanogpt.ngram.counting import count_ngrams
 
 logger = logging.getLogger(__name__)
 
-REMEDY = "remove it, and make it again"
+REMEDY = "delete it and run the workflow again"
 
 
 @dataclass(frozen=True)
 class NgramTable:
-    """All n-grams of 1 to max_order tokens, by length, then context, then last token.
+    """All n-grams of 1 to max_order tokens, sorted by length, then context, then last token.
 
-    n_entries: how many there are of each length. tokens: the last token of each. counts: of those
-    of max_order tokens, how often each occurs; of shorter ones, after how many different tokens.
-    n_children: how many n-grams one token longer begin with the empty one, and with each that is
-    shorter than max_order.
+    n_entries: the number of n-grams of each length. tokens: the last token of each. counts: for
+    n-grams of max_order tokens, how often each occurs; for shorter ones, how many different tokens
+    precede it. n_children: for the empty n-gram and each one shorter than max_order, the number of
+    n-grams that extend it by one token.
     """
 
     vocab_size: int
@@ -46,7 +46,7 @@ class NgramTable:
 
 
 def count(tokens: Tokens, vocab_size: int, max_order: int) -> NgramTable:
-    """The n-grams of tokens (n_tokens,); shorter texts have no n-grams as long as max_order."""
+    """Count the n-grams of tokens (n_tokens,), up to max_order or the length of the text."""
     max_order = min(max_order, len(tokens))
     small = np.uint16 if vocab_size <= 1 << 16 else np.uint32
     last, counts, n_children = [], [], []
@@ -66,18 +66,18 @@ def count(tokens: Tokens, vocab_size: int, max_order: int) -> NgramTable:
 
 
 def count_split(dataset_directory: Path, settings: NgramSettings, path: Path) -> str:
-    """Count the training split of a dataset; writes ngrams.safetensors to `path`.
+    """Count the n-grams of a dataset's training split, and write ngrams.safetensors to `path`.
 
     Returns one line for the terminal.
 
-    Errors: UserError for a dataset that is absent or damaged.
+    Errors: UserError for a dataset that's missing or damaged.
     """
     files = dataset.load(dataset_directory)
-    # The last ones: a split by position puts the validation split behind them, so they are nearest.
+    # The last tokens, because in a split by position the validation split follows them.
     train = files.train[-settings.max_tokens :]
     if len(train) < len(files.train):
         logger.warning(
-            "%s: only the last %s of the training split's %s are counted; raise ngram.max_tokens "
+            "%s: counting only the last %s of the training split's %s; raise ngram.max_tokens "
             "to count more, which needs more memory",
             dataset_directory,
             f"{len(train):,}",
@@ -101,7 +101,7 @@ def count_split(dataset_directory: Path, settings: NgramSettings, path: Path) ->
 
 
 def vocabulary_digest(tokenizer: Tokenizer) -> str:
-    """A digest of all tokens' texts in the order of their ids."""
+    """A digest of the texts of all tokens, by id."""
     digest = hashlib.sha256()
     for token in range(tokenizer.vocab_size):
         text = tokenizer.to_bytes([token])
@@ -110,7 +110,7 @@ def vocabulary_digest(tokenizer: Tokenizer) -> str:
 
 
 def save_table(path: Path, table: NgramTable, header: NgramHeader) -> None:
-    """Write ngrams.safetensors, atomically; the same counts give the same bytes."""
+    """Write ngrams.safetensors atomically. The same counts give the same bytes."""
     arrays = {
         "n_entries": table.n_entries,
         "tokens": table.tokens,
@@ -124,12 +124,12 @@ def save_table(path: Path, table: NgramTable, header: NgramHeader) -> None:
 def load_table(path: Path) -> tuple[NgramTable, NgramHeader]:
     """Read ngrams.safetensors.
 
-    Errors: UserError for a file that is absent, damaged, of a later format, or may not be read.
+    Errors: UserError for a file that's missing, damaged, unreadable, or in a later format.
     """
     if not path.is_file():
-        raise UserError(f"{path}: no such file; make the run's n-grams first")
+        raise UserError(f"{path}: no such file; run the workflow to count the run's n-grams")
     try:
-        # The first says why it can't be read; safetensors doesn't.
+        # open() raises an error with a reason; safetensors doesn't.
         with path.open("rb"), safetensors.safe_open(path, "numpy") as file:
             text = (file.metadata() or {}).get("ngrams", "")
         arrays = load_file(path)
@@ -142,7 +142,7 @@ def load_table(path: Path) -> tuple[NgramTable, NgramHeader]:
     try:
         content = json.loads(text)
     except ValueError:
-        raise UserError(f"{path}: no n-grams of nanogpt; {REMEDY}") from None
+        raise UserError(f"{path}: not an n-gram file of nanogpt; {REMEDY}") from None
     header = NgramHeader.parse(content, str(path), REMEDY)
     flaw = _flaw(arrays, header)
     if flaw:
@@ -151,19 +151,19 @@ def load_table(path: Path) -> tuple[NgramTable, NgramHeader]:
 
 
 def _flaw(arrays: dict[str, NDArray[np.generic]], header: NgramHeader) -> str | None:
-    """Why arrays aren't the counts of an n-gram model, if they aren't."""
+    """Describe why arrays aren't the counts of an n-gram model; None if they are."""
     small = np.uint16 if header.vocab_size <= 1 << 16 else np.uint32
     kinds = {"n_entries": np.int64, "tokens": small, "counts": np.uint32, "n_children": np.uint32}
     if arrays.keys() != kinds.keys():
         return f"its tensors should be {', '.join(kinds)}"
     for name, kind in kinds.items():
         if arrays[name].dtype != kind or arrays[name].ndim != 1:
-            return f"{name} should be a row of {np.dtype(kind)}"
+            return f"{name} should be a one-dimensional array of {np.dtype(kind)}"
     n_entries, n_children = arrays["n_entries"], arrays["n_children"].astype(np.int64)
     tokens = arrays["tokens"].astype(np.int64)
     if not 1 <= len(n_entries) <= header.max_order or n_entries.min(initial=1) < 1:
-        return f"{plural(len(n_entries), 'order')} of n-grams, of {header.max_order}"
-    sizes = [1, *n_entries.tolist()]  # of the empty context, too
+        return f"it has {plural(len(n_entries), 'order')} of n-grams, not 1 to {header.max_order}"
+    sizes = [1, *n_entries.tolist()]  # starts with the empty context
     if not len(tokens) == len(arrays["counts"]) == sum(sizes) - 1:
         return "n-grams are missing"
     if len(n_children) != sum(sizes[:-1]):
@@ -171,8 +171,8 @@ def _flaw(arrays: dict[str, NDArray[np.generic]], header: NgramHeader) -> str | 
     ends = np.cumsum(sizes)
     n_longer = np.add.reduceat(n_children, ends[:-1] - sizes[:-1])
     if n_longer.tolist() != sizes[1:]:
-        return "n-grams are not those of their contexts"
+        return "n-grams don't match their contexts"
     if tokens.max() >= header.vocab_size or arrays["counts"].min() < 1:
-        return "a token or a count that can't be"
+        return "a token or a count is out of range"
     keys = np.repeat(np.arange(len(n_children)), n_children) * header.vocab_size + tokens
-    return None if (np.diff(keys) > 0).all() else "n-grams are not in order"
+    return None if (np.diff(keys) > 0).all() else "n-grams aren't sorted"

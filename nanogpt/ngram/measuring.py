@@ -1,7 +1,7 @@
-"""ngram.json: how well the few tokens before a token predict it, by counting alone.
+"""Write ngram.json: how well a token can be predicted from the few before it, by counting alone.
 
-A baseline beside a GPT: models of orders 1 to 5, counted on the training split, and measured on the
-tokens of the validation split that eval.json is about too.
+It's a baseline for GPTs: models of orders 1 to 5, counted on the training split and evaluated on
+the same tokens of the validation split as eval.json.
 """
 
 import math
@@ -18,17 +18,17 @@ from nanogpt.ngram.probabilities import BLOCK, fit
 
 METHOD = "interpolated modified Kneser-Ney"
 
-# 1.6 GB of memory if nearly all n-grams differ; more tokens need as much more.
+# They take 1.6 GB of memory if nearly all n-grams differ. Memory is proportional to this number.
 MAX_TRAIN_TOKENS = 8_000_000
 
 
 def measure(dataset_directory: Path, path: Path) -> NgramEvaluation:
-    """Measure the models of a dataset; writes ngram.json to `path` and returns it.
+    """Evaluate the n-gram models of a dataset; write ngram.json to `path` and return it.
 
-    Errors: UserError for a dataset that is absent or damaged.
+    Errors: UserError for a dataset that's missing or damaged.
     """
     files = dataset.load(dataset_directory)
-    # The last ones: a split by position puts the validation split behind them, so they are nearest.
+    # The last tokens, because in a split by position the validation split follows them.
     train = files.train[-MAX_TRAIN_TOKENS:]
     total = fit(train, files.tokenizer.vocab_size).nats(files.val)
     n_bytes, n_characters = _size_of_val(files)
@@ -46,7 +46,7 @@ def measure(dataset_directory: Path, path: Path) -> NgramEvaluation:
 
 
 def _size_of_val(files: TokenFiles) -> tuple[int, int]:
-    """Bytes and characters of the validation split after its first token."""
+    """The bytes and characters of the validation split without its first token."""
     occurrences = sum(
         np.bincount(files.val[start : start + BLOCK], minlength=files.tokenizer.vocab_size)
         for start in range(1, len(files.val), BLOCK)
@@ -63,7 +63,7 @@ def _summarize_order(
         order=order,
         loss=nats / n_tokens,
         perplexity=math.exp(nats / n_tokens),
-        # A split of ends of texts alone has neither bytes nor characters.
+        # A split that's only `<|endoftext|>` tokens has no bytes and no characters.
         bits_per_byte=nats / math.log(2) / n_bytes if n_bytes else math.nan,
         bits_per_character=nats / math.log(2) / n_characters if n_characters else math.nan,
         n_tokens=n_tokens,
@@ -73,6 +73,6 @@ def _summarize_order(
 
 
 def summary(evaluation: NgramEvaluation) -> str:
-    """The model with the lowest loss, and that loss, in one line."""
+    """Describe the model with the lowest loss in one line."""
     best = evaluation.best
     return f"n-grams of order {best.order}: {best.loss:.4f} nats per token"

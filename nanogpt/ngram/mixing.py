@@ -1,9 +1,9 @@
-"""A GPT and n-grams together.
+"""Mix the predictions of a GPT and n-grams.
 
     p(w | h) = (1 - m(h)) p_gpt(w | h) + m(h) p_ngrams(w | h)    m(h) = weight (1 - g(h))^caution
 
-g(h): the share that the longest context that was seen holds back for tokens that didn't follow it
-(probabilities.py). Where the counts are sure of what follows, they get the whole weight.
+g(h) is the probability that the longest known context reserves for tokens never seen after it
+(probabilities.py). The more certain the counts are, the closer m(h) is to the full weight.
 """
 
 from collections.abc import Sequence
@@ -27,14 +27,14 @@ from nanogpt.project import NGRAMS_FILE
 
 @dataclass(frozen=True)
 class Ngrams:
-    """The n-grams beside a model, which are mixed with it. path: of their file."""
+    """The n-grams of a model, which are mixed with its predictions. path: of their file."""
 
     trie: NgramTrie
     header: NgramHeader
     path: Path
 
     def summary(self) -> str:
-        """How they are mixed, in one line."""
+        """Describe the mixture in one line."""
         header = self.header
         if header.weight == 0:
             return f"n-grams, not mixed: max_order {header.max_order}, weight 0"
@@ -46,7 +46,7 @@ class Ngrams:
     def contexts(self, tokens: Sequence[int]) -> NDArray[np.int64]:
         """The contexts after a text's tokens, (1, max_order)."""
         contexts = self.trie.empty_contexts(1)
-        # Earlier tokens are in no n-gram that continues.
+        # No longer n-gram can include earlier tokens.
         for token in tokens[-self.header.max_order :]:
             contexts = self.read(contexts, np.array([token]))
         return contexts
@@ -58,7 +58,7 @@ class Ngrams:
     def mix(self, logits: Tensor, contexts: NDArray[np.int64]) -> Tensor:
         """The logarithms of the mixed probabilities, (B, V), from the GPT's logits (B, V).
 
-        With a weight of 0, these logits: such n-grams are there for drafts alone.
+        With a weight of 0 the logits are unchanged, as the n-grams are only used for drafts.
         """
         if self.header.weight == 0:
             return logits
@@ -74,23 +74,22 @@ class Ngrams:
 
 
 def load_ngrams(path: Path, tokenizer: Tokenizer) -> Ngrams:
-    """Read the n-grams that are mixed with a model. tokenizer: the model's.
+    """Read the n-grams to mix with a model. tokenizer: the model's.
 
-    Errors: UserError for a file that is absent or damaged, or of another vocabulary.
+    Errors: UserError for a file that's missing, damaged or from another vocabulary.
     """
     table, header = load_table(path)
     if header.vocabulary != vocabulary_digest(tokenizer):
         raise UserError(
-            f"{path}: counted with another vocabulary than the model beside it has; make the run's "
-            "n-grams again"
+            f"{path}: its vocabulary isn't the model's; delete it and run the workflow again"
         )
     return Ngrams(build_trie(table), header, path)
 
 
 def find_ngrams(model_directory: Path) -> Ngrams | None:
-    """The n-grams beside a model, None if there are none.
+    """Load the n-grams from a model's directory; None if it doesn't have any.
 
-    Errors: UserError for a file that is damaged, or of another vocabulary than the model's.
+    Errors: UserError for a file that's damaged or from another vocabulary.
     """
     path = model_directory / NGRAMS_FILE
     if not path.exists():

@@ -1,15 +1,15 @@
 """One n-gram model as a trie: probabilities of given tokens, and of all tokens after a context.
 
-The model is the highest order of probabilities.py's: interpolated modified Kneser-Ney, with
-occurrences in the highest order and numbers of different predecessors below. It is kept so that
-what follows a context lies together:
+The model is the highest order of those in probabilities.py: interpolated modified Kneser-Ney, with
+numbers of occurrences in the highest order and of different predecessors below. The n-grams after
+each context are stored contiguously:
 
-    entry      an n-gram of any length, all in one row: sorted by length, then context, then token
+    entry      an n-gram of any length; entries are sorted by length, then context, then token
     node       a context: 0 is the empty one, i + 1 the n-gram of entry i
-    children   the entries that are one token longer than a node; a slice of the row
+    children   the entries that extend a node by one token; a slice of all entries
 
-Whoever reads a text keeps the nodes of its last 0, 1, 2, ... tokens. One search for (node, token)
-finds those one token later, and the distribution after them only touches their children.
+A reader of a text keeps the nodes of its last 0, 1, 2, ... tokens. One search for (node, token)
+finds the nodes after the next token, and the distribution after them only uses their children.
 """
 
 from dataclasses import dataclass
@@ -21,17 +21,17 @@ from nanogpt.data.tokenizers import Tokens
 from nanogpt.ngram.counting import discounts
 from nanogpt.ngram.counts import NgramTable
 
-BLOCK = 1 << 18  # tokens that are looked up at once
+BLOCK = 1 << 18  # tokens that are looked up at a time
 
-NO_NODE = -1  # of a context that wasn't seen; the last element of all that nodes index
+NO_NODE = -1  # an unseen context; it indexes the last element of arrays
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """Probabilities, and how far they are from certain: what tells how much to rely on them.
+    """Probabilities, and a measure of how reliable they are.
 
-    p: of given tokens, (n,), or of all, (n, vocab_size). held_back: g(h) of the longest context
-    that was seen before another token, (n,): the share that is left to shorter ones.
+    p: of given tokens, (n,), or of all tokens, (n, vocab_size). held_back: g(h) of the longest
+    known context, (n,), the share of probability that it leaves to shorter ones.
     """
 
     p: NDArray[np.floating]
@@ -40,11 +40,11 @@ class Predictions:
 
 @dataclass(frozen=True)
 class NgramTrie:
-    """A model of order max_order, ready to be looked up.
+    """A model of order max_order, ready for lookups.
 
     keys: node * vocab_size + token of each entry, ascending, (n_entries,). tokens: the last token
-    of each. seen: (c(hw) - D(c(hw))) / c(h) of each. first, n_children: where a node's children
-    are. backoff: g(h) of a node. The last element of these three is NO_NODE's.
+    of each entry. seen: (c(hw) - D(c(hw))) / c(h) of each entry. first, n_children: the slice of a
+    node's children. backoff: g(h) of a node. The last element of these three is for NO_NODE.
     """
 
     vocab_size: int
@@ -60,9 +60,9 @@ class NgramTrie:
     def probabilities(
         self, tokens: Tokens, n_before: NDArray[np.int64] | None = None
     ) -> Predictions:
-        """Each token after those before it, but for the first token: n_tokens - 1 predictions.
+        """Predict each token except the first from those before it: n_tokens - 1 predictions.
 
-        n_before: how many of the tokens before each may be seen, (n_tokens - 1,), if not all.
+        n_before: how many tokens before each can be used, (n_tokens - 1,); all by default.
         """
         parts = [(np.empty(0), np.empty(0))]
         for start in range(1, len(tokens), BLOCK):
@@ -76,7 +76,7 @@ class NgramTrie:
     def _probabilities(
         self, tokens: NDArray[np.int64], n_warm_up: int, n_before: NDArray[np.int64] | None
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The probabilities of tokens[n_warm_up:], and what was held back."""
+        """The probabilities and held-back shares for tokens[n_warm_up:]."""
         nodes = np.zeros(len(tokens), dtype=np.int64)  # of the `length` tokens before each token
         p = np.full(len(tokens) - n_warm_up, 1 / self.vocab_size)
         held_back = np.ones(len(p))
@@ -96,43 +96,43 @@ class NgramTrie:
         return p, held_back
 
     def _find(self, nodes: NDArray[np.int64], tokens: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The entries of tokens after nodes, -1 for those that there aren't."""
-        keys = nodes * self.vocab_size + tokens  # negative after NO_NODE, as no entry's is
+        """The entries of tokens after nodes; -1 if there isn't one."""
+        keys = nodes * self.vocab_size + tokens  # negative for NO_NODE, so it's never found
         entries = np.searchsorted(self.keys, keys)
         entries[self.keys.take(entries, mode="clip") != keys] = -1
         return entries
 
     def empty_contexts(self, n_rows: int) -> NDArray[np.int64]:
-        """The contexts of sequences of which nothing was read yet, (n_rows, max_order)."""
+        """The contexts of empty sequences, (n_rows, max_order)."""
         contexts = np.full((n_rows, self.max_order), NO_NODE)
         contexts[:, 0] = 0
         return contexts
 
     def read(self, contexts: NDArray[np.int64], tokens: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The contexts after one more token of each sequence, (n_rows,).
+        """The contexts after one more token of each sequence, tokens (n_rows,).
 
         contexts: the nodes of the last 0, 1, ..., max_order - 1 tokens, (n_rows, max_order).
         """
         longer = np.zeros_like(contexts)
         entries = self._find(contexts[:, :-1], tokens[:, None])
-        # An entry's node is the next number, and NO_NODE of -1 itself.
+        # An entry's node is its index plus 1; for a missing entry, -1, it's NO_NODE, also -1.
         longer[:, 1:] = entries + (entries >= 0)
         return longer
 
     def distributions(self, contexts: NDArray[np.int64]) -> Predictions:
-        """All tokens after contexts (n_rows, max_order).
+        """Predict all tokens after contexts (n_rows, max_order).
 
-        An order's share is what all longer ones left over, so only children are touched:
-        p = sum_k (product of g(h) of the longer contexts) * seen_k.
+        Each order's share is the product of g(h) over all longer contexts:
+        p = sum_k (product of g(h) of the longer contexts) * seen_k. So only children are read.
         """
         backoff, n_children = self.backoff[contexts], self.n_children[contexts]
         each_row = np.arange(len(contexts))
-        # left[:, k]: what contexts of more than k tokens leave to that of k.
+        # left[:, k]: the share that contexts of more than k tokens leave to the one of k tokens.
         left = np.ones_like(backoff)
         np.cumprod(backoff[:, :0:-1], axis=1, out=left[:, -2::-1])
         p = left[:, :1] * self.after_nothing
         longest = self.max_order - 1 - (n_children[:, ::-1] > 0).argmax(axis=1)
-        # The children of all longer contexts, one after the other.
+        # The children of all longer contexts, concatenated.
         nodes, n_entries = contexts[:, 1:].ravel(), n_children[:, 1:].ravel()
         gaps = self.first[nodes] - np.cumsum(n_entries) + n_entries
         entries = np.repeat(gaps, n_entries) + np.arange(n_entries.sum())
@@ -143,15 +143,15 @@ class NgramTrie:
 
 
 def build_trie(table: NgramTable) -> NgramTrie:
-    """The model that follows from counts."""
+    """Build the model from counts."""
     n_entries, n_nodes = len(table.counts), len(table.n_children)
     n_children = np.append(table.n_children.astype(np.int64), 0)
     first = np.cumsum(n_children) - n_children
     parents = np.repeat(np.arange(n_nodes), n_children[:-1])  # the node of each entry's context
     ends = np.cumsum(table.n_entries)
     seen = np.empty(n_entries, dtype=np.float32)
-    backoff = np.ones(n_nodes + 1, dtype=np.float32)  # 1 where nothing follows, and of NO_NODE
-    # Discounts are of one order, whose contexts are the nodes of the order below.
+    backoff = np.ones(n_nodes + 1, dtype=np.float32)  # stays 1 for NO_NODE and without children
+    # Each order has its own discounts, and its contexts are the nodes of the order below.
     for order, end in enumerate(ends):
         start = end - table.n_entries[order]
         counts = table.counts[start:end].astype(np.int64)

@@ -1,1 +1,1 @@
-"""What a run takes, and what would be made, known before anything is computed."""
+"""Plans: what a run needs, and which results would be made, before anything is computed."""

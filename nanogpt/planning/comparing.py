@@ -1,4 +1,4 @@
-"""How two results differ, by their manifests and those of all that they were made from."""
+"""Compare two results by their manifests, including everything upstream."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,15 +11,16 @@ from nanogpt.artifacts.records.manifests import Manifest
 from nanogpt.errors import UserError
 from nanogpt.project import Project
 
-# Parameters that only say which run or dataset it is.
+# Parameters that only name the run or dataset.
 NAMES = {"name", "dataset"}
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A stage of two results. first, second: the directories. same: whether they have one content.
+    """A stage of two results.
 
-    differences: of settings, code, environment, and of inputs that no other comparison explains.
+    first, second: their directories. same: whether the outputs are identical. differences: in
+    settings, code and environment, and in inputs that no other comparison explains.
     """
 
     stage: str
@@ -30,9 +31,9 @@ class Comparison:
 
 
 def compare(project: Project, first: Path, second: Path) -> list[Comparison]:
-    """The stages of two results of a kind, and of all they were made from, in order.
+    """Compare the stages of two results of the same kind, and everything upstream, in order.
 
-    first, second: files that stages made, or directories of runs or datasets.
+    first, second: files made by stages, or directories of runs or datasets.
 
     Errors: UserError for a path without a manifest, and for results of different kinds.
     """
@@ -40,8 +41,8 @@ def compare(project: Project, first: Path, second: Path) -> list[Comparison]:
     stages = [stage for stage in mine if stage in others]
     if not stages:
         raise UserError(
-            f"{first} is a result of {', '.join(mine)}, {second} of {', '.join(others)}; name two "
-            "results of one kind"
+            f"{first} was made by {', '.join(mine)}, but {second} by {', '.join(others)}; give two "
+            "results of the same kind"
         )
     comparisons: dict[tuple[Path, Path], Comparison] = {}
     for stage in stages:
@@ -75,7 +76,7 @@ def _compare(
             differences.append(Difference("input", what, *stages))
         else:
             differences.append(difference)
-    differences = list(dict.fromkeys(differences))  # one for several files of a model
+    differences = list(dict.fromkeys(differences))  # a model's files have the same difference
     outputs = [_index_by_name(manifest.outputs) for manifest in (one, two)]
     comparisons[mine, other] = Comparison(
         one.stage, str(mine.parent), str(other.parent), outputs[0] == outputs[1], tuple(differences)
@@ -89,7 +90,7 @@ def _index_by_name(outputs: dict[str, str]) -> dict[str, str]:
 def _find_makers(
     project: Project, difference: Difference, one: Manifest, two: Manifest
 ) -> tuple[Path, Path] | None:
-    """The manifests of the stages that made an input that differs, if both are there."""
+    """Find the manifests of the stages that made a differing input, if both exist."""
     makers = []
     for manifest in (one, two):
         path = next(
@@ -103,7 +104,7 @@ def _find_makers(
 
 
 def _iterate_makers(project: Project, path: str) -> Iterator[Path]:
-    """The manifests that name a file as an output: beside it, or one directory up."""
+    """Find the manifests that list a file as an output, in its directory or the one above."""
     directory = (project.root / path).parent
     for place in (directory, directory.parent):
         for manifest in sorted(place.glob(f"*{SUFFIX}")):
@@ -115,7 +116,7 @@ def _iterate_makers(project: Project, path: str) -> Iterator[Path]:
 
 
 def _find_manifests(project: Project, path: Path) -> dict[str, Path]:
-    """The manifests of a result, by stage."""
+    """Find the manifests of a result, by stage."""
     place = project.root / path
     if place.is_dir():
         manifests = sorted(place.glob(f"*{SUFFIX}")) or sorted(place.parent.glob(f"*{SUFFIX}"))
@@ -124,14 +125,17 @@ def _find_manifests(project: Project, path: Path) -> dict[str, Path]:
     elif place.exists():
         manifests = list(_iterate_makers(project, str(path)))
     else:
-        raise UserError(f"{path}: no such file or directory; name results that were made")
+        raise UserError(f"{path}: no such file or directory; give existing results")
     if not manifests:
-        raise UserError(f"{path}: no manifest says how it was made; name a result of the workflow")
+        raise UserError(
+            f"{path}: no manifest found, so it's not known how it was made; give a "
+            "result of the workflow"
+        )
     return {_read_manifest(manifest).stage: manifest for manifest in _sort(manifests)}
 
 
 def _sort(manifests: Sequence[Path]) -> list[Path]:
-    """train first, since it explains the others."""
+    """Sort `train` first, since it explains the others."""
     return sorted(manifests, key=lambda path: (not path.name.startswith("train"), path.name))
 
 

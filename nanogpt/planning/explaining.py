@@ -1,4 +1,4 @@
-"""What `nanogpt why` says: verdicts and comparisons as short text, or as JSON."""
+"""The output of `nanogpt why`: verdicts and comparisons as text or JSON."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
@@ -15,15 +15,15 @@ from nanogpt.planning.stages import EXPORTS, StageJob
 from nanogpt.planning.staleness import Verdict, Workflow, environment_notes, path_of
 from nanogpt.project import Project
 
-# Made for whoever wants them, so they are missing from a run that has all else.
+# Stages that only run on request, so a complete run may not have their results.
 OPTIONAL = {"bench", "tensorboard", "ngram", "count_ngrams", *EXPORTS}
 LABELS = {"setting": "setting", "code": "code", "input": "", "environment": "environment"}
 
 
 def find_targets(workflow: Workflow, target: str) -> tuple[str, list[StageJob], list[str]]:
-    """What a path or a run's name stands for: the path, its jobs, and the files that are wanted.
+    """Resolve a path or a run's name. Returns the path, its jobs, and the files that are wanted.
 
-    Errors: UserError for what no rule makes.
+    Errors: UserError for a path that no rule makes.
     """
     name = str(Path(target))
     project = workflow.project
@@ -39,15 +39,15 @@ def find_targets(workflow: Workflow, target: str) -> tuple[str, list[StageJob], 
     jobs = [job for job in jobs if job.stage not in OPTIONAL or _is_made(workflow, job)]
     if not jobs:
         raise UserError(
-            f"{target}: no rule makes it, as config.yaml is now; name a file or a directory of a "
-            "run or dataset, or a run"
+            f"{target}: no rule makes it with the current config.yaml; give a run, or a file or "
+            "directory of a run or dataset"
         )
     files = [file for job in jobs for file in job.outputs if file.startswith(f"{path}/")]
     return path, jobs, files
 
 
 def existing_path(project: Project, target: str) -> Path:
-    """The path, below the project's root, of a result that was made, or of a run by its name."""
+    """Return the path of an existing result, or of a run by its name, relative to the project."""
     place = Path(target)
     if "/" not in target and not (project.root / target).exists():
         runs, datasets = project.results / target, project.datasets / target
@@ -74,7 +74,7 @@ def explain(
     verdicts: Sequence[Verdict],
     outcomes: Mapping[StageJob, str],
 ) -> list[str]:
-    """Why the result at a path would be made again, root causes first, or that it wouldn't."""
+    """Explain why the result at a path would be made again, root causes first, or that it won't."""
     running = [verdict for verdict in verdicts if verdict.runs]
     lines = [f"{path}: {_write_headline(targets, verdicts)}"]
     in_part = _is_made_in_part(targets, verdicts)
@@ -92,14 +92,14 @@ def explain(
 
 
 def _list_unnoticed(verdicts: Sequence[Verdict]) -> list[str]:
-    """What to do about differences that Snakemake doesn't notice."""
+    """Suggest what to do about differences that Snakemake doesn't notice."""
     stages = sorted({verdict.job.stage for verdict in verdicts if verdict.unnoticed})
     if not stages:
         return []
     return [
         "",
-        "Snakemake has no note of how these were made (were they copied here?), so it leaves them",
-        f"as they are. To make them again: snakemake --cores all --forcerun {' '.join(stages)}",
+        "Snakemake doesn't know how these were made (maybe they were copied here), so it keeps",
+        f"them. To make them again: snakemake --cores all --forcerun {' '.join(stages)}",
     ]
 
 
@@ -107,17 +107,17 @@ def _write_headline(targets: Sequence[StageJob], verdicts: Sequence[Verdict]) ->
     running = [verdict for verdict in verdicts if verdict.runs]
     if not running:
         differs = any(verdict.unnoticed for verdict in verdicts)
-        return "left as it is, though made differently" if differs else "up to date"
+        return "made differently, but Snakemake would keep it" if differs else "up to date"
     jobs = plural(len(running), "job")
     if _is_made_in_part(targets, verdicts):
-        return f"made in part; {jobs} would run"
+        return f"partly made; {jobs} would run"
     if all(verdict.state == "never made" for verdict in running if verdict.job in targets):
         return f"not made yet; {jobs} would run"
     return f"would be made again; {jobs} would run"
 
 
 def _is_made_in_part(targets: Sequence[StageJob], verdicts: Sequence[Verdict]) -> bool:
-    """Whether some of the targets are there as they should be, and the others were never made."""
+    """Whether some targets are up to date and the others were never made."""
     states = {verdict.state for verdict in verdicts if verdict.job in targets}
     return states == {"current", "never made"}
 
@@ -125,17 +125,17 @@ def _is_made_in_part(targets: Sequence[StageJob], verdicts: Sequence[Verdict]) -
 def _write_lines(verdict: Verdict, outcome: str | None) -> list[str]:
     lines = [_write_line(reason) for reason in verdict.reasons]
     if verdict.state == "never made":
-        lines = []  # that its files are missing goes without saying
+        lines = []  # no need to list the missing files
         lines.append("not made yet")
     if verdict.state == "gone":
-        lines.append("isn't there, but nothing that is would be made again for that")
+        lines.append("missing, but nothing that depends on it would be made again")
     if verdict.upstream and verdict.state == "again" and not lines:
         jobs = " and ".join(f"`{job}`" for job in verdict.upstream)
-        lines.append(f"reads what {jobs} will make")
+        lines.append(f"its inputs would be made by {jobs}")
     lines += [_write_line(difference) for difference in verdict.unnoticed]
     lines += verdict.notes
     if verdict.notes and not verdict.runs and verdict.manifest:
-        lines.append("it isn't made again for that; remove it to have it made again")
+        lines.append("this alone doesn't make it run again; to make it again, remove it")
     if outcome:
         lines.append(f"-> {outcome}")
     return lines
@@ -147,7 +147,7 @@ def _write_line(difference: Difference) -> str:
 
 
 def _describe_environment(targets: Sequence[StageJob], verdicts: Sequence[Verdict]) -> list[str]:
-    """How this machine differs from those that made the results."""
+    """Describe how this machine differs from those that made the results."""
     notes: dict[str, None] = {}
     for verdict in verdicts:
         if verdict.job in targets and verdict.manifest:
@@ -156,13 +156,13 @@ def _describe_environment(targets: Sequence[StageJob], verdicts: Sequence[Verdic
         return []
     return [
         "",
-        "Made in another environment; nothing runs again for that, but its last bits may differ:",
+        "Made in another environment. Nothing runs again for that, but the last bits may differ:",
         *(f"  {line}" for line in notes),
     ]
 
 
 def _align(rows: Iterable[tuple[str, str]], width: int) -> list[str]:
-    """Two columns; the first one says a name once."""
+    """Format rows as two columns, without repeating a name in the first."""
     lines, last = [], ""
     for name, text in rows:
         lines.append(f"  {'' if name == last else name:<{width}}  {text}")
@@ -174,21 +174,21 @@ def _align(rows: Iterable[tuple[str, str]], width: int) -> list[str]:
 
 
 def explain_comparison(first: str, second: str, comparisons: Sequence[Comparison]) -> list[str]:
-    """How two results differ, in the order in which they were made."""
+    """Explain how two results differ, stage by stage in the order of the workflow."""
     differing = [one for one in comparisons if one.differences]
     if not comparisons:
-        return [f"{first} and {second} are one result"]
+        return [f"{first} and {second} are the same result"]
     same = all(one.same for one in comparisons)
     if not differing:
-        end = "and have the same contents" if same else "though their contents differ"
+        end = "and have the same contents" if same else "but their contents differ"
         return [f"{first} and {second} were made in the same way, {end}"]
-    end = ", but have the same contents" if same else ""
+    end = ", but with the same contents" if same else ""
     lines = [f"{first} -> {second}: made differently{end}"]
     rows = [
         (one.stage, _write_line(difference)) for one in differing for difference in one.differences
     ]
     rows += [
-        (one.stage, "same settings, code and environment; only what it reads differs")
+        (one.stage, "same settings, code and environment; only its inputs differ")
         for one in comparisons
         if not one.differences and not one.same
     ]
@@ -201,7 +201,7 @@ def explain_comparison(first: str, second: str, comparisons: Sequence[Comparison
 def verdicts_as_json(
     path: str, verdicts: Sequence[Verdict], outcomes: Mapping[StageJob, str]
 ) -> dict[str, JsonValue]:
-    """Verdicts as JSON, for programs."""
+    """Return verdicts as JSON."""
     jobs: list[JsonValue] = [
         {
             "job": str(verdict.job),

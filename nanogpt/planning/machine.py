@@ -1,4 +1,4 @@
-"""What there is to compute with: this machine's memory and disk, and published rates of GPUs."""
+"""This machine's memory and disk space, and the published speeds of GPUs."""
 
 import os
 import shutil
@@ -6,24 +6,24 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-# Linux. A container's limits are those of its control groups.
+# Linux only. A container's memory limits are those of its control groups.
 MEMINFO = Path("/proc/meminfo")
 OWN_GROUPS = Path("/proc/self/cgroup")
 GROUPS = Path("/sys/fs/cgroup")
-BUSY = 0.5  # processes that compute, for each processor
-UNLIMITED = 1 << 60  # version 1 of control groups has a number near 2^63 for no limit
+BUSY = 0.5  # running processes per processor
+UNLIMITED = 1 << 60  # control groups v1 use a number near 2^63 for no limit
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """A GPU. flops_per_second: of dense 16-bit matrix products that are summed in 32 bits."""
+    """A GPU. flops_per_second: for dense 16-bit matrix products with 32-bit sums."""
 
     name: str
     flops_per_second: float
     memory: int  # bytes
 
 
-# From NVIDIA's data sheets and architecture white papers, without sparsity; looked up 2026-11.
+# From NVIDIA's data sheets and architecture white papers, without sparsity, as of 2026-11.
 GPUS = (
     Gpu("T4", 65e12, 16 * 10**9),
     Gpu("RTX 3090", 71e12, 24 * 10**9),
@@ -33,15 +33,15 @@ GPUS = (
     Gpu("H100 SXM", 989e12, 80 * 10**9),
 )
 
-# The share of that rate which training is taken to reach. 0.3 to 0.4 is usual for models of 100
-# million parameters and more; a small model reaches less, as a step is over before the GPU is busy.
+# The assumed share of that speed in training. 0.3 to 0.4 is usual for models of 100 million
+# parameters and more. Small models reach less, since their steps are too short to fill the GPU.
 UTILISATION = 0.35
 
 
 def memory_limit(device: str) -> int | None:
-    """The bytes that a process may take: of a GPU's memory, or the machine's or its container's.
+    """Return the memory available to a process, in bytes: of the GPU, machine or container.
 
-    device: resolved. None where it isn't known.
+    device: resolved. None if it isn't known.
     """
     if device.startswith("cuda"):
         import torch
@@ -52,7 +52,7 @@ def memory_limit(device: str) -> int | None:
 
 
 def free_memory() -> int | None:
-    """The bytes of memory that nothing else takes now; None where it isn't known."""
+    """Return the free memory in bytes; None if it isn't known."""
     return _read_meminfo("MemAvailable")
 
 
@@ -68,7 +68,7 @@ def _read_meminfo(field: str) -> int | None:
 
 
 def _read_limits() -> Iterator[int]:
-    """The limits of this process's control groups and of those around them."""
+    """Read the memory limits of this process's control groups and their parents."""
     try:
         groups = [line.split(":", 2) for line in OWN_GROUPS.read_text().splitlines()]
     except OSError:
@@ -78,26 +78,26 @@ def _read_limits() -> Iterator[int]:
             continue
         root = GROUPS / "memory" if controllers else GROUPS
         name = "memory.limit_in_bytes" if controllers else "memory.max"
-        # In a container, the path may be the host's, and the limit at the root its own.
+        # In a container, the path may be the host's, and the limit may be at the root.
         place = root / path.lstrip("/")
         for directory in (place, *place.parents):
             if not directory.is_relative_to(root):
                 break
             try:
                 limit = int((directory / name).read_text())
-            except (OSError, ValueError):  # "max": none
+            except (OSError, ValueError):  # "max" means no limit
                 continue
             if limit < UNLIMITED:
                 yield limit
 
 
 def is_busy() -> bool:
-    """Whether other processes compute here as well, which makes a measured step longer."""
+    """Whether other processes are busy on this machine, which slows measured steps down."""
     return os.getloadavg()[0] > BUSY * (os.cpu_count() or 1)
 
 
 def free_disk(path: Path) -> int:
-    """The bytes that are free where a path is, or will be."""
+    """Return the free disk space at a path, which may not exist yet, in bytes."""
     place = path.resolve()
     while not place.exists():
         place = place.parent

@@ -1,8 +1,8 @@
-"""How much memory training and sampling take, without taking it.
+"""Estimate the memory of training and sampling, without using it.
 
-A step is made on tensors that have shapes, but no numbers (torch's fake tensors), by the code that
-trains: what it would keep at each moment is added up. Models of two and three layers are enough, as
-each layer more takes as much as the one before.
+The training code runs a step on torch's fake tensors, which have shapes but no data, while we add
+up the tensors that are alive. Models of two and three layers are enough, since each further layer
+needs the same amount.
 """
 
 import weakref
@@ -29,8 +29,8 @@ from nanogpt.model.sizing import n_parameters
 from nanogpt.training.optimizers import configure_optimizer
 from nanogpt.training.step import loss_function, loss_scaler, optimizer_step
 
-# How much more than its tensors a process takes: freed memory stays, in pieces that don't all fit
-# the next tensor, and libraries have buffers. Measured on a CPU: 1.3 to 1.6 (docs/PLANNING.md).
+# The memory of a process as a multiple of its tensors. It's more because of fragmentation and the
+# buffers of libraries. Measured on a CPU: 1.3 to 1.6 (docs/PLANNING.md).
 BESIDE_TENSORS = {"cpu": 1.45, "cuda": 1.1, "mps": 1.1}
 
 FEW_LAYERS = (2, 3)
@@ -39,11 +39,11 @@ FLOAT32 = 4  # bytes
 
 @dataclass(frozen=True)
 class TrainingMemory:
-    """Bytes at the fullest moment of a training, by what takes them.
+    """The peak memory of a training in bytes, by part.
 
-    activations: with the gradients, for which they make room during the backward pass. logits: the
-    part of them that the output layer makes. gradients: another part. kept: the best weights so
-    far. spare: what a process takes beside its tensors. process: Python and torch.
+    activations: including the gradients, which replace them during the backward pass. logits: the
+    activations of the output layer. gradients: also part of the activations. kept: the best weights
+    so far. spare: fragmentation and buffers. process: Python and torch.
     """
 
     weights: int
@@ -57,21 +57,21 @@ class TrainingMemory:
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """The sum of all parts."""
         tensors = self.weights + self.optimizer + self.kept + self.activations
         return tensors + self.spare + self.process
 
     @property
     def least(self) -> int:
-        """What stays however small a micro-batch is, and on any device."""
+        """The part that doesn't depend on the micro-batch or the device."""
         return self.weights + self.gradients + self.optimizer
 
 
 @dataclass(frozen=True)
 class SamplingMemory:
-    """Bytes of sampling, of one prompt.
+    """The memory of sampling from one prompt, in bytes.
 
-    copies: the matrices as inference/decoder.py lays them out. cache: keys and values of all rows.
+    copies: the matrices in the layout of inference/decoder.py. cache: keys and values of all rows.
     logits: of one step.
     """
 
@@ -83,12 +83,12 @@ class SamplingMemory:
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """The sum of all parts."""
         return self.weights + self.copies + self.cache + self.logits + self.process
 
 
 class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Adds up the memory of all tensors that are alive."""
+    """Tracks the total memory of all live tensors, and its peak."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -123,14 +123,14 @@ class _Live(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 @dataclass(frozen=True)
 class _Step:
-    """Bytes of tensors: the weights, the optimizer's, and the most during each part of a step."""
+    """Bytes of tensors: weights, optimizer state, and the peak of each part of a step."""
 
     weights: int
     optimizer: int
     peaks: tuple[int, ...]
 
     def deeper(self, other: "_Step", layers: int) -> "_Step":
-        """The same of a model with more layers than `other`, which has one more than this one."""
+        """Extrapolate to a deeper model. other: the same step with one layer more."""
 
         def extend(mine: int, more: int) -> int:
             return mine + layers * (more - mine)
@@ -145,10 +145,10 @@ class _Step:
 def training_memory(
     model: ModelSettings, train: TrainSettings, vocab_size: int, *, is_here: bool = True
 ) -> TrainingMemory:
-    """The memory of a training. train: with device and dtype resolved.
+    """Estimate the memory of a training. train: with device and dtype resolved.
 
-    is_here: whether this machine has the device. If not, a CPU's step is taken, with the logits
-    that the CPU would not keep.
+    is_here: whether this machine has the device. If not, the estimate is for a CPU's step, plus the
+    logits, which a CPU doesn't keep.
     """
     traced = train if is_here else train.model_copy(update={"device": "cpu"})
     few, more = FEW_LAYERS
@@ -181,7 +181,7 @@ def training_memory(
 
 
 def _trace(model_settings: ModelSettings, train: TrainSettings, vocab_size: int) -> _Step:
-    """A step without numbers. The second one, as the first has no moments of the optimizer."""
+    """Trace the second step on fake tensors; in the first, the optimizer has no moments yet."""
     n_rows = train.batch_size * min(2, train.gradient_accumulation_steps)
     windows = np.zeros((n_rows, model_settings.block_size + 1), dtype=np.int64)
     settings = train.model_copy(update={"compile": False})
@@ -207,7 +207,7 @@ def _trace(model_settings: ModelSettings, train: TrainSettings, vocab_size: int)
 
 @contextmanager
 def _without_masks() -> Iterator[None]:
-    """Let attention take no masks from outside, and leave none without numbers to it."""
+    """Clear the cached attention masks before and after, since fake ones have no data."""
     forget_masks()
     try:
         yield
@@ -218,12 +218,12 @@ def _without_masks() -> Iterator[None]:
 def sampling_memory(
     models: Sequence[ModelSettings], sample: SampleSettings, vocab_size: int
 ) -> SamplingMemory:
-    """The memory of drawing samples from a model, or from several that are averaged."""
+    """Estimate the memory of sampling from a model, or from the models of an ensemble."""
     dtype = torch_dtype(sample.dtype)
     of_state = state_dtype(dtype).itemsize
     window = min(model.block_size for model in models)
     numbers = sum(2 * m.n_layer * m.n_embd * window for m in models)
-    # With drafts, samples are drawn one after another.
+    # With drafts, samples are generated one after another.
     rows = 1 if sample.draft else min(sample.num_samples, most_sequences(numbers * of_state))
     matrices = sum(12 * m.n_layer * m.n_embd**2 + vocab_size * m.n_embd for m in models)
     return SamplingMemory(
@@ -236,7 +236,7 @@ def sampling_memory(
 
 
 def largest_batch(memory: TrainingMemory, batch_size: int, limit: int) -> int:
-    """The largest batch size whose activations still fit into `limit` bytes; 0 if none does."""
+    """Return the largest batch size that fits into `limit` bytes; 0 if none does."""
     rest = memory.total - memory.activations - memory.spare
     factor = (memory.total - memory.process) / (memory.total - memory.process - memory.spare)
     room = (limit - memory.process) / factor - (rest - memory.process)

@@ -1,4 +1,4 @@
-"""How long a training takes: here by steps that are really made, on GPUs by published rates."""
+"""Estimate the time of a training: here from a few real steps, on GPUs from published speeds."""
 
 import time
 from collections.abc import Iterator
@@ -14,22 +14,22 @@ from nanogpt.planning.machine import GPUS, UTILISATION, Gpu
 from nanogpt.training.optimizers import configure_optimizer
 from nanogpt.training.step import loss_function, loss_scaler, optimizer_step, prepare_process
 
-# A step that is expected to take longer than this, in seconds, isn't made.
+# In seconds. A step that would take longer isn't measured.
 LONGEST_STEP = 4.0
-STEPS = 5  # that are timed, after the first one
-SECONDS = 8.0  # for all of them; at least one is timed
+STEPS = 5  # to time, after the first one
+SECONDS = 8.0  # for all of them, though at least one step is timed
 
-# The share of the rate of plain matrix products that training reaches on a CPU, where no step was
-# made: 0.3 to 0.6 for the runs of docs/BENCHMARKS.md.
+# The share of the speed of plain matrix products that training reaches on a CPU, if no step was
+# measured: 0.3 to 0.6 for the runs of docs/BENCHMARKS.md.
 SHARE = 0.45
 
-# An evaluation's forward pass costs a third of a step's forward and backward pass.
+# An evaluation's forward pass takes a third of the time of a step's forward and backward pass.
 FORWARD = 1 / 3
 
 
 @dataclass(frozen=True)
 class Pace:
-    """How long a step takes here, in seconds, and how that is known. threads: that compute."""
+    """The duration of a step here, in seconds, and whether it was measured. threads: used by it."""
 
     step_seconds: float
     threads: int
@@ -38,10 +38,10 @@ class Pace:
 
 @dataclass(frozen=True)
 class GpuTime:
-    """How long a training is estimated to take on one GPU.
+    """The estimated time of a training on one GPU.
 
-    fits: whether weights, gradients and optimizer fit into its memory; a smaller micro-batch makes
-    room for the rest.
+    fits: whether weights, gradients and optimizer state fit into its memory. The rest can be
+    reduced with a smaller micro-batch.
     """
 
     name: str
@@ -52,9 +52,9 @@ class GpuTime:
 def pace(
     model: ModelSettings, train: TrainSettings, vocab_size: int, flops_per_step: int, *, fits: bool
 ) -> Pace:
-    """The pace of a training on this machine. train: with device and dtype resolved.
+    """Estimate the pace of a training on this machine. train: with device and dtype resolved.
 
-    fits: whether it fits into the memory; if it doesn't, or takes too long, no step is made.
+    fits: whether it fits into memory. If it doesn't, or a step takes too long, nothing is measured.
     """
     prepare_process(train)
     rate = SHARE * gemm_flops_per_second(train.device, train.dtype)
@@ -70,7 +70,7 @@ def pace(
 def _time_steps(
     model_settings: ModelSettings, train: TrainSettings, vocab_size: int
 ) -> Iterator[float]:
-    """Seconds of steps of one micro-batch each, of random tokens."""
+    """Yield the seconds of steps with one micro-batch of random tokens."""
     settings = train.model_copy(update={"gradient_accumulation_steps": 1})
     torch.manual_seed(settings.seed)
     model = GPT(model_settings, vocab_size).to(settings.device)
@@ -94,16 +94,16 @@ def _time_steps(
 
 
 def training_steps(train: TrainSettings) -> float:
-    """How many steps a training is as long as, its evaluations included."""
+    """Return the length of a training in steps, with its evaluations converted to steps."""
     n_evaluations = 1 + -(-train.max_iters // train.eval_interval)
     batches = 2 * train.eval_iters * n_evaluations  # of both splits
     return train.max_iters + FORWARD * batches / train.gradient_accumulation_steps
 
 
 def gpu_times(flops: float, memory: int) -> list[GpuTime]:
-    """How long a training of so many FLOPs is on each GPU, in one process.
+    """Estimate the time of a training of this many FLOPs on each GPU, in one process.
 
-    memory: what it takes at least, in bytes.
+    memory: the minimum that it needs, in bytes.
     """
     return [GpuTime(gpu.name, _estimate_hours(gpu, flops), memory <= gpu.memory) for gpu in GPUS]
 

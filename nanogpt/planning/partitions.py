@@ -1,7 +1,7 @@
-"""Whether a partition of a Slurm cluster can give what a job asks for, before it's submitted.
+"""Check a job's resources against its Slurm partition, before it's submitted.
 
-Slurm accepts a job that asks for more time than its partition allows, or for more processors than
-any of its nodes has, and lets it wait for ever. Whatever can't be known is left to Slurm.
+Slurm accepts a job that requests more time than its partition allows, or more processors than any
+of its nodes has, and lets it wait forever. If Slurm can't be queried, nothing is checked.
 """
 
 import subprocess
@@ -11,12 +11,12 @@ from functools import cache
 
 from nanogpt.errors import UserError, plural
 
-PATIENCE = 30  # seconds that Slurm may take to answer
+PATIENCE = 30  # seconds to wait for Slurm's answer
 
 
 @dataclass(frozen=True)
 class Node:
-    """What a node has. memory: MB."""
+    """A node's resources. memory: in MB."""
 
     partitions: frozenset[str]
     cpus: int
@@ -25,7 +25,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Partition:
-    """A partition. minutes: that a job may take; None without a limit."""
+    """A partition. minutes: its time limit for a job; None without a limit."""
 
     name: str
     minutes: float | None
@@ -34,10 +34,11 @@ class Partition:
 
 @dataclass(frozen=True)
 class Request:
-    """What a rule's jobs ask for. name: of the rule. partition: empty for the default one.
+    """The resources that a rule's jobs request.
 
-    minutes: of the first attempt. longest: of the last one. memory: MB, of one node. None: not
-    known before others ran. nodes: how many. cpus: of each.
+    name: the rule. partition: empty: the default one. minutes: of the first attempt. longest:
+    minutes of the last attempt. cpus: per node. memory: per node, in MB. None: not known before
+    other jobs have run.
     """
 
     name: str
@@ -51,7 +52,7 @@ class Request:
 
 
 def check(request: Request) -> None:
-    """UserError if no node of a partition can give what is asked for."""
+    """Raise UserError if no node of a partition has the requested resources."""
     found = _find_partitions()
     if not found:
         return
@@ -64,9 +65,9 @@ def check(request: Request) -> None:
     if limit is not None and longest is not None and longest > limit:
         attempt = "" if longest == request.minutes else f" in attempt {request.attempts}"
         raise UserError(
-            f"{where}: partition `{name}` gives a job up to {limit:g} min, and this one asks "
-            f"for {longest}{attempt}, so it would wait for ever; set a shorter `runtime`, or "
-            "another `slurm_partition`"
+            f"{where}: the job requests {longest} min{attempt}, but partition `{name}` allows "
+            f"{limit:g} min, so it would wait forever; set a shorter `runtime`, or another "
+            "`slurm_partition`"
         )
     _check_nodes(where, name, request)
 
@@ -78,25 +79,25 @@ def _check_nodes(where: str, partition: str, request: Request) -> None:
     most_cpus, most_memory = (max(n.cpus for n in nodes), max(n.memory for n in nodes))
     if request.cpus > most_cpus:
         raise UserError(
-            f"{where}: a node of partition `{partition}` has up to {most_cpus} processors, and the "
-            f"job asks for {request.cpus}, so it would wait for ever; lower its number in "
-            "`set-threads`, or set another `slurm_partition`"
+            f"{where}: the job requests {request.cpus} processors, but a node of partition "
+            f"`{partition}` has {most_cpus} or fewer, so it would wait forever; lower its number "
+            "in `set-threads`, or set another `slurm_partition`"
         )
     if request.nodes > len(nodes):
         raise UserError(
-            f"{where}: partition `{partition}` has {plural(len(nodes), 'node')}, and the job asks "
-            f"for {request.nodes}, so it would wait for ever; lower `nodes`"
+            f"{where}: the job requests {plural(request.nodes, 'node')}, but partition "
+            f"`{partition}` has {len(nodes)}, so it would wait forever; lower `nodes`"
         )
     if request.memory is not None and request.memory > most_memory:
         raise UserError(
-            f"{where}: a node of partition `{partition}` has up to {most_memory} MB of memory, and "
-            f"the job asks for {request.memory}; set another `slurm_partition`, or for a training "
-            "a smaller `train.batch_size`, or `mem_mb` if you know better"
+            f"{where}: the job requests {request.memory} MB of memory, but a node of partition "
+            f"`{partition}` has {most_memory} MB or less; set another `slurm_partition`, a smaller "
+            "`train.batch_size` for a training, or `mem_mb` if the estimate is too high"
         )
 
 
 def largest_memory() -> int | None:
-    """MB of the cluster's largest node; None if Slurm doesn't tell."""
+    """Return the memory of the cluster's largest node in MB; None if Slurm can't be queried."""
     return max((node.memory for node in _find_nodes()), default=None)
 
 
@@ -106,7 +107,7 @@ def _default(partitions: Mapping[str, Partition]) -> str:
 
 @cache
 def _find_partitions() -> dict[str, Partition]:
-    """The cluster's partitions by name; none if Slurm doesn't tell."""
+    """Return the cluster's partitions by name; empty if Slurm can't be queried."""
     return {
         words["PartitionName"]: Partition(
             words["PartitionName"],
@@ -134,7 +135,7 @@ def _find_nodes() -> list[Node]:
 
 
 def _ask(what: str) -> list[dict[str, str]]:
-    """What `scontrol` shows, a mapping for each line."""
+    """Return the output of `scontrol show`, one mapping per line."""
     try:
         shown = subprocess.run(
             ["scontrol", "--oneliner", "show", what],
@@ -150,7 +151,7 @@ def _ask(what: str) -> list[dict[str, str]]:
 
 
 def parse_minutes(text: str) -> float | None:
-    """Minutes of one of Slurm's times, such as 1-12:00:00, 2:00:00, 30:00 or UNLIMITED (None)."""
+    """Convert a Slurm time such as 1-12:00:00, 2:00:00, 30:00 or UNLIMITED (None) to minutes."""
     days, _, clock = text.rpartition("-")
     try:
         parts = [int(part) for part in clock.split(":")]

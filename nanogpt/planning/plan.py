@@ -1,4 +1,4 @@
-"""The plan of a run: what it takes, and whether it fits, before anything is downloaded or made."""
+"""Plan a run: what it needs and whether it fits, before anything is downloaded or made."""
 
 from dataclasses import dataclass
 
@@ -30,10 +30,10 @@ from nanogpt.training.state_files import STATES_KEPT
 
 @dataclass(frozen=True)
 class Training:
-    """What a training takes. tokens_per_step: of all micro-batches. flops: of all steps.
+    """The needs of a training. tokens_per_step: of all micro-batches. flops: of all steps.
 
-    epochs: how often the training split is read; None if its length isn't known. missing: why its
-    device isn't here, or nothing. pace: None where it wasn't wanted, or can't be measured.
+    epochs: passes over the training split; None if its length isn't known. missing: why its device
+    isn't available; empty if it is. pace: None if it wasn't requested or can't be measured.
     """
 
     device: str
@@ -52,9 +52,9 @@ class Training:
 
 @dataclass(frozen=True)
 class Disk:
-    """Bytes on the disk. states: of an unfinished training, several while one is saved.
+    """Disk space in bytes. states: all saved states of a training, while another is written.
 
-    needed: what isn't there yet. dataset: None if it isn't known.
+    needed: the part that isn't on the disk yet. dataset: None if it isn't known.
     """
 
     model: int
@@ -67,10 +67,10 @@ class Disk:
 
 @dataclass(frozen=True)
 class Plan:
-    """All of a plan. training: None for an ensemble.
+    """The plan of a run. training: None for an ensemble.
 
-    limit: the bytes of memory that this machine lets a process take. problem: why it can't be
-    trained here, in one line. warnings: what may go wrong.
+    limit: memory available to a process on this machine, in bytes. problem: why it can't be trained
+    here, in one line. warnings: possible problems.
     """
 
     run: str
@@ -87,9 +87,9 @@ class Plan:
 
 
 def make_plan(config: Config, name: str, project: Project, *, measure: bool = True) -> Plan:
-    """The plan of a run that may not be made yet.
+    """Plan a run, which doesn't have to exist yet.
 
-    measure: whether to make a few steps to see how long they take.
+    measure: whether to time a few training steps.
 
     Errors: UserError for an unknown run.
     """
@@ -113,7 +113,7 @@ def make_plan(config: Config, name: str, project: Project, *, measure: bool = Tr
     limit = None if missing else memory_limit(device)
     disk = _plan_disk(run, parameters, data, memory, project)
     problem = _find_problem(run, memory, sampling, disk, limit)
-    busy = measure and is_busy()  # before it's busy with this
+    busy = measure and is_busy()  # checked before our own measurement
     training = None
     if memory:
         training = _plan_training(
@@ -135,13 +135,15 @@ def make_plan(config: Config, name: str, project: Project, *, measure: bool = Tr
 
 
 def _resolve(settings: ComputeSettings) -> tuple[ComputeSettings, str]:
-    """Settings with device and dtype resolved, and why that device isn't here, or nothing.
+    """Resolve device and dtype. Also returns why the device isn't available, or an empty string.
 
-    A GPU that isn't here is taken to have bfloat16.
+    A missing GPU is assumed to support bfloat16.
     """
     try:
         return resolve(settings), ""
-    except UserError as error:  # of what this machine lacks; `resolve_run` checked the rest
+    except (
+        UserError
+    ) as error:  # this machine doesn't have the device; `resolve_run` checked the rest
         missing = str(error).partition(";")[0]
     fastest = "bfloat16" if settings.device.startswith("cuda") else "float32"
     dtype = fastest if settings.dtype == "auto" else settings.dtype
@@ -191,10 +193,10 @@ def _plan_disk(
     memory: TrainingMemory | None,
     project: Project,
 ) -> Disk:
-    """What a run takes on the disk, and how much of that isn't there yet."""
+    """Estimate a run's disk space, and the part that isn't used yet."""
     model = FLOAT32 * parameters.total
     state = model + memory.kept + memory.optimizer if memory else 0
-    states = (STATES_KEPT + 1) * state  # the new one is whole before the oldest is removed
+    states = (STATES_KEPT + 1) * state  # the new state is complete before the oldest is removed
     dataset = project.datasets / run.dataset
     results = project.results / run.name / "model"
     is_trained = bool(directory_size(results))
@@ -211,19 +213,19 @@ def _find_problem(
     disk: Disk,
     limit: int | None,
 ) -> str:
-    """Why a run can't be made here, and what to lower, in one line; nothing if it can."""
+    """Explain in one line why a run doesn't fit here, and what to lower; empty if it fits."""
     if disk.needed > disk.free:
         return (
-            f"{run.name}: takes {in_bytes(disk.needed)} on the disk, and {in_bytes(disk.free)} is "
-            "free; free some, or lower n_layer or n_embd"
+            f"{run.name}: needs {in_bytes(disk.needed)} of disk space, but {in_bytes(disk.free)} "
+            "is free; free some space, or lower n_layer or n_embd"
         )
     needed = memory.total if memory else sampling.total
     if limit is None or needed <= limit:
         return ""
     what = "training" if memory else "sampling"
     return (
-        f"{run.name}: {what} takes about {in_bytes(needed)} of memory, and this machine lets it "
-        f"take {in_bytes(limit)}; {_advise(run, memory, limit)}"
+        f"{run.name}: {what} needs about {in_bytes(needed)} of memory, but this machine has "
+        f"{in_bytes(limit)}; {_advise(run, memory, limit)}"
     )
 
 
@@ -244,16 +246,18 @@ def _list_warnings(training: Training | None, problem: str, *, busy: bool) -> li
         needed = training.memory.total
         if needed > free:
             warnings.append(
-                f"training takes about {in_bytes(needed)} of memory, and only {in_bytes(free)} is "
-                "free now: end something else first"
+                f"training needs about {in_bytes(needed)} of memory, but only {in_bytes(free)} is "
+                "free now; stop other programs first"
             )
     if training and training.pace and busy:
-        warnings.append("other work computes here now; without it, a step may take less time")
+        warnings.append(
+            "other programs are busy on this machine; without them, a step may be faster"
+        )
     return warnings
 
 
 def in_bytes(n_bytes: float) -> str:
-    """`43 MB`, `1.2 GB`."""
+    """Format a number of bytes: `43 MB`, `1.2 GB`."""
     for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if n_bytes >= size:
             amount = n_bytes / size

@@ -1,4 +1,4 @@
-"""A plan as short text for a terminal."""
+"""Format a plan for the terminal, or as JSON."""
 
 from dataclasses import asdict
 
@@ -12,7 +12,7 @@ LABEL = 18  # width of the first column
 
 
 def plan_as_json(plan: Plan) -> dict[str, JsonValue]:
-    """A plan as JSON, with the sums of its parts."""
+    """Return a plan as JSON, with the sums of its parts."""
     content = asdict(plan)
     content["parameters"]["total"] = plan.parameters.total
     content["sampling"]["total"] = plan.sampling.total
@@ -22,7 +22,7 @@ def plan_as_json(plan: Plan) -> dict[str, JsonValue]:
 
 
 def plan_page(plan: Plan) -> list[str]:
-    """The lines that `nanogpt plan` prints."""
+    """Return the lines that `nanogpt plan` prints."""
     rows = [*_write_model(plan)]
     if plan.training:
         rows += _write_training(plan.training)
@@ -43,7 +43,7 @@ def _write_title(plan: Plan) -> str:
     more = f", {data.vocabulary}" if data.vocabulary else ""
     title = f"{plan.run} on {plan.dataset} ({tokens}{more})"
     if plan.members:
-        title += f": an ensemble of {plural(len(plan.members), 'run')}, which trains nothing"
+        title += f": an ensemble of {plural(len(plan.members), 'run')}, which isn't trained"
     return title
 
 
@@ -59,14 +59,14 @@ def _write_model(plan: Plan) -> list[tuple[str, str]]:
         )
     ]
     if plan.members:
-        rows.append(("", f"of {', '.join(plan.members)} together; plan each for its training"))
+        rows.append(("", f"total of {', '.join(plan.members)}; plan each run to see its training"))
     return rows
 
 
 def _write_training(training: Training) -> list[tuple[str, str]]:
     memory, label = training.memory, "memory, training"
-    epochs = f", {_show_times(training.epochs)} over the training split" if training.epochs else ""
-    how = ", derived from a step on a CPU" if training.missing else ""
+    epochs = f", {_show_times(training.epochs)} of the training split" if training.epochs else ""
+    how = ", estimated from a step on a CPU" if training.missing else ""
     return [
         (label, f"{in_bytes(memory.total)} in {training.dtype} on {training.device}{how}:"),
         (
@@ -83,12 +83,12 @@ def _write_training(training: Training) -> list[tuple[str, str]]:
         (
             "tokens",
             f"{training.tokens_per_step:,} per step, "
-            f"{_show_number(training.tokens)} in all{epochs}",
+            f"{_show_number(training.tokens)} in total{epochs}",
         ),
         (
             "FLOPs",
             f"{_show_number(training.flops_per_token)} per token, "
-            f"{_show_number(training.flops)} in all",
+            f"{_show_number(training.flops)} in total",
         ),
     ]
 
@@ -97,14 +97,10 @@ def _write_time(training: Training) -> list[tuple[str, str]]:
     rows = []
     pace = training.pace
     if pace and training.hours is not None:
-        how = (
-            "measured"
-            if pace.is_measured
-            else "derived from the rate of matrix products: too big to try"
-        )
+        how = "measured" if pace.is_measured else "estimated from the speed of matrix products"
         threads = plural(pace.threads, "thread")
         rows.append(
-            ("time here", f"{_show_hours(training.hours)} on {threads}, with its evaluations")
+            ("time here", f"{_show_hours(training.hours)} on {threads}, including evaluations")
         )
         rows.append(("time here", f"a step takes {_show_seconds(pace.step_seconds)}, {how}"))
     else:
@@ -114,21 +110,21 @@ def _write_time(training: Training) -> list[tuple[str, str]]:
 
 
 def _write_gpus(training: Training) -> list[tuple[str, str]]:
-    """Estimates for one GPU of each kind, three a line."""
+    """Format the estimates for one GPU of each kind, three per line."""
     if not training.gpus:
         return []
     label = "time on one GPU"
     rows = [
         (
             label,
-            f"estimated at {UTILISATION:.0%} of its published rate; a small model takes longer",
+            f"estimated at {UTILISATION:.0%} of its published speed; small models take longer",
         ),
     ]
     fitting = [f"{gpu.name} {_show_hours(gpu.hours)}" for gpu in training.gpus if gpu.fits]
     rows += [(label, ", ".join(fitting[i : i + 3])) for i in range(0, len(fitting), 3)]
     too_small = [gpu.name for gpu in training.gpus if not gpu.fits]
     if too_small:
-        rows.append((label, f"too little memory: {', '.join(too_small)}"))
+        rows.append((label, f"not enough memory: {', '.join(too_small)}"))
     return rows
 
 
@@ -137,7 +133,7 @@ def _write_sampling(plan: Plan) -> list[tuple[str, str]]:
     return [
         (
             label,
-            f"{in_bytes(memory.total)}: weights {in_bytes(memory.weights)}, laid out again "
+            f"{in_bytes(memory.total)}: weights {in_bytes(memory.weights)}, copies of matrices "
             f"{in_bytes(memory.copies)},",
         ),
         (
@@ -153,12 +149,12 @@ def _write_disk(plan: Plan) -> list[tuple[str, str]]:
     text = f"model {in_bytes(disk.model)}"
     if plan.training:
         text += f", saved states {in_bytes(disk.states)} (each {in_bytes(disk.state)})"
-    known = in_bytes(disk.dataset) if disk.dataset is not None else "not known until it's made"
+    known = in_bytes(disk.dataset) if disk.dataset is not None else "not known yet"
     return [("disk", f"{text},"), ("disk", f"dataset {known}; {in_bytes(disk.free)} free")]
 
 
 def _show_number(n: float) -> str:
-    """`842`, `12,800`, `10.7 M`, `5.81 P`."""
+    """Format a number: `842`, `12,800`, `10.7 M`, `5.81 P`."""
     for unit, size in (("E", 1e18), ("P", 1e15), ("T", 1e12), ("G", 1e9), ("M", 1e6)):
         if n >= size:
             return f"{n / size:.3g} {unit}"

@@ -1,6 +1,6 @@
-"""What a job that would run again really does: compute, copy from the cache, or resume.
+"""Find out whether a job that runs again would compute, copy from the cache, or resume.
 
-The version of what a job would make is known as long as the contents of its inputs are.
+The version of a job's outputs is known if the contents of all its inputs are known.
 """
 
 from collections.abc import Iterable
@@ -17,20 +17,22 @@ from nanogpt.planning.stages import StageJob, inputs_of, settings_of
 from nanogpt.planning.staleness import Verdict, Workflow
 from nanogpt.training.state_files import saved_steps
 
-# Stages whose results aren't kept in the cache.
+# Stages whose results aren't cached.
 NOT_CACHED = {"download", "download_gpt2", "bench"}
 
 
 @dataclass
 class Outcomes:
-    """What each job would do beside what is usual: `restored from the cache`, for example."""
+    """The outcomes of jobs that wouldn't start from scratch, such as `restored from the cache`."""
 
     workflow: Workflow
     words: dict[StageJob, str] = field(default_factory=dict)
-    _made: dict[str, str] = field(default_factory=dict)  # sha256 of what will be there
+    _made: dict[str, str] = field(
+        default_factory=dict
+    )  # sha256 of the files after the jobs have run
 
     def find(self, verdicts: Iterable[Verdict]) -> dict[StageJob, str]:
-        """The outcomes of jobs that would run, by job; those of others aren't there."""
+        """Return the outcomes by job, for jobs that would run and don't start from scratch."""
         for verdict in verdicts:
             if not verdict.runs:
                 for path in (*verdict.job.outputs, verdict.job.manifest):
@@ -56,10 +58,10 @@ class Outcomes:
             self._made |= {f"{job.directory}/{name}": d for name, d in entry.outputs.items()}
         state = self.workflow.project.states / version
         if not entry and job.stage == "train" and is_saved(state):
-            self.words[job] = f"goes on at step {max(saved_steps(state))}, where it was stopped"
+            self.words[job] = f"resumes at step {max(saved_steps(state))}"
 
     def _find_version(self, job: StageJob) -> str | None:
-        """The version of what a job would make; None if an input's contents aren't known."""
+        """Return the version of a job's outputs; None if an input's contents aren't known."""
         workflow = self.workflow
         inputs = {}
         for path in inputs_of(workflow.config, job, workflow.project):
@@ -74,7 +76,7 @@ class Outcomes:
             return None
         settings = settings_of(workflow.config, job)
         if job.stage == "prepare" and len(inputs) > 1:
-            return None  # many files' parts are made before the cache could be asked
+            return None  # the files' parts are made before the cache is checked
         parameters = without_device_index(resolve_devices(settings))
         return manifests.version(job.stage, parameters, inputs, code)
 

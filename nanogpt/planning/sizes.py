@@ -1,4 +1,4 @@
-"""What a run is made of, by its settings: parameters, vocabulary, tokens, and files on the disk."""
+"""Sizes that follow from a run's settings: parameters, vocabulary, tokens and files."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +20,9 @@ from nanogpt.project import Project
 
 @dataclass(frozen=True)
 class Parameters:
-    """How many numbers a model learns, by part.
+    """The number of parameters of a model, by part.
 
-    output: the output layer, unless it's tied to the embedding, and the norm before it.
+    output: the final norm, and the output layer unless it's tied to the embedding.
     """
 
     embeddings: int
@@ -32,12 +32,12 @@ class Parameters:
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """The total number of parameters."""
         return self.embeddings + self.blocks + self.output
 
 
 def count_parameters(settings: ModelSettings, vocab_size: int) -> Parameters:
-    """The parameters of a model by part, as its layers count them; no memory is taken."""
+    """Count the parameters of a model by part, without allocating memory."""
     with torch.device("meta"), WithoutDraws():
         model = GPT(settings, vocab_size)
     embeddings = model.wte.size()
@@ -54,9 +54,9 @@ def count_parameters(settings: ModelSettings, vocab_size: int) -> Parameters:
 
 @dataclass(frozen=True)
 class DatasetSize:
-    """A dataset as far as it's known. n_train, n_bytes: None if it isn't made yet.
+    """The size of a dataset. n_train, n_bytes: None if they aren't known yet.
 
-    vocabulary: where the vocabulary's size is from, in words; empty if it's known.
+    vocabulary: a note if the vocabulary size is only assumed; else empty.
     """
 
     tokenizer: str
@@ -67,7 +67,7 @@ class DatasetSize:
 
 
 def dataset_size(config: Config, name: str, project: Project) -> DatasetSize:
-    """What meta.json says of a dataset, or what its settings do if it isn't made yet.
+    """Return a dataset's size from its meta.json, or from its settings if it isn't made yet.
 
     Errors: UserError for a damaged meta.json.
     """
@@ -95,7 +95,7 @@ def _find_vocabulary(config: Config, name: str, project: Project) -> tuple[int, 
 def _guess(
     config: Config, name: str, project: Project, vocab_size: int
 ) -> tuple[int | None, int | None]:
-    """Tokens of the training split and bytes, where a token is a character or a byte."""
+    """Estimate training tokens and bytes, if a token is a character or a byte."""
     dataset, corpus = config.datasets[name], config.corpora[corpus_of(config, name)]
     if dataset.tokenizer not in ("char", "byte") or corpus.url:
         return None, None
@@ -107,7 +107,7 @@ def _guess(
 
 
 def _find_length(config: Config, name: str, project: Project) -> int | None:
-    """The bytes, so about the characters, of a corpus of files; None if they aren't there."""
+    """Return the bytes (about the characters) of a corpus of files; None if they're missing."""
     corpus = corpus_of(config, name)
     try:
         files = find_files(corpus, config.corpora[corpus], project)
@@ -117,5 +117,5 @@ def _find_length(config: Config, name: str, project: Project) -> int | None:
 
 
 def directory_size(directory: Path) -> int:
-    """The bytes of the files in a directory; 0 if it isn't there."""
+    """Return the total size of the files in a directory; 0 if it doesn't exist."""
     return sum(file.stat().st_size for file in directory.glob("*") if file.is_file())

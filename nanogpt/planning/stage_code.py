@@ -1,4 +1,4 @@
-"""The digest of the code that a stage would run now, worked out without Snakemake."""
+"""Compute the digest of a stage's current code, without Snakemake."""
 
 import ast
 import io
@@ -13,12 +13,12 @@ from nanogpt.project import HERE, Project
 
 
 def adapter_files(stage: str, project: Project = HERE) -> list[Path]:
-    """The scripts whose digests are the code of a stage; none of a download.
+    """Return the scripts whose digests make up a stage's code; none for a download.
 
-    Errors: FileNotFoundError where the workflow's files aren't here.
+    Errors: FileNotFoundError if the workflow's files aren't here.
     """
     if stage in ("download", "download_gpt2"):
-        return []  # what a URL gives is no matter of our code
+        return []  # a download's contents don't depend on our code
     scripts = _find_workflow(project) / "scripts"
     files = [scripts / f"{name}.py" for name in adapters_of(stage)]
     for file in files:
@@ -28,9 +28,9 @@ def adapter_files(stage: str, project: Project = HERE) -> list[Path]:
 
 
 def current_code(stage: str, project: Project = HERE) -> str | None:
-    """The digest of the code that a stage would run now, as its rule has it.
+    """Return the digest of a stage's current code, as in its rule.
 
-    None where the workflow's files aren't here, as in a project that uses one on a host.
+    None if the workflow's files aren't here, as in a project that uses a workflow from elsewhere.
     """
     try:
         files = adapter_files(stage, project)
@@ -46,10 +46,10 @@ def _find_workflow(project: Project) -> Path:
 
 @cache
 def rule_command(stage: str, workflow: Path) -> str:
-    """The command of a rule that starts its script by a shell; empty for the others.
+    """Return the shell command of a rule; empty if the rule has none.
 
-    It's a part of the code digest. Only Snakemake can run a rule's file, so this reads the strings
-    after `shell:` in it.
+    It's part of the code digest. Only Snakemake can run a rule file, so this reads the strings
+    after `shell:` from it.
     """
     for path in sorted(workflow.glob("rules/*.smk")):
         strings = _find_strings(path.read_text(encoding="utf-8"), stage)
@@ -59,7 +59,7 @@ def rule_command(stage: str, workflow: Path) -> str:
 
 
 def _find_strings(text: str, rule: str) -> str:
-    """The strings after `shell:` in a rule, joined."""
+    """Return the strings after `shell:` in a rule, joined."""
     tokens = list(tokenize.generate_tokens(io.StringIO(text).readline))
     inside = shell = False
     strings: list[str] = []

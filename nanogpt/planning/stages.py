@@ -1,9 +1,9 @@
-"""The stages of the workflow as config.yaml has them now: what each would be asked for.
+"""The settings, inputs and outputs of each stage of the workflow, for the current config.yaml.
 
-The rules in workflow/rules/ say how Snakemake starts a stage. This module knows, without Snakemake,
-which settings, inputs and outputs each has, so that `nanogpt why` can compare them with what made a
-result. `tests/workflow/test_why.py` checks that both agree. What takes more than a line to work out
-is written here once, and workflow/rules/common.smk calls it.
+The rules in workflow/rules/ define how Snakemake starts a stage. This module has the same
+information without Snakemake, so that `nanogpt why` can compare it with the manifest of a result.
+`tests/workflow/test_why.py` checks that both agree. Longer computations are only here, and
+workflow/rules/common.smk calls them.
 """
 
 import hashlib
@@ -36,11 +36,11 @@ from nanogpt.project import HERE, NGRAMS_FILE, Project
 MODEL_FILES = ("model.safetensors", "config.json", "tokenizer.json")
 MODEL = tuple(f"model/{file}" for file in MODEL_FILES)
 DATASET = ("train.bin", "val.bin", "tokenizer.json", "meta.json")
-DESCRIPTION = ("eval.json", "eval.manifest.json", "train.manifest.json")  # for a model card
+DESCRIPTION = ("eval.json", "eval.manifest.json", "train.manifest.json")  # for the model card
 NGRAMS = f"model/{NGRAMS_FILE}"
 GPT2_MERGES = "resources/tokenizers/gpt2/vocab.bpe"
 
-# What each stage of a run writes in results/<run>/, in the order in which they are made.
+# The outputs of each stage of a run in results/<run>/, in order.
 OF_RUN: dict[str, tuple[str, ...]] = {
     "train": (*MODEL, "metrics.jsonl"),
     "combine": MODEL,
@@ -59,7 +59,7 @@ OF_RUN: dict[str, tuple[str, ...]] = {
     "export_nanogpt": ("export/nanogpt/ckpt.pt", "export/nanogpt/export.json"),
 }
 EXPORTS = tuple(stage for stage in OF_RUN if stage.startswith("export_"))
-# The same in results/datasets/<dataset>/.
+# The outputs of each stage of a dataset in results/datasets/<dataset>/.
 OF_DATASET: dict[str, tuple[str, ...]] = {"prepare": DATASET, "ngram": ("ngram.json",)}
 CHARTS = (
     *(f"loss_{axis}" for axis in ("tokens", "steps", "seconds", "flops")),
@@ -67,7 +67,7 @@ CHARTS = (
 )
 OF_REPORT = ("index.html", "report.md", "runs.csv", "columns.csv", *(f"{c}.svg" for c in CHARTS))
 
-# Groups of a run's settings, or its name or dataset, that a stage gets.
+# The groups of a run's settings that a stage gets, and its name or dataset.
 GROUPS: dict[str, tuple[str, ...]] = {
     "train": ("model", "train"),
     "combine": (),
@@ -78,10 +78,10 @@ GROUPS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(EXPORTS, ("name",)),
 }
 
-# The state of what isn't the user's own file.
+# The state of files that aren't the user's own.
 MADE_HERE = "made by the workflow"
 
-# Settings of a corpus that say where its text comes from. The others say how it is read.
+# Settings of a corpus for the source of its text. The others affect how it's read.
 NOT_READING = {"url", "sha256", "files", "n_characters", "seed"}
 
 
@@ -89,7 +89,7 @@ NOT_READING = {"url", "sha256", "files", "n_characters", "seed"}
 class StageJob:
     """A stage of one run, dataset or corpus, such as `train one`.
 
-    directory: where its outputs are. outputs: their paths. manifest: its path.
+    directory: the directory of its outputs. outputs: their paths. manifest: its path.
     """
 
     stage: str
@@ -108,7 +108,7 @@ def _make_job(stage: str, name: str, directory: str, outputs: tuple[str, ...]) -
 
 
 def jobs_of_run(config: Config, run: str) -> list[StageJob]:
-    """All that the workflow can make of a run, in order."""
+    """Return all jobs of a run, in order."""
     resolved = resolve_run(config, run)
     of_models = {"train", "bench", "tensorboard", *EXPORTS}
     left_out = of_models if resolved.ensemble else {"combine"}
@@ -121,13 +121,13 @@ def jobs_of_run(config: Config, run: str) -> list[StageJob]:
 
 
 def jobs_of_dataset(dataset: str) -> list[StageJob]:
-    """All that the workflow can make of a dataset, in order."""
+    """Return all jobs of a dataset, in order."""
     directory = f"results/datasets/{dataset}"
     return [_make_job(stage, dataset, directory, outputs) for stage, outputs in OF_DATASET.items()]
 
 
 def jobs_of_corpus(config: Config, corpus: str) -> list[StageJob]:
-    """What brings a corpus here; nothing for files of the user's."""
+    """Return the jobs that download or write a corpus; none for the user's own files."""
     entry, directory = config.corpora[corpus], f"resources/corpora/{corpus}"
     if entry.builtin:
         return [_make_job("write_builtin", corpus, directory, ("input.txt",))]
@@ -144,7 +144,7 @@ def jobs_of_corpus(config: Config, corpus: str) -> list[StageJob]:
 
 
 def find_jobs(config: Config) -> Iterator[StageJob]:
-    """Every job that could be planned for a config."""
+    """Yield every possible job of a config."""
     for corpus in config.corpora:
         yield from jobs_of_corpus(config, corpus)
     yield _make_job("download_gpt2", "gpt2", "resources/tokenizers/gpt2", ("vocab.bpe",))
@@ -161,7 +161,7 @@ def find_jobs(config: Config) -> Iterator[StageJob]:
 
 
 def inputs_of(config: Config, job: StageJob, project: Project = HERE) -> list[str]:
-    """The inputs of a job, without those that are temporary, in the rule's order.
+    """Return the inputs of a job, without temporary files, in the rule's order.
 
     Errors: UserError for a corpus without files.
     """
@@ -213,7 +213,7 @@ def _list_report_inputs(config: Config) -> list[str]:
 
 
 def corpus_files(config: Config, dataset: str, project: Project = HERE) -> list[str]:
-    """The files that a dataset is made of, in order.
+    """Return the files of a dataset's corpus, in order.
 
     Errors: UserError for an unknown dataset, and a corpus without files.
     """
@@ -225,7 +225,7 @@ def corpus_files(config: Config, dataset: str, project: Project = HERE) -> list[
 
 
 def given_tokenizer(config: Config, dataset: str) -> list[str]:
-    """The tokenizer that a dataset takes from elsewhere, in a list, or none."""
+    """Return the tokenizer file that a dataset uses from elsewhere, in a list, or none."""
     tokenizer = config.datasets[dataset].tokenizer
     if tokenizer == "gpt2":
         return [GPT2_MERGES]
@@ -233,16 +233,16 @@ def given_tokenizer(config: Config, dataset: str) -> list[str]:
 
 
 def imported_models(config: Config) -> dict[str, str]:
-    """What runs begin with that isn't a nanogpt model, by the name that it gets here.
+    """Return other programs' models that runs start from, by the names of their directories.
 
-    Errors: as those of `find_source`.
+    Errors: as for `find_source`.
     """
     sources = [find_source(config, run) for run in run_names(config)]
     return {s.directory.name: s.name for s in sources if s and s.is_imported}
 
 
 def imported_files(source: str, project: Project = HERE) -> list[str]:
-    """What a model of another program is read from."""
+    """Return the files that another program's model is read from."""
     if source in GPT2_SIZES:
         return [GPT2_MERGES]
     directory = project.root / source
@@ -251,7 +251,7 @@ def imported_files(source: str, project: Project = HERE) -> list[str]:
 
 
 def initial_model(config: Config, run: str) -> list[str]:
-    """The files of the model that a run begins with; none with random weights."""
+    """Return the files of a run's initial model; none with random weights."""
     source = find_source(config, run)
     return [str(source.directory / name) for name in MODEL_FILES] if source else []
 
@@ -260,7 +260,7 @@ def initial_model(config: Config, run: str) -> list[str]:
 
 
 def settings_of(config: Config, job: StageJob) -> dict[str, JsonValue]:
-    """The settings that a job gets as parameters."""
+    """Return the settings that a job gets as parameters."""
     if job.stage == "prepare":
         return dataset_settings(config, job.name)
     if job.stage == "ngram":
@@ -283,12 +283,12 @@ def settings_of(config: Config, job: StageJob) -> dict[str, JsonValue]:
 
 
 def builtin_settings(config: Config, corpus: str) -> dict[str, JsonValue]:
-    """The settings that decide what a built-in corpus is."""
+    """Return the settings that a built-in corpus depends on."""
     return as_parameters(config.corpora[corpus], {"builtin", "n_characters", "seed"})
 
 
 def dataset_settings(config: Config, name: str) -> dict[str, JsonValue]:
-    """The settings that decide what prepare writes."""
+    """Return the settings that a dataset's files depend on."""
     dataset = config.datasets[name]
     corpus = config.corpora[corpus_of(config, name)]
     unused = set() if dataset.tokenizer == "bpe" else {"vocab_size"}
@@ -299,9 +299,9 @@ def dataset_settings(config: Config, name: str) -> dict[str, JsonValue]:
 
 
 def ngram_settings(config: Config, run: str) -> dict[str, JsonValue]:
-    """The settings of the n-grams that a run mixes with its GPT.
+    """Return the settings of a run's n-grams.
 
-    Errors: UserError if it mixes in none.
+    Errors: UserError if the run doesn't use n-grams.
     """
     resolved = resolve_run(config, run)
     check_ngrams(resolved)
@@ -309,7 +309,7 @@ def ngram_settings(config: Config, run: str) -> dict[str, JsonValue]:
 
 
 def bench_settings(config: Config, run: str) -> dict[str, JsonValue]:
-    """The settings that decide what is measured; those of other groups only as far as they do.
+    """Return the settings that a benchmark depends on.
 
     Errors: UserError for an ensemble.
     """
@@ -320,11 +320,11 @@ def bench_settings(config: Config, run: str) -> dict[str, JsonValue]:
     return run_parameters(resolved, groups, measured)
 
 
-# --- What else makes a job run again ----------------------------------------------------------
+# --- States of files, which also make a job run again -----------------------------------------
 
 
 def corpus_state(config: Config, dataset: str, project: Project = HERE) -> str:
-    """Sizes and mtimes of local files: one replaced by an older file is a changed one."""
+    """Hash the sizes and mtimes of a dataset's local files, so that any replaced file counts."""
     files = corpus_files(config, dataset, project)
     if not config.corpora[corpus_of(config, dataset)].files:
         return MADE_HERE
@@ -332,14 +332,14 @@ def corpus_state(config: Config, dataset: str, project: Project = HERE) -> str:
 
 
 def imported_state(source: str, project: Project = HERE) -> str:
-    """The same of a model of another program."""
+    """Hash the sizes and mtimes of another program's model files."""
     if source in GPT2_SIZES:
         return MADE_HERE
     return _describe_state(imported_files(source, project), project)
 
 
 def initial_state(config: Config, run: str, project: Project = HERE) -> str:
-    """The same of the user's own model that a run begins with."""
+    """Hash the sizes and mtimes of a run's initial model, if it's the user's own."""
     source = find_source(config, run)
     if not source or source.run or source.is_imported:
         return MADE_HERE
@@ -354,15 +354,15 @@ def _describe_state(files: list[str], project: Project) -> str:
 
 
 def wanted_digest(config: Config, corpus: str, file: str, project: Project = HERE) -> str:
-    """The sha256 that config.yaml wants of a download, unless what lies there has it.
+    """Return the sha256 that config.yaml requires for a download, unless the file has it already.
 
-    So writing down the digest of a file that is there downloads nothing again.
+    That way, adding the digest of an existing file doesn't download it again.
     """
     wanted = config.corpora[corpus].digest_of(file)
     manifest = project.corpora / corpus / f"{file}.download.manifest.json"
     if wanted is None or not manifest.exists():
         return "as it is"
-    # Late: most dry runs read no records.
+    # Imported late, since most dry runs read no records.
     from nanogpt.artifacts.records.base import read_record
     from nanogpt.artifacts.records.manifests import Manifest
 
@@ -374,9 +374,9 @@ def wanted_digest(config: Config, corpus: str, file: str, project: Project = HER
 
 
 def params_of(config: Config, job: StageJob, code: str | None, project: Project = HERE) -> set[str]:
-    """The params of a job as Snakemake notes them, as far as they can be known without it.
+    """Return a job's params as Snakemake records them, as far as they are known without it.
 
-    code: the digest of its code; None: not known.
+    code: the digest of its code; None if it isn't known.
     """
     settings = settings_of(config, job)
     params = {repr(json.dumps(settings) if job.stage == "train" else settings)}

@@ -1,10 +1,10 @@
-"""Which results would be made again, and why: what Snakemake decides, with its reasons named.
+"""Find out which results Snakemake would make again, and why.
 
-Snakemake makes what is asked for if it's missing, if an input is newer with other contents, if the
-params of its rule or its set of inputs differ from what it noted, or if a kill left it half made.
-From there it goes on: whatever reads what is made again is made again, and what is missing on the
-way is made, too. `tests/workflow/test_why.py` compares this module with `snakemake -n`. The
-manifest beside a result says what its settings, inputs and code were.
+Snakemake makes a requested file if it's missing, if an input is newer and has other contents, if
+the rule's params or its set of inputs differ from those recorded, or if a killed job left it
+unfinished. Everything that depends on it is made again too, and so are missing files on the way.
+`tests/workflow/test_why.py` compares this module with `snakemake -n`. The manifest of a result has
+the settings, inputs and code that it was made with.
 """
 
 import os
@@ -43,8 +43,8 @@ from nanogpt.planning.stages import (
 )
 from nanogpt.project import Project
 
-# What Snakemake does with a result: it leaves it, makes it again, or makes it for the first time;
-# or it's gone, and nobody asks for it.
+# The state of a result: Snakemake would keep it, make it again, or make it for the first time; or
+# it's gone and nothing needs it.
 State = Literal["current", "again", "never made", "gone"]
 
 GROUPS = "/groups/"  # temporary files of a dataset of many files
@@ -52,11 +52,11 @@ GROUPS = "/groups/"  # temporary files of a dataset of many files
 
 @dataclass(frozen=True)
 class Verdict:
-    """What would become of the outputs of a job, and why.
+    """What would happen to the outputs of a job, and why.
 
-    reasons: why it would run. upstream: jobs that run first and whose outputs it reads. unnoticed:
-    what differs without Snakemake noticing. notes: what a reader should know beside that. manifest:
-    of what is there.
+    reasons: why it would run. upstream: jobs that would run first, whose outputs it reads.
+    unnoticed: differences that Snakemake doesn't notice. notes: further remarks for the user.
+    manifest: of the existing outputs.
     """
 
     job: StageJob
@@ -75,7 +75,7 @@ class Verdict:
 
 @dataclass
 class _Findings:
-    """What is known of a job's outputs by themselves."""
+    """Facts about a job's outputs, apart from other jobs."""
 
     manifest: Manifest | None
     was_made: bool
@@ -86,7 +86,7 @@ class _Findings:
 
 @dataclass
 class Workflow:
-    """The jobs of a config, each with what would become of it. Files are read once."""
+    """The jobs of a config and their verdicts. Each file is read only once."""
 
     config: Config
     project: Project
@@ -94,14 +94,14 @@ class Workflow:
 
     @cached_property
     def makers(self) -> dict[str, StageJob]:
-        """The job that makes each file that can be made, by path."""
+        """The job that makes each file, by path."""
         jobs = list(find_jobs(self.config))
         return {path: job for job in jobs for path in (*job.outputs, job.manifest)}
 
     def plan(self, jobs: Iterable[StageJob], needed: Iterable[str] = ()) -> list[Verdict]:
-        """Verdicts on some jobs and all that they depend on, those first that run first.
+        """Return verdicts on some jobs and all that they depend on, in the order they would run.
 
-        needed: the files that are wanted; none: all outputs of the jobs.
+        needed: the files that are wanted; empty: all outputs of the jobs.
         """
         targets = list(jobs)
         wanted = set(needed) or {path for job in targets for path in job.outputs}
@@ -127,7 +127,7 @@ class Workflow:
     def _spread(
         self, findings: dict[StageJob, _Findings], inputs: dict[StageJob, list[str]]
     ) -> set[StageJob]:
-        """The jobs that run: those with reasons, what reads their outputs, what is missing then."""
+        """Return the jobs that run: with reasons, downstream, or making missing inputs."""
         running = {job for job, of_job in findings.items() if of_job.reasons}
         before = -1
         while before < len(running):
@@ -155,7 +155,7 @@ class Workflow:
             state = "gone"
         notes = list(findings.notes)
         if job.stage == "prepare" and job in running and len(inputs) > 1:
-            notes.append("`count`, `plan` and `encode` of its files run before it")
+            notes.append("the jobs `count`, `plan` and `encode` of its files would run first")
         noticed = (tuple(reasons), tuple(upstream), tuple(findings.unnoticed))
         return Verdict(job, state, *noticed, tuple(notes), findings.manifest)
 
@@ -164,7 +164,7 @@ class Workflow:
     def _examine(
         self, job: StageJob, inputs: dict[StageJob, list[str]], wanted: set[str]
     ) -> _Findings:
-        """The reasons of a job's own to run, whatever becomes of its inputs."""
+        """Find a job's own reasons to run, apart from those of its inputs."""
         manifest, problem = self._read_manifest(job)
         notes = [problem] if problem else self._find_edits(job, manifest)
         outputs = (*job.outputs, job.manifest)
@@ -190,7 +190,7 @@ class Workflow:
         return _Findings(manifest, was_made, reasons, unnoticed, notes)
 
     def _read_manifest(self, job: StageJob) -> tuple[Manifest | None, str]:
-        """The manifest of a job, and what is wrong with it."""
+        """Read the manifest of a job. Also returns the problem with it, if any."""
         path = self.project.root / job.manifest
         if not path.exists():
             return None, ""
@@ -201,15 +201,15 @@ class Workflow:
 
     def _find_unfinished(self, job: StageJob) -> list[Difference]:
         if any(is_unfinished(self.project, path) for path in job.outputs):
-            return [Difference("input", "an earlier call was killed while it made this")]
+            return [Difference("input", "an earlier run was killed while making this")]
         return []
 
     def _find_newer_inputs(
         self, job: StageJob, inputs: Sequence[str], oldest: float
     ) -> list[Difference]:
-        """Inputs that are newer than an output, unless their contents are known to be the same.
+        """Find inputs that are newer than an output, unless Snakemake knows they didn't change.
 
-        oldest: when the first of the outputs was made.
+        oldest: the time of the oldest output.
         """
         differences = []
         manifest, _ = self._read_manifest(job)
@@ -217,11 +217,11 @@ class Workflow:
             if not self._exists(path) or self._mtime(path) <= oldest or self._is_same(job, path):
                 continue
             if job.stage == "prepare" and path not in self.makers and manifest:
-                continue  # in its params, too, which name the file
+                continue  # also in its params, which list the file
             before = manifest.inputs.get(path) if manifest else None
             if before and before == self.digest_of(path):
                 what = (
-                    f"{path} is newer, with the same contents; Snakemake compares small files only"
+                    f"{path} is newer, with the same contents; Snakemake only compares small files"
                 )
                 differences.append(Difference("input", what))
             else:
@@ -229,7 +229,7 @@ class Workflow:
         return differences
 
     def _is_same(self, job: StageJob, path: str) -> bool:
-        """Whether Snakemake knows that an input has the contents that it had."""
+        """Whether Snakemake knows that an input's contents didn't change."""
         if (self.project.root / path).stat().st_size > LARGEST_COMPARED:
             return False
         records = [read_rule_record(self.project, output) for output in job.outputs]
@@ -239,19 +239,19 @@ class Workflow:
         return known == {f"sha256:{self.digest_of(path)}"}
 
     def _describe_change(self, path: str) -> str:
-        """How an input came to differ."""
+        """Describe how an input changed."""
         maker = self.makers.get(path)
         if maker is None:
-            return "has other contents now"
+            return "has different contents now"
         manifest, _ = self._read_manifest(maker)
         if manifest and manifest.outputs.get(path) not in (None, self.digest_of(path)):
-            return f"was changed by hand, after `{maker}` had made it"
-        return f"was made again by `{maker}`, with other contents"
+            return f"was edited after `{maker}` made it"
+        return f"was made again by `{maker}`, with different contents"
 
     def _find_differences(
         self, job: StageJob, manifest: Manifest | None, record: RuleRecord | None, code: str | None
     ) -> list[Difference]:
-        """Settings and code that differ from those that made what is there, and local files."""
+        """Find settings, code and local files that differ from those that made the outputs."""
         now = settings_of(self.config, job)
         before = (record and record.groups()) or (manifest.parameters if manifest else None)
         differences: list[Difference] = []
@@ -269,45 +269,45 @@ class Workflow:
         return differences
 
     def _compare_local_files(self, job: StageJob, manifest: Manifest) -> list[Difference]:
-        """Files of the user's that differ from those that a dataset was made of."""
+        """Find local files that differ from those that a dataset was made from."""
         paths = [p for p in inputs_of(self.config, job, self.project) if p not in self.makers]
         before = {path for path in manifest.inputs if path not in self.makers}
         words = {
-            path: "is new" if path not in before else "has other contents now"
+            path: "is new" if path not in before else "has different contents now"
             for path in paths
             if self._exists(path) and self.digest_of(path) != manifest.inputs.get(path)
         }
-        words |= dict.fromkeys(sorted(before - set(paths)), "is no file of the corpus any more")
+        words |= dict.fromkeys(sorted(before - set(paths)), "is no longer part of the corpus")
         return [Difference("input", f"{path} {what}") for path, what in words.items()]
 
     def _find_other_inputs(self, inputs: Sequence[str], record: RuleRecord) -> list[Difference]:
-        """Inputs that a rule has now and didn't have, and the reverse."""
+        """Find inputs that a rule has gained or lost."""
         before = {path for path in record.inputs if GROUPS not in path}
         added = [
             Difference("input", f"{path} is a new input") for path in inputs if path not in before
         ]
         return added + [
-            Difference("input", f"{path} is no input any more")
+            Difference("input", f"{path} is no longer an input")
             for path in sorted(before - set(inputs))
         ]
 
     @staticmethod
     def _describe_unnamed(job: StageJob) -> str:
-        """What differs where settings, code and contents are the same."""
+        """Describe the difference if settings, code and contents are the same."""
         if job.stage == "prepare":
-            return "its files were touched or moved; their contents are the same"
+            return "its files were touched or moved, with the same contents"
         if job.stage == "download":
-            return "config.yaml gives another sha256"
-        return "params that aren't settings, such as those of a profile"
+            return "config.yaml has a different sha256"
+        return "params other than settings, such as those of a profile"
 
     def _find_edits(self, job: StageJob, manifest: Manifest | None) -> list[str]:
-        """Outputs that aren't what their manifest says."""
+        """Find outputs that don't match their manifest."""
         if manifest is None:
             is_made = any(map(self._exists, job.outputs))
-            return ["it has no manifest, so nothing is known of how it was made"] if is_made else []
+            return ["it has no manifest, so it's not known how it was made"] if is_made else []
         written = self._mtime(job.manifest)
         return [
-            f"{path} was changed by hand"
+            f"{path} was edited"
             for path in job.outputs
             if path in manifest.outputs
             and self._exists(path)
@@ -321,24 +321,24 @@ class Workflow:
         return (self.project.root / path).exists()
 
     def _mtime(self, path: str) -> float:
-        """As Snakemake has it: of a link, the later one of its own and its target's."""
+        """Return a file's mtime as Snakemake does: for a link, its own or its target's if later."""
         place = self.project.root / path
         return max(place.stat().st_mtime, os.lstat(place).st_mtime)
 
     def digest_of(self, path: str) -> str:
-        """The sha256 of a file that is there."""
+        """Return the sha256 of an existing file."""
         if path not in self._digests:
             self._digests[path] = sha256_file(self.project.root / path)
         return self._digests[path]
 
 
 def environment_notes(manifest: Manifest) -> list[Difference]:
-    """How this machine differs from the one that made a result. Nothing runs again for that."""
+    """List how this machine differs from the one that made a result. Nothing runs again for it."""
     return environment_differences(manifest.environment, environment_here(manifest.environment))
 
 
 def path_of(project: Project, path: Path) -> str:
-    """A path as manifests have it: below the project's root if it's there."""
+    """Return a path as in manifests: relative to the project's root if it's inside it."""
     root = project.root.resolve()
     whole = path.resolve()
     return str(whole.relative_to(root)) if whole.is_relative_to(root) else str(path)

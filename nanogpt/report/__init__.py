@@ -1,1 +1,1 @@
-"""Runs side by side: tables, charts, a page, TensorBoard's files."""
+"""Reports that compare runs: tables, charts, a web page, TensorBoard files."""

@@ -1,4 +1,4 @@
-"""All charts of a report, by the names of their files."""
+"""All charts of a report, by file name."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,12 +9,12 @@ from nanogpt.report.run import Run
 from nanogpt.report.scaling_chart import draw_scaling_chart
 from nanogpt.report.speed_chart import draw_speed_chart
 
-# Their names, in the order of the report.
+# Chart names, in the report's order.
 CHARTS = (*(f"loss_{name}" for name in LOSS_OVER), "scaling", "speed", "position", "calibration")
 
 
 def draw_charts(runs: Sequence[Run], looks: Mapping[str, Look]) -> dict[str, str]:
-    """The SVG of each of CHARTS. looks: of each group of runs."""
+    """Draw each of CHARTS as SVG. looks: by group of runs."""
     charts = {f"loss_{name}": chart for name, chart in draw_loss_charts(runs, looks).items()} | {
         "scaling": draw_scaling_chart(runs, looks),
         "speed": draw_speed_chart(runs, looks),

@@ -1,4 +1,4 @@
-"""Compare runs: a row each, means over seeds, settings that differ, machines."""
+"""Compare runs: one row per run, means over seeds, settings that differ, machines."""
 
 import json
 import math
@@ -14,20 +14,20 @@ from nanogpt.report.groups import grouped, one_of_each_seed
 from nanogpt.report.intervals import t_975
 from nanogpt.report.run import Run
 
-# What means over seeds are taken of.
+# The columns that are averaged over seeds.
 MEASURES = ("val_loss_nats_per_token", "val_bits_per_byte", "training_seconds")
 
-# The fields of an environment that are compared.
+# The fields of an environment to compare.
 ENVIRONMENT = ("nanogpt", "python", "torch", "platform", "cpu", "cpu_capability", "gpu", "threads")
 
 
 def table(runs: Sequence[Run]) -> pd.DataFrame:
-    """One row a run, in their order, with COLUMNS; NaN for what isn't known."""
+    """Return one row per run, in order, with COLUMNS; NaN for unknown values."""
     return pd.DataFrame([_row(run) for run in runs], columns=[column.name for column in COLUMNS])
 
 
 def _row(run: Run) -> dict[str, Any]:
-    """A run's row. Speed is the median over its metrics, which a slow first step doesn't move."""
+    """Return a run's row. Its speed is a median, so a slow first step doesn't distort it."""
     row = {
         "run": run.name,
         "status": run.status,
@@ -88,10 +88,11 @@ def _evaluation_cells(evaluation: Evaluation) -> dict[str, float | None]:
 
 
 def seeds_table(runs: Sequence[Run]) -> pd.DataFrame:
-    """Mean and half-width of its 95 % interval (Student's t) over the seeds of each group.
+    """Return each group's mean over seeds and the half-width of its 95 % interval (Student's t).
 
-    Only groups of at least two finished runs. Columns: group, dataset, seeds, tried (with those
-    that failed or diverged), and of each of MEASURES `<measure>` and `<measure>_half_width`.
+    Leaves out groups with fewer than two finished runs. Columns: group, dataset, seeds, tried
+    (including seeds that failed or diverged), and `<measure>` and `<measure>_half_width` for each
+    of MEASURES.
     """
     rows = []
     for group, members in grouped(runs).items():
@@ -113,13 +114,13 @@ def seeds_table(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def settings_that_differ(runs: Sequence[Run]) -> tuple[list[str], dict[str, JsonValue]]:
-    """The names of settings in which runs differ, and the values of those that all share."""
+    """Return the names of settings that differ between runs, and the values that all share."""
     names = list(dict.fromkeys(name for run in runs for name in run.settings))
     shared, differ = {}, []
     for name in names:
-        # A run that was evaluated without n-grams has no settings of theirs, and differs in that.
+        # A run evaluated without n-grams has no n-gram settings, which counts as a difference.
         group = name.partition(".")[0].replace("ngram", "eval")
-        # A run that wasn't evaluated has no settings of an evaluation, which isn't a difference.
+        # A run that wasn't evaluated has no evaluation settings, which doesn't.
         having = [run for run in runs if any(n.startswith(f"{group}.") for n in run.settings)]
         values = {json.dumps(run.settings.get(name)) for run in having}
         if len(values) > 1:
@@ -130,7 +131,7 @@ def settings_that_differ(runs: Sequence[Run]) -> tuple[list[str], dict[str, Json
 
 
 def environments(runs: Sequence[Run]) -> list[tuple[dict[str, str | int | None], list[str]]]:
-    """The different environments of trainings, each with the names of its runs."""
+    """Return the distinct environments that runs were trained in, each with its runs' names."""
     found: dict[str, tuple[dict[str, str | int | None], list[str]]] = {}
     for run in runs:
         if run.environment:

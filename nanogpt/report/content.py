@@ -1,4 +1,4 @@
-"""What a report shows, as data: findings, tables, samples, settings."""
+"""The content of a report as data: findings, tables, samples, settings."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,14 +14,14 @@ from nanogpt.report.looks import Look
 from nanogpt.report.run import Run
 
 MOST_SAMPLES = 24  # on the page
-SMALLEST_FILTERED = 15  # from so many runs on, the page has a field to choose among them
+SMALLEST_FILTERED = 15  # with this many runs or more, the page has a filter
 
 DASH = "\N{EN DASH}"
 
 
 @dataclass(frozen=True)
 class Table:
-    """Cells of text below their headings; the first cell of a row is its name."""
+    """Headings and rows of text; the first cell of a row is its name."""
 
     headings: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -29,7 +29,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of the table of runs. value: what it is sorted by; empty if it isn't known."""
+    """A cell of the table of runs. value: its sort key; empty if unknown."""
 
     text: str
     value: str | float
@@ -37,7 +37,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class RunLine:
-    """A run's line in the table of runs."""
+    """A row of the table of runs."""
 
     cells: Sequence[Cell]
     look: Look
@@ -46,7 +46,7 @@ class RunLine:
 
 @dataclass(frozen=True)
 class RunsTable:
-    """The table of runs, with the columns of which anything is known."""
+    """The table of runs, without the columns that are empty for all of them."""
 
     columns: Sequence[Column]
     lines: Sequence[RunLine]
@@ -54,10 +54,10 @@ class RunsTable:
 
 @dataclass(frozen=True)
 class Finding:
-    """The best run of a dataset, and what its loss compares with; all in bits per byte.
+    """The best run on a dataset and its reference points, all in bits per byte.
 
-    ngram: of the best n-gram model, with its order. mixed: of the best run that mixes n-grams with
-    its GPT, with its name. source: the entropy of a built-in corpus.
+    ngram, order: the best n-gram model. mixed, mixed_run: the best run that mixes n-grams into its
+    GPT. source: the entropy of a built-in corpus.
     """
 
     dataset: str
@@ -81,7 +81,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Note:
-    """Why some runs aren't finished. runs: their names."""
+    """The reason why some runs aren't finished. runs: their names."""
 
     runs: str
     status: str
@@ -90,7 +90,7 @@ class Note:
 
 @dataclass(frozen=True)
 class Machine:
-    """What some runs were trained on. runs: their names."""
+    """The machine that some runs were trained on. runs: their names."""
 
     values: Mapping[str, str]
     runs: str
@@ -98,10 +98,10 @@ class Machine:
 
 @dataclass(frozen=True)
 class Content:
-    """All that index.html and report.md show, but for the charts.
+    """Everything that index.html and report.md show except the charts.
 
-    n_left_out: runs whose samples aren't shown. key: the look of each group that charts name.
-    shared: settings that all runs share. is_filtered: whether the page has a field to choose runs.
+    n_left_out: the number of runs whose samples aren't shown. key: the look of each group that the
+    charts label. shared: settings that all runs share. is_filtered: whether the page has a filter.
     """
 
     title: str
@@ -121,7 +121,7 @@ class Content:
 
 
 def gather_content(runs: Sequence[Run], rows: pd.DataFrame, looks: Mapping[str, Look]) -> Content:
-    """What there is to show of runs. rows: compare.table of them. looks: of each group."""
+    """Collect the content of a report. rows: from `compare.table`. looks: by group."""
     differ, shared = settings_that_differ(runs)
     samples = _samples_to_show(runs)
     return Content(
@@ -134,7 +134,7 @@ def gather_content(runs: Sequence[Run], rows: pd.DataFrame, looks: Mapping[str, 
         copying=_copying_table(runs),
         samples=[Sample(_sampled(run), looks[run.group], text) for run, text in samples],
         n_left_out=sum(run.sample is not None for run in runs) - len(samples),
-        key=[(look, group) for group, look in looks.items() if look.named],
+        key=[(look, group) for group, look in looks.items() if look.is_named],
         settings=Table(
             ["run", *differ],
             [[run.name, *(_setting(run, name) for name in differ)] for run in runs],
@@ -149,7 +149,7 @@ def gather_content(runs: Sequence[Run], rows: pd.DataFrame, looks: Mapping[str, 
 
 
 def _samples_to_show(runs: Sequence[Run]) -> list[tuple[Run, str]]:
-    """The first run of each group and settings of sampling, with its sample."""
+    """Return the first run of each group and sampling settings, with its sample."""
     firsts: dict[str, tuple[Run, str]] = {}
     for run in runs:
         if run.sample is not None:
@@ -160,13 +160,13 @@ def _samples_to_show(runs: Sequence[Run]) -> list[tuple[Run, str]]:
 
 
 def _sampled(run: Run) -> str:
-    """What a sample is of."""
+    """Return a sample's title."""
     is_mixed = run.evaluation and run.evaluation.mixture
     return f"{run.name}, with n-grams" if is_mixed else run.name
 
 
 def _notes(runs: Sequence[Run]) -> list[Note]:
-    """The notes of runs; those with the same note together."""
+    """Return the runs' notes, with runs that share a note listed together."""
     found: dict[tuple[str, str], list[str]] = {}
     for run in runs:
         if run.note:
@@ -186,7 +186,7 @@ def _few(names: Sequence[str]) -> str:
 
 
 def _findings(runs: Sequence[Run], rows: pd.DataFrame) -> list[Finding]:
-    """The best finished run of each dataset."""
+    """Find the best finished run on each dataset."""
     findings = []
     evaluated = rows[rows["val_bits_per_byte"].notna() & (rows["status"] == "finished")]
     for dataset, members in evaluated.groupby("dataset", sort=False):
@@ -263,7 +263,7 @@ def _first_of_groups(runs: Sequence[Run]) -> list[Run]:
 
 
 def _kinds_table(runs: Sequence[Run]) -> Table:
-    """Loss by kind of token, and its share of all loss; the first run of each group."""
+    """Return the loss by kind of token and its share of the total, for each group's first run."""
     of_runs = {
         run.name: run.evaluation.by_kind
         for run in _first_of_groups(runs)
@@ -284,7 +284,7 @@ def _kinds_table(runs: Sequence[Run]) -> Table:
 
 
 def _copying_table(runs: Sequence[Run]) -> Table:
-    """Shares of n-grams that the training split has, of a generated and of the validation text."""
+    """Return the shares of n-grams found in the training split, for generated and real text."""
     rows = []
     for run in _first_of_groups(runs):
         copying = run.evaluation.copying if run.evaluation else None

@@ -1,4 +1,4 @@
-"""Charts of curves: a panel for each dataset, with labels at the ends of the curves."""
+"""Line charts with one panel per dataset and a label at the end of each curve."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -20,14 +20,15 @@ from nanogpt.report.drawing import (
 )
 from nanogpt.report.looks import Look
 
-LABEL_POINTS = 13  # from one label's baseline to the next
+LABEL_POINTS = 13  # distance between the baselines of two labels
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A line of a chart, in the panel of its dataset. label: written at its end, if there is one.
+    """A line in the panel of its dataset. label: written at its end, if not empty.
 
-    group: whose look it has; none for a reference, such as an entropy. cross: marks its end.
+    group: sets its look; None for a reference line such as an entropy. cross: mark its end with a
+    cross.
     """
 
     dataset: str
@@ -53,15 +54,15 @@ def draw_curves(
     marked: bool = False,
     largest: Mapping[str, float] | None = None,
 ) -> str:
-    """Curves in a panel for each dataset, with labels at their ends.
+    """Draw curves as SVG, one panel per dataset, with labels at their ends.
 
-    marked: whether each point has a mark. largest: by dataset, the largest y that a panel shows.
+    marked: mark each point. largest: the largest y to show, by dataset.
     """
     panels: dict[str, list[Curve]] = {}
     for curve in curves:
         panels.setdefault(curve.dataset, []).append(curve)
     if not panels:
-        return draw_nothing(name, "nothing was measured yet")
+        return draw_nothing(name, "nothing has been measured yet")
     x = np.concatenate([curve.x for curve in curves])
     heights = [
         max(2.5, 0.7 + sum(bool(c.label) for c in panel) * LABEL_POINTS / 72)
@@ -113,11 +114,11 @@ def _draw_panel(
             curve.y,
             color=look.colour,
             lw=curve.width,
-            alpha=curve.alpha * (1.0 if look.named else 0.5),
+            alpha=curve.alpha * (1.0 if look.is_named else 0.5),
             ls=(0, curve.dashes) if curve.dashes else "-",
             marker=look.mark if marked and curve.group else "",
             ms=4,
-            zorder=2 if look.named else 1,
+            zorder=2 if look.is_named else 1,
         )
         end = _last_finite(curve)
         if end and curve.group and not marked and (curve.label or curve.cross):
@@ -130,13 +131,13 @@ def _look_of(curve: Curve, looks: Mapping[str, Look]) -> Look:
 
 
 def _label_ends(axes: Axes, curves: Sequence[Curve], looks: Mapping[str, Look]) -> None:
-    """Write the labels of curves beside the panel, each as near to its end as there is room."""
+    """Write the curves' labels next to the panel, each as close to its curve's end as it fits."""
     labelled = [(curve, end) for curve in curves if curve.label and (end := _last_finite(curve))]
     if not labelled:
         return
     figure = axes.get_figure()
     assert isinstance(figure, Figure)
-    figure.draw_without_rendering()  # the layout gives the axes their heights
+    figure.draw_without_rendering()  # lays out the figure, which sets the heights of the axes
     to_axes = axes.transData + axes.transAxes.inverted()
     ends = np.clip(to_axes.transform([end for _, end in labelled]), 0, 1)
     gap = LABEL_POINTS / 72 * figure.dpi / axes.get_window_extent().height
@@ -160,9 +161,9 @@ def _last_finite(curve: Curve) -> tuple[float, float] | None:
 
 
 def _spread(heights: list[float], gap: float, low: float, high: float) -> list[float]:
-    """The nearest heights (least squares) that lie at least `gap` apart, within low and high.
+    """Move heights as little as possible (least squares) to be `gap` apart, from low to high.
 
-    Pool adjacent violators: heights less their rank times the gap must not decrease.
+    Uses pool adjacent violators: heights minus their rank times the gap must not decrease.
     """
     order = np.argsort(heights, kind="stable")
     steps = gap * np.arange(len(heights))

@@ -1,4 +1,4 @@
-"""What all charts share: SVG in the colour of the text around it, so that it suits any theme."""
+"""Shared drawing code: charts are SVG in the colour of the surrounding text, to fit any theme."""
 
 import io
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from nanogpt.report.formats import three_digits
 
-INK = "#010203"  # stands for currentColor, which matplotlib doesn't know
+INK = "#010203"  # a placeholder for currentColor, which matplotlib doesn't know
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "axes.spines.top": False,
@@ -34,7 +34,7 @@ LONGEST_LABEL = 36  # characters
 
 
 def shorten(name: str) -> str:
-    """A name as a chart has room for it."""
+    """Cut the middle out of a name that's too long for a chart."""
     most = LONGEST_LABEL
     return name if len(name) <= most else f"{name[: most // 2 - 1]}…{name[-most // 2 :]}"
 
@@ -45,7 +45,7 @@ def make_logarithmic(
     values: NDArray[np.float64],
     form: Callable[[float], str] = three_digits,
 ) -> None:
-    """Make the `x` or `y` axis logarithmic, with a few round numbers on it."""
+    """Make the `x` or `y` axis logarithmic, with a few round numbers as ticks."""
     good = values[np.isfinite(values) & (values > 0)]
     if not len(good):
         return
@@ -59,7 +59,7 @@ def make_logarithmic(
 
 
 def draw_nothing(name: str, why: str) -> str:
-    """A line of text instead of a chart. why: there isn't one."""
+    """Draw a line of text instead of a chart. why: the reason why there's no chart."""
     with chart_style(name):
         figure = Figure(figsize=(WIDTH, 0.6))
         figure.text(0.01, 0.5, f"No chart: {why}.", va="center")
@@ -68,16 +68,16 @@ def draw_nothing(name: str, why: str) -> str:
 
 @contextmanager
 def chart_style(name: str) -> Iterator[None]:
-    """Draw from matplotlib's own defaults: the reader's matplotlibrc would change the bytes."""
+    """Draw with matplotlib's defaults, because a user's matplotlibrc would change the bytes."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        # Each chart has its own salt: a page holds several, whose ids must differ.
+        # Each chart has its own salt, because ids must be unique on a page with several charts.
         matplotlib.rcParams.update({**STYLE, "svg.hashsalt": f"nanogpt {name}"})
         yield
 
 
 def to_svg(figure: Figure) -> str:
-    """A figure as SVG, in the colour of the text around it, without the time of day."""
+    """Write a figure as SVG in the colour of the surrounding text, without a timestamp."""
     buffer = io.StringIO()
     metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     figure.savefig(buffer, format="svg", transparent=True, metadata=metadata)
@@ -85,10 +85,11 @@ def to_svg(figure: Figure) -> str:
 
 
 def stand_alone(svg: str) -> str:
-    """A chart as a file of its own, black on white or white on black as the reader's theme has it.
+    """Make a chart readable as a separate file, in the reader's light or dark theme.
 
-    Canvas and CanvasText are the theme's colours. Both are set, as a page that shows the file as a
-    picture may have no dark theme. A program that doesn't know them draws in black.
+    Canvas and CanvasText are the theme's background and text colours. Both are set because a page
+    that embeds the file as an image may have no dark theme. Programs that don't support them draw
+    in black.
     """
     colours = "color-scheme: light dark; color: CanvasText; background: Canvas"
     return svg.replace("<defs>", f"<style>:root {{ {colours} }}</style><defs>", 1)

@@ -1,25 +1,24 @@
-"""How quantities are written in tables and charts."""
+"""Number formats for tables and charts."""
 
 import math
 
 from pydantic import JsonValue
 
-# Prefixes of the SI for 10^-30, 10^-27, ..., 10^30.
+# SI prefixes for 10^-30, 10^-27, ..., 10^30.
 SI_PREFIXES = (*"qryzafpn\N{MICRO SIGN}m", "", *"kMGTPEZYRQ")
 
 
 def three_digits(value: float) -> str:
-    """A finite number to three significant digits, with a prefix of the SI: `1.23 M`."""
+    """Format a finite number with three significant digits and an SI prefix: `1.23 M`."""
     value = float(f"{value:.3g}")
     exponent = math.floor(math.log10(abs(value)) / 3) if value else 0
     exponent = max(-10, min(exponent, 10))
-    # The space doesn't break.
     prefix = SI_PREFIXES[exponent + 10]
     return f"{value / 10.0 ** (3 * exponent):g}" + (f"\N{NO-BREAK SPACE}{prefix}" if prefix else "")
 
 
 def setting_text(value: JsonValue) -> str:
-    """The value of a setting, as tables show it."""
+    """Format the value of a setting for a table."""
     if value is None:
         return "none"
     if isinstance(value, float):

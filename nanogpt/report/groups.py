@@ -1,4 +1,4 @@
-"""Runs that belong together: seeds of one recipe, and runs that one benchmark serves."""
+"""Groups of runs: those that differ only in their seed, and those that share a benchmark."""
 
 import json
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from nanogpt.report.run import Run
 
 
 def relate(runs: Sequence[Run]) -> list[Run]:
-    """The runs, each with the benchmark of its model and the name of its group of seeds."""
+    """Give each run the benchmark of its model and the name of its group of seeds."""
     benches: dict[str, Benchmark] = {}
     for run in runs:
         if run.bench:
@@ -23,7 +23,7 @@ def relate(runs: Sequence[Run]) -> list[Run]:
 
 
 def _benched(run: Run) -> str:
-    """What a benchmark measures, as a text; see `config.resolving.bench_runs`."""
+    """Return what a benchmark depends on, as text; see `config.resolving.bench_runs`."""
     settings = [
         run.settings.get(f"{group}.{name}") for group, names in BENCHED.items() for name in names
     ]
@@ -32,7 +32,7 @@ def _benched(run: Run) -> str:
 
 
 def _group_names(runs: Sequence[Run]) -> dict[str, str]:
-    """The name of each run's group: what its members' names share, if no other group has it."""
+    """Name each run's group by what its members' names share, if that's unique."""
     seeds: dict[str, list[str]] = {}
     for run in runs:
         seeds.setdefault(same_but(run, {"train.seed"}), []).append(run.name)
@@ -45,7 +45,10 @@ def _group_names(runs: Sequence[Run]) -> dict[str, str]:
 
 
 def same_but(run: Run, settings: set[str]) -> str:
-    """A text that runs share if they differ only in these settings; without any, the run's name."""
+    """Return a key that's equal for runs that differ only in these settings.
+
+    The key of a run without settings is its name.
+    """
     rest = {
         name: value
         for name, value in run.settings.items()
@@ -55,14 +58,14 @@ def same_but(run: Run, settings: set[str]) -> str:
 
 
 def shared_name(names: Sequence[str]) -> str:
-    """The parts between dots that all names have; of a single name, all of it."""
+    """Return the dot-separated parts that all names share; a single name is returned whole."""
     parts = [name.split(".") for name in names]
     shared = [part for part in parts[0] if all(part in other for other in parts)]
     return ".".join(shared) or names[0]
 
 
 def grouped(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """The runs of each group, in their order."""
+    """Return the runs by group, in order."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
         groups.setdefault(run.group, []).append(run)
@@ -70,7 +73,7 @@ def grouped(runs: Sequence[Run]) -> dict[str, list[Run]]:
 
 
 def one_of_each_seed(group: Sequence[Run]) -> list[Run]:
-    """The runs of a group without those that differ only in evaluation or sampling."""
+    """Keep one run per seed, since runs can also differ only in evaluation or sampling."""
     seeds: dict[str, Run] = {}
     for run in sorted(group, key=lambda run: run.status != "finished"):
         seeds.setdefault(json.dumps(run.settings.get("train.seed", run.name)), run)

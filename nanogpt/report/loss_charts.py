@@ -1,4 +1,4 @@
-"""Charts of the loss while training, over tokens, steps, seconds and FLOPs."""
+"""Charts of the loss during training, over tokens, steps, seconds and FLOPs."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -14,11 +14,11 @@ from nanogpt.report.groups import grouped, one_of_each_seed
 from nanogpt.report.looks import MOST_NAMED, Look
 from nanogpt.report.run import Run
 
-# A panel ends at this many times the loss of a uniform guess, ln(vocab_size): a run that blew up
-# would press the others flat.
+# The top of a panel, relative to the loss of a uniform guess, ln(vocab_size). Without it, a run
+# that diverged would squash the other curves.
 WORST = 1.1
 
-# What a loss can be drawn over: file name -> (axis, a column of metrics, or FLOPs of it).
+# The x axes to choose from: file name -> (axis label, values for each line of a run's metrics).
 LOSS_OVER: dict[str, tuple[str, Callable[[Run], "pd.Series[float]"]]] = {
     "tokens": ("tokens seen", lambda run: run.metrics["tokens"]),
     "steps": ("optimizer steps", lambda run: run.metrics["step"]),
@@ -28,7 +28,7 @@ LOSS_OVER: dict[str, tuple[str, Callable[[Run], "pd.Series[float]"]]] = {
 
 
 def draw_loss_charts(runs: Sequence[Run], looks: Mapping[str, Look]) -> dict[str, str]:
-    """Loss in training over each of LOSS_OVER, by its name: a panel for each dataset."""
+    """Draw the loss during training over each of LOSS_OVER, one panel per dataset."""
     sizes = {run.dataset: run.vocab_size for run in runs if run.vocab_size}
     largest = {dataset: WORST * math.log(size) for dataset, size in sizes.items()}
     return {
@@ -48,11 +48,11 @@ def draw_loss_charts(runs: Sequence[Run], looks: Mapping[str, Look]) -> dict[str
 def _loss_curves(
     runs: Sequence[Run], looks: Mapping[str, Look], over: Callable[[Run], "pd.Series[float]"]
 ) -> list[Curve]:
-    """The curves of each group, and references. over: x, for each line of a run's metrics."""
+    """Return the curves of each group, and reference lines. over: x for each line of metrics."""
     curves: list[Curve] = []
     for group, members in grouped(runs).items():
         drawn = _group_curves(group, members, over, with_train=len(looks) <= MOST_NAMED)
-        curves += drawn if looks[group].named else [replace(curve, label="") for curve in drawn]
+        curves += drawn if looks[group].is_named else [replace(curve, label="") for curve in drawn]
     return curves + _references(runs, curves)
 
 
@@ -63,10 +63,10 @@ def _group_curves(
     *,
     with_train: bool,
 ) -> list[Curve]:
-    """Each run's validation loss, and the mean over the seeds that finished, if there are several.
+    """Return each run's validation loss, and the mean over the finished seeds if there are several.
 
-    A cross ends the curve of a run that diverged. with_train: also the training loss of a run that
-    has no seeds beside it.
+    A cross ends the curve of a run that diverged. with_train: also return the training loss, for
+    groups without several seeds.
     """
     curves: list[Curve] = []
     seeds = one_of_each_seed(members)
@@ -95,14 +95,14 @@ def _group_curves(
 
 
 def _points(run: Run, over: Callable[[Run], "pd.Series[float]"]) -> pd.DataFrame | None:
-    """The points of a run's curve: x and y, with step and train_loss; None if there are none.
+    """Return the points of a run's curve as columns step, x, y and train_loss; None without any.
 
-    y is the validation loss; before there is one, the loss of a batch.
+    y is the validation loss, or the batch loss if the validation loss hasn't been measured yet.
     """
     if not len(run.metrics):
         return None
     frame = run.metrics.assign(x=over(run), y=run.metrics["val_loss"])
-    # Step 0 has no place on a logarithmic axis, and says nothing about a run.
+    # A logarithmic axis has no place for step 0, and the loss there says nothing about a run.
     frame = frame[(frame["step"] > 0) & (frame["x"] > 0)]
     if frame["y"].isna().all():
         frame = frame.assign(y=frame["loss"])
@@ -116,7 +116,7 @@ def _curve(dataset: str, group: str, frame: pd.DataFrame, column: str, **style: 
 
 
 def _references(runs: Sequence[Run], curves: Sequence[Curve]) -> list[Curve]:
-    """What a loss compares with: the best n-gram model, and the entropy of the source."""
+    """Return reference lines: the best n-gram model's loss and the source's entropy."""
     references = []
     for dataset in dict.fromkeys(curve.dataset for curve in curves):
         x = np.concatenate([curve.x for curve in curves if curve.dataset == dataset])

@@ -1,17 +1,17 @@
-"""report.md: the page's tables and charts as Markdown."""
+"""report.md: the report page's tables and charts as Markdown."""
 
 from collections.abc import Iterable, Sequence
 
 from nanogpt.report.charts import CHARTS
 from nanogpt.report.content import Content, Finding, Sample
 
-FIGURES = """Losses are of whole splits, and of the GPT alone unless n-grams are named. Compare
-them within a dataset only; bits per byte compare across tokenizers. Unrounded figures:
-[runs.csv](runs.csv); its columns and their units: [columns.csv](columns.csv)."""
+FIGURES = """Losses are for whole splits and for the GPT alone, unless a heading says n-grams.
+Compare losses only within a dataset. Bits per byte are also comparable across tokenizers. Unrounded
+values are in [runs.csv](runs.csv); [columns.csv](columns.csv) explains its columns."""
 
 
 def render_markdown(content: Content) -> str:
-    """A report as Markdown; the charts are files beside it."""
+    """Render a report as Markdown; the charts are files in the same directory."""
     parts = [f"# {content.title}"]
     if content.findings:
         parts.append("\n".join(map(_finding, content.findings)))
@@ -22,9 +22,9 @@ def render_markdown(content: Content) -> str:
         )
     for heading, table in (
         ("Seeds: mean and 95 % interval", content.seeds),
-        ("Loss by kind of token (share of all loss)", content.kinds),
-        ("Copied from the training text", content.copying),
-        ("Settings that differ", content.settings),
+        ("Loss by kind of token (share of the total)", content.kinds),
+        ("N-grams copied from the training text", content.copying),
+        ("Different settings", content.settings),
     ):
         if table.rows and len(table.headings) > 1:
             parts += [f"## {heading}", _table(table.headings, table.rows)]
@@ -32,7 +32,7 @@ def render_markdown(content: Content) -> str:
         parts += ["## Samples", *map(_sample, content.samples)]
     if content.shared:
         parts += [
-            "## Settings that all share",
+            "## Shared settings",
             _table(["setting", "value"], content.shared.items()),
         ]
     for machine in content.machines:

@@ -1,4 +1,4 @@
-"""The report's files: a page that stands alone, the same as Markdown, a table, and charts."""
+"""The report's files: a self-contained web page, the same in Markdown, a table, and charts."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,14 +23,14 @@ TEMPLATE = "report.html"
 
 
 def write_report(runs: Sequence[Run], directory: Path) -> str:
-    """Compare runs: index.html, report.md, runs.csv, its dictionary columns.csv, and the charts.
+    """Write index.html, report.md, runs.csv, columns.csv (which explains it), and the charts.
 
-    The same runs give the same bytes. Returns a summary in one line.
+    The same runs give the same bytes. Returns a one-line summary.
 
     Errors: UserError if there are no runs, or the page's template isn't installed.
     """
     if not runs:
-        raise UserError("no runs to report on; name at least one in report.runs, or train one")
+        raise UserError("no runs to report on; list at least one in `report.runs`, or train one")
     template = _load_template()
     rows = table(runs)
     looks = choose_looks(rows)
@@ -65,12 +65,12 @@ def _load_template() -> jinja2.Template:
         return environment.get_template(TEMPLATE)
     except jinja2.TemplateNotFound:
         raise UserError(
-            f"{TEMPLATE} is missing from the installation at {TEMPLATES}; reinstall nanogpt"
+            f"{TEMPLATES}: `{TEMPLATE}` is missing from this installation; reinstall nanogpt"
         ) from None
 
 
 def _render_page(template: jinja2.Template, content: Content, charts: Mapping[str, str]) -> str:
-    # Without the XML declaration and document type, which HTML allows only at its beginning.
+    # HTML doesn't allow an XML declaration and document type in the middle of a page.
     drawn = {name: svg[svg.index("<svg") :] for name, svg in charts.items()}
     loss_charts = [(name, axis, drawn[f"loss_{name}"]) for name, (axis, _) in LOSS_OVER.items()]
     return template.render(

@@ -1,4 +1,4 @@
-"""Power laws of the loss over size and compute, as in Kaplan et al. 2020."""
+"""Power laws of the loss in size and compute, as in Kaplan et al. 2020."""
 
 import math
 from collections.abc import Sequence
@@ -17,7 +17,10 @@ SIZE_SETTINGS = {"model.n_layer", "model.n_head", "model.n_embd"}
 
 @dataclass(frozen=True)
 class PowerLaw:
-    """y = coefficient * x^exponent. half_width: of the exponent's 95 % interval, from four x on."""
+    """y = coefficient * x^exponent.
+
+    half_width: of the exponent's 95 % interval; None with fewer than four distinct x.
+    """
 
     coefficient: float
     exponent: float
@@ -29,12 +32,12 @@ class PowerLaw:
 
 
 def fit_power_law(x: NDArray[np.float64], y: NDArray[np.float64]) -> PowerLaw | None:
-    """Least squares in logarithms, over the mean of each x; None for fewer than three x.
+    """Fit a power law by least squares in logarithms; None for fewer than three distinct x.
 
-    As in Kaplan et al. 2020 (arXiv:2001.08361). The interval is that of the
-    regression, with two degrees of freedom fewer than there are x: several seeds of a size
-    say nothing about whether the law holds. Three sizes leave one degree, which is too few for a
-    useful interval.
+    As in Kaplan et al. 2020 (arXiv:2001.08361), values with the same x are averaged first. The
+    interval is the regression's, with two degrees of freedom fewer than there are distinct x,
+    because several seeds of one size say nothing about whether the law holds. Three sizes leave one
+    degree of freedom, too few for a useful interval.
     """
     good = np.isfinite(x) & np.isfinite(y) & (x > 0) & (y > 0)
     sizes, place = np.unique(x[good], return_inverse=True)
@@ -51,7 +54,10 @@ def fit_power_law(x: NDArray[np.float64], y: NDArray[np.float64]) -> PowerLaw | 
 
 
 def size_families(runs: Sequence[Run]) -> list[list[Run]]:
-    """Finished runs that differ in size (SIZE_SETTINGS) and seed only, of at least two sizes."""
+    """Return families of finished runs that differ only in SIZE_SETTINGS and seed.
+
+    Each family has at least two sizes.
+    """
     families: dict[str, list[Run]] = {}
     for run in runs:
         if run.status == "finished" and run.model:

@@ -1,4 +1,4 @@
-"""Charts of evaluations in depth: loss over the position in the window, and calibration."""
+"""Charts of evaluations in depth: loss by position in the window, and calibration."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,37 +13,37 @@ from nanogpt.report.run import Run
 
 
 def draw_position_chart(runs: Sequence[Run], looks: Mapping[str, Look]) -> str:
-    """Loss over the position in the window, of whole validation splits."""
+    """Draw the loss on the validation split by position in the window."""
     curves = []
     for group, members in grouped(runs).items():
         finished = _evaluations(one_of_each_seed(members))
         seeds = [evaluation.by_position for evaluation in finished if evaluation.by_position]
         if not seeds:
             continue
-        # A bucket of positions 4 to 7 is at 1 + their mean, as zero has no logarithm.
+        # Positions 4 to 7 are drawn at 1 + their mean, because zero has no logarithm.
         x = np.array([1 + (bucket.first + bucket.last) / 2 for bucket in seeds[0]])
         y = np.array([[bucket.loss for bucket in buckets] for buckets in seeds]).mean(axis=0)
-        label = shorten(group) if looks[group].named else ""
+        label = shorten(group) if looks[group].is_named else ""
         curves.append(Curve(members[0].dataset, group, x, y, label))
     return draw_curves(
         "position",
         curves,
         looks,
-        xlabel="tokens read before the predicted one",
+        xlabel="tokens of context",
         ylabel="loss (nats per token)",
         marked=True,
     )
 
 
 def draw_calibration_chart(runs: Sequence[Run], looks: Mapping[str, Look]) -> str:
-    """How often the likeliest token was right, over the probability that the model gave it."""
+    """Draw how often the likeliest token was right, over the probability it was given."""
     curves = []
     for group, members in grouped(runs).items():
         finished = _evaluations(members)
         seeds = [evaluation.calibration.bins for evaluation in finished if evaluation.calibration]
         if not seeds:
             continue
-        # Over the seeds, each bin weighted by its tokens.
+        # The mean over seeds, with each bin weighted by its tokens.
         table = np.array(
             [[[one.confidence, one.accuracy, one.n_tokens] for one in bins] for bins in seeds]
         )
@@ -51,7 +51,7 @@ def draw_calibration_chart(runs: Sequence[Run], looks: Mapping[str, Look]) -> st
         seen = weight.sum(axis=0) > 0
         mean = np.nan_to_num(table[:, :, :2]) * weight[:, :, None]
         x, y = (mean.sum(axis=0)[seen] / weight.sum(axis=0)[seen, None]).T
-        label = shorten(group) if looks[group].named else ""
+        label = shorten(group) if looks[group].is_named else ""
         curves.append(Curve(members[0].dataset, group, x, y, label))
     ends = np.array([0.0, 1.0])
     for dataset in dict.fromkeys(curve.dataset for curve in curves):
@@ -60,7 +60,7 @@ def draw_calibration_chart(runs: Sequence[Run], looks: Mapping[str, Look]) -> st
         "calibration",
         curves,
         looks,
-        xlabel="probability given to the likeliest token",
+        xlabel="probability of the likeliest token",
         ylabel="how often it was right",
         log_x=False,
         marked=True,
@@ -68,5 +68,5 @@ def draw_calibration_chart(runs: Sequence[Run], looks: Mapping[str, Look]) -> st
 
 
 def _evaluations(runs: Sequence[Run]) -> list[Evaluation]:
-    """Those of finished runs."""
+    """Return the evaluations of finished runs."""
     return [run.evaluation for run in runs if run.status == "finished" and run.evaluation]

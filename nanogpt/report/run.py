@@ -1,4 +1,4 @@
-"""A run as the report knows it: its settings, metrics, evaluation, benchmark and sample."""
+"""A run in a report: its settings, metrics, evaluation, benchmark and sample."""
 
 import math
 import re
@@ -25,13 +25,13 @@ Status = Literal[
 
 @dataclass(frozen=True)
 class Run:
-    """What is known of a run; what it doesn't have yet is None or empty."""
+    """Everything known about a run. Missing parts are None or empty."""
 
     name: str
     dataset: str = ""
     status: Status = "finished"
     note: str = ""  # why it isn't finished
-    metrics: pd.DataFrame = field(default_factory=pd.DataFrame)  # runs.metrics_frame
+    metrics: pd.DataFrame = field(default_factory=pd.DataFrame)  # from runs.metrics_frame
     settings: Mapping[str, JsonValue] = field(default_factory=dict)  # `group.name`: value
     model: ModelSettings | None = None
     vocab_size: int | None = None
@@ -44,7 +44,7 @@ class Run:
 
     @cached_property
     def n_parameters(self) -> int | None:
-        """How many numbers the model learns, embeddings included."""
+        """The number of learned numbers, including embeddings."""
         if self.evaluation:
             return self.evaluation.model.n_parameters
         if self.model and self.vocab_size:
@@ -53,14 +53,14 @@ class Run:
 
     @cached_property
     def flops_per_token(self) -> float:
-        """FLOPs of a token in training; NaN if the model isn't known."""
+        """FLOPs per token of training; NaN if the model isn't known."""
         if self.model is None or self.vocab_size is None:
             return math.nan
         return float(flops_per_token(self.model, self.vocab_size))
 
     @property
     def tokens_seen(self) -> float:
-        """Tokens of all training so far; NaN before there are metrics."""
+        """Tokens trained on so far; NaN before there are metrics."""
         return float(self.metrics["tokens"].iloc[-1]) if len(self.metrics) else math.nan
 
     @property
@@ -70,12 +70,12 @@ class Run:
 
     @property
     def val_loss(self) -> float:
-        """Nats per token of the whole validation split; NaN if the run wasn't evaluated."""
+        """Nats per token on the whole validation split; NaN if the run wasn't evaluated."""
         return self.evaluation.val.loss if self.evaluation else math.nan
 
     @property
     def source_loss(self) -> float:
-        """The entropy of a built-in corpus in nats per token of the validation split, or NaN."""
+        """A built-in corpus's entropy in nats per token of the validation split; else NaN."""
         if self.evaluation is None or self.evaluation.source is None:
             return math.nan
         val = self.evaluation.val
@@ -84,7 +84,7 @@ class Run:
 
 
 def natural_order(name: str) -> list[tuple[int, str]]:
-    """A key for sorting that puts run-10 after run-9."""
+    """Return a sort key that puts run-10 after run-9."""
     return [
         (int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)
     ]

@@ -1,4 +1,4 @@
-"""Collect what runs left on disk: metrics, evaluations, benchmarks, samples, manifests, states."""
+"""Read runs from disk: metrics, evaluations, benchmarks, samples, manifests, saved states."""
 
 import contextlib
 import math
@@ -29,30 +29,30 @@ from nanogpt.report.groups import relate
 from nanogpt.report.run import Run, Status, natural_order
 
 SAMPLE_CHARACTERS = 600
-SAMPLE_HEADER = 4000  # characters that the settings above the samples may take
+SAMPLE_HEADER = 4000  # the most characters of settings above the samples
 
 
 def read_runs(directories: Sequence[Path]) -> list[Run]:
-    """Finished runs by their directories, in this order.
+    """Read finished runs from their directories, in order.
 
-    Errors: UserError for a file of a run that is absent or damaged.
+    Errors: UserError for a missing or damaged file.
     """
     return relate([_read_finished(directory) for directory in directories])
 
 
 def find_runs(results: Path, project: Project) -> list[Run]:
-    """All runs in a directory, finished or not, by name.
+    """Find all runs in a directory, finished or not, sorted by name.
 
-    Those in the project's own results include the trainings that aren't finished. A run whose files
-    can't be read has the status `damaged` and a note that says why. Benchmarks and n-grams that
-    can't be read are left out with a note.
+    For the project's own results, this includes unfinished trainings. A run whose files can't be
+    read has the status `damaged` and a note with the reason. Unreadable benchmarks and n-grams are
+    left out, with a note.
 
-    Errors: UserError for a directory that is absent.
+    Errors: UserError for a missing directory.
     """
     is_own = results.resolve() == project.results.resolve()
     states = find_trainings(project) if is_own else {}
     if not results.is_dir() and not states:
-        raise UserError(f"{results}: no such directory; name one that has runs")
+        raise UserError(f"{results}: no such directory; name one that contains runs")
     names = {
         path.name
         for path in results.glob("*")
@@ -70,7 +70,7 @@ def find_runs(results: Path, project: Project) -> list[Run]:
 
 
 def metrics_frame(lines: Sequence[MetricsLine]) -> pd.DataFrame:
-    """The lines of a metrics.jsonl as a table, a row each; NaN for what wasn't measured.
+    """Return the lines of a metrics.jsonl as a table; NaN for anything that wasn't measured.
 
     Columns: step, tokens (seen so far), MEASURES, seconds (of training so far).
     """
@@ -81,11 +81,11 @@ def metrics_frame(lines: Sequence[MetricsLine]) -> pd.DataFrame:
     return pd.DataFrame(columns).astype(float).astype({"step": int, "tokens": int})
 
 
-# --- Runs as they are on disk -----------------------------------------------------------------
+# --- Runs on disk -----------------------------------------------------------------------------
 
 
 def _read_finished(directory: Path, notes: list[str] | None = None) -> Run:
-    """A run that was evaluated. notes: gets what is wrong with parts that aren't essential."""
+    """Read an evaluated run. notes: collects problems with parts that aren't essential."""
     lines = read_metrics(directory / METRICS)
     evaluation = _read_if_there(directory / "eval.json", Evaluation)
     if evaluation is None:
@@ -118,13 +118,13 @@ def _read_finished(directory: Path, notes: list[str] | None = None) -> Run:
 
 
 def _current_sample(directory: Path, trained: Manifest | None) -> str | None:
-    """The first sample, if it's of the model that lies there."""
+    """Return the first sample if it's from the current model."""
     is_current = _is_of(_read_manifest(directory, "sample"), trained)
     return _read_sample(directory / "samples.txt") if is_current else None
 
 
 def _read_found(directory: Path, state: Path | None) -> Run | None:
-    """A run, finished or not; None for a directory that isn't a run's. state: of its training."""
+    """Read a run, finished or not; None for other directories. state: its training's state."""
     if (directory / METRICS).exists():
         trained = _read_manifest(directory, "train")
         evaluated = _read_manifest(directory, "eval")
@@ -145,7 +145,7 @@ def _read_found(directory: Path, state: Path | None) -> Run | None:
 
 
 def _read_requested(directory: Path, request: Request | None, path: Path) -> Run:
-    """What the request of its training says of a run. path: the file that holds the request."""
+    """Describe a run from its training's request. path: the request's file."""
     if request is None:
         return Run(directory.name)
     inputs = list(request.inputs)
@@ -164,7 +164,7 @@ def _read_requested(directory: Path, request: Request | None, path: Path) -> Run
 def _unfinished(run: Run, status: Status, note: str, metrics: Path) -> Run:
     try:
         lines = read_metrics(metrics)
-    except UserError:  # none were written yet
+    except UserError:  # no line has been written yet
         lines = []
     if _has_diverged(lines):
         status = "diverged"
@@ -172,36 +172,36 @@ def _unfinished(run: Run, status: Status, note: str, metrics: Path) -> Run:
 
 
 def _has_diverged(lines: Sequence[MetricsLine]) -> bool:
-    """Whether a loss on the way wasn't a number; the weights that were kept may be older."""
+    """Whether any logged loss was NaN or infinite; the kept weights may be from before that."""
     return any(line.diverged() for line in lines)
 
 
 def _is_of(manifest: Manifest | None, trained: Manifest | None) -> bool:
-    """Whether a stage used these weights, as far as manifests say."""
+    """Whether a stage used these weights; true if a manifest doesn't record them."""
     used = _weights(manifest.inputs) if manifest else None
-    made = _weights(trained.outputs) if trained else None
-    return used is None or made is None or used == made
+    final = _weights(trained.outputs) if trained else None
+    return used is None or final is None or used == final
 
 
 def _weights(digests: dict[str, str]) -> str | None:
-    """The digest of a model's weights among digests by path."""
+    """Find the digest of a model's weights among digests by path."""
     found = (digest for path, digest in digests.items() if path.endswith("model.safetensors"))
     return next(found, None)
 
 
 def _model(request: Request | None, path: Path) -> ModelSettings | None:
-    """The model that was trained. path: the file that holds the request."""
+    """Return the trained model's settings. path: the request's file."""
     given = request.parameters.get("model") if request else None
     if not isinstance(given, dict):
         return None
     try:
         return complete(ModelSettings, given)
     except UserError as error:
-        raise UserError(f"{path}: damaged: `parameters.model`: {error}; make it again") from None
+        raise UserError(f"{path}: damaged: parameters.model.{error}; make it again") from None
 
 
 def _last_error(log: Path) -> str:
-    """The last error in a stage's log; empty if the stage didn't fail."""
+    """Return the last error in a stage's log; empty if the stage didn't fail."""
     with contextlib.suppress(OSError):
         errors = re.findall(r"^\S+ \S+ ERROR (.*)$", log.read_text(errors="replace"), re.MULTILINE)
         return str(errors[-1]) if errors else ""
@@ -209,7 +209,7 @@ def _last_error(log: Path) -> str:
 
 
 def _trained_settings(request: Request) -> dict[str, JsonValue]:
-    """The settings of a training, and the run or directory that it began with."""
+    """Return a training's settings, including the run or directory it started from."""
     settings = _flat(request.parameters)
     initial = model_among(request.inputs)
     if initial:
@@ -219,7 +219,7 @@ def _trained_settings(request: Request) -> dict[str, JsonValue]:
 
 
 def _flat(groups: JsonObject) -> dict[str, JsonValue]:
-    """Groups of settings as `group.name`: value."""
+    """Flatten groups of settings to `group.name`: value."""
     return {
         f"{group}.{name}": value
         for group, settings in groups.items()
@@ -240,12 +240,12 @@ def _read_manifest(directory: Path, stage: str) -> Manifest | None:
 
 
 def _read_if_there(path: Path, kind: type[AnyRecord]) -> AnyRecord | None:
-    """A record, None if there is no such file."""
+    """Read a record; None if the file doesn't exist."""
     return read_record(path, kind) if path.exists() else None
 
 
 def _read_part(path: Path, kind: type[AnyRecord], notes: list[str] | None) -> AnyRecord | None:
-    """A record that a run can do without. notes: gets the error, which is raised without them."""
+    """Read an optional record. notes: collects errors; None: raise them."""
     try:
         return _read_if_there(path, kind)
     except UserError as error:
@@ -256,16 +256,16 @@ def _read_part(path: Path, kind: type[AnyRecord], notes: list[str] | None) -> An
 
 
 def _read_sample(path: Path) -> str | None:
-    """The beginning of the first sample, None if there are no samples."""
+    """Return the start of the first sample; None if there are no samples."""
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             text = file.read(SAMPLE_HEADER + SAMPLE_CHARACTERS)
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise UserError(f"{path}: can't be read: {error.strerror}; make it again") from None
-    if text.startswith("# "):  # the settings, up to the first empty line
+        raise UserError(f"{path}: can't read this file ({error.strerror}); make it again") from None
+    if text.startswith("# "):  # the settings end at the first empty line
         text = text.partition("\n\n")[2]
-    if text.startswith("--- sample "):  # a heading; the next sample has another
+    if text.startswith("--- sample "):  # a heading, as the next sample has
         text = text.partition("\n")[2].partition("\n\n--- sample ")[0].strip("\n")
     return text if len(text) <= SAMPLE_CHARACTERS else text[:SAMPLE_CHARACTERS] + "…"

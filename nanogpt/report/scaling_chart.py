@@ -1,4 +1,4 @@
-"""The chart of the loss over parameters and over compute, with power laws."""
+"""The chart of the loss over parameters and compute, with power laws."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -24,10 +24,10 @@ from nanogpt.report.run import Run
 
 
 def draw_scaling_chart(runs: Sequence[Run], looks: Mapping[str, Look]) -> str:
-    """Loss over parameters and over compute, with a power law from three sizes up.
+    """Draw the loss over parameters and compute, with a power law from three sizes up.
 
-    A row for each family of runs that differ in size and seed only. Where the entropy of the source
-    is known, the loss above it is drawn, which is what more size and compute can take away.
+    There's one row per family of runs that differ only in size and seed. If the source's entropy is
+    known, the chart shows the loss above it, the part that more size and compute can remove.
     """
     families = size_families(runs)
     if not families:
@@ -43,10 +43,10 @@ def draw_scaling_chart(runs: Sequence[Run], looks: Mapping[str, Look]) -> str:
 def _draw_family(
     panels: Sequence[Axes], family: Sequence[Run], differences: str, looks: Mapping[str, Look]
 ) -> None:
-    """Draw the losses of a family over parameters in one panel, over compute in another."""
+    """Draw a family's losses over parameters in one panel and over compute in the other."""
     source = family[0].source_loss
     has_source = math.isfinite(source)
-    over = f"loss above the entropy, {source:.3f}" if has_source else "loss"
+    over = f"loss above the entropy of {source:.3f}" if has_source else "loss"
     panels[0].set_title(f"{shorten(family[0].dataset)}{differences}: {over}")
     panels[0].set_ylabel("nats per token")
     y = np.array([run.val_loss for run in family]) - (source if has_source else 0.0)
@@ -66,7 +66,7 @@ def _draw_family(
 
 
 def _differences(family: Sequence[Run], families: Sequence[Sequence[Run]]) -> str:
-    """The settings that set a family apart from the others of its dataset, with its values."""
+    """Return the settings, with values, that distinguish a family from others of its dataset."""
     firsts = [other[0] for other in families if other[0].dataset == family[0].dataset]
     names = [
         name

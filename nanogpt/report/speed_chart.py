@@ -1,4 +1,4 @@
-"""The chart of benchmarks: speed of training, share of the machine's rate, speed of sampling."""
+"""The chart of benchmarks: training speed, MFU, sampling speed."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from nanogpt.report.run import Run
 
 MOST_BENCHES = 24  # rows of the chart
 
-# Its panels: title, value, how it's written.
+# The panels: title, value, number format.
 PANELS: tuple[tuple[str, Callable[[Benchmark], float], Callable[[float], str]], ...] = (
     ("training (tokens/s)", lambda bench: bench.tokens_per_second, three_digits),
     ("MFU (%)", lambda bench: 100 * bench.mfu, "{:.1f}".format),
@@ -24,7 +24,7 @@ PANELS: tuple[tuple[str, Callable[[Benchmark], float], Callable[[float], str]], 
 
 @dataclass(frozen=True)
 class Row:
-    """A row of the chart: a model with its benchmark, in the look of its group."""
+    """A row of the chart: a model with its benchmark and its group's look."""
 
     name: str
     bench: Benchmark
@@ -32,7 +32,7 @@ class Row:
 
 
 def draw_speed_chart(runs: Sequence[Run], looks: Mapping[str, Look]) -> str:
-    """What bench measured, a row a model by size: training, share of the machine, sampling."""
+    """Draw the benchmarks, one row per model, sorted by size."""
     rows = _rows(runs, looks)
     if not rows:
         return draw_nothing("speed", "no run has a benchmark")
@@ -51,7 +51,7 @@ def draw_speed_chart(runs: Sequence[Run], looks: Mapping[str, Look]) -> str:
             axes.set_yticks(range(len(rows)), [row.name for row in rows])
             axes.set_ylim(len(rows) - 0.5, -0.5)
             axes.tick_params(axis="y", length=0)
-            # The numbers are beside the marks.
+            # The values are written next to the markers, so the x axis isn't needed.
             axes.set_xlim(0, 1.4 * max(values))
             axes.xaxis.set_visible(False)
             axes.spines["bottom"].set_visible(False)
@@ -59,10 +59,10 @@ def draw_speed_chart(runs: Sequence[Run], looks: Mapping[str, Look]) -> str:
 
 
 def _rows(runs: Sequence[Run], looks: Mapping[str, Look]) -> list[Row]:
-    """A row for each benchmark, by size; of more than MOST_BENCHES, some from all sizes."""
+    """Return a row per benchmark, by size; beyond MOST_BENCHES, a selection over all sizes."""
     benches: dict[str, tuple[Benchmark, Run]] = {}
     for run in runs:
-        # Shown as the run that was measured, if it is among them, else as one of the same model.
+        # Show the run that was measured if it's in the report, otherwise one with the same model.
         if run.bench and (run.bench.run == run.name or run.bench.run not in benches):
             benches[run.bench.run] = run.bench, run
     chosen = sorted(benches.values(), key=lambda found: found[0].model.n_parameters)

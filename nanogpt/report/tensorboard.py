@@ -1,4 +1,4 @@
-"""TensorBoard's event files, derived from metrics.jsonl once or while it grows."""
+"""TensorBoard event files, made from a finished metrics.jsonl or from one that's still growing."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,10 +12,10 @@ from nanogpt.artifacts.records.metrics import MetricsLine, read_metrics
 from nanogpt.errors import UserError, plural
 from nanogpt.files.atomic import atomic_write
 
-# The name of the event file in a directory; a directory is a run to TensorBoard.
+# The event file's name in a directory. TensorBoard treats each directory as a run.
 EVENTS_FILE = "events.out.tfevents.metrics"
 
-# Tags of curves, by what a line of metrics measures.
+# TensorBoard's tag for each field of a metrics line.
 TAGS = {
     "loss": "loss/batch",
     "train_loss": "loss/train",
@@ -27,11 +27,11 @@ TAGS = {
 
 
 def write_events(metrics: Path, directory: Path) -> str:
-    """Write a run's metrics.jsonl as a TensorBoard event file, in place of those in `directory`.
+    """Write a run's metrics.jsonl as a TensorBoard event file, replacing any in `directory`.
 
-    The wall time of an event is the metrics' `seconds`, so relative time is the training's own; a
-    null becomes NaN, which TensorBoard marks. Values are float32. The same metrics give the same
-    bytes. Returns a summary in one line.
+    An event's wall time is the metrics' `seconds`, so TensorBoard's relative time is training time.
+    A null becomes NaN, which TensorBoard marks. Values are float32. The same metrics give the same
+    bytes. Returns a one-line summary.
 
     Errors: UserError as in `read_metrics`.
     """
@@ -47,11 +47,11 @@ def write_events(metrics: Path, directory: Path) -> str:
 
 
 def append_events(metrics: Mapping[str, Path], directory: Path, written: dict[str, int]) -> None:
-    """Bring the event files `directory`/<run>/ up to date with metrics.jsonl files that grow.
+    """Update the event files in `directory`/<run>/ from metrics.jsonl files that are growing.
 
-    metrics: by run; one that is absent or has no whole line yet is left for the next call.
-    written: how many lines of each run the event files have; updated. Where lines are gone, as
-    after a resume from an earlier state, an event makes TensorBoard forget what it has.
+    metrics: by run. A file that's missing or has no complete line yet is left for the next call.
+    written: the number of lines of each run in its event file; updated in place. If a file has
+    become shorter, as after a resume from an earlier state, an event resets TensorBoard's curves.
     """
     for run, path in metrics.items():
         try:
@@ -74,8 +74,8 @@ def append_events(metrics: Mapping[str, Path], directory: Path, written: dict[st
 
 
 def _write(writer: Any, events: list[Any]) -> None:
-    # Not by an EventFileWriter: it puts the time of day into the file and its name, and imports
-    # TensorFlow if that is installed.
+    # An EventFileWriter would put the time of day into the file and its name, and import TensorFlow
+    # if it's installed.
     for event in events:
         writer.write(event.SerializeToString())
 

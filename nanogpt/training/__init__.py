@@ -1,1 +1,1 @@
-"""The training loop and what a step consists of."""
+"""The training loop and its parts."""

@@ -14,6 +14,7 @@ import hashlib
 import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 import torch.distributed as dist
@@ -67,6 +68,7 @@ class Ranks:
                 f"{self.local_rank + 1} on {socket.gethostname()}, which has "
                 f"{plural(n_gpus, 'GPU')} to give; start fewer processes there, or ask for more"
             )
+        torch.cuda.set_device(index)  # NCCL and FSDP2 ask for the present one
         return f"cuda:{index}"
 
     @property
@@ -193,22 +195,29 @@ def parameters_of(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
-def owners(parameters: Sequence[Tensor], n: int) -> list[int]:
-    """For each parameter the rank that updates it, of n: the same on every rank.
+def owners(parameters: Sequence[Tensor], n: int) -> Sequence[int]:
+    """For each parameter the rank that updates it, of n: the same on every rank."""
+    return _share_out(tuple(parameter.shape for parameter in parameters), n)
+
+
+@cache  # asked for in every step
+def _share_out(shapes: tuple[torch.Size, ...], n: int) -> tuple[int, ...]:
+    """Owners of parameters with these shapes.
 
     From the largest on, each goes to the rank with the least to do. To make a matrix (m, n)
     orthogonal takes time as m n min(m, n).
     """
     to_do = [0] * n
-    found = [0] * len(parameters)
-    costs = [p.numel() * (min(p.shape) if p.dim() == 2 else 1) for p in parameters]
-    for place in sorted(range(len(parameters)), key=lambda place: (-costs[place], place)):
+    found = [0] * len(shapes)
+    costs = [shape.numel() * (min(shape) if len(shape) == 2 else 1) for shape in shapes]
+    for place in sorted(range(len(shapes)), key=lambda place: (-costs[place], place)):
         found[place] = to_do.index(min(to_do))
         to_do[found[place]] += costs[place]
-    return found
+    return tuple(found)
 
 
 def _first_line(error: Exception) -> str:
-    """What torch says, without its source files and its stack."""
+    """What torch says, without its source files, its advice and its stack."""
     line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    line = line.partition(". This is ")[0]
     return line.rpartition("] ")[2] if line.startswith("[") and "] " in line else line

@@ -1,4 +1,4 @@
-"""The weights that a training begins with, where they are those of a model directory."""
+"""Load initial weights from a model directory, to fine-tune a model."""
 
 from pathlib import Path
 
@@ -9,34 +9,34 @@ from nanogpt.config.parameters import complete
 from nanogpt.config.schema import ModelSettings
 from nanogpt.data.saved_tokenizers import load_tokenizer
 from nanogpt.data.tokenizers import Tokenizer
-from nanogpt.errors import UserError
+from nanogpt.errors import UserError, plural
 from nanogpt.model.directories import ARCHITECTURE
 from nanogpt.model.gpt import GPT
 from nanogpt.model.weights import put_weights, read_weights
 
 
 def load_initial(model: GPT, tokenizer: Tokenizer, directory: Path, run: str) -> None:
-    """Put the weights of a model directory into a model. Positions beyond its window are cut.
+    """Copy a model directory's weights into a model. Positions beyond its window are cut off.
 
-    tokenizer: of the dataset. run: that is trained, for messages.
+    tokenizer: of the dataset. run: the run's name, for messages.
 
-    Errors: UserError for a directory of another architecture or vocabulary, or a damaged one.
+    Errors: UserError for another architecture or vocabulary, or a damaged directory.
     """
     where = f"runs.{run}.train.init_from"
     config = read_record(directory / "config.json", ModelConfig, "make that model again")
     if config.architecture != ARCHITECTURE:
         raise UserError(
-            f"{where}: {directory}: architecture `{config.architecture}`, but a training begins "
-            "with a single GPT; name another model"
+            f"{where}: {directory}: can't train from architecture `{config.architecture}`; name "
+            "the directory of a single GPT"
         )
     settings = complete(ModelSettings, config.settings)
     check_model_agrees(model.settings, settings, str(directory), f"runs.{run}.model")
     theirs = load_tokenizer(directory / "tokenizer.json")
     if theirs != tokenizer:
         raise UserError(
-            f"{where}: {directory}: its vocabulary of {theirs.vocab_size} tokens isn't the "
-            f"dataset's, of {tokenizer.vocab_size}; give the dataset the tokenizer of that model's "
-            "dataset (`tokenizer: <dataset>`, or gpt2)"
+            f"{where}: {directory}: its vocabulary ({plural(theirs.vocab_size, 'token')}) isn't "
+            f"the dataset's ({plural(tokenizer.vocab_size, 'token')}); give the dataset that "
+            "model's tokenizer (`tokenizer: <its dataset>`, or `tokenizer: gpt2`)"
         )
     path = directory / "model.safetensors"
     weights = read_weights(path)

@@ -5,8 +5,9 @@ for, torch starts them on this machine. Rank 0 then does all that a stage does, 
 the cache, and the others wait until there is something to train.
 """
 
-import hashlib
+import json
 import logging
+import os
 import re
 import secrets
 import signal
@@ -14,7 +15,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -25,10 +29,10 @@ from torch._C._distributed_c10d import Store
 from torch.distributed.rendezvous import rendezvous
 
 from nanogpt.artifacts.code_digest import code_digest
-from nanogpt.artifacts.stages import Job, Made, WorkflowJob, following, run_stage
+from nanogpt.artifacts.stages import Job, Made, WorkflowJob, followed_job, following, run_stage
 from nanogpt.artifacts.states import TrainingState
 from nanogpt.config.schema import TrainSettings
-from nanogpt.errors import LostRankError, UserError, plural
+from nanogpt.errors import LostRankError, UserError
 from nanogpt.project import (
     HERE,
     Start,
@@ -46,8 +50,14 @@ logger = logging.getLogger(__name__)
 TIME_TO_SAVE = 600  # seconds that ranks have for saving their state after a signal to stop
 # Of Slurm's steps: below those that Linux gives to clients.
 FIRST_PORT, N_PORTS = 20_000, 12_000
-# Keys of what ranks share: what rank 0 trains (empty: it was made already), and how many know.
+# Keys of what ranks share: what rank 0 trains (empty: it was made already), and how many know; the
+# job of rank 0, one that differs, how many have compared theirs, and that all have; the number of a
+# rank with the error that it has printed, and how many have seen that.
 VERSION, KNOWING = "version", "knowing"
+OF_MAIN, OTHER, COMPARED, ALL_COMPARED = "of main", "other", "compared", "all compared"
+ERROR, TOLD = "error", "told"
+SAME_ERROR = 5.0  # seconds within which ranks run into the same error
+MOST_SHOWN = 3
 
 
 def run_on_ranks(
@@ -70,25 +80,114 @@ def run_on_ranks(
         more_outputs=milestone_files(made, request.params.settings["train"]["milestones"]),
         more_directory=made / MILESTONES,
     )
-    start = start_of_rank()
+    try:
+        start = start_of_rank()
+    except UserError as error:
+        sys.exit(f"error: {error}")
     if start is None and request.processes > 1:
         sys.exit(_start_here(request))
     if start is None:
-        lead(lambda job: make(job, ALONE))
+        lead(lambda job: make(job, _alone(request)))
         return
     request.threads = max(1, request.threads // start.n_here)
-    with following(request, "train", start.rank):
-        store = _meet(start)
-    if start.rank == 0:
-        lead(lambda job: make(job, _join(start, store, job, request.sharded)))
-        if not store.check([VERSION]):
-            _tell_nothing_to_train(start, store)
-        return
-    with following(request, "train", start.rank) as make_job:
+    with _leaving_at_once():
+        with following(request, "train", start.rank):
+            store = _meet(start)
+        if start.rank == 0:
+            with _telling(start, store):
+                lead(lambda job: make(job, _join(start, store, job, request)))
+            if not store.check([VERSION]):
+                _tell_nothing_to_train(start, store)
+        else:
+            _follow(start, store, request, make)
+
+
+def _follow(
+    start: Start, store: Store, request: WorkflowJob, make: Callable[[Job, Ranks], Made]
+) -> None:
+    """Take part in what rank 0 trains, if it does."""
+    with following(request, "train", start.rank, partial(_is_told, start, store)):
+        _wait_for_inputs(request.input, start)
+        # Rank 0 reads them at the same time. All processes of a node see the same files.
+        job = followed_job(request, reads_inputs=start.local_rank == 0)
         version = _wait_for_version(start, store)
         if version:
-            job = make_job(version, TrainingState(HERE.states / version, version))
-            make(job, _join(start, store, job, request.sharded))
+            directory = HERE.states / version
+            state = TrainingState(directory, version, partial(_check_directory, start, directory))
+            job = replace(job, version=version, training=state)
+            make(job, _join(start, store, job, request))
+
+
+def _check_directory(start: Start, directory: Path) -> None:
+    """LostRankError if a directory is gone; rank 0, which has a lock in it, then ends as well."""
+    if not directory.is_dir():
+        raise LostRankError(f"rank {start.rank} of {start.n}: {directory} was removed")
+
+
+@contextmanager
+def _leaving_at_once() -> Iterator[None]:
+    """Let an error end this process without a look back.
+
+    The interpreter would take torch's threads apart, which aborts some processes, and may wait for
+    other ranks. After a training that went well, all ranks leave torch together.
+    """
+    try:
+        yield
+        if dist.is_initialized():
+            dist.destroy_process_group()
+        return
+    except SystemExit as end:
+        code = end.code
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    if isinstance(code, str):
+        print(code, file=sys.stderr)
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code or 0)
+
+
+@contextmanager
+def _telling(start: Start, store: Store) -> Iterator[None]:
+    """Let rank 0 print its error, and then the others look whether they have the same one."""
+    try:
+        yield
+    except SystemExit as end:
+        if not isinstance(end.code, str):
+            raise
+        print(end.code, file=sys.stderr, flush=True)
+        with suppress(RuntimeError):  # what started the ranks has ended
+            if store.check([VERSION]):  # they are under way
+                store.set(ERROR, f"0 {end.code}")
+                _wait(lambda: store.add(TOLD, 0) == start.n - 1, SAME_ERROR)
+        sys.exit(1)
+
+
+def _is_told(start: Start, store: Store, error: UserError) -> bool:
+    """Whether another rank has printed the same as this one would, or will do in a moment.
+
+    Where rank 0 is silent, as it hangs, the first of the others prints what it has.
+    """
+    is_loss = isinstance(error, LostRankError)
+    try:
+        _wait(lambda: store.check([ERROR]), SAME_ERROR)
+        own = f"error: {error}"
+        said = str(store.compare_set(ERROR, "", f"{start.rank} {own}"), "utf-8")
+        store.add(TOLD, 1)
+    except RuntimeError:  # rank 0 has ended, and what started it says so
+        return is_loss
+    rank, _, line = said.partition(" ")
+    return rank != str(start.rank) and (is_loss or line == own)
+
+
+def _wait(condition: Callable[[], bool], seconds: float) -> bool:
+    """Wait until a condition holds; whether it does in time."""
+    deadline = time.monotonic() + seconds
+    while not (holds := condition()) and time.monotonic() < deadline:
+        time.sleep(WAIT)
+    return holds
 
 
 def _start_here(request: WorkflowJob) -> int:
@@ -101,8 +200,8 @@ def _start_here(request: WorkflowJob) -> int:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    # What it says of a process that ends is said below, in a line.
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
+    # What torch says of a process that ends, or of a signal, is said below in a line.
+    logging.disable(logging.CRITICAL)
     # Otherwise it says that it sets 1.
     set_threads_of_ranks(max(1, request.threads // processes))
     config = LaunchConfig(
@@ -192,9 +291,7 @@ def _tell_nothing_to_train(start: Start, store: Store) -> None:
     Under srun, what they share ends with this process.
     """
     store.set(VERSION, "")
-    deadline = time.monotonic() + LATE
-    while store.add(KNOWING, 0) < start.n - 1 and time.monotonic() < deadline:
-        time.sleep(WAIT)
+    _wait(lambda: store.add(KNOWING, 0) == start.n - 1, LATE)
 
 
 def _wait_for_version(start: Start, store: Store) -> str:
@@ -212,17 +309,43 @@ def _wait_for_version(start: Start, store: Store) -> str:
         time.sleep(WAIT)
 
 
-def _join(start: Start, store: Store, job: Job, is_sharded: bool = False) -> Ranks:
-    """Begin a training with all ranks: the same code, and a disk that all of them see.
+def _wait_for_inputs(paths: Sequence[str], start: Start) -> None:
+    """Wait until this node sees the inputs that rank 0 reads.
+
+    Errors: UserError if it doesn't.
+    """
+    for path in paths:
+        if not wait_for_file(HERE.root / path):
+            raise UserError(
+                f"rank {start.rank} of {start.n} on {socket.gethostname()}: {path}: rank 0 has "
+                f"this file, but it hasn't appeared here within {LATE:.0f} seconds; put the "
+                "project on a disk that all nodes share"
+            )
+
+
+def _alone(request: WorkflowJob) -> Ranks:
+    if request.sharded:
+        logger.warning("`sharded` has no effect on a single process, which has the whole model")
+    return ALONE
+
+
+def _join(start: Start, store: Store, job: Job, request: WorkflowJob) -> Ranks:
+    """Start a training with all ranks, if they have the same job, code and disk.
 
     Errors: UserError where that isn't so.
     """
     assert job.training
     if start.rank == 0:
         store.set(VERSION, job.version)
+    if request.processes not in (1, start.n):
+        raise UserError(
+            f"processes is {request.processes}, but {start.n} were started; remove `processes`, or "
+            "the launcher that started them"
+        )
     device = str(job.settings("train", TrainSettings).device)
-    ranks = Ranks(start.rank, start.n, start.local_rank, is_sharded)
+    ranks = Ranks(start.rank, start.n, start.local_rank, request.sharded)
     with ranks.talking():
+        _compare(start, store, job)
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo",
             store=store,
@@ -230,25 +353,46 @@ def _join(start: Start, store: Store, job: Job, is_sharded: bool = False) -> Ran
             world_size=start.n,
             timeout=timedelta(seconds=rank_timeout()),
         )
-    _check_code(ranks)
     _check_disk(ranks, job.training.directory)
     logger.info("rank %d of %d on %s", start.rank, start.n, socket.gethostname())
     return ranks
 
 
-def _check_code(ranks: Ranks) -> None:
-    """UserError if ranks run different code, or different versions of torch."""
-    digest = code_digest(Path(sys.argv[0]))
-    mine = int(hashlib.sha256(f"{digest} {torch.__version__}".encode()).hexdigest()[:15], 16)
-    found = [number for (number,) in ranks.gather(mine)]
-    others = [rank for rank, number in enumerate(found) if number != found[0]]
+def _compare(start: Start, store: Store, job: Job) -> None:
+    """UserError on all ranks if one has other code, torch, settings or input files than rank 0."""
+    own = {
+        "code": code_digest(Path(sys.argv[0])),
+        "torch": str(torch.__version__),
+        **{
+            f"{group}.{name}": str(value)
+            for group, settings in job.parameters.items()
+            if isinstance(settings, dict)
+            for name, value in settings.items()
+        },
+    }
+    if start.rank == 0:
+        store.set(OF_MAIN, json.dumps([own, job.inputs]))
+    of_main, inputs = json.loads(store.get(OF_MAIN))
+    if job.inputs:
+        own, of_main = {**own, **job.inputs}, {**of_main, **inputs}
+    others = [name for name in of_main | own if own.get(name) != of_main.get(name)]
     if others:
-        raise UserError(
-            f"rank {ranks.rank} on {socket.gethostname()} with torch {torch.__version__}: "
-            f"{plural(len(others), 'rank')} of {ranks.n}, the first of them rank {others[0]}, "
-            "run other code or another torch than rank 0; start all nodes from one checkout and "
-            "one environment"
+        shown = [
+            name if name == "code" or name in inputs else f"{name} {own.get(name)}"
+            for name in others[:MOST_SHOWN]
+        ]
+        store.compare_set(
+            OTHER,
+            "",
+            f"rank {start.rank} of {start.n} on {socket.gethostname()}: not the same as rank 0 "
+            f"has: {', '.join(shown)}; start all ranks from one checkout and one environment, with "
+            "the same settings, on a disk that all nodes share",
         )
+    if store.add(COMPARED, 1) == start.n:
+        store.set(ALL_COMPARED, "")
+    store.wait([ALL_COMPARED], timedelta(seconds=rank_timeout()))
+    if store.check([OTHER]):
+        raise UserError(str(store.get(OTHER), "utf-8"))
 
 
 def _check_disk(ranks: Ranks, directory: Path) -> None:

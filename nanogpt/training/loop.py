@@ -1,7 +1,7 @@
-"""Training: tokens and settings in, a model directory and metrics.jsonl out.
+"""Training: from tokens and settings to a model directory and metrics.jsonl.
 
-The batch and the dropout of a step depend on nothing but the seed and the step, so a training that
-was stopped resumes to the same bytes.
+The batch and the dropout of a step depend only on the seed and the step. So a resumed training
+gives the same bytes as an uninterrupted one.
 """
 
 import logging
@@ -15,7 +15,7 @@ from nanogpt.artifacts.signals import Signals, Stopped, listening
 from nanogpt.artifacts.states import TrainingState
 from nanogpt.config.schema import ModelSettings, TrainSettings
 from nanogpt.data.batches import check_block_size, load
-from nanogpt.errors import ClaimedError, UserError
+from nanogpt.errors import ClaimedError, UserError, plural
 from nanogpt.model import alike
 from nanogpt.model.gpt import GPT
 from nanogpt.model.kernels import keep_matmul, matmul_in_use
@@ -40,19 +40,19 @@ def train(
     initial: Path | None = None,
     ranks: Ranks = ALONE,
 ) -> Progress:
-    """Train a model on a dataset; writes model/, metrics.jsonl and milestones/ in `results`.
+    """Train a model on a dataset; write model/, metrics.jsonl and milestones/ in `results`.
 
-    settings: with device and dtype resolved. state: where the training is saved, and found by the
-    next call, which resumes it. It's still there at the end. initial: the model directory that it
-    begins with; none: random weights. ranks: the processes that train it, which all call this with
-    the same arguments; rank 0 writes.
+    settings: with device and dtype resolved. state: the directory to save the training in, and to
+    resume it from; it still exists at the end. initial: a model directory with the initial weights;
+    None: random weights. ranks: the processes that train together. They all call this function with
+    the same arguments, and rank 0 writes the results.
 
-    SIGTERM and SIGINT save the state and exit with 128 + n; SIGUSR1 saves it and goes on.
+    SIGTERM and SIGINT save the state and exit with 128 + n. SIGUSR1 saves it and continues.
 
-    Returns the progress at the end. Its layouts are several if the training was resumed elsewhere.
+    Returns the final progress, which has several layouts if the training was resumed elsewhere.
 
-    Errors: UserError for a dataset shorter than a window, a missing compiler, a state or an initial
-    model that doesn't fit, a loss that isn't a number, more ranks than rows, or a rank that ends.
+    Errors: UserError for a dataset shorter than a window, a missing compiler, a state or initial
+    model that doesn't fit, a loss that's NaN or infinite, more ranks than rows, or a lost rank.
     """
     settings = settings.model_copy(update={"device": ranks.device(settings.device)})
     session = _prepare(run, dataset_directory, model_settings, settings, state, initial, ranks)
@@ -65,7 +65,7 @@ def train(
             logger.info("stopped by %s at step %d", signals.stop.name, session.progress.step)
             raise SystemExit(128 + signals.stop) from None
         except ClaimedError:
-            session.save()  # for a return to these settings
+            session.save()  # so that a later run with these settings can resume
             raise
         session.write_results(results)
     return session.progress
@@ -80,11 +80,11 @@ def _prepare(
     initial: Path | None = None,
     ranks: Ranks = ALONE,
 ) -> Session:
-    """A session at the first step, or where the state that was saved last is."""
+    """Create a session at the first step, or at the last saved state."""
     n_rows = settings.batch_size * settings.gradient_accumulation_steps
     if ranks.n > n_rows:
         raise UserError(
-            f"{run}: {ranks.n} processes share the rows of a step, which has {n_rows} (batch_size "
+            f"{run}: {ranks.n} processes can't share a step of {plural(n_rows, 'row')} (batch_size "
             f"{settings.batch_size} x gradient_accumulation_steps "
             f"{settings.gradient_accumulation_steps}); start at most {n_rows}"
         )
@@ -106,8 +106,8 @@ def _prepare(
     saved = find_state(state.directory, state.version, ranks)
     if initial and not saved:
         load_initial(model, files.tokenizer, initial, run)
-        logger.info("%s: beginning with the weights of %s", run, initial)
-    # Other CPUs begin with other weights.
+        logger.info("%s: starting from the weights in %s", run, initial)
+    # Initial weights depend on the CPU, so all ranks use those of rank 0.
     ranks.copy_from(0, list(model.parameters()))
     if ranks.is_sharded:
         shard(model, settings.device, ranks)
@@ -121,15 +121,15 @@ def _prepare(
     if progress.layouts and progress.layouts[-1].matmul:
         keep_matmul(progress.layouts[-1].matmul)
     if progress.step:
-        logger.info("%s: going on from step %d", run, progress.step)
+        logger.info("%s: resuming from step %d", run, progress.step)
     _note_layout(progress, settings, ranks)
     return Session(model, loss_of, optimizer, scaler, files, settings, progress, state, ranks)
 
 
 def _make_steps(session: Session, signals: Signals) -> None:
-    """Make the steps that are left. `Stopped` is raised with all in order for a save.
+    """Make the remaining steps. If `Stopped` is raised, the session is ready to be saved.
 
-    The top of the loop is where a resume begins: a step is done, but not yet evaluated or logged.
+    A resume starts at the top of the loop, where a step is done but not yet evaluated or logged.
     """
     session.model.train()
     with session.writing():
@@ -147,24 +147,26 @@ def _make_steps(session: Session, signals: Signals) -> None:
 
 
 def _note_layout(progress: Progress, settings: TrainSettings, ranks: Ranks) -> None:
-    """Note where the training is computed from here on; warn if it was elsewhere before."""
+    """Record the layout that the training now uses; warn if it was different before."""
     chooses = settings.device == "cpu" and not settings.compile and not alike.on()
     matmul = matmul_in_use() if chooses else None
-    here = current_layout(settings.device, progress.step, matmul, ranks.n, sharded=ranks.is_sharded)
+    layout = current_layout(
+        settings.device, progress.step, matmul, ranks.n, sharded=ranks.is_sharded
+    )
     if progress.layouts:
-        before = progress.layouts[-1]
+        previous = progress.layouts[-1]
         changes = [
-            f"{name} {getattr(before, name)} before, {getattr(here, name)} now"
+            f"{name}: {getattr(previous, name)} before, {getattr(layout, name)} now"
             for name in Layout.model_fields
-            if name != "first_step" and getattr(before, name) != getattr(here, name)
+            if name != "first_step" and getattr(previous, name) != getattr(layout, name)
         ]
         if not changes:
             return
-        if not alike.on() or here.ranks != progress.layouts[-1].ranks:
+        if not alike.on() or layout.ranks != progress.layouts[-1].ranks:
             logger.warning(
-                "the training goes on at step %d with %s: the last bits of the result will not be "
-                "those of one that was never stopped",
+                "resuming at step %d on a different setup (%s): the last bits of the result will "
+                "differ from an uninterrupted training's",
                 progress.step,
                 "; ".join(changes),
             )
-    progress.layouts.append(here)
+    progress.layouts.append(layout)

@@ -1,19 +1,19 @@
-"""Memory of one step kept for the next, instead of given back to the system and taken again."""
+"""Keep freed memory for the next step, instead of returning it to the system."""
 
 import ctypes
 import sys
 
-# Of glibc's malloc.h.
+# Constants from glibc's malloc.h.
 M_TRIM_THRESHOLD = -1
 M_MMAP_MAX = -4
 
-KEPT = 2**31 - 1  # bytes at the end of the heap; an int is all that mallopt takes
+KEPT = 2**31 - 1  # bytes to keep at the end of the heap; mallopt takes an int
 
 
 def keep_freed_memory() -> None:
-    """Make glibc keep freed memory: the system fills each new page with zeros, which takes time.
+    """Make glibc keep freed memory, because the system spends time on zeroing each new page.
 
-    Elsewhere, nothing changes.
+    With another C library, this does nothing.
     """
     if sys.platform != "linux":
         return
@@ -21,5 +21,5 @@ def keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
     except AttributeError:  # another C library
         return
-    mallopt(M_MMAP_MAX, 0)  # large tensors come from the heap, too
+    mallopt(M_MMAP_MAX, 0)  # take large tensors from the heap too
     mallopt(M_TRIM_THRESHOLD, KEPT)

@@ -1,4 +1,4 @@
-"""Muon: momentum, made orthogonal, for matrices; AdamW for all else.
+"""Muon: orthogonalized momentum for matrices, and AdamW for all other parameters.
 
 Sources: Muon, https://kellerjordan.github.io/posts/muon; the polynomials ("Polar Express"),
 https://arxiv.org/abs/2505.16932.
@@ -12,9 +12,10 @@ from torch import Tensor
 
 from nanogpt.model import alike
 
-# p(x) = a x + b x^3 + c x^5, one for each step of `orthogonalize`: of all such polynomials the one
-# nearest to 1 on [LOWEST, 1], and then on what the steps before make of that interval. The lower
-# end isn't taken below 0.024 of the upper one, so that no polynomial is too steep.
+# p(x) = a x + b x^3 + c x^5, one for each step of `orthogonalize`. The first is the polynomial of
+# this form that's closest to 1 on [LOWEST, 1]; each later one, on the image of that interval under
+# the previous steps. The lower end is kept at 0.024 of the upper end or more, so that no polynomial
+# is too steep.
 LOWEST = 0.01
 POLYNOMIALS = (
     (7.5678, -21.5502, 15.8011),
@@ -26,10 +27,11 @@ POLYNOMIALS = (
 
 
 def orthogonalize(matrices: Tensor, n_steps: int) -> Tensor:
-    """The nearest matrices with orthonormal columns, roughly: (N, m, n) with m >= n.
+    """Approximate the nearest matrices with orthonormal columns: (N, m, n) with m >= n.
 
-    Each singular value s becomes p(...p(s)), near 1; the singular vectors stay. All steps but the
-    last product are made on the n x n matrices X^T X: X p(X^T X) has the Gram matrix p G p.
+    Each singular value s becomes p(...p(s)), which is close to 1. The singular vectors stay the
+    same. All steps except the last product work on the n x n matrices G = X^T X, because X p(G) has
+    the Gram matrix p G p.
     """
     multiply: Callable[[Tensor, Tensor], Tensor] = torch.matmul
     if alike.on():
@@ -39,7 +41,7 @@ def orthogonalize(matrices: Tensor, n_steps: int) -> Tensor:
         norms = torch.linalg.matrix_norm(matrices, keepdim=True)
     x = matrices / norms.clamp_min(1e-12)  # >= largest s
     gram = multiply(x.mT, x)  # (N, n, n)
-    product = None  # of the polynomials so far, so that the result is x @ product
+    product = None  # of the polynomials so far; the result is x @ product
     last = n_steps - 1
     for step, (a, b, c) in enumerate(POLYNOMIALS[:n_steps]):
         if alike.on():
@@ -55,25 +57,25 @@ def orthogonalize(matrices: Tensor, n_steps: int) -> Tensor:
 
 
 class MuonAdamW(torch.optim.AdamW):
-    """AdamW whose groups with a `shape` are updated by Muon, with the group's `momentum`.
+    """AdamW, but groups with a `shape` are updated by Muon, with the group's `momentum`.
 
-    shape: (m, n) with m >= n, of the matrices that are made orthogonal together. A parameter is one
-    of them, or its transpose, or several on top of each other. Its only state is its momentum.
+    shape: (m, n) with m >= n, of the matrices that are orthogonalized together. A parameter is one
+    such matrix, its transpose, or several of them stacked. Its only state is its momentum.
     """
 
     def __init__(self, groups: list[dict[str, Any]], *, ns_steps: int, **options: Any) -> None:
         super().__init__(groups, **options)
-        self._step_supports_amp_scaling = False  # a GradScaler leaves out the whole step
+        self._step_supports_amp_scaling = False  # so that a GradScaler skips the whole step
         self.ns_steps = ns_steps
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
-        """Update all parameters. The gradients of Muon's are used up."""
+        """Update all parameters. Overwrites the gradients of Muon's parameters."""
         assert closure is None
         for group in self.param_groups:
             if "shape" in group:
                 self._step_muon(group)
-        super().step()  # leaves parameters without a gradient alone
+        super().step()  # skips parameters without a gradient
 
     def _step_muon(self, group: dict[str, Any]) -> None:
         parameters = [p for p in group["params"] if p.grad is not None]
@@ -96,7 +98,7 @@ class MuonAdamW(torch.optim.AdamW):
             count = parameter.numel() // (m * n)
             update, updates = updates[:count], updates[count:]
             rows, columns = (m, n) if count > 1 else parameter.shape
-            # An update whose entries don't depend on the shape, as far as inputs go.
+            # This scale makes the effect of an update on the output independent of the shape.
             scale = max(1.0, rows / columns) ** 0.5
             parameter.add_(_like(update, parameter), alpha=-group["lr"] * scale)
 
@@ -106,7 +108,7 @@ def _as_tall(matrix: Tensor) -> Tensor:
 
 
 def _like(tall: Tensor, parameter: Tensor) -> Tensor:
-    """The inverse of `_as_tall`: (N, m, n) in the shape of a parameter."""
+    """Undo `_as_tall`: give (N, m, n) the shape of a parameter."""
     if parameter.shape[0] >= parameter.shape[1]:
         return tall.reshape(parameter.shape)
     return tall[0].mT

@@ -1,6 +1,6 @@
-"""The optimizer: which parameters are in which group, and with what rate.
+"""The optimizer, its groups of parameters, and their learning rates.
 
-A group carries `initial_lr`, from which schedules.py sets its rate in each step. Each parameter is
+A group has an `initial_lr`, from which schedules.py sets its rate in each step. Each parameter is
 in exactly one group.
 """
 
@@ -15,16 +15,16 @@ from nanogpt.training.muon import MuonAdamW
 
 
 def configure_optimizer(model: GPT, settings: TrainSettings) -> torch.optim.AdamW:
-    """The optimizer that the settings name, on all parameters of a model."""
+    """Create the optimizer that the settings name, for all parameters of a model."""
     if settings.optimizer == "muon":
         return configure_muon(model, settings)
     return configure_adamw(model, settings)
 
 
 def configure_adamw(model: GPT, settings: TrainSettings) -> torch.optim.AdamW:
-    """AdamW that decays matrices (embeddings too) and leaves biases and norms alone.
+    """Create AdamW with weight decay for matrices and embeddings, but not for biases and norms.
 
-    Fused: one pass over a parameter's memory, 3x the speed of the default on a CPU.
+    It's fused: one pass over a parameter's memory, three times as fast as the default on a CPU.
     """
     matrices = [p for p in model.parameters() if p.dim() >= 2]
     vectors = [p for p in model.parameters() if p.dim() < 2]
@@ -38,7 +38,7 @@ def configure_adamw(model: GPT, settings: TrainSettings) -> torch.optim.AdamW:
 
 
 def configure_muon(model: GPT, settings: TrainSettings) -> MuonAdamW:
-    """Muon for the matrices of the blocks, which alone decay; AdamW for embeddings and vectors."""
+    """Create Muon for the blocks' matrices, and AdamW without decay for everything else."""
     tied = model.settings.tie_word_embeddings
     rates = {
         "wte.weight": settings.unembedding_lr if tied else settings.embedding_lr,
@@ -50,7 +50,7 @@ def configure_muon(model: GPT, settings: TrainSettings) -> MuonAdamW:
         if name.startswith("h.") and parameter.dim() == 2:
             rows, columns = parameter.shape
             if name.endswith("c_attn.weight"):
-                rows //= 3  # queries, keys and values, each by itself
+                rows //= 3  # one matrix each for queries, keys and values
             by_shape[max(rows, columns), min(rows, columns)].append(parameter)
         else:
             by_rate[rates.get(name, settings.learning_rate)].append(parameter)

@@ -1,11 +1,10 @@
-"""Saved states of a training: all that a resume needs, as safetensors files.
+"""Saved states: everything needed to resume a training, as safetensors files.
 
-Nothing in a file is executed when it's read. When a state is saved is decided in session.py, and
-state_files.py has the names.
+Reading a state executes nothing. session.py decides when to save, and state_files.py names files.
 
-Of several ranks, each keeps the moments of the parameters that it owns. Rank 0 writes its own into
-the state, and each other rank a part beside it, which the state names. Any number of ranks can read
-a state that any number wrote.
+With several ranks, each keeps the optimizer moments of the parameters that it owns. Rank 0 writes
+the state with its own moments. Each other rank writes a separate part, which the state names. Any
+number of ranks can read a state, however many wrote it.
 """
 
 import json
@@ -13,6 +12,7 @@ import logging
 import math
 import os
 import re
+import socket
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,7 +28,7 @@ from torch.optim import Optimizer
 from nanogpt.artifacts.records.base import Record
 from nanogpt.artifacts.records.manifests import Layout
 from nanogpt.artifacts.records.metrics import MetricsLine
-from nanogpt.errors import UserError
+from nanogpt.errors import PrintedElsewhereError, UserError, user_message
 from nanogpt.files.atomic import put_in_place, sha256_file
 from nanogpt.model.gpt import GPT
 from nanogpt.training.distributed import ALONE, Ranks, parameters_of
@@ -51,13 +51,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Progress:
-    """How far a training is; beside it, a state has the weights and the optimizer's moments.
+    """The progress of a training. A saved state also has the weights and optimizer moments.
 
-    Batches and dropout are functions of the step, so no generator has a state between two steps.
+    Batches and dropout are functions of the step, so there's no random generator to save.
 
-    version: of the training. step: optimizer steps that are done. line: what the last step
-    measured, if it's one to log. kept: the weights to keep, as of now. metrics: the lines of
-    metrics.jsonl so far. seconds: of training. layouts: where it was computed.
+    version: of the training. step: the number of finished optimizer steps. line: the last step's
+    measurements, if they're to be logged. kept: the weights to keep, so far. metrics: the lines of
+    metrics.jsonl so far. seconds: of training. layouts: the setups it was computed on.
     """
 
     version: str
@@ -70,12 +70,12 @@ class Progress:
     layouts: list[Layout] = field(default_factory=list)
 
     def summary(self) -> str:
-        """A finished training in one line."""
+        """Summarize a finished training in one line."""
         return f"best validation loss {self.best_val_loss:.4f}, {self.seconds:,.0f} s of training"
 
 
 class _Header(Record):
-    """The part of a state's progress that is JSON. best_val_loss: None before an evaluation."""
+    """The part of a state's progress stored as JSON. best_val_loss: None before an evaluation."""
 
     FORMAT: ClassVar[int] = 2
 
@@ -88,9 +88,9 @@ class _Header(Record):
 
     @classmethod
     def upgrade(cls, content: dict[str, Any], found: int) -> dict[str, Any]:
-        """Format 1 had an empty line for none, and infinity for no loss.
+        """Upgrade format 1, which had an empty line for no line and infinity for no loss.
 
-        Its line lacked the step and the tokens; the tokens are set when it is logged.
+        Its line had no step and no tokens. The tokens are set when the line is logged.
         """
         assert found == 1, found
         best, line = content["best_val_loss"], content["line"]
@@ -109,12 +109,12 @@ def save_state(
     scaler: GradScaler,
     ranks: Ranks = ALONE,
 ) -> None:
-    """Write the state of a training, and remove those before the last two.
+    """Save the state of a training, and remove all but the last two states.
 
-    All ranks call it, and go on once the state is there: if one ended before, torchrun and srun
-    would soon end the others, too.
+    All ranks call it and return once the state is complete. If one returned and ended earlier,
+    torchrun and srun would soon end the others too.
 
-    Errors: OSError, for a full disk too.
+    Errors: OSError, for example for a full disk.
     """
     moments = {
         f"optimizer.{name}.{key}": part_of(moment)
@@ -122,15 +122,36 @@ def save_state(
         for key, moment in optimizer.state[parameter].items()
     }
     temporary = directory / f".state.{ranks.rank}.{os.getpid()}.tmp"
-    step, number = progress.step, 0
-    if not ranks.is_main:
-        number = _as_number(_write(moments, {}, temporary, lambda digest: part_name(step, digest)))
-    _, *parts = [part_name(step, _as_digest(number)) for (number,) in ranks.gather(number)]
+    parts = _write_parts(temporary, progress.step, moments, ranks)
     weights = whole(model.state_dict(), ranks) if ranks.is_sharded or ranks.is_main else {}
     if ranks.is_main:
         _write_main_state(temporary, progress, weights, moments, scaler, parts)
         remove_old_states(directory)
     ranks.wait()
+
+
+def _write_parts(temporary: Path, step: int, moments: dict[str, Tensor], ranks: Ranks) -> list[str]:
+    """Write the files of all ranks but 0, and return their names on each rank.
+
+    Errors: UserError on a rank that can't write its own, PrintedElsewhereError on the others.
+    """
+    number, error = 0, None
+    if not ranks.is_main:
+        try:
+            written = _write(moments, {}, temporary, lambda digest: part_name(step, digest))
+            number = _as_number(written)
+        except OSError as failed:
+            error = failed
+    numbers, failures = zip(*ranks.gather(number, error is not None), strict=True)
+    if error:
+        reason = user_message(error) or str(error)
+        raise UserError(f"rank {ranks.rank} of {ranks.n} on {socket.gethostname()}: {reason}")
+    if any(failures):
+        raise PrintedElsewhereError(
+            f"rank {ranks.rank} of {ranks.n}: the state of step {step} isn't saved, as rank "
+            f"{failures.index(1)} can't write its part"
+        )
+    return [part_name(step, _as_digest(number)) for number in numbers[1:]]
 
 
 def _write_main_state(
@@ -141,7 +162,7 @@ def _write_main_state(
     scaler: GradScaler,
     parts: list[str],
 ) -> None:
-    """Write the file of rank 0. parts: the names of the others' files."""
+    """Write rank 0's file. parts: the names of the other ranks' files."""
     tensors = {f"model.{name}": weight for name, weight in weights.items()}
     tensors |= {f"kept.{name}": weight for name, weight in progress.kept.items()}
     tensors |= moments
@@ -160,7 +181,7 @@ def _write(
     temporary: Path,
     name: Callable[[str], str],
 ) -> str:
-    """Write tensors to a file that is named after its digest; returns the digest."""
+    """Write tensors to a file named after its digest; return the digest."""
     on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     try:
         save_file(on_cpu, temporary, metadata=metadata)
@@ -179,12 +200,12 @@ def _write(
 
 
 def find_state(directory: Path, version: str, ranks: Ranks = ALONE) -> Path | None:
-    """The newest undamaged state in a directory; None if there isn't one.
+    """Find the newest undamaged state in a directory; None if there isn't one.
 
-    version: of the training; a state of another one is logged and left. A damaged state is logged
-    and removed. All ranks call it, and take the state that rank 0 finds.
+    version: of the training; states of other versions are logged and kept. Damaged states are
+    logged and removed. All ranks call it and get the state that rank 0 found.
 
-    Errors: UserError for a state of an unknown format.
+    Errors: UserError for a state with an unknown format.
     """
     path = _find_state(directory, version) if ranks.is_main else None
     return _take_from_main(directory, path, ranks)
@@ -193,9 +214,9 @@ def find_state(directory: Path, version: str, ranks: Ranks = ALONE) -> Path | No
 def read_state(
     path: Path, model: GPT, optimizer: Optimizer, scaler: GradScaler, ranks: Ranks = ALONE
 ) -> Progress:
-    """Put a state into a model and an optimizer; each rank takes what it has of them.
+    """Load a state into a model and an optimizer; each rank loads only its own part.
 
-    Errors: UserError for a state whose tensors aren't the model's.
+    Errors: UserError for a state whose tensors don't fit the model.
     """
     try:
         progress, metadata = _read_header(path)
@@ -207,43 +228,49 @@ def read_state(
     except (RuntimeError, KeyError, TypeError, ValueError, safetensors.SafetensorError):
         raise _misfit(path) from None
     if not ranks.is_main:
-        progress.kept = {}  # as large as the model, and rank 0 alone writes it
+        progress.kept = {}  # as large as the model, and only rank 0 writes it
     return progress
 
 
 def _find_state(directory: Path, version: str) -> Path | None:
-    """The newest undamaged state of a version. Those that are damaged are removed."""
+    """Find the newest undamaged state of a version, and remove damaged ones."""
     for half_written in directory.glob(".state.*.tmp"):  # by a process that was killed
-        half_written.unlink()
+        half_written.unlink(missing_ok=True)
     for path in find_states(directory):
         progress, metadata = _read_header(path) if is_whole(path) else (None, {})
         if progress is None or not all(map(is_whole, _parts(path, metadata))):
-            logger.warning("%s: damaged; the state before it is taken, if there is one", path)
-            path.unlink()
+            logger.warning("%s: damaged; using the state before it, if there is one", path)
+            path.unlink(missing_ok=True)
         elif progress.version != version:
-            logger.warning("%s: of version %s; ignored", path, progress.version)
+            logger.warning("%s: ignored, because it's from version %s", path, progress.version)
         else:
             return path
     return None
 
 
 def _take_from_main(directory: Path, path: Path | None, ranks: Ranks) -> Path | None:
-    """The state that rank 0 found, on every rank."""
+    """Return the state that rank 0 found, on every rank."""
     found = [step_of(path), _as_number(digest_in(path.name))] if path else [-1, 0]
     step, number = ranks.gather(*found)[0]
     if step < 0:
         return None
     path = directory / state_name(step, _as_digest(number))
-    if not wait_for_file(path):
-        raise UserError(
-            f"rank {ranks.rank}: {path}: not here after {LATE:.0f} seconds, but on the node of "
-            "rank 0; results/ and .nanogpt/ must be on a disk that all nodes share"
-        )
+    _wait_for(path, ranks)
+    for part in _parts(path, _read_header(path)[1]):
+        _wait_for(part, ranks)
     return path
 
 
+def _wait_for(path: Path, ranks: Ranks) -> None:
+    if not wait_for_file(path):
+        raise UserError(
+            f"rank {ranks.rank}: {path}: rank 0 has this file, but it hasn't appeared here within "
+            f"{LATE:.0f} seconds; put results/ and .nanogpt/ on a disk that all nodes share"
+        )
+
+
 def _read_header(path: Path) -> tuple[Progress, dict[str, str]]:
-    """The progress in a state, without its tensors, and all of its metadata."""
+    """Read a state's progress, without its tensors, and all of its metadata."""
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata()
@@ -254,7 +281,7 @@ def _read_header(path: Path) -> tuple[Progress, dict[str, str]]:
 
 
 def _parts(path: Path, metadata: dict[str, str]) -> list[Path]:
-    """The files of other ranks that a state names."""
+    """Return the other ranks' files that a state names."""
     return [path.with_name(name) for name in json.loads(metadata.get("parts", "[]"))]
 
 
@@ -265,24 +292,22 @@ def _read_tensors(path: Path, metadata: dict[str, str]) -> dict[str, Tensor]:
             names = file.keys()
             for name in names:
                 tensor = file.get_tensor(name)
-                if name in tensors and tensor.dim():  # a sharded model's, in the order of the ranks
+                if name in tensors and tensor.dim():  # sharded: join in the order of the ranks
                     tensor = torch.cat([tensors[name], tensor])
                 tensors[name] = tensor
     return tensors
 
 
 def _misfit(path: Path) -> UserError:
-    return UserError(
-        f"{path}: not a state of this model, or of this version of nanogpt; {_remedy(path)}"
-    )
+    return UserError(f"{path}: from a different model or version of nanogpt; {_remedy(path)}")
 
 
 def _remedy(path: Path) -> str:
-    return f"remove {path.parent} to train from the beginning"
+    return f"remove {path.parent} to train from scratch"
 
 
 def _as_number(digest: str) -> int:
-    """The digits of a digest that a name has, as a signed number of 64 bits."""
+    """Return the digits of a digest that file names use, as a signed 64-bit number."""
     return int(digest[:DIGITS], 16) - 2**63
 
 
@@ -322,7 +347,7 @@ def _restore(
     scaler: GradScaler,
     own: Collection[int],
 ) -> None:
-    """Put a state's tensors where they belong. own: ids of the parameters that this rank owns."""
+    """Copy a state's tensors to where they belong. own: ids of this rank's parameters."""
 
     def part(prefix: str) -> dict[str, Tensor]:
         names = (name for name in tensors if name.startswith(prefix))
@@ -330,14 +355,14 @@ def _restore(
 
     weights = model.state_dict()
     model.load_state_dict({n: like(weight, weights[n]) for n, weight in part("model.").items()})
-    # With float16, the first steps may all have been left out.
+    # With float16, all steps so far may have been skipped.
     needs_moments = progress.step > 0 and (not scaler.is_enabled() or bool(part("optimizer.")))
     for name, parameter in model.named_parameters():
         moments = part(f"optimizer.{name}.")
         if needs_moments and not moments:
             raise KeyError(name)
         if moments and id(parameter) in own:
-            # All of them, as the fused optimizer wants the number of steps there, too.
+            # Move all of them, because the fused optimizer needs even its step count on the device.
             optimizer.state[parameter] = {
                 key: like(moment, parameter) for key, moment in moments.items()
             }

@@ -1,4 +1,4 @@
-"""Learning rates: a linear warm-up, then nanoGPT's cosine or a straight line down to min_lr."""
+"""Learning rates: a linear warm-up, then a cosine (as in nanoGPT) or linear decay to min_lr."""
 
 import math
 
@@ -8,9 +8,9 @@ from nanogpt.config.schema import TrainSettings
 
 
 def learning_rate_at(step: int, settings: TrainSettings) -> float:
-    """The learning rate of step 0, 1, ..., for parameters whose peak is settings.peak_rate.
+    """Return the learning rate of a step, for parameters whose peak is settings.peak_rate.
 
-    Warm-up never starts at zero, and after lr_decay_iters min_lr holds.
+    step: counted from 0. Warm-up never starts at zero. After lr_decay_iters, the rate is min_lr.
     """
     peak = settings.peak_rate
     if not settings.decay_lr:
@@ -32,9 +32,9 @@ def learning_rate_at(step: int, settings: TrainSettings) -> float:
 def set_learning_rates(
     optimizer: torch.optim.Optimizer, learning_rate: float, settings: TrainSettings
 ) -> None:
-    """Set the rates of a step at `learning_rate`, each in proportion to its group's initial_lr.
+    """Set each group's rate to `learning_rate`, scaled by the group's initial_lr.
 
-    So the whole schedule, min_lr too, scales with initial_lr.
+    So the whole schedule, including min_lr, scales with initial_lr.
     """
     for group in optimizer.param_groups:
         # The ratio is exactly 1 for a group whose peak is settings.peak_rate.

@@ -4,6 +4,7 @@
 several ranks has parts beside a state, `part-<step>.<digest>.safetensors`.
 """
 
+import contextlib
 import re
 import time
 from pathlib import Path
@@ -14,15 +15,16 @@ from nanogpt.files.atomic import sha256_file
 # The last one may turn out to be damaged.
 STATES_KEPT = 2
 STATE_NAME = re.compile(r"step-[0-9]+\.")
-PARTS = "part-*.safetensors"
+PARTS, PART_NAME = "part-*.safetensors", re.compile(r"part-[0-9]+\.")
 DIGITS = 16  # of the digest, in a name
-LATE = 60.0  # seconds that a file may take to show on another node
+# Seconds that a file may take to show on another node: NFS may look at a directory once a minute.
+LATE = 90.0
 WAIT = 0.2  # between two looks
 
 
 def remove_states(directory: Path) -> None:
     """Remove the saved states of a training; nothing else in its directory."""
-    for path in [*find_states(directory), *directory.glob(PARTS)]:
+    for path in [*find_states(directory), *_part_files(directory)]:
         path.unlink(missing_ok=True)
 
 
@@ -32,7 +34,7 @@ def remove_old_states(directory: Path) -> None:
     for path in states[STATES_KEPT:]:
         path.unlink(missing_ok=True)
     oldest = step_of(states[:STATES_KEPT][-1])
-    for path in directory.glob(PARTS):
+    for path in _part_files(directory):
         if step_of(path) < oldest:
             path.unlink(missing_ok=True)
 
@@ -49,7 +51,10 @@ def part_name(step: int, digest: str) -> str:
 
 def is_whole(path: Path) -> bool:
     """Whether a file is there and has the digest that its name has."""
-    return path.is_file() and digest_in(path.name) == sha256_file(path)[:DIGITS]
+    try:
+        return digest_in(path.name) == sha256_file(path)[:DIGITS]
+    except FileNotFoundError:
+        return False
 
 
 def wait_for_file(path: Path) -> bool:
@@ -67,8 +72,11 @@ def digest_in(name: str) -> str:
 
 def find_states(directory: Path) -> list[Path]:
     """The files of the states in a directory, newest first."""
-    found = _state_files(directory)
-    return sorted(found, key=lambda path: (step_of(path), path.stat().st_mtime_ns), reverse=True)
+    found = []
+    for path in _state_files(directory):
+        with contextlib.suppress(FileNotFoundError):  # a directory over the network, seen late
+            found.append((step_of(path), path.stat().st_mtime_ns, path))
+    return [path for _, _, path in sorted(found, reverse=True)]
 
 
 def saved_steps(directory: Path) -> list[int]:
@@ -83,3 +91,7 @@ def step_of(path: Path) -> int:
 
 def _state_files(directory: Path) -> list[Path]:
     return [path for path in directory.glob(SAVED_STATES) if STATE_NAME.match(path.name)]
+
+
+def _part_files(directory: Path) -> list[Path]:
+    return [path for path in directory.glob(PARTS) if PART_NAME.match(path.name)]

@@ -1,4 +1,4 @@
-"""One optimizer step: forward and backward of each micro-batch, clipping, update."""
+"""One optimizer step: forward and backward passes of micro-batches, clipping, update."""
 
 import math
 import shutil
@@ -23,7 +23,7 @@ from nanogpt.training.memory import keep_freed_memory
 from nanogpt.training.schedules import set_learning_rates
 from nanogpt.training.sharding import whole_of
 
-# Called with tokens (B, T) and those after each (B, T): the mean loss, with gradients.
+# From tokens (B, T) and their next tokens (B, T) to the mean loss, with gradients.
 LossFunction = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -38,16 +38,16 @@ def optimizer_step(
     done: Callable[[str], None] = lambda _: None,
     ranks: Ranks = ALONE,
 ) -> tuple[Tensor, Tensor]:
-    """One step on windows (rows, block_size + 1); returns mean loss and norm of the gradient.
+    """Make a step on windows (rows, block_size + 1); return the mean loss and gradient norm.
 
-    ranks: each takes its share of the rows, and the loss is that of all.
+    ranks: each computes its share of the rows; the loss is the mean over all of them.
 
-    scaler: from `loss_scaler`. Where it's on, a norm that isn't a number means that float16 was too
-    small for a gradient: the parameters stay, and the next step's loss is scaled down.
+    scaler: from `loss_scaler`. If it's on and a gradient overflows float16, the norm is NaN or
+    infinite, the parameters stay the same, and the next step's loss is scaled down.
 
     done: called after each `forward`, each `backward` and the `optimizer`, to time them.
     """
-    # Dropout is a function of the step, so that a resumed training needn't restore a generator.
+    # Dropout depends only on the step, so a resumed training needs no saved generator.
     seeds = [settings.seed, step, *([ranks.rank] if ranks.rank else [])]
     torch.manual_seed(int(np.random.SeedSequence(seeds).generate_state(1)[0]))
     set_learning_rates(optimizer, learning_rate, settings)
@@ -77,7 +77,7 @@ def optimizer_step(
 
 
 def _clip(parameters: list[Tensor], largest_norm: float) -> Tensor:
-    """Shrink the gradient to a norm of largest_norm, if it's larger; returns the norm it had."""
+    """Scale the gradient down to largest_norm if it's larger; return its original norm."""
     if not alike.on():
         return torch.nn.utils.clip_grad_norm_(parameters, largest_norm)
     norm = alike.norm(p.grad for p in parameters if p.grad is not None)
@@ -86,18 +86,18 @@ def _clip(parameters: list[Tensor], largest_norm: float) -> Tensor:
 
 
 def loss_scaler(settings: TrainSettings) -> torch.amp.GradScaler:
-    """What multiplies a loss, and divides its gradient, to keep that within float16's range.
+    """Create a scaler, which multiplies the loss to keep gradients within float16's range.
 
-    Off for other dtypes, which have float32's range.
+    It's off for other dtypes, which have float32's range.
     """
     device = torch.device(settings.device).type
     return torch.amp.GradScaler(device, enabled=settings.dtype == "float16")
 
 
 def loss_function(model: GPT, settings: TrainSettings) -> LossFunction:
-    """The loss of a model, compiled if the settings say so.
+    """Return a model's loss function, compiled if the settings say so.
 
-    Errors: UserError where torch.compile has no compiler to call.
+    Errors: UserError if torch.compile has no C++ compiler.
     """
     loss_of = partial(mean_loss, model)
     if not settings.compile:
@@ -105,20 +105,20 @@ def loss_function(model: GPT, settings: TrainSettings) -> LossFunction:
     on_cpu = next(model.parameters()).device.type == "cpu"
     if on_cpu and not any(map(shutil.which, [cxx_compiler(), "g++", "clang++"])):
         raise UserError(
-            "train.compile: torch.compile needs a C++ compiler on a CPU and found none (g++, "
-            "clang++ or $CXX); install one or set compile: false"
+            "train.compile: torch.compile needs a C++ compiler on a CPU, and found none (g++, "
+            "clang++ or $CXX); install one, or set `compile: false`"
         )
     return torch.compile(loss_of)
 
 
 def prepare_process(settings: TrainSettings) -> None:
-    """Make this process keep freed memory, and use the kernels that the settings name.
+    """Set up this process: keep freed memory, and use the kernels that the settings name.
 
-    Errors: UserError on a machine that lacks them.
+    Errors: UserError on a machine without these kernels.
     """
     keep_freed_memory()
     prepare_kernels(settings.reproducible)
     torch.backends.cuda.matmul.allow_tf32 = not settings.deterministic
     torch.use_deterministic_algorithms(settings.deterministic)
     if settings.deterministic:
-        set_cublas_workspace(":4096:8")  # a fixed one, which deterministic kernels need
+        set_cublas_workspace(":4096:8")  # deterministic kernels need a fixed workspace

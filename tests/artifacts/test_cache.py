@@ -1,4 +1,4 @@
-"""What the cache gives back is what was stored, or nothing; and it never stops a stage."""
+"""The cache restores exactly what was stored, or nothing, and never stops a stage."""
 
 import json
 import logging
@@ -34,7 +34,7 @@ ENVIRONMENT = Environment(
 
 @pytest.fixture(autouse=True)
 def project(tmp_path, monkeypatch):
-    """An empty project, with the cache at its default place, as the working directory."""
+    """An empty project as the working directory, with the cache at its default path."""
     monkeypatch.delenv("NANOGPT_CACHE", raising=False)
     project = tmp_path / "project"
     project.mkdir()
@@ -43,7 +43,7 @@ def project(tmp_path, monkeypatch):
 
 
 def make(contents=CONTENTS, seed=1):
-    """Write outputs, and return their manifest."""
+    """Write outputs and return their manifest."""
     for path, content in contents.items():
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).write_bytes(content)
@@ -61,7 +61,7 @@ def make(contents=CONTENTS, seed=1):
 
 
 def store(**options):
-    """Make an artifact, store it, remove its outputs; returns its entry."""
+    """Make an artifact, store it and remove its outputs; return its entry."""
     manifest = make(**options)
     cache.store(HERE, manifest, OUTPUTS)
     for path in CONTENTS:
@@ -88,7 +88,7 @@ def assert_outputs():
     assert files_below("results") == sorted(CONTENTS)
 
 
-# --- Where it is ----------------------------------------------------------------------------
+# --- Location -------------------------------------------------------------------------------
 
 
 def test_a_cache_that_is_off_stores_and_restores_nothing(monkeypatch):
@@ -100,14 +100,14 @@ def test_a_cache_that_is_off_stores_and_restores_nothing(monkeypatch):
     assert [path.name for path in CACHE.iterdir()] == [entry.name]
 
 
-def test_outputs_have_the_names_in_an_entry_that_they_have_beside_their_manifest():
+def test_names_in_an_entry_are_relative_to_the_manifest():
     assert {
         "metrics.jsonl": "results/demo/metrics.jsonl",
         WEIGHTS: "results/demo/model/model.safetensors",
     } == OUTPUTS
 
 
-# --- What was stored is what is restored ----------------------------------------------------
+# --- Store and restore ----------------------------------------------------------------------
 
 
 def test_an_artifact_is_restored_as_it_was_stored():
@@ -119,7 +119,7 @@ def test_an_artifact_is_restored_as_it_was_stored():
     assert manifest.made_in == "results/demo"
 
 
-def test_the_manifest_of_an_entry_has_all_that_its_stage_wrote():
+def test_an_entrys_manifest_has_all_that_its_stage_wrote():
     manifest = make().model_copy(update={"summary": "best loss 1.5"})
     cache.store(HERE, manifest, OUTPUTS)
     assert read_json(CACHE / manifest.version / "manifest.json") == {
@@ -140,7 +140,7 @@ def test_an_entry_of_the_first_format_is_restored():
     assert Path("results/one/eval.json").read_bytes() == original.read_bytes()
 
 
-def test_paths_start_at_the_root_of_the_project(tmp_path, monkeypatch):
+def test_paths_are_relative_to_the_projects_root(tmp_path, monkeypatch):
     entry = store()
     monkeypatch.chdir(tmp_path)
     project = Project(tmp_path / "project")
@@ -163,14 +163,14 @@ def test_an_artifact_can_be_restored_for_another_run():
     assert not Path("results/demo/model/model.safetensors").exists()
 
 
-def test_a_restored_file_is_new_and_a_copy_with_the_mode_that_any_file_gets():
+def test_a_restored_file_is_a_copy_with_a_new_mtime_and_the_usual_mode():
     entry = store()
     for name in OUTPUTS:
         os.utime(entry / name, (0, 0))
         (entry / name).chmod(0o400)
     before = os.umask(0o027)
     try:
-        began = time.time() - 1  # a file system's clock may lag a little
+        began = time.time() - 1  # a file system's clock may be slightly behind
         restore(entry)
     finally:
         os.umask(before)
@@ -184,7 +184,7 @@ def test_a_restored_file_is_new_and_a_copy_with_the_mode_that_any_file_gets():
         assert (entry / name).read_bytes() in CONTENTS.values(), "the entry stays as it is"
 
 
-def test_the_files_of_an_entry_can_be_read_by_whom_the_umask_lets():
+def test_files_of_an_entry_have_the_permissions_of_the_umask():
     before = os.umask(0o022)
     try:
         entry = store()
@@ -195,7 +195,7 @@ def test_the_files_of_an_entry_can_be_read_by_whom_the_umask_lets():
         assert path.stat().st_mode & 0o777 == (0o755 if path.is_dir() else 0o644)
 
 
-def test_a_restored_file_replaces_what_is_in_its_place_and_not_what_a_link_leads_to(project):
+def test_a_restored_file_replaces_a_link_and_not_its_target(project):
     entry = store()
     (project / "mine.txt").write_text("mine")
     Path("results/demo/metrics.jsonl").symlink_to(project / "mine.txt")
@@ -217,22 +217,22 @@ def test_a_second_store_changes_nothing():
     assert {path: path.stat() for path in [entry, *entry.rglob("*")]} == before
 
 
-def test_a_version_that_is_not_there_restores_nothing(caplog):
+def test_an_unknown_version_restores_nothing(caplog):
     store()
     assert cache.restore(HERE, "0123456789ab", OUTPUTS) is None
     assert caplog.messages == []
     assert files_below("results") == []
 
 
-def test_a_restore_is_a_use_of_the_entry():
+def test_a_restore_updates_the_time_of_last_use():
     entry = store()
     os.utime(entry, (0, 0))
     restore(entry)
     assert time.time() - entry.stat().st_mtime < 60
 
 
-def test_where_blocks_cannot_be_shared_bytes_are_copied(tmp_path):
-    # The kernel's memory can share no blocks with a disk.
+def test_bytes_are_copied_if_blocks_cannot_be_shared(tmp_path):
+    # Kernel memory can't share blocks with a disk.
     if not Path("/dev/shm").is_dir():
         pytest.skip("there is no /dev/shm here")
     (tmp_path / "source").write_bytes(bytes(range(256)) * 10_000)
@@ -322,7 +322,7 @@ DAMAGE = {
     "not a number": lambda entry: write_manifest(
         entry, (entry / "manifest.json").read_bytes().replace(b"1.5", b"NaN")
     ),
-    "half a character": lambda entry: write_manifest(
+    "a lone surrogate": lambda entry: write_manifest(
         entry, (entry / "manifest.json").read_bytes().replace(b'"threads"', b'"\\ud800"')
     ),
     "a manifest of another version": lambda entry: change(entry, code="d"),
@@ -341,11 +341,11 @@ def test_a_damaged_entry_is_logged_removed_and_made_again(damage, caplog, projec
     assert restore(entry) is None
     (message,) = caplog.messages
     assert message.startswith(f"{entry}: damaged: ")
-    assert message.endswith("; removed, and made again")
+    assert message.endswith("; deleting it and running its stage again")
     assert files_below(entry) == []
     assert not os.path.lexists(entry)
     assert list(CACHE.iterdir()) == [], "nothing is left beside it"
-    # What was restored before the damage was found is whole.
+    # Files restored before the damage was found are intact.
     for path in files_below("results"):
         assert Path(path).read_bytes() == CONTENTS[path]
     assert {path.name for path in project.iterdir()} == {"results", ".nanogpt"}
@@ -354,7 +354,7 @@ def test_a_damaged_entry_is_logged_removed_and_made_again(damage, caplog, projec
     assert_restored(restore(entry))
 
 
-def test_an_entry_for_another_set_of_outputs_is_not_restore():
+def test_an_entry_with_other_outputs_is_not_restored():
     entry = store()
     assert cache.restore(HERE, entry.name, {"metrics.jsonl": "results/demo/metrics.jsonl"}) is None
     assert files_below("results") == []
@@ -368,7 +368,7 @@ def test_an_entry_of_an_unknown_format_is_logged_and_left_alone(caplog, found):
     assert restore(entry) is None
     assert caplog.messages == [
         f"{entry}: can't be read: manifest.json: format {json.dumps(found)}, but this version of "
-        "nanogpt reads formats up to 1; upgrade nanogpt, or remove it; its stage runs again"
+        "nanogpt reads formats up to 1; upgrade nanogpt, or delete it; running its stage again"
     ]
     assert files_below("results") == []
     store()
@@ -376,7 +376,7 @@ def test_an_entry_of_an_unknown_format_is_logged_and_left_alone(caplog, found):
     assert [path.name for path in CACHE.iterdir()] == [entry.name]
 
 
-def test_a_restore_that_fails_half_way_leaves_the_file_that_was_there():
+def test_a_restore_that_fails_halfway_keeps_the_existing_file():
     entry = store()
     flip_a_bit(entry)
     make(dict.fromkeys(CONTENTS, b"earlier"))
@@ -402,9 +402,9 @@ cache.store(HERE, manifest, outputs)
 
 
 def run_as_another(manifest):
-    """Restore and store as a user who owns nothing; returns what was printed and logged."""
+    """Restore and store as a user who owns nothing; return the output and the log."""
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    # Another user may not write the coverage of this one's tests.
+    # Another user can't write this user's coverage file.
     own = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
     ended = subprocess.run(
         [
@@ -424,7 +424,7 @@ def run_as_another(manifest):
 
 @pytest.fixture
 def open_project(monkeypatch):
-    """A project where others may write, outside pytest's directories, where they may not go."""
+    """A project that others can write to, outside pytest's directories, which they can't enter."""
     with tempfile.TemporaryDirectory() as project:
         monkeypatch.chdir(project)
         for directory in (Path("results/demo/model"), CACHE):
@@ -450,7 +450,7 @@ def test_a_cache_that_cannot_be_written_to_is_only_logged(mode):
 
 @pytest.mark.skipif(not hasattr(os, "seteuid"), reason="there are no users here")
 @pytest.mark.usefixtures("open_project")
-def test_a_cache_that_others_own_can_be_restored_from():
+def test_another_users_cache_can_be_restored_from():
     manifest = make()
     cache.store(HERE, manifest, OUTPUTS)
     for path in CONTENTS:
@@ -462,20 +462,20 @@ def test_a_cache_that_others_own_can_be_restored_from():
 
 @pytest.mark.skipif(not hasattr(os, "seteuid"), reason="there are no users here")
 @pytest.mark.usefixtures("open_project")
-def test_a_damaged_entry_that_others_own_is_logged_and_passed_over():
+def test_another_users_damaged_entry_is_logged_and_skipped():
     manifest = make()
     cache.store(HERE, manifest, OUTPUTS)
     flip_a_bit(CACHE / manifest.version)
     CACHE.chmod(0o555)
     printed, log = run_as_another(manifest)
     assert printed == "not restored"
-    assert "damaged: model.safetensors has sha256 " in log
-    assert f"{CACHE / manifest.version}: can't be removed: Permission denied" in log
+    assert "damaged: model.safetensors has the wrong sha256: " in log
+    assert f"{CACHE / manifest.version}: can't be deleted: Permission denied" in log
     assert (CACHE / manifest.version / "manifest.json").exists()
 
 
 @pytest.mark.parametrize("content", [b"a file", None], ids=["a file", "below a file"])
-def test_a_file_in_the_place_of_the_cache_is_only_logged(content, caplog, monkeypatch):
+def test_a_file_instead_of_the_cache_is_only_logged(content, caplog, monkeypatch):
     Path("file").write_bytes(b"a file")
     monkeypatch.setenv("NANOGPT_CACHE", "file" if content else "file/cache")
     manifest = make()
@@ -486,7 +486,7 @@ def test_a_file_in_the_place_of_the_cache_is_only_logged(content, caplog, monkey
     assert Path("file").read_bytes() == b"a file"
 
 
-def test_an_output_that_has_gone_is_logged_and_leaves_nothing_in_the_cache(caplog):
+def test_a_vanished_output_is_logged_and_leaves_nothing_in_the_cache(caplog):
     manifest = make()
     Path("results/demo/model/model.safetensors").unlink()
     cache.store(HERE, manifest, OUTPUTS)
@@ -494,7 +494,7 @@ def test_an_output_that_has_gone_is_logged_and_leaves_nothing_in_the_cache(caplo
     assert list(CACHE.iterdir()) == []
 
 
-# --- Many at the same time ------------------------------------------------------------------
+# --- Concurrency ----------------------------------------------------------------------------
 
 MANY = """
 import json, logging, os, sys
@@ -537,7 +537,7 @@ def test_many_processes_can_store_and_restore_one_version_at_the_same_time():
     assert [path.name for path in CACHE.iterdir()] == [manifest.version]
 
 
-def test_the_remains_of_a_killed_process_are_not_an_entry(caplog):
+def test_files_left_by_a_killed_process_are_not_an_entry(caplog):
     left = CACHE / ".0123456789ab.x7f3" / "entry"
     left.mkdir(parents=True)
     (left / "manifest.json").write_text("{")

@@ -1,4 +1,4 @@
-"""The digest of code changes with what can change a result, and with nothing else."""
+"""The code digest changes only with edits that can change a result."""
 
 import re
 import shutil
@@ -74,7 +74,7 @@ def dedent(source):
 
 
 class Code:
-    """A small package, and an adapter that imports it."""
+    """A small package and an adapter that imports it."""
 
     def __init__(self, directory):
         self.directory = directory
@@ -128,8 +128,8 @@ INVISIBLE = {
     ),
     "a name bound to itself": ("maths/second", "import TWO", "import TWO as TWO"),
     "imports for type checkers": ("first", "import NUMBER", "import NUMBER as OTHER"),
-    "what only type checkers import": ("unused", "NUMBER = 3", "NUMBER = 2"),
-    "what a neutral module imports late": (
+    "an import for type checkers only": ("unused", "NUMBER = 3", "NUMBER = 2"),
+    "a late import of a neutral module": (
         "artifacts/stages",
         "SETTING = 1",
         "def late():\n    import nanogpt.unused\n\n\nSETTING = 1",
@@ -139,7 +139,7 @@ INVISIBLE = {
 
 
 @pytest.mark.parametrize(("name", "old", "new"), INVISIBLE.values(), ids=INVISIBLE.keys())
-def test_what_no_run_can_see_is_not_in_the_digest(code, name, old, new):
+def test_edits_without_effect_do_not_change_the_digest(code, name, old, new):
     before = code.digest()
     code.edit(f"nanogpt/{name}", old, new)
     assert code.digest() == before
@@ -158,17 +158,17 @@ VISIBLE = {
     "another module's name": ("../adapter", "import lazy", "import unused as lazy"),
     "another name": ("maths/second", "import TWO", "import LIMIT as TWO"),
     "another bound name": ("maths/second", "import TWO", "import TWO as LIMIT"),
-    "what runs where no type checker is": (
+    "the other branch of a block for type checkers": (
         "first",
         "import NUMBER\n",
         "import NUMBER\nelse:\n    NUMBER = 2\n",
     ),
-    "what a neutral module loads": (
+    "a module loaded by a neutral one": (
         "artifacts/stages",
         "SETTING",
         "import nanogpt.unused\nSETTING",
     ),
-    "what a neutral module loads in a block": (
+    "a module loaded by a neutral one in a block": (
         "artifacts/stages",
         "SETTING",
         "class Late:\n    try:\n        import nanogpt.unused\n    except ImportError:\n"
@@ -176,7 +176,7 @@ VISIBLE = {
     ),
     "code in a neutral module's package": ("artifacts/__init__", "Artifacts", 'A"""\nX = """'),
     "the adapter": ("../adapter", '"text"', '"texts"'),
-    "a string that is no docstring": ("third", "NOTHING = 0", "NOTHING = 0\n'a statement'"),
+    "a string that isn't a docstring": ("third", "NOTHING = 0", "NOTHING = 0\n'a statement'"),
     "a default": ("maths/second", "double(n)", "double(n=None)"),
     "a keyword-only argument": ("maths/second", "double(n)", "double(*, n)"),
     "a return of nothing": ("first", "return min", "return None\n    min"),
@@ -184,7 +184,7 @@ VISIBLE = {
 
 
 @pytest.mark.parametrize(("name", "old", "new"), VISIBLE.values(), ids=VISIBLE.keys())
-def test_what_changes_the_code_changes_the_digest(code, name, old, new):
+def test_edits_of_the_code_change_the_digest(code, name, old, new):
     before = code.digest()
     code.edit(f"nanogpt/{name}", old, new)
     assert code.digest() != before
@@ -219,7 +219,7 @@ def test_an_import_of_the_same_name_from_another_module_changes_the_digest(code)
     assert code.digest() != before
 
 
-def test_files_that_a_module_finds_beside_it_are_in_the_digest(code):
+def test_files_in_the_directory_of_a_module_that_uses_them_are_in_the_digest(code):
     code.edit("nanogpt/maths/second", "def double", "HERE = __file__\n\n\ndef double")
     before = code.digest()
     template = code.directory / "nanogpt/maths/templates/page.html"
@@ -231,12 +231,12 @@ def test_files_that_a_module_finds_beside_it_are_in_the_digest(code):
     assert code.digest() != with_template
 
 
-def test_where_the_code_lies_is_not_in_the_digest(code, tmp_path):
+def test_the_location_of_the_code_is_not_in_the_digest(code, tmp_path):
     shutil.copytree(tmp_path, tmp_path / "elsewhere", ignore=shutil.ignore_patterns("elsewhere"))
     assert Code(tmp_path / "elsewhere").digest() == code.digest()
 
 
-def test_the_closure_has_packages_and_neutral_modules(code):
+def test_the_closure_includes_packages_and_neutral_modules(code):
     assert code.closure() == {
         "nanogpt",
         "nanogpt.artifacts",
@@ -253,7 +253,7 @@ def test_the_closure_has_packages_and_neutral_modules(code):
 UNRESOLVABLE = {
     "a module that isn't there": ("import nanogpt.nowhere", "no module nanogpt.nowhere in"),
     "a module of a package": ("from nanogpt.maths.none import X", "no module nanogpt.maths.none"),
-    "too many dots": ("from ...far import X", "a relative import that leads out of nanogpt"),
+    "too many dots": ("from ...far import X", "a relative import that leaves nanogpt"),
     "a computed import": ("import importlib as i\ni.import_module('x')", "a computed import"),
     "an imported function that imports": (
         "from importlib import import_module as load",
@@ -265,7 +265,7 @@ UNRESOLVABLE = {
     "code in a string": ("exec('import nanogpt.unused')", "a computed import"),
     "all names of a package": ("from nanogpt.maths import *", "import *"),
     "a package's directory": ("import nanogpt\nnanogpt.__path__", "a computed import"),
-    "a module beside the package": ("import beside", "doesn't see it"),
+    "a module next to the package": ("import beside", "doesn't see it"),
     "a syntax error": ("def f(:", "invalid syntax"),
     "a circle": ("from nanogpt.first import MORE", "nanogpt.third -> nanogpt.first"),
 }
@@ -289,14 +289,14 @@ def test_a_module_in_another_encoding_is_an_error(code):
     assert code.digest()
 
 
-def test_a_module_beside_an_adapter_is_an_error(code):
+def test_a_module_next_to_an_adapter_is_an_error(code):
     code.path("adapter").with_name("helper.py").write_text("X = 1\n")
     code.edit("adapter", 'run("text")', "import helper\nrun('text')")
     with pytest.raises(UserError, match=r"helper is in .*doesn't see it"):
         code.digest()
 
 
-def test_packages_that_are_installed_beside_the_package_arent_the_projects(code):
+def test_installed_packages_are_not_part_of_the_project(code):
     (code.directory / "beside.py").write_text("NUMBER = 1\n")
     code.edit("nanogpt/third", "NOTHING = 0", "NOTHING = 0\nimport beside")
     (code.directory / "nanogpt-1.0.0.dist-info").mkdir()
@@ -308,7 +308,7 @@ def test_packages_that_are_installed_beside_the_package_arent_the_projects(code)
 
 def test_a_relative_import_in_an_adapter_is_an_error(code):
     code.edit("adapter", 'run("text")', "from . import helpers")
-    with pytest.raises(UserError, match="leads out of nanogpt"):
+    with pytest.raises(UserError, match="leaves nanogpt"):
         code.digest()
 
 
@@ -319,15 +319,15 @@ def test_every_import_of_this_project_can_be_resolved():
     assert len({code_digest(adapter) for adapter in ADAPTERS}) == len(ADAPTERS)
 
 
-def test_every_neutral_module_is_there_and_says_why():
+def test_every_neutral_module_exists_and_has_a_reason():
     for module, reason in NEUTRAL.items():
         below = PACKAGE.joinpath(*module.split(".")[1:])
         assert below.with_name(f"{below.name}.py").exists() or (below / "__init__.py").exists()
         assert reason
 
 
-# What differs between the syntax trees of Python 3.11, 3.12 and 3.13: type parameters, empty lists,
-# fields that are left out; and what a parser may read in two ways: f-strings.
+# Differences between the syntax trees of Python 3.11, 3.12 and 3.13: type parameters, empty lists,
+# omitted fields; and f-strings, which can be parsed in two ways.
 SAME_EVERYWHERE = '''
 from __future__ import annotations
 import dataclasses as d

@@ -1,4 +1,4 @@
-"""Which function changed: digests of functions, kept by the digest of all code."""
+"""Changed functions are found by their digests, stored by code digest."""
 
 from pathlib import Path
 
@@ -39,7 +39,7 @@ def work(x):
 
 @pytest.fixture
 def code(tmp_path: Path) -> Path:
-    """A package of two modules, and an adapter that imports it."""
+    """A package of two modules and an adapter that imports it."""
     for name, text in {
         "pack/__init__.py": "",
         "pack/thing.py": MODULE,
@@ -81,7 +81,7 @@ def test_each_function_method_and_rest_has_a_digest(code: Path) -> None:
         ("pack/other.py", "def h", "def more():\n    pass\n\ndef h", ("pack.other", "more", "new")),
     ],
 )
-def test_an_edit_is_found_where_it_is(
+def test_an_edited_function_is_named(
     code: Path, path: str, old: str, new: str, change: tuple[str, str, str]
 ) -> None:
     before = digests(code)
@@ -97,20 +97,20 @@ def test_comments_docstrings_and_formatting_change_no_function(code: Path) -> No
     assert digests(code) == before
 
 
-def test_a_moved_function_is_not_a_changed_one(code: Path) -> None:
+def test_a_moved_function_is_not_changed(code: Path) -> None:
     before = digests(code)
     (code / "pack/other.py").rename(code / "pack/moved.py")
     edit(code, "pack/thing.py", "pack.other", "pack.moved")
     assert changes(before, digests(code)) == []
 
 
-def test_an_edit_of_any_function_changes_the_digest_of_all_code(code: Path) -> None:
+def test_an_edit_of_any_function_changes_the_code_digest(code: Path) -> None:
     before = code_digest(code / "adapter.py", package=code / "pack")
     edit(code, "pack/other.py", "return x", "return -x")
     assert code_digest(code / "adapter.py", package=code / "pack") != before
 
 
-def test_what_was_noted_is_found_by_the_digest_of_the_code(tmp_path: Path) -> None:
+def test_recorded_functions_are_found_by_the_code_digest(tmp_path: Path) -> None:
     project, adapter = Project(tmp_path), tmp_path / "eval.py"
     adapter.write_text("from nanogpt.files.atomic import write_text\n")
     note_functions(project, "one", adapter)
@@ -119,11 +119,11 @@ def test_what_was_noted_is_found_by_the_digest_of_the_code(tmp_path: Path) -> No
     assert "write_text" in noted["nanogpt.files.atomic"]
     assert noted_functions(project, "another") is None
     adapter.write_text("x = 1\n")
-    note_functions(project, "one", adapter)  # the first note stays
+    note_functions(project, "one", adapter)  # the first record stays
     assert noted_functions(project, "one") == noted
 
 
-def test_a_note_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
+def test_a_record_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
     adapter = tmp_path / "eval.py"
     adapter.write_text("import\n")
     note_functions(Project(tmp_path), "one", adapter)

@@ -1,4 +1,4 @@
-"""What differs between two results, by what their manifests say."""
+"""Two results are compared by their manifests."""
 
 from pathlib import Path
 
@@ -25,13 +25,13 @@ def test_settings_that_differ_are_named_with_their_group() -> None:
     assert words(setting_differences(before, now)) == ["train.seed: 1 -> 2", "name: one -> two"]
 
 
-def test_a_setting_that_is_left_out_has_its_neutral_value() -> None:
+def test_an_omitted_setting_has_its_neutral_value() -> None:
     before, now = {"train": {"seed": 1}}, {"train": {"seed": 1, "optimizer": "muon"}}
     assert words(setting_differences(before, now)) == ["train.optimizer: adamw -> muon"]
     assert words(setting_differences(now, before)) == ["train.optimizer: muon -> adamw"]
 
 
-def test_auto_is_any_device_where_only_the_resolved_one_is_known() -> None:
+def test_auto_equals_any_resolved_device() -> None:
     before, now = {"eval": {"device": "cpu"}}, {"eval": {"device": "auto"}}
     assert setting_differences(before, now, resolved=True) == []
     assert words(setting_differences(before, now)) == ["eval.device: cpu -> auto"]
@@ -45,7 +45,7 @@ def test_values_are_written_as_in_a_config() -> None:
     assert [in_words(value) for value in values] == written
 
 
-def test_inputs_of_two_runs_are_compared_by_their_names() -> None:
+def test_inputs_of_two_runs_are_matched_by_name() -> None:
     before = {"results/one/model/config.json": "1", "results/datasets/a/tokenizer.json": "2"}
     now = {"results/two/model/config.json": "1", "results/datasets/b/tokenizer.json": "3"}
     assert words(input_differences(before, now)) == ["results/datasets/b/tokenizer.json: 2 -> 3"]
@@ -63,13 +63,13 @@ def test_an_input_that_one_result_lacks_is_named() -> None:
     assert words(input_differences(now, before)) == ["b: 2 -> none"]
 
 
-def test_code_that_was_never_noted_is_said_to_be_unknown(tmp_path: Path) -> None:
+def test_unrecorded_code_changes_are_unknown(tmp_path: Path) -> None:
     assert code_differences(Project(tmp_path), "one", "one") == []
     (difference,) = code_differences(Project(tmp_path), "one", "two")
-    assert "before nanogpt noted them" in difference.what
+    assert "in unknown functions" in difference.what
 
 
-def test_an_environment_is_compared_where_both_say() -> None:
+def test_environments_are_compared_in_their_common_fields() -> None:
     made = environment(threads=2)
     assert environment_differences(made, environment_here(made)) == []
     older = made.model_copy(update={"torch": "1.0", "threads": 7})

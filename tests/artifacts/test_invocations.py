@@ -1,4 +1,4 @@
-"""Which calls of Snakemake work in a project, and when a lock is known to be stale."""
+"""Snakemake processes in a project are found, and stale locks are recognised."""
 
 import os
 import subprocess
@@ -40,19 +40,19 @@ def project(tmp_path):
     return Project(tmp_path)
 
 
-def test_a_call_that_lives_is_named_with_what_it_makes(project):
+def test_a_live_process_is_named_with_its_work(project):
     process = call(project.root, "--cores", "1", "results/a", "results/b")
     try:
         (holder,) = find_holders(project)
         assert f"process {process.pid} on " in holder
-        assert "which makes results/a and 1 more" in holder
+        assert "making results/a and 1 more" in holder
         assert not is_lock_stale(project)
     finally:
         process.kill()
         process.wait()
 
 
-def test_the_lock_of_a_killed_call_is_stale_until_another_one_is_newer(project):
+def test_the_lock_of_a_killed_process_is_stale_until_there_is_a_newer_one(project):
     process = call(project.root)
     process.kill()
     process.wait()
@@ -66,7 +66,7 @@ def test_the_lock_of_a_killed_call_is_stale_until_another_one_is_newer(project):
     assert list(project.invocations.iterdir()) == []
 
 
-def test_a_call_that_ends_leaves_nothing(project):
+def test_a_finished_process_leaves_nothing(project):
     code = CALL.replace("time.sleep(60)", "")
     environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
     subprocess.run([sys.executable, "-c", code], cwd=project.root, env=environment, check=True)
@@ -74,7 +74,7 @@ def test_a_call_that_ends_leaves_nothing(project):
     assert not is_lock_stale(project)
 
 
-def test_a_lock_without_any_call_is_of_unknown_owner(project):
+def test_a_lock_without_a_registered_process_has_an_unknown_owner(project):
     project.snakemake_locks.mkdir(parents=True)
     (project.snakemake_locks / "0.input.lock").write_text("a")
     assert not is_lock_stale(project)

@@ -1,4 +1,4 @@
-"""A version changes with what is requested, and with nothing else; a changed file is named."""
+"""A version changes only with the request, and a changed file is named."""
 
 import hashlib
 import json
@@ -23,10 +23,11 @@ from nanogpt.project import HERE, Project
 
 ROOT = Path(__file__).resolve().parents[2]
 FIXTURES = ROOT / "tests/fixtures/format_1"
+REMEDY = "delete it and run the workflow again"
 
 
 def verify(path):
-    """What is wrong with a manifest's files, as the command line prints it."""
+    """The problems of a manifest's files, as printed on the command line."""
     return list(map(str, manifests.verify(HERE, path)))
 
 
@@ -41,7 +42,7 @@ def test_a_version_is_twelve_hex_digits_and_always_the_same():
     assert int(version(*REQUEST), 16) >= 0
 
 
-def test_a_version_is_blind_to_directories_and_the_order_of_settings():
+def test_a_version_ignores_directories_and_the_order_of_settings():
     parameters = {"a": 1, "b": {"c": 2, "d": 3}}
     turned = {"b": {"d": 3, "c": 2}, "a": 1}
     inputs = {"results/datasets/one/train.bin": "1" * 64, "results/datasets/one/val.bin": "2" * 64}
@@ -63,7 +64,7 @@ def test_a_version_is_blind_to_directories_and_the_order_of_settings():
     ],
     ids=["stage", "value", "type", "setting", "file name", "content", "no input", "code"],
 )
-def test_a_version_changes_with_what_is_requested(other):
+def test_a_version_changes_with_the_request(other):
     assert version(*other) != version(*REQUEST)
 
 
@@ -79,7 +80,7 @@ def test_digests_are_sha256_by_path(tmp_path, monkeypatch):
     assert found["a"] == hashlib.sha256(b"a").hexdigest()
 
 
-def test_the_environment_is_json_and_says_what_touches_the_last_bits():
+def test_the_environment_is_json_with_all_that_affects_the_last_bits():
     content = environment(threads=3).content()
     assert json.loads(json.dumps(content)) == content
     assert content["threads"] == 3
@@ -97,7 +98,7 @@ def test_the_environment_of_a_training_has_its_layouts():
     assert environment(threads=1, layouts=[layout]).content()["layouts"] == [layout.content()]
 
 
-def test_the_environment_names_torch_only_where_it_was_imported():
+def test_the_environment_has_torch_only_if_it_was_imported():
     program = (
         "import sys\n"
         "from nanogpt.artifacts.manifests import environment\n"
@@ -114,7 +115,7 @@ def test_the_environment_names_torch_only_where_it_was_imported():
 
 @pytest.fixture
 def made(tmp_path, monkeypatch):
-    """A manifest with an input and two outputs, all of them there."""
+    """A manifest with an input and two outputs that all exist."""
     monkeypatch.chdir(tmp_path)
     inputs, outputs = ["data/text.txt"], ["results/a/train.bin", "results/a/val.bin"]
     for path in [*inputs, *outputs]:
@@ -136,7 +137,7 @@ def made(tmp_path, monkeypatch):
     return path
 
 
-def test_files_as_they_were_made_have_no_problem(made):
+def test_unchanged_files_have_no_problem(made):
     assert verify(made) == []
 
 
@@ -147,7 +148,8 @@ def test_a_changed_file_is_named_with_both_digests(made, name, kind):
     before = hashlib.sha256(Path(name).read_bytes()).hexdigest()
     Path(name).write_text("changed")
     after = hashlib.sha256(b"changed").hexdigest()
-    assert verify(made) == [f"{name}: sha256 {after[:12]}, not {before[:12]}, {kind} of {made}"]
+    wrong = f"wrong sha256: expected {before[:12]}, found {after[:12]}"
+    assert verify(made) == [f"{name}: {wrong} ({kind} of {made})"]
 
 
 @pytest.mark.parametrize(
@@ -155,7 +157,7 @@ def test_a_changed_file_is_named_with_both_digests(made, name, kind):
 )
 def test_a_missing_file_is_named(made, name, kind):
     Path(name).unlink()
-    assert verify(made) == [f"{name}: missing, {kind} of {made}"]
+    assert verify(made) == [f"{name}: missing ({kind} of {made})"]
 
 
 def test_each_file_that_differs_is_named(made):
@@ -184,7 +186,7 @@ def test_a_directory_where_a_file_should_be_is_named(made):
 def test_an_altered_manifest_is_named(made, altered):
     write_json(made, {**json.loads(made.read_text()), **altered})
     (problem,) = verify(made)
-    assert problem.startswith(f"{made}: version ")
+    assert problem.startswith(f"{made}: edited: it's for version ")
 
 
 def test_an_altered_output_digest_is_named(made):
@@ -192,7 +194,7 @@ def test_an_altered_output_digest_is_named(made):
     content["outputs"]["results/a/val.bin"] = "0" * 64
     write_json(made, content)
     (problem,) = verify(made)
-    assert problem.startswith("results/a/val.bin: sha256 ")
+    assert problem.startswith("results/a/val.bin: wrong sha256: ")
 
 
 DAMAGE = {
@@ -207,9 +209,9 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize(("content", "problem"), DAMAGE.items(), ids=DAMAGE.values())
-def test_a_damaged_manifest_is_named_with_what_is_wrong(made, content, problem):
+def test_a_damaged_manifest_is_named_with_its_flaw(made, content, problem):
     made.write_bytes(content)
-    assert verify(made) == [f"{made}: damaged: {problem}; make it again"]
+    assert verify(made) == [f"{made}: damaged: {problem}; {REMEDY}"]
 
 
 FLAWS = {
@@ -227,7 +229,7 @@ def test_a_damaged_field_of_a_manifest_is_named(made, field):
     write_json(made, {**json.loads(made.read_text()), field: value})
     (found,) = verify(made)
     assert found.startswith(f"{made}: damaged: {problem}")
-    assert found.endswith("; make it again")
+    assert found.endswith(f"; {REMEDY}")
 
 
 def test_a_digest_that_is_not_text_is_named_by_its_path(made):
@@ -235,7 +237,7 @@ def test_a_digest_that_is_not_text_is_named_by_its_path(made):
     content["outputs"]["results/a/val.bin"] = None
     write_json(made, content)
     assert verify(made) == [
-        f"{made}: damaged: `outputs.results/a/val.bin` should be a valid string; make it again"
+        f"{made}: damaged: `outputs.results/a/val.bin` should be a valid string; {REMEDY}"
     ]
 
 
@@ -243,16 +245,16 @@ def test_a_manifest_of_a_later_format_is_named(made):
     write_json(made, {**json.loads(made.read_text()), "format": 99})
     assert verify(made) == [
         f"{made}: format 99, but this version of nanogpt reads formats up to 1; "
-        "upgrade nanogpt, or make it again"
+        "upgrade nanogpt, or delete it and run the workflow again"
     ]
 
 
-def test_an_absent_manifest_is_named(made):
+def test_a_missing_manifest_is_named(made):
     made.unlink()
-    assert verify(made) == [f"{made}: no such file; make it again"]
+    assert verify(made) == [f"{made}: no such file; {REMEDY}"]
 
 
-def test_digests_that_are_known_are_not_computed_again(made):
+def test_known_digests_are_not_computed_again(made):
     known = {}
     assert manifests.verify(HERE, made, known) == []
     assert known.keys() == {"results/a/val.bin", "results/a/train.bin", "data/text.txt"}
@@ -268,7 +270,7 @@ def test_an_output_with_an_impossible_name_is_named(made, name):
     write_json(made, content)
     (problem,) = verify(made)
     assert problem.startswith(f"{name}: ")
-    assert problem.endswith(f", output of {made}")
+    assert problem.endswith(f" (output of {made})")
 
 
 # --- Manifests of the first format, and other roots -----------------------------------------
@@ -301,7 +303,7 @@ def test_the_manifests_of_inputs_are_found_too(made, beside):
     assert find_manifests(HERE, [Path("results")]) == [made, upstream]
 
 
-def test_paths_in_manifests_start_at_the_root_of_their_project(made, monkeypatch, tmp_path):
+def test_paths_in_manifests_are_relative_to_the_projects_root(made, monkeypatch, tmp_path):
     manifest = read_record(made, Manifest)
     write_record(
         Path("data/download.manifest.json"),

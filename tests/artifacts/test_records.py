@@ -1,4 +1,4 @@
-"""Every JSON file has a typed record: read whole, written as it was, refused in one line."""
+"""Every JSON file has a typed record that survives a round trip; damage is a one-line error."""
 
 import copy
 import json
@@ -27,7 +27,7 @@ from nanogpt.errors import UserError
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures/format_1"
 
-# Files as the first version wrote them, which this version writes the same way.
+# Files written by the first version, which this version writes in the same way.
 KINDS: dict[str, type[Record]] = {
     "train.manifest.json": Manifest,
     "eval.manifest.json": Manifest,
@@ -57,7 +57,7 @@ FILE_META = {
     "hash": None,
 }
 SPLIT = {"n_tokens": 5, "n_characters": 6, "n_bytes": 7, "n_documents": 0, "sha256": "b" * 64}
-# Files that jobs leave for each other, which no fixture has, as they are temporary.
+# Files that jobs pass to each other. They're temporary, so no fixture has them.
 TEMPORARY = {
     GroupCounts: {"files": [FILE_META], "n_documents": 1, "n_characters": 10, "characters": "ab"},
     Plan: {"split": "document", "n_documents": 120, "n_train": 9, "starts": [0, 10]},
@@ -66,7 +66,7 @@ TEMPORARY = {
 
 
 def with_contents(*left_out):
-    """Parametrize a test by all kinds of records, but for some, each with the JSON of a file."""
+    """Parametrize a test by all kinds of records except some, each with the JSON of a file."""
     contents = {
         **{kind: json.loads((FIXTURES / name).read_text()) for kind, name in EACH_KIND.items()},
         **TEMPORARY,
@@ -82,10 +82,10 @@ def with_contents(*left_out):
     )
 
 
-# Objects whose keys are another's: a record takes any, or any with values of one type.
+# Objects with arbitrary keys: a record accepts any, or any with values of one type.
 FREE = {"parameters", "settings", "model", "adopted"}
 OPEN = {"inputs", "outputs", "by_kind"}
-# Fields that a file may lack: those of some stages or runs only, and those that came later.
+# Optional fields: those of only some stages or runs, and those added later.
 OF_TORCH = {"environment.torch", "environment.cpu_capability", "environment.gpu"}
 OPTIONAL = {
     Manifest: {"summary", "environment.layouts", *OF_TORCH},
@@ -103,24 +103,24 @@ OPTIONAL = {
 }
 
 
-# --- What is read is what is written --------------------------------------------------------
+# --- Round trips ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_a_file_of_the_first_version_is_read_whole_and_written_byte_for_byte(name, tmp_path):
+def test_a_file_of_the_first_version_is_read_and_written_byte_for_byte(name, tmp_path):
     record = read_record(FIXTURES / name, KINDS[name])
     assert record.content() == json.loads((FIXTURES / name).read_text())
     write_record(tmp_path / "again.json", record)
     assert (tmp_path / "again.json").read_bytes() == (FIXTURES / name).read_bytes()
 
 
-def test_each_line_of_metrics_of_the_first_version_is_read_whole():
+def test_each_line_of_metrics_of_the_first_version_is_read():
     texts = (FIXTURES / "metrics.jsonl").read_text().splitlines()
     lines = read_metrics(FIXTURES / "metrics.jsonl")
     assert [json.dumps(line.content()) for line in lines] == texts
 
 
-def test_a_request_of_the_first_version_is_read_without_the_states_that_it_adopted():
+def test_a_request_of_the_first_version_is_read_without_its_adopted_states():
     content = json.loads((FIXTURES / "state/run.json").read_text())
     assert content.pop("adopted") == []
     assert read_record(FIXTURES / "state/run.json", TrainingRequest).content() == content
@@ -133,7 +133,7 @@ def test_a_model_of_the_first_version_is_written_with_its_format():
 
 
 def test_every_json_file_of_the_first_version_has_a_record():
-    # Tokenizers are other packages' files; the logits are what a test expects of the model.
+    # Tokenizers belong to other packages; the logits are a test's expected values.
     others = {"model/tokenizer.json", "dataset/tokenizer.json", "logits.json"}
     files = {str(path.relative_to(FIXTURES)) for path in FIXTURES.rglob("*.json")}
     assert files - others == {*KINDS, *EACH_KIND.values()}
@@ -147,7 +147,7 @@ def test_a_record_that_was_written_is_read_back(kind, content, tmp_path):
 
 
 @with_contents()
-def test_keys_that_a_record_does_not_have_are_dropped(kind, content):
+def test_unknown_keys_are_ignored(kind, content):
     record = kind.parse({**content, "later": [1]}, "file.json", "make it again")
     assert ("later" in record.content()) == (kind is ModelConfig)
 
@@ -159,7 +159,7 @@ def test_the_model_of_an_evaluation_keeps_all_of_its_settings():
     assert evaluation.content() == content
 
 
-# --- What isn't a number --------------------------------------------------------------------
+# --- NaN and infinity -----------------------------------------------------------------------
 
 
 class Measured(Record):
@@ -170,7 +170,7 @@ class Measured(Record):
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf], ids=str)
-def test_what_is_not_a_finite_number_is_null_in_the_file_and_nan_when_it_is_read(value, tmp_path):
+def test_a_non_finite_number_is_null_in_the_file_and_nan_when_read(value, tmp_path):
     record = Measured(plain=1.0, loss=value, bounds=(0.5, value), rate=value)
     assert record.content() == {"plain": 1.0, "loss": None, "bounds": [0.5, None], "rate": None}
     write_record(tmp_path / "file.json", record)
@@ -181,14 +181,14 @@ def test_what_is_not_a_finite_number_is_null_in_the_file_and_nan_when_it_is_read
     assert again.content() == record.content()
 
 
-def test_an_optional_number_that_is_absent_is_none_and_stays_absent():
+def test_a_missing_optional_number_is_none_and_stays_missing():
     line = MetricsLine.parse({"step": 1, "tokens": 2, "loss": None}, "metrics", "train again")
     assert math.isnan(line.loss)
     assert line.grad_norm is None
     assert line.content() == {"step": 1, "tokens": 2, "loss": None}
 
 
-def test_losses_of_an_evaluation_may_be_null():
+def test_losses_of_an_evaluation_can_be_null():
     content = json.loads((FIXTURES / "eval.json").read_text())
     content["val"]["loss"] = content["by_position"][0]["loss"] = None
     content["val"]["interval"]["loss"] = [None, None]
@@ -199,11 +199,11 @@ def test_losses_of_an_evaluation_may_be_null():
     assert evaluation.content() == content
 
 
-# --- What is refused ------------------------------------------------------------------------
+# --- Rejected files -------------------------------------------------------------------------
 
 
 def message_of(path, kind):
-    """The one line of a file that can't be read."""
+    """The one-line error for a file that can't be read."""
     with pytest.raises(UserError) as error:
         read_record(path, kind, "do something")
     message = str(error.value)
@@ -232,7 +232,7 @@ def test_a_file_that_is_not_a_json_object_is_named(kind, content, problem, tmp_p
 
 
 @pytest.mark.parametrize("kind", [*EACH_KIND, *TEMPORARY], ids=lambda kind: kind.__name__)
-def test_a_file_that_is_absent_or_cannot_be_read_is_named(kind, tmp_path):
+def test_a_missing_or_unreadable_file_is_named(kind, tmp_path):
     assert message_of(tmp_path / "absent.json", kind) == "no such file"
     assert message_of(tmp_path, kind) == "can't be read: Is a directory"
 
@@ -251,13 +251,13 @@ def test_an_unknown_format_is_named(kind, found, tmp_path):
 
 
 @with_contents()
-def test_every_record_refuses_a_later_format(kind, content):
+def test_every_record_rejects_a_later_format(kind, content):
     with pytest.raises(FormatError, match=f"format {kind.FORMAT + 1}, but"):
         kind.parse({**content, "format": kind.FORMAT + 1}, "file.json", "make it again")
 
 
 def places(value, path=()):
-    """The places of all keys and items in a JSON value, but for those that a record leaves free."""
+    """The locations of all keys and items in a JSON value, except those with arbitrary keys."""
     items = value.items() if isinstance(value, dict) else enumerate(value)
     for key, item in items:
         yield (*path, key)
@@ -266,14 +266,14 @@ def places(value, path=()):
 
 
 def at(content, place):
-    """What is at a place of a JSON value."""
+    """The item at a location in a JSON value."""
     for key in place:
         content = content[key]
     return content
 
 
 def changed(content, place, value):
-    """A copy of a JSON value with another value at a place."""
+    """A copy of a JSON value with another value at a location."""
     content = copy.deepcopy(content)
     at(content, place[:-1])[place[-1]] = value
     return content
@@ -287,7 +287,7 @@ def without(content, place):
 
 
 def problem_of(kind, content):
-    """What is wrong with parsed JSON, nothing if it is read."""
+    """The error for parsed JSON; "" if it's valid."""
     try:
         kind.parse(content, "file.json", "make it again")
     except UserError as error:
@@ -304,7 +304,7 @@ def name_of(place):
 
 
 @with_contents(ModelConfig)
-def test_a_missing_field_is_named_unless_a_file_may_lack_it(kind, content):
+def test_a_missing_field_is_named_unless_it_is_optional(kind, content):
     content.pop("adopted", None)
     optional = set()
     for place in places(content):
@@ -325,7 +325,7 @@ def test_a_missing_field_of_a_models_config_is_named(name):
 
 
 @with_contents(ModelConfig)
-def test_a_field_of_a_wrong_type_is_named(kind, content):
+def test_a_field_of_the_wrong_type_is_named(kind, content):
     content.pop("adopted", None)
     for place in places(content):
         wrong = [] if isinstance(at(content, place), dict) else {"another": "type"}
@@ -334,7 +334,7 @@ def test_a_field_of_a_wrong_type_is_named(kind, content):
 
 
 @with_contents(ModelConfig)
-def test_null_for_a_number_is_refused_or_stays_null(kind, content):
+def test_null_for_a_number_is_rejected_or_stays_null(kind, content):
     numbers = [place for place in places(content) if type(at(content, place)) in (int, float)]
     assert numbers or kind is TrainingRequest
     for place in numbers:
@@ -368,7 +368,7 @@ def test_a_wrong_vocabulary_of_a_model_is_named(value):
     ],
     ids=str,
 )
-def test_null_for_a_number_that_is_always_known_is_refused(name, place):
+def test_null_for_a_required_number_is_rejected(name, place):
     content = json.loads((FIXTURES / name).read_text())
     problem = problem_of(KINDS[name], changed(content, place, None))
     assert problem.startswith(f"`{name_of(place)}` should be a valid ")
@@ -400,7 +400,7 @@ METRICS = {
 
 
 @pytest.mark.parametrize(("text", "problem"), METRICS.values(), ids=METRICS.keys())
-def test_a_line_that_is_wrong_is_named(text, problem, tmp_path):
+def test_an_invalid_line_is_named(text, problem, tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text(text)
     with pytest.raises(UserError) as error:
@@ -408,7 +408,7 @@ def test_a_line_that_is_wrong_is_named(text, problem, tmp_path):
     assert str(error.value) == f"{path}: {problem}"
 
 
-def test_absent_metrics_are_named(tmp_path):
+def test_missing_metrics_are_named(tmp_path):
     with pytest.raises(UserError) as error:
         read_metrics(tmp_path / "metrics.jsonl")
     assert str(error.value) == (
@@ -417,14 +417,14 @@ def test_absent_metrics_are_named(tmp_path):
 
 
 @pytest.mark.parametrize("rest", [b'{"step": 20, "tok', b"\xff", b'{"step": 20}x'])
-def test_a_last_line_that_was_cut_off_is_left_out(rest, tmp_path):
+def test_an_incomplete_last_line_is_ignored(rest, tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b'{"step": 10, "tokens": 640, "loss": 4.5}\n' + rest)
     (line,) = read_metrics(path)
     assert (line.step, line.tokens, line.loss, line.val_loss) == (10, 640, 4.5, None)
 
 
-def test_a_line_says_which_measure_diverged_first():
+def test_a_line_has_the_first_diverged_measure():
     def diverged(**measures):
         return MetricsLine(step=1, tokens=2, **measures).diverged()
 
@@ -456,7 +456,7 @@ HALF_A_CHARACTER = '{"dataset": "\\ud800"}'
         (NgramEvaluation, HALF_A_CHARACTER, "not JSON"),
     ],
 )
-def test_values_that_nothing_can_have_are_refused(tmp_path, kind, content, flaw):
+def test_impossible_values_are_rejected(tmp_path, kind, content, flaw):
     path = tmp_path / "record.json"
     path.write_text(content)
     with pytest.raises(UserError, match=f"record.json: damaged: .*{flaw}") as error:

@@ -1,4 +1,4 @@
-"""Snakemake's notes are read if they have the form that is known, and else there are none."""
+"""Snakemake's records are read if they have the known form; others count as missing."""
 
 import json
 from base64 import urlsafe_b64encode
@@ -25,7 +25,7 @@ def note(root: Path, content: str, output: str = OUTPUT, kind: str = "metadata")
     path.write_text(content)
 
 
-def test_a_note_is_read(tmp_path: Path) -> None:
+def test_a_record_is_read(tmp_path: Path) -> None:
     note(tmp_path, json.dumps(NOTE))
     record = read_rule_record(Project(tmp_path), OUTPUT)
     assert record
@@ -55,23 +55,23 @@ def test_settings_in_a_string_are_read(tmp_path: Path) -> None:
         json.dumps({**NOTE, "incomplete": True}),
     ],
 )
-def test_a_note_of_another_form_is_none(tmp_path: Path, content: str) -> None:
+def test_a_record_in_another_form_counts_as_missing(tmp_path: Path, content: str) -> None:
     note(tmp_path, content)
     assert read_rule_record(Project(tmp_path), OUTPUT) is None
 
 
-def test_without_notes_there_are_none(tmp_path: Path) -> None:
+def test_without_records_there_is_nothing_to_read(tmp_path: Path) -> None:
     assert read_rule_record(Project(tmp_path), OUTPUT) is None
     assert not is_unfinished(Project(tmp_path), OUTPUT)
 
 
-def test_code_in_a_note_is_not_run(tmp_path: Path) -> None:
+def test_code_in_a_record_is_not_run(tmp_path: Path) -> None:
     note(tmp_path, json.dumps({**NOTE, "params": ["__import__('os').mkdir('executed')"]}))
     record = read_rule_record(Project(tmp_path), OUTPUT)
     assert record
     assert record.groups() == {}
 
 
-def test_what_a_kill_left_is_known(tmp_path: Path) -> None:
+def test_unfinished_outputs_are_recognised(tmp_path: Path) -> None:
     note(tmp_path, "", kind="incomplete")
     assert is_unfinished(Project(tmp_path), OUTPUT)

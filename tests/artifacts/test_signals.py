@@ -1,4 +1,4 @@
-"""A signal asks a training to save or to stop, and another stage to end in order."""
+"""A signal makes a training save or stop, and other stages exit cleanly."""
 
 import contextlib
 import os
@@ -25,7 +25,7 @@ def handlers():
 
 
 @pytest.mark.parametrize("number", STOPPING)
-def test_a_signal_to_stop_is_kept_until_the_step_is_done(number):
+def test_a_stop_signal_waits_for_the_end_of_a_step(number):
     with listening() as signals:
         assert signals.stop is None
         send(number)
@@ -33,14 +33,14 @@ def test_a_signal_to_stop_is_kept_until_the_step_is_done(number):
         assert not signals.save
 
 
-def test_a_signal_to_save_is_none_to_stop():
+def test_a_save_signal_does_not_stop():
     with listening() as signals, signals.interrupting():
         send(signal.SIGUSR1)
         assert signals.save
         assert signals.stop is None
 
 
-def test_the_first_signal_to_stop_is_the_one_that_counts():
+def test_the_first_stop_signal_counts():
     with listening() as signals:
         send(signal.SIGTERM)
         send(signal.SIGINT)
@@ -48,18 +48,18 @@ def test_the_first_signal_to_stop_is_the_one_that_counts():
 
 
 @pytest.mark.parametrize("number", STOPPING)
-def test_an_evaluation_is_left_at_once(number):
+def test_an_evaluation_is_interrupted_immediately(number):
     left = []
     with listening() as signals:
         with contextlib.suppress(Stopped), signals.interrupting():
             send(number)
             left.append("late")
-        send(number)  # afterwards it raises no more
+        send(number)  # no longer raises afterwards
     assert left == []
     assert signals.stop == number
 
 
-def test_an_evaluation_is_not_begun_after_a_signal():
+def test_an_evaluation_does_not_start_after_a_signal():
     begun = []
     with listening() as signals:
         send(signal.SIGTERM)
@@ -69,7 +69,7 @@ def test_an_evaluation_is_not_begun_after_a_signal():
     assert begun == []
 
 
-def test_no_handler_of_errors_takes_a_stop_for_one():
+def test_no_error_handler_catches_a_stop():
     def evaluate(signals):
         with signals.interrupting(), contextlib.suppress(Exception):
             send(signal.SIGTERM)
@@ -80,7 +80,7 @@ def test_no_handler_of_errors_takes_a_stop_for_one():
 
 @pytest.mark.parametrize("taking", [listening, exiting])
 @pytest.mark.parametrize("error", [None, KeyError, Stopped])
-def test_afterwards_signals_mean_what_they_meant_before(taking, error):
+def test_signal_handlers_are_restored_afterwards(taking, error):
     before = handlers()
     try:
         with taking():
@@ -92,7 +92,7 @@ def test_afterwards_signals_mean_what_they_meant_before(taking, error):
     assert handlers() == before
 
 
-def test_a_training_inside_a_stage_takes_the_signals_while_it_lasts():
+def test_a_training_inside_a_stage_handles_signals_until_it_ends():
     with exiting():
         with listening() as signals:
             send(signal.SIGTERM)
@@ -103,7 +103,7 @@ def test_a_training_inside_a_stage_takes_the_signals_while_it_lasts():
 
 
 @pytest.mark.parametrize("number", STOPPING)
-def test_a_stage_ends_in_order_with_128_and_the_signal(number):
+def test_a_stage_exits_cleanly_with_128_plus_the_signal(number):
     cleaned = []
 
     def work():
@@ -119,7 +119,7 @@ def test_a_stage_ends_in_order_with_128_and_the_signal(number):
     assert cleaned == ["up"]
 
 
-def test_a_stage_that_has_nothing_to_save_goes_on():
+def test_a_stage_with_nothing_to_save_continues():
     with exiting():
         send(signal.SIGUSR1)
 
@@ -127,7 +127,7 @@ def test_a_stage_that_has_nothing_to_save_goes_on():
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["SIGTERM", "SIGINT"]
 )
-def test_a_process_that_sleeps_ends_at_once_and_without_a_traceback(number, code):
+def test_a_sleeping_process_ends_immediately_without_a_traceback(number, code):
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     program = (
         "import time\nfrom nanogpt.artifacts.signals import exiting\n"

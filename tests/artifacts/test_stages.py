@@ -1,4 +1,4 @@
-"""A stage leaves its manifest and its log; a mistake gets one line, a fault its traceback."""
+"""A stage writes its manifest and log; a user error is one line, a bug leaves its traceback."""
 
 import json
 import os
@@ -54,7 +54,7 @@ LOGGED = 'with logged(workflow_job, "shout"):\n    make(None)'
 
 
 def stage_call(**options):
-    """A call of run_stage with these options."""
+    """The source of a call of run_stage with these options."""
     given = "".join(f", {name}={value!r}" for name, value in options.items())
     return f'run_stage(workflow_job, "shout", make{given})'
 
@@ -69,7 +69,7 @@ def start_stage(
     output=("out.txt", "request.json", "shout.manifest.json"),
     **environment,
 ):
-    """Start an adapter of this body in `directory`, as its own process."""
+    """Start an adapter with this body in `directory`, as a separate process."""
     directory.mkdir(exist_ok=True)
     (directory / "in.txt").write_text("text")
     (directory / "adapter.py").write_text(
@@ -97,7 +97,7 @@ def start_stage(
 
 
 def run_stage(directory, body, settings=None, **options):
-    """Run an adapter of this body in `directory`; returns how it ended."""
+    """Run an adapter with this body in `directory`; return the finished process."""
     with start_stage(directory, body, settings, **options) as process:
         stdout, stderr = process.communicate()
     return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
@@ -112,7 +112,7 @@ def log_of(directory):
 
 
 def assert_one_line(directory, ended, *words):
-    """A mistake was reported in one line, on the terminal and in the log; no manifest is left."""
+    """Check that an error is one line on the terminal and in the log, without a manifest."""
     assert ended.returncode == 1
     assert ended.stdout == ""
     assert ended.stderr.startswith("error: ")
@@ -124,7 +124,7 @@ def assert_one_line(directory, ended, *words):
     assert not (directory / "shout.manifest.json").exists()
 
 
-def test_a_stage_says_in_one_line_what_it_made(tmp_path):
+def test_a_stage_prints_a_one_line_summary(tmp_path):
     output = ("results/mine/out.txt", "results/mine/more.txt", "results/mine/shout.manifest.json")
     Path(tmp_path / "results/mine").mkdir(parents=True)
     body = """
@@ -139,7 +139,7 @@ return Made("two files")
     assert manifest["summary"] == "two files"
 
 
-def test_a_stage_writes_a_manifest_that_holds(tmp_path, monkeypatch):
+def test_a_stage_writes_a_manifest_that_matches_its_files(tmp_path, monkeypatch):
     ended = run_stage(tmp_path, WRITE)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
     manifest = manifest_of(tmp_path)
@@ -172,7 +172,7 @@ def test_modules_of_the_package_log_to_the_log_of_the_stage(tmp_path):
     assert "stage shout, version " in log_of(tmp_path)
 
 
-def test_the_log_of_an_earlier_call_is_replaced(tmp_path):
+def test_an_earlier_log_is_replaced(tmp_path):
     run_stage(tmp_path, "raise UserError('first')")
     run_stage(tmp_path, WRITE)
     assert "first" not in log_of(tmp_path)
@@ -216,7 +216,7 @@ else:
     assert ended.returncode == 0, ended.stderr
 
 
-def test_files_of_a_stage_lie_below_the_root_of_its_project(tmp_path):
+def test_files_of_a_stage_are_below_its_projects_root(tmp_path):
     root = tmp_path / "elsewhere"
     (root / "results/mine").mkdir(parents=True)
     (root / "in.txt").write_text("elsewhere's text")
@@ -261,19 +261,19 @@ def test_a_stage_without_a_device_does_not_import_torch(tmp_path):
     assert "torch" not in manifest["environment"]
 
 
-def test_a_users_mistake_is_one_line(tmp_path):
+def test_a_user_error_is_one_line(tmp_path):
     ended = run_stage(tmp_path, "raise UserError('text.txt: too short; add text')")
     assert_one_line(tmp_path, ended, "error: text.txt: too short; add text\n")
 
 
-def test_an_absent_device_is_one_line_before_any_work(tmp_path):
+def test_a_missing_device_is_a_one_line_error_before_any_work(tmp_path):
     settings = {"eval": {"device": "cuda:99", "dtype": "float32"}}
     ended = run_stage(tmp_path, WRITE, settings)
     assert_one_line(tmp_path, ended, "device cuda:99", "auto or cpu")
     assert not (tmp_path / "out.txt").exists()
 
 
-def test_a_fault_of_ours_leaves_its_traceback_in_the_log(tmp_path):
+def test_a_bug_leaves_its_traceback_in_the_log(tmp_path):
     ended = run_stage(tmp_path, "{}['absent']")
     assert ended.returncode not in (0, None)
     for text in (log_of(tmp_path), ended.stderr):
@@ -283,7 +283,7 @@ def test_a_fault_of_ours_leaves_its_traceback_in_the_log(tmp_path):
     assert not (tmp_path / "shout.manifest.json").exists()
 
 
-def test_an_output_that_was_not_made_is_a_fault(tmp_path):
+def test_a_missing_output_is_a_bug(tmp_path):
     ended = run_stage(tmp_path, "out.write_text('one of two')")
     assert ended.returncode != 0
     assert "request.json" in log_of(tmp_path)
@@ -291,17 +291,17 @@ def test_an_output_that_was_not_made_is_a_fault(tmp_path):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
-def test_a_full_disk_is_one_line(tmp_path):
+def test_a_full_disk_is_a_one_line_error(tmp_path):
     ended = run_stage(tmp_path, "with open('/dev/full', 'w') as file:\n    file.write('text')")
     assert_one_line(tmp_path, ended, "disk full", "free some space")
 
 
 @pytest.mark.skipif(not hasattr(os, "seteuid"), reason="there are no users here")
 @pytest.mark.parametrize("mode", ["r", "w"])
-def test_a_file_without_permission_is_named_in_one_line(tmp_path, mode):
+def test_a_file_without_permission_is_a_one_line_error(tmp_path, mode):
     (tmp_path / "locked.txt").write_text("text")
     (tmp_path / "locked.txt").chmod(0)
-    # Permissions hold for another user than root only.
+    # Permissions don't apply to root.
     body = (
         "os.seteuid(65534 if os.getuid() == 0 else os.getuid())\n"
         f"try:\n    open('locked.txt', {mode!r})\nfinally:\n    os.seteuid(os.getuid())"
@@ -318,12 +318,12 @@ def test_a_file_without_permission_is_named_in_one_line(tmp_path, mode):
     ],
     ids=["torch", "numpy", "python"],
 )
-def test_out_of_memory_is_one_line_that_says_what_to_lower(tmp_path, body):
+def test_out_of_memory_is_a_one_line_error_with_settings_to_lower(tmp_path, body):
     ended = run_stage(tmp_path, body)
     assert_one_line(tmp_path, ended, "out of memory", "batch_size", "block_size")
 
 
-def test_a_manifest_can_name_other_inputs_than_the_rule(tmp_path):
+def test_a_manifest_can_list_other_inputs_than_the_rule(tmp_path):
     (tmp_path / "kept.txt").write_text("kept")
     ended = run_stage(tmp_path, WRITE, call=stage_call(inputs=["kept.txt"]))
     assert ended.returncode == 0, ended.stderr
@@ -331,7 +331,7 @@ def test_a_manifest_can_name_other_inputs_than_the_rule(tmp_path):
     assert manifest["inputs"] == {"kept.txt": sha256_file(tmp_path / "kept.txt")}
 
 
-def test_what_is_only_logged_leaves_a_log_and_no_manifest(tmp_path):
+def test_a_stage_with_temporary_outputs_has_a_log_and_no_manifest(tmp_path):
     ended = run_stage(tmp_path, 'Path("out.txt").write_text("made")', call=LOGGED)
     assert ended.returncode == 0, ended.stderr
     assert log_of(tmp_path) == ""
@@ -342,7 +342,7 @@ def test_what_is_only_logged_leaves_a_log_and_no_manifest(tmp_path):
 
 # --- The cache ------------------------------------------------------------------------------
 
-CACHE = {"NANOGPT_CACHE": "../cache"}  # which the directories of a test share
+CACHE = {"NANOGPT_CACHE": "../cache"}  # shared by the directories of a test
 REFUSE = "raise RuntimeError('made again')"
 MORE = """
 out.write_text("TEXT")
@@ -361,7 +361,7 @@ def files_below(directory):
     return sorted(str(p.relative_to(directory)) for p in directory.rglob("*") if p.is_file())
 
 
-def test_a_stage_whose_version_is_in_the_cache_restores_it_and_makes_nothing(tmp_path):
+def test_a_cached_version_is_restored_instead_of_made(tmp_path):
     first, second = tmp_path / "first", tmp_path / "second"
     assert run_stage(first, MORE, call=CALL_MORE, **CACHE).returncode == 0
     ended = run_stage(second, REFUSE, call=CALL_MORE, threads=2, **CACHE)
@@ -411,7 +411,7 @@ def test_without_a_cache_a_stage_is_made_each_time(tmp_path, options, environmen
     [{"settings": {"shout": {"loud": False}}}, {"code": "d" * 64}, {"threads": 2}],
     ids=["settings", "code", "threads"],
 )
-def test_only_what_is_requested_changes_the_version(tmp_path, other):
+def test_only_the_request_changes_the_version(tmp_path, other):
     run_stage(tmp_path / "first", WRITE, **CACHE)
     ended = run_stage(tmp_path / "second", WRITE, **other, **CACHE)
     assert ended.returncode == 0, ended.stderr
@@ -419,7 +419,7 @@ def test_only_what_is_requested_changes_the_version(tmp_path, other):
     assert restored == ("threads" in other)
 
 
-def test_a_stage_that_failed_is_not_stored(tmp_path):
+def test_a_failed_stage_is_not_stored(tmp_path):
     body = "out.write_text('half')\nraise UserError('no')"
     assert_one_line(tmp_path / "first", run_stage(tmp_path / "first", body, **CACHE), "no")
     assert not (tmp_path / "cache").exists()
@@ -438,25 +438,25 @@ def test_a_damaged_entry_is_logged_and_made_again(tmp_path):
     assert (third.returncode, third.stderr) == (0, "")
 
 
-def test_a_cache_that_cannot_be_used_is_only_a_warning(tmp_path):
+def test_an_unusable_cache_is_only_a_warning(tmp_path):
     ended = run_stage(tmp_path, WRITE, NANOGPT_CACHE="in.txt/cache")
     assert ended.returncode == 0
     assert ended.stderr == "warning: in.txt/cache: not stored in the cache: Not a directory\n"
     assert manifest_of(tmp_path)["outputs"].keys() == {"out.txt", "request.json"}
 
 
-# --- What stops a stage ---------------------------------------------------------------------
+# --- Interruptions --------------------------------------------------------------------------
 
 
 def wait_for(path):
-    """Wait until another process has made a file."""
+    """Wait until another process has created a file."""
     deadline = time.monotonic() + 60
     while not path.exists():
         assert time.monotonic() < deadline, f"{path} was not made"
         time.sleep(0.01)
 
 
-def test_what_killed_writers_of_the_outputs_left_is_removed(tmp_path):
+def test_temporary_files_of_killed_writers_are_removed(tmp_path):
     left = [".out.txt.x7f3.tmp", ".request.json.ab12.tmp", ".shout.manifest.json.q.tmp"]
     kept = [".other.txt.x7f3.tmp", ".out.txt", "out.txt.tmp"]
     for name in [*left, *kept]:
@@ -470,7 +470,7 @@ def test_what_killed_writers_of_the_outputs_left_is_removed(tmp_path):
     ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["SIGTERM", "SIGINT"]
 )
 @pytest.mark.parametrize("call", [stage_call(), LOGGED], ids=["stage", "logged"])
-def test_a_signal_ends_a_stage_in_order_without_traceback_or_litter(tmp_path, number, code, call):
+def test_a_signal_ends_a_stage_without_traceback_or_temporary_files(tmp_path, number, code, call):
     project = tmp_path / "project"
     body = (
         "import time\nfrom nanogpt.files.atomic import atomic_write\n"
@@ -513,7 +513,7 @@ def request_of(directory):
     return read_json(directory / "request.json")
 
 
-def test_a_stage_that_trains_goes_on_from_its_state_and_leaves_none(tmp_path):
+def test_a_training_stage_resumes_from_its_state_and_removes_it(tmp_path):
     stopped = run_stage(tmp_path, SAVE_AND_STOP, call=TRAINED)
     assert_one_line(tmp_path, stopped, "error: stopped\n")
     (version,) = state_names(tmp_path)
@@ -523,7 +523,7 @@ def test_a_stage_that_trains_goes_on_from_its_state_and_leaves_none(tmp_path):
     assert state_names(tmp_path) == []
 
 
-def test_a_training_that_is_in_the_cache_is_restored_and_leaves_no_state(tmp_path):
+def test_a_cached_training_is_restored_and_leaves_no_state(tmp_path):
     run_stage(tmp_path / "first", GO_ON, call=TRAINED, **CACHE)
     ended = run_stage(tmp_path / "second", REFUSE, call=TRAINED, **CACHE)
     assert (ended.returncode, ended.stderr) == (0, "")
@@ -531,17 +531,17 @@ def test_a_training_that_is_in_the_cache_is_restored_and_leaves_no_state(tmp_pat
     assert state_names(tmp_path / "second") == []
 
 
-def test_what_is_made_already_is_taken_as_it_is_and_only_when_all_of_it_is_there(tmp_path):
+def test_existing_outputs_are_reused_only_if_complete(tmp_path):
     run_stage(tmp_path, GO_ON, call=TRAINED)
     ended = run_stage(tmp_path, REFUSE, call=TRAINED)
     assert (ended.returncode, ended.stderr) == (0, "")
-    assert "made by the process that this one waited for" in log_of(tmp_path)
+    assert "another process has made the outputs meanwhile" in log_of(tmp_path)
     (tmp_path / "out.txt").write_text("changed")
     assert run_stage(tmp_path, GO_ON, call=TRAINED).returncode == 0
     assert (tmp_path / "out.txt").read_text() == "made"
 
 
-def test_a_state_of_other_code_is_a_warning_and_stays(tmp_path):
+def test_a_state_of_other_code_is_kept_with_a_warning(tmp_path):
     run_stage(tmp_path, SAVE_AND_STOP, call=TRAINED, code="d" * 64)
     (older,) = state_names(tmp_path)
     ended = run_stage(tmp_path, GO_ON, call=TRAINED)
@@ -554,7 +554,7 @@ def test_a_state_of_other_code_is_a_warning_and_stays(tmp_path):
     assert state_names(tmp_path) == [older]
 
 
-def test_the_request_of_a_training_has_its_run_and_its_settings_with_devices_as_given(tmp_path):
+def test_a_trainings_request_has_its_run_and_unresolved_settings(tmp_path):
     settings = {"train": {"device": "auto", "dtype": "float32", "max_iters": 5}}
     run_stage(tmp_path, SAVE_AND_STOP, settings, call=TRAINED)
     (version,) = state_names(tmp_path)
@@ -565,11 +565,9 @@ def test_the_request_of_a_training_has_its_run_and_its_settings_with_devices_as_
 
 
 @pytest.mark.parametrize("environment", [{}, CACHE], ids=["cache off", "cache on"])
-def test_a_second_process_waits_for_the_one_that_trains_and_takes_what_it_made(
-    tmp_path, environment
-):
+def test_a_second_process_waits_for_the_training_and_uses_its_outputs(tmp_path, environment):
     project = tmp_path / "project"
-    # The first one is in the middle of writing an output, which the second one must leave alone.
+    # The first process is still writing an output, which the second one must leave alone.
     body = (
         STATE
         + """
@@ -592,13 +590,17 @@ request_file.write_text("[]")
     assert second.stderr.startswith("warning: .nanogpt/state/")
     assert second.stderr.count("\n") == 1
     assert f"waiting for process {first.pid} on " in log_of(project)
-    assert "made by the process that this one waited for" in log_of(project)
+    assert "another process has made the outputs meanwhile" in log_of(project)
     assert (project / "out.txt").read_text() == "made"
     assert state_names(project) == []
 
 
-def test_a_process_that_trains_with_older_settings_stops_and_writes_no_manifest(tmp_path):
+def test_a_process_with_older_settings_stops_without_a_manifest(tmp_path):
     body = GO_ON + "step.write_text('state')\n(Path('.nanogpt/runs') / 'demo').write_text('other')"
     ended = run_stage(tmp_path, body, call=TRAINED)
-    assert_one_line(tmp_path, ended, "demo: another process trains this run with other settings")
+    assert_one_line(
+        tmp_path,
+        ended,
+        "demo: another process has started to train this run with different settings",
+    )
     assert len(state_names(tmp_path)) == 1

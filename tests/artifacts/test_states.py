@@ -1,4 +1,4 @@
-"""The state of a training has one owner, stays when it stops, and goes when it's done."""
+"""A training's state has one owner, is kept when it stops, and is removed when it's done."""
 
 import contextlib
 import json
@@ -34,7 +34,7 @@ OLDER = "ba9876543210"  # the version of an earlier training of the same run
 
 @pytest.fixture(autouse=True)
 def project(tmp_path, monkeypatch):
-    """An empty working directory; a lock is looked at often, as the tests are short."""
+    """An empty working directory, with locks polled often to keep the tests short."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(locks, "POLL", 0.02)
     return tmp_path
@@ -53,11 +53,11 @@ def save(training, step, content="weights"):
 
 
 class StoppedError(Exception):
-    """Stands for whatever ends a training early."""
+    """Represents anything that ends a training early."""
 
 
 def leave(*steps, **changes):
-    """The directory of a training that saves its state at these steps, and then stops."""
+    """The directory of a training that saves its state at these steps and then stops."""
     with contextlib.suppress(StoppedError), hold(**changes) as training:
         for step in steps:
             save(training, step)
@@ -75,21 +75,21 @@ def state_names():
     return sorted(path.name for path in HERE.states.iterdir())
 
 
-# --- When it comes and goes -----------------------------------------------------------------
+# --- Lifetime -------------------------------------------------------------------------------
 
 
-def test_a_state_names_its_request_and_goes_when_the_training_is_done():
+def test_a_state_has_its_request_and_is_removed_after_training():
     with hold() as training:
         assert training.directory == Path(".nanogpt/state") / VERSION
         assert training.version == VERSION
         assert read_json(training.directory / "run.json") == REQUEST.content()
-        assert locks.owner(training.directory).work == "which trains demo"
+        assert locks.owner(training.directory).work == "training demo"
         save(training, 5)
         training.check_owner()
     assert state_names() == []
 
 
-def test_a_state_that_was_saved_stays_after_an_error():
+def test_a_saved_state_is_kept_after_an_error():
     directory = leave(5, 10)
     assert state_names() == [VERSION]
     assert saved_steps(directory) == [5, 10]
@@ -99,12 +99,12 @@ def test_a_state_that_was_saved_stays_after_an_error():
     assert state_names() == []
 
 
-def test_a_state_that_has_saved_nothing_goes_after_an_error():
+def test_a_state_without_a_save_is_removed_after_an_error():
     leave()
     assert state_names() == []
 
 
-def test_the_metrics_of_a_diverged_training_stay_until_the_next_one():
+def test_the_metrics_of_a_diverged_training_are_kept_until_the_next_one():
     with contextlib.suppress(DivergedError), hold() as training:
         (training.directory / "metrics.jsonl").write_text("{}")
         raise DivergedError("training diverged")
@@ -117,15 +117,15 @@ def test_the_metrics_of_a_diverged_training_stay_until_the_next_one():
     assert state_names() == []
 
 
-def test_a_signal_that_ends_the_program_keeps_the_state_as_well():
+def test_a_signal_that_ends_the_program_keeps_the_state_too():
     with contextlib.suppress(SystemExit), hold() as training:
         save(training, 5)
         raise SystemExit(143)
     assert state_names() == [VERSION]
 
 
-def test_the_remains_of_a_process_with_the_same_id_keep_no_training_from_its_end():
-    # In containers, process ids are small and come again.
+def test_files_left_by_a_process_with_the_same_id_do_not_block_a_training():
+    # In containers, process ids are small and reused.
     left = HERE.states / f".{VERSION}.{os.getpid()}"
     left.mkdir(parents=True)
     (left / "step-5.safetensors").touch()
@@ -134,11 +134,11 @@ def test_the_remains_of_a_process_with_the_same_id_keep_no_training_from_its_end
     assert VERSION not in state_names()
 
 
-# --- Whose it is ----------------------------------------------------------------------------
+# --- Ownership ------------------------------------------------------------------------------
 
 
 def error_after(meanwhile):
-    """The error of a training that checks whether it may write, after something has happened."""
+    """The error of a training's ownership check after an event."""
 
     def train():
         with hold() as training:
@@ -150,49 +150,51 @@ def error_after(meanwhile):
     return str(error.value)
 
 
-def test_a_run_that_is_trained_with_other_settings_elsewhere_stops_here():
+def test_a_training_stops_if_its_run_is_trained_with_other_settings():
     def meanwhile(training):
         save(training, 5)
         with hold(version="other"):
             training.check_owner()
 
     message = error_after(meanwhile)
-    assert message.startswith("demo: another process trains this run with other settings")
+    assert message.startswith(
+        "demo: another process has started to train this run with different settings"
+    )
     assert state_names() == [VERSION]
 
 
-def test_another_run_takes_nothing_from_this_one():
+def test_another_run_does_not_stop_a_training():
     with hold() as training, hold(run="other", version="other"):
         training.check_owner()
 
 
-def test_a_training_goes_on_when_another_asks_for_the_same_version():
+def test_a_training_continues_if_another_requests_the_same_version():
     with hold() as training:
-        # What that one does before it waits.
+        # The other process does this before it waits.
         (HERE.claims / "demo").write_text(VERSION)
         training.check_owner()
 
 
-def test_a_run_whose_claim_was_removed_is_nobody_elses():
+def test_a_removed_claim_does_not_stop_a_training():
     with hold() as training:
         (HERE.claims / "demo").unlink()
         training.check_owner()
 
 
 def take_over(training):
-    """Another machine takes over, as this process seems dead."""
+    """Another machine takes over because this process seems dead."""
     successor = {"pid": 1, "machine": "elsewhere", "host": "far"}
     (training.directory / "lock.2").write_text(json.dumps(successor))
     (training.directory / "lock.1").unlink()
 
 
-def test_a_training_that_slept_leaves_the_state_to_its_successor():
-    assert "another process has taken over" in error_after(take_over)
+def test_a_suspended_training_leaves_the_state_to_its_successor():
+    assert "another process took over" in error_after(take_over)
     assert (HERE.states / VERSION / "lock.2").exists(), "though no step was saved"
 
 
-def test_a_training_that_slept_until_its_successor_was_done_says_so():
-    assert "another process has taken over" in error_after(
+def test_a_training_suspended_until_its_successor_finished_reports_that():
+    assert "another process took over" in error_after(
         lambda training: shutil.rmtree(training.directory)
     )
     assert state_names() == []
@@ -215,7 +217,7 @@ with states.hold(HERE, TrainingRequest.model_validate_json(sys.argv[1])) as trai
 """
 
 
-def test_of_two_processes_that_train_one_version_one_waits_for_the_other():
+def test_a_second_process_waits_for_the_training_of_the_same_version():
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     with contextlib.ExitStack() as stack:
         processes = [
@@ -270,7 +272,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize(("changes", "difference"), OTHERS.values(), ids=OTHERS.keys())
-def test_a_state_of_another_version_is_logged_with_what_differs_and_kept(
+def test_a_state_of_another_version_is_kept_and_logged_with_its_differences(
     caplog, changes, difference
 ):
     directory = leave(5, 10, version=OLDER, **changes)
@@ -305,7 +307,7 @@ UNRELATED = {
 
 
 @pytest.mark.parametrize("leave_another", UNRELATED.values(), ids=UNRELATED.keys())
-def test_a_state_from_which_nobody_would_expect_to_resume_is_not_logged(caplog, leave_another):
+def test_a_state_that_nobody_expects_to_resume_is_not_logged(caplog, leave_another):
     leave_another()
     with hold():
         pass
@@ -328,7 +330,7 @@ def test_a_training_that_resumes_logs_no_other_state(caplog):
     [b"", b"\xff", b"[1]", b"[" * 100_000, b'{"run": "demo"}', b'{"format": 99}'],
     ids=["empty", "not text", "a list", "deep", "fields are missing", "a later format"],
 )
-def test_a_state_with_a_damaged_request_is_passed_over(caplog, content):
+def test_a_state_with_a_damaged_request_is_skipped(caplog, content):
     directory = leave(5, version=OLDER)
     (directory / "run.json").write_bytes(content)
     with hold():
@@ -337,7 +339,7 @@ def test_a_state_with_a_damaged_request_is_passed_over(caplog, content):
     assert state_names() == [OLDER]
 
 
-def test_the_remains_of_a_process_that_was_killed_while_it_removed_its_state_are_removed():
+def test_files_left_by_a_killed_removal_of_a_state_are_removed():
     remains = HERE.states / f".{VERSION}.abcdef"
     remains.mkdir(parents=True)
     with hold():
@@ -355,7 +357,7 @@ def write_request(version, run, age=0.0):
     return directory
 
 
-def test_of_several_trainings_of_a_run_the_one_begun_last_is_found():
+def test_the_latest_of_several_trainings_of_a_run_is_found():
     write_request("1" * 12, "demo", age=5)
     latest = write_request("2" * 12, "demo", age=1)
     write_request("3" * 12, "demo", age=3)
@@ -363,12 +365,20 @@ def test_of_several_trainings_of_a_run_the_one_begun_last_is_found():
     assert states.find_trainings(HERE) == {"another": other, "demo": latest}
 
 
-def test_a_state_with_a_damaged_request_is_no_training():
+def test_the_latest_training_is_the_one_that_claimed_the_run_whatever_the_clocks_say():
+    write_request("1" * 12, "demo")
+    latest = write_request("2" * 12, "demo", age=3600)
+    HERE.claims.mkdir(parents=True)
+    (HERE.claims / "demo").write_text("2" * 12)
+    assert states.find_trainings(HERE) == {"demo": latest}
+
+
+def test_a_state_with_a_damaged_request_is_not_a_training():
     (write_request(VERSION, "demo") / "run.json").write_text("{")
     assert states.find_trainings(HERE) == {}
 
 
-def test_metrics_are_those_that_grow_unless_the_run_is_finished():
+def test_metrics_are_the_unfinished_trainings_unless_the_run_is_finished():
     growing = write_request("1" * 12, "growing")
     write_request("2" * 12, "finished")
     finished = Path("results/finished/metrics.jsonl")
@@ -380,7 +390,7 @@ def test_metrics_are_those_that_grow_unless_the_run_is_finished():
     }
 
 
-def test_a_state_lies_below_the_root_of_its_project(tmp_path):
+def test_a_state_is_below_its_projects_root(tmp_path):
     project = Project(tmp_path / "elsewhere")
     with states.hold(project, REQUEST) as training:
         assert training.directory == tmp_path / "elsewhere/.nanogpt/state" / VERSION

@@ -1,4 +1,4 @@
-"""A headless Chromium, and a report to open in it."""
+"""A headless Chromium and a report to open in it."""
 
 import os
 import shutil
@@ -20,7 +20,7 @@ CHROMIUM = next(filter(None, map(shutil.which, PROGRAMS)), None)
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     if CHROMIUM is None:
-        pytest.skip("no Chromium here; install the package chromium")
+        pytest.skip("Chromium isn't installed; install the package chromium")
     with sync_playwright() as playwright:
         arguments = ["--no-sandbox", "--disable-gpu"]
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
@@ -30,7 +30,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The report of a sweep of three sizes and three seeds, a text in tokens, a diverged run."""
+    """A report on a sweep of three sizes and three seeds, a text in tokens, and a diverged run."""
     root = tmp_path_factory.mktemp("runs")
     write_ngram(root, "play", [1.2, 0.9])
     runs = [
@@ -56,7 +56,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def open_page(browser: Browser, report: Path) -> Iterator[Callable[..., Page]]:
-    """A function that opens the report; in the end, no network was asked, nothing complained."""
+    """A function that opens the report. Afterwards, there must be no network requests or errors."""
     contexts, requests, messages = [], [], []
 
     def open_report(scheme: str = "light", viewport: dict[str, int] = DESKTOP) -> Page:
@@ -79,7 +79,7 @@ def open_page(browser: Browser, report: Path) -> Iterator[Callable[..., Page]]:
 
 @pytest.fixture
 def screenshot() -> Callable[[Page, str], None]:
-    """A function that keeps a picture of the page in the directory NANOGPT_SCREENSHOTS, if set."""
+    """A function that saves a picture of the page to the directory NANOGPT_SCREENSHOTS, if set."""
 
     def keep(page: Page, name: str) -> None:
         directory = os.environ.get("NANOGPT_SCREENSHOTS")

@@ -1,4 +1,4 @@
-"""Sizes of a browser's window, in pixels."""
+"""Sizes of the browser's window in pixels."""
 
 DESKTOP = {"width": 1280, "height": 900}
 TELEPHONE = {"width": 390, "height": 844}

@@ -1,4 +1,4 @@
-"""Charts that stand in other pages can be read there, whatever theme the reader has."""
+"""Charts embedded in other pages are readable in light and dark themes."""
 
 import pytest
 from playwright.sync_api import Browser
@@ -7,7 +7,7 @@ from nanogpt.report.charts import CHARTS
 
 
 def contrast(browser: Browser, picture: str, scheme: str) -> float:
-    """Of the lightest and darkest grey of a picture in a white page: 21 is the most."""
+    """Return the contrast between the lightest and darkest grey of a picture, 21 at most."""
     context = browser.new_context(color_scheme=scheme)
     page = context.new_page()
     page.set_content(
@@ -33,14 +33,14 @@ def contrast(browser: Browser, picture: str, scheme: str) -> float:
         }"""
     )
     context.close()
-    # WCAG's relative luminance of greys, without its linear part near black.
+    # WCAG's relative luminance of greys, without the linear part near black.
     low, high = ((value / 255) ** 2.2 for value in lightness)
     return (high + 0.05) / (low + 0.05)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("chart", CHARTS)
-def test_a_chart_in_a_white_page_can_be_read(browser, report, chart: str, scheme: str) -> None:
+def test_a_chart_on_a_white_page_is_readable(browser, report, chart: str, scheme: str) -> None:
     import base64
 
     picture = base64.b64encode((report / f"{chart}.svg").read_bytes()).decode()

@@ -1,4 +1,4 @@
-"""The report in a browser: it asks nothing of a network, sorts, filters, and has two themes."""
+"""The report in a browser: it needs no network, sorts, filters, and has two themes."""
 
 import math
 from pathlib import Path
@@ -9,7 +9,7 @@ from playwright.sync_api import Page
 
 from tests.browser.screens import DESKTOP, TELEPHONE
 
-# What a heading of the page is in runs.csv.
+# The column of runs.csv for each heading on the page.
 NUMBERS = [
     "val_loss_nats_per_token",
     "val_perplexity_per_token",
@@ -20,7 +20,7 @@ NUMBERS = [
 
 
 def names(page: Page) -> list[str]:
-    """The runs in the order in which the table shows them."""
+    """Return the runs in the order of the table."""
     cells = page.locator("table.runs tbody tr:visible th")
     return cells.evaluate_all("cells => cells.map((cell) => cell.dataset.value)")
 
@@ -29,7 +29,7 @@ def click_heading(page: Page, column: str) -> None:
     page.locator(f'table.runs th[data-column="{column}"] button').click()
 
 
-def test_the_table_shows_what_runs_csv_has(open_page, report: Path) -> None:
+def test_the_table_agrees_with_runs_csv(open_page, report: Path) -> None:
     page, table = open_page(), pd.read_csv(report / "runs.csv")
     assert names(page) == list(table["run"])
     headings = page.locator("table.runs thead th")
@@ -53,7 +53,7 @@ def test_the_table_shows_what_runs_csv_has(open_page, report: Path) -> None:
 
 
 @pytest.mark.parametrize("column", NUMBERS)
-def test_a_click_on_a_heading_sorts_by_its_numbers(open_page, report: Path, column: str) -> None:
+def test_clicking_a_heading_sorts_by_its_numbers(open_page, report: Path, column: str) -> None:
     page, table = open_page(), pd.read_csv(report / "runs.csv")
     for ascending in (True, False):
         click_heading(page, column)
@@ -64,7 +64,7 @@ def test_a_click_on_a_heading_sorts_by_its_numbers(open_page, report: Path, colu
         assert heading.get_attribute("aria-sort") == ("ascending" if ascending else "descending")
 
 
-def test_names_sort_with_their_numbers(open_page) -> None:
+def test_names_sort_in_natural_order(open_page) -> None:
     page = open_page()
     click_heading(page, "run")
     shown = names(page)
@@ -72,14 +72,14 @@ def test_names_sort_with_their_numbers(open_page) -> None:
     assert shown.index("run-2") < shown.index("run-10")
 
 
-def test_only_one_heading_says_that_it_sorts(open_page) -> None:
+def test_only_one_heading_is_marked_as_sorted(open_page) -> None:
     page = open_page()
     for column in ("parameters", "run", "val_bits_per_byte"):
         click_heading(page, column)
         assert page.locator("th[aria-sort]").count() == 1
 
 
-def test_a_heading_can_be_used_from_the_keyboard(open_page) -> None:
+def test_headings_work_with_the_keyboard(open_page) -> None:
     page = open_page()
     page.locator('th[data-column="val_loss_nats_per_token"] button').focus()
     page.keyboard.press("Enter")
@@ -88,7 +88,7 @@ def test_a_heading_can_be_used_from_the_keyboard(open_page) -> None:
     )
 
 
-def test_a_part_of_a_name_chooses_runs(open_page) -> None:
+def test_runs_can_be_filtered_by_name(open_page) -> None:
     page = open_page()
     page.locator("[data-filter]").fill("MIDI")
     assert names(page) == [f"sizes.model-midi.seed-{seed}" for seed in (1, 2, 3)]
@@ -102,13 +102,13 @@ def colour(page: Page, of: str) -> str:
 
 
 def lightness(page: Page, of: str) -> float:
-    """Of a colour of the page: 0 is black, 1 white."""
+    """Return the brightness of a colour on the page, from 0 for black to 1 for white."""
     channels = colour(page, of).removeprefix("rgb(").removesuffix(")").split(",")
     return sum(map(float, channels)) / 765
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_theme_is_the_readers_and_can_be_switched(open_page, scheme: str) -> None:
+def test_the_theme_follows_the_reader_and_can_be_switched(open_page, scheme: str) -> None:
     page = open_page(scheme)
     dark = scheme == "dark"
     for _ in range(3):
@@ -139,13 +139,13 @@ def test_one_loss_chart_is_shown_and_another_can_be_chosen(open_page) -> None:
 
 @pytest.mark.parametrize("viewport", [DESKTOP, TELEPHONE], ids=["desktop", "telephone"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_page_is_as_wide_as_the_screen(open_page, screenshot, viewport, scheme: str) -> None:
+def test_the_page_fits_the_screen(open_page, screenshot, viewport, scheme: str) -> None:
     page = open_page(scheme, viewport)
     assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
     screenshot(page, f"{scheme}-{viewport['width']}")
 
 
-def test_every_part_of_the_navigation_leads_somewhere(open_page) -> None:
+def test_every_navigation_link_has_a_target(open_page) -> None:
     page = open_page()
     links = page.locator("nav a")
     assert links.count() == 8
@@ -153,7 +153,7 @@ def test_every_part_of_the_navigation_leads_somewhere(open_page) -> None:
         assert page.locator(link.get_attribute("href")).count() == 1
 
 
-def test_without_scripts_everything_can_still_be_read(browser, report: Path) -> None:
+def test_the_page_is_readable_without_scripts(browser, report: Path) -> None:
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
     page.goto((report / "index.html").as_uri())

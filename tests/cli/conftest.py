@@ -1,4 +1,4 @@
-"""The projects of the workflow's tests, for commands that go through the workflow."""
+"""Fixtures of the workflow's tests, for commands that run the workflow."""
 
 from tests.workflow.conftest import (  # noqa: F401  fixtures
     computed,

@@ -1,4 +1,4 @@
-"""The commands export and import: arguments in any order, one line of output, files that work."""
+"""The commands `export` and `import`: their arguments, output and files."""
 
 from itertools import permutations
 
@@ -30,7 +30,7 @@ ORDERS = [
 
 
 @pytest.mark.parametrize("words", ORDERS, ids=" ".join)
-def test_options_and_paths_come_in_any_order(words, ours, tmp_path, capsys):
+def test_options_and_paths_can_be_in_any_order(words, ours, tmp_path, capsys):
     main(["export", *(str(ours) if word == "SOURCE" else word for word in words)])
     assert capsys.readouterr().out == "exported: GPT2LMHeadModel for transformers\n"
     back = ["--from" if word == "--to" else word for word in words]
@@ -39,7 +39,7 @@ def test_options_and_paths_come_in_any_order(words, ours, tmp_path, capsys):
     assert_same_model(ours, tmp_path / "results/back/model")
 
 
-def test_a_model_is_exported_to_nanogpt_and_back_again(ours, tmp_path, capsys):
+def test_model_survives_export_to_nanogpt_and_import(ours, tmp_path, capsys):
     main(["export", "results/demo/model", "out", "--to", "nanogpt"])
     main(["import", "out", "results/back/model", "--from", "nanogpt"])
     assert_same_model(ours, tmp_path / "results/back/model")
@@ -50,18 +50,20 @@ def test_a_model_is_exported_to_nanogpt_and_back_again(ours, tmp_path, capsys):
     assert load_model(tmp_path / "results/back/model").tokenizer
 
 
-def test_a_run_is_exported_by_its_name(ours, tmp_path):
+def test_run_can_be_exported_by_name(ours, tmp_path):
     (tmp_path / "config.yaml").write_text(
         "{corpora: {demo: {files: text.txt}}, datasets: {demo: {}}}"
     )
     main(["export", "demo", "demo", "--to", "huggingface"])
-    main(["export", "demo", "again", "--to", "huggingface"])  # not the new directory of that name
+    main(
+        ["export", "demo", "again", "--to", "huggingface"]
+    )  # the run, not the new directory with its name
     assert (tmp_path / "demo/README.md").read_text() == (tmp_path / "again/README.md").read_text()
     with pytest.raises(SystemExit) as ended:
         main(["export", "dmeo", "third", "--to", "huggingface"])
-    assert ended.value.code == "error: dmeo: no model here, and no run `dmeo`; did you mean `demo`?"
+    assert ended.value.code == "error: no run or model directory `dmeo`; did you mean `demo`?"
     (ours / "config.json").unlink()
-    with pytest.raises(SystemExit, match="no model yet; train it: `nanogpt train demo`"):
+    with pytest.raises(SystemExit, match="no model yet; train it with `nanogpt train demo`"):
         main(["export", "demo", "third", "--to", "huggingface"])
     assert not (tmp_path / "third").exists()
 
@@ -81,9 +83,7 @@ def test_a_run_is_exported_by_its_name(ours, tmp_path):
         ),
     ],
 )
-def test_the_model_card_has_the_settings_that_the_training_used(
-    settings, shown, unused, ours, tmp_path
-):
+def test_model_card_lists_only_settings_that_training_used(settings, shown, unused, ours, tmp_path):
     train = as_parameters(TrainSettings.model_validate(settings))
     weights = sha256_file(ours / "model.safetensors")
     manifest = Manifest(
@@ -106,8 +106,8 @@ def test_the_model_card_has_the_settings_that_the_training_used(
     assert not unused & groups["train"].keys()
 
 
-def test_ngrams_beside_a_model_are_left_with_one_line(ours, caplog):
+def test_ngrams_are_not_exported_and_a_warning_says_so(ours, caplog):
     (ours / "ngrams.safetensors").write_bytes(b"counts")
     main(["export", "results/demo/model", "out", "--to", "nanogpt"])
-    said = "results/demo/model/ngrams.safetensors: n-grams aren't exported, only the GPT"
+    said = "results/demo/model/ngrams.safetensors: not exported; only the GPT is"
     assert [record.getMessage() for record in caplog.records] == [said]

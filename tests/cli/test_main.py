@@ -1,4 +1,4 @@
-"""The command line: what it prints, what it refuses in one line, and what it does not import."""
+"""The command line: output, one-line errors and imports."""
 
 import contextlib
 import json
@@ -49,7 +49,7 @@ runs: {first: {dataset: letters, train: {max_iters: 300}}}
 
 
 def run_python(code, *arguments, more=None, **options):
-    """Run Python code with this package importable, as its own process."""
+    """Run Python code in a new process that can import this package."""
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     return subprocess.run(
         [sys.executable, "-c", code, *arguments],
@@ -63,12 +63,12 @@ def run_python(code, *arguments, more=None, **options):
 
 
 def nanogpt(*arguments, **options):
-    """Run the `nanogpt` command as its own process."""
+    """Run the `nanogpt` command in a new process."""
     return run_python("from nanogpt.cli.main import main; main()", *arguments, **options)
 
 
 def error_of(arguments):
-    """The line with which a command ends that a user's mistake stops."""
+    """Run a command that fails and return its error message."""
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     message = ended.value.code
@@ -79,7 +79,7 @@ def error_of(arguments):
 
 
 def assert_one_line(ended, *words):
-    """A process ended with exit code 1 and one line that has these words."""
+    """Assert that a process ended with exit code 1 and one line with these words."""
     assert ended.returncode == 1
     assert ended.stdout == ""
     assert ended.stderr.startswith("error: ")
@@ -90,16 +90,16 @@ def assert_one_line(ended, *words):
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """A directory with a config file, as the working directory."""
+    """A working directory with a config file."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "config.yaml").write_text(CONFIG)
     return tmp_path
 
 
-# --- Help, and what is not imported ---------------------------------------------------------
+# --- Help and imports -----------------------------------------------------------------------
 
 
-def test_help_names_every_command():
+def test_help_lists_every_command():
     ended = nanogpt("--help")
     assert ended.returncode == 0
     assert ended.stderr == ""
@@ -118,7 +118,7 @@ def test_every_command_has_help(command, capsys):
 
 
 @pytest.mark.parametrize("command", ORDER)
-def test_help_ends_with_examples_that_the_command_understands(command, capsys):
+def test_help_ends_with_valid_examples(command, capsys):
     with pytest.raises(SystemExit):
         main([command, "--help"])
     _, _, text = capsys.readouterr().out.rpartition("examples:\n")
@@ -127,7 +127,7 @@ def test_help_ends_with_examples_that_the_command_understands(command, capsys):
     for line in lines:
         program, *words = shlex.split(line)
         assert (program, words[0]) == ("nanogpt", command)
-        with pytest.raises(SystemExit) as ended:  # tyro parses all words before it's asked for help
+        with pytest.raises(SystemExit) as ended:  # tyro parses all words before it shows the help
             main([*words, "--help"])
         assert ended.value.code == 0
 
@@ -141,11 +141,11 @@ def test_commands_work_without_docstrings_and_assertions(monkeypatch, arguments)
     assert ended.stdout
 
 
-def test_help_of_sample_has_every_setting_with_its_meaning_and_default(capsys):
+def test_help_of_sample_shows_settings_with_meaning_and_default(capsys):
     with pytest.raises(SystemExit):
         main(["sample", "--help"])
     text = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    assert "--temperature FLOAT below 1 more cautious, above more random; 0: always the" in text
+    assert "--temperature FLOAT below 1: less random; above 1: more random; 0: always the" in text
     assert "(default: 0.8)" in text
     assert "--max-new-tokens" in text
     assert "--unknown {error,skip}" in text
@@ -160,22 +160,22 @@ def help_of(command, capsys):
 @pytest.mark.parametrize("command", ["train", "plan", "bench"])
 def test_help_shows_the_defaults_of_config_yaml(command, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert "transformer blocks (default: 6)" in help_of(command, capsys)
+    assert "number of transformer blocks (default: 6)" in help_of(command, capsys)
     config = "{models: {m: {n_layer: 3}}, defaults: {model: {preset: m, n_head: 2}, %s}}"
     Path("config.yaml").write_text(config % "train: {batch_size: 7}")
     text = help_of(command, capsys)
     assert "transformer blocks (default: 3)" in text
     assert "must divide n_embd (default: 2)" in text
-    assert "in a micro-batch (default: 7)" in text
+    assert "per micro-batch (default: 7)" in text
     Path("config.yaml").write_text("runs: 1")
-    assert "transformer blocks (default: 6)" in help_of(command, capsys)
+    assert "number of transformer blocks (default: 6)" in help_of(command, capsys)
 
 
-def test_help_shows_a_line_feed_as_it_would_be_written(capsys):
+def test_help_shows_line_feeds_escaped(capsys):
     assert r'token for it (default: "\n")' in help_of("prepare", capsys)
 
 
-def test_help_of_an_argument_has_no_line_breaks_of_its_docstring(capsys, monkeypatch):
+def test_help_joins_the_lines_of_an_arguments_docstring(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "250")
     with pytest.raises(SystemExit):
         main(["export", "--help"])
@@ -198,7 +198,7 @@ LIGHT = {
 
 
 @pytest.mark.parametrize(("code", "arguments"), [(c, a) for c, *a in LIGHT.values()], ids=LIGHT)
-def test_torch_is_not_imported_where_nothing_is_computed(project, code, arguments):
+def test_commands_that_compute_nothing_do_not_import_torch(project, code, arguments):
     write_json(project / "results/a.manifest.json", {})
     watch = (
         "import atexit, sys\n"
@@ -223,7 +223,7 @@ def test_no_module_of_the_package_imports_snakemake():
 # --- config, settings, schema, version ------------------------------------------------------
 
 
-def test_config_prints_what_a_run_resolves_to(project, capsys):
+def test_config_prints_the_resolved_settings_of_a_run(project, capsys):
     main(["config", "first"])
     printed = capsys.readouterr().out
     assert printed == describe_run(read(project / "config.yaml"), "first")
@@ -231,28 +231,28 @@ def test_config_prints_what_a_run_resolves_to(project, capsys):
     assert "# runs.first" in printed
 
 
-def test_config_reads_the_file_that_it_is_told(project, capsys):
+def test_config_reads_the_given_config_file(project, capsys):
     (project / "config.yaml").rename(project / "mine.yaml")
     main(["config", "letters", "--config-file", "mine.yaml"])
     assert capsys.readouterr().out.startswith("dataset: letters\n")
 
 
-def test_config_knows_a_dropped_text(project, capsys):
+def test_config_finds_a_text_in_resources_texts(project, capsys):
     (project / "resources/texts").mkdir(parents=True)
     (project / "resources/texts/mybook.txt").write_text("text")
     main(["config", "mybook"])
     assert capsys.readouterr().out.startswith("dataset: mybook\n")
 
 
-def test_an_unknown_run_is_one_line_with_the_nearest_name(project):
+def test_unknown_run_gets_one_line_with_a_suggestion(project):
     assert_one_line(nanogpt("config", "fist", cwd=project), "no run `fist`", "mean `first`")
 
 
-def test_a_missing_config_file_is_one_line(tmp_path):
+def test_missing_config_file_gets_one_line(tmp_path):
     assert_one_line(nanogpt("config", "first", cwd=tmp_path), "config.yaml: no such file")
 
 
-def test_a_wrong_config_is_one_line(project):
+def test_wrong_config_gets_one_line(project):
     (project / "config.yaml").write_text("runs: {first: {trian: {}}}")
     assert_one_line(nanogpt("config", "first", cwd=project), "runs.first.trian", "mean `train`")
 
@@ -261,13 +261,13 @@ def test_a_wrong_config_is_one_line(project):
     ("command", "file"),
     [("settings", "docs/SETTINGS.md"), ("schema", "workflow/schemas/config.schema.json")],
 )
-def test_a_generated_file_is_what_its_command_prints(capsys, command, file):
+def test_generated_files_match_the_output_of_their_commands(capsys, command, file):
     main([command])
     hint = f"run `nanogpt {command} > {file}`"
     assert capsys.readouterr().out == (ROOT / file).read_text(encoding="utf-8"), hint
 
 
-def test_the_shipped_config_is_what_the_schema_describes():
+def test_shipped_config_matches_the_schema():
     jsonschema = pytest.importorskip("jsonschema")
     schema = json.loads((ROOT / "workflow/schemas/config.schema.json").read_text())
     jsonschema.Draft202012Validator.check_schema(schema)
@@ -283,7 +283,7 @@ def test_the_shipped_config_is_what_the_schema_describes():
     assert not check.is_valid(shipped)
 
 
-def test_an_empty_entry_is_right_for_the_schema_as_it_is_for_the_workflow(capsys):
+def test_schema_and_workflow_both_allow_empty_entries(capsys):
     jsonschema = pytest.importorskip("jsonschema")
     config = {"corpora": {"a": {"files": "a.txt"}}, "datasets": {"a": None}, "runs": {"a": None}}
     load(config)
@@ -292,17 +292,17 @@ def test_an_empty_entry_is_right_for_the_schema_as_it_is_for_the_workflow(capsys
     assert [error.message for error in check.iter_errors(config)] == []
 
 
-def test_version_is_the_packages(capsys):
+def test_version_prints_the_package_version(capsys):
     main(["version"])
     assert capsys.readouterr().out == f"{__version__}\n"
 
 
 @pytest.mark.parametrize("arguments", [[], ["config"], ["train", "--max_iters"]])
-def test_what_cannot_be_understood_is_one_line(arguments):
+def test_invalid_command_lines_get_one_line(arguments):
     assert_one_line(nanogpt(*arguments), "--help")
 
 
-def test_an_interrupt_while_modules_load_ends_quietly(tmp_path):
+def test_interrupt_while_modules_load_prints_nothing(tmp_path):
     (tmp_path / "pydantic.py").write_text(
         "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\nraise ImportError('too late')\n"
     )
@@ -313,13 +313,13 @@ def test_an_interrupt_while_modules_load_ends_quietly(tmp_path):
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        # A shell's background jobs ignore it.
+        # A shell's background jobs ignore SIGINT.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "")
 
 
-def test_an_interrupt_before_a_command_begins_ends_quietly(monkeypatch):
+def test_interrupt_before_a_command_starts_prints_nothing(monkeypatch):
     def interrupt():
         raise KeyboardInterrupt
 
@@ -341,21 +341,21 @@ def made(project):
     return result
 
 
-def test_verify_is_content_with_files_as_they_were_made(made):
+def test_verify_accepts_unchanged_files(made):
     assert made.exists()
     ended = nanogpt("verify", "results")
     assert (ended.returncode, ended.stdout) == (0, "1 manifest, 0 problems\n")
     assert ended.stderr == ""
 
 
-def test_verify_looks_at_results_and_resources_by_itself(made, project, capsys):
+def test_verify_checks_results_and_resources_by_default(made, project, capsys):
     assert made.exists()
     (project / "resources").mkdir()
     main(["verify"])
     assert capsys.readouterr().out == "1 manifest, 0 problems\n"
 
 
-def test_verify_names_a_changed_file_and_fails(made):
+def test_verify_reports_a_changed_file_and_fails(made):
     made.write_text("{}")
     ended = nanogpt("verify", "results")
     assert ended.returncode == 1
@@ -364,7 +364,7 @@ def test_verify_names_a_changed_file_and_fails(made):
     assert ended.stdout.count("\n") == 2
 
 
-def test_verify_names_a_missing_file_and_fails(made, capsys):
+def test_verify_reports_a_missing_file_and_fails(made, capsys):
     made.unlink()
     with pytest.raises(SystemExit) as ended:
         main(["verify", "results/demo/eval.manifest.json"])
@@ -372,14 +372,14 @@ def test_verify_names_a_missing_file_and_fails(made, capsys):
     assert capsys.readouterr().out.startswith("results/demo/eval.json: missing")
 
 
-def test_verify_of_nothing_is_an_error(project):
+def test_verify_without_manifests_is_an_error(project):
     assert "nowhere: no such file" in error_of(["verify", "nowhere"])
     (project / "results").mkdir()
-    assert "results: no manifest there" in error_of(["verify", "results"])
+    assert "results: no manifests found" in error_of(["verify", "results"])
 
 
 def write_manifest(path, stage, inputs, outputs):
-    """The manifest of a stage that made these files, with that content, from others."""
+    """Write the manifest of a stage, with its output files and inputs."""
     for output, content in outputs.items():
         Path(output).parent.mkdir(parents=True, exist_ok=True)
         Path(output).write_text(content)
@@ -412,7 +412,7 @@ CHAIN = [
 
 @pytest.fixture
 def chain(project):
-    """A run's evaluation, and all that it was made from; and another run beside it."""
+    """A run's evaluation with everything upstream, and another run."""
     for path, stage, inputs, outputs in (
         (CHAIN[3], "generate", [], {CORPUS: "corpus"}),
         (CHAIN[2], "prepare", [CORPUS], {TOKENS: "tokens"}),
@@ -425,7 +425,7 @@ def chain(project):
 
 
 @pytest.mark.parametrize("named", ["results/demo", "results/demo/eval.manifest.json"])
-def test_verify_of_a_run_takes_in_all_that_it_was_made_from(chain, capsys, named):
+def test_verify_of_a_run_includes_everything_upstream(chain, capsys, named):
     (chain / "results/other/eval.json").write_text("changed, but not asked for")
     main(["verify", named, "--json"])
     said = json.loads(capsys.readouterr().out)
@@ -435,13 +435,13 @@ def test_verify_of_a_run_takes_in_all_that_it_was_made_from(chain, capsys, named
     assert capsys.readouterr().out == "4 manifests, 0 problems\n"
 
 
-def test_verify_of_a_dataset_does_not_ask_for_the_runs_that_use_it(chain, capsys):
+def test_verify_of_a_dataset_ignores_runs_that_use_it(chain, capsys):
     (chain / MODEL).unlink()
     main(["verify", "results/datasets"])
     assert capsys.readouterr().out == "2 manifests, 0 problems\n"
 
 
-def test_a_changed_corpus_is_named_when_only_a_run_is_verified(chain):
+def test_verify_of_a_run_reports_a_changed_corpus(chain):
     (chain / CORPUS).write_text("another")
     ended = nanogpt("verify", "results/demo")
     assert ended.returncode == 1
@@ -454,7 +454,7 @@ def test_a_changed_corpus_is_named_when_only_a_run_is_verified(chain):
     assert lines[-1] == "4 manifests, 2 problems"
 
 
-def test_json_of_verify_has_the_path_of_each_problem_and_the_exit_code_is_1(chain, capsys):
+def test_verify_prints_problems_as_json_and_exits_with_code_1(chain, capsys):
     (chain / MODEL).unlink()
     (chain / CHAIN[3]).write_text("{")
     with pytest.raises(SystemExit) as ended:
@@ -471,7 +471,7 @@ def test_json_of_verify_has_the_path_of_each_problem_and_the_exit_code_is_1(chai
     assert said["problems"][1]["problem"].startswith("missing")
 
 
-def test_manifests_in_a_circle_are_read_once(project, capsys):
+def test_circular_manifests_are_read_once(project, capsys):
     (project / "results/demo").mkdir(parents=True)
     files = ["results/demo/a.txt", "results/demo/b.txt"]
     for path in files:
@@ -486,14 +486,14 @@ def test_manifests_in_a_circle_are_read_once(project, capsys):
 
 
 def age(path, hours):
-    """Let a path be some hours and a minute old."""
+    """Make a path some hours and a minute old."""
     then = time.time() - hours * 3600 - 60
     os.utime(path, (then, then))
 
 
 @pytest.fixture
 def stored(project, monkeypatch):
-    """Two artifacts of a run, a damaged one, and the results of a run that is named no more."""
+    """Two artifacts of a run, a damaged one, and the results of a removed run."""
     monkeypatch.delenv("NANOGPT_CACHE", raising=False)
     for days, size in ((5, 1_500_000), (1, 500_000)):
         path = f"results/first/{days}.manifest.json"
@@ -513,12 +513,12 @@ def files_below(directory):
 
 
 def columns(printed):
-    """Size, age, kind and the end of each line, and the last line."""
+    """Split each line into size, age, kind and the rest; return them and the last line."""
     *lines, total = printed.splitlines()
     return [(" ".join(line.split()[:5]), line.rpartition(" (")[2]) for line in lines], total
 
 
-def test_cache_ls_lists_what_takes_space_and_why_it_may_go(stored, capsys):
+def test_cache_ls_lists_items_and_why_they_are_unused(stored, capsys):
     before = files_below(stored)
     main(["cache", "ls"])
     lines, total = columns(capsys.readouterr().out)
@@ -543,9 +543,7 @@ GOES = {
 
 
 @pytest.mark.parametrize(("options", "names"), GOES.values(), ids=GOES.keys())
-def test_cache_prune_says_what_would_go_and_with_yes_removes_exactly_that(
-    stored, capsys, options, names
-):
+def test_cache_prune_lists_items_and_yes_removes_exactly_those(stored, capsys, options, names):
     before = files_below(stored)
     options = ["--results", *options]
     main(["cache", "prune", *options])
@@ -553,7 +551,7 @@ def test_cache_prune_says_what_would_go_and_with_yes_removes_exactly_that(
     assert len(told) == len(names) + 1
     assert all(name in line for name, line in zip(names, told, strict=False))
     assert told[-1].startswith(f"{len(names)} items, ")
-    assert told[-1].endswith(" MB; to remove them, say --yes")
+    assert told[-1].endswith(" MB; add --yes to remove them")
     assert files_below(stored) == before
     main(["cache", "ls"])
     listed = capsys.readouterr().out.splitlines()[:-1]
@@ -567,19 +565,19 @@ def test_cache_prune_says_what_would_go_and_with_yes_removes_exactly_that(
     assert (stored / "results/first/eval.json").exists(), "a run of config.yaml"
 
 
-def test_cache_prune_leaves_results_unless_it_is_told_to_take_them(stored, capsys):
+def test_cache_prune_keeps_results_by_default(stored, capsys):
     main(["cache", "prune", "--yes"])
     assert "results/gone" not in capsys.readouterr().out
     assert (stored / "results/gone/eval.json").exists()
 
 
-def test_cache_prune_of_nothing_says_so(project, capsys):
+def test_cache_prune_with_nothing_to_remove_prints_0_items(project, capsys):
     main(["cache", "prune", "--yes"])
     assert capsys.readouterr().out == "0 items, 0.0 MB\n"
     assert [path.name for path in project.iterdir()] == ["config.yaml"]
 
 
-def test_cache_reads_the_config_file_that_it_is_told(stored, capsys):
+def test_cache_reads_the_given_config_file(stored, capsys):
     config = (stored / "config.yaml").read_text()
     (stored / "mine.yaml").write_text(config.replace("first", "gone"))
     main(["cache", "prune", "--results", "--config-file", "mine.yaml"])
@@ -589,7 +587,7 @@ def test_cache_reads_the_config_file_that_it_is_told(stored, capsys):
 
 
 @pytest.mark.parametrize("action", ["ls", "prune"])
-def test_cache_without_a_config_removes_nothing_and_is_told_in_one_line(stored, action):
+def test_cache_without_a_config_removes_nothing_and_gets_one_line(stored, action):
     (stored / "config.yaml").unlink()
     before = files_below(stored)
     options = ["--yes"] if action == "prune" else []
@@ -599,7 +597,7 @@ def test_cache_without_a_config_removes_nothing_and_is_told_in_one_line(stored, 
 
 @pytest.mark.parametrize("option", ["--older-than", "--max-size"])
 @pytest.mark.parametrize("value", ["-1", "nan"])
-def test_cache_prune_refuses_what_is_no_amount_and_removes_nothing(stored, option, value):
+def test_cache_prune_rejects_invalid_amounts_and_removes_nothing(stored, option, value):
     before = files_below(stored)
     message = error_of(["cache", "prune", option, value, "--yes"])
     assert option.removeprefix("--") in message.replace("_", "-")
@@ -624,7 +622,7 @@ def sample(model, *arguments):
     main(["sample", str(model), "--device", "cpu", *arguments])
 
 
-def test_sample_prints_the_prompt_and_as_many_tokens_as_asked_for(model, capsys):
+def test_sample_prints_the_prompt_and_the_requested_number_of_tokens(model, capsys):
     sample(model, "--start", "abé", "--num-samples", "1", "--max-new-tokens", "20")
     printed = capsys.readouterr().out
     assert printed.startswith("abé")
@@ -633,7 +631,7 @@ def test_sample_prints_the_prompt_and_as_many_tokens_as_asked_for(model, capsys)
     assert set(printed) <= set("abcdé \n")
 
 
-def test_each_sample_begins_with_the_prompt_and_is_another(model, capsys):
+def test_samples_start_with_the_prompt_and_differ(model, capsys):
     sample(model, "--start", "abcd", "--num-samples", "3", "--max-new-tokens", "20")
     printed = capsys.readouterr().out
     drawn = re.split(r"\n?--- sample \d of 3 -+\n", printed)[1:]
@@ -642,16 +640,16 @@ def test_each_sample_begins_with_the_prompt_and_is_another(model, capsys):
     assert all(text.startswith("abcd") for text in drawn)
 
 
-def test_samples_without_chance_are_said_to_be_the_same(model, capsys):
+def test_temperature_0_warns_that_samples_are_the_same(model, capsys):
     sample(model, "--temperature=0", "--max-new-tokens=2", "--num-samples=2")
     assert capsys.readouterr().err == (
-        "temperature 0: all samples of a prompt are the same; --num_samples=1 draws one\n"
+        "temperature 0: all samples of a prompt are the same; use --num_samples=1 for just one\n"
     )
     sample(model, "--temperature=0", "--max-new-tokens=2", "--num-samples=1")
     assert capsys.readouterr().err == ""
 
 
-def test_the_same_seed_draws_the_same_sample(model, capsys):
+def test_same_seed_gives_the_same_sample(model, capsys):
     printed = []
     for seed in ("1", "1", "2"):
         sample(model, "--start", "a", "--seed", seed, "--max-new-tokens", "30")
@@ -659,28 +657,28 @@ def test_the_same_seed_draws_the_same_sample(model, capsys):
     assert printed[0] == printed[1] != printed[2]
 
 
-def test_a_prompt_may_come_from_a_file(model, tmp_path, capsys):
+def test_prompt_can_come_from_a_file(model, tmp_path, capsys):
     (tmp_path / "prompt.txt").write_text("dcba", encoding="utf-8")
     sample(model, "--start", f"FILE:{tmp_path}/prompt.txt", "--num-samples", "1")
     assert capsys.readouterr().out.startswith("dcba")
 
 
-def test_an_absent_prompt_file_is_named(model, tmp_path):
+def test_missing_prompt_file_is_reported(model, tmp_path):
     assert "no.txt: no such file" in error_of(["sample", str(model), "--start", "FILE:no.txt"])
     assert str(tmp_path) in error_of(["sample", str(model), "--start", f"FILE:{tmp_path}"])
 
 
-def test_a_character_that_the_vocabulary_lacks_is_named_in_one_line(model):
+def test_unknown_character_gets_one_line(model):
     ended = nanogpt("sample", str(model), "--start", "axb")
     assert_one_line(ended, "--start", "'x' (U+0078)", "`--unknown=skip`")
 
 
-def test_unknown_characters_are_skipped_when_asked_for(model, capsys):
+def test_unknown_characters_are_skipped_on_request(model, capsys):
     sample(model, "--start", "axb", "--unknown", "skip", "--num-samples", "1")
     assert capsys.readouterr().out.startswith("ab")
 
 
-def test_a_prompt_of_unknown_characters_only_is_refused(model):
+def test_prompt_with_only_unknown_characters_is_an_error(model):
     assert "no character" in error_of(["sample", str(model), "--start", "xyz", "--unknown", "skip"])
 
 
@@ -689,46 +687,46 @@ def test_a_prompt_of_unknown_characters_only_is_refused(model):
     [
         ("--temperature", "-1", "equal to 0"),
         ("--temperature", "nan", "finite"),
-        ("--num-samples", "0", "found 0"),
-        ("--max-new-tokens", "0", "found 0"),
-        ("--top-k", "-1", "found -1"),
-        ("--device", "gpu", "'gpu'"),
+        ("--num-samples", "0", "found `0`"),
+        ("--max-new-tokens", "0", "found `0`"),
+        ("--top-k", "-1", "found `-1`"),
+        ("--device", "gpu", "`gpu`"),
     ],
 )
-def test_a_flag_out_of_range_is_named_in_one_line(model, flag, value, word):
+def test_flag_out_of_range_gets_one_line(model, flag, value, word):
     message = error_of(["sample", str(model), flag, value])
     assert flag.removeprefix("--").replace("-", "_") in message
     assert word in message
 
 
-def test_a_wrong_flag_ends_the_process_with_one_line(model):
+def test_wrong_flag_ends_the_process_with_one_line(model):
     ended = nanogpt("sample", str(model), "--temperature", "-1")
     assert_one_line(ended, "temperature", "equal to 0", "-1")
 
 
-def test_an_absent_device_is_one_line(model):
+def test_missing_device_gets_one_line(model):
     message = error_of(["sample", str(model), "--device", "cuda:99"])
     assert "device cuda:99" in message
 
 
-def test_a_directory_of_a_runs_name_does_not_hide_the_run(tmp_path, monkeypatch):
+def test_directory_with_the_name_of_a_run_does_not_hide_the_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "config.yaml").write_text("corpora: {a: {files: a.txt}}\ndatasets: {a: {}}\n")
     (tmp_path / "a").mkdir()
     assert error_of(["sample", "a"]) == (
-        "error: results/a/model: no model yet; train it: `nanogpt train a`"
+        "error: results/a/model: no model yet; train it with `nanogpt train a`"
     )
 
 
-def test_an_absent_or_damaged_model_is_one_line(model, tmp_path):
-    assert "nowhere: no model here" in error_of(["sample", "nowhere"])
+def test_missing_or_damaged_model_gets_one_line(model, tmp_path):
+    assert "no run or model directory `nowhere`" in error_of(["sample", "nowhere"])
     for path in model.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     (tmp_path / "model.safetensors").write_bytes(b"damaged")
     assert "model.safetensors: damaged" in error_of(["sample", str(tmp_path)])
 
 
-def test_a_reader_that_has_seen_enough_stops_the_samples_quietly(model):
+def test_closed_pipe_ends_sampling_without_a_traceback(model):
     code = "from nanogpt.cli.main import main; main()"
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     with subprocess.Popen(
@@ -746,14 +744,14 @@ def test_a_reader_that_has_seen_enough_stops_the_samples_quietly(model):
 # --- Tokens ---------------------------------------------------------------------------------
 
 
-def test_tokenize_shows_each_token_with_its_id(model, capsys):
+def test_tokenize_prints_each_token_with_its_id(model, capsys):
     main(["tokenize", str(model), "aba"])
     assert capsys.readouterr().out == (
-        "     2  'a'\n     3  'b'\n     2  'a'\n3 tokens of 7, 3 characters, 1.00 bytes a token\n"
+        "     2  'a'\n     3  'b'\n     2  'a'\n3 tokens of 7, 3 characters, 1.00 bytes per token\n"
     )
 
 
-def test_tokenize_shows_a_part_of_a_character_as_bytes(tmp_path, capsys):
+def test_tokenize_prints_partial_characters_as_bytes(tmp_path, capsys):
     ByteTokenizer().save(tmp_path / "tokenizer.json")
     main(["tokenize", str(tmp_path / "tokenizer.json"), "é"])
     assert capsys.readouterr().out.splitlines()[:2] == ["   195  b'\\xc3'", "   169  b'\\xa9'"]
@@ -765,7 +763,7 @@ def test_tokenize_reads_standard_input_or_a_file(model, tmp_path, capsys):
     assert nanogpt("tokenize", str(model), input="ab").stdout == capsys.readouterr().out
 
 
-def test_tokenize_takes_the_name_of_a_dataset_or_a_run(model, tmp_path, capsys, monkeypatch):
+def test_tokenize_accepts_the_name_of_a_dataset_or_run(model, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = (
         "{corpora: {a: {files: a.txt}}, datasets: {a: {}, b: {corpus: a}}, runs: {r: {dataset: b}}}"
@@ -774,7 +772,8 @@ def test_tokenize_takes_the_name_of_a_dataset_or_a_run(model, tmp_path, capsys, 
     main(["tokenize", str(model), "aba"])
     printed = capsys.readouterr().out
     assert error_of(["tokenize", "r", "aba"]) == (
-        "error: results/datasets/b/tokenizer.json: not made yet; make it: `nanogpt prepare b`"
+        "error: results/datasets/b/tokenizer.json: doesn't exist yet; make it with `nanogpt "
+        "prepare b`"
     )
     places = {"results/datasets/a": "a", "results/r/model": "r", "results/datasets/b": "b"}
     for place, name in places.items():
@@ -785,27 +784,27 @@ def test_tokenize_takes_the_name_of_a_dataset_or_a_run(model, tmp_path, capsys, 
     main(["tokenize", "r", "aba"])
     assert capsys.readouterr().out == printed
     assert error_of(["tokenize", "datasets", "aba"]).startswith(
-        "error: datasets: no dataset or run of this name; "
+        "error: no dataset or run `datasets`; "
     )
 
 
-def test_tokenize_names_what_the_vocabulary_lacks(model):
+def test_tokenize_reports_unknown_characters(model):
     assert "'x' (U+0078)" in error_of(["tokenize", str(model), "axb"])
 
 
-def test_a_text_that_is_not_utf_8_is_told_in_one_line(model):
-    assert_one_line(nanogpt("tokenize", str(model), "a\udcff"), "not UTF-8")
-    assert_one_line(nanogpt("tokenize", str(model), input="\udcff"), "not UTF-8")
+def test_text_that_is_not_utf_8_gets_one_line(model):
+    assert_one_line(nanogpt("tokenize", str(model), "a\udcff"), "isn't valid UTF-8")
+    assert_one_line(nanogpt("tokenize", str(model), input="\udcff"), "isn't valid UTF-8")
 
 
 @pytest.mark.parametrize("command", [["tokenize", "nowhere"], ["export", "dataset", "no", "there"]])
-def test_what_is_not_there_is_told(command, project):
+def test_missing_files_are_reported(command, project):
     assert "no" in error_of(command)
     assert not (project / "there").exists()
 
 
 @pytest.mark.parametrize("tokenizer", ["char", "byte", "bpe"])
-def test_an_exported_dataset_is_what_nanogpt_reads(tokenizer, tmp_path, capsys):
+def test_exported_dataset_has_nanogpts_format(tokenizer, tmp_path, capsys):
     (tmp_path / "text.txt").write_text("the cat sat on the mat. " * 90)
     corpus, dataset = Corpus(files=["text.txt"]), Dataset(tokenizer=tokenizer, vocab_size=270)
     prepare([tmp_path / "text.txt"], corpus, dataset, tmp_path / "ours")
@@ -814,7 +813,7 @@ def test_an_exported_dataset_is_what_nanogpt_reads(tokenizer, tmp_path, capsys):
         f"{tmp_path / 'theirs'}: train.bin, val.bin and meta.pkl for nanoGPT\n"
     )
     meta = pickle.loads((tmp_path / "theirs/meta.pkl").read_bytes())
-    # As nanoGPT's train.py reads tokens, and its sample.py turns them into text.
+    # The way nanoGPT's train.py reads tokens, and its sample.py decodes them.
     tokens = np.memmap(tmp_path / "theirs/val.bin", dtype=np.uint16, mode="r")
     assert tokens.max() < meta["vocab_size"] == len(meta["itos"])
     assert (
@@ -829,7 +828,7 @@ def test_an_exported_dataset_is_what_nanogpt_reads(tokenizer, tmp_path, capsys):
 @pytest.mark.mirror
 @pytest.mark.skipif(not MIRROR, reason="NANOGPT_MIRROR is not set: no GPT-2 vocabulary here")
 @pytest.mark.parametrize("name", ["gpt2", "a dataset that has it"])
-def test_tokens_of_gpt2_are_exported_without_a_vocabulary_which_nanogpt_has(name, tmp_path):
+def test_gpt2_tokens_are_exported_without_meta_pkl(name, tmp_path):
     merges = GPT2_MERGES_URL.removeprefix("https://")
     gpt2_tokenizer(Path(MIRROR) / merges).save(tmp_path / "gpt2.json")
     (tmp_path / "text.txt").write_text("the cat sat on the mat. " * 90)
@@ -842,7 +841,7 @@ def test_tokens_of_gpt2_are_exported_without_a_vocabulary_which_nanogpt_has(name
     assert sorted(p.name for p in (tmp_path / "theirs").iterdir()) == ["train.bin", "val.bin"]
 
 
-def test_tokens_of_32_bits_are_not_exported_as_nanogpt_would_misread_them(tmp_path):
+def test_32_bit_tokens_are_not_exported(tmp_path):
     letters = "".join(map(chr, range(0x10000, 0x20001)))
     (tmp_path / "text.txt").write_text(letters, encoding="utf-8")
     prepare([tmp_path / "text.txt"], Corpus(files=["t"]), Dataset(), tmp_path / "ours")
@@ -854,7 +853,7 @@ def test_tokens_of_32_bits_are_not_exported_as_nanogpt_would_misread_them(tmp_pa
 # --- Report, curves, speed ------------------------------------------------------------------
 
 
-def test_report_compares_what_lies_there_and_says_where(tmp_path, monkeypatch, capsys):
+def test_report_compares_existing_runs_and_prints_its_path(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     make_run(tmp_path, "whole")
     (make_run(tmp_path, "early", model={"n_layer": 1}) / "eval.json").unlink()
@@ -864,14 +863,14 @@ def test_report_compares_what_lies_there_and_says_where(tmp_path, monkeypatch, c
     assert "(not evaluated)" in (tmp_path / page).read_text()
 
 
-def test_report_on_nothing_is_told(tmp_path, monkeypatch):
+def test_report_without_runs_is_an_error(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert "results: no such directory" in error_of(["report"])
     (tmp_path / "results").mkdir()
     assert "no runs to report on" in error_of(["report"])
 
 
-def test_bench_prints_what_it_measured_and_keeps_nothing(tmp_path, monkeypatch, capsys):
+def test_bench_prints_its_measurements_and_keeps_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text.txt").write_text("All that glisters is not gold.\n" * 40)
     shape = "{n_layer: 1, n_head: 1, n_embd: 8, block_size: 8}"
@@ -886,7 +885,7 @@ def test_bench_prints_what_it_measured_and_keeps_nothing(tmp_path, monkeypatch, 
     assert not (tmp_path / "results/first").exists()
 
 
-def test_bench_with_flags_measures_what_they_say(tmp_path, monkeypatch, capsys):
+def test_bench_measures_with_the_settings_of_flags(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text.txt").write_text("All that glisters is not gold.\n" * 40)
     (tmp_path / "config.yaml").write_text(CONFIG)
@@ -905,7 +904,7 @@ def test_bench_with_flags_measures_what_they_say(tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "resources").exists()
 
 
-def test_watch_shows_finished_runs_and_those_that_grow(tmp_path):
+def test_watch_shows_finished_and_running_trainings(tmp_path):
     make_run(tmp_path, "whole")
     state = make_training(tmp_path, "growing", last_step=100)
     with socket.socket() as free:
@@ -924,7 +923,7 @@ def test_watch_shows_finished_runs_and_those_that_grow(tmp_path):
         try:
 
             def steps(run):
-                """The steps of a run's validation loss, as TensorBoard's page asks for them."""
+                """Return the steps of a run's validation loss from TensorBoard's server."""
                 asked = {"run": run, "tag": "loss/val"}
                 url = f"http://localhost:{port}/data/plugin/scalars/scalars"
                 with contextlib.suppress(httpx.HTTPError, ValueError):
@@ -952,7 +951,7 @@ def test_watch_shows_finished_runs_and_those_that_grow(tmp_path):
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252"])
-def test_a_terminal_that_lacks_letters_shows_what_it_can(tmp_path, encoding):
+def test_terminal_without_unicode_gets_replacements(tmp_path, encoding):
     char_tokenizer("aé日\n").save(tmp_path / "tokenizer.json")
     shown = run_python(
         "from nanogpt.cli.main import main; main()",
@@ -966,8 +965,8 @@ def test_a_terminal_that_lacks_letters_shows_what_it_can(tmp_path, encoding):
     assert "3 tokens of 4" in shown.stdout
 
 
-def test_a_closed_standard_input_is_one_line(tmp_path):
+def test_closed_standard_input_gets_one_line(tmp_path):
     char_tokenizer("a").save(tmp_path / "tokenizer.json")
     code = "import sys; sys.stdin = None; from nanogpt.cli.main import main; main()"
     ended = run_python(code, "tokenize", str(tmp_path / "tokenizer.json"))
-    assert_one_line(ended, "nothing on standard input")
+    assert_one_line(ended, "standard input is closed")

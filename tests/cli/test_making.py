@@ -1,4 +1,4 @@
-"""prepare, train and eval: through the real workflow, with flags that make runs of their own."""
+"""`prepare`, `train` and `eval` with the real workflow, including flags that make new runs."""
 
 import contextlib
 import os
@@ -39,12 +39,12 @@ def error_of(ended):
 
 
 @pytest.mark.slow
-def test_flags_of_train_make_a_run_that_the_workflow_knows(project):
+def test_train_with_flags_makes_a_run_that_the_workflow_knows(project):
     config = (project / "config.yaml").read_bytes()
     before = (project / "results/one/train.manifest.json").read_bytes()
     flags = ("--max_iters=12", "--no-bias", "--sample.seed=7")
     ended = succeed(project, "train", "one", CORES, *flags)
-    name = "one.max_iters-12.sample.seed-7"  # bias is off anyway
+    name = "one.max_iters-12.sample.seed-7"  # bias is already off
     assert f"results/{name}: model/" in ended.stdout
     assert "train one.max_iters-12" in ended.stderr
     assert "rule train" not in ended.stderr
@@ -64,23 +64,21 @@ def test_flags_of_train_make_a_run_that_the_workflow_knows(project):
     assert (fragment.read_bytes(), fragment.stat().st_mtime_ns) == made
 
 
-def test_a_run_that_begins_with_another_says_that_it_is_trained_first(
-    tmp_path, monkeypatch, capsys
-):
+def test_train_reports_that_the_initial_model_is_trained_first(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "config.yaml").write_text(
         "{corpora: {play: {builtin: play}}, datasets: {play: {}, again: {corpus: play, tokenizer: "
         "play}}, runs: {again: {train: {init_from: play}}}}"
     )
     monkeypatch.setattr(making, "make", lambda *_: 0)
-    said = "again: begins with `play`, which is trained first"
+    said = "again: starts from the model of `play`, which is trained first"
     main(["train", "again"])
     assert said in capsys.readouterr().err
     (tmp_path / "results/play/model").mkdir(parents=True)
     (tmp_path / "results/play/model/config.json").write_text("{}")
     for run in ("again", "play"):
         main(["train", run])
-        assert "begins with" not in capsys.readouterr().err
+        assert "starts from" not in capsys.readouterr().err
 
 
 def test_flags_that_change_nothing_make_no_run(project):
@@ -91,28 +89,28 @@ def test_flags_that_change_nothing_make_no_run(project):
     assert not (project / "resources/config").exists()
 
 
-def test_a_name_of_another_run_is_refused_and_nothing_is_written(project):
+def test_taken_run_name_is_an_error_and_writes_nothing(project):
     ended = nanogpt(project, "train", "one", "--max_iters=12", "--name=two")
     assert error_of(ended) == (
-        "error: runs: `two` exists with other settings (train.max_iters 20 and 2 more); give the "
-        "new one another name"
+        "error: runs: `two` already exists with other settings (train.max_iters is `20` and 2 "
+        "more); give the new one another name"
     )
     assert not (project / "resources/config").exists()
 
 
-def test_settings_that_do_not_go_together_write_nothing(project):
+def test_contradictory_settings_write_nothing(project):
     ended = nanogpt(project, "train", "one", "--n_head=3", "--name=odd")
     assert "n_embd 16 is not divisible by n_head 3" in error_of(ended)
     assert not (project / "resources/config").exists()
 
 
-def test_a_name_in_two_files_is_an_error_of_every_command_that_names_both(project):
+def test_run_in_two_files_is_an_error_for_every_command(project):
     directory = project / "resources/config"
     directory.mkdir()
     (directory / "mine.yaml").write_text("runs: {one: {dataset: play}}\n")
     message = (
-        "error: resources/config/mine.yaml: runs: `one` is in config.yaml too; rename or remove "
-        "one of them"
+        "error: resources/config/mine.yaml: runs: `one` is also in config.yaml; rename or "
+        "remove one of them"
     )
     assert error_of(nanogpt(project, "config", "two")) == message
     run = snakemake(project, "-n", "results/two/samples.txt")
@@ -121,7 +119,7 @@ def test_a_name_in_two_files_is_an_error_of_every_command_that_names_both(projec
 
 
 @pytest.mark.slow
-def test_a_text_from_anywhere_becomes_a_trained_run_by_two_commands(essays, tmp_path):
+def test_two_commands_turn_any_text_into_a_trained_run(essays, tmp_path):
     text = "Größer als «zuvor» war der Spaß… am Fluß.\n" * 60
     (tmp_path / "Mein Büchlein.txt").write_text(text, encoding="cp1252")
     ended = succeed(
@@ -130,32 +128,30 @@ def test_a_text_from_anywhere_becomes_a_trained_run_by_two_commands(essays, tmp_
         *("--val_ratio=0.2", CORES),
     )
     assert ended.stdout == (
-        "results/datasets/tale: the dataset; next: nanogpt train --dataset=tale\n"
+        "results/datasets/tale: dataset ready; next: nanogpt train --dataset=tale\n"
     )
     trained = succeed(essays, "train", "--dataset=tale", CORES)
     assert trained.stdout.startswith("results/tale: model/")
     drawn = succeed(essays, "sample", "--dataset=tale", "--start=Gr", "--max_new_tokens=20")
     assert drawn.stdout.splitlines()[1].startswith("Gr")
-    assert "results/tale/model: trained last on tale" in drawn.stderr
+    assert "results/tale/model: the model trained most recently on tale" in drawn.stderr
 
 
-def test_a_text_that_cannot_be_prepared_leaves_no_entry_behind(essays):
+def test_failed_prepare_leaves_no_entry(essays):
     (essays / "page.txt").write_text("<!DOCTYPE html><html><body>words</body></html>")
     ended = nanogpt(essays, "prepare", "textfile", "page.txt", "--output=page", CORES)
     assert "page.txt" in error_of(ended)
     assert not (essays / "resources/config/page.yaml").exists()
 
 
-def test_a_training_that_cannot_begin_leaves_no_entry_behind(project):
+def test_training_that_cannot_start_leaves_no_entry(project):
     ended = nanogpt(project, "train", "one", "--device=cuda:99", CORES)
     assert "device cuda:99: " in error_of(ended)
     assert not list((project / "resources/config").glob("*"))
 
 
 @pytest.mark.slow
-def test_a_prompt_outside_the_vocabulary_is_refused_also_where_the_model_is_cached(
-    computed, project
-):
+def test_prompt_outside_the_vocabulary_is_an_error_even_with_a_cached_model(computed, project):
     cached = shutil.copytree(computed.cache, project / ".nanogpt/cache", dirs_exist_ok=True)
     assert list(cached.iterdir())
     ended = nanogpt(project, "train", "one", CORES, "--sample.start=日")
@@ -164,10 +160,10 @@ def test_a_prompt_outside_the_vocabulary_is_refused_also_where_the_model_is_cach
     assert not list(project.glob("results/one.sample*/model"))
 
 
-# --- eval, sample, bench: what they print ---------------------------------------------------
+# --- Output of eval, sample and bench -------------------------------------------------------
 
 
-def test_eval_with_flags_prints_and_leaves_results_alone(project):
+def test_eval_with_flags_prints_and_changes_no_results(project):
     before = sorted((path, path.stat().st_mtime_ns) for path in project.glob("results/**/*"))
     ended = succeed(project, "eval", "one", "--batch_size=2", "--eval_iters=1", "--device=cpu")
     assert ended.stdout.startswith("one on play\n  validation  ")
@@ -177,24 +173,24 @@ def test_eval_with_flags_prints_and_leaves_results_alone(project):
     assert not (project / "resources/config").exists()
 
 
-def test_eval_only_with_flags_evaluates_as_eval_does_and_makes_no_run(project):
+def test_eval_only_with_flags_matches_eval_and_makes_no_run(project):
     before = sorted((path, path.stat().st_mtime_ns) for path in project.glob("results/**/*"))
     flags = ("--batch_size=2", "--eval_iters=1", "--device=cpu")
     expected = succeed(project, "eval", "one", *flags).stdout
     for more in ((), ("--max_iters=12",)):
         ended = succeed(project, "train", "one", "--eval_only=True", *flags, *more)
         assert ended.stdout == expected
-    assert "max_iters: not used by an evaluation" in ended.stderr
+    assert "max_iters: ignored, since evaluation doesn't use it" in ended.stderr
     after = sorted((path, path.stat().st_mtime_ns) for path in project.glob("results/**/*"))
     assert before == after
     assert not (project / "resources/config").exists()
 
 
-def test_eval_only_of_a_model_that_was_never_trained_is_refused(project):
+def test_eval_only_of_an_untrained_model_is_an_error(project):
     ended = nanogpt(project, "train", "one", "--eval_only", "--n_layer=2")
     assert error_of(ended) == (
-        "error: --eval_only: no run `one` with model.n_layer 2 yet; train it first, by the same "
-        "command without --eval_only"
+        "error: --eval_only: there isn't a run `one` with model.n_layer 2 yet; train it first, "
+        "with the same command without --eval_only"
     )
     assert not (project / "resources/config").exists()
 
@@ -207,7 +203,7 @@ def test_eval_only_finds_the_run_that_the_same_flags_made(project):
     assert (project / "results/one.n_layer-2/eval.json").exists()
 
 
-def test_eval_only_of_published_weights_says_what_to_do(project):
+def test_eval_only_of_published_weights_explains_the_import(project):
     ended = nanogpt(project, "train", "one", "--eval_only", "--init_from=gpt2")
     assert "nanogpt import gpt2 models/gpt2 --from huggingface" in error_of(ended)
 
@@ -222,7 +218,7 @@ def test_eval_without_flags_makes_eval_json(project):
 def test_a_run_is_sampled_with_its_own_settings(project):
     ended = succeed(project, "sample", "one")
     assert ended.stdout.count("--- sample ") == 2
-    # Two samples of 40 tokens, each under a heading, with a prompt of one; a blank line between.
+    # Two samples of 40 tokens with headings and a prompt of one token, with a blank line between.
     assert len(ended.stdout) == 2 * (80 + 1 + 1 + 40 + 1) + 1
 
 
@@ -230,7 +226,7 @@ def test_a_run_is_sampled_with_its_own_settings(project):
 
 
 def start(project, *arguments):
-    """A command as a process that can be signalled, its messages in a file."""
+    """Start a command as a process that gets signals, with its messages in a file."""
     with open(project / "messages", "ab") as messages:
         return subprocess.Popen(
             [sys.executable, "-m", "nanogpt", *arguments, CORES],
@@ -253,7 +249,7 @@ def steps_of(project):
 
 
 def log_of(project):
-    """The log of the training, which Snakemake removes before it starts one."""
+    """Return the log of the training, which Snakemake removes before starting one."""
     path = project / "results/endless/train.log"
     with contextlib.suppress(FileNotFoundError):
         return path.read_text()
@@ -266,7 +262,7 @@ def messages_of(project):
 
 @pytest.fixture
 def endless(project):
-    """A project with a run that takes long, and is saved often."""
+    """A project with a long run that's saved often."""
     setting("runs", "endless", value={"dataset": "play", "train": {"max_iters": 1_000_000}})(
         project
     )
@@ -275,7 +271,7 @@ def endless(project):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_the_training_and_leaves_no_lock(endless, number):
+def test_signal_saves_the_training_and_leaves_no_lock(endless, number):
     process = start(endless, "train", "endless")
     try:
         wait_for(lambda: steps_of(endless))
@@ -295,7 +291,7 @@ def test_a_signal_saves_the_training_and_leaves_no_lock(endless, number):
 
 
 @pytest.mark.slow
-def test_a_signal_before_anything_is_made_says_how_to_go_on_and_keeps_the_new_run(project):
+def test_early_signal_keeps_the_new_run_and_explains_how_to_continue(project):
     process = start(project, "train", "one", "--max_iters=12", "--name=short")
     try:
         wait_for(lambda: list(project.glob(".nanogpt/invocations/*")))
@@ -303,12 +299,12 @@ def test_a_signal_before_anything_is_made_says_how_to_go_on_and_keeps_the_new_ru
         assert process.wait(180) == 128 + signal.SIGINT
     finally:
         process.kill()
-    assert "short: stopped; the same command goes on from there" in messages_of(project)
+    assert "short: stopped; run the same command to continue" in messages_of(project)
     assert (project / "resources/config/short.yaml").exists()
 
 
 @pytest.mark.slow
-def test_sigusr1_saves_and_the_training_goes_on(endless):
+def test_sigusr1_saves_and_training_continues(endless):
     environment = own_environment(NANOGPT_SAVE_INTERVAL="10000")
     process = subprocess.Popen(
         [sys.executable, "-m", "nanogpt", "train", "endless", CORES],
@@ -330,19 +326,19 @@ def test_sigusr1_saves_and_the_training_goes_on(endless):
 
 
 @pytest.mark.slow
-def test_a_second_call_waits_for_the_first_and_says_for_what(endless):
+def test_second_process_waits_for_the_first_and_reports_it(endless):
     first = start(endless, "train", "endless")
     second = None
     try:
         wait_for(lambda: steps_of(endless))
         second = start(endless, "train", "endless")
         wait_for(lambda: "waiting for process" in messages_of(endless))
-        assert "which makes results/endless/metrics.jsonl and 3 more" in messages_of(endless)
+        assert "making results/endless/metrics.jsonl and 3 more" in messages_of(endless)
         assert "--unlock" not in messages_of(endless)
         first.send_signal(signal.SIGTERM)
         first.wait(180)
         step = max(int(path.name.split("-")[1].split(".")[0]) for path in steps_of(endless))
-        wait_for(lambda: f"going on from step {step}" in log_of(endless))
+        wait_for(lambda: f"resuming from step {step}" in log_of(endless))
     finally:
         for process in filter(None, (first, second)):
             process.send_signal(signal.SIGTERM)
@@ -350,7 +346,7 @@ def test_a_second_call_waits_for_the_first_and_says_for_what(endless):
 
 
 @pytest.mark.slow
-def test_the_lock_of_a_killed_call_is_removed_but_not_one_of_unknown_owner(endless):
+def test_lock_of_a_killed_process_is_removed_but_not_one_of_an_unknown_owner(endless):
     process = start(endless, "train", "endless")
     wait_for(lambda: steps_of(endless))
     (child,) = children_of(process.pid)
@@ -366,25 +362,25 @@ def test_the_lock_of_a_killed_call_is_removed_but_not_one_of_unknown_owner(endle
     (endless / "aside").rename(unknown)
     again = start(endless, "train", "endless")
     try:
-        wait_for(lambda: "removed the lock of a Snakemake that was killed" in messages_of(endless))
-        wait_for(lambda: "going on from step" in log_of(endless))
+        wait_for(lambda: "removed the lock of a killed Snakemake process" in messages_of(endless))
+        wait_for(lambda: "resuming from step" in log_of(endless))
     finally:
         again.send_signal(signal.SIGTERM)
         again.wait(180)
 
 
 @pytest.mark.slow
-def test_the_death_of_snakemake_is_told_with_what_it_said_and_leaves_no_lock(endless):
+def test_killed_snakemake_is_reported_with_its_output_and_leaves_no_lock(endless):
     process = start(endless, "train", "endless")
     wait_for(lambda: steps_of(endless))
     (child,) = children_of(process.pid)
     os.killpg(child, signal.SIGKILL)
     assert process.wait(180) == 128 + signal.SIGKILL
-    assert "error: Snakemake ended by signal 9" in messages_of(endless)
+    assert "error: Snakemake was killed by signal 9" in messages_of(endless)
     assert not list(endless.glob(".snakemake/locks/*.lock"))
 
 
-# A command that takes its time between reading the config and adding to it.
+# A command that waits between reading the config and adding to it.
 SLOW = """
 import sys, time
 from nanogpt.cli import main, making
@@ -400,7 +396,7 @@ main.main(sys.argv[2:])
 
 @pytest.mark.slow
 @pytest.mark.parametrize("pauses", [("0", "0"), ("1", "6")], ids=["together", "one is slower"])
-def test_two_commands_with_the_same_new_flags_both_end_well(project, pauses):
+def test_two_commands_with_the_same_new_flags_both_succeed(project, pauses):
     words = ("train", "one", "--max_iters=12", CORES)
     processes = [
         subprocess.Popen(
@@ -430,7 +426,7 @@ def children_of(pid):
         return list(map(int, file.read().split()))
 
 
-def test_a_failed_job_is_one_line_and_its_exit_code_ours(essays):
+def test_failed_job_gets_one_line_and_exit_code_1(essays):
     (essays / "resources/texts/empty.txt").write_text("")
     ended = nanogpt(essays, "train", "empty", CORES)
     assert "resources/texts/empty.txt" in error_of(ended)

@@ -29,7 +29,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_plan_is_printed_for_people(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_plan_prints_text(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["plan", "first", "--no-measure"])
     lines = capsys.readouterr().out.splitlines()
     first = "first on letters (char, 100 symbols, assumed until the dataset is made)"
@@ -38,7 +38,7 @@ def test_a_plan_is_printed_for_people(project: Path, capsys: pytest.CaptureFixtu
     assert sorted(path.name for path in project.iterdir()) == ["config.yaml"]
 
 
-def test_flags_plan_the_run_that_they_would_make_and_write_nothing(
+def test_plan_with_flags_plans_the_new_run_and_writes_nothing(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = ["--n_layer=4", "--max-iters=50", "--sample.seed=2"]
@@ -46,14 +46,14 @@ def test_flags_plan_the_run_that_they_would_make_and_write_nothing(
     content = json.loads(capsys.readouterr().out)
     assert content["run"] == "first.n_layer-4.max_iters-50.sample.seed-2"
     assert content["training"]["tokens"] == 50 * 4 * 16
-    main(["plan", "first", "--no-measure", "--json", "--n_layer=2"])  # as it is
+    main(["plan", "first", "--no-measure", "--json", "--n_layer=2"])  # prints JSON
     before = json.loads(capsys.readouterr().out)
     assert before["run"] == "first"
     assert content["parameters"]["blocks"] == 2 * before["parameters"]["blocks"]
     assert sorted(path.name for path in project.iterdir()) == ["config.yaml"]
 
 
-def test_a_plan_is_printed_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_plan_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
     main(["plan", "first", "--no-measure", "--json"])
     content = json.loads(capsys.readouterr().out)
     assert content["run"] == "first"
@@ -61,17 +61,17 @@ def test_a_plan_is_printed_for_programs(capsys: pytest.CaptureFixture[str]) -> N
     assert content["problem"] == ""
 
 
-def test_a_run_that_cannot_fit_is_planned_and_refused(
+def test_plan_of_a_run_that_does_not_fit_ends_with_an_error(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(planning, "memory_limit", lambda _: 10**6)
     with pytest.raises(SystemExit) as ended:
         main(["plan", "first", "--no-measure"])
-    assert str(ended.value.code).startswith("error: first: training takes about ")
+    assert str(ended.value.code).startswith("error: first: training needs about ")
     assert "memory, training" in capsys.readouterr().out
 
 
-def test_a_run_that_was_never_made_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
+def test_why_explains_a_run_that_was_never_made(capsys: pytest.CaptureFixture[str]) -> None:
     main(["why", "results/first/samples.txt"])
     assert capsys.readouterr().out.splitlines() == [
         "results/first/samples.txt: not made yet; 4 jobs would run",
@@ -82,7 +82,7 @@ def test_a_run_that_was_never_made_is_explained(capsys: pytest.CaptureFixture[st
     ]
 
 
-def test_a_run_that_lacks_some_results_says_what_is_made_and_what_is_not(project: Path) -> None:
+def test_why_shows_which_results_of_a_run_are_missing(project: Path) -> None:
     workflow = Workflow(read(), Project(project))
     path, jobs, files = find_targets(workflow, "first")
     missing = ("eval", "sample")
@@ -91,14 +91,14 @@ def test_a_run_that_lacks_some_results_says_what_is_made_and_what_is_not(project
         for one in workflow.plan(jobs, files)
     ]
     assert explain(path, jobs, verdicts, {}) == [
-        "results/first: made in part; 2 jobs would run",
+        "results/first: partly made; 2 jobs would run",
         "  train first         up to date",
         "  eval first          not made yet",
         "  sample first        not made yet",
     ]
 
 
-def test_why_is_printed_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_why_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
     main(["why", "first", "--json"])
     content = json.loads(capsys.readouterr().out)
     assert content["path"] == "results/first"
@@ -106,7 +106,7 @@ def test_why_is_printed_for_programs(capsys: pytest.CaptureFixture[str]) -> None
 
 
 @pytest.mark.parametrize("command", [["plan", "--no-measure"], ["config"]])
-def test_a_preset_of_nanogpts_is_known(
+def test_nanogpt_preset_is_known(
     command: list[str], project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (project / "config.yaml").write_text(CONFIG.replace("first", "shakespeare_char_baby"))

@@ -1,4 +1,4 @@
-"""What takes space is listed; what a config still names, or a process uses, never goes."""
+"""`nanogpt cache` lists unused items, and never removes anything that's in use."""
 
 import hashlib
 import json
@@ -49,7 +49,7 @@ MANIFEST = Manifest(
 
 @pytest.fixture(autouse=True)
 def project(tmp_path, monkeypatch):
-    """An empty working directory, with the cache at its default place."""
+    """An empty working directory with the default cache directory."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("NANOGPT_CACHE", raising=False)
     return tmp_path
@@ -69,7 +69,7 @@ def remove(item):
 
 
 def make_artifact(seed, size=1000, days=0.0, run="demo"):
-    """An entry of the cache, last used some days ago."""
+    """Make a cache entry, last used some days ago."""
     output = Path(f"results/{run}/eval.json")
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_bytes(bytes(size))
@@ -136,15 +136,15 @@ def everything():
     return sorted(path for path in Path().rglob("*"))
 
 
-# --- What is listed -------------------------------------------------------------------------
+# --- Listing --------------------------------------------------------------------------------
 
 
-def test_an_empty_project_has_nothing_to_list(config):
+def test_empty_project_has_no_items(config):
     assert find_items(config) == []
     assert everything() == []
 
 
-def test_an_artifact_is_listed_with_its_stage_size_and_the_time_of_its_last_use(config):
+def test_artifact_has_its_stage_size_and_last_use(config):
     entry = make_artifact(1, size=5000, days=3)
     (item,) = find_items(config)
     assert (item.kind, item.path, item.unused) == ("artifact", entry, "")
@@ -155,7 +155,7 @@ def test_an_artifact_is_listed_with_its_stage_size_and_the_time_of_its_last_use(
     assert find_items(config)[0].age < 60
 
 
-def test_a_cache_that_is_off_is_not_looked_at(config, monkeypatch):
+def test_disabled_cache_is_ignored(config, monkeypatch):
     make_artifact(1)
     monkeypatch.setenv("NANOGPT_CACHE", "off")
     assert find_items(config) == []
@@ -166,7 +166,7 @@ def test_a_cache_that_is_off_is_not_looked_at(config, monkeypatch):
     [None, b"", b"\xff", b"[1]", b"{}", b"[" * 100_000],
     ids=["absent", "empty", "not text", "a list", "nothing", "deep"],
 )
-def test_an_artifact_whose_manifest_cannot_be_read_is_damaged(config, content):
+def test_artifact_with_an_unreadable_manifest_is_damaged(config, content):
     entry = make_artifact(1)
     (entry / "manifest.json").unlink()
     if content is not None:
@@ -174,17 +174,17 @@ def test_an_artifact_whose_manifest_cannot_be_read_is_damaged(config, content):
     assert unused(find_items(config)) == {entry: "damaged"}
 
 
-def test_an_artifact_of_a_later_format_is_listed_and_kept(config):
+def test_artifact_with_a_later_format_is_kept(config):
     entry = make_artifact(1)
     content = read_json(entry / "manifest.json")
     write_json(entry / "manifest.json", {**content, "format": 2})
     (item,) = find_items(config)
     assert (item.kind, item.path, item.unused) == ("artifact", entry, "")
-    assert item.what == f"{entry.name}, of a later version of nanogpt"
+    assert item.what == f"{entry.name}, from a later version of nanogpt"
 
 
-@pytest.mark.parametrize(("days", "why"), [(0.5, ""), (2, "left by a process that was killed")])
-def test_what_is_being_stored_is_left_alone_for_a_day(config, days, why):
+@pytest.mark.parametrize(("days", "why"), [(0.5, ""), (2, "left by a killed process")])
+def test_unfinished_cache_entry_is_kept_for_a_day(config, days, why):
     left = CACHE / ".0123456789ab.x7f3"
     left.mkdir(parents=True)
     age(left, days)
@@ -192,7 +192,7 @@ def test_what_is_being_stored_is_left_alone_for_a_day(config, days, why):
     assert (item.kind, item.path, item.unused) == ("remains", left, why)
 
 
-def test_a_state_is_listed_with_its_run_and_step(config):
+def test_state_is_listed_with_its_run_and_step(config):
     directory = make_state(config, steps=(5, 10))
     (item,) = find_items(config)
     assert (item.kind, item.path, item.unused) == ("state", directory, "")
@@ -200,7 +200,7 @@ def test_a_state_is_listed_with_its_run_and_step(config):
     assert item.size >= 200
 
 
-def test_the_age_of_a_state_is_that_of_what_it_saved_last(config):
+def test_age_of_a_state_is_the_time_since_its_last_save(config):
     directory = make_state(config, steps=(5, 10))
     age(directory, 30)
     age(next(directory.glob("step-5.*")), 20)
@@ -212,64 +212,64 @@ STATES = {
     "of no run": ({"run": "gone"}, "no such run in config.yaml"),
     "other settings": (
         {"settings": {"train": {"max_iters": 5}}},
-        "config.yaml has other settings for this run now",
+        "config.yaml now has other settings for this run",
     ),
-    "settings that aren't an object": ({"settings": None}, "of no run"),
-    "a run that isn't text": ({"run": 5}, "of no run"),
+    "settings that aren't an object": ({"settings": None}, "has no run"),
+    "a run that isn't text": ({"run": 5}, "has no run"),
 }
 
 
 @pytest.mark.parametrize(("changes", "why"), STATES.values(), ids=STATES.keys())
-def test_a_state_that_no_config_names_may_go(config, changes, why):
+def test_state_that_config_no_longer_has_is_unused(config, changes, why):
     directory = make_state(config)
     change_request(directory, **changes)
     assert unused(find_items(config)) == {directory: why}
 
 
-def test_a_state_of_a_later_format_is_listed_and_kept(config):
+def test_state_with_a_later_format_is_kept(config):
     directory = make_state(config)
     change_request(directory, format=2)
     (item,) = find_items(config)
     assert (item.kind, item.path, item.unused) == ("state", directory, "")
-    assert item.what == "of a later version of nanogpt"
+    assert item.what == "from a later version of nanogpt"
 
 
 @pytest.mark.parametrize(
     ("setting", "why"),
     [
         ("max_iters: 300", ""),
-        ("max_iters: 301", "config.yaml has other settings for this run now"),
+        ("max_iters: 301", "config.yaml now has other settings for this run"),
         ("max_iters: 300, lr_decay_iters: 300", ""),
-        ("max_iters: 300, lr_decay_iters: 200", "config.yaml has other settings for this run now"),
+        ("max_iters: 300, lr_decay_iters: 200", "config.yaml now has other settings for this run"),
     ],
 )
-def test_the_settings_of_a_state_are_compared_as_they_resolve(config, setting, why):
+def test_state_is_compared_by_its_resolved_settings(config, setting, why):
     make_state(config)
     (item,) = find_items(load(yaml.safe_load(CONFIG.replace("max_iters: 300", setting))))
     assert item.unused == why
 
 
-def test_a_setting_that_trains_nothing_leaves_a_state_in_use(config):
+def test_setting_that_does_not_affect_training_keeps_the_state(config):
     make_state(config)
     other = yaml.safe_load(CONFIG.replace("train:", "sample: {seed: 5}, train:"))
     assert unused(find_items(load(other))) == {}
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\xff", b"[1]", b"{}", b"[" * 100_000])
-def test_a_state_with_a_damaged_request_may_go(config, content):
+def test_state_with_a_damaged_request_is_unused(config, content):
     directory = make_state(config)
     (directory / "run.json").unlink()
     if content is not None:
         (directory / "run.json").write_bytes(content)
-    assert unused(find_items(config)) == {directory: "of no run"}
+    assert unused(find_items(config)) == {directory: "has no run"}
 
 
-def test_a_state_with_a_group_of_settings_of_a_later_version_may_go(config):
+def test_state_with_unknown_settings_is_unused(config):
     directory = make_state(config)
     request = json.loads((directory / "run.json").read_text())
     settings = {**request["settings"], "later": {"size": 1}}
     (directory / "run.json").write_text(json.dumps({**request, "settings": settings}))
-    why = "it has settings that this version of nanogpt doesn't know"
+    why = "has settings that this version of nanogpt doesn't know"
     assert unused(find_items(config)) == {directory: why}
 
 
@@ -281,24 +281,24 @@ def test_a_damaged_claim_is_listed(config, content):
 
 
 @pytest.mark.parametrize("run", ["first", "gone"])
-def test_a_state_that_is_being_trained_is_in_use_whatever_the_config_says(config, run):
+def test_state_in_training_is_in_use_with_any_config(config, run):
     directory = make_state(config, run)
-    with locks.hold(directory, "which trains"):
+    with locks.hold(directory, "training"):
         (item,) = find_items(config)
-        assert (item.what, item.unused) == (f"{run}, step 5, which is being trained", "")
+        assert (item.what, item.unused) == (f"{run}, step 5, in training now", "")
     assert find_items(config)[0].what == f"{run}, step 5"
 
 
-def test_a_state_that_was_just_made_is_in_use(config):
-    # Its process has the lock, but hasn't written its request yet.
+def test_new_state_is_in_use(config):
+    # Its process has the lock but hasn't written its request yet.
     directory = HERE.states / "0123456789ab"
-    with locks.hold(directory, "which trains first"):
+    with locks.hold(directory, "training first"):
         assert unused(find_items(config)) == {}
 
 
 @pytest.mark.parametrize(("days", "trained"), [(0, True), (10, False)])
-def test_a_state_of_another_machine_is_in_use_while_its_owner_may_live(config, days, trained):
-    # After a boot, a machine is another one as well.
+def test_state_of_another_machine_is_in_use_while_its_owner_may_be_alive(config, days, trained):
+    # A machine also counts as a different one after a reboot.
     directory = make_state(config, "gone")
     owner = {"pid": 1, "started": "1", "machine": "elsewhere"}
     (directory / "lock.1").write_text(json.dumps(owner))
@@ -306,13 +306,13 @@ def test_a_state_of_another_machine_is_in_use_while_its_owner_may_live(config, d
     assert bool(unused(find_items(config))) == (not trained)
 
 
-def test_what_is_left_of_a_state_whose_training_is_done_may_go(config):
+def test_remains_of_a_finished_training_are_unused(config):
     left = HERE.states / ".0123456789ab.77"
     left.mkdir(parents=True)
-    assert unused(find_items(config)) == {left: "the training is done"}
+    assert unused(find_items(config)) == {left: "the training is finished"}
 
 
-def test_the_claim_of_a_run_that_no_config_names_may_go(config):
+def test_claim_of_a_run_that_config_no_longer_has_is_unused(config):
     HERE.claims.mkdir(parents=True)
     for run in ("first", "letters", "gone"):
         (HERE.claims / run).write_text("0123456789ab")
@@ -320,7 +320,7 @@ def test_the_claim_of_a_run_that_no_config_names_may_go(config):
     assert len(find_items(config)) == 1, "the others aren't worth a line"
 
 
-def test_results_of_runs_and_datasets_that_no_config_names_may_go(config):
+def test_results_that_config_no_longer_has_are_unused(config):
     for known in ("first", "letters", "report", "datasets/letters"):
         make_result(f"results/{known}")
     run, dataset = make_result("results/gone"), make_result("results/datasets/first")
@@ -335,14 +335,14 @@ def test_results_of_runs_and_datasets_that_no_config_names_may_go(config):
     }
 
 
-def test_what_others_put_among_the_results_is_not_ours(config):
+def test_directories_without_manifests_are_not_listed(config):
     for path in ("results/mine/notes.txt", "results/datasets/mine/train.bin", "results/README.md"):
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).write_text("mine")
     assert find_items(config) == []
 
 
-def test_kinds_come_one_after_another_and_each_oldest_first(config):
+def test_items_are_sorted_by_kind_and_age(config):
     make_result("results/gone")
     old, new = make_artifact(1, days=5), make_artifact(2, days=1)
     make_result("results/gone")
@@ -373,7 +373,7 @@ def test_listing_changes_nothing(config):
     }
 
 
-def test_files_may_go_while_they_are_listed(config):
+def test_listing_survives_files_that_vanish(config):
     directory = make_state(config)
     CACHE.mkdir(parents=True)
     done = threading.Event()
@@ -399,20 +399,20 @@ def test_files_may_go_while_they_are_listed(config):
 
 
 def make_note(code, days=2.0):
-    """The functions of a code, noted some days ago."""
+    """Write the record of a code version, some days old."""
     path = HERE.code / f"{hashlib.sha256(code.encode()).hexdigest()[:16]}.json"
     write_record(path, CodeFunctions(code=code, modules={}))
     age(path, days)
     return path
 
 
-def test_the_functions_of_a_code_stay_as_long_as_something_was_made_by_it(config):
+def test_code_records_are_kept_while_something_made_by_them_exists(config):
     result, entry, state = make_result("results/first"), make_artifact(1), make_state(config)
-    make_result("results/first")  # again: make_artifact removes results/
+    make_result("results/first")  # make_artifact removed results/
     note, other = make_note("c"), make_note("another")
     young = make_note("of a job that runs", days=0.5)
     assert {one.path for one in find_items(config) if one.path.suffix == ".json"} == {other}
-    assert unused(find_items(config))[other] == "nothing that is here was made by it"
+    assert unused(find_items(config))[other] == "nothing made by it exists any more"
     for made in (result / "eval.manifest.json", entry / "manifest.json", state / "run.json"):
         assert note not in unused(find_items(config))
         made.unlink()
@@ -424,14 +424,14 @@ def test_the_functions_of_a_code_stay_as_long_as_something_was_made_by_it(config
     assert young.exists()
 
 
-def test_damaged_functions_of_a_code_go(config):
+def test_damaged_code_records_are_unused(config):
     note = make_note("c")
     note.write_text("{")
     age(note, 2)
     assert unused(find_items(config)) == {note: "damaged"}
 
 
-# --- What is pruned -------------------------------------------------------------------------
+# --- Pruning --------------------------------------------------------------------------------
 
 
 def item(name, kind="artifact", size=100, age=0.0, unused=""):
@@ -465,19 +465,17 @@ CHOICES = {
 
 
 @pytest.mark.parametrize(("older_than", "max_size", "names"), CHOICES.values(), ids=CHOICES.keys())
-def test_what_goes_is_what_is_unused_and_the_artifacts_used_longest_ago(
-    older_than, max_size, names
-):
+def test_prune_chooses_unused_items_and_least_recently_used_artifacts(older_than, max_size, names):
     chosen = to_prune(ITEMS, older_than, max_size, True)
     assert [item.what for item in chosen] == names
 
 
-def test_results_go_only_on_request():
+def test_results_are_only_pruned_on_request():
     chosen = [item.what for item in to_prune(ITEMS, None, None, False)]
     assert chosen == ["damaged", "old state"]
 
 
-def test_a_file_of_the_users_beside_results_stays(config):
+def test_users_file_among_results_is_kept(config):
     run = make_result("results/gone")
     (run / "notes.txt").write_text("mine")
     assert (run / "eval.json").exists()
@@ -486,19 +484,19 @@ def test_a_file_of_the_users_beside_results_stays(config):
     assert [path.name for path in run.iterdir()] == ["notes.txt"]
 
 
-def test_a_manifest_that_names_files_elsewhere_lets_none_be_removed(config):
+def test_manifest_with_outside_paths_removes_nothing_there(config):
     make_result("results/gone", outputs={"precious.txt": "", "../x": ""})
     Path("precious.txt").write_text("mine")
     remove(find_items(config)[0])
     assert Path("precious.txt").exists()
 
 
-def test_the_claim_of_a_run_that_is_trained_stays(config):
+def test_claim_of_a_run_in_training_is_kept(config):
     with states.hold(HERE, make_request(config, "gone")):
         assert not [found for found in find_items(config) if found.unused]
 
 
-def test_what_is_removed_is_gone_and_nothing_else(config):
+def test_remove_deletes_the_item_and_nothing_else(config):
     run, kept = make_result("results/gone"), make_result("results/first")
     old, stays = make_state(config, "gone", version="0" * 12), make_state(config)
     claim = HERE.claims / "gone"
@@ -510,7 +508,7 @@ def test_what_is_removed_is_gone_and_nothing_else(config):
     assert all(path.exists() for path in (kept / "eval.json", stays / "run.json"))
 
 
-def test_a_link_is_removed_and_not_what_it_leads_to(config):
+def test_link_is_removed_but_not_its_target(config):
     elsewhere = make_result("elsewhere")
     Path("results").mkdir()
     Path("results/gone").symlink_to(elsewhere.absolute())
@@ -521,13 +519,11 @@ def test_a_link_is_removed_and_not_what_it_leads_to(config):
     assert (elsewhere / "eval.json").exists()
 
 
-def test_what_has_gone_meanwhile_needs_no_removal():
+def test_removing_a_vanished_item_is_no_error():
     remove(item("nowhere"))
 
 
-def test_a_project_that_is_not_the_working_directory_is_listed_and_pruned(
-    config, tmp_path, monkeypatch
-):
+def test_prune_works_outside_the_working_directory(config, tmp_path, monkeypatch):
     make_artifact(1)
     state, result = make_state(config, "gone"), make_result("results/gone")
     outside = tmp_path / "outside"
@@ -543,11 +539,11 @@ def test_a_project_that_is_not_the_working_directory_is_listed_and_pruned(
     assert list(outside.iterdir()) == []
 
 
-OTHER = "config.yaml has other settings for this run now"
+OTHER = "config.yaml now has other settings for this run"
 
 
 def begins_with(source):
-    """A config whose run `first` begins with `source`, beside a run `other`."""
+    """A config with a run `first` that starts from `source`, and a run `other`."""
     first = {"dataset": "letters", "train": {"init_from": source}}
     return load(
         {**yaml.safe_load(CONFIG), "runs": {"first": first, "other": {"dataset": "letters"}}}
@@ -555,14 +551,14 @@ def begins_with(source):
 
 
 @pytest.mark.parametrize(("source", "unused"), [("other", ""), (None, OTHER), ("./gone", OTHER)])
-def test_a_state_goes_when_its_training_would_begin_with_another_model(source, unused):
+def test_state_with_another_initial_model_is_unused(source, unused):
     state = make_state(begins_with("other"))
     change_request(state, inputs={"results/other/model/model.safetensors": "0" * 64})
     (item,) = find_items(begins_with(source))
     assert item.unused == unused
 
 
-def test_a_state_stays_while_the_model_that_it_began_with_is_away():
+def test_state_is_kept_while_its_initial_model_is_missing():
     state = make_state(begins_with(None))
     change_request(state, inputs={"mine/base/model.safetensors": "0" * 64})
     (item,) = find_items(begins_with("mine/base"))

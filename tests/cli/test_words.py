@@ -1,10 +1,10 @@
-"""Words of a command line become one form, and nanoGPT's names ours."""
+"""Command lines are normalized, and nanoGPT's names are translated."""
 
 import json
 
 import pytest
 
-from nanogpt.cli import main  # noqa: F401  it registers the commands
+from nanogpt.cli import main  # noqa: F401  importing it registers the commands
 from nanogpt.cli.app import ORDER
 from nanogpt.cli.flags import DOTTED, FLAT, flags_of, name_flags
 from nanogpt.cli.parameters import switches_of, values_of
@@ -59,7 +59,7 @@ def words(line):
         ("tokenize x -- --bias", ["x", "--", "--bias"]),
     ],
 )
-def test_a_flag_may_be_written_in_several_ways(typed, meant):
+def test_flags_can_be_written_in_several_ways(typed, meant):
     assert words(typed) == meant
 
 
@@ -67,29 +67,29 @@ def test_a_flag_may_be_written_in_several_ways(typed, meant):
     "flag",
     ["wandb_log=True", "wandb_project=x", "out_dir=out", "backend=nccl", "max_docs=9", "profile"],
 )
-def test_a_setting_without_a_counterpart_gets_one_line_and_is_left_out(flag, capsys):
+def test_setting_without_a_counterpart_is_ignored_with_one_line(flag, capsys):
     assert words(f"train demo --{flag}") == ["demo"]
     printed = capsys.readouterr().err
     assert printed.startswith(f"{flag.partition('=')[0]}: ignored: ")
     assert printed.count("\n") == 1
 
 
-def test_compile_is_a_setting_of_train_and_none_of_sample(capsys):
+def test_compile_is_a_setting_of_train_but_not_of_sample(capsys):
     assert words("train --compile=False") == ["--compile=False"]
     assert capsys.readouterr().err == ""
     assert words("sample --compile=False") == []
-    assert "only training compiles" in capsys.readouterr().err
+    assert "only `train` and `bench` compile models" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     "line",
     ["eval one --json=maybe", "train --eval_only=", "train --always_save_checkpoint=maybe"],
 )
-def test_a_switch_takes_nothing_but_true_and_false(line):
+def test_boolean_flag_accepts_only_true_and_false(line):
     flag, _, value = line.split()[-1][2:].partition("=")
     with pytest.raises(UserError) as error:
         words(line)
-    assert str(error.value) == f"--{flag}: should be True or False (found `{value}`)"
+    assert str(error.value) == f"--{flag}: should be true or false (found `{value}`)"
 
 
 @pytest.mark.parametrize(
@@ -109,27 +109,30 @@ def test_a_switch_takes_nothing_but_true_and_false(line):
         ("why one --jsno", "why: no flag `--jsno`; did you mean `--json`?"),
         (
             "sample demo ROMEO:",
-            "sample: `ROMEO:` is one word too many; a prompt is `--start=ROMEO:`",
+            "sample: unexpected argument `ROMEO:`; for a prompt, use `--start=ROMEO:`",
         ),
-        ("plan one two", "plan: `two` is one word too many; see `nanogpt plan --help`"),
+        ("plan one two", "plan: unexpected argument `two`; see `nanogpt plan --help`"),
         ("export", "export: MODEL is missing; see `nanogpt export --help`"),
         ("tokenize", "tokenize: TOKENIZER is missing; see `nanogpt tokenize --help`"),
         (
             "sample demo --top_k",
-            "sample: --top_k: its value is missing: `--top_k=VALUE`; see `nanogpt sample --help`",
+            "sample: --top_k: the value is missing; write `--top_k=VALUE`, and see `nanogpt sample "
+            "--help`",
         ),
         (
             "sample demo --top-k --seed=3",
-            "sample: --top_k: its value is missing: `--top_k=VALUE`; see `nanogpt sample --help`",
+            "sample: --top_k: the value is missing; write `--top_k=VALUE`, and see `nanogpt sample "
+            "--help`",
         ),
         (
             "train one --name",
-            "train: --name: its value is missing: `--name=VALUE`; see `nanogpt train --help`",
+            "train: --name: the value is missing; write `--name=VALUE`, and see `nanogpt train "
+            "--help`",
         ),
         (
             "train one --wandb_project",
-            "train: --wandb_project: its value is missing: `--wandb_project=VALUE`; see `nanogpt "
-            "train --help`",
+            "train: --wandb_project: the value is missing; write `--wandb_project=VALUE`, and see "
+            "`nanogpt train --help`",
         ),
         ("watch --port=x", "watch: --port: should be a whole number (found `x`)"),
         ("watch --port 6006.5", "watch: --port: should be a whole number (found `6006.5`)"),
@@ -142,28 +145,28 @@ def test_a_switch_takes_nothing_but_true_and_false(line):
             "export one x --to=onnx",
             "export: --to: should be one of huggingface, gguf, nanogpt (found `onnx`)",
         ),
-        ("import a b", "import: --from is missing; it's one of huggingface, nanogpt"),
+        ("import a b", "import: --from is missing; choose from huggingface, nanogpt"),
         (
             "sample demo -k 5",
-            "sample: no flag `-k`; flags have two dashes, and words that begin with one come after "
-            "` -- `",
+            "sample: no flag `-k`; write two dashes for a flag, or put ` -- ` before arguments "
+            "that start with a dash",
         ),
-        ("-v", "name a command, such as `nanogpt train`; see `nanogpt --help`"),
-        ("", "name a command, such as `nanogpt train`; see `nanogpt --help`"),
+        ("-v", "no command given; for example, run `nanogpt train`, and see `nanogpt --help`"),
+        ("", "no command given; for example, run `nanogpt train`, and see `nanogpt --help`"),
     ],
 )
-def test_what_no_command_has_is_one_line(line, message):
+def test_invalid_words_get_one_line(line, message):
     with pytest.raises(UserError) as error:
         words(line)
     assert str(error.value) == message
 
 
 @pytest.mark.parametrize("command", ORDER)
-def test_every_flag_wants_its_value(command):
+def test_every_flag_needs_its_value(command):
     flags = {name for name, flag in flags_of(command).items() if not flag.is_boolean}
     others = values_of(command).keys() - switches_of(command) - {"flags"}
     for name in flags | others:
-        with pytest.raises(UserError, match=f"--{name}: its value is missing"):
+        with pytest.raises(UserError, match=f"--{name}: the value is missing"):
             normalise([command, f"--{name}"])
 
 
@@ -173,7 +176,7 @@ def test_help_and_version_have_several_names():
     assert normalise(["--version"]) == ["version"]
 
 
-def test_an_out_dir_with_a_model_is_that_model(tmp_path, monkeypatch):
+def test_out_dir_with_a_model_selects_that_model(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "out-mine").mkdir()
     (tmp_path / "out-mine/config.json").write_text("{}")
@@ -192,7 +195,7 @@ def test_flags_override_the_settings_of_a_file(tmp_path, place):
     ]
 
 
-def test_a_file_can_give_several_values_of_a_list(tmp_path):
+def test_file_can_give_several_values_of_a_list(tmp_path):
     path = tmp_path / "x.json"
     path.write_text('{"stop": ["a", "[1]"]}')
     assert words(f"sample --config={path}") == ['--stop=["a", "[1]"]']
@@ -201,12 +204,12 @@ def test_a_file_can_give_several_values_of_a_list(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"max_itres": 5}', "`max_itres`: unknown setting; did you mean `max_iters`?"),
-        ("max_iters = 5", 'not JSON; write settings as {"max_iters": 500}'),
-        ('{"train": {"max_iters": 5}}', "settings by flat names are wanted"),
+        ('{"max_itres": 5}', "unknown setting `max_itres`; did you mean `max_iters`?"),
+        ("max_iters = 5", 'invalid JSON; write settings like {"max_iters": 500}'),
+        ('{"train": {"max_iters": 5}}', "should be an object of settings without groups"),
     ],
 )
-def test_a_file_that_is_wrong_is_one_line(tmp_path, content, message):
+def test_wrong_file_of_settings_gets_one_line(tmp_path, content, message):
     path = tmp_path / "x.json"
     path.write_text(content)
     with pytest.raises(UserError, match=r"x\.json") as error:
@@ -214,10 +217,10 @@ def test_a_file_that_is_wrong_is_one_line(tmp_path, content, message):
     assert message in str(error.value)
 
 
-def test_a_python_file_is_never_a_config(tmp_path):
-    with pytest.raises(UserError, match="isn't executed"):
+def test_python_file_is_never_read_as_config(tmp_path):
+    with pytest.raises(UserError, match="aren't executed"):
         find_preset("mine.py")
-    with pytest.raises(UserError, match="isn't executed"):
+    with pytest.raises(UserError, match="aren't executed"):
         words(f"train --config={tmp_path}/x.py")
 
 
@@ -233,7 +236,7 @@ def test_every_preset_is_a_shipped_run():
     assert [run for run in runs if run not in names] == []
 
 
-# --- Which group a flag sets ----------------------------------------------------------------
+# --- The groups of flags --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -257,7 +260,7 @@ def test_every_preset_is_a_shipped_run():
         ("prepare", "encoding", "corpus"),
     ],
 )
-def test_a_flat_name_sets_the_group_of_the_command(command, flag, group):
+def test_flat_flag_sets_the_commands_group(command, flag, group):
     assert flags_of(command)[flag].group == group
 
 
@@ -286,5 +289,5 @@ def test_every_setting_of_a_commands_groups_has_a_flag(command):
         ("verify a", "a: missing", "a: missing"),
     ],
 )
-def test_a_message_about_a_flag_is_in_terms_of_flags(line, message, named):
+def test_message_about_a_flag_uses_flag_names(line, message, named):
     assert name_flags(normalise(line.split()), message) == named

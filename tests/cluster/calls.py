@@ -17,8 +17,8 @@ SLURM = [
 
 PATIENCE = 600  # seconds for a workflow on a busy machine
 
-# Enough to be stopped on the way: 10 s on one idle thread.
-STEPS = 600
+# Enough to be stopped on the way: 7 s on one idle thread.
+STEPS = 400
 TRAINED = ("results/one/metrics.jsonl",)
 
 # The profile as it is, but for what makes a test slow: how often jobs are looked at. One thread, as
@@ -30,11 +30,13 @@ OPTIONS = (
 )
 
 
-def start_on(cluster: Cluster, project: Path, *targets: str, options: tuple[str, ...] = ()) -> Call:
-    """Start the workflow on a cluster. options: beside those of all tests."""
+def start_on(
+    cluster: Cluster, project: Path, *targets: str, options: tuple[str, ...] = (), **more: str
+) -> Call:
+    """Start the workflow on a cluster. options: beside those of all tests. more: variables."""
     command = [sys.executable, "-m", "snakemake", *OPTIONS, *options, "--", *targets]
     own = {name: cluster.environment[name] for name in ("PATH", "SLURM_CONF")}
-    return start(project, command, **own)
+    return start(project, command, **own, **more)
 
 
 def finish(call: Call, project: Path) -> str:

@@ -2,12 +2,14 @@
 
 import os
 import signal
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.checkouts import PROJECT
 from tests.cluster.calls import PATIENCE, TRAINED, variable_of
 from tests.faults import attacks
 from tests.faults.attacks import Call, start
@@ -57,6 +59,91 @@ def start_on(queue: Path, project: Path, *targets: str) -> Call:
     return start(project, command, PATH=path, QUEUE=str(queue))
 
 
+# --- What schedulers answer -----------------------------------------------------------------
+
+STATUS = PROJECT / "profiles/cluster-generic/status.sh"
+HEAD = "job-ID  prior   name  user  state submit/start at     queue  slots\\n"
+SGE = f"printf '{HEAD}    6 0.5 other me r\\n    7 0.5 nanogpt-train me STATE\\n'"
+PBS = "printf 'Job id Name User Time S Queue\\n6.server a me 0 R q\\n7.server b me 0 STATE q\\n'"
+LSF_ID = "Job <7> is submitted to queue <normal>."
+
+
+@pytest.fixture
+def status(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """A function: what status.sh says of a job where a scheduler's commands do something."""
+
+    def ask(job: str, **commands: str) -> subprocess.CompletedProcess[str]:
+        for name, text in commands.items():
+            (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+            (tmp_path / name).chmod(0o755)
+        path = f"{tmp_path}{os.pathsep}/usr/bin{os.pathsep}/bin"
+        return subprocess.run(
+            ["sh", str(STATUS), job],
+            env={"PATH": path, "HERE": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+
+    return ask
+
+
+@pytest.mark.parametrize(
+    ("job", "commands", "expected"),
+    [
+        *[("7", {"qstat": SGE.replace("STATE", s)}, "running") for s in ("r", "qw", "hqw", "dr")],
+        *[("7.server", {"qstat": PBS.replace("STATE", s)}, "running") for s in "QRHSE"],
+        *[("7.server", {"qstat": PBS.replace("STATE", s)}, "success") for s in "CF"],
+        ("8", {"qstat": SGE}, "success"),
+        ("7", {"qstat": ":"}, "success"),  # the queue is empty
+        ("7", {"qstat": "echo 'error: unable to contact qmaster' >&2; exit 1"}, "running"),
+        *[(LSF_ID, {"bjobs": f"echo {state}"}, "running") for state in ("RUN", "PEND", "UNKWN")],
+        (LSF_ID, {"bjobs": "echo DONE"}, "success"),
+        (LSF_ID, {"bjobs": "echo 'Job <7> is not found' >&2; exit 255"}, "success"),
+        (LSF_ID, {"bjobs": "echo 'LSF is down. Please wait ...' >&2; exit 255"}, "running"),
+    ],
+)
+def test_what_a_scheduler_says_of_a_job(status, job: str, commands: dict, expected: str) -> None:
+    said = status(job, **commands)
+    assert (said.stdout, said.stderr, said.returncode) == (f"{expected}\n", "", 0)
+
+
+def test_a_scheduler_that_hangs_is_asked_again(status) -> None:
+    timeout = 'shift; exec /usr/bin/timeout 0.2 "$@"'
+    assert status("7", timeout=timeout, qstat="sleep 60").stdout == "running\n"
+    assert status(LSF_ID, timeout=timeout, bjobs="sleep 60").stdout == "running\n"
+
+
+@pytest.mark.parametrize("state", ["Eqw", "EhRqw"])
+def test_a_job_that_sge_cannot_start_has_failed_for_its_reason(status, tmp_path, state) -> None:
+    """It would stay in the queue for ever."""
+    reason = "error reason 1: can't chdir to /home/me: No such file or directory"
+    qstat = f'test "$1" = -j && echo "{reason}" && exit; {SGE.replace("STATE", state)}'
+    said = status("7", qstat=qstat, qdel='echo "$@" > "$HERE/deleted"')
+    assert said.stdout == "failed\n"
+    assert (
+        said.stderr == f"error: job 7: the scheduler couldn't start it (state {state}): {reason}\n"
+    )
+    assert (tmp_path / "deleted").read_text() == "7\n"
+
+
+def test_a_job_that_failed_on_lsf_has_its_reason(status) -> None:
+    bjobs = 'case $3 in stat) echo EXIT;; *) echo "TERM_MEMLIMIT: job killed";; esac'
+    said = status(LSF_ID, bjobs=bjobs)
+    assert said.stdout == "failed\n"
+    assert said.stderr == "error: job 7: TERM_MEMLIMIT: job killed\n"
+
+
+def test_a_machine_without_a_scheduler_is_one_line(status) -> None:
+    said = status("7")
+    assert said.returncode == 1
+    assert said.stderr.startswith("error: neither bjobs nor qstat is on PATH")
+
+
+# --- Runs -----------------------------------------------------------------------------------
+
+
 def wait_until_training(project: Path, call: Call) -> int:
     attacks.wait_for_steps(project, call)
     (trainer,) = attacks.jobs(project, "train")
@@ -88,7 +175,7 @@ def test_a_job_that_the_scheduler_kills_is_tried_again_and_resumes(
         attacks.send(pid, signal.SIGKILL)
     assert call.end(PATIENCE) == 0, call.printed()
     assert len(jobs_in(queue)) == 2
-    assert "going on from step" in attacks.log_of(trained)
+    assert "resuming from step" in attacks.log_of(trained)
 
 
 def test_ctrl_c_takes_the_jobs_out_of_the_queue_and_the_same_command_resumes(
@@ -100,4 +187,17 @@ def test_ctrl_c_takes_the_jobs_out_of_the_queue_and_the_same_command_resumes(
     assert call.end(PATIENCE) != 0
     attacks.wait_until(lambda: not attacks.jobs(trained, "train"), "the training at its end")
     assert start_on(queue, trained, *TRAINED).end(PATIENCE) == 0
-    assert "going on from step" in attacks.log_of(trained)
+    assert "resuming from step" in attacks.log_of(trained)
+
+
+def test_after_sigterm_snakemake_waits_for_its_job_and_the_same_command_does_the_rest(
+    queue: Path, project: Path, untouched: dict[str, object]
+) -> None:
+    call = start_on(queue, project, *attacks.TARGETS)
+    wait_until_training(project, call)
+    attacks.send(call.process.pid, signal.SIGTERM)
+    assert call.end(PATIENCE) != 0
+    assert len(jobs_in(queue)) == 1
+    assert attacks.made(project).keys() == untouched.keys() - set(attacks.MADE_LATER)
+    assert start_on(queue, project, *attacks.TARGETS).end(PATIENCE) == 0
+    attacks.assert_is_whole(project, untouched)

@@ -26,7 +26,7 @@ def test_a_cancelled_job_is_tried_again_and_resumes(cluster: Cluster, trained: P
     printed = finish(call, trained)
     assert "SLURM status is: 'CANCELLED'" in printed
     assert restarts(printed) == 1
-    assert "going on from step" in attacks.log_of(trained)
+    assert "resuming from step" in attacks.log_of(trained)
 
 
 def test_a_preempted_training_saves_its_state_and_resumes(cluster: Cluster, trained: Path) -> None:
@@ -36,7 +36,7 @@ def test_a_preempted_training_saves_its_state_and_resumes(cluster: Cluster, trai
     cluster.call("scancel", "--signal=TERM", job_of(cluster))
     printed = finish(call, trained)
     assert restarts(printed) == 1
-    assert "going on from step" in attacks.log_of(trained)
+    assert "resuming from step" in attacks.log_of(trained)
 
 
 def test_a_training_goes_on_after_its_time_limit(cluster: Cluster, trained: Path) -> None:
@@ -50,7 +50,7 @@ def test_a_training_goes_on_after_its_time_limit(cluster: Cluster, trained: Path
     attacks.send(trainer, signal.SIGCONT)
     printed = finish(call, trained)
     assert restarts(printed) >= 1
-    assert "going on from step" in attacks.log_of(trained)
+    assert "resuming from step" in attacks.log_of(trained)
 
 
 def is_warned(pid: int) -> bool:
@@ -70,4 +70,4 @@ def test_a_killed_training_resumes_in_another_job(cluster: Cluster, trained: Pat
     printed = finish(call, trained)
     assert "SLURM status is: 'FAILED'" in printed
     assert restarts(printed) == 1
-    assert "going on from step" in attacks.log_of(trained)
+    assert "resuming from step" in attacks.log_of(trained)

@@ -57,7 +57,7 @@ def test_an_orphan_on_the_cluster_is_waited_for(cluster: Cluster, trained: Path)
     )
     attacks.send(orphan, signal.SIGCONT)
     finish(call, trained)
-    assert "made by the process that this one waited for" in attacks.log_of(trained)
+    assert "another process has made the outputs meanwhile" in attacks.log_of(trained)
 
 
 def test_a_full_disk_is_one_line_and_the_same_command_resumes(
@@ -71,5 +71,5 @@ def test_a_full_disk_is_one_line_and_the_same_command_resumes(
         assert "disk full" in attacks.error_line(slurm_logs(trained))
         leave(None)
         finish(start_on(cluster, trained, *TRAINED), trained)
-        assert "going on from step" in attacks.log_of(trained)
+        assert "resuming from step" in attacks.log_of(trained)
         attacks.wait_until(lambda: not attacks.processes(trained), "no process left")

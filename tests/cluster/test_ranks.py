@@ -1,8 +1,11 @@
 """Four processes on two nodes train one model, as they would on one machine."""
 
+import dataclasses
+import json
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -10,6 +13,7 @@ import pytest
 
 from nanogpt.artifacts.records.base import read_record
 from nanogpt.artifacts.records.manifests import Manifest
+from tests.checkouts import PROJECT
 from tests.cluster.calls import (
     PATIENCE,
     SLURM,
@@ -21,13 +25,14 @@ from tests.cluster.calls import (
     variable_of,
 )
 from tests.cluster.slurm import Cluster
-from tests.faults import attacks
+from tests.faults import attacks, machines
 from tests.faults.attacks import MADE_BY_TRAIN
 from tests.sharing import made_once
+from tests.training.on_ranks import LONG, MODEL, Training, assert_alike
 
 pytestmark = SLURM
 
-A_MINUTE = 60
+A_MINUTE, AN_HOUR = 60, 3600
 # As profiles/slurm shows them.
 TWO_NODES = (
     "--set-resources",
@@ -66,12 +71,46 @@ def pid_of_rank(project: Path, rank: int) -> int:
 
 
 def test_two_nodes_make_the_bytes_of_one_machine(cluster: Cluster, trained_by_four: Path) -> None:
-    call = start_on(cluster, trained_by_four, *TRAINED, options=TWO_NODES)
+    """Also where their clocks are two hours apart, and what one writes is seen late elsewhere."""
+    apart = machines.write(
+        trained_by_four,
+        n1={"ahead": AN_HOUR, "stamps": True},
+        n2={"ahead": -AN_HOUR, "late": 2},
+        login={"late": 2, "knows": True},
+    )
+    call = start_on(cluster, trained_by_four, *TRAINED, options=TWO_NODES, **apart)
     job = cluster.show(job_of(cluster))
-    finish(call, trained_by_four)
-    assert job["NumNodes"] == "2"
+    attacks.wait_for_steps(trained_by_four, call)
+    (request,) = trained_by_four.glob(".nanogpt/state/[!.]*/run.json")
+    assert request.stat().st_mtime > time.time() + AN_HOUR / 2, "dated by n1"
+    printed = finish(call, trained_by_four)
+    assert restarts(printed) == 0
+    assert (job["NumNodes"], job["NodeList"]) == ("2", "n[1-2]")
     manifest = read_record(trained_by_four / "results/one/train.manifest.json", Manifest)
     assert manifest.environment.ranks == 4
+    assert "Nothing to be done" in attacks.run_workflow(trained_by_four, *TRAINED)
+
+
+def test_two_nodes_compute_what_one_process_does(
+    cluster: Cluster, done_project: Path, tmp_path: Path
+) -> None:
+    """The gradient within 1e-5 of its length, the losses of 50 steps within 1e-4."""
+    dataset = str(done_project / "results/datasets/play")
+    trainings = [Training(str(tmp_path / str(n)), dataset, MODEL, LONG, n) for n in (1, 4)]
+    listed = tmp_path / "trainings.json"
+    listed.write_text(json.dumps([dataclasses.asdict(each) for each in trainings]))
+    program = [sys.executable, "-m", "tests.training.on_ranks", str(listed)]
+    call = subprocess.run(
+        ["srun", "--nodes=2", "--ntasks=4", "--ntasks-per-node=2", *program],
+        cwd=PROJECT,
+        env={**attacks.environment(), **cluster.environment},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert call.returncode == 0, call.stderr
+    assert_alike(tmp_path / "1", tmp_path / "4")
 
 
 def test_a_rank_that_is_killed_ends_the_job_and_the_next_one_resumes(
@@ -85,7 +124,7 @@ def test_a_rank_that_is_killed_ends_the_job_and_the_next_one_resumes(
     attacks.wait_until(lambda: job not in cluster.jobs(), "the job at its end", timeout=PATIENCE)
     assert time.monotonic() - killed < A_MINUTE
     assert restarts(finish(call, trained_by_four)) == 1
-    assert "going on from step" in attacks.log_of(trained_by_four)
+    assert "resuming from step" in attacks.log_of(trained_by_four)
 
 
 def test_a_preempted_job_saves_the_state_of_all_ranks(
@@ -95,7 +134,7 @@ def test_a_preempted_job_saves_the_state_of_all_ranks(
     attacks.wait_for_steps(trained_by_four, call)
     cluster.call("scancel", "--signal=TERM", job_of(cluster))
     assert restarts(finish(call, trained_by_four)) == 1
-    assert "going on from step" in attacks.log_of(trained_by_four)
+    assert "resuming from step" in attacks.log_of(trained_by_four)
 
 
 def test_ranks_that_never_come_are_told_with_the_address(cluster: Cluster, project: Path) -> None:

@@ -59,25 +59,6 @@ def test_a_training_asks_for_its_memory_and_a_gpu(cluster: Cluster, trained: Pat
     finish(call, trained)
 
 
-def test_two_nodes_train_one_model(
-    cluster: Cluster, project: Path, untouched: dict[str, object]
-) -> None:
-    """With another number of processes the last bits differ; the loss doesn't, by much."""
-    several = (
-        *("--set-resources", "train:nodes=2", "train:tasks=2", "train:mpi=srun"),
-        "train:launcher=srun --nodes=2 --ntasks=2 --cpus-per-task=1",
-    )
-    call = start_on(cluster, project, *TRAINED, options=several)
-    attacks.wait_for_steps(project, call)
-    job = cluster.show(job_of(cluster))
-    assert job["NumNodes"] == "2"
-    assert job["NodeList"] == "n[1-2]"
-    assert len(attacks.jobs(project, "train")) == 2
-    finish(call, project)
-    one, two = (of["metrics.jsonl"][-1]["val_loss"] for of in (untouched, attacks.made(project)))
-    assert two == pytest.approx(one, abs=0.05)
-
-
 # Options, or settings of a model that is too large, and what the one line says.
 IMPOSSIBLE = {
     "a partition that isn't there": (
@@ -86,19 +67,19 @@ IMPOSSIBLE = {
     ),
     "more time than the partition allows": (
         ("--set-resources", "train:slurm_partition=short"),
-        "`train`: partition `short` gives a job up to 1 min, and this one asks for ",
+        "min, but partition `short` allows 1 min, so it would wait forever",
     ),
     "more time than the partition allows, in the last attempt": (
         ("--set-resources", "train:slurm_partition=short", "train:runtime=attempt"),
-        "this one asks for 4 in attempt 4, so it would wait for ever",
+        "`train`: the job requests 4 min in attempt 4, but partition `short` allows 1 min",
     ),
     "more processors than a node has": (
         ("--set-threads", "train=9"),
-        f"up to {CPUS} processors, and the job asks for 9, so it would wait for ever",
+        f"requests 9 processors, but a node of partition `cpu` has {CPUS} or fewer, so it would",
     ),
     "more memory than a node has": (
         ("--config", "defaults={train: {batch_size: 65536}}"),
-        f"up to {MEMORY} MB of memory, and the job asks for ",
+        f"MB of memory, but a node of partition `cpu` has {MEMORY} MB or less",
     ),
 }
 

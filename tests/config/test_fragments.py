@@ -25,7 +25,7 @@ def add(project, name, text):
     (project / f"resources/config/{name}.yaml").write_text(text)
 
 
-def test_entries_of_all_fragments_are_read_after_those_of_the_config(project):
+def test_fragments_are_read_after_the_config(project):
     add(project, "a", "runs: {second: {dataset: letters, train: {max_iters: 7}}}")
     add(project, "b", "models: {tiny: {n_layer: 1}}\nruns:\nx-note: mine")
     (project / "resources/config/.hidden.yaml").write_text("not: read")
@@ -37,14 +37,14 @@ def test_entries_of_all_fragments_are_read_after_those_of_the_config(project):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("runs: {first: {}}", "runs: `first` is in config.yaml too"),
-        ("runs: {other: {}}", "b.yaml: runs: `other` is in .*a.yaml too"),
-        ("defaults: {train: {max_iters: 5}}", "`defaults` can't be here"),
-        ("runs: [first]", "runs: should be a mapping of names"),
+        ("runs: {first: {}}", "runs: `first` is also in config.yaml"),
+        ("runs: {other: {}}", "b.yaml: runs: `other` is also in .*a.yaml"),
+        ("defaults: {train: {max_iters: 5}}", "`defaults` isn't allowed here"),
+        ("runs: [first]", "runs: should be a mapping from names"),
         ("runs: {", "b.yaml: line 1"),
     ],
 )
-def test_what_is_wrong_names_the_file(project, text, message):
+def test_error_in_a_fragment_names_the_file(project, text, message):
     add(project, "a", "runs: {other: {dataset: letters}}")
     add(project, "b", text)
     with pytest.raises(UserError, match=message) as error:
@@ -52,7 +52,7 @@ def test_what_is_wrong_names_the_file(project, text, message):
     assert "b.yaml" in str(error.value)
 
 
-def test_what_is_written_is_what_is_read(project):
+def test_fragment_survives_a_round_trip(project):
     entries = {"runs": {"größer": {"dataset": "letters", "sample": {"start": "a: 'b'\n"}}}}
     path = project / "resources/config/x.yaml"
     write_fragment(path, entries, "nanogpt train first")
@@ -61,7 +61,7 @@ def test_what_is_written_is_what_is_read(project):
 
 
 @pytest.mark.parametrize("character", ["\n", "\r", "\x85", "\u2028", "\x07", "😀"])
-def test_a_command_with_any_character_leaves_a_fragment_that_can_be_read(project, character):
+def test_fragment_is_readable_with_any_character_in_the_command(project, character):
     entries = {"runs": {"other": {"dataset": "letters", "sample": {"start": f"a{character}"}}}}
     command = f"nanogpt train letters --sample.start=a{character}b"
     write_fragment(project / "resources/config/x.yaml", entries, command)

@@ -46,23 +46,23 @@ def write_model(directory, **changes):
     (directory / "config.json").write_text(json.dumps(content))
 
 
-def test_its_model_is_that_of_the_other_run_unless_it_says_otherwise():
+def test_model_is_that_of_the_initial_run_unless_set():
     config = load(more=", model: {block_size: 4}")
     base, fine = resolve_run(config, "base").model, resolve_run(config, "fine").model
     assert fine == base.model_copy(update={"block_size": 4})
     assert (fine.n_layer, fine.dropout) == (3, 0.3)
 
 
-def test_where_settings_are_from_is_said():
+def test_sources_of_settings_are_shown():
     lines = describe_run(load(more=", model: {block_size: 4}"), "fine").splitlines()
     sources = {
         line.split(":")[0].strip(): line.rpartition("# ")[2] for line in lines if "#" in line
     }
-    assert (sources["n_layer"], sources["block_size"]) == ("as base", "runs.fine")
+    assert (sources["n_layer"], sources["block_size"]) == ("from base", "runs.fine")
     assert sources["init_from"] == "runs.fine"
 
 
-def test_the_preset_of_the_defaults_is_not_that_of_a_model_to_begin_with(tmp_path, monkeypatch):
+def test_initial_model_overrides_the_preset_of_the_defaults(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_model(tmp_path / "mine")
     assert resolve_run(load("./mine"), "fine").model == TINY
@@ -70,7 +70,7 @@ def test_the_preset_of_the_defaults_is_not_that_of_a_model_to_begin_with(tmp_pat
 
 @pytest.mark.parametrize("content", [TINY.model_dump() | {"architecture": "gpt2"}, FOREIGN])
 @pytest.mark.parametrize("name", ["./mine", "../beside/mine", "~/mine"])
-def test_a_directory_is_looked_up_from_the_projects(name, content, tmp_path, monkeypatch):
+def test_directory_is_relative_to_the_project(name, content, tmp_path, monkeypatch):
     project, elsewhere = tmp_path / "project", tmp_path / "elsewhere"
     elsewhere.mkdir()
     project.mkdir()
@@ -96,17 +96,17 @@ def test_a_directory_is_looked_up_from_the_projects(name, content, tmp_path, mon
         assert (project / source.directory).resolve() == place.resolve()
 
 
-def test_a_run_by_the_name_of_a_directory_of_the_project_is_told(tmp_path, monkeypatch):
+def test_unknown_run_with_the_name_of_a_directory_gets_a_hint(tmp_path, monkeypatch):
     (tmp_path / "project/mine").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "project/config.yaml").write_text(
         START + DATASETS + RUNS.format(init_from="mine", more="")
     )
-    with pytest.raises(UserError, match=r"no run `mine`; write `\./mine` for the directory"):
+    with pytest.raises(UserError, match=r"no run `mine`; write `\./mine` to use the directory"):
         read(tmp_path / "project/config.yaml")
 
 
-def test_the_name_of_what_it_begins_with_is_no_parameter():
+def test_name_of_the_initial_model_is_not_a_parameter():
     fine, from_scratch = load(more=", model: {n_layer: 3}"), load("null")
     groups = ("train",)
     assert run_parameters(resolve_run(fine, "fine"), groups) == run_parameters(
@@ -114,7 +114,7 @@ def test_the_name_of_what_it_begins_with_is_no_parameter():
     )
 
 
-def test_a_run_of_a_sweep_can_begin_with_each_of_several_and_with_none():
+def test_initial_model_can_be_swept():
     entry = "{dataset: others, sweep: {train.init_from: [base, fine, null], seed: [1, 2]}}"
     config = load_yaml(DATASETS + RUNS.format(init_from="base", more="") + f"  both: {entry}")
     swept = [name for name in run_names(config) if name.startswith("both")]
@@ -129,7 +129,7 @@ def test_a_run_of_a_sweep_can_begin_with_each_of_several_and_with_none():
     }
 
 
-def test_a_chain_has_the_first_model(tmp_path, monkeypatch):
+def test_chain_of_runs_has_the_first_model(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     runs = ["r0: {dataset: letters, model: {n_embd: 8}}"]
     runs += [f"r{n}: {{dataset: letters, train: {{init_from: r{n - 1}}}}}" for n in range(1, 20)]
@@ -137,24 +137,24 @@ def test_a_chain_has_the_first_model(tmp_path, monkeypatch):
     assert resolve_run(config, "r19").model == resolve_run(config, "r0").model
 
 
-def test_a_run_with_the_models_directory_of_another_waits_for_it_too():
+def test_model_directory_of_a_run_depends_on_that_run():
     source = find_source(load("results/base/model"), "fine")
     assert source is not None
     assert source.run == "base"
 
 
 @pytest.mark.parametrize("tokenizer", ["gpt2", "byte"])
-def test_tokens_that_all_datasets_share_need_no_words(tokenizer):
+def test_fixed_tokenizers_match_across_datasets(tokenizer):
     pair = f"{{corpus: text, tokenizer: {tokenizer}}}"
     load(datasets=f"datasets: {{letters: {pair}, others: {pair}}}")
 
 
-def test_one_of_two_ways_to_the_same_tokenizer_is_enough():
+def test_shared_tokenizer_is_found_through_other_datasets():
     more = "letters: {corpus: text, tokenizer: third}, others: {corpus: text, tokenizer: letters}"
     load(datasets=f"datasets: {{third: {{corpus: text}}, {more}}}")
 
 
-def test_a_directory_of_transformers_has_its_settings_and_a_place_of_its_own(tmp_path, monkeypatch):
+def test_transformers_directory_is_imported_to_its_own_place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     content = {"n_layer": 2, "n_head": 2, "n_embd": 8, "n_positions": 16, "vocab_size": 3}
     content |= {"resid_pdrop": 0.1, "activation_function": "gelu_new"}
@@ -171,7 +171,7 @@ def test_a_directory_of_transformers_has_its_settings_and_a_place_of_its_own(tmp
 @pytest.mark.parametrize(
     "content", ["", "[]", "{}", '{"architecture": "gpt2"}', "\\u0000", "[" * 9999]
 )
-def test_a_directory_that_has_no_model_yet_stops_only_who_needs_it(tmp_path, monkeypatch, content):
+def test_directory_without_a_model_only_stops_its_run(tmp_path, monkeypatch, content):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/config.json").write_text(content)
@@ -181,11 +181,11 @@ def test_a_directory_that_has_no_model_yet_stops_only_who_needs_it(tmp_path, mon
         resolve_run(config, "fine")
 
 
-def test_an_unknown_name_stops_all():
+def test_unknown_initial_model_is_an_error_for_the_whole_config():
     with pytest.raises(UserError, match="no run `bse`; did you mean `base`"):
         load("bse")
 
 
 @pytest.mark.parametrize("name", ["NORM_EPSILON", "RMS_EPSILON", "ROTARY_BASE"])
-def test_models_of_others_must_compute_as_ours_do(name):
+def test_constants_match_our_model(name):
     assert getattr(foreign, name) == getattr(gpt, name)

@@ -30,7 +30,7 @@ def project(tmp_path, monkeypatch):
 
 
 WRONG = {
-    # Names that name nothing.
+    # Unknown names.
     "unknown corpus": (
         "datasets: {d: {corpus: texd}}",
         ["datasets.d.corpus: no corpus `texd`", "mean `text`"],
@@ -53,19 +53,19 @@ WRONG = {
     ),
     "nothing to choose from": (
         "{models: {}, defaults: {model: x}}",
-        ["defaults.model", "`x`", "there is none"],
+        ["defaults.model", "`x`", "none is defined"],
     ),
-    # Names that are no names.
-    "parent directory": ("corpora: {'../x': {files: f}}", ["corpora: `../x`", "no name"]),
-    "slash": ("runs: {'a/b': {dataset: letters}}", ["runs: `a/b`", "no name"]),
-    "space": ("datasets: {'my book': {corpus: text}}", ["datasets: `my book`", "no name"]),
-    "dot in front": ("models: {'.m': {}}", ["models: `.m`", "no name"]),
-    "two dots": ("runs: {'..': {dataset: letters}}", ["runs: `..`", "no name"]),
-    "dash in front": ("runs: {'-n': {dataset: letters}}", ["runs: `-n`", "no name"]),
-    "empty name": ("runs: {'': {dataset: letters}}", ["runs: ``", "no name"]),
-    "letter with an accent": ("models: {é: {}}", ["models: `é`", "no name"]),
-    "line break": ('runs: {"a\\nb": {dataset: letters}}', ["runs:", "no name"]),
-    "line break at the end": ('runs: {"a\\n": {dataset: letters}}', ["runs:", "no name"]),
+    # Invalid names.
+    "parent directory": ("corpora: {'../x': {files: f}}", ["corpora: invalid name `../x`"]),
+    "slash": ("runs: {'a/b': {dataset: letters}}", ["runs: invalid name `a/b`"]),
+    "space": ("datasets: {'my book': {corpus: text}}", ["datasets: invalid name `my book`"]),
+    "dot in front": ("models: {'.m': {}}", ["models: invalid name `.m`"]),
+    "two dots": ("runs: {'..': {dataset: letters}}", ["runs: invalid name `..`"]),
+    "dash in front": ("runs: {'-n': {dataset: letters}}", ["runs: invalid name `-n`"]),
+    "empty name": ("runs: {'': {dataset: letters}}", ["runs: invalid name ``"]),
+    "letter with an accent": ("models: {é: {}}", ["models: invalid name `é`"]),
+    "line break": ('runs: {"a\\nb": {dataset: letters}}', ["runs: invalid name"]),
+    "line break at the end": ('runs: {"a\\n": {dataset: letters}}', ["runs: invalid name"]),
     "run datasets": ("runs: {datasets: {dataset: letters}}", ["`datasets`", "reserved"]),
     "run report": ("runs: {report: {dataset: letters}}", ["`report`", "reserved"]),
     "run gpt2": ("runs: {gpt2: {dataset: letters}}", ["`gpt2`", "reserved"]),
@@ -78,43 +78,43 @@ WRONG = {
     ),
     "tokenizer of itself": (
         "datasets: {d: {corpus: text, tokenizer: d}}",
-        ["d.tokenizer: a circle: d -> d", "char, bpe, gpt2 or byte"],
+        ["d.tokenizer: circular reference: d -> d", "char, bpe, gpt2 or byte"],
     ),
     "tokenizers in a circle": (
         "datasets: {d: {corpus: text, tokenizer: e}, e: {corpus: text, tokenizer: d}}",
-        ["d.tokenizer: a circle: d -> e -> d"],
+        ["d.tokenizer: circular reference: d -> e -> d"],
     ),
     "a dataset called as a tokenizer": (
         "datasets: {byte: {corpus: text}}",
-        ["datasets: `byte` is a tokenizer"],
+        ["datasets: `byte` is the name of a tokenizer"],
     ),
 }
 
 
 @pytest.mark.parametrize(("text", "words"), WRONG.values(), ids=WRONG.keys())
-def test_a_mistake_is_named_in_one_line(text, words):
+def test_mistake_gets_one_line(text, words):
     assert_one_line(text, words)
 
 
 FILES = {
     "a list": (b"- runs", ["mapping"]),
     "a word": (b"runs", ["mapping"]),
-    "an open bracket": (b"runs: {", ["not YAML", "line 1"]),
-    "two colons": (b"runs:\n  a: b: c\n", ["not YAML", "line 2"]),
-    "a tab": (b"runs:\n\ta: {}\n", ["not YAML", "line 2"]),
-    "no UTF-8": (b"# \xff\nruns: {}\n", ["not UTF-8", "0xff at 2"]),
-    "a zero byte": (b"runs:\0", ["not YAML", "#x0000"]),
+    "an open bracket": (b"runs: {", ["invalid YAML", "line 1"]),
+    "two colons": (b"runs:\n  a: b: c\n", ["invalid YAML", "line 2"]),
+    "a tab": (b"runs:\n\ta: {}\n", ["invalid YAML", "line 2"]),
+    "no UTF-8": (b"# \xff\nruns: {}\n", ["not UTF-8", "0xff at offset 2"]),
+    "a zero byte": (b"runs:\0", ["invalid YAML", "#x0000"]),
     "a date that there is not": (b"runs: {2024-13-45: {}}", ["date", "month", "quotes"]),
     "too many brackets": (b"[" * 5000, ["nested too deeply"]),
     "a key twice": (b"runs: {}\ntrain: {}\nruns: {}\n", ["line 3: `runs`", "in line 1"]),
     "a key twice in a line": (b"train: {seed: 1, seed: 2}\n", ["line 1: `seed`", "in line 1"]),
     "a key twice in a list": (b"runs:\n- a: 1\n  a: 2\n", ["line 3: `a`", "in line 2"]),
-    "an unknown alias": (b"runs: *base", ["not YAML", "base"]),
+    "an unknown alias": (b"runs: *base", ["invalid YAML", "base"]),
 }
 
 
 @pytest.mark.parametrize(("content", "words"), FILES.values(), ids=FILES.keys())
-def test_a_file_that_is_not_a_config_is_named_in_one_line(project, content, words):
+def test_invalid_config_file_gets_one_line(project, content, words):
     (project / "config.yaml").write_bytes(content)
     with pytest.raises(UserError) as error:
         read()
@@ -123,25 +123,25 @@ def test_a_file_that_is_not_a_config_is_named_in_one_line(project, content, word
     assert len(str(error.value).splitlines()) == 1
 
 
-def test_a_missing_config_file_is_named(project):
+def test_missing_config_file_is_reported(project):
     with pytest.raises(UserError, match=r"^mine\.yaml: no such file; run this in .* directory$"):
         read("mine.yaml")
     assert not list(project.glob("*.yaml"))
 
 
-def test_a_directory_for_the_config_file_is_named(project):
+def test_directory_instead_of_config_file_is_reported(project):
     with pytest.raises(UserError, match="resources: "):
         read(project / "resources")
 
 
 def test_nothing_in_a_config_file_is_executed(project):
     (project / "config.yaml").write_text("runs: !!python/object/apply:os.mkdir [executed]\n")
-    with pytest.raises(UserError, match="not YAML"):
+    with pytest.raises(UserError, match="invalid YAML"):
         read()
     assert not (project / "executed").exists()
 
 
-def test_a_key_of_an_anchor_may_be_given_again_where_the_anchor_is_merged(project):
+def test_merged_anchors_can_be_overridden(project):
     (project / "config.yaml").write_text(
         "models:\n"
         "  small: &small {n_layer: 1, n_head: 1}\n"
@@ -151,12 +151,12 @@ def test_a_key_of_an_anchor_may_be_given_again_where_the_anchor_is_merged(projec
     assert read_mapping()["models"]["large"] == {"n_layer": 2, "n_head": 1, "n_embd": 8}
 
 
-def test_an_empty_config_file_is_an_empty_config(project):
+def test_empty_config_file_is_an_empty_config(project):
     (project / "config.yaml").write_text("# nothing yet\n")
     assert read() == Config()
 
 
-def test_a_dropped_text_is_a_corpus_a_character_dataset_and_a_run():
+def test_text_becomes_a_corpus_a_char_dataset_and_a_run():
     config = load_yaml("defaults: {train: {max_iters: 300}}", texts=["mybook.txt"])
     assert config.corpora["mybook"] == Corpus(files="resources/texts/mybook.txt")
     assert config.datasets["mybook"].tokenizer == "char"
@@ -164,7 +164,7 @@ def test_a_dropped_text_is_a_corpus_a_character_dataset_and_a_run():
     assert (run.dataset, run.train.max_iters) == ("mybook", 300)
 
 
-def test_a_dropped_text_may_stand_in_the_report_and_be_a_runs_dataset():
+def test_text_can_be_in_the_report_and_be_a_runs_dataset():
     config = load_yaml(
         "{runs: {long: {dataset: mybook}}, report: {runs: [mybook]}}", ["mybook.txt"]
     )
@@ -173,15 +173,15 @@ def test_a_dropped_text_may_stand_in_the_report_and_be_a_runs_dataset():
 
 
 @pytest.mark.parametrize("name", ["text", "letters", "first"])
-def test_a_dropped_text_that_shares_its_name_with_another_is_an_error(name):
+def test_text_with_a_taken_name_is_an_error(name):
     message = message_of("", texts=["other.txt", f"{name}.txt"])
     assert message.startswith(f"resources/texts/{name}.txt: ")
-    assert f"`{name}` is another corpus" in message or f"has a run `{name}` on" in message
+    assert f"another corpus or dataset `{name}`" in message or f"has a run `{name}` on" in message
     assert "rename the text" in message
     assert len(message.splitlines()) == 1
 
 
-def test_config_may_say_more_of_a_dropped_text_and_of_a_run_on_it():
+def test_config_can_change_the_dataset_and_run_of_a_text():
     config = load_yaml(
         "{datasets: {mybook: {tokenizer: bpe}}, runs: {mybook: {train: {max_iters: 9}}}}",
         ["mybook.txt"],
@@ -193,7 +193,7 @@ def test_config_may_say_more_of_a_dropped_text_and_of_a_run_on_it():
 
 
 @pytest.mark.parametrize("source", [{}, {"files": "resources/texts/mybook.txt"}])
-def test_config_may_say_how_a_dropped_text_is_read(source):
+def test_config_can_change_the_corpus_of_a_text(source):
     config = load({"corpora": {"mybook": {"encoding": "cp1252", **source}}}, ["mybook.txt"])
     assert config.corpora["mybook"].files == ["resources/texts/mybook.txt"]
     assert config.corpora["mybook"].encoding == "cp1252"
@@ -202,21 +202,27 @@ def test_config_may_say_how_a_dropped_text_is_read(source):
 
 @pytest.mark.parametrize(
     ("name", "flaw"),
-    [("gpt2", "a reserved name"), ("char", "a tokenizer"), ("bpe", "a tokenizer")],
+    [
+        ("gpt2", "a reserved name"),
+        ("char", "the name of a tokenizer"),
+        ("bpe", "the name of a tokenizer"),
+    ],
 )
-def test_a_dropped_text_with_a_reserved_name_is_an_error(name, flaw):
+def test_text_with_a_reserved_name_is_an_error(name, flaw):
     assert message_of("", texts=[f"{name}.txt"]) == (
         f"resources/texts/{name}.txt: `{name}` is {flaw}; rename the text"
     )
 
 
 @pytest.mark.parametrize("name", ["two words", "-n", "Käse", "红楼梦"])
-def test_a_text_whose_name_cannot_be_a_name_of_a_run_is_an_error(name):
-    with pytest.raises(UserError, match=f"{name}.txt: `{name}` is no name; .*; rename the text"):
+def test_text_with_an_invalid_name_is_an_error(name):
+    with pytest.raises(
+        UserError, match=f"{name}.txt: invalid name `{name}`; rename the text: use "
+    ):
         load({}, [f"{name}.txt"])
 
 
-def test_texts_are_found_by_their_names(project):
+def test_texts_are_found_by_name(project):
     texts = project / "resources" / "texts"
     for name in ["b.txt", "a.1.txt", "README.md", "two words.txt", ".hidden.txt", "-n.txt"]:
         (texts / name).write_text("text")
@@ -228,22 +234,22 @@ def test_texts_are_found_by_their_names(project):
     assert load({}, ["Book.TXT"]).corpora["Book"].files == ["resources/texts/Book.TXT"]
 
 
-def test_two_texts_of_one_name_are_an_error():
+def test_two_texts_with_the_same_name_are_an_error():
     message = message_of("", texts=["book.TXT", "book.txt"])
     assert message == (
-        "resources/texts/book.txt: resources/texts/book.TXT has the same name; rename one of them"
+        "resources/texts/book.txt: same name as resources/texts/book.TXT; rename one of them"
     )
 
 
 @pytest.mark.parametrize(
     "name", ["corpora", "datasets", "models", "runs", "defaults", "report", "mirrors"]
 )
-def test_an_empty_map_is_allowed_everywhere(name):
+def test_empty_mapping_is_allowed_everywhere(name):
     assert load({name: None}) == load({})
     load({"report": {"runs": None}})
 
 
-def test_keys_of_the_user_are_left_alone():
+def test_x_keys_are_ignored():
     config = load_yaml("{x-note: [1, 2], x-common: &c {max_iters: 7}, train: *c}")
     assert config.train.max_iters == 7
     assert "x_note: unknown setting" in message_of("x_note: 1")
@@ -252,7 +258,7 @@ def test_keys_of_the_user_are_left_alone():
 @pytest.mark.parametrize(
     ("text", "value"), [("010", 8), ("0100", 64), ("1:30", 90), ("-017", -15), ("1:00:00", 3600)]
 )
-def test_a_number_that_yaml_reads_as_another_is_told(project, text, value):
+def test_number_that_yaml_misreads_is_an_error(project, text, value):
     (project / "config.yaml").write_text(f"train:\n  seed: {text}\n")
     with pytest.raises(UserError, match=rf"line 2: YAML reads `{text}` as {value}; write {value}"):
         read_mapping()
@@ -264,7 +270,7 @@ def test_other_numbers_are_read(project, text):
     read_mapping()
 
 
-def test_read_finds_the_texts_beside_the_config_file(project, tmp_path_factory, monkeypatch):
+def test_read_finds_texts_relative_to_the_config_file(project, tmp_path_factory, monkeypatch):
     (project / "config.yaml").write_text("defaults: {train: {max_iters: 300}}")
     (project / "resources" / "texts" / "mybook.txt").write_text("text")
     assert run_names(read()) == ["mybook"]
@@ -293,7 +299,7 @@ def test_the_shipped_demo_needs_no_download(shipped):
     assert shipped.corpora[corpus_of(shipped, dataset)].builtin == "play"
 
 
-def test_the_shipped_downloads_have_checksums_where_a_public_source_states_them(shipped):
+def test_shipped_downloads_have_published_checksums(shipped):
     downloads = {name for name, corpus in shipped.corpora.items() if corpus.url}
     without = {name for name in downloads if not shipped.corpora[name].sha256}
     assert without == {"openwebtext", "fineweb_edu", "quijote"}
@@ -301,7 +307,7 @@ def test_the_shipped_downloads_have_checksums_where_a_public_source_states_them(
 
 
 @pytest.mark.parametrize("form", ["huggingface", "gguf", "nanogpt"])
-def test_the_run_that_messages_name_can_be_exported(shipped, form):
+def test_run_suggested_by_messages_can_be_exported(shipped, form):
     run = resolve_run(shipped, FITTING_RUN)
     check_format(run.model, shipped.datasets[run.dataset].tokenizer, form, "")
 

@@ -36,11 +36,11 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("text", "words"), WRONG.values(), ids=WRONG.keys())
-def test_a_mistake_is_named_in_one_line(text, words):
+def test_mistake_gets_one_line(text, words):
     assert_one_line(text, words)
 
 
-def test_of_several_mistakes_the_first_is_named_and_the_rest_are_a_number():
+def test_first_of_several_mistakes_is_reported_with_the_number_of_others():
     message = message_of("{train: {max_iter: 1, beta3: 1}, eval: {sead: 1}}")
     assert message.startswith("train.max_iter: ")
     assert message.endswith("(and 2 more)")
@@ -48,10 +48,10 @@ def test_of_several_mistakes_the_first_is_named_and_the_rest_are_a_number():
 
 # A setting of another place, and the place that is named.
 MISPLACED = {
-    "of a group, on top": ("max_iters: 500", "max_iters: unknown setting here", "`train`"),
+    "of a group, on top": ("max_iters: 500", "max_iters: not a setting here", "`train`"),
     "of several groups": (
         "device: cpu",
-        "device: unknown setting here",
+        "device: not a setting here",
         "`train` or `eval` or `sample`",
     ),
     "of a group, in a run": (
@@ -81,38 +81,38 @@ MISPLACED = {
 
 
 @pytest.mark.parametrize(("text", "begins", "place"), MISPLACED.values(), ids=MISPLACED.keys())
-def test_a_setting_in_the_wrong_place_is_told_where_it_belongs(text, begins, place):
+def test_misplaced_setting_gets_its_right_place(text, begins, place):
     message = message_of(text)
     assert message.startswith(begins)
-    assert message.endswith(f"it belongs to {place}")
+    assert message.endswith(f"; move it to {place}")
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("report: {runs: 5}", "report.runs: should be a valid list (found 5)"),
-        ("mirrors: 5", "mirrors: should be a valid list (found 5)"),
+        ("report: {runs: 5}", "report.runs: should be a list (found `5`)"),
+        ("mirrors: 5", "mirrors: should be a list (found `5`)"),
         (
             "runs: {first: {dataset: 2024-01-01}}",
-            "should be text; put it in quotes (found 2024-01-01)",
+            "should be text; put it in quotes (found `2024-01-01`)",
         ),
         ("runs: {2024-01-01: {}}", "runs.2024-01-01: should be text; put it in quotes"),
-        ("runs: {2024: {}}", "runs.2024: should be text; put it in quotes (found 2024)"),
-        ("runs: {on: {}}", "runs.yes: should be text; put it in quotes (found yes)"),
+        ("runs: {2024: {}}", "runs.2024: should be text; put it in quotes (found `2024`)"),
+        ("runs: {on: {}}", "runs.yes: should be text; put it in quotes (found `yes`)"),
         (
             "train: {max_iters: 10k}",
-            "should be a number, such as 10000, 10_000 or 1e4 (found '10k')",
+            "should be a number, such as 10000, 10_000 or 1e4 (found `10k`)",
         ),
         ("train: {max_iters: '1,000'}", "should be a number, such as"),
-        ("train: {max_iters: 1.5}", "train.max_iters: should be a whole number (found 1.5)"),
-        ("train: {max_iters: '1.5'}", "train.max_iters: should be a whole number (found '1.5')"),
+        ("train: {max_iters: 1.5}", "train.max_iters: should be a whole number (found `1.5`)"),
+        ("train: {max_iters: '1.5'}", "train.max_iters: should be a whole number (found `1.5`)"),
         ("train: {learning_rate: 1/1000}", "should be a number, such as"),
         ("train: {learning_rate: 5%}", "should be a number, such as"),
     ],
 )
-def test_a_value_of_another_kind_is_shown_as_it_was_written(text, words):
+def test_wrong_value_is_quoted_as_written(text, words):
     assert words in message_of(text)
 
 
-def test_a_long_value_is_cut():
+def test_long_value_is_cut():
     assert len(message_of(f"sample: {{temperature: {'x' * 5000}}}")) < 300

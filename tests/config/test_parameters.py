@@ -40,13 +40,13 @@ class LaterModel(ModelSettings):
 
 
 @pytest.mark.parametrize("group", GROUPS, ids=lambda group: group.__name__)
-def test_every_setting_is_of_the_first_version_or_declares_its_neutral_value(group) -> None:
+def test_every_later_setting_declares_its_neutral_value(group) -> None:
     """A new setting needs `new_setting(..., neutral=...)`, and its value in neutral_values.json."""
     later = set(group.model_fields) - set(FIRST[group.__name__])
     assert later == set(neutral_values(group))
 
 
-def test_neutral_values_are_those_of_the_committed_table() -> None:
+def test_neutral_values_match_the_committed_table() -> None:
     """A neutral value means "as before the setting existed", so it can never change."""
     declared = {
         f"{group.__name__}.{name}": value
@@ -56,27 +56,27 @@ def test_neutral_values_are_those_of_the_committed_table() -> None:
     assert declared == NEUTRAL
 
 
-def test_a_setting_at_its_neutral_value_is_no_parameter() -> None:
+def test_setting_at_its_neutral_value_is_not_a_parameter() -> None:
     first = as_parameters(ModelSettings())
     assert as_parameters(LaterModel(normed=False)) == first
     assert as_parameters(LaterModel()) == {**first, "normed": True}
     assert as_parameters(LaterModel(normed=False, window=8)) == {**first, "window": 8}
 
 
-def test_only_the_settings_that_matter_are_parameters() -> None:
+def test_only_selected_settings_are_parameters() -> None:
     assert as_parameters(LaterModel(), {"n_layer", "normed"}) == {
         "n_layer": 6,
         "normed": True,
     }
 
 
-def test_gaps_are_filled_with_neutral_values_and_not_with_defaults() -> None:
+def test_missing_parameters_get_neutral_values_not_defaults() -> None:
     first = as_parameters(ModelSettings(n_layer=2))
     read = complete(LaterModel, first)
     assert (read.n_layer, read.normed, read.window) == (2, False, None)
 
 
-def test_parameters_are_read_back_as_they_were() -> None:
+def test_parameters_survive_a_round_trip() -> None:
     for settings in (LaterModel(), LaterModel(normed=False), LaterModel(window=3)):
         assert complete(LaterModel, as_parameters(settings)) == settings
 
@@ -89,7 +89,7 @@ def test_a_missing_setting_of_the_first_version_is_an_error() -> None:
     assert complete(ModelSettings, given, partial=True).n_layer == 6
 
 
-def test_a_wrong_setting_is_an_error_that_names_it() -> None:
+def test_wrong_setting_is_an_error_that_names_it() -> None:
     with pytest.raises(UserError, match="n_layer: "):
         complete(ModelSettings, {**as_parameters(ModelSettings()), "n_layer": 0})
     with pytest.raises(UserError, match="n_layers: unknown setting"):

@@ -29,7 +29,7 @@ def line_of(description, setting):
     return " ".join(lines)
 
 
-def test_a_description_names_the_source_of_each_value():
+def test_description_has_the_source_of_each_value():
     description = describe_run(load_yaml(LAYERS), "first")
     for setting, value, source in [
         ("beta1", "0.5", "command line"),
@@ -40,7 +40,7 @@ def test_a_description_names_the_source_of_each_value():
         ("n_head", "2", "models.shallow"),
         ("block_size", "16", "defaults"),
         ("dropout", "0.5", "command line"),
-        ("lr_decay_iters", "300", "as train.max_iters"),
+        ("lr_decay_iters", "300", "from train.max_iters"),
     ]:
         found, _, origin = line_of(description, setting).partition("#")
         assert found.split() == [f"{setting}:", value]
@@ -48,7 +48,7 @@ def test_a_description_names_the_source_of_each_value():
     assert description.startswith("dataset: letters\n")
 
 
-def test_a_description_names_the_entry_of_a_sweep_as_the_source():
+def test_description_has_the_sweeps_entry_as_source():
     config = load_sweep("{model: [tiny], seed: [1]}", "dataset: letters, train: {max_iters: 400}")
     description = describe_run(config, "r.model-tiny.seed-1")
     for setting, source in [("max_iters", "runs.r"), ("n_layer", "models.tiny")]:
@@ -56,17 +56,17 @@ def test_a_description_names_the_entry_of_a_sweep_as_the_source():
     assert "  seed: 1                              # runs.r\n" in description
 
 
-def test_a_description_names_the_setting_that_a_derived_one_follows():
+def test_description_has_the_source_of_a_derived_setting():
     given = describe_run(load_yaml("{train: {batch_size: 3}, bench: {batch_size: 4}}"), "first")
     assert given.count("batch_size: 4                        # command line") == 1
     derived = describe_run(
         load_yaml("{train: {batch_size: 3}, bench: {batch_size: null}}"), "first"
     )
-    assert derived.count("batch_size: 3                        # as train.batch_size") == 1
-    assert derived.count("lr_decay_iters: 5000                 # as train.max_iters") == 1
+    assert derived.count("batch_size: 3                        # from train.batch_size") == 1
+    assert derived.count("lr_decay_iters: 5000                 # from train.max_iters") == 1
 
 
-def test_a_description_has_every_setting():
+def test_description_has_every_setting():
     config = load_yaml(LAYERS + "ngram: on\n")
     described = yaml.safe_load(describe_run(config, "first"))
     run = resolve_run(config, "first").model_dump()
@@ -75,13 +75,13 @@ def test_a_description_has_every_setting():
     }
 
 
-def test_a_description_says_that_a_run_mixes_no_ngrams():
+def test_description_shows_that_ngrams_are_off():
     assert describe_run(load_yaml(""), "first").endswith("\nngram: off\n")
 
 
 @settings(deadline=None, max_examples=50)
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), st.floats(1e-6, 1e300))
-def test_a_description_is_yaml_that_gives_the_same_run(start, temperature):
+def test_description_is_yaml_of_the_same_run(start, temperature):
     config = load(
         {
             "corpora": {"text": {"files": "f"}},
@@ -98,7 +98,7 @@ def test_a_description_is_yaml_that_gives_the_same_run(start, temperature):
     )
 
 
-def test_the_settings_page_has_every_setting_with_its_default():
+def test_settings_page_has_every_setting_with_its_default():
     page = settings_page()
     for group in (ModelSettings, TrainSettings, EvalSettings, SampleSettings, BenchSettings):
         for name, field in group.model_fields.items():
@@ -114,7 +114,7 @@ def test_every_row_of_the_settings_page_has_three_cells():
     assert all(row.count("|") == 4 for row in rows)
 
 
-def test_the_schema_knows_a_sweep_and_what_it_can_name():
+def test_schema_has_sweeps_and_their_settings():
     jsonschema = pytest.importorskip("jsonschema")
     check = jsonschema.Draft202012Validator(json_schema())
 

@@ -36,12 +36,12 @@ WRONG = {
     ),
     "milestone after the last step": (
         "runs: {r: {dataset: letters, train: {max_iters: 500, milestones: [500, 501]}}}",
-        ["runs.r.train: milestones: step 501", "max_iters 500"],
+        ["runs.r.train.milestones: step 501", "max_iters 500"],
     ),
     "milestone of the defaults after a run's last step": (
         "{defaults: {train: {milestones: [200]}}, "
         "runs: {r: {dataset: letters, train: {max_iters: 150}}}}",
-        ["runs.r.train: milestones: step 200", "max_iters 150"],
+        ["runs.r.train.milestones: step 200", "max_iters 150"],
     ),
     "heads of preset and run": (
         "runs: {r: {dataset: letters, model: {preset: tiny, n_head: 3}}}",
@@ -55,34 +55,34 @@ WRONG = {
     "min_lr of another layer": ("train: {learning_rate: 1e-5}", ["min_lr 0.0001", "1e-05"]),
     "warm-up of all steps": (
         "runs: {r: {dataset: letters, train: {warmup_iters: 50, max_iters: 50}}}",
-        ["runs.r.train", "warmup_iters 50", "ends at 50"],
+        ["runs.r.train", "warmup_iters 50", "ends at step 50"],
     ),
     "the same anywhere, on a GPU": (
         "runs: {r: {dataset: letters, eval: {reproducible: anywhere, device: cuda}}}",
-        ["runs.r.eval: reproducible: anywhere", "set device: auto"],
+        ["runs.r.eval: `reproducible: anywhere`", "set `device: auto`"],
     ),
     "the same anywhere, in bfloat16": (
         "{defaults: {sample: {dtype: bfloat16}}, "
         "runs: {r: {dataset: letters, sample: {reproducible: anywhere}}}}",
-        ["runs.r.sample: reproducible: anywhere", "dtype: auto"],
+        ["runs.r.sample: `reproducible: anywhere`", "`dtype: auto`"],
     ),
     "the same anywhere, compiled": (
         "runs: {r: {dataset: letters, train: {reproducible: anywhere, compile: true}}}",
-        ["runs.r.train: reproducible: anywhere", "compile: false"],
+        ["runs.r.train: `reproducible: anywhere`", "`compile: false`"],
     ),
     "warm-up beyond the decay": (
         "train: {warmup_iters: 200, lr_decay_iters: 150, max_iters: 1000}",
-        ["warmup_iters 200", "ends at 150"],
+        ["warmup_iters 200", "ends at step 150"],
     ),
 }
 
 
 @pytest.mark.parametrize(("text", "words"), WRONG.values(), ids=WRONG.keys())
-def test_a_mistake_is_named_in_one_line(text, words):
+def test_mistake_gets_one_line(text, words):
     assert_one_line(text, words)
 
 
-def test_the_command_line_beats_the_run_which_beats_its_preset_and_the_defaults():
+def test_command_line_overrides_run_preset_and_defaults():
     run = resolve_run(load_yaml(LAYERS), "first")
     assert run.train.beta1 == 0.5  # command line over run over defaults
     assert run.train.batch_size == 4  # run over defaults
@@ -96,7 +96,7 @@ def test_the_command_line_beats_the_run_which_beats_its_preset_and_the_defaults(
     assert (run.eval, run.sample) == (EvalSettings(), SampleSettings())
 
 
-def test_a_preset_beats_the_defaults_settings():
+def test_preset_overrides_settings_of_the_defaults():
     run = resolve_run(
         load_yaml(
             "{defaults: {model: {n_layer: 7}}, runs: {first: {dataset: letters, model: tiny}}}"
@@ -106,14 +106,14 @@ def test_a_preset_beats_the_defaults_settings():
     assert run.model.n_layer == 1
 
 
-def test_a_preset_on_the_command_line_beats_the_runs_own_settings():
+def test_preset_on_the_command_line_overrides_the_run():
     run = resolve_run(
         load_yaml("{model: tiny, runs: {first: {dataset: letters, model: {n_layer: 7}}}}"), "first"
     )
     assert run.model.n_layer == 1
 
 
-def test_a_value_equal_to_the_built_in_one_still_beats_a_weaker_source():
+def test_value_equal_to_the_default_still_overrides_weaker_sources():
     run = resolve_run(
         load_yaml(
             "{defaults: {train: {seed: 1}}, runs: {first: {dataset: letters, train: {seed: 1337}}}}"
@@ -123,19 +123,19 @@ def test_a_value_equal_to_the_built_in_one_still_beats_a_weaker_source():
     assert run.train.seed == 1337
 
 
-def test_a_models_name_is_short_for_its_preset():
+def test_model_name_is_short_for_its_preset():
     short = load_yaml("runs: {first: {dataset: letters, model: tiny}}")
     long = load_yaml("runs: {first: {dataset: letters, model: {preset: tiny}}}")
     assert resolve_run(short, "first") == resolve_run(long, "first")
     assert resolve_run(short, "first").model.n_embd == 4
 
 
-def test_one_runs_settings_do_not_touch_another():
+def test_settings_of_a_run_do_not_affect_others():
     config = load_yaml("runs: {a: {dataset: letters, train: {seed: 1}}, b: {dataset: letters}}")
     assert resolve_run(config, "b").train.seed == TrainSettings().seed
 
 
-def test_a_run_may_name_only_its_dataset():
+def test_run_can_have_just_a_dataset():
     run = resolve_run(load_yaml("runs: {only: {dataset: letters}}"), "only")
     assert run.name == "only"
     assert run.dataset == "letters"
@@ -151,7 +151,7 @@ def test_a_dataset_is_a_run_with_the_defaults():
     assert run_names(config) == ["first", "letters"]
 
 
-def test_a_run_that_names_no_dataset_has_that_of_its_name():
+def test_run_without_a_dataset_uses_the_one_with_its_name():
     config = load_yaml("runs: {letters: {train: {max_iters: 300}}}")
     run = resolve_run(config, "letters")
     assert (run.dataset, run.train.max_iters) == ("letters", 300)
@@ -164,7 +164,7 @@ def test_an_empty_entry_is_a_run_or_dataset_with_the_defaults():
     assert corpus_of(config, "text") == "text"
 
 
-def test_an_unknown_run_is_refused_with_the_nearest_name():
+def test_unknown_run_is_an_error_with_a_suggestion():
     with pytest.raises(UserError, match=r"no run `fist`; did you mean `first`\?"):
         resolve_run(load_yaml(""), "fist")
 
@@ -204,13 +204,13 @@ DERIVATIONS = {
 @pytest.mark.parametrize(
     ("text", "lr_decay_iters", "batch_size"), DERIVATIONS.values(), ids=DERIVATIONS.keys()
 )
-def test_a_derived_setting_follows_another_one_unless_it_is_given(text, lr_decay_iters, batch_size):
+def test_derived_setting_follows_another_unless_given(text, lr_decay_iters, batch_size):
     run = resolve_run(load_yaml(text), "first")
     assert run.train.lr_decay_iters == lr_decay_iters
     assert run.bench.batch_size == batch_size
 
 
-def test_derived_settings_are_those_that_have_no_value_by_default():
+def test_derived_settings_are_those_without_a_default():
     run = resolve_run(load_yaml("ngram: on"), "first")
     without_value = {
         (group, setting)
@@ -225,14 +225,14 @@ def test_derived_settings_are_those_that_have_no_value_by_default():
     assert none == ["init_from"]
 
 
-def test_a_derived_setting_and_the_same_one_given_are_the_same_parameters():
+def test_derived_and_given_settings_have_the_same_parameters():
     derived = resolve_run(load_yaml("train: {max_iters: 300}"), "first")
     given = resolve_run(load_yaml("train: {max_iters: 300, lr_decay_iters: 300}"), "first")
     assert run_parameters(derived, ["train"]) == run_parameters(given, ["train"])
     assert run_parameters(derived, ["train"])["train"]["lr_decay_iters"] == 300
 
 
-def test_parameters_are_the_groups_and_names_that_are_wanted():
+def test_parameters_are_the_requested_groups_and_names():
     run = resolve_run(load_yaml("sample: {seed: 5}"), "first")
     only = {"train": {"batch_size", "dtype"}}
     assert run_parameters(run, ["name", "dataset", "sample", "train"], only) == {
@@ -252,7 +252,7 @@ def test_a_dataset_is_found_with_its_corpus():
 # --- Benchmarks that runs share -------------------------------------------------------------
 
 
-def test_runs_that_differ_in_what_does_not_change_a_benchmark_share_the_first_ones():
+def test_runs_share_a_benchmark_if_differences_do_not_affect_it():
     sweep = "{model: [tiny, small], seed: [1, 2], train.learning_rate: [1e-3, 2e-3]}"
     config = load_sweep(sweep, more="runs: {other: {dataset: letters, model: small}}")
     runs = [*config.runs]
@@ -282,12 +282,12 @@ def test_runs_that_differ_in_what_does_not_change_a_benchmark_share_the_first_on
         "{bench.seed: [4, 8]}",
     ],
 )
-def test_runs_that_differ_in_what_is_measured_have_benchmarks_of_their_own(sweep):
+def test_runs_with_relevant_differences_have_their_own_benchmarks(sweep):
     config = load_sweep(sweep)
     assert bench_runs(config, [*config.runs]) == {run: run for run in config.runs}
 
 
-def test_a_benchmark_with_a_batch_size_of_its_own_ignores_that_of_training():
+def test_benchmark_with_its_own_batch_size_ignores_that_of_training():
     config = load_sweep("{train.batch_size: [4, 8]}", "dataset: letters, bench: {batch_size: 4}")
     assert set(bench_runs(config, [*config.runs]).values()) == {"r.batch_size-4"}
     config = load_sweep("{bench.batch_size: [null, 4]}", "dataset: letters, train: {batch_size: 4}")
@@ -315,12 +315,12 @@ NGRAMS = {
 
 
 @pytest.mark.parametrize(("text", "expected"), NGRAMS.values(), ids=NGRAMS.keys())
-def test_ngrams_are_mixed_in_by_runs_that_ask_for_it(text, expected):
+def test_ngrams_are_mixed_in_on_request(text, expected):
     ngram = resolve_run(load_yaml(text), "first").ngram
     assert (ngram and (ngram.max_order, ngram.weight)) == expected
 
 
-def test_a_sweep_over_a_setting_of_ngrams_asks_for_them():
+def test_sweep_over_an_ngram_setting_turns_ngrams_on():
     swept = "runs: {first: {dataset: letters, sweep: {ngram.weight: [0, 0.5]}}}"
     config = load_yaml(swept)
     weights = [resolve_run(config, name).ngram.weight for name in config.runs]
@@ -344,22 +344,24 @@ def test_a_sweep_over_a_setting_of_ngrams_asks_for_them():
         ("{defaults: {train: {lr_decay_iters: 500}}, train: {max_iters: 50}}", 100),
     ],
 )
-def test_the_warm_up_follows_fewer_steps_that_a_stronger_source_asks_for(text, warm_up):
+def test_warm_up_is_shortened_for_fewer_steps_from_a_stronger_source(text, warm_up):
     assert resolve_run(load_yaml(text), "first").train.warmup_iters == warm_up
 
 
-def test_a_corpus_without_a_dataset_is_told_what_it_lacks():
-    with pytest.raises(UserError, match=r"no run `text`, but a corpus: .* `text: {}` in `dat"):
+def test_error_for_a_corpus_without_a_dataset_says_what_to_add():
+    with pytest.raises(
+        UserError, match=r"no run `text`, only a corpus; add an entry `text: {}` to `dat"
+    ):
         resolve_run(load_yaml("{}"), "text")
 
 
-def test_a_warm_up_longer_than_the_steps_of_its_own_source_is_a_mistake():
+def test_warm_up_longer_than_the_steps_of_the_same_source_is_an_error():
     message = message_of("train: {warmup_iters: 100, max_iters: 50}")
     assert "warmup_iters 100 leaves no step" in message
 
 
 @pytest.mark.parametrize("value", ["null", "none"])
-def test_null_on_the_command_line_is_none_where_a_setting_can_be(value):
+def test_null_on_the_command_line_means_none(value):
     defaults = "defaults: {train: {lr_decay_iters: 9}}"
     config = load_yaml(f"{{{defaults}, train: {{lr_decay_iters: '{value}'}}}}")
     assert resolve_run(config, "first").train.lr_decay_iters == 5000
@@ -367,11 +369,13 @@ def test_null_on_the_command_line_is_none_where_a_setting_can_be(value):
 
 
 @pytest.mark.parametrize("ngram", ["on", "{weight: 0}"])
-def test_a_run_with_ngrams_may_draft_with_them(ngram):
+def test_run_with_ngrams_can_draft(ngram):
     text = f"{{sample: {{draft: 4}}, ngram: {ngram}}}"
     assert resolve_run(load_yaml(text), "first").sample.draft == 4
 
 
-def test_a_draft_of_a_run_without_ngrams_is_an_error_before_it_trains():
-    with pytest.raises(UserError, match=r"runs\.first\.sample\.draft: this run has no n-grams"):
+def test_draft_without_ngrams_is_an_error_before_training():
+    with pytest.raises(
+        UserError, match=r"runs\.first\.sample\.draft: this run doesn't use n-grams"
+    ):
         resolve_run(load_yaml("sample: {draft: 4}"), "first")

@@ -12,63 +12,63 @@ from tests.config.examples import (
 
 WRONG = {
     # Types.
-    "word for number": ("models: {m: {n_layer: four}}", ["m.n_layer", "a number", "'four'"]),
+    "word for number": ("models: {m: {n_layer: four}}", ["m.n_layer", "a number", "`four`"]),
     "fraction for count": ("models: {m: {n_layer: 2.5}}", ["m.n_layer", "whole number", "2.5"]),
     "yes for a count": ("models: {m: {n_layer: yes}}", ["m.n_layer", "number", "yes or no"]),
     "no for a count": ("train: {seed: no}", ["train.seed", "number", "yes or no"]),
     "yes for a number": ("train: {learning_rate: yes}", ["learning_rate", "yes or no"]),
     "yes where none is allowed": ("train: {lr_decay_iters: yes}", ["lr_decay_iters", "yes or no"]),
     "yes for a run's number": ("runs: {r: {eval: {batch_size: on}}}", ["r.eval.batch_size"]),
-    "number for yes or no": ("models: {m: {bias: 2}}", ["models.m.bias", "boolean", "2"]),
-    "none for a number": ("train: {max_iters: null}", ["train.max_iters", "integer"]),
-    "list for a number": ("train: {max_iters: [1]}", ["train.max_iters", "integer"]),
+    "number for yes or no": ("models: {m: {bias: 2}}", ["models.m.bias", "true or false", "2"]),
+    "none for a number": ("train: {max_iters: null}", ["train.max_iters", "whole number"]),
+    "list for a number": ("train: {max_iters: [1]}", ["train.max_iters", "whole number"]),
     "number for a prompt": ("sample: {start: 5}", ["sample.start", "text", "quotes", "5"]),
-    "word for a list": ("report: {runs: first}", ["report.runs", "list", "'first'"]),
+    "word for a list": ("report: {runs: first}", ["report.runs", "list", "`first`"]),
     "list for runs": ("runs: [first]", ["runs", "mapping", "[first]"]),
-    "word for a run": ("runs: {r: letters}", ["runs.r", "'letters'"]),
+    "word for a run": ("runs: {r: letters}", ["runs.r", "`letters`"]),
     "number for a model": ("defaults: {model: 3}", ["defaults.model", "3"]),
     "nothing for a corpus": ("corpora: {c: }", ["corpora.c"]),
     "number for a name": ("runs: {2024: {dataset: letters}}", ["runs.2024", "text", "quotes"]),
     "number for a top-level name": ("2024: {}", ["2024"]),
     # Ranges.
-    "no layers": ("models: {m: {n_layer: 0}}", ["m.n_layer", "1", "found 0"]),
-    "all dropped": ("models: {m: {dropout: 1}}", ["m.dropout", "less than 1", "found 1"]),
+    "no layers": ("models: {m: {n_layer: 0}}", ["m.n_layer", "1", "found `0`"]),
+    "all dropped": ("models: {m: {dropout: 1}}", ["m.dropout", "less than 1", "found `1`"]),
     "negative dropout": ("models: {m: {dropout: -0.1}}", ["m.dropout", "-0.1"]),
-    "no steps": ("train: {max_iters: 0}", ["train.max_iters", "found 0"]),
+    "no steps": ("train: {max_iters: 0}", ["train.max_iters", "found `0`"]),
     "no learning": ("train: {learning_rate: 0}", ["train.learning_rate", "greater than 0"]),
-    "negative in a string": ("train: {learning_rate: '-1e-3'}", ["learning_rate", "'-1e-3'"]),
+    "negative in a string": ("train: {learning_rate: '-1e-3'}", ["learning_rate", "`-1e-3`"]),
     "beta of one": ("train: {beta2: 1}", ["train.beta2", "less than 1"]),
     "negative seed": ("train: {seed: -1}", ["train.seed", "-1"]),
     "seed of more than 64 bits": ("train: {seed: 18446744073709551616}", ["train.seed"]),
     "everything held out": ("datasets: {d: {corpus: text, val_ratio: 1}}", ["d.val_ratio"]),
     "nothing held out": ("datasets: {d: {corpus: text, val_ratio: 0}}", ["d.val_ratio"]),
-    "milestone before the first step": ("train: {milestones: [0]}", ["milestones.0", "found 0"]),
+    "milestone before the first step": ("train: {milestones: [0]}", ["milestones.0", "found `0`"]),
     "milestone that is no step": ("train: {milestones: [5, 2.5]}", ["milestones.1", "2.5"]),
-    "word for a milestone": ("train: {milestones: [all]}", ["milestones.0", "a number", "'all'"]),
+    "word for a milestone": ("train: {milestones: [all]}", ["milestones.0", "a number", "`all`"]),
     "yes for a milestone": ("train: {milestones: [yes]}", ["milestones.0", "yes or no"]),
     "number for milestones": ("train: {milestones: 500}", ["train.milestones", "list", "500"]),
     "negative temperature": ("sample: {temperature: -1}", ["sample.temperature", "equal to 0"]),
     "negative top_k": ("sample: {top_k: -1}", ["sample.top_k", "-1"]),
     "NaN": ("train: {learning_rate: .nan}", ["train.learning_rate", "finite", "nan"]),
-    "NaN in a string": ("train: {weight_decay: nan}", ["train.weight_decay", "'nan'"]),
+    "NaN in a string": ("train: {weight_decay: nan}", ["train.weight_decay", "`nan`"]),
     "infinity": ("train: {grad_clip: .inf}", ["train.grad_clip", "finite", "inf"]),
     # Choices.
-    "dtype": ("train: {dtype: float64}", ["train.dtype", "'bfloat16'", "'float64'"]),
-    "device": ("train: {device: gpu}", ["train.device", "cuda", "'gpu'"]),
-    "activation": ("models: {m: {activation: relu}}", ["m.activation", "'gelu'", "'relu'"]),
+    "dtype": ("train: {dtype: float64}", ["train.dtype", "`bfloat16`", "`float64`"]),
+    "device": ("train: {device: gpu}", ["train.device", "cuda", "`gpu`"]),
+    "activation": ("models: {m: {activation: relu}}", ["m.activation", "`gelu`", "`relu`"]),
     "a vocabulary of bytes alone": ("datasets: {d: {vocab_size: 256}}", ["vocab_size", "257"]),
     "a digest of several local files": (
         f"corpora: {{c: {{files: [a, b], sha256: {'a' * 64}}}}}",
         ["corpora.c", "1 sha256 for 2 files"],
     ),
-    "split": ("datasets: {d: {split: random}}", ["d.split", "'document'", "'random'"]),
-    "keep": ("train: {keep: all}", ["train.keep", "'best'", "'last'", "'all'"]),
-    "built-in corpus": ("corpora: {c: {builtin: plai}}", ["c.builtin", "'play'", "'plai'"]),
+    "split": ("datasets: {d: {split: random}}", ["d.split", "`document`", "`random`"]),
+    "keep": ("train: {keep: all}", ["train.keep", "`best`", "`last`", "`all`"]),
+    "built-in corpus": ("corpora: {c: {builtin: plai}}", ["c.builtin", "`play`", "`plai`"]),
     # Corpora.
-    "no source": ("corpora: {c: {}}", ["corpora.c", "exactly one of url, files and builtin"]),
+    "no source": ("corpora: {c: {}}", ["corpora.c", "exactly one of `url`, `files` and `builtin`"]),
     "two sources": (
         "corpora: {c: {url: 'http://a/b', files: f}}",
-        ["corpora.c", "exactly one of url, files and builtin"],
+        ["corpora.c", "exactly one of `url`, `files` and `builtin`"],
     ),
     "three sources": (
         "corpora: {c: {url: 'http://a/b', files: f, builtin: playwright}}",
@@ -80,24 +80,24 @@ WRONG = {
     "range from high to low": ("corpora: {c: {url: 'http://a/[2-1].txt'}}", ["c.url", "lowest"]),
     "two files of one name": (
         "corpora: {c: {url: ['http://a/x', 'http://b/x']}}",
-        ["corpora.c", "same name"],
+        ["corpora.c", "same file name"],
     ),
     "a digest of several files": (
         f"corpora: {{c: {{url: ['http://a/x', 'http://a/y'], sha256: {'a' * 64}}}}}",
         ["corpora.c", "1 sha256 for 2 files"],
     ),
     "number for files": ("corpora: {c: {files: 3}}", ["corpora.c.files", "should be text"]),
-    "empty path": ("corpora: {c: {files: ['']}}", ["corpora.c.files.0", "at least 1"]),
+    "empty path": ("corpora: {c: {files: ['']}}", ["corpora.c.files.0", "not be empty"]),
     "no files": ("corpora: {c: {files: []}}", ["corpora.c", "exactly one"]),
-    "errors": ("corpora: {c: {files: f, errors: ignore}}", ["c.errors", "'replace'", "'ignore'"]),
-    "newlines": ("corpora: {c: {files: f, newlines: crlf}}", ["c.newlines", "'lf'", "'crlf'"]),
-    "short sha256": ("corpora: {c: {files: f, sha256: abc}}", ["corpora.c.sha256", "'abc'"]),
+    "errors": ("corpora: {c: {files: f, errors: ignore}}", ["c.errors", "`replace`", "`ignore`"]),
+    "newlines": ("corpora: {c: {files: f, newlines: crlf}}", ["c.newlines", "`lf`", "`crlf`"]),
+    "short sha256": ("corpora: {c: {files: f, sha256: abc}}", ["corpora.c.sha256", "`abc`"]),
     "unknown encoding": ("corpora: {c: {files: f, encoding: utf-9}}", ["encoding", "utf-9"]),
 }
 
 
 @pytest.mark.parametrize(("text", "words"), WRONG.values(), ids=WRONG.keys())
-def test_a_mistake_is_named_in_one_line(text, words):
+def test_mistake_gets_one_line(text, words):
     assert_one_line(text, words)
 
 
@@ -108,14 +108,14 @@ def test_numbers_in_strings_are_numbers(written):
 
 
 @pytest.mark.parametrize("written", ["2000", "'2000'", "2e3", "'2e3'", "2000.0", "'2000.0'"])
-def test_whole_numbers_may_be_written_in_any_way(written):
+def test_whole_numbers_can_be_written_in_any_form(written):
     assert resolve_run(load_yaml(f"train: {{max_iters: {written}}}"), "first").train.max_iters == (
         2000
     )
 
 
 @pytest.mark.parametrize("written", ["[5, 10]", "['5', '10']", "['5', '1e1']", "[5.0, 1e1]"])
-def test_milestones_are_steps_written_in_any_way_up_to_the_last(written):
+def test_milestones_can_be_written_in_any_form(written):
     config = load_yaml(f"train: {{max_iters: 10, warmup_iters: 0, milestones: {written}}}")
     assert resolve_run(config, "first").train.milestones == [5, 10]
 
@@ -123,23 +123,23 @@ def test_milestones_are_steps_written_in_any_way_up_to_the_last(written):
 @pytest.mark.parametrize(
     ("written", "value"), [("yes", True), ("'true'", True), ("no", False), ("'False'", False)]
 )
-def test_yes_and_no_may_stand_in_strings(written, value):
+def test_yes_and_no_can_be_strings(written, value):
     assert resolve_run(load_yaml(f"model: {{bias: {written}}}"), "first").model.bias is value
 
 
-def test_the_file_of_a_download_has_the_name_in_its_url():
+def test_download_gets_the_file_name_of_its_url():
     plain, version = "https://example.org/a/b/book.txt", "https://example.org/book.txt?v=a/b#c/d"
     assert Corpus(url=plain).downloads == {"book.txt": plain}
     assert Corpus(url=version).downloads == {"book.txt": version}
     assert Corpus(builtin="play").downloads == {}
 
 
-def test_the_first_name_of_the_built_in_play_is_still_read():
+def test_old_name_of_the_built_in_corpus_still_works():
     assert Corpus(builtin="playwright") == Corpus(builtin="play")
     assert load_yaml("corpora: {text: {builtin: playwright}}").corpora["text"].builtin == "play"
 
 
-def test_a_numbered_range_of_urls_is_written_out_as_curl_does_it():
+def test_numbered_range_of_urls_is_expanded_as_in_curl():
     corpus = Corpus(url=["https://example.org/[8-10]-part-[00-01].txt", "https://example.org/z"])
     parts = ["8-part-00", "8-part-01", "9-part-00", "9-part-01", "10-part-00", "10-part-01"]
     assert corpus.urls == [
@@ -148,7 +148,7 @@ def test_a_numbered_range_of_urls_is_written_out_as_curl_does_it():
     ]
 
 
-def test_what_a_run_resolves_to_is_frozen():
+def test_resolved_run_is_frozen():
     run = resolve_run(load_yaml(""), "first")
     with pytest.raises(ValidationError, match="frozen"):
         run.train.seed = 1

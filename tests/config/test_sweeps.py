@@ -71,14 +71,14 @@ SWEPT = {
 
 
 @pytest.mark.parametrize(("sweep", "names"), SWEPT.values(), ids=SWEPT.keys())
-def test_a_sweep_is_a_run_of_each_combination_named_after_what_it_is_given(sweep, names):
+def test_sweep_makes_a_run_for_each_combination_named_after_its_values(sweep, names):
     config = load_sweep(sweep)
     assert list(config.runs) == names
     assert run_names(config) == [*names, "letters", "words"]
     assert expand(config, ["letters", "r"]) == ["letters", *names]
 
 
-def test_a_run_of_a_sweep_is_as_if_it_were_written_by_hand():
+def test_run_of_a_sweep_equals_one_written_by_hand():
     swept = load_sweep(
         "{dataset: [letters, words], model: [tiny, small], seed: [1, 2], train.beta1: [0.5, 6e-1]}",
         "train: {max_iters: 400, seed: 9}, model: {n_embd: 12}, sample: {seed: 5}",
@@ -104,7 +104,7 @@ def test_a_run_of_a_sweep_is_as_if_it_were_written_by_hand():
         assert resolve_run(swept, name) == resolve_run(written, name)
 
 
-def test_a_swept_preset_replaces_the_entrys_and_its_own_settings_stay_on_top():
+def test_swept_preset_replaces_the_preset_but_not_the_settings_of_the_entry():
     config = load_sweep(
         "{model: [tiny, small]}", "dataset: letters, model: {preset: small, bias: yes}"
     )
@@ -114,7 +114,7 @@ def test_a_swept_preset_replaces_the_entrys_and_its_own_settings_stay_on_top():
     assert (small.n_layer, small.dropout, small.bias) == (2, 0.3, True)
 
 
-def test_a_swept_setting_is_above_the_preset_and_the_entrys_own_settings():
+def test_swept_setting_overrides_the_preset_and_the_entry():
     config = load_sweep(
         "{model.dropout: [0.1, 0.2]}", "dataset: letters, model: {preset: small, dropout: 0}"
     )
@@ -122,24 +122,24 @@ def test_a_swept_setting_is_above_the_preset_and_the_entrys_own_settings():
     assert resolve_run(config, "r.dropout-0.1").model.n_layer == 2
 
 
-def test_the_command_line_overrides_what_is_swept():
+def test_command_line_overrides_swept_settings():
     config = load_sweep("{seed: [1, 2]}", more="train: {seed: 7}")
     assert [resolve_run(config, name).train.seed for name in config.runs] == [7, 7]
 
 
-def test_a_sweep_with_the_name_of_a_dataset_replaces_its_run():
+def test_sweep_with_the_name_of_a_dataset_replaces_its_run():
     config = load({**yaml.safe_load(SWEEPING), "runs": {"letters": {"sweep": {"seed": [1, 2]}}}})
     assert [resolve_run(config, name).dataset for name in config.runs] == ["letters", "letters"]
     assert run_names(config) == ["letters.seed-1", "letters.seed-2", "words"]
 
 
-def test_dropped_texts_can_be_swept():
+def test_texts_can_be_swept():
     config = load_sweep("{dataset: [mine, yours]}", texts=["mine.txt", "yours.txt"])
     assert resolve_run(config, "r.dataset-yours").dataset == "yours"
 
 
-def test_a_sweep_instead_of_a_run_is_an_error_that_names_some_of_its_runs():
-    seeds = "runs: `r` is a sweep; its runs are `r.seed-1`, `r.seed-2`, `r.seed-3`"
+def test_sweep_instead_of_a_run_is_an_error_that_lists_some_runs():
+    seeds = "runs: `r` is a sweep; use one of its runs: `r.seed-1`, `r.seed-2`, `r.seed-3`"
     for last, more in [(3, ""), (4, " and 1 more"), (2000, " and 1,997 more")]:
         with pytest.raises(UserError) as error:
             resolve_run(load_sweep(f"{{seed: {[*range(1, last + 1)]}}}"), "r")
@@ -148,21 +148,21 @@ def test_a_sweep_instead_of_a_run_is_an_error_that_names_some_of_its_runs():
         resolve_run(load_sweep("{seed: [1]}", more="runs: {words: {sweep: {seed: [1]}}}"), "words")
 
 
-def test_a_misspelt_run_of_a_sweep_gets_the_nearest_name():
+def test_misspelled_run_of_a_sweep_gets_a_suggestion():
     with pytest.raises(UserError, match=r"no run `r\.seed_12`; did you mean `r\.seed-12`\?"):
         resolve_run(load_sweep(f"{{seed: {[*range(30)]}}}"), "r.seed_12")
 
 
-def test_a_sweep_in_the_report_stands_for_its_runs():
+def test_sweep_in_the_report_means_its_runs():
     more = "{{runs: {{last: {{dataset: words, sweep: {{seed: [7]}}}}}}, report: {{runs: {}}}}}"
     config = load_sweep("{seed: [2, 1]}", more=more.format("[words, r, last.seed-7]"))
     assert config.report.runs == ["words", "r.seed-2", "r.seed-1", "last.seed-7"]
     for runs, message in [
-        ("[r, last, r]", "report.runs: `r` stands there twice; name it once"),
-        ("[r.seed-1, r.seed-1]", "report.runs: `r.seed-1` stands there twice; name it once"),
+        ("[r, last, r]", "report.runs: `r` is listed twice; remove one"),
+        ("[r.seed-1, r.seed-1]", "report.runs: `r.seed-1` is listed twice; remove one"),
         (
             "[r.seed-1, words, r]",
-            "report.runs: `r.seed-1` stands there twice, as a run of `r` too; name it once",
+            "report.runs: `r.seed-1` is also a run of the sweep `r`; remove one of them",
         ),
         ("[lasd]", "report.runs: no run `lasd`; did you mean `last`?"),
     ]:
@@ -175,14 +175,14 @@ def test_a_sweep_in_the_report_stands_for_its_runs():
 WRONG_SWEEPS = {
     "nothing": (
         "",
-        ": nothing is swept; name settings and their values, or leave it out (found nothing)",
+        ": the sweep is empty; list settings with their values, or remove it (found nothing)",
     ),
     "an empty one": (
         "{}",
-        ": nothing is swept; name settings and their values, or leave it out",
+        ": the sweep is empty; list settings with their values, or remove it",
     ),
-    "a list": ("[seed]", ": should be a mapping of settings (found [seed])"),
-    "a number for a key": ("{1: [2]}", ".1: should be text; put it in quotes (found 1)"),
+    "a list": ("[seed]", ": should be a mapping of settings (found `[seed]`)"),
+    "a number for a key": ("{1: [2]}", ".1: should be text; put it in quotes (found `1`)"),
     "an unknown key": ("{sead: [1]}", ".sead: unknown setting; did you mean `seed`?"),
     "an unknown setting": (
         "{train.batchsize: [1]}",
@@ -198,40 +198,40 @@ WRONG_SWEEPS = {
     ),
     "nothing near": (
         "{zzz: [1]}",
-        ".zzz: unknown setting; a setting is named with its group: `train.max_iters`",
+        ".zzz: unknown setting; write its group too, as in `train.max_iters`",
     ),
     "a group": (
         "{train: [1]}",
         ".train: unknown setting; did you mean `train.seed`?",
     ),
-    "no list": ("{seed: 3}", ".seed: should be a valid list (found 3)"),
-    "no values": ("{seed: }", ".seed: should be a valid list (found nothing)"),
-    "an empty list": ("{seed: []}", ".seed: no value; give it some, or leave it out"),
+    "no list": ("{seed: 3}", ".seed: should be a list (found `3`)"),
+    "no values": ("{seed: }", ".seed: should be a list (found nothing)"),
+    "an empty list": ("{seed: []}", ".seed: the list is empty; list some values, or remove it"),
     "a list of lists": (
         "{train.milestones: [[5], [6]]}",
-        ".train.milestones: a list or mapping cannot be swept (found [5]); "
-        "write such runs one by one",
+        ".train.milestones: a list or mapping can't be swept (found `[5]`); "
+        "write these runs one by one",
     ),
     "a mapping": (
         "{model: [{preset: tiny}]}",
-        ".model: a list or mapping cannot be swept (found {'preset': 'tiny'}); "
-        "write such runs one by one",
+        ".model: a list or mapping can't be swept (found `{'preset': 'tiny'}`); "
+        "write these runs one by one",
     ),
     "a word for a number": (
         "{seed: [1, two]}",
-        ".seed: should be a number, such as 10000, 10_000 or 1e4 (found 'two')",
+        ".seed: should be a number, such as 10000, 10_000 or 1e4 (found `two`)",
     ),
     "yes for a number": (
         "{train.max_iters: [yes]}",
-        ".train.max_iters: a number is wanted here, not yes or no (found yes)",
+        ".train.max_iters: should be a number, not yes or no (found `yes`)",
     ),
     "a seed below zero": (
         "{seed: [-1]}",
-        ".seed: should be greater than or equal to 0 (found -1)",
+        ".seed: should be greater than or equal to 0 (found `-1`)",
     ),
     "an unknown choice": (
         "{train.dtype: [float64]}",
-        ".train.dtype: should be 'auto', 'float32', 'bfloat16' or 'float16' (found 'float64')",
+        ".train.dtype: should be `auto`, `float32`, `bfloat16` or `float16` (found `float64`)",
     ),
     "an unknown model": (
         "{model: [tiny, smal]}",
@@ -241,55 +241,55 @@ WRONG_SWEEPS = {
         "{dataset: [leters]}",
         ".dataset: no dataset `leters`; did you mean `letters`?",
     ),
-    "no model": ("{model: [null]}", ".model: no model `none`; there is `tiny`, `small`"),
+    "no model": ("{model: [null]}", ".model: no model `none`; choose from `tiny`, `small`"),
     "a number for a model": (
         "{model: [2024]}",
-        ".model: should be text; put it in quotes (found 2024)",
+        ".model: should be text; put it in quotes (found `2024`)",
     ),
-    "a value twice": ("{seed: [1, 2, 1]}", ".seed: `1` stands there twice; name it once"),
+    "a value twice": ("{seed: [1, 2, 1]}", ".seed: `1` is listed twice; remove one"),
     "a value twice in two ways": (
         "{train.learning_rate: [1e-3, 0.001]}",
-        ".train.learning_rate: `0.001` stands there twice, as `1e-3` too; name it once",
+        ".train.learning_rate: `0.001` equals `1e-3`; remove one",
     ),
     "yes twice in two ways": (
         "{model.bias: [yes, 'on']}",
-        ".model.bias: `on` stands there twice, as `true` too; name it once",
+        ".model.bias: `on` equals `true`; remove one",
     ),
     "a setting twice": (
         "{seed: [1], train.seed: [2]}",
-        ".train.seed: `seed` is the same setting; leave one of them out",
+        ".train.seed: same setting as `seed`; remove one of them",
     ),
     "a space": (
         "{sample.start: [Once upon]}",
-        ".sample.start: `Once upon` cannot stand in the name of a run, which has letters, digits, "
-        "dot, dash and underscore; write such runs one by one",
+        ".sample.start: `Once upon` can't be part of a run's name, which has only letters, "
+        "digits, `.`, `-` and `_`; write these runs one by one",
     ),
     "a slash": (
         "{sample.start: [a/../b]}",
-        ".sample.start: `a/../b` cannot stand in the name of a run, which has letters, digits, "
-        "dot, dash and underscore; write such runs one by one",
+        ".sample.start: `a/../b` can't be part of a run's name, which has only letters, "
+        "digits, `.`, `-` and `_`; write these runs one by one",
     ),
     "a colon": (
         "{train.device: ['cuda:0']}",
-        ".train.device: `cuda:0` cannot stand in the name of a run, which has letters, digits, "
-        "dot, dash and underscore; write such runs one by one",
+        ".train.device: `cuda:0` can't be part of a run's name, which has only letters, "
+        "digits, `.`, `-` and `_`; write these runs one by one",
     ),
     "a line break": (
         '{sample.start: ["\\n"]}',
-        ".sample.start: `\\n` cannot stand in the name of a run, which has letters, digits, "
-        "dot, dash and underscore; write such runs one by one",
+        ".sample.start: `\\n` can't be part of a run's name, which has only letters, "
+        "digits, `.`, `-` and `_`; write these runs one by one",
     ),
 }
 
 
 @pytest.mark.parametrize(("sweep", "message"), WRONG_SWEEPS.values(), ids=WRONG_SWEEPS.keys())
-def test_a_mistake_in_a_sweep_is_named_in_one_line(sweep, message):
+def test_mistake_in_a_sweep_gets_one_line(sweep, message):
     with pytest.raises(UserError) as error:
         load_sweep(sweep)
     assert str(error.value) == f"runs.r.sweep{message}"
 
 
-def test_a_combination_that_does_not_go_together_is_named():
+def test_invalid_combination_is_reported_with_its_run():
     with pytest.raises(UserError, match=r"^runs\.r\.n_embd-8\.n_head-3\.model: n_embd 8 is not"):
         load_sweep("{model.n_embd: [8], model.n_head: [2, 3]}")
     with pytest.raises(UserError, match=r"^runs\.r\.model: no model `smal`; did you mean `small`"):
@@ -307,47 +307,49 @@ def test_a_combination_that_does_not_go_together_is_named():
         ("", ["r.seed-2.txt"]),
     ],
 )
-def test_a_run_of_a_sweep_cannot_be_called_as_another_run_dataset_or_text(more, texts):
+def test_run_of_a_sweep_cannot_have_a_taken_name(more, texts):
     with pytest.raises(UserError) as error:
         load_sweep("{seed: [1, 2]}", more=more, texts=texts)
     assert str(error.value) == (
-        "runs.r.sweep: one of its runs would be called `r.seed-2`, as another run, dataset or text "
-        "is; rename one of them"
+        "runs.r.sweep: its run `r.seed-2` would have the same name as another run, dataset or "
+        "text; rename one of them"
     )
 
 
 def test_runs_of_two_sweeps_cannot_share_a_name():
     more = "runs: {r.seed-1: {dataset: letters, sweep: {model: [tiny]}}}"
-    with pytest.raises(UserError, match=r"^runs\.r\.seed-1\.sweep: .* `r\.seed-1\.model-tiny`, as"):
+    with pytest.raises(
+        UserError, match=r"^runs\.r\.seed-1\.sweep: .* `r\.seed-1\.model-tiny` would"
+    ):
         load_sweep("{seed: [1], model: [tiny]}", more=more)
 
 
-def test_two_combinations_of_one_name_are_an_error_that_says_what_to_do():
+def test_two_combinations_with_the_same_name_are_an_error():
     datasets = "datasets: {a: {corpus: text}, a.model-tiny: {corpus: text}}"
     models = "models: {tiny.model-small: {}, small: {}, tiny: {}}"
     sweep = "{dataset: [a, a.model-tiny], model: [tiny.model-small, small]}"
     with pytest.raises(UserError) as error:
         load_sweep(sweep, more=f"{datasets}\n{models}")
     assert str(error.value) == (
-        "runs.r.sweep: two of its runs would be called `r.dataset-a.model-tiny.model-small`; "
-        "put its keys in another order, or rename a value"
+        "runs.r.sweep: two of its runs would have the name `r.dataset-a.model-tiny.model-small`; "
+        "reorder its settings, or rename a value"
     )
 
 
-def test_a_name_that_no_file_can_have_is_an_error():
+def test_run_name_too_long_for_a_file_is_an_error():
     word = "a" * 192  # beside `r.start-`, 200 bytes
     assert len(next(iter(load_sweep(f"{{sample.start: [{word}]}}").runs))) == 200
     with pytest.raises(UserError) as error:
         load_sweep(f"{{sample.start: [{word}a]}}")
     assert str(error.value) == (
-        f"runs.r.sweep: the name of a run, `r.start-{'a' * 72}…`, would have 201 characters, and "
-        "200 are the most; shorten the names in it, or sweep fewer settings"
+        f"runs.r.sweep: the run name `r.start-{'a' * 72}…` would have 201 characters, but the "
+        "limit is 200; shorten the names in it, or sweep fewer settings"
     )
 
 
 @pytest.mark.parametrize("where", ["defaults: {sweep: {seed: [1]}}", "sweep: {seed: [1]}"])
-def test_only_a_run_has_a_sweep(where):
-    assert "sweep: unknown setting" in message_of(where)
+def test_only_runs_can_have_a_sweep(where):
+    assert "sweep: not a setting here" in message_of(where)
 
 
 # Values that look like more of a name: two combinations can give the same one.
@@ -373,7 +375,7 @@ def sweeps(draw):
 
 @settings(deadline=None, max_examples=300)
 @given(st.lists(sweeps(), min_size=1, max_size=2))
-def test_each_combination_has_a_name_of_its_own_or_there_is_an_error(swept):
+def test_combinations_have_unique_names_or_there_is_an_error(swept):
     names = ["r", "r.seed-1"][: len(swept)]
     try:
         config = load(
@@ -410,7 +412,7 @@ def test_each_combination_has_a_name_of_its_own_or_there_is_an_error(swept):
                 assert found[key] == (float(value) if key == "train.beta1" else value)
 
 
-def test_the_examples_of_the_page_on_sweeps_work_with_the_shipped_config():
+def test_examples_in_docs_sweeps_work_with_the_shipped_config():
     page = (ROOT / "docs/SWEEPS.md").read_text(encoding="utf-8")
     shipped = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
     examples = [yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)]

@@ -48,7 +48,7 @@ def vary(base, *pairs, name=""):
         ([("train.seed", "3"), ("train.seed", "2")], "first.seed-2"),
     ],
 )
-def test_a_run_is_named_by_the_settings_that_differ(pairs, name):
+def test_variant_is_named_after_the_changed_settings(pairs, name):
     variant = vary("first", *pairs)
     if "device" in name:
         assert variant.name.startswith("first.device-")
@@ -58,7 +58,7 @@ def test_a_run_is_named_by_the_settings_that_differ(pairs, name):
 
 
 @pytest.mark.parametrize("base", ["first", "letters", "grid.seed-2"])
-def test_the_entry_resolves_to_the_run_with_the_settings_changed(base):
+def test_entry_resolves_to_the_run_with_changed_settings(base):
     pairs = [("train.max_iters", "50"), ("ngram.weight", "0.5"), ("eval.seed", "3")]
     variant = vary(base, *pairs)
     added = load({**MAPPING, "runs": {**MAPPING["runs"], **variant.entries["runs"]}})
@@ -66,7 +66,7 @@ def test_the_entry_resolves_to_the_run_with_the_settings_changed(base):
     assert resolve_run(added, variant.name) == wanted.model_copy(update={"name": variant.name})
 
 
-def test_a_derived_setting_is_kept_where_it_would_follow_another():
+def test_given_setting_is_kept_if_it_would_be_derived_otherwise():
     assert resolve_run(CONFIG, "first").train.lr_decay_iters == 300
     variant = vary("first", ("train.max_iters", "200"), ("train.lr_decay_iters", "300"))
     assert variant.entries["runs"][variant.name]["train"] == {
@@ -75,7 +75,7 @@ def test_a_derived_setting_is_kept_where_it_would_follow_another():
     }
 
 
-def test_settings_that_change_nothing_are_the_run_itself():
+def test_settings_that_change_nothing_give_the_run_itself():
     variant = vary(
         "first", ("train.max_iters", "300"), ("model.n_layer", "1"), ("dataset", "letters")
     )
@@ -92,22 +92,24 @@ def test_settings_that_need_each_other_are_kept_together():
     assert variant.name == "other.optimizer-adamw.learning_rate-0.0005"
 
 
-def test_the_same_settings_are_found_again():
+def test_same_settings_give_the_existing_variant():
     variant = vary("first", ("train.max_iters", "50"), name="mine")
     added = load({**MAPPING, "runs": {**MAPPING["runs"], **variant.entries["runs"]}})
     again = vary_run(added, "first", given(("train.max_iters", "50")), "mine")
     assert (again.name, again.entries) == ("mine", {})
-    with pytest.raises(UserError, match=r"`mine` exists with other settings \(train.max_iters 50"):
+    with pytest.raises(
+        UserError, match=r"`mine` already exists with other settings \(train.max_iters is `50`"
+    ):
         vary_run(added, "first", given(("train.max_iters", "60")), "mine")
 
 
 @pytest.mark.parametrize("name", ["letters", "other", "grid.seed-1", "both"])
-def test_no_other_run_is_ever_written_over(name):
+def test_other_runs_are_never_overwritten(name):
     with pytest.raises(UserError, match="exists with other settings"):
         vary("first", ("train.max_iters", "50"), name=name)
 
 
-def test_a_long_name_is_cut_to_a_digest():
+def test_long_name_is_replaced_by_a_digest():
     pairs = [
         (f"train.{setting}", "0.001")
         for setting in (
@@ -139,10 +141,10 @@ def test_a_long_name_is_cut_to_a_digest():
         ("first", [("model.preset", "tyni")], "no model `tyni`; did you mean `tiny`"),
         ("fist", [], "no run `fist`; did you mean `first`"),
         ("grid", [("train.seed", "2")], "`grid` is a sweep"),
-        ("both", [("train.seed", "2")], "an ensemble trains nothing"),
+        ("both", [("train.seed", "2")], "an ensemble isn't trained"),
     ],
 )
-def test_a_mistake_is_one_line(base, pairs, message):
+def test_mistake_gets_one_line(base, pairs, message):
     with pytest.raises(UserError, match=message):
         vary(base, *pairs)
 
@@ -150,14 +152,14 @@ def test_a_mistake_is_one_line(base, pairs, message):
 # --- Datasets -------------------------------------------------------------------------------
 
 
-def test_a_dataset_with_other_tokens_is_another_one_of_the_same_corpus():
+def test_other_tokenizer_makes_a_new_dataset_of_the_same_corpus():
     variant = vary_dataset(CONFIG, "letters", given(("dataset.tokenizer", "byte")))
     assert variant.entries == {
         "datasets": {"letters.tokenizer-byte": {"corpus": "text", "tokenizer": "byte"}}
     }
 
 
-def test_a_text_read_otherwise_is_a_corpus_of_its_own():
+def test_other_corpus_settings_make_a_new_corpus():
     variant = vary_dataset(CONFIG, "letters", given(("corpus.newlines", "lf")), "plain")
     assert variant.entries == {
         "corpora": {"plain": {"files": ["text.txt"], "newlines": "lf"}},
@@ -165,13 +167,15 @@ def test_a_text_read_otherwise_is_a_corpus_of_its_own():
     }
 
 
-def test_a_text_is_a_dataset_under_the_name_given():
+def test_text_becomes_a_dataset_with_the_given_name():
     corpus, dataset = Corpus(files=["/far/novel.txt"]), Dataset(val_ratio=0.2)
     variant = new_dataset(CONFIG, "novel", dataset, corpus)
     maps = {kind: {**MAPPING[kind], **variant.entries[kind]} for kind in variant.entries}
     added = load({**MAPPING, **maps})
     assert new_dataset(added, "novel", dataset, corpus).entries == {}
-    with pytest.raises(UserError, match=r"exists with other settings \(dataset.val_ratio 0.2"):
+    with pytest.raises(
+        UserError, match=r"already exists with other settings \(dataset.val_ratio is `0.2`"
+    ):
         new_dataset(added, "novel", Dataset(val_ratio=0.3), corpus)
-    with pytest.raises(UserError, match="`text` is there already"):
+    with pytest.raises(UserError, match="`text` already exists"):
         new_dataset(CONFIG, "text", dataset, corpus)

@@ -1,4 +1,4 @@
-"""Places for files that tests of reading write, and tokenizers of every kind."""
+"""Fixtures: paths for files that tests write, and tokenizers of every kind."""
 
 import pytest
 
@@ -15,13 +15,13 @@ def path(tmp_path):
 
 @pytest.fixture(scope="module")
 def scratch(tmp_path_factory):
-    """A path that the examples of a property overwrite one after the other."""
+    """A path that the examples of a property overwrite."""
     return tmp_path_factory.mktemp("scratch") / "a.txt"
 
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """An empty directory that is the current one, and that other users may enter."""
+    """An empty working directory that other users can enter."""
     tmp_path.chmod(0o755)
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -29,7 +29,7 @@ def project(tmp_path, monkeypatch):
 
 @pytest.fixture
 def table(tmp_path):
-    """A function: bytes or text in, path of a file of that kind out."""
+    """A function that writes bytes or text to a file of that kind and returns its path."""
     return lambda suffix, data: write(tmp_path / f"a{suffix}", data)
 
 
@@ -46,14 +46,14 @@ def gpt2():
 
 @pytest.fixture(scope="module")
 def of_kind(request):
-    """A function: name of a kind in, tokenizer that knows every text out."""
+    """A function that returns a tokenizer of a kind, which can encode every text."""
     made = {"char": CharTokenizer(EVERY_CHARACTER), "byte": ByteTokenizer()}
     return lambda kind: made[kind] if kind in made else request.getfixturevalue(kind)
 
 
 @pytest.fixture(scope="module")
 def given_file(tmp_path_factory):
-    """A function: a dataset's tokenizer in, the file that it is taken from out, if there is one."""
+    """A function that returns the file of a dataset's tokenizer, or None."""
     directory = tmp_path_factory.mktemp("gpt2")
 
     def given_to(tokenizer):

@@ -1,4 +1,4 @@
-"""Texts that are hard to cut and join, and the kinds of tokenizers that are tried on them."""
+"""Texts that are hard to cut and join, and the kinds of tokenizers to test with them."""
 
 import os
 import unicodedata
@@ -17,7 +17,7 @@ needs_gpt2 = pytest.mark.skipif(
 
 gpt2_only = [pytest.mark.mirror, needs_gpt2]
 
-# Every character that Python or Unicode counts among blanks, line ends and control characters.
+# Every character that Python or Unicode treats as a blank, line end or control character.
 BLANKS = sorted(
     chr(code)
     for code in range(0x110000)
@@ -33,7 +33,7 @@ FRAGMENTS = [
     "雨が降る", "風が吹く", "\ufeff", "\u180e", "\0", "<|endoftext|>",
 ]  # fmt: skip
 
-# What is hard to cut and join: blanks in runs, apostrophes, scripts without blanks, marks.
+# Hard to cut and join: runs of blanks, apostrophes, scripts without blanks, marks.
 HARD = st.lists(
     st.one_of(
         st.sampled_from(BLANKS),
@@ -60,5 +60,5 @@ BYTE_PAIR_KINDS = ["pairs", pytest.param("gpt2", marks=gpt2_only)]
 
 
 def joined(tokenizer, parts):
-    """The tokens of parts encoded one by one."""
+    """The concatenated tokens of parts that are encoded separately."""
     return [token for part in parts for token in tokenizer.encode(part).tolist()]

@@ -1,4 +1,4 @@
-"""Datasets that are prepared from texts, by one job or by groups."""
+"""Prepare datasets from texts, in one job or by groups."""
 
 import csv
 import gzip
@@ -57,11 +57,11 @@ TRADITIONAL = (
 
 
 def numbered(paragraph, times=12):
-    """A paragraph again and again, each time with a number before it."""
+    """A repeated paragraph, numbered to make each copy different."""
     return "".join(f"{number}. {paragraph}" for number in range(times))
 
 
-# Text, encoding, and the names that it is read by.
+# Text, encoding, and the names of the encoding that can read it.
 ENCODED = {
     "utf-8": (numbered(FRENCH + RUSSIAN + JAPANESE), "utf-8", ["auto", "utf-8"]),
     "utf-8 with a mark": (numbered(FRENCH + JAPANESE), "utf-8-sig", ["auto", "utf-8-sig"]),
@@ -76,7 +76,7 @@ ENCODED = {
 
 
 def write_texts(directory, texts, encoding="utf-8"):
-    """Each text as a file; their paths."""
+    """Write each text to a file; return the paths."""
     directory.mkdir(exist_ok=True)
     paths = [directory / f"{number:04d}.txt" for number in range(len(texts))]
     for path, text in zip(paths, texts, strict=True):
@@ -85,7 +85,7 @@ def write_texts(directory, texts, encoding="utf-8"):
 
 
 def prepare_files(paths, directory, given=None, threads=1, corpus=None, **dataset):
-    """Prepare some files as one dataset; its directory."""
+    """Prepare some files as one dataset; return its directory."""
     corpus = Corpus(files=list(map(str, paths)), **(corpus or {}))
     dataset = Dataset(**dataset)
     prepare(paths, corpus, dataset, directory, tokenizer_file=given, threads=threads)
@@ -93,13 +93,13 @@ def prepare_files(paths, directory, given=None, threads=1, corpus=None, **datase
 
 
 def prepare_text(directory, text, **dataset):
-    """Prepare a text written to a file in `directory`; the dataset's directory."""
+    """Write a text to a file in `directory` and prepare it; return the dataset's directory."""
     (directory / "text.txt").write_bytes(text.encode())
     return prepare_files([directory / "text.txt"], directory / "dataset", **dataset)
 
 
 def prepare_by_groups(groups, directory, given=None, threads=1, **dataset):
-    """Prepare groups of files as the workflow does, step by step through JSON; its directory."""
+    """Prepare groups of files like the workflow, in steps with JSON files; return the directory."""
     paths = [path for group in groups for path in group]
     corpus, dataset = Corpus(files=list(map(str, paths))), Dataset(**dataset)
     jobs = directory / "groups"
@@ -121,7 +121,7 @@ def prepare_by_groups(groups, directory, given=None, threads=1, **dataset):
 
 
 def contents(directory):
-    """The bytes of each file of a directory, hidden ones included."""
+    """The bytes of each file in a directory, including hidden ones."""
     return {path.name: path.read_bytes() for path in directory.iterdir() if path.is_file()}
 
 
@@ -131,7 +131,7 @@ def tokens_of(directory):
 
 
 def documents(directory, split):
-    """The documents of a split, in order, of a dataset with a separator that is in none of them."""
+    """The documents of a split, in order. The separator must not occur in any document."""
     files = load(directory)
     text = files.tokenizer.decode(getattr(files, split))
     assert text.endswith("\x1e")
@@ -139,7 +139,7 @@ def documents(directory, split):
 
 
 def made_up(n_documents, seed=0):
-    """Documents with all that is hard for a format: quotes, commas, line breaks, scripts."""
+    """Documents that are hard for table formats: quotes, commas, line breaks, scripts."""
     words = [
         *(
             "the",
@@ -164,7 +164,7 @@ def made_up(n_documents, seed=0):
 
 
 def write_rows(path, texts):
-    """Texts as the rows of a table, in the format that the path's suffix says."""
+    """Write texts as the rows of a table, in the format of the path's suffix."""
     import pyarrow
     from pyarrow import parquet
 

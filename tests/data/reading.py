@@ -1,4 +1,4 @@
-"""Texts in many languages, and what reading a file of them gives, for tests of reading."""
+"""Texts in many languages, and helpers to write and read them."""
 
 # ruff: noqa: RUF001 (letters of other alphabets are meant)
 
@@ -106,7 +106,7 @@ EVERY = [
     EMOJI,
 ]
 
-# (text, encoding that it is written in, what `auto` decides)
+# (text, its encoding, the encoding that `auto` detects)
 RECOGNISED = [
     (ENGLISH, "cp1252", "cp1252"),
     (FRENCH, "cp1252", "cp1252"),
@@ -138,12 +138,16 @@ WRITTEN = [
     (EMOJI, "utf-8-sig", "utf-8-sig"),
     (EMOJI, "UTF8", "utf-8"),
 ]
-# (encoding, a text for it, bytes that fit nowhere between two of its characters)
+# (encoding, a text for it, bytes that are invalid between any two of its characters)
 UNFIT = [
     ("utf-8", EMOJI, b"\xff"),
     ("utf-8", JAPANESE, b"\x80"),
     ("utf-8-sig", FRENCH, b"\xff"),
-    ("utf-16", EMOJI, b"\x00\xdc"),  # the second half of a pair, least significant byte first
+    (
+        "utf-16",
+        EMOJI,
+        b"\x00\xdc",
+    ),  # the second half of a surrogate pair, least significant byte first
     ("cp1252", FRENCH, b"\x81"),
     ("shift_jis", JAPANESE, b"\xff"),
     ("euc-jp", JAPANESE, b"\xff"),
@@ -161,7 +165,7 @@ COMPRESS = {
 
 
 def pieces(path, progress=None, **settings):
-    """What `read_documents` gives for a file of a corpus with these settings."""
+    """The result of `read_documents` for a file of a corpus with these settings."""
     chosen = Corpus(files=[str(path)], **settings)
     return list(read_documents(path, chosen, decide_encoding(path, chosen), progress))
 
@@ -171,7 +175,7 @@ def text_of(path, **settings):
 
 
 def documents(path, **settings):
-    """The documents of a file, each put together from its pieces."""
+    """The documents of a file, each joined from its pieces."""
     whole, parts = [], []
     for text, ends in pieces(path, **settings):
         assert text or ends, "only the last piece of a document can be empty"
@@ -184,7 +188,7 @@ def documents(path, **settings):
 
 
 def complaint(path, **settings):
-    """What the user is told of a file: one line that begins with its path."""
+    """The error for a file: one line that starts with its path."""
     with pytest.raises(UserError) as error:
         pieces(path, **settings)
     message = str(error.value)
@@ -199,14 +203,14 @@ def decided(path, **settings):
 
 
 def encoded(text, encoding, *, go_on=False):
-    """A text in an encoding; where it goes on, without the mark that stands at a beginning."""
+    """Encode a text. go_on: it continues another text, so it has no byte order mark."""
     if encoding == "utf-16":
         return (b"" if go_on else codecs.BOM_UTF16_LE) + text.encode("utf-16-le")
     return text.encode("utf-8" if go_on and encoding == "utf-8-sig" else encoding)
 
 
 def varied(text, size):
-    """A text of at least `size` characters whose lines all differ, and in length as well."""
+    """A text of at least `size` characters whose lines all differ, in length too."""
     lines = text.splitlines()
     copies = size // len(text) + 1
     return "".join(

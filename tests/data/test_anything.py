@@ -1,4 +1,4 @@
-"""Whatever is prepared becomes a dataset or one line, never a traceback and never other text."""
+"""Any files become a correct dataset or a one-line error, never a traceback."""
 
 import bz2
 import gzip
@@ -22,7 +22,7 @@ from nanogpt.data.sources import find_files
 from nanogpt.errors import LONGEST_MESSAGE, UserError
 from tests.data.reading import csv_of
 
-# Seconds that the long test takes, and those that no single file may.
+# The duration of the long test in seconds, and the limit for a single file.
 LONG = float(os.environ.get("NANOGPT_ANYTHING_SECONDS", "300"))
 LONGEST = 10
 
@@ -129,7 +129,7 @@ DATASETS = st.fixed_dictionaries(
 
 
 def prepare_anything(directory, files, corpus, dataset):
-    """Prepare files of any names and contents as a folder and one by one."""
+    """Prepare files with any names and contents, as a directory and one by one."""
     shutil.rmtree(directory, ignore_errors=True)
     (directory / "texts").mkdir(parents=True)
     for name, data in files.items():
@@ -152,7 +152,7 @@ def prepare_anything(directory, files, corpus, dataset):
 
 
 def check_text(made, files, corpus):
-    """A single plain text that is UTF-8 comes back, letter for letter."""
+    """A single UTF-8 text survives unchanged."""
     (data,) = files.values() if len(files) == 1 else [b""]
     if corpus.format != "text" or corpus.encoding not in ("auto", "utf-8") or not data:
         return
@@ -167,12 +167,12 @@ def check_text(made, files, corpus):
 
 @given(st.dictionaries(NAMES, CONTENT, min_size=1, max_size=3), CORPORA, DATASETS)
 @settings(deadline=None, max_examples=200, suppress_health_check=list(HealthCheck))
-def test_any_files_become_a_dataset_or_one_line(scratch, files, corpus, dataset):
+def test_any_files_become_a_dataset_or_a_one_line_error(scratch, files, corpus, dataset):
     prepare_anything(scratch.parent / "anything", files, corpus, dataset)
 
 
 @pytest.mark.slow
-def test_any_files_become_a_dataset_or_one_line_for_minutes(scratch):
+def test_any_files_become_a_dataset_or_a_one_line_error_for_minutes(scratch):
     end = time.monotonic() + LONG
     number = 0
     while time.monotonic() < end:

@@ -1,4 +1,4 @@
-"""Token files are opened only if they are whole; the batch of a step is a function of the step."""
+"""Token files are checked when opened; the batch of a step is a function of the step."""
 
 import json
 import subprocess
@@ -28,7 +28,7 @@ MANY_SYMBOLS = "".join(map(chr, range(0x10000, 0x10000 + 70_000)))
 
 
 def prepare_text(directory, text, **dataset):
-    """Prepare a text written to a file in `directory`; the dataset's directory."""
+    """Write a text to a file in `directory` and prepare it; return the dataset's directory."""
     corpus_file = directory / "text.txt"
     corpus_file.write_bytes(text.encode())
     made = directory / "dataset"
@@ -43,7 +43,7 @@ def dataset(tmp_path):
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory):
-    """A dataset of more symbols than two bytes can tell apart."""
+    """A dataset with more symbols than two bytes can represent."""
     return prepare_text(tmp_path_factory.mktemp("large"), MANY_SYMBOLS, val_ratio=0.5)
 
 
@@ -57,8 +57,8 @@ def test_loading_maps_the_files_instead_of_reading_them(dataset):
     assert not files.train.flags.writeable
 
 
-def test_where_there_is_no_dataset_the_directory_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"nowhere: no dataset here; meta\.json is missing"):
+def test_a_directory_without_a_dataset_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"nowhere: no dataset here \(meta\.json is missing\)"):
         load(tmp_path / "nowhere")
 
 
@@ -85,7 +85,7 @@ def test_a_wrong_field_of_meta_json_is_named_in_one_line(dataset, damage, flaw):
     path = dataset / "meta.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **damage}))
     with pytest.raises(
-        UserError, match=rf"meta\.json: damaged: {flaw}.*; make the dataset"
+        UserError, match=rf"meta\.json: damaged: {flaw}.*; prepare the dataset"
     ) as error:
         load(dataset)
     assert len(str(error.value).splitlines()) == 1
@@ -98,9 +98,9 @@ def test_a_dataset_of_the_first_format_is_read():
 
 
 @pytest.mark.parametrize("name", ["train.bin", "val.bin"])
-def test_an_absent_token_file_is_named(dataset, name):
+def test_a_missing_token_file_is_named(dataset, name):
     (dataset / name).unlink()
-    with pytest.raises(UserError, match=rf"{name}: no such file; make the dataset again"):
+    with pytest.raises(UserError, match=rf"{name}: no such file; prepare the dataset again"):
         load(dataset)
 
 
@@ -118,7 +118,7 @@ def test_a_token_file_of_another_size_is_named(dataset, name, damage):
 
 
 @pytest.mark.parametrize("name", ["train.bin", "val.bin"])
-def test_a_token_that_the_vocabulary_lacks_is_named(dataset, name):
+def test_a_token_outside_the_vocabulary_is_named(dataset, name):
     n_symbols = len(set(TEXT))
     tokens = np.fromfile(dataset / name, dtype="<u2")
     tokens[-1] = n_symbols - 1
@@ -157,18 +157,18 @@ def test_four_byte_tokens_are_checked_like_two_byte_ones(tmp_path, large, damage
         load(tmp_path)
 
 
-def test_an_absent_tokenizer_is_named(dataset):
+def test_a_missing_tokenizer_is_named(dataset):
     (dataset / "tokenizer.json").unlink()
     with pytest.raises(UserError, match=r"tokenizer\.json: no such file"):
         load(dataset)
 
 
-def test_a_block_that_fits_no_split_is_refused(tmp_path):
+def test_a_block_size_longer_than_a_split_is_rejected(tmp_path):
     files = load(prepare_text(tmp_path, "ab" * 50))  # 90 and 10 tokens
     check_block_size(files, 9, "letters")
-    with pytest.raises(UserError, match=r"letters: the val split has 10 tokens.*block_size 10"):
+    with pytest.raises(UserError, match=r"letters`: the val split has 10 tokens.*block_size 10"):
         check_block_size(files, 10, "letters")
-    with pytest.raises(UserError, match=r"letters: the train split has 90 tokens.*block_size 90"):
+    with pytest.raises(UserError, match=r"letters`: the train split has 90 tokens.*block_size 90"):
         check_block_size(files, 90, "letters")
 
 
@@ -177,14 +177,14 @@ def test_a_block_that_fits_no_split_is_refused(tmp_path):
 
 @st.composite
 def cuts(draw, max_tokens=200):
-    """(tokens, block_size); each token is its own place, so that a window shows its start."""
+    """(tokens, block_size). Each token is its own position, so a window shows its start."""
     n_tokens = draw(st.integers(2, max_tokens))
     block_size = draw(st.integers(1, n_tokens - 1))
     return np.arange(n_tokens, dtype=np.uint16), block_size
 
 
 def n_windows(tokens, block_size):
-    """Windows of an epoch: what fits whatever the offset, but at least one."""
+    """The number of windows per epoch: those that fit at any offset, but at least one."""
     return max(1, (len(tokens) - block_size) // block_size)
 
 
@@ -208,7 +208,7 @@ def test_a_window_is_neighbouring_tokens_and_never_reads_past_the_end(cut, n_row
 
 @settings(deadline=None)
 @given(cuts(), st.integers(1, 20), st.integers(0, 100), st.lists(st.integers(0, 500), min_size=1))
-def test_a_batch_depends_on_the_step_and_on_no_batch_before(cut, n_rows, seed, steps):
+def test_a_batch_depends_on_the_step_only(cut, n_rows, seed, steps):
     tokens, block_size = cut
     wanted = batch(tokens, block_size, n_rows, seed, steps[-1])
     for step in steps:
@@ -242,7 +242,7 @@ def test_ranks_that_slice_the_rows_never_see_the_same_token():
         assert sum(map(len, inputs)) == len(set().union(*inputs)) == 24 * 10
 
 
-def test_a_step_may_take_many_epochs():
+def test_a_step_can_span_many_epochs():
     tokens = np.arange(45, dtype=np.uint16)
     many = batch(tokens, 10, 30, 1337, 1)  # rows 30 to 60 of epochs of three
     one_by_one = [batch(tokens, 10, 1, 1337, step) for step in range(30, 60)]
@@ -258,7 +258,7 @@ def test_epochs_differ_in_offset_and_order():
     assert len(orders) == 20
 
 
-def test_an_epochs_order_is_not_the_texts():
+def test_an_epoch_is_not_in_text_order():
     starts = epoch_starts(np.arange(1000, dtype=np.uint16), 10, 1337, 0)
     assert (np.diff(starts) != 10).mean() > 0.8
 
@@ -277,7 +277,7 @@ def test_every_token_is_predicted_in_some_epoch(n_tokens, block_size):
     assert set(np.concatenate(targets).ravel().tolist()) == set(range(1, n_tokens))
 
 
-def test_a_batch_may_be_larger_than_an_epoch():
+def test_a_batch_can_be_larger_than_an_epoch():
     rows = batch(np.arange(25, dtype=np.uint16), 10, 7, 1337, 3)  # an epoch is one window
     assert rows.shape == (7, 11)
 
@@ -295,7 +295,7 @@ def test_another_process_draws_the_same_batch():
     assert json.loads(there.stdout) == here.tolist()
 
 
-def test_windows_hold_the_token_after_them():
+def test_windows_include_the_token_after_them():
     tokens = np.arange(100, 120, dtype=np.uint16)
     rows = windows(tokens, np.array([0, 16]), 3)
     assert rows.tolist() == [[100, 101, 102, 103], [116, 117, 118, 119]]
@@ -322,11 +322,11 @@ def test_four_byte_tokens_give_batches_and_losses(large):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells anonymous memory apart")
-def test_batches_of_a_large_file_take_no_memory_of_the_process(tmp_path):
+def test_batches_of_a_large_file_use_no_process_memory(tmp_path):
     n_tokens = 1 << 27
     for name, count in (("train", n_tokens), ("val", 1024)):
         with open(tmp_path / f"{name}.bin", "wb") as file:
-            file.truncate(2 * count)  # zeros that take no space on the disk
+            file.truncate(2 * count)  # zeros that take no disk space
     ByteTokenizer().save(tmp_path / "tokenizer.json")
     meta = load(prepare_text(tmp_path, "ab\n" * 20, tokenizer="byte")).meta
     splits = {
@@ -334,7 +334,7 @@ def test_batches_of_a_large_file_take_no_memory_of_the_process(tmp_path):
         for name, count in (("train", n_tokens), ("val", 1024))
     }
     write_record(tmp_path / "meta.json", meta.model_copy(update=splits))
-    # A process of its own, as memory freed by other tests would hide what is taken.
+    # In a separate process, because memory freed by other tests would hide allocations.
     script = (
         "import sys\n"
         "from pathlib import Path\n"
@@ -362,7 +362,7 @@ def test_batches_of_a_large_file_take_no_memory_of_the_process(tmp_path):
 @pytest.mark.parametrize(
     ("texts", "dataset", "start"),
     [
-        (["ACGT" * 50 + "A"], {}, "A"),  # the most frequent, as nothing ends a line
+        (["ACGT" * 50 + "A"], {}, "A"),  # the most frequent token, as no token ends a line
         (["a b\nb b b\n" * 20], {}, "\n"),
         (["a b\r\nb b b\r\n" * 20], {}, "\n"),
         (["b b\rb b b\r" * 20], {}, "\r"),

@@ -1,4 +1,4 @@
-"""Byte pairs: GPT-2's are OpenAI's, and trained ones are the same wherever a text is cut."""
+"""Byte pairs: GPT-2's match OpenAI's, and training doesn't depend on where a text is cut."""
 
 import itertools
 import json
@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.mark.parametrize("kind", BYTE_PAIR_KINDS)
 @pytest.mark.parametrize("text", ["One two", "One\ntwo", "one, two.\n\nthree", "雨が降る。風"])
-def test_there_is_a_place_to_cut_in_text_of_words_or_sentences(of_kind, kind, text):
+def test_text_with_words_or_sentences_can_be_cut(of_kind, kind, text):
     assert of_kind(kind).cut(text) > 0
 
 
@@ -43,7 +43,7 @@ def test_a_place_to_cut_is_found_however_far_back_it_is(of_kind, kind):
 
 
 @pytest.mark.parametrize("kind", BYTE_PAIR_KINDS)
-def test_long_blanks_taken_apart_change_no_token(of_kind, kind, monkeypatch):
+def test_encoding_long_blanks_separately_changes_no_token(of_kind, kind, monkeypatch):
     tokenizer = of_kind(kind)
 
     @settings(deadline=None, max_examples=300)
@@ -59,14 +59,14 @@ def test_long_blanks_taken_apart_change_no_token(of_kind, kind, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", BYTE_PAIR_KINDS)
-def test_a_run_of_two_million_blanks_amid_indented_code_is_encoded(of_kind, kind):
+def test_two_million_blanks_within_indented_code_are_encoded(of_kind, kind):
     text = "   b" * 3000 + " " * (1 << 21) + "b"
     tokenizer = of_kind(kind)
     assert tokenizer.to_bytes(tokenizer.encode(text)) == text.encode()
 
 
 @pytest.mark.parametrize("kind", BYTE_PAIR_KINDS)
-def test_the_end_of_a_text_is_a_token_but_its_name_in_a_text_is_plain_text(of_kind, kind):
+def test_end_of_text_is_a_token_but_its_spelling_in_a_text_is_plain_text(of_kind, kind):
     tokenizer = of_kind(kind)
     end = tokenizer.vocab_size - 1
     tokens = tokenizer.encode("before<|endoftext|>after")
@@ -84,7 +84,7 @@ def test_the_end_of_a_text_is_a_token_but_its_name_in_a_text_is_plain_text(of_ki
 
 @pytest.mark.mirror
 @needs_gpt2
-def test_gpt2_has_the_ids_of_its_published_vocabulary(gpt2):
+def test_gpt2_tokens_have_their_published_ids(gpt2):
     published = json.loads((GPT2_FILES / "encoder.json").read_text(encoding="utf-8"))
     assert published.pop("<|endoftext|>") == len(gpt2.tokens) == 50256
     assert gpt2.vocab_size == 50257
@@ -156,7 +156,7 @@ def test_each_joined_token_is_two_tokens_of_lower_ids(pairs):
         known.add(token)
 
 
-def test_trained_byte_pairs_shorten_the_text_they_come_from(pairs):
+def test_trained_byte_pairs_shorten_their_training_text(pairs):
     assert len(pairs.encode(SMALL_TEXT)) < 0.5 * len(SMALL_TEXT.encode())
     assert b" the" in pairs.tokens
 
@@ -181,7 +181,7 @@ def test_a_text_with_few_pairs_gives_fewer_tokens():
     assert train_byte_pairs([], 5000, 1).vocab_size == 257
 
 
-def test_training_takes_a_word_without_end_for_several_and_encoding_does_not():
+def test_training_splits_an_endless_word_but_encoding_does_not():
     longest = byte_pairs.LONGEST_TRAINED
     trained = train_byte_pairs(["a" * 8 * longest], 300, 1)
     assert max(map(len, trained.tokens)) == longest
@@ -192,7 +192,7 @@ def test_training_takes_a_word_without_end_for_several_and_encoding_does_not():
     ]
 
 
-def test_training_is_the_same_wherever_the_text_is_cut_between_words(pairs):
+def test_training_does_not_depend_on_where_the_text_is_cut(pairs):
     @settings(deadline=None, max_examples=20)
     @given(st.lists(st.integers(0, len(SMALL_TEXT)), max_size=20))
     def check(places):
@@ -208,7 +208,7 @@ def test_training_is_the_same_wherever_the_text_is_cut_between_words(pairs):
 
 
 def test_training_is_the_same_with_any_number_of_threads_and_in_another_process():
-    # Processes of their own, as the library's threads start but once.
+    # In separate processes, because the library starts its threads only once.
     script = (
         "import json, sys\n"
         "from nanogpt.data.byte_pairs import train_byte_pairs\n"

@@ -1,4 +1,4 @@
-"""Files are opened, compressed or not, and what can't be read is named."""
+"""Files are opened, compressed or not, and unreadable files are named."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from tests.data.reading import (
 
 
 @pytest.mark.parametrize("compression", COMPRESS)
-def test_a_compressed_file_reads_like_the_one_it_holds(tmp_path, compression):
+def test_a_compressed_file_reads_like_its_content(tmp_path, compression):
     compress = COMPRESS[compression]
     for text, encoding in ((varied(JAPANESE, 400_000), "utf-8"), (FRENCH, "cp1252")):
         path = write(tmp_path / f"a.txt{compression}", compress(text.encode(encoding)))
@@ -43,7 +43,7 @@ def test_a_compressed_file_reads_like_the_one_it_holds(tmp_path, compression):
 def test_several_compressed_streams_in_one_file_are_read_whole(tmp_path, compression, suffix):
     rows = [f"{number}: {line}" for number in range(500) for line in FRENCH.splitlines()]
     lines = [jsonl({"text": row}) if suffix == ".jsonl" else row + "\n" for row in rows]
-    # Cut in the midst of lines and characters.
+    # Cut within lines and characters.
     data = "".join(lines).encode()
     parts = [data[start : start + 100_003] for start in range(0, len(data), 100_003)]
     assert len(parts) > 3
@@ -54,7 +54,7 @@ def test_several_compressed_streams_in_one_file_are_read_whole(tmp_path, compres
 @pytest.mark.parametrize("compression", COMPRESS)
 @pytest.mark.parametrize("suffix", [".txt", ".jsonl"])
 @pytest.mark.parametrize("left", [0.01, 0.5, 0.99, -1])
-def test_a_truncated_compressed_file_is_told_in_one_line(tmp_path, compression, suffix, left):
+def test_a_truncated_compressed_file_is_a_one_line_error(tmp_path, compression, suffix, left):
     data = varied(SPANISH, 300_000)
     if suffix == ".jsonl":
         data = jsonl(*({"text": line} for line in data.splitlines()))
@@ -62,45 +62,45 @@ def test_a_truncated_compressed_file_is_told_in_one_line(tmp_path, compression, 
     packed = packed[:-1] if left == -1 else packed[: int(left * len(packed))]
     path = write(tmp_path / f"a{suffix}{compression}", packed)
     message = complaint(path)
-    assert "cannot be read to its end" in message
-    assert "get it again" in message
+    assert "truncated or damaged: " in message
+    assert "get a new copy" in message
 
 
 @pytest.mark.parametrize("compression", COMPRESS)
 @pytest.mark.parametrize("suffix", [".txt", ".jsonl"])
-def test_a_damaged_compressed_file_is_told_in_one_line(tmp_path, compression, suffix):
+def test_a_damaged_compressed_file_is_a_one_line_error(tmp_path, compression, suffix):
     data = varied(SPANISH, 300_000)
     if suffix == ".jsonl":
         data = jsonl(*({"text": line} for line in data.splitlines()))
     packed = bytearray(COMPRESS[compression](data.encode()))
     middle = len(packed) // 2
-    packed[middle:] = bytes(len(packed) - middle)  # as a download that was broken off can end
+    packed[middle:] = bytes(len(packed) - middle)  # as an interrupted download can end
     path = write(tmp_path / f"a{suffix}{compression}", packed)
-    assert "cannot be read to its end" in complaint(path)
+    assert "truncated or damaged: " in complaint(path)
 
 
 @pytest.mark.parametrize("compression", COMPRESS)
-def test_a_text_that_is_called_compressed_is_told(tmp_path, compression):
+def test_a_text_named_like_a_compressed_file_is_an_error(tmp_path, compression):
     path = write(tmp_path / f"a.txt{compression}", FRENCH)
-    told = f"not packed, in spite of its name; rename it without {compression}"
-    assert complaint(path) == f"{path}: {told}"
+    message = f"not compressed, despite its name; rename it without `{compression}`"
+    assert complaint(path) == f"{path}: {message}"
 
 
 @pytest.mark.parametrize("compression", COMPRESS)
-def test_the_offset_told_of_a_compressed_file_is_that_in_what_it_holds(tmp_path, compression):
+def test_an_error_in_a_compressed_file_has_its_offset_in_the_content(tmp_path, compression):
     before = varied(FRENCH, 600_000).encode()
     path = write(tmp_path / f"a.txt{compression}", COMPRESS[compression](before + b"\xff"))
-    assert f"byte 0xff at offset {len(before)} " in complaint(path)
+    assert f"byte 0xff at offset {len(before)}:" in complaint(path)
 
 
 # Files that can't be read
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "message"),
     [
         ("absent.txt", "no such file; put"),
-        (".", "a directory; name"),
+        (".", "a directory, not a file; name"),
         ("a.txt/b.txt", "Not a directory"),
         ("a.txt", "binary"),
         ("absent.parquet", "no such file; put"),
@@ -108,15 +108,15 @@ def test_the_offset_told_of_a_compressed_file_is_that_in_what_it_holds(tmp_path,
         ("absent.txt.gz", "no such file; put"),
     ],
 )
-def test_a_file_that_cannot_be_read_is_told_with_path_and_remedy(tmp_path, name, told):
+def test_a_file_that_cannot_be_read_is_named_with_a_remedy(tmp_path, name, message):
     write(tmp_path / "a.txt", b"\0")
-    assert told in complaint(tmp_path / name)
+    assert message in complaint(tmp_path / name)
 
 
 @pytest.mark.usefixtures("project")
 @pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.csv", "a.txt.gz", "a.parquet"])
-def test_a_file_without_permission_is_told(name, request):
-    pytest.importorskip("pyarrow")  # and imported while that is still permitted
+def test_a_file_without_permission_is_an_error(name, request):
+    pytest.importorskip("pyarrow")  # imported before the process loses its permissions
     path = write(Path(name), "secret")
     path.chmod(0)
     request.getfixturevalue("plain_user")

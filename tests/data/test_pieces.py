@@ -1,4 +1,4 @@
-"""Documents keep their split and their tokens, however they are grouped, cut or worked on."""
+"""Splits and tokens of documents don't depend on groups, pieces or threads."""
 
 import itertools
 import json
@@ -116,7 +116,7 @@ def test_a_split_by_position_cuts_at_one_character_across_files_and_groups(
     cut = int(len(whole) * (1 - val_ratio))
     assert train.replace("\x1e", "") == whole[:cut]
     assert val.replace("\x1e", "") == whole[cut:]
-    # A document that ends where the text is cut has its separator with it.
+    # A document that ends at the cut includes its separator.
     assert train + val == "".join(f"{text}\x1e" for text in texts)
     assert not val.startswith("\x1e")
     assert files.meta.train.n_characters == cut
@@ -124,7 +124,7 @@ def test_a_split_by_position_cuts_at_one_character_across_files_and_groups(
 
 
 @pytest.mark.parametrize(("n_documents", "split"), [(99, "position"), (100, "document")])
-def test_auto_splits_by_document_from_a_hundred_documents_on(tmp_path, n_documents, split):
+def test_auto_splits_by_document_for_a_hundred_documents_or_more(tmp_path, n_documents, split):
     texts = made_up(n_documents)
     paths = write_texts(tmp_path / "texts", texts)
     auto = prepare_files(paths, tmp_path / "auto")
@@ -135,7 +135,7 @@ def test_auto_splits_by_document_from_a_hundred_documents_on(tmp_path, n_documen
     assert tokens_of(prepare_files([rows], tmp_path / "rows")) == tokens_of(auto)
 
 
-def test_by_document_each_is_whole_in_one_split_and_in_its_order(tmp_path):
+def test_a_split_by_document_keeps_documents_whole_and_in_order(tmp_path):
     texts = made_up(200)
     paths = write_texts(tmp_path / "texts", texts)
     made = prepare_files(paths, tmp_path / "made", split="document", separator="\x1e")
@@ -147,7 +147,7 @@ def test_by_document_each_is_whole_in_one_split_and_in_its_order(tmp_path):
     assert load(made).meta.val.n_documents == len(val) > 0
 
 
-def test_more_documents_move_none_to_the_other_split(tmp_path):
+def test_adding_documents_moves_none_to_the_other_split(tmp_path):
     texts = made_up(300)
     paths = write_texts(tmp_path / "texts", texts)
     options = {"split": "document", "separator": "\x1e"}
@@ -157,7 +157,7 @@ def test_more_documents_move_none_to_the_other_split(tmp_path):
         assert set(documents(few, split)) <= set(documents(more, split))
 
 
-def test_a_document_that_stands_twice_is_twice_in_the_same_split(tmp_path):
+def test_copies_of_a_document_are_in_the_same_split(tmp_path):
     texts = made_up(100)
     paths = write_texts(tmp_path / "texts", texts * 2)
     made = prepare_files(paths, tmp_path / "made", split="document", separator="\x1e")
@@ -165,7 +165,7 @@ def test_a_document_that_stands_twice_is_twice_in_the_same_split(tmp_path):
 
 
 @pytest.mark.parametrize("val_ratio", [0.02, 0.1, 0.5])
-def test_the_share_of_documents_held_out_is_near_the_one_asked_for(tmp_path, val_ratio):
+def test_the_share_of_validation_documents_is_near_val_ratio(tmp_path, val_ratio):
     texts = made_up(3000)
     path = tmp_path / "rows.jsonl"
     path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
@@ -193,7 +193,7 @@ def test_documents_give_the_same_tokens_in_any_format(tmp_path, tokenizer, split
 
 
 def test_a_table_of_one_row_is_in_the_split_of_the_same_text_as_a_file(tmp_path):
-    # Of a file of one document, the hash was found while it was counted.
+    # For a file with one document, the hash comes from the first pass.
     texts = made_up(120)
     rows = []
     for number, text in enumerate(texts):
@@ -206,7 +206,7 @@ def test_a_table_of_one_row_is_in_the_split_of_the_same_text_as_a_file(tmp_path)
 
 @pytest.mark.mirror
 @needs_gpt2
-def test_parquet_files_of_web_pages_become_gpt2_s_tokens(tmp_path, given_file, reference):
+def test_parquet_files_of_web_pages_become_gpt2_tokens(tmp_path, given_file, reference):
     texts = made_up(9000, seed=1)
     paths = [tmp_path / f"train-{number:05d}.parquet" for number in range(3)]
     for number, path in enumerate(paths):
@@ -232,7 +232,7 @@ def test_parquet_files_of_web_pages_become_gpt2_s_tokens(tmp_path, given_file, r
 
 
 @pytest.mark.parametrize("kind", ALL_KINDS)
-def test_pieces_cut_anywhere_give_the_tokens_of_the_whole(of_kind, kind):
+def test_pieces_cut_anywhere_have_the_tokens_of_the_whole(of_kind, kind):
     tokenizer = of_kind(kind)
 
     @settings(deadline=None)
@@ -254,7 +254,7 @@ def test_pieces_cut_anywhere_give_the_tokens_of_the_whole(of_kind, kind):
 
 @pytest.mark.parametrize("tokenizer", TOKENIZERS)
 @pytest.mark.parametrize("piece", [1, 7, 100])
-def test_where_pieces_and_batches_are_cut_changes_no_byte(
+def test_the_sizes_of_pieces_and_batches_change_no_byte(
     tmp_path, monkeypatch, tokenizer, piece, given_file
 ):
     text = numbered(FRENCH + JAPANESE, 3) + "   \n\n\t\t end's  \u3000\u3000 \r\n\r\n  "
@@ -279,9 +279,7 @@ def test_where_pieces_and_batches_are_cut_changes_no_byte(
     st.floats(0.1, 0.9),
     st.sampled_from(["byte", "char"]),
 )
-def test_any_texts_come_back_whatever_the_pieces(
-    tmp_path_factory, texts, piece, val_ratio, tokenizer
-):
+def test_any_texts_survive_any_size_of_pieces(tmp_path_factory, texts, piece, val_ratio, tokenizer):
     root = tmp_path_factory.mktemp("any")
     paths = write_texts(root / "texts", texts)
     options = {"tokenizer": tokenizer, "val_ratio": val_ratio, "separator": "\x1e"}
@@ -319,7 +317,7 @@ def test_the_bytes_do_not_depend_on_groups_or_threads(tmp_path, tokenizer, split
 
 
 def test_byte_pairs_are_the_same_with_any_number_of_threads(tmp_path):
-    # Processes of their own, as the training library's threads start but once.
+    # In separate processes, because the training library starts its threads only once.
     script = (
         "import sys\n"
         "from pathlib import Path\n"
@@ -344,12 +342,12 @@ def test_byte_pairs_are_the_same_with_any_number_of_threads(tmp_path):
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_a_long_text_without_a_blank_is_refused_by_byte_pairs(tmp_path, monkeypatch, split):
+def test_byte_pairs_reject_a_long_text_without_spaces(tmp_path, monkeypatch, split):
     monkeypatch.setattr(encodings, "PIECE", 50)
     monkeypatch.setattr(pieces, "LONGEST_UNCUT", 100)
     words, letters = "some words " * 100, "x" * 160
     text = letters + words * 20 if split == "train" else words * 20 + letters
-    message = r"without a blank, .*from '.*xxxx.*'.* on; add line breaks, or .*`tokenizer: char`"
+    message = r"without a space: .* from '.*xxxx.*'.* on; add line breaks, or .*`tokenizer: char`"
     with pytest.raises(UserError, match=message) as error:
         prepare_text(tmp_path, text, tokenizer="bpe")
     assert len(str(error.value).splitlines()) == 1
@@ -361,7 +359,7 @@ def test_a_long_text_without_a_blank_is_refused_by_byte_pairs(tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("tokenizer", ["char", "byte"])
-def test_characters_and_bytes_need_no_blank(tmp_path, monkeypatch, tokenizer):
+def test_characters_and_bytes_need_no_spaces(tmp_path, monkeypatch, tokenizer):
     monkeypatch.setattr(pieces, "LONGEST_UNCUT", 100)
     files = load(prepare_text(tmp_path, "x" * 5000, tokenizer=tokenizer))
     assert len(files.train) == 4500

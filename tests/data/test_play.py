@@ -1,4 +1,4 @@
-"""The promises of the built-in corpus: the same play everywhere, and its exact probability."""
+"""The built-in corpus: the same play everywhere, with its exact probability."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PLAY = play.write(100_000, 1337)
 
 
 def walk(n_characters: int, seed: int) -> tuple[str, list[tuple[int, float]]]:
-    """Expand the grammar recursively, noting where each choice ends and the bits it costs."""
+    """Expand the grammar recursively, recording where each choice ends and its cost in bits."""
     draw = Random(seed).random
     text = ""
     choices: list[tuple[int, float]] = []
@@ -46,7 +46,7 @@ def walk(n_characters: int, seed: int) -> tuple[str, list[tuple[int, float]]]:
 
 def test_no_head_is_a_prefix_of_another_of_the_same_nonterminal() -> None:
     for name, alternatives in play.GRAMMAR.items():
-        # Sorted, a prefix would stand directly before a word that it begins.
+        # In sorted order, a prefix would come directly before a word that starts with it.
         heads = sorted(template.split("<")[0] for template in alternatives)
         for head, following in pairwise(heads):
             assert not following.startswith(head), f"{name}: {head!r} begins {following!r}"
@@ -72,7 +72,7 @@ def test_a_longer_play_continues_a_shorter_one() -> None:
         assert play.write(n_characters, 1337) == PLAY[:n_characters]
 
 
-def test_a_seed_gives_the_same_play_everywhere_and_another_seed_another_one() -> None:
+def test_a_seed_gives_the_same_play_everywhere_and_other_seeds_differ() -> None:
     digest = hashlib.sha256(play.write(10_000, 1337).encode("ascii")).hexdigest()
     assert digest == "1fcaa07bc602382b78810310cf85f2481aedf1e8e5b40fa54c602f6c24c0ee79"
     assert play.write(10_000, 1338) != PLAY[:10_000]
@@ -81,18 +81,18 @@ def test_a_seed_gives_the_same_play_everywhere_and_another_seed_another_one() ->
 def test_a_negative_length_or_seed_is_refused() -> None:
     with pytest.raises(ValueError, match="-1"):
         play.write(-1, 0)
-    # Random would quietly take its absolute value, and two seeds would give one play.
+    # Random would silently use its absolute value, and two seeds would give the same play.
     with pytest.raises(ValueError, match="-2"):
         play.write(10, -2)
 
 
-def test_surprisal_sums_to_the_log_probability_of_the_choices_made() -> None:
+def test_surprisal_sums_to_the_log_probability_of_the_choices() -> None:
     text, choices = walk(20_000, 3)
     bits = play.surprisal(text)
     assert bits.shape == (len(text),)
     assert bits.dtype == np.float64
     assert bits.min() >= 0
-    # Every head ends where its choice is paid for in full, so the sums agree there.
+    # The full cost of a choice is counted by the end of its head, so the sums agree there.
     paid = 0.0
     for end, cost in choices:
         paid += cost
@@ -100,12 +100,12 @@ def test_surprisal_sums_to_the_log_probability_of_the_choices_made() -> None:
             assert bits[:end].sum() == pytest.approx(paid, abs=1e-6)
 
 
-def test_the_writer_makes_the_choices_that_the_probabilities_describe() -> None:
+def test_the_writer_chooses_with_the_described_probabilities() -> None:
     text, _ = walk(20_000, 3)
     assert play.write(20_000, 3) == text[:20_000]
 
 
-def test_surprisal_of_a_cut_text_is_the_beginning_of_that_of_the_longer_one() -> None:
+def test_surprisal_of_a_cut_text_is_the_start_of_the_longer_ones() -> None:
     whole = play.surprisal(PLAY[:3_000])
     for end in range(0, 3_000, 7):
         np.testing.assert_array_equal(play.surprisal(PLAY[:end]), whole[:end])
@@ -123,8 +123,8 @@ def test_the_characters_that_can_follow_share_a_probability_of_one() -> None:
         assert mass == pytest.approx(1.0, abs=1e-12), f"after {PLAY[max(0, end - 30) : end]!r}"
 
 
-def test_what_is_written_has_the_entropy_of_the_source() -> None:
-    # Two halves of a long text agree, so a part kept for validation has the entropy of the rest.
+def test_a_play_has_the_entropy_of_its_grammar() -> None:
+    # Two halves of a long text agree, so a validation split has the same entropy as the rest.
     bits = play.surprisal(PLAY)
     first, second = bits[:50_000].mean(), bits[50_000:].mean()
     assert first == pytest.approx(second, rel=0.05)
@@ -132,7 +132,7 @@ def test_what_is_written_has_the_entropy_of_the_source() -> None:
 
 
 @pytest.mark.parametrize("offset", [0, 1, 40, 777, 2_999])
-def test_a_foreign_character_is_refused_with_its_offset(offset: int) -> None:
+def test_an_impossible_character_is_rejected_with_its_offset(offset: int) -> None:
     text = PLAY[:offset] + "#" + PLAY[offset + 1 : 3_000]
     with pytest.raises(ValueError, match=rf"offset {offset} has '#', not ") as refusal:
         play.surprisal(text)
@@ -154,7 +154,7 @@ def test_the_text_is_clean_english() -> None:
     assert not re.search(r" [.,!?:]", PLAY)
 
 
-def test_the_two_of_a_scene_take_turns() -> None:
+def test_the_two_speakers_of_a_scene_take_turns() -> None:
     for scene in PLAY.split("\n\n")[:-1]:
         entering = re.search(r"\[Enter (\w+) and (\w+)\.\]", scene)
         assert entering is not None

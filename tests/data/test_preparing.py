@@ -1,4 +1,4 @@
-"""A corpus becomes token files and meta.json, and what can't be prepared is named."""
+"""A corpus becomes token files and meta.json, and errors are named."""
 
 import hashlib
 import json
@@ -51,7 +51,7 @@ def test_a_dataset_is_four_files(tmp_path):
 
 @pytest.mark.parametrize("val_ratio", [0.1, 0.2, 0.05, 0.5, 0.3])
 @pytest.mark.parametrize("n_characters", [100, 101, 109, 997])
-def test_the_tail_is_held_out_where_nanogpt_cuts(tmp_path, n_characters, val_ratio):
+def test_the_validation_split_starts_where_nanogpts_does(tmp_path, n_characters, val_ratio):
     text = ("0123456789" * 100)[:n_characters]
     files = load(prepare_text(tmp_path, text, val_ratio=val_ratio))
     cut = int(n_characters * (1 - val_ratio))
@@ -77,13 +77,13 @@ def test_many_symbols_are_four_little_endian_bytes_each(tmp_path):
     assert load(made).val[-1] == 65_535
 
 
-def test_the_vocabulary_is_that_of_the_whole_text(tmp_path):
+def test_the_vocabulary_covers_the_whole_text(tmp_path):
     made = prepare_text(tmp_path, "a" * 99 + "z")
     assert load(made).tokenizer == char_tokenizer("az")
 
 
 @pytest.mark.parametrize("tokenizer", TOKENIZERS)
-def test_each_tokenizer_gives_back_the_splits(tmp_path, tokenizer, given_file):
+def test_each_tokenizer_decodes_to_the_splits(tmp_path, tokenizer, given_file):
     text = numbered(FRENCH + JAPANESE)
     made = prepare_text(
         tmp_path, text, tokenizer=tokenizer, vocab_size=400, given=given_file(tokenizer)
@@ -97,14 +97,14 @@ def test_each_tokenizer_gives_back_the_splits(tmp_path, tokenizer, given_file):
     assert files.tokenizer.vocab_size == kinds[tokenizer]
 
 
-def test_byte_pairs_are_trained_on_the_training_split_alone(tmp_path):
+def test_byte_pairs_are_trained_on_the_training_split_only(tmp_path):
     text = "abab " * 180 + "cdcd " * 20
     tokens = load(prepare_text(tmp_path, text, tokenizer="bpe")).tokenizer.tokens
     assert b"abab" in tokens
     assert not any(b"cd" in token for token in tokens)
 
 
-def test_byte_pairs_are_those_that_training_on_the_whole_split_gives(tmp_path, monkeypatch):
+def test_byte_pairs_from_pieces_equal_those_from_the_whole_split(tmp_path, monkeypatch):
     text = numbered(FRENCH + JAPANESE)
     wanted = train_byte_pairs([text[: int(len(text) * 0.9)]], 400, 1)
     assert wanted.vocab_size == 400
@@ -113,24 +113,24 @@ def test_byte_pairs_are_those_that_training_on_the_whole_split_gives(tmp_path, m
     assert load(made).tokenizer == wanted
 
 
-def test_fewer_byte_pairs_than_asked_for_are_told(tmp_path, caplog):
+def test_fewer_byte_pairs_than_requested_are_a_warning(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "nanogpt"):
         made = prepare_text(tmp_path, "abab " * 50, tokenizer="bpe", vocab_size=5000)
     size = load(made).tokenizer.vocab_size
     assert 257 < size < 300
-    assert f"byte pairs for {size} tokens only, not for vocab_size 5000" in caplog.text
+    assert f"byte pairs for only {size} tokens, fewer than vocab_size 5000" in caplog.text
     caplog.clear()
     with caplog.at_level(logging.WARNING, "nanogpt"):
         prepare_text(tmp_path, numbered(FRENCH), tokenizer="bpe", vocab_size=300)
     assert caplog.text == ""
 
 
-def test_the_builtin_play_has_the_entropy_of_what_evaluation_predicts(tmp_path):
+def test_the_builtin_plays_entropy_covers_the_predicted_tokens(tmp_path):
     corpus = Corpus(builtin="play", n_characters=5000, seed=7)
     text = play.write(5000, 7)
     (tmp_path / "input.txt").write_text(text)
     prepare([tmp_path / "input.txt"], corpus, Dataset(), tmp_path / "made")
-    # Bits of the whole text less those of what is known before the first prediction.
+    # The bits of the whole text minus those known before the first prediction.
     known = text[: int(5000 * 0.9) + 1]
     bits = play.surprisal(text).sum() - play.surprisal(known).sum()
     found = load(tmp_path / "made").meta.source.val_bits_per_byte
@@ -138,7 +138,7 @@ def test_the_builtin_play_has_the_entropy_of_what_evaluation_predicts(tmp_path):
     assert 0.1 < found < 5
 
 
-def test_no_entropy_is_claimed_for_a_text_of_the_user(tmp_path):
+def test_a_users_text_has_no_entropy(tmp_path):
     assert load(prepare_text(tmp_path, TEXT)).meta.source is None
     assert "source" not in json.loads((tmp_path / "dataset/meta.json").read_text())
 
@@ -167,7 +167,7 @@ def test_tiny_shakespeare_has_nanogpts_token_files(tmp_path):
 @needs_play
 @needs_gpt2
 @pytest.mark.parametrize("threads", [1, 4])
-def test_tiny_shakespeare_has_nanogpts_tokens_of_gpt2(tmp_path, given_file, reference, threads):
+def test_tiny_shakespeare_has_nanogpts_gpt2_tokens(tmp_path, given_file, reference, threads):
     given = given_file("gpt2")
     prepare_files([PLAY_FILE], tmp_path, given, threads, tokenizer="gpt2")
     text = PLAY_FILE.read_bytes().decode("ascii")
@@ -196,7 +196,7 @@ def test_a_text_gives_the_same_tokens_in_any_encoding(tmp_path, name, tokenizer,
         assert tokens_of(made) == wanted, read_as
 
 
-def test_the_files_of_a_corpus_may_be_in_different_encodings(tmp_path):
+def test_files_of_a_corpus_can_have_different_encodings(tmp_path):
     texts = [text for text, _, _ in ENCODED.values()]
     wanted = prepare_files(write_texts(tmp_path / "twins", texts), tmp_path / "wanted")
     paths = []
@@ -205,10 +205,10 @@ def test_the_files_of_a_corpus_may_be_in_different_encodings(tmp_path):
     made = prepare_files(paths, tmp_path / "made")
     assert tokens_of(made) == tokens_of(wanted)
     decided = [file.encoding for file in load(made).meta.files]
-    # All that is in Latin-1 here is the same in cp1252.
+    # These Latin-1 texts have the same bytes in cp1252.
     assert decided[:5] == ["utf-8", "utf-8-sig", "utf-16", "cp1252", "cp1252"]
     assert decided[8] == "koi8-r"
-    # Guesses, of which a wider encoding may be one as well.
+    # Guesses, for which a superset is also right.
     assert decided[5] in ("shift_jis", "cp932")
     assert decided[6] in ("gb18030", "gbk", "gb2312")
     assert decided[7] in ("big5", "big5hkscs", "cp950")
@@ -223,7 +223,7 @@ def sha256(path):
 
 @pytest.mark.parametrize("tokenizer", TOKENIZERS)
 @pytest.mark.parametrize("split", ["document", "position"])
-def test_meta_counts_what_is_in_the_files_and_in_the_splits(tmp_path, tokenizer, split, given_file):
+def test_meta_has_the_counts_of_files_and_splits(tmp_path, tokenizer, split, given_file):
     texts = made_up(80)
     paths = [*write_texts(tmp_path / "texts", texts[:40]), tmp_path / "rows.csv"]
     write_rows(paths[-1], texts[40:])
@@ -270,7 +270,7 @@ def test_meta_has_the_digests_of_all_files(tmp_path):
     assert meta.val.sha256 == sha256(made / "val.bin")
 
 
-def test_meta_says_by_its_python_name_which_encoding_was_read(tmp_path):
+def test_meta_has_the_python_name_of_the_encoding(tmp_path):
     path = write_texts(tmp_path / "texts", [FRENCH], "latin-1")
     made = prepare_files(path, tmp_path / "made", corpus={"encoding": "Latin-1"})
     assert load(made).meta.files[0].encoding == "iso8859-1"
@@ -281,10 +281,10 @@ def test_the_same_text_gives_the_same_bytes_again(tmp_path):
     assert contents(prepare_text(tmp_path, TEXT)) == one
 
 
-# --- Tokenizers of others -------------------------------------------------------------------
+# --- Given tokenizers -----------------------------------------------------------------------
 
 
-def test_a_tokenizer_of_another_dataset_is_taken_as_it_is(tmp_path):
+def test_another_datasets_tokenizer_is_used_unchanged(tmp_path):
     for name in ("one", "other"):
         (tmp_path / name).mkdir()
     one = prepare_text(tmp_path / "one", numbered(FRENCH), tokenizer="bpe", vocab_size=300)
@@ -299,7 +299,7 @@ def test_a_tokenizer_of_another_dataset_is_taken_as_it_is(tmp_path):
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_characters_that_a_given_tokenizer_lacks_are_told_with_a_remedy(tmp_path, threads):
+def test_characters_missing_from_a_given_tokenizer_are_an_error(tmp_path, threads):
     char_tokenizer("abc\n").save(tmp_path / "given.json")
     with pytest.raises(
         UserError,
@@ -315,17 +315,17 @@ def test_characters_that_a_given_tokenizer_lacks_are_told_with_a_remedy(tmp_path
     assert len(str(error.value).splitlines()) == 1
 
 
-def test_a_separator_that_a_given_tokenizer_lacks_is_told_with_a_remedy(tmp_path):
+def test_a_separator_missing_from_a_given_tokenizer_is_an_error(tmp_path):
     char_tokenizer("abc").save(tmp_path / "given.json")
     paths = write_texts(tmp_path / "texts", ["abc" * 20, "cba" * 20])
     with pytest.raises(
-        UserError, match=r"0000\.txt: .* `one` and the separator .*U\+000A.*, or choose"
+        UserError, match=r"0000\.txt: .* `one` and separator .*U\+000A.*, or choose"
     ) as error:
         prepare_files(paths, tmp_path / "made", tmp_path / "given.json", tokenizer="one")
     assert len(str(error.value).splitlines()) == 1
 
 
-def test_a_given_tokenizer_that_is_absent_or_damaged_is_named(tmp_path):
+def test_a_missing_or_damaged_given_tokenizer_is_named(tmp_path):
     with pytest.raises(UserError, match=r"given\.json: no such file"):
         prepare_text(tmp_path, TEXT, tokenizer="one", given=tmp_path / "given.json")
     (tmp_path / "given.json").write_text("{}")
@@ -333,7 +333,7 @@ def test_a_given_tokenizer_that_is_absent_or_damaged_is_named(tmp_path):
         prepare_text(tmp_path, TEXT, tokenizer="one", given=tmp_path / "given.json")
 
 
-# --- What cannot be prepared ----------------------------------------------------------------
+# --- Errors ---------------------------------------------------------------------------------
 
 TOO_SHORT = [
     ("a", 0.1, "train"),
@@ -346,7 +346,7 @@ TOO_SHORT = [
 @pytest.mark.parametrize(("text", "val_ratio", "named"), TOO_SHORT)
 def test_a_text_too_short_to_split_is_named_with_the_split(tmp_path, text, val_ratio, named):
     with pytest.raises(
-        UserError, match=rf"text\.txt: .* too few .*{named} split would have \d tokens?; add text"
+        UserError, match=rf"text\.txt: .* too few .*{named} split would get \d tokens?; add text"
     ) as error:
         prepare_text(tmp_path, text, val_ratio=val_ratio)
     assert len(str(error.value).splitlines()) == 1
@@ -358,7 +358,7 @@ def test_a_split_without_a_document_is_named(tmp_path):
     for val_ratio, empty in ((1e-9, "val"), (1 - 1e-9, "train")):
         with pytest.raises(
             UserError,
-            match=rf"0000\.txt: of 2 documents in all, the {empty} split would have none;",
+            match=rf"0000\.txt: of 2 documents in total, the {empty} split would get none;",
         ) as error:
             prepare_files(paths, tmp_path / "made", split="document", val_ratio=val_ratio)
         assert len(str(error.value).splitlines()) == 1
@@ -369,30 +369,30 @@ def test_an_empty_text_is_named(tmp_path):
         prepare_text(tmp_path, "")
 
 
-def test_a_wrong_digest_is_told_with_both(tmp_path):
+def test_a_wrong_digest_is_an_error_with_both_digests(tmp_path):
     (tmp_path / "text.txt").write_bytes(TEXT.encode())
     right = sha256(tmp_path / "text.txt")
     prepare_files([tmp_path / "text.txt"], tmp_path / "right", corpus={"sha256": right})
-    with pytest.raises(UserError, match=rf"text\.txt: .*{right}.*{'0' * 64}.*again") as error:
+    with pytest.raises(
+        UserError, match=rf"text\.txt: .*{'0' * 64}.*{right}.*get a new copy"
+    ) as error:
         prepare_files([tmp_path / "text.txt"], tmp_path / "wrong", corpus={"sha256": "0" * 64})
     assert len(str(error.value).splitlines()) == 1
     assert not (tmp_path / "wrong").exists()
 
 
 FAILURES = {
-    "bytes that do not fit": ({}, {}, b"text \xff\xfe\xfd and more text\n", "byte 0xff"),
+    "invalid bytes": ({}, {}, b"text \xff\xfe\xfd and more text\n", "byte 0xff"),
     "wrong digest": ({"sha256": "0" * 64}, {}, None, "sha256"),
     "unknown character": ({}, {"tokenizer": "other"}, "é".encode(), "U\\+00E9"),
-    "no place to cut": ({}, {"tokenizer": "bpe"}, b"x" * 2000, "without a blank"),
-    "too short": ({}, {"val_ratio": 0.999999}, None, "train split would have 0 tokens"),
+    "no place to cut": ({}, {"tokenizer": "bpe"}, b"x" * 2000, "without a space"),
+    "too short": ({}, {"val_ratio": 0.999999}, None, "train split would get 0 tokens"),
 }
 
 
 @pytest.mark.parametrize("failure", FAILURES)
 @pytest.mark.parametrize("threads", [1, 4])
-def test_an_error_leaves_the_old_dataset_whole_and_nothing_else(
-    tmp_path, monkeypatch, failure, threads
-):
+def test_an_error_leaves_the_old_dataset_and_nothing_else(tmp_path, monkeypatch, failure, threads):
     monkeypatch.setattr(pieces, "LONGEST_UNCUT", 1000)
     monkeypatch.setattr(streams, "BATCH", 500)
     corpus, dataset, tail, message = FAILURES[failure]
@@ -426,18 +426,18 @@ def test_byte_tokens_are_the_bytes_of_the_file(tmp_path):
     assert files.train.astype(np.uint8).tobytes() == TEXT[: int(len(TEXT) * 0.9)].encode()
 
 
-# --- What is in neither split, in the last file, or nowhere ---------------------------------
+# --- Splits by bytes and by file, and skipped files -----------------------------------------
 
 
 @pytest.mark.parametrize("tokenizer", ["char", "byte"])
 @pytest.mark.parametrize(("train", "val"), [(50, 20), (4, 4), (49, 51), (60, None), (33, 33)])
-def test_a_text_can_be_split_at_bytes_and_the_rest_left_out(tmp_path, tokenizer, train, val):
+def test_a_text_can_be_split_at_bytes_and_the_rest_skipped(tmp_path, tokenizer, train, val):
     text = "é" * 20 + "a" * 20 + "日" * 20 + "b" * 20  # 140 bytes
     data = text.encode()
     made = prepare_text(tmp_path, text, tokenizer=tokenizer, train_bytes=train, val_bytes=val)
     files = load(made)
     end = train + val if val else len(data)
-    # To whole characters.
+    # Rounded to whole characters.
     expected = [data[:train].decode(errors="ignore"), data[:end].decode(errors="ignore")]
     assert files.tokenizer.decode(files.train) == expected[0]
     assert files.tokenizer.decode(files.val) == expected[1].removeprefix(expected[0])
@@ -456,20 +456,22 @@ def test_a_split_at_bytes_is_the_same_by_groups_and_in_small_pieces(tmp_path, mo
 
 
 @pytest.mark.parametrize("split", [{"train_bytes": 60, "val_bytes": 50}, {"train_bytes": 100}])
-def test_a_text_shorter_than_its_splits_is_told(tmp_path, split):
-    with pytest.raises(UserError, match="100 bytes in all, too few for `train_bytes`"):
+def test_a_text_shorter_than_its_splits_is_an_error(tmp_path, split):
+    with pytest.raises(
+        UserError, match="100 bytes in total, too few for the dataset's `train_bytes`"
+    ):
         prepare_text(tmp_path, "ab" * 50, **split)
 
 
 @pytest.mark.parametrize(
-    ("split", "told"),
+    ("split", "message"),
     [
         ({"val_bytes": 5}, "val_bytes are those after train_bytes"),
         ({"train_bytes": 5, "split": "document"}, "train_bytes cuts by position"),
     ],
 )
-def test_splits_that_contradict_each_other_are_refused(split, told):
-    with pytest.raises(ValueError, match=told):
+def test_contradictory_splits_are_rejected(split, message):
+    with pytest.raises(ValueError, match=message):
         Dataset(**split)
 
 
@@ -487,14 +489,14 @@ def test_the_last_file_can_be_the_validation_split(tmp_path, by_groups):
 
 
 @pytest.mark.parametrize("texts", [[TEXT], [TEXT, ""], ["", TEXT]])
-def test_a_last_file_without_text_in_it_or_before_it_is_told(tmp_path, texts):
+def test_a_last_file_split_without_text_is_an_error(tmp_path, texts):
     paths = write_texts(tmp_path / "texts", texts)
-    told = rf"{paths[-1].name}: `split: last_file` holds it out, so that it and a file before it"
-    with pytest.raises(UserError, match=told):
+    message = rf"{paths[-1].name}: `split: last_file` validates on this file"
+    with pytest.raises(UserError, match=message):
         prepare_files(paths, tmp_path / "made", split="last_file")
 
 
-def test_digests_of_files_of_one_name_are_told_apart(tmp_path, monkeypatch):
+def test_digests_of_files_with_the_same_name_are_distinguished(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     paths = [Path("a/x.txt"), Path("b/x.txt")]
     for number, path in enumerate(paths):
@@ -502,11 +504,11 @@ def test_digests_of_files_of_one_name_are_told_apart(tmp_path, monkeypatch):
         path.write_text(f"{TEXT}{number}")
     digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
     prepare_files(paths, tmp_path / "made", corpus={"sha256": digests})
-    with pytest.raises(UserError, match=r"a/x\.txt: its sha256 is"):
+    with pytest.raises(UserError, match=r"a/x\.txt: wrong sha256: expected"):
         prepare_files(paths, tmp_path / "made", corpus={"sha256": digests[::-1]})
 
 
-def test_empty_files_among_others_are_passed_over_with_a_warning(tmp_path, caplog):
+def test_empty_files_are_skipped_with_a_warning(tmp_path, caplog):
     texts = ["", "one two three\n", "", "four five six\n", "", "", "\n"]
     paths = write_texts(tmp_path / "texts", texts)
     write_rows(tmp_path / "texts/rows.jsonl", [""])
@@ -515,10 +517,10 @@ def test_empty_files_among_others_are_passed_over_with_a_warning(tmp_path, caplo
         files = load(prepare_files(paths, tmp_path / "made", separator="|"))
     assert files.meta.train.n_documents + files.meta.val.n_documents == 3
     assert [r.getMessage() for r in caplog.records] == [
-        f"{paths[0]}: no text in it; passed over",
-        f"{paths[2]}: no text in it; passed over",
-        f"{paths[4]}: no text in it; passed over",
-        "2 other files: no text in them; passed over",
+        f"{paths[0]}: no text in it; skipped",
+        f"{paths[2]}: no text in it; skipped",
+        f"{paths[4]}: no text in it; skipped",
+        "2 more files: no text in them; skipped",
     ]
     groups = [paths[:1], paths[1:5], paths[5:6], paths[6:]]
     assert tokens_of(prepare_by_groups(groups, tmp_path, separator="|")) == tokens_of(
@@ -526,28 +528,26 @@ def test_empty_files_among_others_are_passed_over_with_a_warning(tmp_path, caplo
     )
 
 
-def test_files_of_which_all_are_empty_are_told(tmp_path):
+def test_a_corpus_of_empty_files_is_an_error(tmp_path):
     paths = write_texts(tmp_path / "texts", ["", "", ""])
     with pytest.raises(UserError, match=r"0000\.txt: no text in it, nor in the 2 other files; put"):
         prepare_files(paths, tmp_path / "made")
 
 
-def test_what_of_a_directory_was_passed_over_is_said_and_kept(tmp_path):
+def test_skipped_files_of_a_directory_are_reported_and_recorded(tmp_path):
     texts = tmp_path / "texts"
     paths = write_texts(texts, [TEXT])
     for name in ("a.html", "b.html", "c.pdf"):
         (texts / name).write_text("x")
     summary = prepare(paths, Corpus(files=[str(texts)]), Dataset(), tmp_path / "made")
-    assert summary.endswith("; 1 file read, passed over: 2 .html, 1 .pdf")
+    assert summary.endswith("; read 1 file, skipped 2 .html, 1 .pdf")
     assert load(tmp_path / "made").meta.passed_over == {".html": 2, ".pdf": 1}
 
 
 @pytest.mark.parametrize(
     ("separator", "warned"), [(r"\n\n", True), (r"a\tb", True), ("\n\n", False), ("\\ ", False)]
 )
-def test_a_backslash_in_a_separator_that_was_meant_as_a_line_feed_is_warned_of(
-    tmp_path, caplog, separator, warned
-):
+def test_a_backslash_n_in_a_separator_is_a_warning(tmp_path, caplog, separator, warned):
     paths = write_texts(tmp_path / "texts", ["one two three\n", "four five six\n"])
     with caplog.at_level(logging.WARNING):
         prepare_files(paths, tmp_path / "made", separator=separator)

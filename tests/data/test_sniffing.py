@@ -1,4 +1,4 @@
-"""What a file is decides how it's read, whatever it's called; what isn't text is refused."""
+"""A file's content decides how it's read, whatever its name; only texts are accepted."""
 
 import bz2
 import codecs
@@ -64,11 +64,11 @@ def tarred(**members):
     return file.getvalue()
 
 
-# What a file is
+# Detection by content
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.txt", "a", "a.ndjson", "A.JSON", "a.md"])
-def test_json_lines_are_read_as_rows_whatever_they_are_called(tmp_path, name):
+def test_json_lines_are_read_as_rows_under_any_name(tmp_path, name):
     assert documents(write(tmp_path / name, ROWS)) == ["one", "two\nthree"]
     assert documents(write(tmp_path / name, "\n\ufeff"[1:] + "\n" + ROWS)) == ["one", "two\nthree"]
     assert documents(write(tmp_path / f"{name}.gz", gzip.compress(ROWS.encode()))) == [
@@ -78,7 +78,7 @@ def test_json_lines_are_read_as_rows_whatever_they_are_called(tmp_path, name):
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
-def test_json_lines_of_another_encoding_are_recognised(tmp_path, encoding):
+def test_json_lines_in_other_encodings_are_recognised(tmp_path, encoding):
     assert documents(write(tmp_path / "a.json", ROWS.encode(encoding))) == ["one", "two\nthree"]
 
 
@@ -104,7 +104,7 @@ def test_a_long_first_row_of_json_lines_is_recognised(tmp_path):
         "% LaTeX\n\\documentclass{book}\n",
     ],
 )
-def test_a_text_may_begin_with_anything(tmp_path, text):
+def test_a_text_can_start_with_anything(tmp_path, text):
     path = write(tmp_path / "a.txt", text * 3)
     assert kind(path) == "text"
     assert text_of(path) == text * 3
@@ -112,7 +112,7 @@ def test_a_text_may_begin_with_anything(tmp_path, text):
 
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1))
 @settings(deadline=None)
-def test_a_text_in_utf_8_is_itself_or_refused_by_name(scratch, text):
+def test_a_utf_8_text_is_read_unchanged_or_rejected_by_its_kind(scratch, text):
     path = write(scratch.with_suffix(".txt"), text)
     assume(not text.startswith("\ufeff"))
     assert text_of(path, format="text") == text
@@ -134,15 +134,15 @@ def test_a_text_in_utf_8_is_itself_or_refused_by_name(scratch, text):
         ("book.parquet", PAGE, "a web page (HTML)"),
         ("book.html", "<p>A fragment</p>", "a web page (HTML)"),
         ("book.HTM", "A text", "a web page (HTML)"),
-        ("book.txt", POINTER, "a pointer of git-lfs"),
-        ("book.parquet", POINTER, "a pointer of git-lfs"),
-        ("book.jsonl", POINTER, "a pointer of git-lfs"),
+        ("book.txt", POINTER, "a git-lfs pointer"),
+        ("book.parquet", POINTER, "a git-lfs pointer"),
+        ("book.jsonl", POINTER, "a git-lfs pointer"),
         ("book.txt", RTF, "RTF"),
         ("book.txt", b"%PDF-1.4\n1 0 obj\n<< /Type /Catalog >>\nendobj\n", "a PDF"),
         ("book.txt", "%!PS-Adobe-3.0\n", "PostScript"),
         ("book.txt", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(99), "an old Word or Excel file"),
-        ("book.txt", b"\x89PNG\r\n\x1a\n" + bytes(99), "a picture"),
-        ("book.txt", b"\xff\xd8\xff\xe0JFIF", "a picture"),
+        ("book.txt", b"\x89PNG\r\n\x1a\n" + bytes(99), "an image"),
+        ("book.txt", b"\xff\xd8\xff\xe0JFIF", "an image"),
         ("book.txt", b"SQLite format 3\0" + bytes(99), "an SQLite database"),
         ("book.arrow", b"ARROW1\0\0" + bytes(99), "an Arrow file"),
         ("book.7z", b"7z\xbc\xaf\x27\x1c" + bytes(99), "a 7z archive"),
@@ -156,22 +156,22 @@ def test_a_text_in_utf_8_is_itself_or_refused_by_name(scratch, text):
         ("book.ipynb", NOTEBOOK, "JSON that isn't JSON Lines"),
     ],
 )
-def test_what_is_not_text_is_refused_with_a_remedy_unless_it_is_meant(tmp_path, name, data, what):
+def test_files_that_are_not_text_are_rejected_unless_format_is_text(tmp_path, name, data, what):
     path = write(tmp_path / name, data)
-    told = complaint(path)
-    assert f"looks like {what}" in told
-    assert "or say `format: text`" in told
+    message = complaint(path)
+    assert f"looks like {what}" in message
+    assert "or set `format: text`" in message
     assert kind(path, format="text") == "text"
     packed = write(tmp_path / f"{name}.gz", gzip.compress(path.read_bytes()))
     assert f"looks like {what}" in complaint(packed)
 
 
-def test_markup_that_is_meant_is_read_as_it_stands(tmp_path):
+def test_markup_is_read_unchanged_if_format_is_text(tmp_path):
     assert text_of(write(tmp_path / "a.html", PAGE), format="text") == PAGE
 
 
 @pytest.mark.parametrize("name", ["a.parquet", "a.txt", "a", "a.csv"])
-def test_parquet_is_read_whatever_it_is_called(tmp_path, name):
+def test_parquet_is_read_under_any_name(tmp_path, name):
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet
 
@@ -179,31 +179,31 @@ def test_parquet_is_read_whatever_it_is_called(tmp_path, name):
     assert documents(tmp_path / name) == ["one", "two"]
 
 
-def test_a_format_that_is_named_is_taken_at_its_word(tmp_path):
+def test_a_configured_format_is_not_checked_against_the_content(tmp_path):
     table = write(tmp_path / "a.txt", csv_of([["text", "id"], ["one", 1]]))
     assert documents(table, format="csv") == ["one"]
     assert text_of(write(tmp_path / "b.jsonl", ROWS), format="text") == ROWS
 
 
-# Packed files
+# Compressed files and archives
 
 
 @pytest.mark.parametrize(
     "pack", [gzip.compress, lzma.compress, zstd.compress, bz2.compress], ids=lambda f: f.__module__
 )
 @pytest.mark.parametrize("name", ["a.txt", "a", "a.bin"])
-def test_a_packed_file_is_unpacked_whatever_it_is_called(tmp_path, pack, name):
+def test_a_compressed_file_is_decompressed_under_any_name(tmp_path, pack, name):
     assert text_of(write(tmp_path / name, pack(FRENCH.encode()))) == FRENCH
 
 
-def test_what_was_packed_twice_is_unpacked_twice(tmp_path):
+def test_a_file_compressed_twice_is_decompressed_twice(tmp_path):
     twice = gzip.compress(lzma.compress(FRENCH.encode()))
     assert text_of(write(tmp_path / "a.txt.gz", twice)) == FRENCH
     assert text_of(write(tmp_path / "b.gz", gzip.compress(gzip.compress(b"A text.")))) == "A text."
 
 
 @pytest.mark.parametrize("name", ["a.txt.bz2", "a.txt.zstd", "a.TXT.BZ2"])
-def test_more_names_of_packed_files(tmp_path, name):
+def test_other_suffixes_of_compressed_files_are_recognised(tmp_path, name):
     pack = zstd.compress if "zst" in name else bz2.compress
     assert text_of(write(tmp_path / name, pack(FRENCH.encode()))) == FRENCH
 
@@ -218,7 +218,7 @@ def test_more_names_of_packed_files(tmp_path, name):
         ({"rows.jsonl": ROWS}, "onetwo\nthree"),
     ],
 )
-def test_an_archive_of_one_text_is_that_text(tmp_path, members, text):
+def test_an_archive_of_one_text_reads_like_the_text(tmp_path, members, text):
     archives = {
         "a.zip": zipped(**members),
         "a.tar": tarred(**members),
@@ -231,21 +231,21 @@ def test_an_archive_of_one_text_is_that_text(tmp_path, members, text):
 
 
 @pytest.mark.parametrize("pack", [zipped, tarred])
-def test_of_an_archive_of_several_texts_one_is_named(tmp_path, pack):
+def test_an_archive_of_several_texts_needs_a_member(tmp_path, pack):
     path = write(tmp_path / "a.zip", pack(**{f"{n}.txt": f"text {n}" for n in range(5)}))
-    told = complaint(path)
-    assert "it has 5 files: 0.txt, 1.txt, 2.txt, ...; name one as the corpus's `member:`" in told
+    message = complaint(path)
+    assert "an archive of 5 files (0.txt, 1.txt, 2.txt, ...); set the corpus's `member:`" in message
     assert text_of(path, member="3.txt") == "text 3"
-    assert "no member 9.txt; it has 5 files" in complaint(path, member="9.txt")
+    assert "no file `9.txt` in this archive of 5 files" in complaint(path, member="9.txt")
 
 
 @pytest.mark.parametrize(
     "members", [("README.md", "enwik8"), ("LICENSE.txt", "a.html"), ("a.txt", "b.csv")]
 )
 @pytest.mark.parametrize("pack", [zipped, tarred])
-def test_no_text_of_an_archive_is_left_out_without_a_word(tmp_path, pack, members):
+def test_no_text_in_an_archive_is_skipped_silently(tmp_path, pack, members):
     path = write(tmp_path / "a.zip", pack(**dict.fromkeys(members, FRENCH)))
-    assert f"it has 2 files: {', '.join(members)}; name one" in complaint(path)
+    assert f"2 files ({', '.join(members)}); set the corpus" in complaint(path)
 
 
 def test_an_archive_in_a_stream_of_several_parts_is_recognised(tmp_path):
@@ -255,20 +255,20 @@ def test_an_archive_in_a_stream_of_several_parts_is_recognised(tmp_path):
         assert text_of(path) == FRENCH
 
 
-def test_a_packed_member_of_an_archive_is_unpacked(tmp_path):
+def test_a_compressed_member_of_an_archive_is_decompressed(tmp_path):
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:
         archive.writestr("a.jsonl.gz", gzip.compress(ROWS.encode()))
     assert documents(write(tmp_path / "a.zip", packed.getvalue())) == ["one", "two\nthree"]
 
 
-def test_parquet_that_is_packed_is_told(tmp_path):
+def test_compressed_parquet_is_an_error(tmp_path):
     path = write(tmp_path / "a.parquet.gz", gzip.compress(b"PAR1" + bytes(99)))
-    assert "Parquet in a packed file; unpack it" in complaint(path)
+    assert "a compressed parquet file; decompress it" in complaint(path)
 
 
 @pytest.mark.parametrize("place", range(4, 60))
-def test_an_archive_with_a_wrong_byte_is_read_or_told_in_one_line(tmp_path, place):
+def test_an_archive_with_a_wrong_byte_is_read_or_a_one_line_error(tmp_path, place):
     data = bytearray(zipped(**{"é.txt": FRENCH}))
     for offset in (place, len(data) - place):
         damaged = bytearray(data)
@@ -278,15 +278,15 @@ def test_an_archive_with_a_wrong_byte_is_read_or_told_in_one_line(tmp_path, plac
             assert text_of(path) in (FRENCH, data.decode("latin-1"))
 
 
-def test_hundreds_of_comments_at_the_beginning_are_read_in_no_time(tmp_path):
+def test_hundreds_of_comments_at_the_start_take_no_time(tmp_path):
     text = "<!--- Licensed to you -->\n" * 400 + "# A book\n"
     began = time.monotonic()
     assert text_of(write(tmp_path / "a.md", text)) == text
     assert time.monotonic() - began < 2
 
 
-def test_a_member_of_what_is_no_archive_is_told(tmp_path):
-    assert "no archive" in complaint(write(tmp_path / "a.txt", FRENCH), member="b.txt")
+def test_a_member_of_a_file_that_is_not_an_archive_is_an_error(tmp_path):
+    assert "not an archive" in complaint(write(tmp_path / "a.txt", FRENCH), member="b.txt")
 
 
 @pytest.mark.parametrize(
@@ -295,16 +295,16 @@ def test_a_member_of_what_is_no_archive_is_told(tmp_path):
         ({"[Content_Types].xml": "", "word/document.xml": "x"}, "a Word, Excel or PowerPoint file"),
         ({"mimetype": "", "META-INF/container.xml": "x"}, "an e-book (EPUB)"),
         ({"mimetype": "", "META-INF/manifest.xml": "x"}, "an OpenDocument file"),
-        ({}, "it has 0 files"),
+        ({}, "an archive of 0 files"),
     ],
 )
-def test_documents_that_are_archives_are_refused_by_name(tmp_path, members, what):
+def test_office_documents_and_e_books_are_rejected_by_their_kind(tmp_path, members, what):
     assert what in complaint(write(tmp_path / "book.txt", zipped(**members)))
 
 
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
 @pytest.mark.parametrize("name", ["a.zip", "a.tar.gz", "a.txt.bz2"])
-def test_a_damaged_archive_is_told_in_one_line(tmp_path, name, share):
+def test_a_damaged_archive_is_a_one_line_error(tmp_path, name, share):
     text = varied(FRENCH, 100_000)
     data = {
         "a.zip": zipped(**{"a.txt": text}),
@@ -314,8 +314,8 @@ def test_a_damaged_archive_is_told_in_one_line(tmp_path, name, share):
     complaint(write(tmp_path / name, data[: int(share * len(data))]))
 
 
-def test_an_encrypted_archive_is_told(tmp_path):
+def test_an_encrypted_archive_is_an_error(tmp_path):
     data = bytearray(zipped(**{"a.txt": FRENCH}))
-    data[6] |= 1  # the flag of encryption, in both headers
+    data[6] |= 1  # the encryption flag, in both headers
     data[data.index(b"PK\x01\x02") + 8] |= 1
     assert "unpack it by hand" in complaint(write(tmp_path / "a.zip", bytes(data)))

@@ -30,7 +30,7 @@ def not_found(*files):
 
 @pytest.fixture
 def library(project):
-    """A project with some texts, and some files that are none."""
+    """A project with some texts and some other files."""
     for name in (
         "texts/b.txt",
         "texts/a.txt",
@@ -52,7 +52,7 @@ def library(project):
     return project
 
 
-def test_a_single_file_may_have_any_name(library):
+def test_a_single_file_can_have_any_name(library):
     assert found("texts/b.txt") == ["texts/b.txt"]
     assert found("texts/README.rst") == ["texts/README.rst"]
     assert found("texts/.hidden.txt") == ["texts/.hidden.txt"]
@@ -69,7 +69,7 @@ def test_files_keep_the_order_in_which_they_are_listed():
     ]
 
 
-def test_a_directory_gives_its_texts_recursively_sorted_and_without_hidden_ones(library):
+def test_a_directorys_texts_are_found_recursively_sorted_and_without_hidden_ones(library):
     wanted = [
         "texts/a.txt",
         "texts/b.txt",
@@ -85,13 +85,13 @@ def test_a_directory_gives_its_texts_recursively_sorted_and_without_hidden_ones(
 
 
 @pytest.mark.usefixtures("library")
-def test_a_directory_that_is_hidden_itself_or_lies_in_a_hidden_one_is_taken_when_named():
+def test_a_hidden_directory_is_read_if_named():
     assert found("texts/.cache") == ["texts/.cache/i.txt"]
     assert found("texts/sub/.j/") == ["texts/sub/.j/k.txt"]
 
 
 @pytest.mark.usefixtures("library")
-def test_a_pattern_gives_the_files_that_match_it_sorted():
+def test_a_pattern_finds_matching_files_sorted():
     assert found("texts/[ab].txt") == ["texts/a.txt", "texts/b.txt"]
     assert found("*/?.log") == ["other/l.log"]
     assert found("texts/**/*.gz") == ["texts/sub/f.txt.gz"]
@@ -99,14 +99,14 @@ def test_a_pattern_gives_the_files_that_match_it_sorted():
     assert found("texts/*.rst", "texts/*.jsonl") == ["texts/README.rst", "texts/c.jsonl"]
 
 
-def test_a_pattern_gives_no_directory(library):
+def test_a_pattern_finds_no_directories(library):
     (library / "texts/z.txt").mkdir()
     assert found("texts/[az].txt") == ["texts/a.txt"]
 
 
 @pytest.mark.usefixtures("library")
 @pytest.mark.parametrize("entry", ["texts/**.txt", "**b.txt", "texts/***/b.txt"])
-def test_two_stars_beside_other_letters_are_one_star_or_an_error_in_one_line(entry):
+def test_two_stars_next_to_other_letters_are_one_star_or_a_one_line_error(entry):
     files, message = [], ""
     try:
         files = found(entry)
@@ -116,7 +116,7 @@ def test_two_stars_beside_other_letters_are_one_star_or_an_error_in_one_line(ent
 
 
 @pytest.mark.usefixtures("library")
-def test_a_file_is_read_once_however_often_it_is_found():
+def test_a_file_found_several_times_is_read_once():
     assert found("texts/b.txt", "texts", "texts/*.txt", "./texts/b.txt")[:2] == [
         "texts/b.txt",
         "texts/a.txt",
@@ -125,7 +125,7 @@ def test_a_file_is_read_once_however_often_it_is_found():
     assert again == found("texts")
 
 
-def test_a_name_with_brackets_stars_blanks_or_foreign_letters_is_literal_if_there_is_such_a_file(
+def test_a_name_with_special_characters_is_literal_if_the_file_exists(
     project,
 ):
     names = ["a[1].txt", "b c  d.txt", "größe 文.txt", "e*.txt", "[x]/f.txt", "100%.txt", "#g.txt"]
@@ -140,38 +140,38 @@ def test_a_name_with_brackets_stars_blanks_or_foreign_letters_is_literal_if_ther
 
 @pytest.mark.usefixtures("library")
 @pytest.mark.parametrize(
-    ("entry", "told"),
+    ("entry", "message"),
     [
-        ("absent.txt", "there is no file absent.txt"),
-        ("absent/", "there is no file absent"),
-        ("texts/*.pdf", "no file matches the pattern texts/*.pdf"),
-        ("texts/[", "no file matches the pattern texts/["),
+        ("absent.txt", "absent.txt: no such file"),
+        ("absent/", "absent/: no such file"),
+        ("texts/*.pdf", "texts/*.pdf: no file matches this pattern"),
+        ("texts/[", "texts/[: no file matches this pattern"),
         ("x" * 5000, "File name too long"),
-        ("a\0b.txt", "there is no file"),
+        ("a\0b.txt", "no such file"),
     ],
 )
-def test_what_is_not_found_is_told_with_the_name_of_the_corpus(entry, told):
-    assert told in not_found("texts/a.txt", entry)
+def test_an_entry_without_files_is_an_error_with_the_corpus(entry, message):
+    assert message in not_found("texts/a.txt", entry)
 
 
-def test_a_directory_without_texts_is_told_with_what_would_be_taken(project):
+def test_a_directory_without_texts_is_an_error_with_the_accepted_suffixes(project):
     write(project / "texts/a.pdf", "x")
     write(project / "texts/.b.txt", "x")
     (project / "texts/c.txt").mkdir()
-    told = not_found("texts")
-    assert "in the directory texts" in told
+    message = not_found("texts")
+    assert "texts: this directory has no .txt" in message
     for suffix in (".txt", ".jsonl", ".ndjson", ".parquet", ".csv"):
-        assert suffix in told
+        assert suffix in message
 
 
-def test_the_suffix_of_a_text_in_a_directory_may_be_in_capitals(project):
+def test_a_texts_suffix_can_be_in_capitals(project):
     write(project / "texts/a.txt", "x")
     write(project / "texts/B.TXT", "x")
     assert sorted(found("texts")) == ["texts/B.TXT", "texts/a.txt"]
 
 
 @pytest.mark.usefixtures("library")
-def test_a_pattern_gives_hidden_files_only_where_it_says_so():
+def test_a_pattern_finds_hidden_files_only_if_it_asks_for_them():
     assert found("texts/*.txt") == ["texts/a.txt", "texts/b.txt"]
     assert found("texts/.*.txt") == ["texts/.hidden.txt"]
     assert found("texts/.cache/*") == ["texts/.cache/i.txt"]
@@ -179,19 +179,19 @@ def test_a_pattern_gives_hidden_files_only_where_it_says_so():
 
 @pytest.mark.usefixtures("library")
 @pytest.mark.parametrize("entry", ["/*.txt", "/**/*.txt", "../*.txt", "texts/../../*/*.txt"])
-def test_a_pattern_that_leads_out_of_the_project_is_refused(entry):
-    told = not_found(entry)
-    assert f"the pattern {entry} leads out of the project" in told
-    assert "name a directory instead" in told
+def test_a_pattern_that_leaves_the_project_is_rejected(entry):
+    message = not_found(entry)
+    assert f"{entry}: this pattern leaves the project" in message
+    assert "name a directory instead" in message
 
 
-def test_a_directory_and_a_file_may_lie_outside_the_project(library, monkeypatch):
+def test_directories_and_files_can_be_outside_the_project(library, monkeypatch):
     monkeypatch.chdir(library / "texts")
     assert found("../other") == ["../other/m.txt"]
     assert found("../other/l.log") == ["../other/l.log"]
 
 
-def test_links_are_followed_to_files_and_to_a_directory_that_is_named(library):
+def test_links_to_files_and_to_a_named_directory_are_followed(library):
     (library / "link.txt").symlink_to("other/m.txt")
     (library / "linked").symlink_to("other")
     assert found("link.txt") == ["link.txt"]
@@ -206,28 +206,28 @@ def test_links_within_a_directory_are_followed(library):
     assert [path for path in found("other") if "linked" in path]
 
 
-def test_a_link_in_a_circle_is_not_followed_for_ever(library):
+def test_circular_links_are_not_followed_forever(library):
     (library / "other/self").symlink_to(".")
     assert found("other") == ["other/m.txt"]
     (library / "other/loop.txt").symlink_to("loop.txt")
     assert found("other") == ["other/m.txt"]
-    assert "other/loop.txt is a link to nothing" in not_found("other/loop.txt")
+    assert "other/loop.txt: a broken link" in not_found("other/loop.txt")
 
 
-def test_a_link_that_leads_nowhere_is_told(library):
+def test_a_broken_link_is_an_error(library):
     (library / "other/gone.txt").symlink_to("absent.txt")
-    assert "other/gone.txt is a link to nothing; mend it" in not_found("other/gone.txt")
+    assert "other/gone.txt: a broken link; fix it" in not_found("other/gone.txt")
     assert found("other") == ["other/m.txt"]
 
 
-def test_an_unreadable_file_is_found_and_told_when_it_is_read(library, request):
+def test_an_unreadable_file_is_an_error_when_it_is_read(library, request):
     (library / "other/m.txt").chmod(0)
     request.getfixturevalue("plain_user")
     assert found("other") == ["other/m.txt"]
     assert "no permission" in complaint(Path("other/m.txt"))
 
 
-def test_an_unreadable_directory_is_told(library, request):
+def test_an_unreadable_directory_is_an_error(library, request):
     (library / "other").chmod(0)
     request.getfixturevalue("plain_user")
     try:
@@ -238,9 +238,7 @@ def test_an_unreadable_directory_is_told(library, request):
         (library / "other").chmod(0o755)
 
 
-def test_an_unreadable_directory_within_one_is_told_and_its_texts_not_left_out_in_silence(
-    library, request
-):
+def test_an_unreadable_subdirectory_is_an_error_and_not_skipped(library, request):
     (library / "texts/sub").chmod(0)
     request.getfixturevalue("plain_user")
     try:
@@ -250,7 +248,7 @@ def test_an_unreadable_directory_within_one_is_told_and_its_texts_not_left_out_i
         (library / "texts/sub").chmod(0o755)
 
 
-def test_a_download_and_a_built_in_text_need_not_be_there_yet(project):
+def test_downloads_and_built_in_texts_do_not_have_to_exist_yet(project):
     url = "https://example.org/texts/part-[08-10].jsonl"
     assert [str(path) for path in find_files("mine", Corpus(url=url))] == [
         f"resources/corpora/mine/part-{number}.jsonl" for number in ("08", "09", "10")
@@ -260,10 +258,10 @@ def test_a_download_and_a_built_in_text_need_not_be_there_yet(project):
     assert not list(project.iterdir())
 
 
-# What is passed over
+# Skipped files
 
 
-def test_what_a_directory_has_beside_its_texts_is_counted_by_kind(library):
+def test_a_directorys_other_files_are_counted_by_kind(library):
     for name in ("a.html", "b.HTML", "LICENSE", ".hidden.html", "c.tar.gz"):
         write(library / "more" / name, "x")
     write(library / "more/d.txt", "text")
@@ -283,29 +281,29 @@ def test_what_a_directory_has_beside_its_texts_is_counted_by_kind(library):
     assert passed_over(Corpus(builtin="play")) == {}
 
 
-def test_what_follows_a_dot_is_a_kind_only_if_it_looks_like_one(library):
+def test_only_a_plausible_suffix_counts_as_a_kind(library):
     for name in (b"Dr. M\xfcller", "v1.2 of it", "a.Ünicode", "b.LOG"):
         write(library / "more" / os.fsdecode(name), "x")
     assert passed_over(Corpus(files=["more"])) == {".log": 1, "others": 3}
 
 
-def test_of_two_links_to_a_directory_the_first_by_name_counts(library):
+def test_the_first_by_name_of_two_links_to_a_directory_is_followed(library):
     (library / "other/z").mkdir()
     write(library / "other/z/1.txt", "x")
     (library / "other/a1").symlink_to("z")
     assert found("other") == ["other/a1/1.txt", "other/m.txt"]
 
 
-def test_many_kinds_are_cut_short():
+def test_a_long_list_of_kinds_is_shortened():
     kinds = {f".{letter}": 1 for letter in "abcdefgh"}
     assert in_words(kinds) == "1 .a, 1 .b, 1 .c, 1 .d, 1 .e and 3 other files"
 
 
 @pytest.mark.usefixtures("library")
-def test_a_directory_of_other_files_says_what_it_has(library):
+def test_an_error_about_a_directory_without_texts_lists_its_files(library):
     for number in range(99):
         write(library / f"pages/{number}.html", "x")
-    assert "in the directory pages; it has 99 .html; put texts there" in not_found("pages")
+    assert "(found 99 .html); put texts there" in not_found("pages")
 
 
 def test_markdown_and_tsv_are_texts_of_a_directory(library):
@@ -314,39 +312,37 @@ def test_markdown_and_tsv_are_texts_of_a_directory(library):
     assert found("kinds") == [f"kinds/{n}" for n in ("a.md", "b.tsv", "c.jsonl.bz2", "d.txt.zstd")]
 
 
-def test_a_pipe_that_is_named_is_refused_and_not_waited_for(library):
+def test_a_named_pipe_is_rejected_without_waiting(library):
     os.mkfifo(library / "pipe.txt")
-    assert "pipe.txt is a pipe or a device, which can't be read twice" in not_found("pipe.txt")
-    assert "/dev/null is a pipe or a device" in not_found("/dev/null")
+    assert "pipe.txt: a pipe or a device, which can't be read twice" in not_found("pipe.txt")
+    assert "/dev/null: a pipe or a device" in not_found("/dev/null")
 
 
-def test_a_name_that_is_not_utf_8_is_told_with_a_remedy(library):
+def test_a_name_that_is_not_utf_8_is_an_error_with_a_remedy(library):
     name = os.fsdecode(b"caf\xe9.txt")
     write(library / "old" / name, "x")
     for entry in ("old", "old/*.txt"):
-        told = not_found(entry)
-        assert r"old/caf\udce9.txt: its name isn't UTF-8" in told
-        assert "rename it" in told
+        message = not_found(entry)
+        assert r"old/caf\udce9.txt: its name isn't UTF-8" in message
+        assert "rename it" in message
 
 
 @pytest.mark.usefixtures("library")
-def test_a_url_under_files_is_told():
-    told = not_found("https://example.org/book.txt")
-    assert "https://example.org/book.txt is a URL; put it under `url:`" in told
+def test_a_url_under_files_is_an_error():
+    message = not_found("https://example.org/book.txt")
+    assert "https://example.org/book.txt: a URL, not a file; put it under `url:`" in message
 
 
 @pytest.mark.usefixtures("library")
-def test_a_sha256_is_of_files_that_are_named():
-    with pytest.raises(UserError, match="`sha256` needs names of files, and texts is none"):
+def test_a_sha256_is_only_for_named_files():
+    with pytest.raises(UserError, match="texts: not a file, so `sha256:` can't check it"):
         find_files("mine", Corpus(files=["texts"], sha256="0" * 64))
 
 
-# Projects elsewhere
+# Other projects
 
 
-def test_the_files_of_a_project_elsewhere_are_below_its_root(
-    library, tmp_path_factory, monkeypatch
-):
+def test_files_of_another_project_are_relative_to_its_root(library, tmp_path_factory, monkeypatch):
     monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
     for corpus in (
         Corpus(files=["texts/b.txt", "other", "texts/**/*.csv", "texts/[ab].txt"]),
@@ -359,7 +355,7 @@ def test_the_files_of_a_project_elsewhere_are_below_its_root(
         monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
 
 
-def test_a_project_elsewhere_may_have_brackets_and_stars_in_its_name(tmp_path):
+def test_another_projects_path_can_have_brackets_and_stars(tmp_path):
     root = tmp_path / "a [draft] *"
     write(root / "texts/a.txt", "x")
     for entry in ("texts/*.txt", "texts", "texts/a.txt"):
@@ -372,11 +368,11 @@ def test_an_absolute_path_is_the_same_file_in_every_project(library, tmp_path):
 
 
 @pytest.mark.usefixtures("library")
-def test_what_a_project_elsewhere_lacks_is_named_as_its_config_names_it(tmp_path):
+def test_files_missing_from_another_project_are_named_as_in_its_config(tmp_path):
     write(tmp_path / "empty/README.md", "x")
-    for entry, told in (
-        ("texts/a.txt", "there is no file texts/a.txt"),
-        ("texts/*.txt", "no file matches the pattern texts/*.txt"),
+    for entry, message in (
+        ("texts/a.txt", "texts/a.txt: no such file"),
+        ("texts/*.txt", "texts/*.txt: no file matches this pattern"),
     ):
-        with pytest.raises(UserError, match=re.escape(told)):
+        with pytest.raises(UserError, match=re.escape(message)):
             find_files("mine", Corpus(files=entry), Project(tmp_path / "empty"))

@@ -1,4 +1,4 @@
-"""Threads work on a stream in order, and only a little ahead."""
+"""Threads process a stream in order and only a little ahead."""
 
 import itertools
 import time
@@ -28,7 +28,7 @@ def test_an_endless_stream_is_read_a_few_items_ahead():
     assert len(read) < 10
 
 
-def test_an_error_of_the_work_reaches_whoever_takes_the_results():
+def test_an_error_in_a_thread_is_raised_to_the_consumer():
     with OrderedPool(2) as pool, pytest.raises(ZeroDivisionError):
         list(pool.in_order(lambda number: 1 // (number - 3), range(10)))
 

@@ -1,4 +1,4 @@
-"""Any text survives every tokenizer, and what a vocabulary lacks is named."""
+"""Any text survives every tokenizer, and unknown characters are named."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @settings(deadline=None)
 @given(TEXTS)
-def test_any_text_survives_a_vocabulary_of_its_own(text):
+def test_any_text_survives_its_own_vocabulary(text):
     tokenizer = char_tokenizer(text)
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
@@ -51,12 +51,12 @@ def test_any_text_survives_and_its_tokens_sum_to_its_bytes(of_kind, kind):
 
 
 @pytest.mark.parametrize("kind", ALL_KINDS)
-def test_where_a_text_can_be_cut_nothing_that_follows_joins(of_kind, kind):
+def test_tokens_never_join_across_a_cut(of_kind, kind):
     tokenizer = of_kind(kind)
 
     @settings(deadline=None, max_examples=300)
     @given(HARD, HARD)
-    @example("a\x1c ", "b")  # a blank to Python alone
+    @example("a\x1c ", "b")  # a blank only to Python
     @example("漢字、", "、")
     def check(text, following):
         end = tokenizer.cut(text)
@@ -77,7 +77,7 @@ def test_after_a_document_characters_and_bytes_have_the_separator():
 
 
 @pytest.mark.parametrize("kind", ["byte", *BYTE_PAIR_KINDS])
-def test_half_a_character_is_decoded_to_a_mark_of_replacement(of_kind, kind):
+def test_half_a_character_decodes_to_a_replacement_character(of_kind, kind):
     tokenizer = of_kind(kind)
     single = {tokenizer.to_bytes([token]): token for token in range(256)}
     assert tokenizer.decode([single[b"\xf0"], single[b"\x9f"]]) == "\ufffd"
@@ -85,7 +85,7 @@ def test_half_a_character_is_decoded_to_a_mark_of_replacement(of_kind, kind):
 
 
 @pytest.mark.parametrize("kind", ALL_KINDS)
-def test_decode_takes_lists_and_arrays_of_any_integer_type(of_kind, kind):
+def test_decode_accepts_lists_and_arrays_of_any_integer_type(of_kind, kind):
     tokenizer = of_kind(kind)
     tokens = tokenizer.encode("the cab")
     assert tokenizer.decode(tokens.tolist()) == "the cab"
@@ -95,7 +95,7 @@ def test_decode_takes_lists_and_arrays_of_any_integer_type(of_kind, kind):
 
 
 @pytest.mark.parametrize("kind", ["pairs", "byte"])
-def test_no_text_has_a_character_that_bytes_lack(of_kind, kind):
+def test_byte_tokens_cover_all_characters(of_kind, kind):
     tokenizer = of_kind(kind)
     assert tokenizer.encode("漢😀", "skip").tolist() == tokenizer.encode("漢😀").tolist()
     assert tokenizer.decode(tokenizer.encode("漢😀")) == "漢😀"
@@ -106,7 +106,7 @@ def test_no_text_has_a_character_that_bytes_lack(of_kind, kind):
 
 @settings(deadline=None)
 @given(TEXTS)
-def test_ids_are_places_in_the_order_of_code_points(text):
+def test_ids_follow_the_order_of_code_points(text):
     tokenizer = char_tokenizer(text)
     symbols = sorted(set(text))
     assert tokenizer.vocabulary == "".join(symbols)
@@ -121,7 +121,7 @@ def test_code_points_beyond_the_basic_plane_come_last():
 
 @settings(deadline=None)
 @given(TEXTS, TEXTS)
-def test_unknown_characters_are_skipped_when_asked_for_and_named_otherwise(known, text):
+def test_unknown_characters_are_skipped_or_named(known, text):
     tokenizer = char_tokenizer(known)
     kept = "".join(c for c in text if c in known)
     assert tokenizer.decode(tokenizer.encode(text, "skip")) == kept
@@ -135,7 +135,7 @@ def test_unknown_characters_are_skipped_when_asked_for_and_named_otherwise(known
         assert len(str(error.value).splitlines()) == 1
 
 
-def test_the_message_names_each_unknown_character_once_with_what_to_do():
+def test_the_error_lists_each_unknown_character_once_with_a_remedy():
     with pytest.raises(UserError) as error:
         char_tokenizer("abc").encode("aéb😀é\n")
     assert str(error.value) == (
@@ -144,9 +144,9 @@ def test_the_message_names_each_unknown_character_once_with_what_to_do():
     )
 
 
-def test_of_many_unknown_characters_five_are_named():
-    told = r"'0' .*'4' \(U\+0034\) and 5 more; leave them out$"
-    with pytest.raises(UserError, match=told) as error:
+def test_five_of_many_unknown_characters_are_listed():
+    message = r"'0' .*'4' \(U\+0034\) and 5 more; leave them out$"
+    with pytest.raises(UserError, match=message) as error:
         char_tokenizer("abc").encode("0123456789")
     assert str(error.value).count("U+") == 5
 
@@ -184,14 +184,14 @@ def test_a_byte_is_its_own_id():
 # --- Files ----------------------------------------------------------------------------------
 
 
-def test_tokenizers_of_the_same_tokens_are_equal_and_others_are_not(pairs):
+def test_tokenizers_are_equal_if_their_tokens_are(pairs):
     assert BytePairTokenizer(pairs.tokens) == pairs
     assert BytePairTokenizer(pairs.tokens[:-1]) != pairs
     assert char_tokenizer("ab") == char_tokenizer("ba") != char_tokenizer("abc")
     assert ByteTokenizer() == ByteTokenizer() != pairs
 
 
-# --- What tokens are in text ----------------------------------------------------------------
+# --- Texts of tokens ------------------------------------------------------------------------
 
 SEEN = "so foul and fair a day I have not seen. Ñandú, 日本語 🎭🎭 123 456\n" * 3
 
@@ -206,20 +206,20 @@ def test_the_characters_of_a_texts_tokens_add_up_to_the_text(text):
         assert counts[tokenizer.encode(text)].sum() == len(text)
 
 
-def test_characters_are_counted_where_they_begin():
+def test_characters_are_counted_where_they_start():
     counts = token_characters(ByteTokenizer())
     assert counts["é".encode()[0]] == 1
     assert counts["é".encode()[1]] == 0
     assert counts.tolist() == [1] * 0x80 + [0] * 0x40 + [1] * 0x40
 
 
-def test_the_end_of_a_text_has_neither_characters_nor_text():
+def test_end_of_text_has_no_characters_and_no_text():
     end = BYTE_PAIRS.end_of_document("\n")[0]
     assert token_characters(BYTE_PAIRS)[end] == 0
     assert token_texts(BYTE_PAIRS)[end] == b""
 
 
-def test_the_texts_of_tokens_are_those_that_they_decode_to():
+def test_token_texts_are_what_tokens_decode_to():
     for tokenizer in (ByteTokenizer(), BYTE_PAIRS, char_tokenizer(SEEN)):
         texts = token_texts(tokenizer)
         assert b"".join(texts[id_] for id_ in tokenizer.encode(SEEN)) == SEEN.encode()

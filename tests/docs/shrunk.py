@@ -40,6 +40,7 @@ def shrink(config: dict[str, Any]) -> None:
         run["bench"] = {"burn_in": 0, "steps": 1}
         if isinstance(run.get("model"), dict):
             run["model"] = run["model"].get("preset")
+    config["report"] = {"runs": ["demo"]}
     # From a model that is trained here, instead of GPT-2's largest.
     config["runs"]["shakespeare_finetuned_gpt2xl"]["train"]["init_from"] = "shakespeare_baby"
 

@@ -1,4 +1,4 @@
-"""A made-up vocabulary of 11 tokens, and byte pairs, for the tests of what is counted by token."""
+"""A made-up vocabulary with 11 tokens, and byte pairs, for tests of statistics over tokens."""
 
 import numpy as np
 

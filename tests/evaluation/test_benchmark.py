@@ -1,4 +1,4 @@
-"""The benchmark times the steps that training makes, and its figures agree with one another."""
+"""The benchmark times real training steps, and its figures are consistent."""
 
 import json
 import math
@@ -56,7 +56,7 @@ def run_bench(play, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_timed_step_is_the_one_that_training_makes(dtype, run_bench, play, tmp_path):
+def test_a_timed_step_equals_a_training_step(dtype, run_bench, play, tmp_path):
     settings = TRAIN.model_copy(update={"dtype": dtype})
     train("r", play, MODEL, settings, TrainingState(tmp_path / "state", "v"), tmp_path / "trained")
     lines = (tmp_path / "trained/metrics.jsonl").read_text().splitlines()
@@ -67,7 +67,7 @@ def test_a_timed_step_is_the_one_that_training_makes(dtype, run_bench, play, tmp
         assert timed.loss == losses[burn_in + steps - 1]
 
 
-def test_the_file_says_what_was_measured_and_on_what(run_bench, play, tmp_path):
+def test_the_file_records_the_measurement_and_the_machine(run_bench, play, tmp_path):
     result = run_bench(bench={"seed": 7})
     assert result.content() == read_json(tmp_path / "results/bench.json")
     assert result.run == "r"
@@ -99,7 +99,7 @@ def test_speeds_follow_from_the_median_step(run_bench):
     assert result.mfu == pytest.approx(result.flops_per_second / result.gemm_flops_per_second)
 
 
-def test_each_part_of_a_step_is_timed_from_the_end_of_the_one_before(run_bench, monkeypatch):
+def test_each_part_of_a_step_is_timed_from_the_end_of_the_previous_one(run_bench, monkeypatch):
     clock = iter(range(10_000))
     monkeypatch.setattr(bench_module, "_now", lambda _: float(next(clock) ** 2))
     seconds = run_bench(bench={"burn_in": 0, "steps": 1}).seconds
@@ -111,12 +111,12 @@ def test_each_part_of_a_step_is_timed_from_the_end_of_the_one_before(run_bench, 
     assert seconds.optimizer.median == 6**2 - 5**2
 
 
-def test_half_of_the_steps_lie_around_the_median(run_bench):
+def test_p10_and_p90_surround_the_median(run_bench):
     for spread in dict(run_bench(bench={"steps": 5}).seconds).values():
         assert 0 < spread.p10 <= spread.median <= spread.p90
 
 
-def test_steps_of_the_burn_in_are_not_timed(run_bench, monkeypatch):
+def test_burn_in_steps_are_not_timed(run_bench, monkeypatch):
     def steps_that_grow(burn_in):
         clock = iter(range(10_000))
         monkeypatch.setattr(bench_module, "_now", lambda _: float(next(clock) ** 2))
@@ -125,7 +125,7 @@ def test_steps_of_the_burn_in_are_not_timed(run_bench, monkeypatch):
     assert steps_that_grow(20).p10 > 4 * steps_that_grow(0).p90
 
 
-def test_the_batch_is_trains_unless_bench_has_its_own(run_bench):
+def test_the_batch_size_is_trains_unless_bench_sets_one(run_bench):
     assert run_bench().batch_size == 4
     assert run_bench(bench={"batch_size": 3}).batch_size == 3
 
@@ -149,7 +149,7 @@ def test_the_seed_chooses_the_random_tokens(run_bench):
     assert losses[0] == losses[1] != losses[2]
 
 
-def test_a_loss_that_is_not_a_number_keeps_the_other_figures(run_bench, tmp_path):
+def test_a_nan_loss_keeps_the_other_figures(run_bench, tmp_path):
     result = run_bench(learning_rate=1e30, decay_lr=False, bench={"steps": 4})
     assert not math.isfinite(result.loss)
     assert read_json(tmp_path / "results/bench.json")["loss"] is None
@@ -163,13 +163,13 @@ def test_nothing_but_its_file_is_written(run_bench, play, tmp_path):
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == [tmp_path / "results/bench.json"]
 
 
-def test_generation_ends_after_its_time(run_bench, monkeypatch):
+def test_generation_stops_when_its_time_is_up(run_bench, monkeypatch):
     monkeypatch.setattr(bench_module, "GENERATION_SECONDS", 0.0)
     assert run_bench().generation.max_new_tokens == 1
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_sizes_that_take_too_long_are_not_multiplied(dtype, monkeypatch):
+def test_matrix_sizes_that_take_too_long_are_skipped(dtype, monkeypatch):
     sizes = []
 
     def linear(x, weight):
@@ -193,7 +193,7 @@ def test_the_summary_is_one_line(run_bench):
     )
 
 
-def test_a_step_is_timed_by_each_way_to_multiply(run_bench):
+def test_a_step_is_timed_with_each_matmul_kernel(run_bench):
     result = run_bench()
     assert result.matmul == matmul_in_use()
     assert set(result.step_seconds) == set(matmuls())
@@ -202,15 +202,15 @@ def test_a_step_is_timed_by_each_way_to_multiply(run_bench):
 
 
 @pytest.mark.skipif("onednn" not in matmuls(), reason="this build of torch has no oneDNN")
-def test_the_summary_says_when_the_other_way_to_multiply_is_faster(run_bench):
+def test_the_summary_mentions_a_faster_matmul_kernel(run_bench):
     result = run_bench().model_copy(update={"matmul": "onednn"})
     slower = result.model_copy(update={"step_seconds": {"torch": 2.0, "onednn": 1.0}})
     assert "NANOGPT_MATMUL" not in summary(slower)
     faster = result.model_copy(update={"step_seconds": {"torch": 1.0, "onednn": 2.0}})
-    assert summary(faster).endswith("; NANOGPT_MATMUL=torch trains 2.00 times as fast here")
+    assert summary(faster).endswith("; set NANOGPT_MATMUL=torch to train 2.00 times as fast")
 
 
-def test_sampling_is_timed_as_sample_does_it(run_bench):
+def test_timed_sampling_uses_the_sample_groups_dtype(run_bench):
     result = run_bench(dtype="bfloat16", sample_dtype="float32")
     assert result.dtype == "bfloat16"
     assert result.generation.dtype == result.batch_generation.dtype == "float32"

@@ -1,4 +1,4 @@
-"""Copied n-grams are those that a search by sets finds."""
+"""Copied n-grams agree with a search by Python sets."""
 
 import math
 import tracemalloc
@@ -21,14 +21,14 @@ from tests.model.slow_losses import (
 
 
 def naive_share(text, tokens, n):
-    """The share of the n-grams of rows of tokens that are in a list of tokens."""
+    """Return the share of the rows' n-grams that occur in a list of tokens."""
     there = {tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)}
     sought = [tuple(row[i : i + n]) for row in text.tolist() for i in range(len(row) - n + 1)]
     return sum(gram in there for gram in sought) / len(sought) if sought else None
 
 
 def by_length(shares):
-    """The shares by length of n-gram, None for NaN."""
+    """Return the shares by n-gram length; None for NaN."""
     found = {8: shares.of_8, 16: shares.of_16, 32: shares.of_32}
     return {n: None if math.isnan(share) else share for n, share in found.items()}
 
@@ -53,12 +53,12 @@ def directory(tmp_path_factory):
     width=st.integers(0, 70),
     at_once=st.sampled_from([1, 13, 100, 1 << 16]),
 )
-def test_found_n_grams_are_those_of_a_search_by_sets(
+def test_found_n_grams_agree_with_a_search_by_sets(
     directory, seed, n_tokens, vocab_size, width, at_once
 ):
     random = np.random.default_rng(seed)
     tokens = random.integers(vocab_size, size=n_tokens).tolist()
-    # Rows half copied, from anywhere, half random.
+    # Each row is half copied from a random place and half random.
     rows = random.integers(vocab_size, size=(3, width))
     for row in rows:
         n_copied = int(random.integers(min(width, n_tokens) + 1))
@@ -83,7 +83,7 @@ def test_a_large_file_is_searched_in_little_memory(tmp_path):
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert [by_length(found) for found in shares] == [{8: 1.0, 16: 1.0, 32: 1.0}]
-    assert peak < 6e6  # all hashes at once would be 16 MB
+    assert peak < 6e6  # all hashes together would take 16 MB
 
 
 def test_each_of_several_texts_gets_its_own_share(tmp_path):
@@ -97,7 +97,7 @@ def test_each_of_several_texts_gets_its_own_share(tmp_path):
     assert shares[2].of_32 == (60 - 31) / (120 - 31)
 
 
-def test_copying_is_of_what_the_model_writes_after_prompts_of_the_validation_split(play):
+def test_copying_is_measured_on_continuations_of_validation_prompts(play):
     model, files = make_model(load(play).tokenizer.vocab_size), load(play)
     copying = measure_copying(model, play / "train.bin", len(files.train), files.val, SETTINGS)
     starts = window_starts(len(files.val), 16 + 128, 32)

@@ -1,4 +1,4 @@
-"""eval.json says what the model and the dataset are, and holds exact numbers."""
+"""eval.json names the model and the dataset, and has exact numbers."""
 
 import json
 import math
@@ -35,7 +35,7 @@ from tests.model.slow_losses import (
 
 
 def make_alphabet(n_letters):
-    """A model that is sure that each letter is followed by the next, and the last by the first."""
+    """A model that always predicts the next letter, and the first after the last."""
     one = {"n_layer": 1, "n_head": 1, "n_embd": n_letters, "dropout": 0.0, "bias": False}
     model = GPT(ModelSettings(**one, block_size=BLOCK), n_letters)
     with torch.no_grad():
@@ -56,7 +56,7 @@ def evaluated_alphabet(write_dataset, tmp_path, text):
     return evaluate("abc", dataset, tmp_path / "model", SETTINGS, tmp_path / "eval.json")
 
 
-def test_a_model_that_can_only_repeat_the_training_text_copies_all(write_dataset, tmp_path):
+def test_a_model_that_repeats_the_training_text_copies_everything(write_dataset, tmp_path):
     result = evaluated_alphabet(write_dataset, tmp_path, "abcdefghij" * 200)
     assert result.val.loss < 1e-6
     copying = result.copying
@@ -67,13 +67,13 @@ def test_a_model_that_can_only_repeat_the_training_text_copies_all(write_dataset
     assert result.calibration.expected_calibration_error == pytest.approx(0, abs=1e-6)
 
 
-def test_a_model_that_writes_what_the_training_text_lacks_copies_nothing(write_dataset, tmp_path):
+def test_a_model_that_writes_new_text_copies_nothing(write_dataset, tmp_path):
     result = evaluated_alphabet(write_dataset, tmp_path, "jihgfedcba" * 200)
     copying = result.copying
     assert [copying.of_8, copying.of_16, copying.of_32] == [0.0, 0.0, 0.0]
 
 
-def test_a_short_validation_splits_prompts_serve_several_times(write_dataset, tmp_path):
+def test_a_short_validation_split_reuses_its_prompts(write_dataset, tmp_path):
     dataset = write_dataset("so foul and fair a day I have not seen. " * 10)
     save(tmp_path / "model", dataset)
     result = evaluate("short", dataset, tmp_path / "model", SETTINGS, tmp_path / "eval.json")
@@ -86,7 +86,7 @@ def test_a_short_validation_splits_prompts_serve_several_times(write_dataset, tm
 # --- nanoGPT's estimate ---------------------------------------------------------------------
 
 
-def test_nanogpts_estimate_is_a_function_of_its_seed():
+def test_nanogpts_estimate_depends_only_on_its_seed():
     tokens = make_tokens(400, 11)
     first = nanogpt_estimate(MODEL, tokens, SETTINGS)
     torch.rand(3)
@@ -94,14 +94,14 @@ def test_nanogpts_estimate_is_a_function_of_its_seed():
     assert nanogpt_estimate(MODEL, tokens, SETTINGS.model_copy(update={"seed": 1})) != first
 
 
-def test_nanogpts_estimate_comes_near_the_mean_over_all_windows():
+def test_nanogpts_estimate_is_close_to_the_exact_mean():
     tokens = make_tokens(60, 11)
     every = windows_loss(MODEL, tokens, np.arange(60 - BLOCK), SETTINGS).mean
     many = SETTINGS.model_copy(update={"eval_iters": 500, "batch_size": 8})
     assert nanogpt_estimate(MODEL, tokens, many) == pytest.approx(every, rel=0.02)
 
 
-def test_nanogpts_estimate_reads_a_split_of_one_window():
+def test_nanogpts_estimate_works_with_a_single_window():
     tokens = make_tokens(BLOCK + 1, 11)
     expected = slow_loss(MODEL, tokens) / BLOCK
     assert nanogpt_estimate(MODEL, tokens, SETTINGS) == pytest.approx(expected, rel=1e-5)
@@ -111,7 +111,7 @@ def test_nanogpts_estimate_reads_a_split_of_one_window():
 
 
 def save(directory, dataset, seed=0, **changes):
-    """A model directory for a dataset, with random weights; returns the model."""
+    """Write a model directory with random weights for a dataset; return the model."""
     tokenizer = load(dataset).tokenizer
     model = make_model(tokenizer.vocab_size, seed, **changes)
     save_model(directory, model.state_dict(), model.settings, tokenizer)
@@ -120,20 +120,20 @@ def save(directory, dataset, seed=0, **changes):
 
 @pytest.fixture(scope="module")
 def scene(write_dataset):
-    """A dataset of the first 12,000 characters of a play."""
+    """A dataset with the first 12,000 characters of a play."""
     return write_dataset(playwright.write(12_000, seed=1), builtin=True)
 
 
 @pytest.fixture(scope="module")
 def evaluated(scene, tmp_path_factory):
-    """(model, its evaluation, path of eval.json) of a random model of the scene."""
+    """A random model of the scene, its evaluation, and the path of eval.json."""
     root = tmp_path_factory.mktemp("evaluated")
     model = save(root / "model", scene)
     path = root / "results" / "eval.json"
     return model, evaluate("someone", scene, root / "model", SETTINGS, path), path
 
 
-def test_eval_json_has_the_documented_keys_and_is_what_is_returned(evaluated, scene):
+def test_eval_json_has_the_documented_keys_and_equals_the_result(evaluated, scene):
     _, evaluation, path = evaluated
     result = json.loads(path.read_text())
     assert result == evaluation.content()
@@ -159,20 +159,20 @@ def test_eval_json_has_the_documented_keys_and_is_what_is_returned(evaluated, sc
 
 
 def keys_of(value):
-    """All keys of nested maps."""
+    """Return all keys of nested mappings."""
     if isinstance(value, list):
         return set().union(*map(keys_of, value))
     return set(value).union(*map(keys_of, value.values())) if isinstance(value, dict) else set()
 
 
-def test_each_key_is_explained(evaluated):
+def test_every_key_of_eval_json_is_documented(evaluated):
     explained = (PROJECT / "docs" / "EVALUATION.md").read_text(encoding="utf-8")
     result = {name: value for name, value in evaluated[1].content().items() if name != "model"}
     for key in (keys_of(result) | set(KINDS)) - {"model"}:
         assert f"`{key}`" in explained, key
 
 
-def test_eval_json_says_what_was_evaluated(evaluated):
+def test_eval_json_names_the_run_dataset_and_model(evaluated):
     model, result, _ = evaluated
     assert result.model.content() == {
         "n_parameters": model.n_parameters(),
@@ -183,7 +183,7 @@ def test_eval_json_says_what_was_evaluated(evaluated):
     assert result.nanogpt_estimate.batch_size == 4
 
 
-def test_the_copies_are_sought_with_constant_settings(evaluated):
+def test_copying_uses_fixed_settings(evaluated):
     _, result, _ = evaluated
     assert result.copying.settings.content() == {
         "prompt_tokens": 16,
@@ -209,7 +209,7 @@ def test_the_whole_validation_split_is_evaluated(evaluated, scene):
     assert low < val.loss < high
 
 
-def test_positions_kinds_and_calibration_are_of_the_validation_split(evaluated):
+def test_positions_kinds_and_calibration_cover_the_validation_split(evaluated):
     _, result, _ = evaluated
     for lines in (
         result.by_position,
@@ -222,9 +222,7 @@ def test_positions_kinds_and_calibration_are_of_the_validation_split(evaluated):
         assert nats / 1199 == pytest.approx(result.val.loss, rel=1e-9)
 
 
-def test_of_the_training_split_as_many_windows_are_read_as_the_validation_split_has(
-    evaluated, scene
-):
+def test_as_many_training_windows_are_read_as_validation_windows(evaluated, scene):
     model, result, _ = evaluated
     files = load(scene)
     n_windows = (len(files.val) - 1) // BLOCK
@@ -239,7 +237,7 @@ def test_of_the_training_split_as_many_windows_are_read_as_the_validation_split_
     assert result.train.loss == pytest.approx(every.mean, rel=1e-9)
 
 
-def test_nanogpts_estimates_stand_beside_the_exact_losses(evaluated, scene):
+def test_nanogpts_estimates_are_separate_from_the_exact_losses(evaluated, scene):
     model, result, _ = evaluated
     files = load(scene)
     for split, tokens in (("train", files.train), ("val", files.val)):
@@ -249,7 +247,7 @@ def test_nanogpts_estimates_stand_beside_the_exact_losses(evaluated, scene):
         assert expected == pytest.approx(getattr(result, split).loss, rel=0.2)
 
 
-def test_the_excess_over_the_source_is_what_the_model_loses_beyond_the_plays_own_surprise(
+def test_the_excess_over_the_source_is_the_loss_above_the_plays_entropy(
     evaluated,
 ):
     _, result, _ = evaluated
@@ -292,21 +290,21 @@ def test_the_same_evaluation_gives_the_same_bytes(evaluated, scene, tmp_path):
     assert (tmp_path / "eval.json").read_bytes() == path.read_bytes()
 
 
-def test_the_summary_is_one_line_with_the_two_numbers_that_matter(evaluated):
+def test_the_summary_is_one_line_with_both_losses(evaluated):
     _, result, _ = evaluated
     loss, bits = result.val.loss, result.val.bits_per_byte
     expected = f"validation loss {loss:.4f} nats per token, {bits:.4f} bits per byte"
     assert summary(result) == expected
 
 
-# --- What goes wrong ------------------------------------------------------------------------
+# --- Errors ---------------------------------------------------------------------------------
 
 
 def refuse(constant):
     raise AssertionError(f"{constant} is not JSON")
 
 
-def test_a_model_whose_logits_overflow_gets_nulls_where_it_has_no_numbers(scene, tmp_path):
+def test_a_model_with_overflowing_logits_gets_nulls(scene, tmp_path):
     save(tmp_path / "model", scene, scale=1e30)
     result = evaluate("ruined", scene, tmp_path / "model", SETTINGS, tmp_path / "eval.json")
     content = json.loads((tmp_path / "eval.json").read_text(), parse_constant=refuse)
@@ -322,7 +320,7 @@ def test_a_model_whose_logits_overflow_gets_nulls_where_it_has_no_numbers(scene,
     assert summary(result) == "validation loss is not a number"
 
 
-def test_a_loss_too_large_for_a_perplexity_is_reported_without_one(scene, tmp_path):
+def test_a_loss_too_large_for_a_perplexity_is_reported_without_perplexity(scene, tmp_path):
     save(tmp_path / "model", scene, scale=1e6)
     result = evaluate("wild", scene, tmp_path / "model", SETTINGS, tmp_path / "eval.json")
     assert result.val.loss > 710
@@ -344,7 +342,7 @@ def test_a_model_of_another_vocabulary_is_refused(play, tmp_path):
     model = make_model(len(letters))
     save_model(tmp_path / "model", model.state_dict(), model.settings, char_tokenizer(letters))
     message = refusal(play, tmp_path / "model", tmp_path)
-    assert "another vocabulary" in message
+    assert "a different vocabulary" in message
     assert str(tmp_path / "model") in message
     assert str(play) in message
 
@@ -366,7 +364,7 @@ def test_a_missing_model_is_named(play, tmp_path):
 
 @pytest.fixture(scope="module")
 def mixed(scene, tmp_path_factory):
-    """(model, its n-grams, its evaluation with them) of a random model of the scene."""
+    """A random model of the scene, its n-grams, and its evaluation with them."""
     root = tmp_path_factory.mktemp("mixed")
     model = save(root / "model", scene)
     path = root / "model" / "ngrams.safetensors"
@@ -375,7 +373,7 @@ def mixed(scene, tmp_path_factory):
     return model, load_ngrams(path, load(scene).tokenizer), result
 
 
-def test_ngrams_change_no_figure_of_the_gpt(evaluated, mixed):
+def test_ngrams_do_not_change_the_gpts_own_figures(evaluated, mixed):
     _, alone, _ = evaluated
     _, _, evaluation = mixed
     assert evaluation.mixture
@@ -385,7 +383,7 @@ def test_ngrams_change_no_figure_of_the_gpt(evaluated, mixed):
 
 
 @pytest.mark.parametrize("reaches_back", [True, False])
-def test_the_loss_of_a_mixture_is_that_of_each_token(mixed, scene, reaches_back):
+def test_the_loss_of_a_mixture_is_the_mean_over_tokens(mixed, scene, reaches_back):
     model, ngrams, evaluation = mixed
     val = load(scene).val
     nats = np.array(slow_nats(model, val))
@@ -404,7 +402,7 @@ def test_the_loss_of_a_mixture_is_that_of_each_token(mixed, scene, reaches_back)
     assert low < found.loss < high
 
 
-def test_a_weight_of_0_is_the_gpt_alone(scene, tmp_path):
+def test_a_mixture_with_weight_0_equals_the_gpt_alone(scene, tmp_path):
     save(tmp_path / "model", scene)
     path = tmp_path / "ngrams.safetensors"
     count_split(scene, NgramSettings(weight=0), path)

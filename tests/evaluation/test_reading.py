@@ -1,4 +1,4 @@
-"""What is read of a window depends on nothing but the window."""
+"""The predictions for a window depend only on the window."""
 
 import numpy as np
 import pytest
@@ -17,20 +17,20 @@ FIELDS = ("targets", "nats", "confidence", "right")
 
 
 def read(settings=SETTINGS):
-    """Each field of all batches, joined."""
+    """Join each field of all batches."""
     batches = list(read_windows(MODEL, TOKENS, [(STARTS, BLOCK)], settings))
     return {name: torch.cat([getattr(batch, name) for batch in batches]) for name in FIELDS}
 
 
 @pytest.fixture
 def threads():
-    """Set the number of torch's threads; it is put back at the end."""
+    """Set the number of torch's threads, and restore it at the end."""
     before = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(before)
 
 
-def test_predictions_are_those_of_the_whole_logits():
+def test_predictions_agree_with_the_full_logits():
     found = read()
     pairs = predictions(MODEL, TOKENS, STARTS, SETTINGS)
     targets, logits = (torch.cat(column) for column in zip(*pairs, strict=True))
@@ -41,8 +41,8 @@ def test_predictions_are_those_of_the_whole_logits():
     torch.testing.assert_close(found["confidence"], probabilities.max(-1).values)
 
 
-def test_other_devices_than_a_cpu_read_a_batch_in_one_pass():
-    # What is no plain "cpu" goes their way, on this machine as well.
+def test_devices_other_than_a_cpu_read_a_batch_in_one_pass():
+    # Any name other than "cpu" uses that code, on this machine too.
     found, expected = read(SETTINGS.model_copy(update={"device": "cpu:0"})), read()
     assert torch.equal(found["targets"], expected["targets"])
     assert torch.equal(found["right"], expected["right"])
@@ -60,7 +60,7 @@ def test_the_number_of_threads_changes_no_bit(threads, n_threads):
 
 
 @with_fbgemm
-def test_in_int8_predictions_are_those_of_what_samples_are_drawn_with():
+def test_int8_predictions_agree_with_the_sampling_decoder():
     found, expected = read(SETTINGS.model_copy(update={"dtype": "int8"})), read()
     assert torch.equal(found["targets"], expected["targets"])
     with torch.inference_mode():
@@ -73,13 +73,13 @@ def test_in_int8_predictions_are_those_of_what_samples_are_drawn_with():
                 + [decoder.step([token], [place]) for place, token in enumerate(tokens[1:], 1)]
             )
             nats = token_nats(logits[None], found["targets"][row][None])[0]
-            # A number at the border of two whole ones may be rounded to the other.
+            # A number halfway between two integers may be rounded to the other one.
             assert (found["nats"][row] - nats).abs().mean() < 1e-3
     assert 0 < (found["nats"] - expected["nats"]).abs().mean() < 0.1
 
 
 @with_fbgemm
-def test_in_int8_the_number_of_threads_changes_no_bit(threads):
+def test_the_number_of_threads_changes_no_bit_in_int8(threads):
     found = []
     for n_threads in (1, 2, 3):
         threads(n_threads)
@@ -90,9 +90,7 @@ def test_in_int8_the_number_of_threads_changes_no_bit(threads):
 
 @pytest.mark.parametrize("tokens_at_once", [1, BLOCK, 5 * BLOCK])
 @pytest.mark.parametrize("logits_at_once", [1, 11, 100])
-def test_how_much_is_read_at_once_changes_no_prediction(
-    monkeypatch, tokens_at_once, logits_at_once
-):
+def test_the_size_of_pieces_changes_no_prediction(monkeypatch, tokens_at_once, logits_at_once):
     expected = read()
     monkeypatch.setattr(reading, "TOKENS_AT_ONCE", tokens_at_once)
     monkeypatch.setattr(reading, "LOGITS_AT_ONCE", logits_at_once)
@@ -103,14 +101,14 @@ def test_how_much_is_read_at_once_changes_no_prediction(
     torch.testing.assert_close(found["confidence"], expected["confidence"])
 
 
-def test_of_tokens_that_are_equally_likely_the_first_is_the_guess():
+def test_the_first_of_equally_likely_tokens_is_the_guess():
     logits = torch.tensor([[0.0, 2.0, 2.0], [1.0, 1.0, 1.0]])
     _, confidence, right = reading._compare(logits, torch.tensor([1, 1]))
     assert right.tolist() == [True, False]
     assert confidence[1].item() == pytest.approx(1 / 3)
 
 
-def test_an_error_in_a_thread_is_raised_and_the_threads_are_put_back(threads):
+def test_an_error_in_a_thread_is_raised_and_torchs_threads_are_restored(threads):
     threads(2)
     with pytest.raises(IndexError):
         list(read_windows(MODEL, TOKENS, [(np.array([len(TOKENS)]), BLOCK)], SETTINGS))

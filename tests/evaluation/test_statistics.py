@@ -1,4 +1,4 @@
-"""The numbers of a split are those of a slow loop by hand."""
+"""The numbers of a split agree with a slow loop."""
 
 import math
 
@@ -34,7 +34,7 @@ from tests.model.slow_losses import (
 
 @settings(max_examples=40, deadline=None)
 @given(n_tokens=st.integers(17, 70), seed=st.integers(0, 1000), batch_size=st.integers(1, 6))
-def test_each_token_but_the_first_is_predicted_exactly_once(n_tokens, seed, batch_size):
+def test_every_token_except_the_first_is_predicted_exactly_once(n_tokens, seed, batch_size):
     tokens = make_tokens(n_tokens, 11, seed)
     changed = SETTINGS.model_copy(update={"batch_size": batch_size})
     split = summarize_split(survey_split(MODEL, tokens, SYMBOLS, changed))
@@ -49,7 +49,7 @@ def test_each_token_but_the_first_is_predicted_exactly_once(n_tokens, seed, batc
     assert split.bits_per_character == pytest.approx(bits / split.n_characters, rel=1e-5)
 
 
-def test_a_model_that_knows_nothing_loses_the_logarithm_of_its_vocabulary():
+def test_a_uniform_models_loss_is_the_log_of_its_vocabulary_size():
     model = make_model(11, scale=0.0)
     symbols = Symbols(np.ones((11, 3), dtype=int), KIND_OF_ID)
     found = survey_split(model, make_tokens(300, 11), symbols, SETTINGS)
@@ -73,7 +73,7 @@ def some_windows(n_windows, seed=0):
 
 
 @given(n_windows=st.integers(30, 200), seed=st.integers(0, 100))
-def test_the_interval_holds_the_number_in_each_unit(n_windows, seed):
+def test_the_interval_contains_the_loss_in_each_unit(n_windows, seed):
     windows = some_windows(n_windows, seed)
     nats, n_tokens, n_bytes, n_characters = windows.sum(0)
     interval = bootstrap_interval(windows)
@@ -102,12 +102,12 @@ def test_the_interval_shrinks_with_the_root_of_the_number_of_windows():
     assert ratio == pytest.approx(4, rel=0.25)
 
 
-def test_windows_that_resemble_their_neighbours_count_as_fewer():
+def test_correlated_windows_widen_the_interval():
     different = some_windows(200)
     assert width(np.repeat(different, 5, axis=0)) == pytest.approx(width(different), rel=0.2)
 
 
-def test_the_interval_covers_the_source_of_the_text_in_nineteen_of_twenty_samples():
+def test_the_interval_covers_the_true_loss_in_95_percent_of_samples():
     covered = 0
     for seed in range(300):
         low, high = bootstrap_interval(some_windows(500, seed)).loss
@@ -115,8 +115,8 @@ def test_the_interval_covers_the_source_of_the_text_in_nineteen_of_twenty_sample
     assert 0.91 <= covered / 300 <= 0.98
 
 
-def test_the_interval_is_of_ratios_of_sums_not_of_mean_ratios():
-    # All nats in windows with few bytes: the windows' own ratios are far from that of the sums.
+def test_the_interval_is_for_ratios_of_sums_not_means_of_ratios():
+    # All nats are in windows with few bytes, so the windows' ratios differ a lot from the total's.
     windows = np.array([[100.0, 10, 1, 1], [0.0, 10, 99, 99]] * 500)
     np.random.default_rng(1).shuffle(windows)
     low, high = bootstrap_interval(windows).bits_per_byte
@@ -124,7 +124,7 @@ def test_the_interval_is_of_ratios_of_sums_not_of_mean_ratios():
     assert high < 2
 
 
-def test_memory_is_bounded_by_parts_that_change_nothing(monkeypatch):
+def test_resampling_in_parts_changes_nothing(monkeypatch):
     windows = some_windows(77)
     expected = bootstrap_interval(windows)
     monkeypatch.setattr(statistics_module, "RESAMPLED_AT_ONCE", 300)
@@ -150,7 +150,7 @@ def test_buckets_of_positions_follow_each_other_to_the_end_of_the_window(block_s
     assert nats == pytest.approx(found.nats, rel=1e-12)
 
 
-def test_a_position_is_how_many_tokens_stand_before_the_last_that_is_read():
+def test_a_position_counts_the_tokens_before_the_last_one_read():
     tokens = make_tokens(90, 11)  # five windows, and nine tokens
     nats = slow_nats(MODEL, tokens)
     for bucket in loss_by_position(survey_split(MODEL, tokens, SYMBOLS, SETTINGS)):
@@ -162,7 +162,7 @@ def test_a_position_is_how_many_tokens_stand_before_the_last_that_is_read():
 # --- By kind --------------------------------------------------------------------------------
 
 
-def test_kinds_add_up_to_the_whole_and_those_that_do_not_occur_are_left_out():
+def test_kinds_add_up_to_the_total_and_missing_ones_are_left_out():
     tokens = make_tokens(150, 11)
     found = survey_split(MODEL, tokens, SYMBOLS, SETTINGS)
     kinds = loss_by_kind(found)
@@ -184,7 +184,7 @@ def is_of(id_, kind):
 # --- Calibration ----------------------------------------------------------------------------
 
 
-def test_calibration_is_that_of_a_slow_loop():
+def test_calibration_agrees_with_a_slow_loop():
     tokens, model = make_tokens(200, 11), make_model(11, scale=20)
     calibration = measure_calibration(survey_split(model, tokens, SYMBOLS, SETTINGS))
     in_bins = [[] for _ in range(10)]
@@ -209,7 +209,7 @@ def test_calibration_is_that_of_a_slow_loop():
     assert calibration.accuracy == pytest.approx(np.mean(right), rel=1e-12)
 
 
-def test_a_model_that_knows_nothing_is_as_sure_as_a_guess_and_right_as_often_as_its_guess_occurs():
+def test_a_uniform_models_accuracy_is_the_frequency_of_its_guess():
     tokens = make_tokens(3000, 11)
     calibration = measure_calibration(
         survey_split(make_model(11, scale=0.0), tokens, SYMBOLS, SETTINGS)
@@ -221,7 +221,7 @@ def test_a_model_that_knows_nothing_is_as_sure_as_a_guess_and_right_as_often_as_
     assert calibration.expected_calibration_error == pytest.approx(abs(often - 1 / 11), rel=1e-4)
 
 
-def test_a_split_of_nothing_but_ends_of_texts_has_no_bits_per_byte():
+def test_a_split_with_only_end_of_text_tokens_has_no_bits_per_byte():
     tokens = np.full(40, BYTE_PAIRS.vocab_size - 1, dtype=np.uint16)
     model = make_model(BYTE_PAIRS.vocab_size)
     found = survey_split(model, tokens, describe_symbols(BYTE_PAIRS), SETTINGS)

@@ -1,4 +1,4 @@
-"""Every token of a split is predicted once, and the sums are those of a slow loop."""
+"""Every token of a split is predicted once, and the sums agree with a slow loop."""
 
 import pytest
 
@@ -15,7 +15,7 @@ from tests.model.slow_losses import (
 
 
 @pytest.mark.parametrize("n_tokens", [17, 18, 32, 33, 34, 48, 49, 50])
-def test_splits_around_whole_windows_are_read_to_their_end(n_tokens):
+def test_splits_are_read_to_the_end_with_and_without_a_partial_window(n_tokens):
     tokens = make_tokens(n_tokens, 11)
     found = survey_split(MODEL, tokens, SYMBOLS, SETTINGS)
     nats = slow_nats(MODEL, tokens)
@@ -26,7 +26,7 @@ def test_splits_around_whole_windows_are_read_to_their_end(n_tokens):
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 1000])
-def test_the_batch_size_changes_nothing_that_is_said(batch_size):
+def test_the_batch_size_does_not_change_the_evaluation(batch_size):
     tokens = make_tokens(501, 11)
     other = SETTINGS.model_copy(update={"batch_size": batch_size})
     expected = survey_split(MODEL, tokens, SYMBOLS, SETTINGS)
@@ -35,7 +35,7 @@ def test_the_batch_size_changes_nothing_that_is_said(batch_size):
         assert getattr(found, name) == pytest.approx(getattr(expected, name), rel=1e-5)
 
 
-def test_the_loss_is_to_the_bit_what_training_measures():
+def test_the_loss_equals_trainings_to_the_bit():
     tokens = make_tokens(300, 11)
     starts = window_starts(300, BLOCK, 9)
     found = survey_windows(MODEL, tokens, [(starts, BLOCK)], SYMBOLS, SETTINGS)

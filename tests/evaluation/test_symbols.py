@@ -1,4 +1,4 @@
-"""Tokens are of the kind that their text is."""
+"""A token's kind follows from its text."""
 
 import numpy as np
 import pytest
@@ -18,16 +18,16 @@ TEXTS_OF_KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_token_is_of_the_kind_of_its_text(kind):
+def test_a_tokens_kind_follows_from_its_text(kind):
     assert {content_suffix(text.encode()) for text in TEXTS_OF_KINDS[kind]} == {kind}
 
 
 @pytest.mark.parametrize("text", [b"\xc3", b"\xa9", b" \xe6\x97", b"a\xff", "é".encode() + b"\xc3"])
-def test_parts_of_characters_are_of_no_kind(text):
+def test_partial_characters_are_of_kind_other(text):
     assert content_suffix(text) == "other"
 
 
-def test_of_bytes_those_beyond_ascii_are_of_no_kind():
+def test_bytes_beyond_ascii_are_of_kind_other():
     names = [KINDS[kind] for kind in describe_symbols(ByteTokenizer()).kinds]
     assert set(names[0x80:]) == {"other"}
     for byte, kind in (
@@ -39,7 +39,7 @@ def test_of_bytes_those_beyond_ascii_are_of_no_kind():
         assert names[byte[0]] == kind
 
 
-def test_only_the_last_token_of_byte_pairs_is_the_end_of_a_text():
+def test_only_the_last_token_of_byte_pairs_is_end_of_text():
     symbols = describe_symbols(BYTE_PAIRS)
     assert np.flatnonzero(symbols.kinds == KINDS.index("end_of_text")).tolist() == [
         BYTE_PAIRS.vocab_size - 1

@@ -1,7 +1,7 @@
-"""What the attacks share: a project to attack, ways to start, watch and kill it, and what it made.
+"""Functions for fault tests: create a project, start, watch and kill it, compare its results.
 
-A project is a copy of this checkout with a small training. Its processes are those that work in its
-directory, so that an orphan is found and nobody else's process is.
+A project is a copy of this checkout with a small training. Its processes are the ones whose working
+directory is inside it, so we find orphans and never anyone else's processes.
 """
 
 import json
@@ -31,9 +31,9 @@ SEED = int(os.environ.get("NANOGPT_FAULT_SEED", "1"))
 only_in_full = pytest.mark.skipif(not FULL, reason="NANOGPT_FAULTS=full is not set")
 pytestmark = pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="needs Linux's /proc")
 
-PATIENCE = 120  # seconds that anything may take on a busy machine
+PATIENCE = 120  # the most seconds that anything may take on a busy machine
 
-MAX_ITERS = 120  # steps, about 2 s on one thread
+MAX_ITERS = 120  # in steps; about 2 s on one thread
 MANY_ITERS = 500
 CONFIG = {
     "corpora": {"play": {"builtin": "play", "n_characters": 100_000}},
@@ -64,13 +64,13 @@ MADE_LATER = ("eval.json", "samples.txt")
 
 @dataclass(frozen=True)
 class Call:
-    """A command that was started in a session of its own; what it prints goes to a file."""
+    """A command that runs in its own session, with its output in a file."""
 
     process: subprocess.Popen
     printed_to: Path
 
     def end(self, timeout: float = PATIENCE) -> int:
-        """Wait for its end; the exit code."""
+        """Wait for the command to end; return its exit code."""
         return self.process.wait(timeout)
 
     def printed(self) -> str:
@@ -78,26 +78,26 @@ class Call:
 
 
 def make_project(directory: Path) -> Path:
-    """A copy of this checkout with the small training, in which nothing was computed."""
+    """Copy this checkout, with the small training and without results."""
     copy_checkout(directory)
     write_config(directory)
     return directory
 
 
 def write_config(project: Path, **train: object) -> None:
-    """Write config.yaml, with other settings of training if any are given."""
+    """Write config.yaml, with changed training settings if given."""
     defaults = {**CONFIG["defaults"], "train": {**CONFIG["defaults"]["train"], **train}}
     (project / "config.yaml").write_text(yaml.safe_dump({**CONFIG, "defaults": defaults}))
 
 
 def environment(**more: str) -> dict[str, str]:
-    """A user's environment: one thread, states saved often, no cache unless one is given."""
+    """Return a user's environment: one thread, frequent saves, no cache unless one is given."""
     own = {"OMP_NUM_THREADS": "1", "NANOGPT_SAVE_INTERVAL": "0.2", "NANOGPT_CACHE": "off"}
     return own_environment(**{**own, "PYTHONPATH": ".", **more})
 
 
 def start(project: Path, command: list[str], **more: str) -> Call:
-    """Start a command in a project, in a session of its own."""
+    """Start a command in a project, in its own session."""
     printed_to = project / f"printed.{time.monotonic_ns()}.txt"
     with open(printed_to, "wb") as output:
         process = subprocess.Popen(
@@ -113,27 +113,27 @@ def start(project: Path, command: list[str], **more: str) -> Call:
 
 
 def start_workflow(project: Path, *arguments: str, **more: str) -> Call:
-    """Start Snakemake, for all that is attacked unless targets are given."""
+    """Start Snakemake for the attacked results, unless targets are given."""
     core = () if "--cores" in arguments else ("--cores", "1")
     command = [sys.executable, "-m", "snakemake", *core, *(arguments or TARGETS)]
     return start(project, command, **more)
 
 
 def run_workflow(project: Path, *arguments: str, **more: str) -> str:
-    """Run Snakemake to its good end; what it printed."""
+    """Run Snakemake, which must succeed; return its output."""
     call = start_workflow(project, *arguments, **more)
     assert call.end() == 0, call.printed()
     return call.printed()
 
 
 def unlock(project: Path) -> None:
-    """Unlock the working directory, if a Snakemake that died has left it locked."""
+    """Unlock the working directory if a killed Snakemake left it locked."""
     if any(project.glob(".snakemake/locks/*")):
         run_workflow(project, "--unlock")
 
 
 def train_command(project: Path, processes: int = 1) -> list[str]:
-    """The command line of rule train, as the manifest of the untouched training has it."""
+    """Return the command line of rule train, from the manifest of the undisturbed training."""
     manifest = read_record(project / "untouched.manifest.json", Manifest)
     return [
         *(sys.executable, "workflow/scripts/train.py", "--run", "one"),
@@ -160,14 +160,14 @@ def start_trainer(project: Path, **more: str) -> Call:
 
 
 def run_trainer(project: Path, **more: str) -> str:
-    """Run rule train's process to its good end; what it printed."""
+    """Run rule train's process, which must succeed; return its output."""
     call = start_trainer(project, **more)
     assert call.end() == 0, call.printed() + log_of(project)
     return call.printed()
 
 
 def processes(project: Path) -> dict[int, list[str]]:
-    """The command lines of all processes that work in a project, by process id."""
+    """Return the command lines of all processes that work in a project, by process id."""
     found = {}
     for directory in Path("/proc").iterdir():
         if not directory.name.isdecimal() or int(directory.name) == os.getpid():
@@ -175,15 +175,15 @@ def processes(project: Path) -> dict[int, list[str]]:
         try:
             if (directory / "cwd").readlink() == project.resolve():
                 command = (directory / "cmdline").read_bytes().decode().split("\0")
-                if len(command) > 1:  # no zombie
+                if len(command) > 1:  # not a zombie
                     found[int(directory.name)] = command
-        except OSError:  # it has just ended, or is another user's
+        except OSError:  # it has just ended, or belongs to another user
             continue
     return found
 
 
 def jobs(project: Path, stage: str = "") -> list[int]:
-    """The processes of the workflow's scripts, or of the one of a stage."""
+    """Return the processes of the workflow's scripts, or only those of one stage."""
     return [
         pid
         for pid, command in processes(project).items()
@@ -192,7 +192,7 @@ def jobs(project: Path, stage: str = "") -> list[int]:
 
 
 def send(pid: int, number: signal.Signals, *, to_group: bool = False) -> bool:
-    """Send a signal to a process or a process group; whether it was still there."""
+    """Send a signal to a process or process group; return whether it still existed."""
     try:
         (os.killpg if to_group else os.kill)(pid, number)
     except ProcessLookupError:
@@ -201,7 +201,7 @@ def send(pid: int, number: signal.Signals, *, to_group: bool = False) -> bool:
 
 
 def end_all(project: Path) -> None:
-    """Kill what still works in a project."""
+    """Kill all processes that still work in a project."""
     while found := processes(project):
         for pid in found:
             send(pid, signal.SIGKILL)
@@ -209,7 +209,7 @@ def end_all(project: Path) -> None:
 
 
 def wait_until(condition: Callable[[], object], what: str, timeout: float = PATIENCE) -> None:
-    """Wait until a condition holds; fails after `timeout` seconds."""
+    """Wait until a condition is true; fail after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, f"after {timeout} s: not {what}"
@@ -217,7 +217,7 @@ def wait_until(condition: Callable[[], object], what: str, timeout: float = PATI
 
 
 def wait_for_steps(project: Path, call: Call, n_lines: int = 6) -> None:
-    """Wait until a training that was just started has written lines of metrics, and a state."""
+    """Wait until a training that has just started has written metrics and a state."""
     written = metrics_of(project)
     before = written.stat().st_mtime_ns if written else 0
 
@@ -235,12 +235,12 @@ def wait_for_steps(project: Path, call: Call, n_lines: int = 6) -> None:
 
 
 def metrics_of(project: Path) -> Path | None:
-    """The metrics of the training that is unfinished."""
+    """Return the metrics of the unfinished training."""
     return next(project.glob(".nanogpt/state/[!.]*/metrics.jsonl"), None)
 
 
 def states(project: Path) -> list[Path]:
-    """The files of saved states, newest last."""
+    """Return the files of saved states, newest last."""
     found = project.glob(".nanogpt/state/[!.]*/step-*.safetensors")
     return sorted(found, key=lambda path: int(path.name.split(".")[0].removeprefix("step-")))
 
@@ -251,15 +251,15 @@ def log_of(project: Path, stage: str = "train") -> str:
 
 
 def forget(project: Path) -> None:
-    """Remove all that was made of the run, so that it is made again."""
+    """Remove all results of the run, so that it's run again."""
     shutil.rmtree(project / "results/one", ignore_errors=True)
     shutil.rmtree(project / ".nanogpt", ignore_errors=True)
 
 
 def made(project: Path, names: tuple[str, ...] = MADE_BY_TRAIN + MADE_LATER) -> dict[str, object]:
-    """What must be the same however often a run was stopped: the bytes of the results by name,
+    """Return everything that must not depend on how often a run was stopped.
 
-    and the metrics without times. Whatever is half written counts as well.
+    This is the bytes of results by name, including half-written files, and metrics without times.
     """
     run = project / "results/one"
     found: dict[str, object] = {n: (run / n).read_bytes() for n in names if (run / n).exists()}
@@ -273,7 +273,7 @@ def made(project: Path, names: tuple[str, ...] = MADE_BY_TRAIN + MADE_LATER) -> 
 def assert_is_whole(
     project: Path, untouched: dict[str, object], later: tuple[str, ...] = MADE_LATER
 ) -> None:
-    """The results are those of an untouched run, and nothing else is left."""
+    """Check that the results equal those of an undisturbed run and nothing else is left."""
     wait_until(lambda: not processes(project), "all processes of the project at their ends")
     found = made(project)
     expected = {n: what for n, what in untouched.items() if n not in MADE_LATER or n in later}
@@ -284,12 +284,12 @@ def assert_is_whole(
 
 
 def litter(project: Path) -> list[Path]:
-    """Temporary files that a writer has left beside results."""
+    """Return temporary files that a writer has left next to results."""
     return [*project.glob("results/**/*.tmp"), *project.glob(".nanogpt/cache/.*")]
 
 
 def error_line(printed: str) -> str:
-    """The one line that tells a user's mistake; no traceback stands beside it."""
+    """Return the one error line of a user's mistake; there must be no traceback."""
     errors = [line for line in printed.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1, printed
     assert "Traceback" not in printed, printed
@@ -298,9 +298,9 @@ def error_line(printed: str) -> str:
 
 @contextmanager
 def small_disk(directory: Path, size: int = 1 << 24) -> Iterator[Callable[[int | None], None]]:
-    """Put a directory on a disk of its own. Gives a function: leave so many bytes free, None all.
+    """Put a directory on its own disk. Yields a function that sets the free bytes; None: all.
 
-    Needs root; skips the test elsewhere.
+    Skips the test without root.
     """
     aside = directory.with_name(f"{directory.name}.aside")
     directory.mkdir(parents=True, exist_ok=True)

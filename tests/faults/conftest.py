@@ -1,4 +1,4 @@
-"""The run that is never touched, copies of it to attack, and the count of the attacks."""
+"""An undisturbed run, copies of it to attack, and a count of the attacks."""
 
 import shutil
 from collections import Counter
@@ -13,7 +13,7 @@ from tests.sharing import made_once
 
 @pytest.fixture(scope="session")
 def done_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project whose run was made at one go; all workers of a test run share it."""
+    """A project whose run was never interrupted, shared by all workers of a test run."""
     return made_once(tmp_path_factory, "untouched", make_untouched)
 
 
@@ -26,7 +26,7 @@ def make_untouched(directory: Path) -> None:
 
 @pytest.fixture(scope="session")
 def untouched(done_project: Path) -> dict[str, object]:
-    """What the untouched run made."""
+    """The results of the undisturbed run."""
     made = attacks.made(done_project)
     assert len(made) == 6
     return made
@@ -34,7 +34,7 @@ def untouched(done_project: Path) -> dict[str, object]:
 
 @pytest.fixture
 def done_copy(done_project: Path, tmp_path: Path) -> Iterator[Path]:
-    """A copy of the project in which all is made; no process of it outlives the test."""
+    """A copy of the project with all results. Its processes end with the test."""
     project = tmp_path / "project"
     shutil.copytree(done_project, project)
     yield project
@@ -50,7 +50,7 @@ def project(done_copy: Path) -> Path:
 
 @pytest.fixture
 def count(request: pytest.FixtureRequest) -> Callable[[str], None]:
-    """A function that counts an attack: a `kill` or a `fault`."""
+    """A function that counts an attack, which is a `kill` or a `fault`."""
 
     def add(kind: str) -> None:
         request.node.user_properties.append(("attack", kind))
@@ -59,7 +59,7 @@ def count(request: pytest.FixtureRequest) -> Callable[[str], None]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say how many attacks there were, and how many tests found something lost."""
+    """Report how many attacks there were and how many tests failed."""
     counts: Counter[str] = Counter()
     for outcome in ("passed", "failed", "error"):
         for report in terminalreporter.getreports(outcome):

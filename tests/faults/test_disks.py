@@ -1,4 +1,4 @@
-"""A disk that is full, or not ours, gets one line; with room again the same bytes come."""
+"""A full or unwritable disk is reported in one line, and a rerun gives the same bytes."""
 
 import os
 import resource
@@ -31,11 +31,11 @@ from tests.faults.attacks import (
     wait_for_steps,
 )
 
-PAGE = 4096  # bytes; what a file on a tmpfs takes at least
+PAGE = 4096  # bytes; the smallest size of a file on a tmpfs
 
 
 def assert_nothing_is_half_written(project: Path, untouched: dict[str, object]) -> None:
-    """What lies under a final name is what an untouched run has there."""
+    """Check that each file with a final name equals the undisturbed run's."""
     found = made(project)
     assert [name for name in found if found[name] != untouched[name]] == []
     assert litter(project) == []
@@ -43,8 +43,8 @@ def assert_nothing_is_half_written(project: Path, untouched: dict[str, object]) 
 
 DATASET = "results/datasets/play"
 
-# Of each directory that a stage writes to: how many pages are free, so that each write fails in
-# turn, or at last none.
+# For each directory that a stage writes to: numbers of free pages, chosen so that each of its
+# writes fails once, and that all of them succeed at last.
 FREE_PAGES = {
     # The log, 44 pages of train.bin, 5 of val.bin, then small files.
     DATASET: {"short": [], "full": [0, 1, 10, 46, 51, 52]},
@@ -62,7 +62,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("directory", "free"), CASES)
-def test_a_full_disk_is_one_line_and_with_room_again_the_same_bytes_come(
+def test_after_a_full_disk_a_rerun_gives_the_same_bytes(
     project: Path,
     done_project: Path,
     untouched: dict[str, object],
@@ -99,7 +99,7 @@ def test_a_full_disk_is_one_line_and_with_room_again_the_same_bytes_come(
 @only_in_full
 @pytest.mark.parametrize("name", ["eval", "samples"])
 @pytest.mark.parametrize("free", [0, 1])
-def test_a_full_disk_for_what_follows_training_is_one_line_and_then_the_same_bytes_come(
+def test_after_a_full_disk_past_training_a_rerun_gives_the_same_bytes(
     done_copy: Path,
     untouched: dict[str, object],
     count: Callable[[str], None],
@@ -124,13 +124,13 @@ def test_a_full_disk_for_what_follows_training_is_one_line_and_then_the_same_byt
 @pytest.mark.parametrize(
     ("what", "largest"),
     [
-        # In short, where no disk can be made full.
+        # A shorter test for machines where we can't fill a disk.
         pytest.param("the weights", 400_000, marks=only_in_full if os.geteuid() == 0 else ()),
         pytest.param("the metrics", 4_000, marks=only_in_full),
         pytest.param("the state", 1_000_000, marks=only_in_full),
     ],
 )
-def test_a_file_that_may_not_grow_is_one_line_and_then_the_same_bytes_come(
+def test_after_a_file_size_limit_a_rerun_gives_the_same_bytes(
     project: Path,
     untouched: dict[str, object],
     count: Callable[[str], None],
@@ -160,7 +160,7 @@ def test_a_file_that_may_not_grow_is_one_line_and_then_the_same_bytes_come(
 
 @only_in_full
 @pytest.mark.parametrize("fault", ["full", "read-only"])
-def test_a_cache_that_cannot_be_written_to_is_a_warning(
+def test_an_unwritable_cache_is_only_a_warning(
     project: Path, untouched: dict[str, object], count: Callable[[str], None], fault: str
 ) -> None:
     cache = project / ".nanogpt/cache"
@@ -185,17 +185,17 @@ def test_a_cache_that_cannot_be_written_to_is_a_warning(
 
 @pytest.fixture
 def unprivileged() -> list[str]:
-    """What to put before a command, so that permissions hold for it as well if root runs it."""
+    """Return a prefix for a command that makes permissions apply even to root."""
     if os.geteuid() != 0:
         return []
     if not shutil.which("setpriv"):
-        pytest.skip("permissions do not hold for root, and there is no setpriv")
+        pytest.skip("permissions don't apply to root, and setpriv isn't installed")
     kept = "-dac_override,-dac_read_search"
     return ["setpriv", f"--bounding-set={kept}", f"--inh-caps={kept}"]
 
 
 @pytest.mark.parametrize("name", ["results/one", pytest.param(".nanogpt", marks=only_in_full)])
-def test_a_directory_that_may_not_be_written_to_is_one_line_that_names_it(
+def test_an_unwritable_directory_is_named_in_one_line(
     project: Path,
     untouched: dict[str, object],
     count: Callable[[str], None],
@@ -219,7 +219,7 @@ def test_a_directory_that_may_not_be_written_to_is_one_line_that_names_it(
 
 @only_in_full
 @pytest.mark.parametrize("mode", [0o000, 0o555], ids=oct)
-def test_a_cache_that_belongs_to_others_is_a_warning(
+def test_another_users_cache_is_only_a_warning(
     project: Path,
     untouched: dict[str, object],
     count: Callable[[str], None],
@@ -239,7 +239,7 @@ def test_a_cache_that_belongs_to_others_is_a_warning(
 
 
 @only_in_full
-def test_a_mirror_that_vanishes_is_one_line_and_comes_back(
+def test_a_vanished_mirror_is_one_line_and_works_again_when_it_is_back(
     project: Path, tmp_path: Path, count: Callable[[str], None]
 ) -> None:
     url = "http://127.0.0.1:9/far.txt"
@@ -264,7 +264,7 @@ def test_a_mirror_that_vanishes_is_one_line_and_comes_back(
 
 
 @only_in_full
-def test_a_disk_that_fills_up_while_a_state_is_saved_keeps_the_state_before_it(
+def test_a_disk_that_fills_up_during_a_save_keeps_the_previous_state(
     project: Path, untouched: dict[str, object], count: Callable[[str], None]
 ) -> None:
     with small_disk(project / ".nanogpt/state") as leave:
@@ -277,5 +277,5 @@ def test_a_disk_that_fills_up_while_a_state_is_saved_keeps_the_state_before_it(
         assert states(project)
         leave(None)
         run_trainer(project)
-        assert "going on from step" in log_of(project)
+        assert "resuming from step" in log_of(project)
         assert_is_whole(project, untouched, later=())

@@ -1,4 +1,4 @@
-"""A damaged or hostile entry of the cache is logged, removed and made again, never used."""
+"""A damaged or hostile cache entry is logged, removed and recomputed, never used."""
 
 import json
 import os
@@ -34,27 +34,27 @@ WEIGHTS = "model/model.safetensors"
 
 
 class Bomb:
-    """Unpickled, it leaves a file in the working directory."""
+    """An object that creates a file in the working directory when it's unpickled."""
 
     def __reduce__(self) -> tuple:
         return (os.system, ("touch executed",))
 
 
 def untouched_manifest(project: Path) -> Manifest:
-    """The manifest of the untouched training."""
+    """Return the manifest of the undisturbed training."""
     return read_record(project / "untouched.manifest.json", Manifest)
 
 
 def names_of(manifest: Manifest) -> dict[str, str]:
-    """The outputs of the training by their names in its entry."""
+    """Return the training's outputs by their names in its cache entry."""
     return cache.names_in_entry(manifest.outputs, "results/one/train.manifest.json")
 
 
 @pytest.fixture
 def stored(project: Path, done_project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The entry of the training in a project's cache; its results are gone."""
+    """Return the training's entry in a project's cache, after removing its results."""
     manifest = untouched_manifest(done_project)
-    # An absolute path, which the root of the project doesn't change.
+    # An absolute path, which joining to the project's root doesn't change.
     monkeypatch.setenv("NANOGPT_CACHE", str(project / CACHE))
     cache.store(Project(done_project), manifest, names_of(manifest))
     entry = project / CACHE / manifest.version
@@ -84,7 +84,7 @@ def flipped(entry: Path) -> None:
 
 
 def linked_file(entry: Path) -> None:
-    """The link's target even has the right bytes."""
+    """The target of the link even has the right bytes."""
     outside = entry.parents[2] / "outside"
     (entry / WEIGHTS).rename(outside)
     (entry / WEIGHTS).symlink_to(outside)
@@ -97,7 +97,7 @@ def linked_manifest(entry: Path) -> None:
 
 
 def pipe(entry: Path) -> None:
-    """Opening it would wait for a writer for ever."""
+    """Opening it would block forever, waiting for a writer."""
     (entry / WEIGHTS).unlink()
     os.mkfifo(entry / WEIGHTS)
 
@@ -183,7 +183,7 @@ ATTACKS = [
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.__name__)
-def test_a_hostile_entry_is_logged_and_removed_and_nothing_of_it_is_used(
+def test_a_hostile_entry_is_logged_removed_and_never_used(
     project: Path,
     stored: Path,
     count: Callable[[str], None],
@@ -199,7 +199,7 @@ def test_a_hostile_entry_is_logged_and_removed_and_nothing_of_it_is_used(
     (record,) = caplog.records
     assert record.levelname == "WARNING"
     assert "damaged" in record.message
-    assert "made again" in record.message
+    assert "running its stage again" in record.message
     assert not stored.exists()
     assert not (project / "executed").exists()
     assert not (project / "results/one" / WEIGHTS).exists()
@@ -212,7 +212,7 @@ def test_a_hostile_entry_is_logged_and_removed_and_nothing_of_it_is_used(
 
 @only_in_full
 @pytest.mark.parametrize("attack", [bomb_as_weights, linked_file])
-def test_the_workflow_makes_again_what_a_hostile_entry_has(
+def test_the_workflow_remakes_the_results_of_a_hostile_entry(
     project: Path,
     stored: Path,
     untouched: dict[str, object],
@@ -250,7 +250,7 @@ def test_an_entry_that_is_not_a_directory_harms_nothing(
     count("fault")
     run_trainer(project, NANOGPT_CACHE=CACHE)
     assert_is_whole(project, untouched, later=())
-    assert outside.stat().st_mtime_ns == before, "what lies outside is not even touched"
+    assert outside.stat().st_mtime_ns == before, "files outside aren't even touched"
     assert sorted(path.name for path in outside.iterdir()) == [
         "manifest.json",
         "metrics.jsonl",
@@ -259,7 +259,7 @@ def test_an_entry_that_is_not_a_directory_harms_nothing(
 
 
 @only_in_full
-def test_a_cache_that_is_a_file_is_a_warning(
+def test_a_cache_that_is_a_file_is_only_a_warning(
     project: Path, untouched: dict[str, object], count: Callable[[str], None]
 ) -> None:
     (project / "cache").write_text("no directory")
@@ -295,7 +295,7 @@ for turn in range(int(sys.argv[2])):
 """
 
 
-def test_many_processes_restore_store_and_remove_one_version_at_the_same_time(
+def test_many_processes_can_restore_store_and_remove_one_version_together(
     project: Path, done_project: Path, count: Callable[[str], None]
 ) -> None:
     shutil.copytree(done_project / "results", project / "source")
@@ -316,7 +316,7 @@ def test_many_processes_restore_store_and_remove_one_version_at_the_same_time(
     assert litter(project) == []
 
 
-def test_what_is_in_the_cache_is_restored_without_training(
+def test_cached_results_are_restored_without_training(
     project: Path, stored: Path, untouched: dict[str, object]
 ) -> None:
     assert stored.exists()

@@ -1,4 +1,4 @@
-"""A run that is killed at any moment, and started again, ends in the bytes of an untouched one."""
+"""A run that's killed at any moment and started again ends with the same bytes."""
 
 import random
 import shutil
@@ -41,10 +41,10 @@ from tests.faults.attacks import (
 )
 
 TERM, INT, KILL = signal.SIGTERM, signal.SIGINT, signal.SIGKILL
-Kill = tuple[str, str, signal.Signals]  # when, whom, with what
+Kill = tuple[str, str, signal.Signals]  # when, which process, which signal
 
-# A kill each, or a round of kills between nothing and a finished run; which one dies of what is
-# drawn by chance.
+# One kill each, or a series of kills until the run is finished. Processes and signals are chosen at
+# random.
 ROUND = ("starting", "stepping", "saving", "stepping", "stepping", "finishing", "eval", "sample")
 WAYS = (("job", KILL), ("snakemake", KILL), ("all", KILL), ("all", TERM), ("all", INT))
 KILLS_IN_FULL = 30
@@ -55,12 +55,12 @@ def planned_kills(chance: random.Random) -> list[Kill]:
     if not FULL:
         return SHORT
     moments = [ROUND[number % len(ROUND)] for number in range(KILLS_IN_FULL)]
-    # There is no job yet when Snakemake starts.
+    # No job exists yet when Snakemake starts.
     return [(m, *chance.choice(WAYS[1:] if m == "starting" else WAYS)) for m in moments]
 
 
 def has_come(project: Path, moment: str, began: int, litter: set[Path]) -> bool:
-    """Whether a moment has come of a call that began at `began` (ns)."""
+    """Whether a call that started at `began` (ns) has reached a moment."""
     if moment == "stepping":
         metrics = metrics_of(project)
         return metrics is not None and metrics.stat().st_mtime_ns > began
@@ -76,13 +76,13 @@ def has_come(project: Path, moment: str, began: int, litter: set[Path]) -> bool:
 
 
 def wait_for_moment(project: Path, call: Call, moment: str, chance: random.Random) -> bool:
-    """Wait for a moment, and a while more by chance; False if the call ended without it."""
+    """Wait for a moment plus a random time; False if the call ended before."""
     began, litter = time.time_ns(), set(project.glob(".nanogpt/state/*/.state.*.tmp"))
 
     def come_or_over() -> bool:
         try:
             return has_come(project, moment, began, litter) or call.process.poll() is not None
-        except FileNotFoundError:  # the state is just being removed
+        except FileNotFoundError:  # the state is being removed right now
             return False
 
     wait_until(come_or_over, moment)
@@ -92,7 +92,7 @@ def wait_for_moment(project: Path, call: Call, moment: str, chance: random.Rando
 
 
 def kill(project: Path, call: Call, whom: str, number: signal.Signals) -> bool:
-    """Kill, and wait until what was killed is dead; False if there was nobody to kill."""
+    """Kill processes and wait for their end; False if there were none."""
     pid = call.process.pid
     if whom == "job":
         struck = [send(job, number) for job in jobs(project)]
@@ -106,7 +106,7 @@ def kill(project: Path, call: Call, whom: str, number: signal.Signals) -> bool:
 
 
 def processes_of(project: Path, group: int) -> list[int]:
-    """The processes of a process group that work in a project."""
+    """Return the processes of a process group that work in a project."""
     found = []
     for pid in processes(project):
         try:
@@ -118,10 +118,10 @@ def processes_of(project: Path, group: int) -> list[int]:
     return found
 
 
-def test_a_run_that_is_killed_again_and_again_ends_in_the_bytes_of_an_untouched_one(
+def test_a_run_killed_many_times_ends_in_the_same_bytes(
     project: Path, untouched: dict[str, object], count: Callable[[str], None]
 ) -> None:
-    if FULL:  # time for more kills
+    if FULL:  # leaves time for more kills
         write_config(project, max_iters=MANY_ITERS)
         run_workflow(project, NANOGPT_SAVE_INTERVAL="1000")
         untouched = made(project)
@@ -133,17 +133,17 @@ def test_a_run_that_is_killed_again_and_again_ends_in_the_bytes_of_an_untouched_
             moment, whom, number = kills[0]
             call = start_workflow(project)
             if not wait_for_moment(project, call, moment, chance):
-                break  # the run is over; the next one has that moment again
+                break  # the run is over, but the next one has this moment too
             if kill(project, call, whom, number):
                 kills.pop(0)
                 count("kill")
                 print(f"{moment}: {whom} {number.name}", states(project)[-1:])
             elif call.process.returncode == 0:
-                break  # there was nobody to kill any more
+                break  # all processes had ended already
             unlock(project)
         else:
             call = start_workflow(project)
-        # A job that was killed in the last moment fails the call; the command is given again.
+        # If a job was killed at the last moment, the call fails; run the command again.
         assert call.end() == 0, call.printed()
         assert_is_whole(project, untouched)
         for path in (project / "results").rglob("*.manifest.json"):
@@ -151,7 +151,7 @@ def test_a_run_that_is_killed_again_and_again_ends_in_the_bytes_of_an_untouched_
 
 
 @pytest.mark.parametrize("number", [TERM, pytest.param(INT, marks=only_in_full)])
-def test_a_trainer_that_is_told_to_stop_saves_and_exits_with_128_and_the_signal(
+def test_a_stop_signal_saves_and_exits_with_128_plus_the_signal(
     project: Path,
     untouched: dict[str, object],
     count: Callable[[str], None],
@@ -170,12 +170,12 @@ def test_a_trainer_that_is_told_to_stop_saves_and_exits_with_128_and_the_signal(
     assert f"state saved at step {step}\n" in log_of(project)
     assert f"stopped by {number.name} at step {step}\n" in log_of(project)
     run_trainer(project, **rare)
-    assert f"going on from step {step}\n" in log_of(project)
+    assert f"resuming from step {step}\n" in log_of(project)
     assert_is_whole(project, untouched, later=())
 
 
 @only_in_full
-def test_a_trainer_that_is_asked_to_save_goes_on(
+def test_a_save_signal_saves_and_continues(
     project: Path, untouched: dict[str, object], count: Callable[[str], None]
 ) -> None:
     call = start_trainer(project, NANOGPT_SAVE_INTERVAL="1000")
@@ -189,10 +189,10 @@ def test_a_trainer_that_is_asked_to_save_goes_on(
 
 
 @only_in_full
-def test_what_a_killed_trainer_left_of_a_state_is_removed_by_the_next_one(
+def test_half_written_states_of_a_killed_trainer_are_removed(
     project: Path, count: Callable[[str], None]
 ) -> None:
-    """States may be large, and a training may be killed many times."""
+    """States can be large, and a training can be killed many times."""
     call = start_trainer(project)
     wait_for_steps(project, call)
     assert send(call.process.pid, KILL)
@@ -220,7 +220,7 @@ def flip_a_bit(path: Path) -> None:
 
 
 def stop_in_the_middle(project: Path, count: Callable[[str], None], n_lines: int = 6) -> list[Path]:
-    """Stop a training by SIGTERM to all of the workflow; the states that it leaves."""
+    """Stop a training with SIGTERM to the whole workflow; return the states that it leaves."""
     call = start_workflow(project, *TRAINED)
     wait_for_steps(project, call, n_lines)
     assert kill(project, call, "all", TERM)
@@ -232,7 +232,7 @@ def stop_in_the_middle(project: Path, count: Callable[[str], None], n_lines: int
 @only_in_full
 @pytest.mark.parametrize("of", ["newest", "all"])
 @pytest.mark.parametrize("damage", [flip_a_bit, truncate, zero])
-def test_a_damaged_state_is_told_and_costs_steps_but_no_bit(
+def test_a_damaged_state_is_logged_and_costs_only_steps(
     project: Path,
     untouched: dict[str, object],
     count: Callable[[str], None],
@@ -246,15 +246,15 @@ def test_a_damaged_state_is_told_and_costs_steps_but_no_bit(
         damage(path)
         count("fault")
     printed = run_workflow(project, *TRAINED)
-    assert printed.count("damaged; the state before it is taken") == len(damaged)
+    assert printed.count("damaged; using the state before it") == len(damaged)
     step = found[0].name.split(".")[0].removeprefix("step-")
-    assert (f"going on from step {step}\n" in log_of(project)) == (of == "newest")
+    assert (f"resuming from step {step}\n" in log_of(project)) == (of == "newest")
     assert_is_whole(project, untouched, later=())
 
 
 @only_in_full
 @pytest.mark.parametrize("left", ["nothing", "the older one", "no progress of metrics"])
-def test_a_state_of_which_files_are_gone_costs_steps_but_no_bit(
+def test_a_state_with_missing_files_costs_only_steps(
     project: Path, untouched: dict[str, object], count: Callable[[str], None], left: str
 ) -> None:
     found = stop_in_the_middle(project, count)
@@ -270,7 +270,7 @@ def test_a_state_of_which_files_are_gone_costs_steps_but_no_bit(
 
 
 @only_in_full
-def test_a_state_that_is_removed_under_a_trainer_stops_it_and_costs_no_bit(
+def test_removing_a_trainers_state_stops_it_and_changes_no_bit(
     project: Path, untouched: dict[str, object], count: Callable[[str], None]
 ) -> None:
     call = start_trainer(project)
@@ -285,7 +285,7 @@ def test_a_state_that_is_removed_under_a_trainer_stops_it_and_costs_no_bit(
 
 
 @only_in_full
-def test_a_state_of_another_version_is_not_gone_on_from(
+def test_a_state_of_another_version_is_not_resumed(
     project: Path, untouched: dict[str, object], count: Callable[[str], None]
 ) -> None:
     write_config(project, learning_rate=3e-4, min_lr=1e-5)
@@ -300,15 +300,13 @@ def test_a_state_of_another_version_is_not_gone_on_from(
 
 
 @only_in_full
-def test_a_training_that_goes_on_with_other_threads_says_so(
-    project: Path, count: Callable[[str], None]
-) -> None:
-    # Late, as two threads on busy cores wait for one another most of the time.
+def test_resuming_with_other_threads_is_logged(project: Path, count: Callable[[str], None]) -> None:
+    # Late, because two threads on busy cores mostly wait for each other.
     stop_in_the_middle(project, count, n_lines=MAX_ITERS // 5 - 4)
     printed = run_workflow(project, "--cores", "2", *TRAINED)
     count("fault")
     for text in (printed, log_of(project)):
-        assert "threads 1 before, 2 now" in text
+        assert "threads: 1 before, 2 now" in text
     manifest = read_record(project / "results/one/train.manifest.json", Manifest)
     layouts = manifest.environment.layouts
     assert [layout.threads for layout in layouts] == [1, 2]

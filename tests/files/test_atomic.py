@@ -1,4 +1,4 @@
-"""A file is there whole or not at all, and its digest is the one that the world computes."""
+"""A file is written completely or not at all, and its digest is the standard one."""
 
 import json
 import math
@@ -33,11 +33,11 @@ def write_half(path, error):
 
 
 class Interrupted(BaseException):
-    """Not an Exception, as KeyboardInterrupt is not one."""
+    """Not an Exception, like KeyboardInterrupt."""
 
 
 @pytest.mark.parametrize("error", [ValueError, Interrupted])
-def test_a_failure_leaves_the_old_file_and_no_litter(tmp_path, error):
+def test_a_failure_leaves_the_old_file_and_no_temporary_files(tmp_path, error):
     path = tmp_path / "result.bin"
     path.write_bytes(b"old")
     with pytest.raises(error):
@@ -52,7 +52,7 @@ def test_a_failure_of_the_first_write_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_rename_that_fails_leaves_no_litter(tmp_path):
+def test_a_failed_rename_leaves_no_temporary_files(tmp_path):
     (tmp_path / "taken").mkdir()
     with pytest.raises(OSError, match="taken"), atomic_write(tmp_path / "taken") as file:
         file.write(b"a directory stands there")
@@ -69,7 +69,7 @@ def test_a_reader_sees_the_old_file_until_the_block_ends(tmp_path):
     assert path.read_bytes() == b"new"
 
 
-def test_who_had_the_old_file_open_goes_on_reading_it(tmp_path):
+def test_a_reader_of_the_old_file_can_continue_reading_it(tmp_path):
     path = tmp_path / "result.bin"
     path.write_bytes(b"old")
     with path.open("rb") as reader:
@@ -116,7 +116,7 @@ def test_the_temporary_file_is_in_the_same_directory_and_synced_before_the_renam
     assert done == ["sync file", "rename", "sync directory"]
 
 
-def test_the_directory_is_made(tmp_path):
+def test_the_directory_is_created(tmp_path):
     write_text(tmp_path / "a" / "b" / "c.txt", "text")
     assert (tmp_path / "a" / "b" / "c.txt").read_text() == "text"
 
@@ -129,17 +129,17 @@ LONG_NAMES = {
 
 
 @pytest.mark.parametrize("name", LONG_NAMES.values(), ids=LONG_NAMES)
-def test_a_name_may_have_all_bytes_that_a_file_system_takes(tmp_path, name):
+def test_a_name_can_be_as_long_as_the_file_system_allows(tmp_path, name):
     with atomic_write(tmp_path / name) as file:
         file.write(b"whole")
         (temporary,) = tmp_path.iterdir()
     assert [path.name for path in tmp_path.iterdir()] == [name]
-    temporary.write_bytes(b"half")  # as a kill leaves it
+    temporary.write_bytes(b"half")  # left by a killed process
     remove_temporaries(tmp_path / name)
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
-def test_a_name_is_shortened_only_if_need_be_and_stays_different():
+def test_only_long_names_are_shortened_and_they_stay_different():
     assert fit_name("n" * NAME_BYTES) == "n" * NAME_BYTES
     long, other = (fit_name("n" * NAME_BYTES + end) for end in "ab")
     assert len(long) == len(other) == NAME_BYTES
@@ -147,22 +147,22 @@ def test_a_name_is_shortened_only_if_need_be_and_stays_different():
 
 
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o007, 0o660)])
-def test_files_have_the_mode_that_the_umask_says(tmp_path, umask, mode):
+def test_files_have_the_mode_of_the_umask(tmp_path, umask, mode):
     before = os.umask(umask)
     try:
         write_text(tmp_path / "result.txt", "text")
-        assert os.umask(umask) == umask  # and it is left as it was
+        assert os.umask(umask) == umask  # and the argument is unchanged
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "result.txt").stat().st_mode) == mode
 
 
-def test_text_is_utf_8_whose_line_ends_are_kept(tmp_path):
+def test_text_is_written_as_utf_8_with_its_line_ends(tmp_path):
     write_text(tmp_path / "t", "é\r\n\n€😀")
     assert (tmp_path / "t").read_bytes() == "é\r\n\n€😀".encode()
 
 
-def test_json_is_readable_and_comes_back(tmp_path):
+def test_json_is_readable_and_survives_a_round_trip(tmp_path):
     value = {"b": [1, 2.5, None, True], "a": {"text": "é\n"}, "tiny": 5e-324}
     write_json(tmp_path / "v.json", value)
     text = (tmp_path / "v.json").read_text(encoding="utf-8")
@@ -174,7 +174,7 @@ def test_json_is_readable_and_comes_back(tmp_path):
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf])
-def test_json_has_no_nan_and_a_refusal_leaves_the_old_file(tmp_path, number):
+def test_writing_nan_is_an_error_that_keeps_the_old_file(tmp_path, number):
     path = tmp_path / "v.json"
     write_json(path, 1)
     with pytest.raises(ValueError, match="JSON"):
@@ -186,7 +186,7 @@ def test_json_has_no_nan_and_a_refusal_leaves_the_old_file(tmp_path, number):
 def test_sha256_is_the_standard_one(tmp_path):
     (tmp_path / "abc").write_bytes(b"abc")
     (tmp_path / "empty").write_bytes(b"")
-    # FIPS 180-2, appendix B.1, and the digest of nothing.
+    # From FIPS 180-2, appendix B.1, and the digest of the empty string.
     assert sha256_file(tmp_path / "abc") == (
         "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     )

@@ -1,4 +1,4 @@
-"""Fetching from servers and mirrors that misbehave."""
+"""Downloads from servers and mirrors that misbehave."""
 
 import gzip
 import hashlib
@@ -49,7 +49,7 @@ def _quick_and_direct(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCapture
 
 
 class Server:
-    """An HTTP server on loopback that answers a path's n-th request with the path's n-th answer."""
+    """An HTTP server on loopback that sends a path's n-th response to its n-th request."""
 
     def __init__(self) -> None:
         self.answers: dict[str, list[Answer]] = {}
@@ -77,7 +77,7 @@ class Server:
         return f"http://{self.host}{path}"
 
     def stall(self, handler: BaseHTTPRequestHandler) -> None:
-        """Begin the body and leave the rest out until the test is over."""
+        """Start the body, and send nothing more until the test is over."""
         begin(handler, len(BODY), BODY[:1000])
         self.closing.wait(5)
 
@@ -114,7 +114,7 @@ def whole(body: bytes) -> Answer:
 
 
 def versioned(body: bytes, etag: str | None = '"1"', upto: int | None = None) -> Answer:
-    """The body, or the rest that Range and If-Range ask for, broken off after `upto` bytes."""
+    """The body, or the part requested by Range and If-Range, cut off after `upto` bytes."""
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
         wanted = handler.headers["Range"]
@@ -137,10 +137,10 @@ def versioned(body: bytes, etag: str | None = '"1"', upto: int | None = None) ->
 
 
 def raw(answer: bytes) -> Answer:
-    """These bytes and no others."""
+    """Send exactly these bytes."""
 
     def send(handler: BaseHTTPRequestHandler) -> None:
-        with suppress(ConnectionError):  # of a client that has had enough
+        with suppress(ConnectionError):  # by a client that gives up
             handler.wfile.write(answer)
 
     return send
@@ -173,16 +173,16 @@ def destination(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def refusing() -> Iterator[str]:
-    """A host and port that nobody listens on, held so that nobody begins to."""
+    """A host and port that nobody listens on, reserved so that nobody starts to."""
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))
         yield f"127.0.0.1:{held.getsockname()[1]}"
 
 
-# Fetching
+# Downloading
 
 
-def test_a_download_is_the_server_s_bytes_and_its_digest_is_returned(
+def test_a_download_has_the_servers_bytes_and_returns_their_digest(
     server: Server, destination: Path
 ) -> None:
     url = server.url("/input.txt", whole(BODY))
@@ -191,7 +191,7 @@ def test_a_download_is_the_server_s_bytes_and_its_digest_is_returned(
     assert names(destination.parent) == ["input.txt"]
 
 
-def test_the_log_tells_source_and_size_and_a_digest_that_was_not_known(
+def test_the_log_has_source_size_and_an_unknown_digest(
     server: Server, destination: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     url = server.url("/input.txt", whole(BODY))
@@ -211,16 +211,14 @@ def test_a_redirect_is_followed(server: Server, destination: Path, location: str
     assert server.requests == ["/old.txt", "/new.txt"]
 
 
-def test_a_download_by_a_redirect_is_continued(server: Server, destination: Path) -> None:
+def test_a_redirected_download_is_resumed(server: Server, destination: Path) -> None:
     server.url("/new.txt", versioned(BODY, upto=100_000), versioned(BODY))
     url = server.url("/old.txt", status(302, Location="/new.txt"))
     assert download.fetch(url, destination) == DIGEST
     assert server.ranges[-1] == ("bytes=100000-", '"1"')
 
 
-def test_redirects_in_a_circle_are_told_and_not_tried_again(
-    server: Server, destination: Path
-) -> None:
+def test_circular_redirects_are_an_error_without_retries(server: Server, destination: Path) -> None:
     url = server.url("/a.txt", status(302, Location="/a.txt"))
     with pytest.raises(UserError, match="redirects"):
         download.fetch(url, destination)
@@ -228,7 +226,7 @@ def test_redirects_in_a_circle_are_told_and_not_tried_again(
     assert names(destination.parent) == []
 
 
-def test_too_many_redirects_are_told(server: Server, destination: Path) -> None:
+def test_too_many_redirects_are_an_error(server: Server, destination: Path) -> None:
     for n in range(100):
         server.url(f"/{n}.txt", status(301, Location=f"/{n + 1}.txt"))
     with pytest.raises(UserError, match="more than 20 redirects"):
@@ -237,16 +235,14 @@ def test_too_many_redirects_are_told(server: Server, destination: Path) -> None:
 
 
 @pytest.mark.parametrize("passing", [status(500), status(503), status(429), truncated])
-def test_what_may_pass_is_tried_again_until_it_has_passed(
-    server: Server, destination: Path, passing: Answer
-) -> None:
+def test_transient_errors_are_retried(server: Server, destination: Path, passing: Answer) -> None:
     url = server.url("/input.txt", passing, passing, whole(BODY))
     assert download.fetch(url, destination) == DIGEST
     assert destination.read_bytes() == BODY
     assert len(server.requests) == 3
 
 
-def test_a_further_try_keeps_nothing_of_the_one_before(server: Server, destination: Path) -> None:
+def test_a_retry_without_resuming_keeps_no_bytes(server: Server, destination: Path) -> None:
     url = server.url("/input.txt", truncated, whole(b"short"))
     assert download.fetch(url, destination) == hashlib.sha256(b"short").hexdigest()
     assert destination.read_bytes() == b"short"
@@ -260,7 +256,7 @@ def test_a_body_of_unknown_length_is_taken_whole(server: Server, destination: Pa
     assert download.fetch(server.url("/input.txt", unsized), destination) == DIGEST
 
 
-def test_a_stall_is_cut_short_and_tried_again(server: Server, destination: Path) -> None:
+def test_a_stalled_connection_is_closed_and_retried(server: Server, destination: Path) -> None:
     url = server.url("/input.txt", server.stall, whole(BODY))
     assert download.fetch(url, destination) == DIGEST
     assert destination.read_bytes() == BODY
@@ -282,7 +278,7 @@ def test_a_stall_is_cut_short_and_tried_again(server: Server, destination: Path)
         (None, download.TRIES, "timed out"),
     ],
 )
-def test_a_failure_is_one_line_with_the_reason_and_three_ways_out(
+def test_a_failure_is_one_line_with_the_reason_and_three_remedies(
     server: Server, destination: Path, answer: Answer | None, tries: int, reason: str
 ) -> None:
     url = server.url("/input.txt", answer or server.stall)
@@ -297,23 +293,23 @@ def test_a_failure_is_one_line_with_the_reason_and_three_ways_out(
     assert names(destination.parent) == (UNFINISHED if answer in (None, truncated) else [])
 
 
-def test_a_refused_connection_is_told(refusing: str, destination: Path) -> None:
+def test_a_refused_connection_is_reported(refusing: str, destination: Path) -> None:
     with pytest.raises(UserError, match="no connection: Connection refused; set NANOGPT_MIRROR"):
         download.fetch(f"http://{refusing}/input.txt", destination)
     assert names(destination.parent) == []
 
 
-def test_a_host_that_does_not_resolve_is_told_as_no_network(destination: Path) -> None:
-    host = ".".join(["a" * 60] * 5)  # longer than a name can be, so that no DNS server is asked
+def test_an_unresolvable_host_is_reported_as_no_network(destination: Path) -> None:
+    host = ".".join(["a" * 60] * 5)  # longer than a valid name, so no DNS server is queried
     with pytest.raises(UserError, match=f"no network: could not resolve host {host};"):
         download.fetch(f"http://{host}/input.txt", destination)
     assert names(destination.parent) == []
 
 
 @pytest.mark.parametrize(
-    ("host", "reason"), [("example..org", "malformed host name"), ("example.org:x", "not a URL")]
+    ("host", "reason"), [("example..org", "malformed host name"), ("example.org:x", "invalid URL")]
 )
-def test_a_malformed_url_is_told(host: str, reason: str, destination: Path) -> None:
+def test_a_malformed_url_is_reported(host: str, reason: str, destination: Path) -> None:
     with pytest.raises(UserError, match=f"^http://{host}/input.txt: {reason}"):
         download.fetch(f"http://{host}/input.txt", destination)
     assert names(destination.parent) == []
@@ -323,7 +319,7 @@ def test_a_malformed_url_is_told(host: str, reason: str, destination: Path) -> N
 def https(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Server]:
-    """A server with a certificate for so many days and such a name, trusted or not."""
+    """A server with a certificate for some days and a name, trusted or not."""
     if shutil.which("openssl") is None:
         pytest.skip("openssl makes the certificate")
     days, name, trusted = request.param
@@ -360,9 +356,7 @@ GOOD = (2, "IP:127.0.0.1", True)
     ],
     indirect=["https"],
 )
-def test_a_certificate_that_vouches_for_nothing_is_refused(
-    https: Server, destination: Path, reason: str
-) -> None:
+def test_an_invalid_certificate_is_rejected(https: Server, destination: Path, reason: str) -> None:
     https.url("/input.txt", whole(BODY))
     with pytest.raises(UserError, match=f"CERTIFICATE_VERIFY_FAILED.*{reason}"):
         download.fetch(f"https://{https.host}/input.txt", destination)
@@ -371,13 +365,13 @@ def test_a_certificate_that_vouches_for_nothing_is_refused(
 
 
 @pytest.mark.parametrize("https", [GOOD], indirect=True)
-def test_a_certificate_that_is_trusted_is_taken(https: Server, destination: Path) -> None:
+def test_a_trusted_certificate_is_accepted(https: Server, destination: Path) -> None:
     https.url("/input.txt", whole(BODY))
     assert download.fetch(f"https://{https.host}/input.txt", destination) == DIGEST
 
 
 @pytest.mark.parametrize("https", [GOOD], indirect=True)
-def test_https_leads_to_http_only_with_a_digest(
+def test_https_can_redirect_to_http_only_with_a_digest(
     https: Server, server: Server, destination: Path
 ) -> None:
     plain = server.url("/input.txt", whole(BODY))
@@ -393,7 +387,7 @@ def test_https_leads_to_http_only_with_a_digest(
 @pytest.mark.parametrize(
     ("variable", "value"), [("ALL_PROXY", "gopher://127.0.0.1"), ("SSL_CERT_FILE", "/absent.pem")]
 )
-def test_a_broken_setting_of_the_environment_is_told_as_such(
+def test_bad_settings_in_the_environment_are_reported_as_such(
     server: Server,
     destination: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -401,12 +395,12 @@ def test_a_broken_setting_of_the_environment_is_told_as_such(
     value: str,
 ) -> None:
     monkeypatch.setenv(variable, value)
-    with pytest.raises(UserError, match="the environment's proxy or certificates: "):
+    with pytest.raises(UserError, match="bad proxy or certificate settings: "):
         download.fetch(server.url("/input.txt", whole(BODY)), destination)
     assert names(destination.parent) == []
 
 
-def test_a_wrong_digest_is_told_with_both_digests_and_the_file_kept_aside(
+def test_a_wrong_digest_is_reported_with_both_and_the_file_is_kept_aside(
     server: Server, destination: Path
 ) -> None:
     url = server.url("/input.txt", whole(BODY))
@@ -420,9 +414,7 @@ def test_a_wrong_digest_is_told_with_both_digests_and_the_file_kept_aside(
     assert len(server.requests) == 1
 
 
-def test_a_failure_leaves_the_file_of_an_earlier_download(
-    server: Server, destination: Path
-) -> None:
+def test_a_failure_keeps_an_earlier_download(server: Server, destination: Path) -> None:
     destination.write_text("of old")
     with pytest.raises(UserError):
         download.fetch(server.url("/input.txt", truncated), destination)
@@ -433,13 +425,15 @@ def test_a_failure_leaves_the_file_of_an_earlier_download(
     assert Path(f"{destination}.corrupt").read_bytes() == BODY
 
 
-def test_a_destination_that_cannot_be_made_is_told(server: Server, destination: Path) -> None:
+def test_a_destination_that_cannot_be_created_is_reported(
+    server: Server, destination: Path
+) -> None:
     destination.write_text("a file, no directory")
-    with pytest.raises(UserError, match=r"x\.txt: cannot be written: .*make room"):
+    with pytest.raises(UserError, match=r"x\.txt: can't be written: .*check free space"):
         download.fetch(server.url("/x.txt", whole(BODY)), destination / "x.txt")
 
 
-def test_a_disk_that_fills_up_is_told_and_what_has_come_is_continued(
+def test_a_full_disk_is_reported_and_the_download_can_be_resumed(
     server: Server, destination: Path
 ) -> None:
     url = server.url("/input.txt", versioned(BODY))
@@ -447,7 +441,7 @@ def test_a_disk_that_fills_up_is_told_and_what_has_come_is_continued(
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(BODY) // 2, hard))
     try:
-        with pytest.raises(UserError, match=r"input\.txt: cannot be written: .*make room"):
+        with pytest.raises(UserError, match=r"input\.txt: can't be written: .*check free space"):
             download.fetch(url, destination)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -488,11 +482,11 @@ def test_progress_is_shown_on_a_terminal_only(
     os.close(terminal)
 
 
-# Going on where an earlier try ended
+# Resuming
 
 
 def fetch_elsewhere(url: str, destination: Path) -> "subprocess.Popen[str]":
-    """Another process, which fetches and prints the digest."""
+    """Start another process that fetches a file and prints its digest."""
     code = (
         "import sys; from pathlib import Path; from nanogpt.files import downloads as download; "
         "print(download.fetch(sys.argv[1], Path(sys.argv[2])))"
@@ -502,14 +496,12 @@ def fetch_elsewhere(url: str, destination: Path) -> "subprocess.Popen[str]":
 
 
 def leave_part(destination: Path, body: bytes, **origin: object) -> None:
-    """What a process leaves that was killed."""
+    """The files left by a killed process."""
     Path(f"{destination}.part").write_bytes(body)
     Path(f"{destination}.part.json").write_text(json.dumps(origin))
 
 
-def test_a_further_try_goes_on_where_the_one_before_ended(
-    server: Server, destination: Path
-) -> None:
+def test_a_retry_resumes_the_download(server: Server, destination: Path) -> None:
     url = server.url("/input.txt", versioned(BODY, upto=100_000), versioned(BODY))
     assert download.fetch(url, destination) == DIGEST
     assert server.ranges == [(None, None), ("bytes=100000-", '"1"')]
@@ -517,7 +509,7 @@ def test_a_further_try_goes_on_where_the_one_before_ended(
     assert names(destination.parent) == ["input.txt"]
 
 
-def test_a_later_call_goes_on_where_the_one_before_ended(server: Server, destination: Path) -> None:
+def test_a_later_call_resumes_the_download(server: Server, destination: Path) -> None:
     url = server.url("/input.txt", versioned(BODY, upto=100_000), status(404))
     with pytest.raises(UserError, match="HTTP 404"):
         download.fetch(url, destination)
@@ -530,7 +522,7 @@ def test_a_later_call_goes_on_where_the_one_before_ended(server: Server, destina
 
 
 @pytest.mark.skipif(os.name != "posix", reason="SIGKILL is POSIX's")
-def test_a_download_that_was_killed_is_continued(server: Server, destination: Path) -> None:
+def test_a_killed_download_is_resumed(server: Server, destination: Path) -> None:
     def stalled(handler: BaseHTTPRequestHandler) -> None:
         versioned(BODY, upto=200_000)(handler)
         server.closing.wait(5)
@@ -555,7 +547,7 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
-def test_another_process_that_downloads_the_same_is_waited_for(
+def test_a_second_process_waits_for_the_same_download(
     server: Server, destination: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     def slow(handler: BaseHTTPRequestHandler) -> None:
@@ -574,7 +566,7 @@ def test_another_process_that_downloads_the_same_is_waited_for(
 
 
 def continuation(content_range: str | None, etag: str = '"1"', code: int = 206) -> Answer:
-    """An answer to a request for the file from byte 100,000 on, that may not be one."""
+    """A response to a request from byte 100,000 on, which may be invalid."""
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
         assert handler.headers["Range"] == "bytes=100000-"
@@ -608,7 +600,7 @@ def continuation(content_range: str | None, etag: str = '"1"', code: int = 206) 
         continuation("bytes */100000", code=416),
     ],
 )
-def test_what_is_no_continuation_is_not_appended(
+def test_a_response_that_does_not_continue_the_part_is_not_appended(
     server: Server, destination: Path, answer: Answer
 ) -> None:
     url = server.url("/input.txt", versioned(BODY, upto=100_000), answer, versioned(BODY))
@@ -617,20 +609,22 @@ def test_what_is_no_continuation_is_not_appended(
     assert destination.read_bytes() == BODY
 
 
-def test_a_server_without_ranges_is_asked_for_all_of_it(server: Server, destination: Path) -> None:
+def test_without_range_support_the_whole_file_is_downloaded(
+    server: Server, destination: Path
+) -> None:
     url = server.url("/input.txt", versioned(BODY, upto=100_000), whole(BODY))
     assert download.fetch(url, destination) == DIGEST
     assert len(server.requests) == 2
 
 
-def test_a_file_that_has_changed_is_downloaded_anew(server: Server, destination: Path) -> None:
+def test_a_changed_file_is_downloaded_from_scratch(server: Server, destination: Path) -> None:
     answers = versioned(BODY, '"1"', upto=100_000), versioned(OTHER, '"2"')
     download.fetch(server.url("/input.txt", *answers), destination)
     assert destination.read_bytes() == OTHER
     assert len(server.requests) == 2
 
 
-def test_a_date_tells_a_changed_file_where_no_strong_etag_does(
+def test_a_date_detects_a_changed_file_without_a_strong_etag(
     server: Server, destination: Path
 ) -> None:
     def dated(handler: BaseHTTPRequestHandler) -> None:
@@ -647,7 +641,7 @@ def test_a_date_tells_a_changed_file_where_no_strong_etag_does(
     assert destination.read_bytes() == OTHER
 
 
-def test_a_part_that_only_a_digest_can_tell_right_is_continued_with_one_only(
+def test_a_part_without_a_validator_is_resumed_only_with_a_digest(
     server: Server, destination: Path
 ) -> None:
     answers = versioned(BODY, None, upto=100_000), versioned(BODY, None)
@@ -658,7 +652,7 @@ def test_a_part_that_only_a_digest_can_tell_right_is_continued_with_one_only(
     assert destination.read_bytes() == BODY
 
 
-def test_a_continued_download_with_a_wrong_digest_is_tried_anew_once(
+def test_a_resumed_download_with_a_wrong_digest_is_restarted_once(
     server: Server, destination: Path
 ) -> None:
     answers = versioned(OTHER, None, upto=100_000), versioned(BODY, None)
@@ -672,11 +666,11 @@ def test_a_continued_download_with_a_wrong_digest_is_tried_anew_once(
     assert len(server.requests) == 6
 
 
-def test_a_part_that_is_whole_is_not_downloaded_again(server: Server, destination: Path) -> None:
+def test_a_complete_part_is_not_downloaded_again(server: Server, destination: Path) -> None:
     url = server.url("/input.txt", versioned(BODY))
     leave_part(destination, BODY, source=url, validator='"1"', total=len(BODY))
     assert download.fetch(url, destination) == DIGEST
-    assert server.ranges == [("bytes=300000-", '"1"')]  # which the server answers with 416
+    assert server.ranges == [("bytes=300000-", '"1"')]  # the server responds with 416
     leave_part(destination, BODY, source=url, validator='"1"', total=len(BODY))
     assert download.fetch(url, destination, sha256=DIGEST) == DIGEST
     assert len(server.requests) == 1
@@ -684,7 +678,7 @@ def test_a_part_that_is_whole_is_not_downloaded_again(server: Server, destinatio
     assert names(destination.parent) == ["input.txt"]
 
 
-def test_a_part_of_another_source_is_not_continued_but_kept_until_its_own_is_asked(
+def test_a_part_from_another_source_is_kept_for_that_source(
     server: Server, destination: Path
 ) -> None:
     url = server.url("/input.txt", versioned(BODY))
@@ -709,7 +703,7 @@ def test_a_part_of_another_source_is_not_continued_but_kept_until_its_own_is_ask
         '{"source": "URL", "validator": "\\"1\\"", "total": -5}',
     ],
 )
-def test_a_part_that_no_file_tells_the_origin_of_is_not_continued(
+def test_a_part_of_unknown_origin_is_not_resumed(
     server: Server, destination: Path, origin: str
 ) -> None:
     url = server.url("/input.txt", versioned(BODY))
@@ -722,10 +716,10 @@ def test_a_part_that_no_file_tells_the_origin_of_is_not_continued(
     assert server.ranges == [(None, None)] * 2
 
 
-# How often, how long, how much
+# Retries, timeouts and lengths
 
 
-def test_a_line_that_breaks_often_gets_the_file_at_last(
+def test_a_connection_that_breaks_often_still_gets_the_file(
     server: Server, destination: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(download, "PROGRESS", 50_000)
@@ -737,7 +731,7 @@ def test_a_line_that_breaks_often_gets_the_file_at_last(
     assert destination.read_bytes() == BODY
 
 
-def test_a_server_that_gives_a_few_bytes_each_time_is_given_up(
+def test_a_server_that_sends_a_few_bytes_each_time_is_given_up_on(
     server: Server, destination: Path
 ) -> None:
     url = server.url("/input.txt", versioned(BODY, upto=100))
@@ -747,7 +741,7 @@ def test_a_server_that_gives_a_few_bytes_each_time_is_given_up(
     assert Path(f"{destination}.part").stat().st_size == 400
 
 
-def test_a_server_that_starts_anew_and_breaks_off_each_time_is_given_up(
+def test_a_server_that_always_restarts_and_breaks_off_is_given_up_on(
     server: Server, destination: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(download, "PROGRESS", 50_000)
@@ -762,7 +756,7 @@ def test_a_server_that_starts_anew_and_breaks_off_each_time_is_given_up(
 @pytest.mark.parametrize(
     "asked", ["3600", formatdate(time.time() + 3600, usegmt=True)], ids=["seconds", "date"]
 )
-def test_a_server_that_asks_to_wait_is_left_alone_so_long_but_not_for_ever(
+def test_retry_after_is_respected_up_to_a_limit(
     server: Server, destination: Path, monkeypatch: pytest.MonkeyPatch, code: int, asked: str
 ) -> None:
     monkeypatch.setattr(download, "RETRY_AFTER_LIMIT", 0.2)
@@ -773,15 +767,13 @@ def test_a_server_that_asks_to_wait_is_left_alone_so_long_but_not_for_ever(
 
 
 @pytest.mark.parametrize("asked", ["soon", "-1", "1e9", "Thu, 01 Jan 1970 00:00:00 GMT", ""])
-def test_a_server_that_asks_for_no_sensible_time_is_tried_as_any(
-    server: Server, destination: Path, asked: str
-) -> None:
+def test_an_invalid_retry_after_is_ignored(server: Server, destination: Path, asked: str) -> None:
     url = server.url("/input.txt", status(503, Retry_After=asked), whole(BODY))
     assert download.fetch(url, destination) == DIGEST
     assert server.times[1] - server.times[0] < download.RETRY_AFTER_LIMIT / 2
 
 
-def test_a_server_that_drips_counts_as_stalled(
+def test_a_very_slow_server_counts_as_stalled(
     server: Server, destination: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def drip(handler: BaseHTTPRequestHandler) -> None:
@@ -792,7 +784,7 @@ def test_a_server_that_drips_counts_as_stalled(
 
     monkeypatch.setattr(download, "LOW_SPEED_SECONDS", 0.1)
     url = server.url("/input.txt", drip)
-    with pytest.raises(UserError, match="stalled: less than 1000 bytes a second"):
+    with pytest.raises(UserError, match="stalled: less than 1000 bytes per second"):
         download.fetch(url, destination)
     assert len(server.requests) == download.TRIES
 
@@ -827,7 +819,7 @@ CONTINUED = b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 5-9/10\r\n"
         OK + b"Broken",
     ],
 )
-def test_an_answer_that_contradicts_itself_is_no_file(
+def test_a_contradictory_response_is_an_error(
     server: Server, destination: Path, answer: bytes
 ) -> None:
     url = server.url("/input.txt", raw(answer))
@@ -846,7 +838,7 @@ def test_an_answer_that_contradicts_itself_is_no_file(
         CONTINUED + b"\r\n67890X",
     ],
 )
-def test_a_continuation_that_is_longer_than_it_said_is_not_taken(
+def test_a_continuation_longer_than_announced_is_rejected(
     server: Server, destination: Path, answer: bytes
 ) -> None:
     url = server.url("/input.txt", raw(answer), versioned(b"1234567890"))
@@ -865,7 +857,7 @@ def test_a_continuation_that_is_longer_than_it_said_is_not_taken(
         CONTINUED.replace(b"5-9", b"5-8") + b"Content-Length: 4\r\n\r\n6789, and what is no answer",
     ],
 )
-def test_a_continuation_that_is_shorter_than_asked_for_is_continued(
+def test_a_continuation_shorter_than_requested_is_resumed(
     server: Server, destination: Path, answer: bytes
 ) -> None:
     def send(handler: BaseHTTPRequestHandler) -> None:
@@ -879,7 +871,7 @@ def test_a_continuation_that_is_shorter_than_asked_for_is_continued(
     assert destination.read_bytes() == b"1234567890"
 
 
-def test_a_file_ends_where_the_server_said_that_it_does(server: Server, destination: Path) -> None:
+def test_a_file_ends_at_the_announced_length(server: Server, destination: Path) -> None:
     url = server.url("/input.txt", raw(OK + b"Content-Length: 5\r\n\r\nfive." + BODY))
     download.fetch(url, destination)
     assert destination.read_bytes() == b"five."
@@ -889,7 +881,7 @@ def test_a_file_ends_where_the_server_said_that_it_does(server: Server, destinat
     assert Path(f"{destination}.corrupt").read_bytes() == b"five."
 
 
-def test_a_packed_file_is_kept_as_it_was_sent(server: Server, destination: Path) -> None:
+def test_a_compressed_file_is_stored_as_sent(server: Server, destination: Path) -> None:
     packed = gzip.compress(BODY)
     head = OK + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed)
     download.fetch(server.url("/input.txt", raw(head + packed)), destination)
@@ -912,7 +904,7 @@ def mirror(tmp_path: Path) -> Path:
 
 @pytest.fixture(params=["directory", "file", "http"])
 def address(request: pytest.FixtureRequest, mirror: Path) -> Iterator[str]:
-    """How a mirror can be written."""
+    """The ways to write a mirror."""
     if request.param == "directory":
         yield str(mirror)
     elif request.param == "file":
@@ -948,7 +940,7 @@ def test_a_wrong_digest_from_a_mirror_is_an_error_and_no_other_source_is_tried(
     assert names(destination.parent) == ["input.txt.corrupt"]
 
 
-def test_a_mirror_without_the_file_is_passed_over(
+def test_a_mirror_without_the_file_is_skipped(
     address: str, server: Server, destination: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     url = server.url("/input.txt", whole(BODY))
@@ -957,7 +949,7 @@ def test_a_mirror_without_the_file_is_passed_over(
     assert names(destination.parent) == ["input.txt"]
 
 
-def test_a_mirror_that_does_not_work_is_passed_over(
+def test_a_mirror_that_fails_is_skipped(
     refusing: str, mirror: Path, server: Server, destination: Path
 ) -> None:
     (mirror / server.host / "input.txt").mkdir(parents=True)
@@ -979,13 +971,13 @@ def test_mirrors_are_tried_in_order_and_before_the_url(
     assert server.requests == []
 
 
-def test_a_mirror_that_vanishes_in_the_middle_is_passed_over(
+def test_a_mirror_that_vanishes_during_the_download_is_skipped(
     mirror: Path, server: Server, destination: Path
 ) -> None:
     url = server.url("/input.txt", versioned(BODY))
     server.url(f"/mirror/{server.host}/input.txt", versioned(OTHER, upto=100_000))
     mirrors = [f"http://{server.host}/mirror"]
-    if Path("/proc/self/mem").exists():  # opens, and cannot be read at its beginning
+    if Path("/proc/self/mem").exists():  # it can be opened but not read at its start
         (mirror / server.host).mkdir()
         (mirror / server.host / "input.txt").symlink_to("/proc/self/mem")
         mirrors.append(str(mirror))
@@ -995,7 +987,7 @@ def test_a_mirror_that_vanishes_in_the_middle_is_passed_over(
     assert names(destination.parent) == ["input.txt"]
 
 
-def test_with_mirrors_the_reason_told_is_the_last_source_s(
+def test_the_reported_reason_is_the_last_sources(
     mirror: Path, server: Server, destination: Path
 ) -> None:
     url = server.url("/gone.txt", status(410))
@@ -1004,7 +996,7 @@ def test_with_mirrors_the_reason_told_is_the_last_source_s(
     assert names(destination.parent) == []
 
 
-def test_the_environment_s_mirror_comes_before_those_configured(
+def test_the_environments_mirror_comes_before_configured_ones(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("NANOGPT_MIRROR", "/mine")
@@ -1037,7 +1029,7 @@ def typed(body: bytes, kind: str) -> Answer:
         (b"%PDF-1.4", "application/pdf"),
     ],
 )
-def test_what_is_no_text_is_warned_of_and_its_digest_not_proposed(
+def test_a_download_that_is_not_text_is_a_warning_without_a_proposed_digest(
     server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture, body: bytes, kind: str
 ) -> None:
     url = server.url("/input.txt", typed(body, kind))
@@ -1045,10 +1037,10 @@ def test_what_is_no_text_is_warned_of_and_its_digest_not_proposed(
     (warning,) = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
     assert "looks like " in warning
     assert f"is {url} the right URL?" in warning
-    assert "put `sha256:" not in caplog.text
+    assert "add `sha256:" not in caplog.text
 
 
-def test_a_digest_that_is_known_needs_no_warning(
+def test_a_known_digest_needs_no_warning(
     server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     body = b"<!DOCTYPE html><html></html>"

@@ -1,4 +1,4 @@
-"""A lock lets one process in at a time, and a process that died keeps nobody out."""
+"""One process at a time holds a lock, and a dead process blocks nobody."""
 
 import contextlib
 import json
@@ -19,7 +19,7 @@ from nanogpt.files import locks
 
 ROOT = Path(__file__).resolve().parents[2]
 WORK = Path("work")
-# Seconds. Another machine's lock is touched far more often than it goes stale, as the test's
+# Seconds. Another machine's lock is touched far more often than it goes stale, because the test's
 # machine may be busy.
 STALE = 0.5
 HEARTBEAT = 0.03
@@ -33,7 +33,7 @@ logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
 say = lambda text: print(text, flush=True)
 """
 HOLD = """
-with locks.hold(Path("work"), "which trains demo"):
+with locks.hold(Path("work"), "training demo"):
     say("holds")
     sys.stdin.readline()
 say("released")
@@ -45,7 +45,7 @@ linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="process
 
 @pytest.fixture(autouse=True)
 def project(tmp_path, monkeypatch):
-    """An empty working directory; a lock is looked at often, as the tests are short."""
+    """An empty working directory, with locks polled often to keep the tests short."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(locks, "POLL", 0.02)
     return tmp_path
@@ -59,7 +59,7 @@ def soon_stale(monkeypatch):
 
 @pytest.fixture
 def start():
-    """A function that starts Python code with a lock at hand; all end with the test."""
+    """A function that starts Python code that uses locks; the processes end with the test."""
     with contextlib.ExitStack() as stack:
 
         def run(code):
@@ -89,7 +89,7 @@ def let_go(process):
 
 
 def write_lock(number=1, **owner):
-    """A lock as another process wrote it."""
+    """A lock written by another process."""
     WORK.mkdir(exist_ok=True)
     path = WORK / f"lock.{number}"
     path.write_text(json.dumps(owner))
@@ -97,13 +97,16 @@ def write_lock(number=1, **owner):
 
 
 @contextlib.contextmanager
-def touched(path):
-    """Another machine that lives: it touches its lock until the block ends."""
+def touched(path, ahead=0):
+    """A live owner on another machine, which touches its lock until the block ends.
+
+    ahead: seconds by which that machine's clock is ahead.
+    """
     done = threading.Event()
 
     def touch():
         while not done.wait(HEARTBEAT) and path.exists():
-            os.utime(path)
+            os.utime(path, (time.time() + ahead,) * 2)
 
     thread = threading.Thread(target=touch)
     thread.start()
@@ -116,11 +119,11 @@ def touched(path):
 
 @contextlib.contextmanager
 def waiter():
-    """A thread that wants the lock; yields the event that it has it."""
+    """A thread that acquires the lock; yields an event that's set when it has it."""
     has_it, done = threading.Event(), threading.Event()
 
     def work():
-        with locks.hold(WORK, "which waits"):
+        with locks.hold(WORK, "waiting"):
             has_it.set()
             done.wait()
 
@@ -137,15 +140,15 @@ def names():
     return sorted(path.name for path in WORK.iterdir())
 
 
-# --- One at a time --------------------------------------------------------------------------
+# --- Mutual exclusion -----------------------------------------------------------------------
 
 
 def test_a_lock_has_an_owner_inside_the_block_and_none_afterwards():
     assert locks.owner(WORK) is None
-    with locks.hold(WORK, "which trains demo") as lock:
+    with locks.hold(WORK, "training demo") as lock:
         lock.check()
         owner = locks.owner(WORK)
-        assert (owner.pid, owner.work) == (os.getpid(), "which trains demo")
+        assert (owner.pid, owner.work) == (os.getpid(), "training demo")
     assert locks.owner(WORK) is None
 
 
@@ -158,7 +161,7 @@ def test_another_process_waits_until_the_lock_is_released(start, caplog):
         let_go(first)
         assert has_it.wait(10)
         assert locks.owner(WORK).pid == os.getpid()
-    waits = f"work: waiting for process {first.pid} on {os.uname().nodename}, which trains demo"
+    waits = f"work: waiting for process {first.pid} on {os.uname().nodename} (training demo)"
     assert caplog.messages == [waits], "logged once, and a release isn't a take-over"
 
 
@@ -166,8 +169,8 @@ def test_another_process_waits_until_the_lock_is_released(start, caplog):
     ("content", "name"),
     [
         (
-            {"pid": 7, "host": "far", "work": "which trains demo"},
-            "process 7 on far, which trains demo",
+            {"pid": 7, "host": "far", "work": "training demo"},
+            "process 7 on far (training demo)",
         ),
         ({"pid": 7, "host": "far"}, "process 7 on far"),
         ({"pid": "x", "host": 5, "work": None, "machine": "y"}, "process ? on an unknown host"),
@@ -180,10 +183,10 @@ def test_an_owner_is_named_by_its_process_host_and_work(content, name):
 
 
 def test_an_error_inside_the_block_releases_the_lock():
-    with pytest.raises(KeyError), locks.hold(WORK, "which fails"):
+    with pytest.raises(KeyError), locks.hold(WORK, "failing"):
         raise KeyError
     assert locks.owner(WORK) is None
-    with locks.hold(WORK, "which goes on") as lock:
+    with locks.hold(WORK, "continuing") as lock:
         lock.check()
 
 
@@ -193,8 +196,8 @@ def test_numbers_go_up_and_earlier_files_are_removed():
             assert names() == [f"lock.{number}"]
 
 
-def test_a_number_that_was_taken_and_left_meanwhile_cannot_be_taken_again():
-    # A process that saw no lock, and slept while two others had it, one after the other.
+def test_a_number_used_and_released_meanwhile_cannot_be_reused():
+    # A process that saw no lock, and was suspended while two others had it in turn.
     with locks.hold(WORK, "first"):
         pass
     with locks.hold(WORK, "second") as lock, locks._opened(WORK) as opened:
@@ -203,8 +206,8 @@ def test_a_number_that_was_taken_and_left_meanwhile_cannot_be_taken_again():
         assert names() == ["lock.2"]
 
 
-def test_a_number_of_a_directory_that_was_removed_meanwhile_cannot_be_taken():
-    # A process that saw lock.1 released, and slept while the directory was made again.
+def test_a_number_in_a_removed_directory_cannot_be_used():
+    # A process that saw lock.1 released, and was suspended while the directory was recreated.
     with locks.hold(WORK, "first"):
         pass
     with locks._opened(WORK) as opened:
@@ -219,7 +222,7 @@ RACE = """
 for number in range(10):
     if os.fork() == 0:
         for _ in range(3):
-            with locks.hold(Path("work"), "which races") as lock:
+            with locks.hold(Path("work"), "racing") as lock:
                 with open("order", "a") as file:
                     file.write(f"{os.getpid()} in\\n")
                     file.flush()
@@ -233,7 +236,7 @@ say(ended)
 
 
 @pytest.mark.parametrize("machine", ["here", "elsewhere"])
-def test_of_ten_processes_that_race_for_a_dead_ones_lock_one_at_a_time_has_it(start, machine):
+def test_ten_processes_racing_for_a_dead_ones_lock_get_it_one_at_a_time(start, machine):
     here = locks._machine() if machine == "here" else "elsewhere"
     write_lock(7, pid=2**22 + 1, started="1", machine=here)
     race = start(RACE.replace("say(ended)", "say(sum(ended))"))
@@ -246,25 +249,25 @@ def test_of_ten_processes_that_race_for_a_dead_ones_lock_one_at_a_time_has_it(st
     assert names() == ["lock.37"]
 
 
-# --- Owners that died -----------------------------------------------------------------------
+# --- Dead owners ----------------------------------------------------------------------------
 
 
-def test_a_killed_owner_is_taken_over_from_at_once(start, caplog):
+def test_a_killed_owners_lock_is_taken_over_immediately(start, caplog):
     first = start(HOLD)
     assert read_line(first) == "holds"
     first.kill()
     first.wait()
     assert locks.owner(WORK) is None
     began = time.monotonic()
-    with caplog.at_level(logging.INFO, "nanogpt"), locks.hold(WORK, "which goes on"):
+    with caplog.at_level(logging.INFO, "nanogpt"), locks.hold(WORK, "continuing"):
         assert time.monotonic() - began < locks.STALE / 10
     assert caplog.messages == [
-        f"work: taken over from process {first.pid} on {os.uname().nodename}, which trains demo"
+        f"work: took over from process {first.pid} on {os.uname().nodename} (training demo)"
     ]
 
 
 @linux
-def test_a_killed_owner_that_nobody_has_waited_for_is_taken_over_from(start):
+def test_a_killed_owners_lock_is_taken_over_even_if_nobody_waited(start):
     first = start(HOLD)
     assert read_line(first) == "holds"
     first.kill()
@@ -272,20 +275,20 @@ def test_a_killed_owner_that_nobody_has_waited_for_is_taken_over_from(start):
     while stat.read_text().rpartition(")")[2].split()[0] != "Z":
         time.sleep(0.01)
     assert locks.owner(WORK) is None
-    with locks.hold(WORK, "which goes on") as lock:
+    with locks.hold(WORK, "continuing") as lock:
         assert lock.number == 2
 
 
 @linux
-def test_another_process_with_a_dead_owners_id_keeps_nobody_out():
+def test_another_process_with_a_dead_owners_id_blocks_nobody():
     write_lock(pid=os.getpid(), started="1", machine=locks._machine())
     assert locks.owner(WORK) is None
-    with locks.hold(WORK, "which goes on") as lock:
+    with locks.hold(WORK, "continuing") as lock:
         assert lock.number == 2
 
 
 @pytest.mark.usefixtures("soon_stale")
-def test_an_owner_on_another_machine_is_waited_for_while_it_touches_its_lock():
+def test_an_owner_on_another_machine_is_waited_for_while_it_is_alive():
     path = write_lock(pid=1, started="1", machine="elsewhere", host="far")
     with contextlib.ExitStack() as stack:
         with touched(path):
@@ -296,9 +299,30 @@ def test_an_owner_on_another_machine_is_waited_for_while_it_touches_its_lock():
         assert names() == ["lock.2"]
 
 
-def test_an_owner_on_another_machine_that_lets_go_is_not_waited_for():
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_an_owner_whose_clock_differs_by_an_hour_counts_as_alive(hours):
+    """For whoever doesn't wait, such as a call that looks whether another one has left a lock."""
+    path = write_lock(pid=1, started="1", machine="elsewhere", host="far")
+    date = time.time() + hours * 3600 - 2 * locks.HEARTBEAT
+    os.utime(path, (date, date))
+    assert locks.owner(WORK).host == "far"
+
+
+@pytest.mark.usefixtures("soon_stale")
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_an_owner_whose_clock_differs_by_an_hour_is_waited_for_while_it_touches_its_lock(hours):
+    """Whose touches have the dates of its own clock."""
+    path = write_lock(pid=1, started="1", machine="elsewhere", host="far")
+    with contextlib.ExitStack() as stack:
+        with touched(path, hours * 3600):
+            has_it = stack.enter_context(waiter())
+            assert not has_it.wait(3 * STALE)
+        assert has_it.wait(10)
+
+
+def test_a_lock_released_on_another_machine_is_not_waited_for():
     write_lock(released=True)
-    with locks.hold(WORK, "which goes on") as lock:
+    with locks.hold(WORK, "continuing") as lock:
         assert lock.number == 2
 
 
@@ -308,10 +332,10 @@ def test_an_owner_on_another_machine_that_lets_go_is_not_waited_for():
     [b"", b"\xff\xfe\x00", b"[1]", b'{"pid": "x"}', b"[" * 100_000],
     ids=["empty", "not text", "a list", "no process", "deep"],
 )
-def test_a_lock_that_names_no_owner_keeps_others_out_until_it_is_stale(content):
+def test_a_lock_without_an_owner_blocks_others_until_it_is_stale(content):
     write_lock().write_bytes(content)
     began = time.monotonic()
-    with locks.hold(WORK, "which goes on") as lock:
+    with locks.hold(WORK, "continuing") as lock:
         assert time.monotonic() - began > STALE
         assert lock.number == 2
 
@@ -324,31 +348,31 @@ def test_files_with_other_names_are_not_locks():
         assert lock.number == 1
 
 
-# --- Processes that slept -------------------------------------------------------------------
+# --- Suspended processes --------------------------------------------------------------------
 
 
-def test_an_owner_that_slept_learns_that_another_has_taken_over():
-    with locks.hold(WORK, "which sleeps") as lock:
+def test_a_suspended_owner_notices_that_another_took_over():
+    with locks.hold(WORK, "sleeping") as lock:
         (WORK / "lock.2").touch()
-        with pytest.raises(UserError, match="work: another process has taken over"):
+        with pytest.raises(UserError, match="work: another process took over"):
             lock.check()
 
 
-def test_an_owner_whose_directory_was_replaced_has_lost_it_and_leaves_the_new_lock_alone():
-    with locks.hold(WORK, "which sleeps") as lock:
+def test_an_owner_whose_directory_was_replaced_leaves_the_new_lock_alone():
+    with locks.hold(WORK, "sleeping") as lock:
         shutil.rmtree(WORK)
-        with pytest.raises(UserError, match="taken over"):
+        with pytest.raises(UserError, match="took over"):
             lock.check()
         path = write_lock(pid=1, machine="elsewhere")
-        with pytest.raises(UserError, match="taken over"):
+        with pytest.raises(UserError, match="took over"):
             lock.check()
     assert json.loads(path.read_text()) == {"pid": 1, "machine": "elsewhere"}
 
 
 @pytest.mark.usefixtures("soon_stale")
-def test_an_owner_on_another_machine_that_sleeps_is_taken_over_from_and_stops(start):
+def test_a_suspended_owner_on_another_machine_loses_the_lock_and_stops(start):
     check = """
-with locks.hold(Path("work"), "which sleeps") as lock:
+with locks.hold(Path("work"), "sleeping") as lock:
     say("holds")
     sys.stdin.readline()
     lock.check()
@@ -356,16 +380,16 @@ with locks.hold(Path("work"), "which sleeps") as lock:
     first = start(ELSEWHERE + "sys.tracebacklimit = 0\nsys.stderr = sys.stdout\n" + check)
     assert read_line(first) == "holds"
     first.send_signal(signal.SIGSTOP)
-    with locks.hold(WORK, "which goes on") as lock:
+    with locks.hold(WORK, "continuing") as lock:
         first.send_signal(signal.SIGCONT)
         let_go(first)
-        assert "another process has taken over" in first.communicate()[0]
+        assert "another process took over" in first.communicate()[0]
         assert first.returncode == 1
         lock.check()
         assert locks.owner(WORK).pid == os.getpid()
 
 
-def test_a_process_that_slept_while_it_waited_does_not_take_over_from_one_that_lives(start):
+def test_a_process_suspended_while_waiting_takes_no_lock_from_a_live_owner(start):
     path = write_lock(pid=1, started="1", machine="elsewhere")
     with touched(path):
         second = start(HOLD)
@@ -379,7 +403,7 @@ def test_a_process_that_slept_while_it_waited_does_not_take_over_from_one_that_l
 
 
 @pytest.mark.usefixtures("soon_stale")
-def test_a_directory_that_is_removed_while_another_waits_is_made_again():
+def test_a_directory_removed_while_another_waits_is_recreated():
     path = write_lock(pid=1, started="1", machine="elsewhere")
     with contextlib.ExitStack() as stack:
         with touched(path):
@@ -388,7 +412,7 @@ def test_a_directory_that_is_removed_while_another_waits_is_made_again():
         WORK.rename("gone")
         assert has_it.wait(10)
         assert names() == ["lock.1"]
-        assert locks.owner(WORK).work == "which waits"
+        assert locks.owner(WORK).work == "waiting"
 
 
 # --- Full disks -----------------------------------------------------------------------------
@@ -402,16 +426,16 @@ def test_a_lock_that_cannot_be_written_is_an_error_and_leaves_no_file(start):
     assert names() == []
 
 
-def test_on_a_full_disk_the_block_ends_well_and_the_next_one_takes_over(start):
+def test_on_a_full_disk_the_block_succeeds_and_the_next_owner_takes_over(start):
     code = HOLD.replace("sys.stdin.readline()", FULL)
     process = start(code)
     assert process.communicate()[0] == "holds\nreleased\n"
-    with locks.hold(WORK, "which goes on") as lock:
+    with locks.hold(WORK, "continuing") as lock:
         lock.check()
 
 
 @pytest.mark.parametrize("what", ["a link that leads nowhere", "a file"])
-def test_a_file_in_the_place_of_a_directory_is_an_error_and_not_waited_for(what):
+def test_a_file_instead_of_a_directory_is_an_error_without_waiting(what):
     if what == "a file":
         Path("shelf").write_text("a file")
     else:

@@ -1,4 +1,4 @@
-"""Small random models for the tests of generation."""
+"""Small random models for tests of generation."""
 
 from pathlib import Path
 
@@ -32,7 +32,7 @@ with_fbgemm = pytest.mark.skipif(
     reason="this build of torch has no FBGEMM",
 )
 
-# What computes differently from GPT-2, each by itself and all together.
+# Differences from GPT-2, one at a time and all together.
 ARCHITECTURES = {
     "gpt2": {},
     "gpt2 with biases": {"bias": True, "activation": "gelu_tanh"},
@@ -58,7 +58,7 @@ def with_settings(**changes):
 
 
 def make_model(block_size=16, scale=5.0, dtype=torch.float32, seed=0, **settings):
-    """A model whose choices depend on all that it has read."""
+    """A model whose choices depend on its whole context."""
     torch.manual_seed(seed)
     small = {"n_layer": 2, "n_head": 2, "n_embd": 32, "dropout": 0.0} | settings
     model = GPT(ModelSettings(block_size=block_size, **small), VOCAB)
@@ -83,7 +83,7 @@ def make_ngrams(weight, text="once upon a time there was a fox. " * 9):
 
 
 def prompts_of(rows, settings, **options):
-    """A prompt of each row of tokens, with one seed after another."""
+    """Return a prompt for each row of tokens, with consecutive seeds."""
     return [
         Prompt(list(row), settings.model_copy(update={"seed": settings.seed + n}), **options)
         for n, row in enumerate(rows)
@@ -91,7 +91,7 @@ def prompts_of(rows, settings, **options):
 
 
 def draw(model, rows, settings, ngrams=None):
-    """The tokens that go on from each row, (B, T)."""
+    """Return the tokens that continue each row, (B, T)."""
     prompts = prompts_of(rows.tolist(), settings)
     new = {id(prompt): [] for prompt in prompts}
     for step in generate(Engine(model, settings, ngrams=ngrams), prompts):

@@ -1,4 +1,4 @@
-"""The next token has the probability that the settings give it."""
+"""The next token is drawn with the probability that the settings imply."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ LOGITS = torch.tensor([2.0, -1.0, 0.5, 1.5, 0.0, -3.0, 1.0])
 
 
 def shares(settings, logits=LOGITS, seen=None):
-    """How often each token is chosen after these logits."""
+    """Return how often each token is chosen with these logits."""
     rows = logits.expand(N_ROWS, -1)
     marks = None if seen is None else seen.expand(N_ROWS, -1)
     tokens = choose(rows, settings, [Uniforms(seed) for seed in range(N_ROWS)], marks)
@@ -30,24 +30,24 @@ def test_draws_follow_the_softmax_at_that_temperature(temperature):
 
 
 @pytest.mark.parametrize("temperature", [0, 1e-320, 1e-46, 1e-7])
-def test_the_lowest_temperatures_choose_the_likeliest(temperature):
+def test_the_lowest_temperatures_choose_the_likeliest_token(temperature):
     assert shares(with_settings(temperature=temperature)).tolist() == [1, 0, 0, 0, 0, 0, 0]
 
 
 @pytest.mark.parametrize("top_k", [1, 3, 6])
-def test_top_k_leaves_the_likeliest_tokens_in_their_proportions(top_k):
+def test_top_k_keeps_the_likeliest_tokens_in_proportion(top_k):
     kept = LOGITS.argsort(descending=True)[:top_k]
     expected = torch.zeros(7).scatter(0, kept, torch.softmax(LOGITS[kept], -1))
     assert_shares(shares(with_settings(top_k=top_k)), expected)
 
 
 @pytest.mark.parametrize("top_k", [7, 100])
-def test_a_top_k_of_the_whole_vocabulary_and_more_leaves_all(top_k):
+def test_a_top_k_as_large_as_the_vocabulary_keeps_everything(top_k):
     assert torch.equal(shares(with_settings(top_k=top_k)), shares(with_settings(top_k=0)))
 
 
 @pytest.mark.parametrize(("top_p", "n_kept"), [(0.01, 1), (0.43, 2), (0.9, 4), (1.0, 7)])
-def test_top_p_leaves_the_fewest_tokens_that_have_so_much(top_p, n_kept):
+def test_top_p_keeps_the_fewest_tokens_that_reach_it(top_p, n_kept):
     p = torch.softmax(LOGITS, -1)
     ranked = p.sort(descending=True)
     assert ranked.values[:n_kept].sum() >= top_p - 1e-6
@@ -57,13 +57,13 @@ def test_top_p_leaves_the_fewest_tokens_that_have_so_much(top_p, n_kept):
 
 
 @pytest.mark.parametrize("min_p", [0.0, 0.2, 0.5, 1.0])
-def test_min_p_leaves_tokens_with_a_share_of_the_likeliest_ones_probability(min_p):
+def test_min_p_keeps_tokens_relative_to_the_likeliest(min_p):
     p = torch.softmax(LOGITS, -1)
     kept = torch.where(p >= min_p * p.max(), p, 0)
     assert_shares(shares(with_settings(min_p=min_p)), kept / kept.sum())
 
 
-def test_the_penalty_lowers_tokens_that_occurred_and_comes_before_the_temperature():
+def test_the_repetition_penalty_lowers_seen_tokens_before_the_temperature():
     seen = torch.tensor([True, True, False, False, False, False, False])
     lowered = LOGITS.clone()
     lowered[:2] = torch.tensor([2.0 / 1.5, -1.0 * 1.5])
@@ -71,7 +71,7 @@ def test_the_penalty_lowers_tokens_that_occurred_and_comes_before_the_temperatur
     assert_shares(found, torch.softmax(lowered / 0.7, -1))
 
 
-def test_all_at_once():
+def test_all_sampling_settings_work_together():
     p = torch.softmax(LOGITS / 2, -1)
     for kept in (p >= p.sort().values[-5], p >= 0.35 * p.max()):
         p = torch.where(kept, p, 0) / p[kept].sum()
@@ -79,12 +79,12 @@ def test_all_at_once():
     assert_shares(found, p)
 
 
-def test_a_token_without_probability_is_never_drawn():
+def test_a_token_with_zero_probability_is_never_drawn():
     logits = torch.tensor([-torch.inf, 0.0, -torch.inf, 0.0, -torch.inf])
     assert shares(with_settings(), logits)[[0, 2, 4]].tolist() == [0, 0, 0]
 
 
-def test_random_numbers_depend_on_the_seed_alone():
+def test_random_numbers_depend_only_on_the_seed():
     first, again, other = Uniforms(3), Uniforms(3), Uniforms(4)
     numbers = [first.next() for _ in range(200)]
     torch.rand(5)

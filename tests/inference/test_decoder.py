@@ -1,4 +1,4 @@
-"""A decoder computes what the model computes, however its tokens come."""
+"""A decoder agrees with the model, however it reads the tokens."""
 
 import os
 import subprocess
@@ -27,9 +27,9 @@ from tests.inference.models import (
 
 @torch.inference_mode()
 def differences(model, rows, lengths, dtype):
-    """How far the logits of each row are from the model's: its prompt read, then token by token.
+    """Return how far each row's logits are from the model's: for its prompt, then token by token.
 
-    lengths: of the prompts. Rows are read in turn, then go on in one batch.
+    lengths: of the prompts. Rows are read one by one, then continued in one batch.
     """
     window = model.settings.block_size
     decoder = decoder_of(model, dtype, window)
@@ -56,10 +56,10 @@ def differences(model, rows, lengths, dtype):
     n_more=st.integers(0, 12),
     seed=st.integers(0, 1000),
 )
-def test_logits_are_the_models_up_to_the_window(
+def test_logits_agree_with_the_model_up_to_the_window(
     architecture, n_layer, n_head, lengths, n_more, seed
 ):
-    """Equal prompts take the path of one length, others that of different lengths."""
+    """Equal prompts use the code for one length, others the code for different lengths."""
     length = max(lengths) + n_more
     own = ARCHITECTURES[architecture] | {"n_layer": n_layer, "n_head": n_head}
     rows = random_prompts(len(lengths), length, seed)
@@ -69,8 +69,8 @@ def test_logits_are_the_models_up_to_the_window(
 
 
 @pytest.mark.parametrize("architecture", ["gpt2 with biases", "modern"])
-def test_large_weights_are_packed_and_give_the_same_logits(architecture, monkeypatch):
-    """Weights are packed from a size on; here from the first."""
+def test_packed_weights_give_the_same_logits(architecture, monkeypatch):
+    """Only large weights are packed; the test packs all of them."""
     monkeypatch.setattr(products, "PACKED_FROM", 1)
     model = make_model(20, **ARCHITECTURES[architecture])
     rows = random_prompts(3, 20)
@@ -82,9 +82,7 @@ def test_large_weights_are_packed_and_give_the_same_logits(architecture, monkeyp
 @pytest.mark.parametrize("n_embd", [32, 384])
 @pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.int8, marks=with_fbgemm)])
 @torch.inference_mode()
-def test_among_others_the_bits_of_a_sequence_are_the_same_whoever_they_are(
-    architecture, n_embd, dtype
-):
+def test_in_a_batch_a_sequences_bits_do_not_depend_on_the_others(architecture, n_embd, dtype):
     own = ARCHITECTURES[architecture] | {"n_embd": n_embd, "n_head": 4}
     model, rows = make_model(41, 2.0, **own), random_prompts(12, 40)
     lengths = [5, 9, 17, 20, 3, 11, 30, 7, 8, 9, 10, 11]
@@ -107,7 +105,7 @@ def test_among_others_the_bits_of_a_sequence_are_the_same_whoever_they_are(
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_in_bfloat16_the_logits_are_near_those_of_a_forward_pass_in_bfloat16(architecture):
+def test_bfloat16_logits_are_close_to_a_bfloat16_forward_pass(architecture):
     model, rows = make_model(20, 3.0, **ARCHITECTURES[architecture]), random_prompts(3, 20)
     with torch.inference_mode():
         decoder = decoder_of(model, torch.bfloat16, 20)
@@ -123,8 +121,8 @@ def test_in_bfloat16_the_logits_are_near_those_of_a_forward_pass_in_bfloat16(arc
 @with_fbgemm
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @torch.inference_mode()
-def test_in_int8_the_logits_are_near_the_models(architecture):
-    """Rounding to 7 bits costs a percent or two of the size of the logits in each product."""
+def test_int8_logits_are_close_to_the_models(architecture):
+    """Rounding to 7 bits costs one or two percent of the size of the logits per product."""
     model, rows = make_model(20, 3.0, **ARCHITECTURES[architecture]), random_prompts(3, 20)
     difference = differences(model, rows, [3, 8, 12], torch.int8)
     assert 1e-4 < difference < 0.1 * model(rows).abs().max()
@@ -133,8 +131,8 @@ def test_in_int8_the_logits_are_near_the_models(architecture):
 @with_fbgemm
 @pytest.mark.parametrize("n_rows", [1, 2, 5, 16, 33])
 @torch.inference_mode()
-def test_a_product_in_int8_is_that_of_the_rounded_factors(n_rows):
-    """By whole numbers in float64, with rows of zeros and of very large and small numbers."""
+def test_an_int8_product_is_the_product_of_the_rounded_factors(n_rows):
+    """Compare with integers in float64, for rows of zeros and of very large and small numbers."""
     torch.manual_seed(n_rows)
     x, weight, bias = torch.randn(n_rows, 300), torch.randn(70, 300), torch.randn(70)
     x[-1] *= 1e12
@@ -148,8 +146,8 @@ def test_a_product_in_int8_is_that_of_the_rounded_factors(n_rows):
     torch.testing.assert_close(without_bias + bias, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_bfloat16_works_on_a_cpu_that_has_none():
-    """oneDNN can't pack weights there, so they are left as they are."""
+def test_bfloat16_works_on_a_cpu_without_it():
+    """oneDNN can't pack weights there, so they stay unpacked."""
     code = """
 import torch
 from nanogpt.inference import decoder, products
@@ -169,7 +167,7 @@ with torch.inference_mode():
 
 
 @torch.inference_mode()
-def test_an_ensemble_averages_its_members_whatever_their_windows():
+def test_an_ensemble_averages_members_with_different_windows():
     sizes = (ModelSettings(n_layer=1, n_head=2, n_embd=32, block_size=12, dropout=0.0),)
     sizes += (ModelSettings(n_layer=2, n_head=1, n_embd=16, block_size=30, dropout=0.0),)
     torch.manual_seed(0)
@@ -191,7 +189,7 @@ def test_a_slot_can_be_copied():
 
 
 @torch.inference_mode()
-def test_more_slots_keep_what_the_others_hold():
+def test_reserving_more_slots_keeps_the_content_of_earlier_ones():
     model, rows = make_model(), random_prompts(1, 8)
     decoder = decoder_of(model, torch.float32, 16)
     decoder.reserve(1)
@@ -203,8 +201,8 @@ def test_more_slots_keep_what_the_others_hold():
 
 @pytest.mark.parametrize("n_layer", [1, 3])
 @torch.inference_mode()
-def test_beyond_the_window_rotary_models_see_the_last_tokens_of_each_layer(n_layer):
-    """As sliding-window attention does: each query on the last `window` keys, in one pass."""
+def test_past_the_window_rotary_models_attend_to_the_last_tokens(n_layer):
+    """Compare with sliding-window attention in one pass: each query sees the last `window` keys."""
     window, length = 8, 29
     own = ARCHITECTURES["modern"] | {"n_layer": n_layer}
     wide = make_model(length, dtype=torch.float64, **own)

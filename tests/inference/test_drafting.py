@@ -1,4 +1,4 @@
-"""Tokens that n-grams draft have the model's distribution, and cost fewer passes."""
+"""Drafted tokens have the model's distribution and need fewer passes."""
 
 import itertools
 
@@ -26,11 +26,11 @@ from tests.inference.models import (
 
 PROMPT = TOKENIZER.encode("once upon ").tolist()
 N_TEXTS = 2_000
-LENGTH = 4  # tokens of each: one after the prompt, two that are drafted, and one after these
+LENGTH = 4  # tokens per text: one after the prompt, two drafted ones, and one more
 
 
 def double(**changes):
-    """Settings in float64, in which rounding changes no choice."""
+    """Settings in float64, so that rounding changes no choice."""
     return with_settings(**changes).model_copy(update={"dtype": "float64"})
 
 
@@ -39,7 +39,7 @@ def double(**changes):
 
 @torch.no_grad()
 def exact_probabilities(model, ngrams, sampling):
-    """The probability of each text of LENGTH tokens after PROMPT, by the tokens."""
+    """Return the probability of each text with LENGTH tokens after PROMPT, by its tokens."""
     texts = {(): 1.0}
     for _ in range(LENGTH):
         rows = torch.tensor([[*PROMPT, *text] for text in texts])
@@ -56,9 +56,9 @@ def exact_probabilities(model, ngrams, sampling):
 
 
 def p_value(counts, expected):
-    """How likely counts that are at least as far from the expected ones are (chi-square).
+    """Return the p-value of a chi-square test of counts against expected ones.
 
-    Texts that are expected fewer than five times count together.
+    Texts with an expected count below five are counted together.
     """
     rare = expected < 5
     n = np.append(counts[~rare], counts[rare].sum())
@@ -70,7 +70,7 @@ def p_value(counts, expected):
 
 
 def p_value_of_drafted_texts(**changes):
-    """Of N_TEXTS texts, held against their exact probabilities."""
+    """Compare N_TEXTS texts with their exact probabilities."""
     sampling = with_settings(max_new_tokens=LENGTH, draft=2, **changes)
     model, ngrams = make_model(n_layer=1), make_ngrams(0.5)
     texts = continuations(
@@ -91,12 +91,12 @@ def p_value_of_drafted_texts(**changes):
     ],
     ids=str,
 )
-def test_drafted_texts_have_the_distribution_of_those_drawn_token_by_token(changes):
+def test_drafting_does_not_change_the_distribution_of_texts(changes):
     assert p_value_of_drafted_texts(**changes) > 1e-4
 
 
 def keep_too_many(drafted, q, p, uniforms):
-    """A wrong rule: what isn't kept is replaced by a draw from p itself."""
+    """A wrong rule: replace a rejected token by a draw from p itself."""
     for n_kept, (token, drafted_from) in enumerate(zip(drafted, q, strict=True)):
         if uniforms.next() * drafted_from[token] >= p[n_kept][token]:
             return [*drafted[:n_kept], module._draw(p[n_kept], uniforms)]
@@ -109,7 +109,7 @@ def test_the_chi_square_test_notices_a_wrong_rule(monkeypatch):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_token_is_drawn_from_what_is_wanted_whatever_it_was_drafted_from(seed):
+def test_a_token_has_the_models_distribution_whatever_the_draft(seed):
     random = np.random.default_rng(seed)
     p, q = random.dirichlet(np.ones(6) * 0.5, 2), random.dirichlet(np.ones(6) * 0.5)
     uniforms = Uniforms(seed)
@@ -121,13 +121,13 @@ def test_a_token_is_drawn_from_what_is_wanted_whatever_it_was_drafted_from(seed)
     assert abs(n_kept / 20_000 - share) < 5 * (share * (1 - share) / 20_000) ** 0.5
 
 
-def test_a_draft_from_the_wanted_distribution_is_kept():
+def test_a_draft_from_the_models_distribution_is_always_kept():
     p = np.full((4, VOCAB), 1 / VOCAB)
     assert keep([3, 1, 2], list(p[:3]), p, Uniforms(0))[:3] == [3, 1, 2]
 
 
 @pytest.mark.parametrize("changes", [{"top_k": 3}, {"top_p": 0.5}, {"min_p": 0.3}, {}], ids=str)
-def test_distributions_are_those_of_the_choice(changes):
+def test_distributions_agree_with_choose(changes):
     settings = with_settings(temperature=0.8, repetition_penalty=1.3, **changes)
     logits = torch.tensor([[2.0, -1.0, 0.5, 1.5, 0.0, -3.0, 1.0]])
     seen = torch.tensor([[True, False, True, False, False, False, True]])
@@ -138,13 +138,13 @@ def test_distributions_are_those_of_the_choice(changes):
     assert p_value(drawn.numpy(), 5_000 * p.numpy()) > 1e-4
 
 
-# --- The same text where nothing is drawn ----------------------------------------------------
+# --- Greedy text -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("draft", [1, 4, 30])
 @pytest.mark.parametrize("window", ["half", "crop", "slide"])
 @pytest.mark.parametrize("weight", [0.0, 0.6])
-def test_greedy_text_is_the_same_up_to_and_past_the_window(draft, window, weight):
+def test_greedy_text_is_the_same_with_drafts_up_to_and_past_the_window(draft, window, weight):
     model = make_model(12, dtype=torch.float64, position="rotary")
     sampling = double(temperature=0, max_new_tokens=50, window=window, repetition_penalty=1.2)
     ngrams = make_ngrams(weight)
@@ -158,7 +158,7 @@ def test_greedy_text_is_the_same_up_to_and_past_the_window(draft, window, weight
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("n", [1, 2, 7])
 @torch.inference_mode()
-def test_logits_of_a_pass_are_those_of_single_steps(architecture, n):
+def test_logits_of_one_pass_agree_with_single_steps(architecture, n):
     model = make_model(12, **ARCHITECTURES[architecture])
     tokens = random_prompts(1, 5 + n)[0].tolist()
     decoders = [decoder_of(model, torch.float32, 12) for _ in range(2)]
@@ -171,7 +171,7 @@ def test_logits_of_a_pass_are_those_of_single_steps(architecture, n):
 
 
 @torch.inference_mode()
-def test_an_ensemble_reads_on_as_it_steps():
+def test_an_ensembles_read_on_agrees_with_its_steps():
     members = [make_model(12), make_model(20, seed=1)]
     model = Ensemble([one.settings for one in members], VOCAB).eval()
     for member, one in zip(model.members, members, strict=True):
@@ -183,7 +183,7 @@ def test_an_ensemble_reads_on_as_it_steps():
     torch.testing.assert_close(decoder.read_on([4, 5], 3), stepwise, atol=1e-4, rtol=0)
 
 
-def test_scores_and_the_best_are_those_of_single_steps():
+def test_scores_and_best_tokens_agree_with_single_steps():
     sampling = double(temperature=0, max_new_tokens=20)
     model, ngrams = make_model(32, dtype=torch.float64), make_ngrams(0.8)
     found = []
@@ -206,7 +206,7 @@ def n_calls(engine, sampling):
 
 
 def test_a_step_gives_several_tokens():
-    """With n-grams alone, all that they draft is kept: five tokens of each step but the first."""
+    """With n-grams alone, all drafts are kept: five tokens in each step except the first."""
     sampling = with_settings(temperature=0, max_new_tokens=21, draft=4)
     engine = engine_of(make_model(64), sampling, ngrams=make_ngrams(1.0))
     assert n_calls(engine, sampling) == 5
@@ -232,5 +232,5 @@ def test_samples_are_the_same_alone_as_after_others():
 
 
 def test_a_draft_without_ngrams_is_an_error():
-    with pytest.raises(UserError, match=r"sample\.draft: there are no n-grams beside the model"):
+    with pytest.raises(UserError, match=r"sample\.draft: this model has no n-grams"):
         engine_of(make_model(), with_settings(draft=2))

@@ -1,4 +1,4 @@
-"""Sequences join, decode together and leave, and none of them notices the others."""
+"""Sequences join, decode together and leave, without affecting each other."""
 
 import random
 
@@ -29,13 +29,13 @@ DOUBLE = {"dtype": "float64"}
 
 
 def double(**changes):
-    """Settings in float64, which config.yaml can't ask for: no draw is within its rounding."""
+    """Settings in float64 (not possible in config.yaml), so that rounding changes no draw."""
     return with_settings(**changes).model_copy(update=DOUBLE)
 
 
 @torch.no_grad()
 def reference(model, prompt, sampling):
-    """A sequence computed from the whole context for each token, as `window` defines it."""
+    """Compute a sequence from the whole context for each token, with the setting `window`."""
     block_size, uniforms = model.settings.block_size, Uniforms(sampling.seed)
     context, drawn = list(prompt[-block_size:]), []
     for _ in range(sampling.max_new_tokens):
@@ -58,9 +58,7 @@ def reference(model, prompt, sampling):
 @pytest.mark.parametrize("window", ["half", "crop"])
 @pytest.mark.parametrize("block_size", [1, 2, 3, 8, 16])
 @pytest.mark.parametrize("length", [1, 7, 16, 40])
-def test_tokens_are_those_of_a_model_that_reads_its_whole_context_each_time(
-    window, block_size, length
-):
+def test_the_cache_gives_the_same_tokens_as_rereading_the_whole_context(window, block_size, length):
     model = make_model(block_size, dtype=torch.float64)
     (prompt,) = random_prompts(1, length).tolist()
     sampling = double(max_new_tokens=50, window=window)
@@ -70,7 +68,7 @@ def test_tokens_are_those_of_a_model_that_reads_its_whole_context_each_time(
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_each_architecture_draws_what_its_model_says(architecture):
+def test_each_architecture_draws_from_its_models_distribution(architecture):
     model = make_model(12, dtype=torch.float64, **ARCHITECTURES[architecture])
     sampling = double(max_new_tokens=40)
     rows = random_prompts(3, 5).tolist()
@@ -90,7 +88,7 @@ def test_each_architecture_draws_what_its_model_says(architecture):
         {"temperature": 2.0, "top_k": 9, "top_p": 0.9, "min_p": 0.01, "repetition_penalty": 1.1},
     ],
 )
-def test_each_setting_of_a_draw_reaches_it(changes):
+def test_each_sampling_setting_is_used(changes):
     model, sampling = make_model(dtype=torch.float64), double(max_new_tokens=30, **changes)
     (row,) = random_prompts(1, 4).tolist()
     drawn = continuations(Engine(model, sampling), [Prompt(row, sampling)])
@@ -99,7 +97,7 @@ def test_each_setting_of_a_draw_reaches_it(changes):
 
 
 @pytest.mark.parametrize("length", [16, 17, 24, 100])
-def test_of_a_prompt_longer_than_the_window_the_end_is_read(length):
+def test_only_the_end_of_a_prompt_longer_than_the_window_is_read(length):
     model, rows = make_model(), random_prompts(3, length)
     assert torch.equal(draw(model, rows, BASE), draw(model, rows[:, -16:], BASE))
 
@@ -112,7 +110,7 @@ def test_the_same_seed_gives_the_same_tokens_and_another_seed_others():
     assert not torch.equal(draw(model, rows, with_settings(seed=1)), first)
 
 
-def test_generation_is_without_dropout():
+def test_generation_uses_no_dropout():
     model = make_model()
     dropping = make_model(dropout=0.9)
     dropping.load_state_dict(model.state_dict())
@@ -120,7 +118,7 @@ def test_generation_is_without_dropout():
     assert torch.equal(draw(dropping.train(), rows, BASE), draw(model, rows, BASE))
 
 
-def test_a_window_that_slides_goes_on_without_an_end_and_without_reading_again(monkeypatch):
+def test_a_sliding_window_continues_forever_without_rereading(monkeypatch):
     model = make_model(8, **ARCHITECTURES["modern"])
     sampling = with_settings(window="slide", max_new_tokens=60)
     engine = Engine(model, sampling)
@@ -133,7 +131,7 @@ def test_a_window_that_slides_goes_on_without_an_end_and_without_reading_again(m
 
 
 @pytest.mark.parametrize("n_sequences", [1, 2])
-def test_a_window_that_slides_takes_no_more_memory_for_more_tokens(n_sequences):
+def test_a_sliding_window_uses_constant_memory(n_sequences):
     model = make_model(8, **ARCHITECTURES["modern"])
     sampling = with_settings(window="slide", max_new_tokens=5000)
     engine = Engine(model, sampling)
@@ -141,12 +139,12 @@ def test_a_window_that_slides_takes_no_more_memory_for_more_tokens(n_sequences):
     new = continuations(engine, prompts_of([[1, 2, 3]] * n_sequences, sampling))
     assert [len(tokens) for tokens in new] == [5000] * n_sequences
     assert engine.decoder.turns.nbytes == before
-    grown = Engine(model, sampling)  # as if positions were counted in advance
+    grown = Engine(model, sampling)  # what a table for all positions would take
     grown.decoder.turns = grown.decoder._make_turns(torch.arange(5004))
     assert continuations(grown, prompts_of([[1, 2, 3]] * n_sequences, sampling)) == new
 
 
-def test_turns_have_the_same_bits_wherever_a_table_ends():
+def test_rotations_have_the_same_bits_within_and_past_the_table():
     decoder = Engine(make_model(8, **ARCHITECTURES["modern"]), BASE).decoder
     table = decoder._make_turns(torch.arange(5000))
     for first in range(8, 4997, 3):
@@ -155,7 +153,7 @@ def test_turns_have_the_same_bits_wherever_a_table_ends():
         assert torch.equal(decoder._turns(places), table[places])
 
 
-def test_learned_positions_can_not_slide():
+def test_a_sliding_window_needs_rotary_positions():
     with pytest.raises(UserError, match=r"sample\.window: slide is for rotary positions"):
         Engine(make_model(), with_settings(window="slide"))
 
@@ -169,7 +167,7 @@ def test_learned_positions_can_not_slide():
     window=st.sampled_from(["half", "crop"]),
     seed=st.integers(0, 10_000),
 )
-def test_a_sequence_gets_what_it_gets_alone_whoever_joins_and_leaves(architecture, window, seed):
+def test_a_sequence_is_the_same_alone_and_among_others(architecture, window, seed):
     chance = random.Random(seed)
     model = make_model(10, dtype=torch.float64, seed=seed, **ARCHITECTURES[architecture])
     engine = Engine(model, double(window=window))
@@ -203,8 +201,8 @@ def test_a_sequence_gets_what_it_gets_alone_whoever_joins_and_leaves(architectur
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "modern"])
-def test_in_float32_a_sequences_probabilities_are_within_1e_5_of_those_it_has_alone(architecture):
-    """By total variation, of the distribution that each token is drawn from."""
+def test_in_float32_probabilities_among_others_are_within_1e_5(architecture):
+    """Compare the distribution of each token, by total variation."""
     model = make_model(24, 3.0, n_layer=3, n_embd=64, **ARCHITECTURES[architecture])
     rows = [row[: 1 + n].tolist() for n, row in enumerate(random_prompts(9, 9))]
     sampling = with_settings(max_new_tokens=60)
@@ -227,7 +225,7 @@ def test_in_float32_a_sequences_probabilities_are_within_1e_5_of_those_it_has_al
             assert own == other
 
 
-def test_equal_prompts_get_samples_of_their_own_and_are_read_once(monkeypatch):
+def test_equal_prompts_are_read_once_and_get_different_samples(monkeypatch):
     model = make_model()
     engine = Engine(model, BASE)
     n_read, read = [], engine.decoder.read
@@ -251,7 +249,7 @@ def test_more_sequences_than_fit_wait_until_others_leave(monkeypatch):
     assert continuations(Engine(model, sampling), prompts) == expected
 
 
-def test_keys_and_values_of_all_sequences_stay_within_a_limit(monkeypatch):
+def test_the_cache_of_all_sequences_stays_within_a_limit(monkeypatch):
     monkeypatch.setattr(module, "CACHE_BYTES", 100_000)
     engine = Engine(make_model(), BASE)  # 2 layers x 2 x 16 tokens x 32 x 4 bytes: 8 KiB each
     assert engine.capacity == 100_000 // 8192
@@ -262,7 +260,7 @@ def test_an_engine_without_sequences_does_nothing():
     assert Engine(make_model(), BASE).step() == []
 
 
-def test_small_models_take_one_thread_and_leave_torch_as_it_was(monkeypatch):
+def test_small_models_use_one_thread_and_restore_torchs_settings(monkeypatch):
     engine = Engine(make_model(), BASE)
     seen, step = [], engine.decoder.read
     monkeypatch.setattr(
@@ -280,7 +278,7 @@ def test_small_models_take_one_thread_and_leave_torch_as_it_was(monkeypatch):
 
 
 @torch.no_grad()
-def test_a_step_has_the_probability_of_its_token_and_the_likeliest_ones():
+def test_a_step_reports_its_tokens_probability_and_the_likeliest_tokens():
     model = make_model()
     sampling = with_settings(temperature=2.0, top_k=4, max_new_tokens=1)
     prompt = Prompt([5, 6, 7], sampling, n_best=3)
@@ -294,7 +292,7 @@ def test_a_step_has_the_probability_of_its_token_and_the_likeliest_ones():
 
 @pytest.mark.parametrize("length", [1, 2, 9, 16, 20])
 @torch.no_grad()
-def test_the_tokens_of_a_prompt_are_scored_as_far_as_the_window_holds_them(length):
+def test_prompt_tokens_in_the_window_are_scored(length):
     model, (row,) = make_model(), random_prompts(1, length).tolist()
     sampling = with_settings(max_new_tokens=30)
     engine = Engine(model, sampling)
@@ -310,7 +308,7 @@ def test_the_tokens_of_a_prompt_are_scored_as_far_as_the_window_holds_them(lengt
         assert [one.token for one in best] == scores[place].topk(2).indices.tolist()
 
 
-def test_a_step_without_a_tokenizer_has_no_text_and_with_one_the_tokens():
+def test_a_step_has_text_only_with_a_tokenizer():
     sampling = with_settings(max_new_tokens=5)
     steps = list(generate(Engine(make_model(), sampling), [Prompt([1], sampling)]))
     assert [step.text for step in steps] == [""] * 5
@@ -320,7 +318,7 @@ def test_a_step_without_a_tokenizer_has_no_text_and_with_one_the_tokens():
     assert "".join(step.text for step in steps) == TOKENIZER.decode([s.token for s in steps])
 
 
-def test_a_stop_string_ends_a_sequence_and_only_that_one():
+def test_a_stop_string_ends_only_its_own_sequence():
     model, free = make_model(), with_settings(max_new_tokens=40)
     prompts = prompts_of([[1], [1], [1]], free)
     texts = [TOKENIZER.decode(tokens) for tokens in continuations(Engine(model, free), prompts)]
@@ -347,7 +345,7 @@ def encoded(text):
 
 
 @torch.no_grad()
-def test_with_ngrams_tokens_are_drawn_from_the_mixture_at_that_temperature():
+def test_with_ngrams_tokens_are_drawn_from_the_tempered_mixture():
     model, ngrams = make_model(scale=4.0), make_ngrams(0.6)
     sampling = with_settings(temperature=1.5, max_new_tokens=1)
     prompts = prompts_of([encoded("was ")] * 3000, sampling)
@@ -360,16 +358,16 @@ def test_with_ngrams_tokens_are_drawn_from_the_mixture_at_that_temperature():
     assert ((share - expected).abs() < 5 * error + 1 / 3000).all()
 
 
-def test_ngrams_alone_go_on_as_the_text_did_however_long_it_gets():
+def test_ngrams_alone_repeat_the_text_at_any_length():
     sampling = with_settings(temperature=0, max_new_tokens=24)
     engine = Engine(make_model(8), sampling, ngrams=make_ngrams(1.0))
     starts = [Prompt(encoded(text), sampling) for text in ("once", "was a f")]
     texts = continuations(engine, starts)
-    assert TOKENIZER.decode(texts[0]) == " upon a time there was a"
+    assert "once" + TOKENIZER.decode(texts[0]) == "once upon a time there was a"
     assert TOKENIZER.decode(texts[1]).startswith("ox. once upon a time")
 
 
-def test_a_weight_of_0_draws_what_the_gpt_draws():
+def test_ngrams_with_weight_0_change_no_token():
     model, rows = make_model(), random_prompts(3, 4)
     assert torch.equal(draw(model, rows, BASE, make_ngrams(0.0)), draw(model, rows, BASE))
 
@@ -377,17 +375,17 @@ def test_a_weight_of_0_draws_what_the_gpt_draws():
 def test_a_scored_prompt_is_scored_by_the_mixture():
     ngrams, sampling = make_ngrams(1.0), with_settings(max_new_tokens=1)
     engine = Engine(make_model(), sampling, ngrams=ngrams)
-    sequence = engine.join(Prompt(encoded("upon a ti"), sampling, scored=True))
+    sequence = engine.join(Prompt(encoded("once upon"), sampling, scored=True))
     engine.step()
     scores = [own.log_probability for own, *_ in sequence.prompt_scores]
-    p = ngrams.trie.probabilities(TOKENIZER.encode("upon a ti")).p
-    share = ngrams.weights(ngrams.trie.probabilities(TOKENIZER.encode("upon a ti")))
+    p = ngrams.trie.probabilities(TOKENIZER.encode("once upon")).p
+    share = ngrams.weights(ngrams.trie.probabilities(TOKENIZER.encode("once upon")))
     assert torch.tensor(scores[4:]).exp().tolist() == pytest.approx(
         p[4:].tolist(), abs=1.2 * float((1 - share[4:]).max())
     )
 
 
-def test_an_ensemble_generates_like_its_members_average():
+def test_an_ensemble_generates_from_its_members_average():
     members = [make_model(12, seed=n, **ARCHITECTURES["modern"]) for n in (1, 2)]
     ensemble = Ensemble([m.settings for m in members], VOCAB).eval()
     for own, member in zip(ensemble.members, members, strict=True):
@@ -405,9 +403,12 @@ def test_an_ensemble_generates_like_its_members_average():
 )
 @pytest.mark.parametrize(
     ("dtype", "scale", "message"),
-    [("float16", 1e5, "set dtype to float32"), ("float32", 1e38, "train the run again")],
+    [
+        ("float16", 1e5, "overflow float16; set `dtype: float32`"),
+        ("float32", 1e38, "train the run again"),
+    ],
 )
-def test_logits_that_are_no_numbers_are_told(dtype, scale, message, changes):
+def test_nan_logits_are_an_error(dtype, scale, message, changes):
     model = make_model(scale=scale)
     engine = Engine(model, with_settings(dtype=dtype))
     prompts = prompts_of([[1, 2, 3], [4]], with_settings(**changes))

@@ -1,4 +1,4 @@
-"""Generation takes no more memory, however long it goes on."""
+"""Generation uses constant memory, however long it runs."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ import pytest
 
 from tests.checkouts import PROJECT
 
-# A model of nanoGPT's CPU quick start; ten texts with and without a common length.
+# The model of nanoGPT's CPU quick start; ten texts with equal and with different lengths.
 GENERATE = """
 import resource, sys
 from nanogpt.config.schema import ModelSettings, SampleSettings
@@ -36,7 +36,7 @@ print(*seen)
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_memory_stays_the_same_over_a_hundred_thousand_tokens(dtype):
+def test_memory_is_constant_over_a_hundred_thousand_tokens(dtype):
     command = [sys.executable, "-c", GENERATE, dtype, "100000" if dtype == "float32" else "20000"]
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True)
     early, late, early_apart, late_apart = map(float, done.stdout.split())

@@ -1,4 +1,4 @@
-"""A prompt becomes its tokens; one that the vocabulary lacks is an error before the training."""
+"""Prompts are encoded, and a bad prompt is an error before the training starts."""
 
 import gzip
 import os
@@ -24,14 +24,14 @@ def test_a_prompt_becomes_its_tokens():
     assert TOKENIZER.decode(tokens) == "a 日b"
 
 
-def test_a_prompt_can_stand_in_a_file(tmp_path):
+def test_a_prompt_can_come_from_a_file(tmp_path):
     path = tmp_path / "prompt.txt"
     path.write_bytes("É 日\n".encode())
     (tokens,) = encode_prompts(TOKENIZER, SampleSettings(start=f"FILE:{path}"))
     assert TOKENIZER.decode(tokens) == "É 日\n"
 
 
-def test_a_prompt_file_may_be_packed(tmp_path):
+def test_a_prompt_file_can_be_compressed(tmp_path):
     path = tmp_path / "prompt.txt.gz"
     path.write_bytes(gzip.compress("É 日\n".encode()))
     (tokens,) = encode_prompts(TOKENIZER, SampleSettings(start=f"FILE:{path}"))
@@ -39,10 +39,10 @@ def test_a_prompt_file_may_be_packed(tmp_path):
 
 
 @pytest.mark.parametrize("form", ["FILE", "LINES"])
-def test_a_pipe_is_refused_instead_of_waited_for(tmp_path, form):
+def test_a_pipe_is_refused_without_waiting(tmp_path, form):
     path = tmp_path / "pipe"
     os.mkfifo(path)
-    # Open for writing, so that an attempt to read it fails instead of hanging.
+    # Open it for writing, so that an attempt to read it would fail instead of hanging.
     writer = os.open(path, os.O_RDWR)
     os.write(writer, b"once\n" * 300)
     try:
@@ -66,15 +66,15 @@ def test_an_unknown_character_in_a_line_is_named_with_the_line(tmp_path):
         encode_prompts(TOKENIZER, SampleSettings(start=f"LINES:{path}"))
 
 
-def test_lines_without_any_text_are_no_prompts(tmp_path):
+def test_a_prompt_file_of_empty_lines_is_refused(tmp_path):
     path = tmp_path / "prompts.txt"
     path.write_text("\n\n")
-    with pytest.raises(UserError, match="empty; put a prompt there"):
+    with pytest.raises(UserError, match="empty file; put a prompt in it"):
         encode_prompts(TOKENIZER, SampleSettings(start=f"LINES:{path}"))
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\xff\xfe\xfa"])
-def test_a_prompt_file_that_cannot_be_read_is_named(tmp_path, content):
+def test_an_unreadable_prompt_file_is_named(tmp_path, content):
     path = tmp_path / "prompt.txt"
     if content is not None:
         path.write_bytes(content)
@@ -98,18 +98,18 @@ def test_unknown_characters_can_be_skipped():
     assert TOKENIZER.decode(tokens) == "a ebra"
 
 
-def test_a_prompt_of_which_nothing_is_left_is_refused():
-    with pytest.raises(UserError, match=r"sample\.start: no character"):
+def test_a_prompt_with_only_unknown_characters_is_refused():
+    with pytest.raises(UserError, match=r"sample\.start: none of its characters"):
         encode_prompts(TOKENIZER, SampleSettings(start="ZZ!", unknown="skip"))
 
 
 @pytest.mark.parametrize("start", [(4,), (1, 2)])
-def test_what_a_text_begins_after_stands_for_no_prompt(start):
+def test_without_a_prompt_a_sample_starts_with_the_tokens_before_a_text(start):
     assert encode_prompts(TOKENIZER, SampleSettings(), start) == [list(start)]
 
 
 @pytest.mark.parametrize("letters", ["ab\n", "ab", "ACGT"])
-def test_a_model_that_says_nothing_begins_with_a_line_feed_or_any_token(letters):
+def test_without_start_tokens_a_sample_starts_with_a_line_feed_or_any_token(letters):
     ((token,),) = encode_prompts(char_tokenizer(letters), SampleSettings())
     assert char_tokenizer(letters).decode([token]) in ("\n", min(letters))
 
@@ -126,13 +126,13 @@ def test_a_model_that_says_nothing_begins_with_a_line_feed_or_any_token(letters)
         ("<|endoftext|", list(PAIRS.encode("<|endoftext|"))),
     ],
 )
-def test_endoftext_in_a_prompt_is_the_token_where_there_is_one(start, expected):
+def test_endoftext_in_a_prompt_is_a_token_if_the_vocabulary_has_it(start, expected):
     assert encode_prompts(PAIRS, SampleSettings(start=start)) == [
         [int(token) for token in expected]
     ]
 
 
-def test_endoftext_in_a_prompt_of_bytes_is_text():
+def test_endoftext_in_a_prompt_is_text_for_byte_tokenizers():
     (tokens,) = encode_prompts(ByteTokenizer(), SampleSettings(start="<|endoftext|>"))
     assert bytes(np.array(tokens, np.uint8)) == b"<|endoftext|>"
 
@@ -140,8 +140,8 @@ def test_endoftext_in_a_prompt_of_bytes_is_text():
 @pytest.mark.parametrize(
     ("start", "unknown", "message"),
     [
-        ("ROMEO", "error", r"runs\.dna\.sample\.start: .* lacks 'R' .*, or say `unknown: skip`"),
-        ("xyz", "skip", r"runs\.dna\.sample\.start: no character of it is in the vocabulary"),
+        ("ROMEO", "error", r"runs\.dna\.sample\.start: .* lacks 'R' .*, or set `unknown: skip`"),
+        ("xyz", "skip", r"runs\.dna\.sample\.start: none of its characters are in the vocabulary"),
         ("FILE:nowhere.txt", "error", r"runs\.dna\.sample\.start: nowhere\.txt: no such file"),
         ("ACGT", "error", None),
         ("GATTACA!", "skip", None),

@@ -1,4 +1,4 @@
-"""Samples: pages for people, records for programs, and a stream for a terminal."""
+"""Samples: a text file for people, records for programs, and a stream for a terminal."""
 
 import json
 import re
@@ -38,7 +38,7 @@ def checkpoint(directory):
     return load_model(directory)
 
 
-def test_without_a_prompt_a_sample_begins_where_a_text_does(tmp_path):
+def test_without_a_prompt_a_sample_starts_like_a_text(tmp_path):
     model = make_model()
     start = TOKENIZER.encode("日").tolist()
     save_model(tmp_path / "model", model.state_dict(), model.settings, TOKENIZER, start)
@@ -50,10 +50,10 @@ def test_without_a_prompt_a_sample_begins_where_a_text_does(tmp_path):
     assert streamed.startswith("日")
 
 
-def test_a_start_outside_the_vocabulary_is_damage(tmp_path):
+def test_a_start_token_outside_the_vocabulary_is_refused(tmp_path):
     model = make_model()
     save_model(tmp_path / "model", model.state_dict(), model.settings, TOKENIZER, [VOCAB])
-    with pytest.raises(UserError, match=r"config\.json: `start` is outside the vocabulary"):
+    with pytest.raises(UserError, match=r"config\.json: `start` has a token outside"):
         load_model(tmp_path / "model")
 
 
@@ -66,7 +66,7 @@ def write_samples(directory, path, **changes):
 
 
 def split_samples(text):
-    """What stands below each heading, without the line end that closes it."""
+    """Return the text below each heading, without its final line feed."""
     parts = re.split(r"\n--- sample (\d+) of (\d+) -+\n", text)
     assert parts[1::3] == [str(n + 1) for n in range(len(parts) // 3)]
     assert set(parts[2::3]) == {str(len(parts) // 3)}
@@ -75,7 +75,7 @@ def split_samples(text):
     return parts[0], [body[:-1] for body in bodies]
 
 
-def test_samples_are_headed_by_the_run_and_its_settings(directory, tmp_path):
+def test_samples_start_with_the_run_and_its_settings(directory, tmp_path):
     text = write_samples(directory, tmp_path / "samples.txt", num_samples=2, start="a\nb")
     head, _ = split_samples(text)
     lines = head.splitlines()
@@ -86,7 +86,7 @@ def test_samples_are_headed_by_the_run_and_its_settings(directory, tmp_path):
     assert "# temperature: 1.0" in lines
 
 
-def test_samples_are_the_prompt_and_the_tokens_that_were_drawn(directory, checkpoint, tmp_path):
+def test_samples_are_the_prompt_and_the_drawn_tokens(directory, checkpoint, tmp_path):
     text = write_samples(directory, tmp_path / "samples.txt", num_samples=3, max_new_tokens=40)
     _, samples = split_samples(text)
     prompts = prompts_of([TOKENIZER.encode("once").tolist()] * 3, with_settings(max_new_tokens=40))
@@ -105,13 +105,13 @@ def test_the_same_settings_give_the_same_bytes(directory, tmp_path):
     assert split_samples(other)[1] != split_samples((tmp_path / "first.txt").read_text())[1]
 
 
-def test_samples_that_cannot_be_drawn_leave_no_file(directory, tmp_path):
+def test_a_failed_sampling_leaves_no_file(directory, tmp_path):
     with pytest.raises(UserError):
         write_samples(directory, tmp_path / "samples.txt", start="Z")
     assert not (tmp_path / "samples.txt").exists()
 
 
-def test_a_stream_has_the_samples_of_the_page(directory, checkpoint, tmp_path):
+def test_a_stream_has_the_same_samples_as_the_file(directory, checkpoint, tmp_path):
     changes = {"num_samples": 3, "max_new_tokens": 30}
     page = write_samples(directory, tmp_path / "samples.txt", **changes)
     streamed = "".join(stream(checkpoint, with_settings(**changes)))
@@ -119,14 +119,14 @@ def test_a_stream_has_the_samples_of_the_page(directory, checkpoint, tmp_path):
     assert page.endswith(f"\n\n{streamed}")
 
 
-def test_a_stream_of_many_has_one_seed_after_another(checkpoint):
+def test_a_stream_of_several_samples_uses_consecutive_seeds(checkpoint):
     together = "".join(stream(checkpoint, with_settings(num_samples=3)))
     alone = ["".join(stream(checkpoint, with_settings(seed=seed))) for seed in (1337, 1338, 1339)]
     assert [f"{one}\n" for one in split_samples(f"\n\n{together}")[1]] == alone
     assert len(set(alone)) == 3
 
 
-def test_a_stream_of_one_has_no_heading(checkpoint):
+def test_a_stream_of_one_sample_has_no_heading(checkpoint):
     assert "".join(stream(checkpoint, with_settings(num_samples=1))).startswith(BASE.start)
     assert "--- sample" not in "".join(stream(checkpoint, with_settings(num_samples=1)))
 
@@ -161,7 +161,7 @@ def test_each_line_of_a_prompt_file_gets_its_samples(directory, tmp_path):
     assert len(set(samples)) == 4
 
 
-def test_one_sample_is_no_plural(directory, tmp_path):
+def test_one_sample_is_singular(directory, tmp_path):
     text = write_samples(directory, tmp_path / "samples.txt", num_samples=1)
     assert text.startswith("# 1 sample of fable\n")
 
@@ -174,7 +174,7 @@ def read_records(path):
 
 
 @torch.no_grad()
-def test_records_have_what_a_program_wants_to_know(directory, checkpoint, tmp_path):
+def test_records_have_all_fields(directory, checkpoint, tmp_path):
     path = tmp_path / "samples.txt"
     changes = {"num_samples": 3, "max_new_tokens": 10, "temperature": 0.7, "top_k": 5}
     _, samples = split_samples(write_samples(directory, path, **changes))
@@ -192,7 +192,7 @@ def test_records_have_what_a_program_wants_to_know(directory, checkpoint, tmp_pa
         assert one["mean_log_probability"] == pytest.approx(mean, abs=1e-5)
 
 
-def test_a_sample_can_be_drawn_again_by_its_own_record(directory, tmp_path):
+def test_a_sample_can_be_redrawn_from_its_record(directory, tmp_path):
     path = tmp_path / "samples.txt"
     write_samples(directory, path, num_samples=3)
     third = read_records(path)[2]
@@ -200,7 +200,7 @@ def test_a_sample_can_be_drawn_again_by_its_own_record(directory, tmp_path):
     assert read_records(path)[0]["text"] == third["text"]
 
 
-def test_a_stop_string_is_in_neither_file_and_said_to_be_met(directory, tmp_path):
+def test_a_stop_string_is_left_out_and_reported_as_the_finish(directory, tmp_path):
     path = tmp_path / "samples.txt"
     write_samples(directory, path, max_new_tokens=60)
     (free,) = read_records(path)
@@ -212,7 +212,7 @@ def test_a_stop_string_is_in_neither_file_and_said_to_be_met(directory, tmp_path
     assert one == "once" + record["text"]
 
 
-def test_characters_are_themselves_in_records(directory, tmp_path):
+def test_records_do_not_escape_characters(directory, tmp_path):
     write_samples(directory, tmp_path / "samples.txt", start="日")
     assert '"prompt": "日"' in (tmp_path / "samples.jsonl").read_text("utf-8")
 
@@ -220,7 +220,7 @@ def test_characters_are_themselves_in_records(directory, tmp_path):
 # --- N-grams --------------------------------------------------------------------------------
 
 
-def test_samples_with_ngrams_say_so_and_the_stream_has_the_same(directory, checkpoint, tmp_path):
+def test_samples_with_ngrams_are_labelled_and_equal_the_stream(directory, checkpoint, tmp_path):
     ngrams = make_ngrams(0.6)
     settings, path = with_settings(max_new_tokens=30), tmp_path / "samples.txt"
     sample("fable", directory, settings, path, ngrams)

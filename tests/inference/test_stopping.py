@@ -1,4 +1,4 @@
-"""Text comes as early as it's certain, and ends before a stop string."""
+"""Text is shown as soon as it's certain, and ends before a stop string."""
 
 from itertools import pairwise
 
@@ -10,7 +10,7 @@ from nanogpt.inference.stopping import TextPieces
 
 
 def pieces_of(data, stop=()):
-    """What is shown after each byte, at the end, and whether a stop string was met."""
+    """Return the text shown after each byte and at the end, and whether a stop string was found."""
     text = TextPieces(lambda byte: bytes([byte]), stop)
     shown = []
     for byte in data:
@@ -28,7 +28,7 @@ def test_a_character_cut_in_two_is_replaced_at_the_end():
     assert pieces_of("a🎭".encode()[:-1])[0] == ["a", "", "", "", "�"]
 
 
-def test_what_may_become_a_stop_string_is_held_back():
+def test_a_possible_stop_string_is_held_back():
     shown, stopped = pieces_of(b"one\n\ntwo", ["\n\nthree"])
     assert shown == ["o", "n", "e", "", "", "", "\n\ntw", "o", ""]
     assert not stopped
@@ -40,7 +40,7 @@ def test_the_text_ends_before_a_stop_string():
     assert stopped
 
 
-def test_a_text_that_ends_inside_a_stop_string_is_whole():
+def test_a_text_ending_with_part_of_a_stop_string_is_complete():
     shown, stopped = pieces_of(b"to be o", ["or"])
     assert ("".join(shown), stopped) == ("to be o", False)
 
@@ -49,7 +49,7 @@ def test_a_text_that_ends_inside_a_stop_string_is_whole():
     text=st.text("ab🎭", max_size=30),
     stop=st.lists(st.text("ab🎭", min_size=1, max_size=4), max_size=3),
 )
-def test_the_pieces_are_the_text_up_to_the_stop_string_that_is_complete_first(text, stop):
+def test_the_first_complete_stop_string_ends_the_text(text, stop):
     shown, stopped = pieces_of(text.encode(), stop)
     ends = [(text.find(s) + len(s), text.find(s)) for s in stop if s in text]
     if not ends:
@@ -78,7 +78,7 @@ def test_tokens_of_several_characters_give_the_same_text(cut):
     cuts=st.sets(st.integers(0, 80)),
 )
 @example(text="aba", stop=["b", "aba"], cuts=set())
-def test_how_tokens_cut_a_text_changes_nothing(text, stop, cuts):
+def test_the_split_into_tokens_changes_nothing(text, stop, cuts):
     whole = text.encode()
     ends = sorted({0, len(whole)} | {cut for cut in cuts if cut < len(whole)})
     tokens = [whole[start:end] for start, end in pairwise(ends)]

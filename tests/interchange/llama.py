@@ -1,6 +1,6 @@
-"""What llama.cpp makes of a GGUF file, in a process of its own, as it prints a lot.
+"""Run llama.cpp on a GGUF file in a separate process, because it prints a lot.
 
-Reads {path, prompts, n, n_context} from standard input; writes JSON to the file that is named.
+Reads {path, prompts, n, n_context} from standard input; writes JSON to the file given as argument.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Small models with random weights, of both architectures and with every kind of tokenizer."""
+"""Small models with random weights, in both architectures and with every kind of tokenizer."""
 
 import os
 from functools import cache
@@ -41,7 +41,7 @@ MODERN = ModelSettings(
     final_logit_softcapping=15,
     init="zero_proj",
 )
-# Each architecture with its free settings in another way.
+# Each architecture, with other values of its free settings.
 OTHERS = {
     "gpt2 with biases": GPT2.model_copy(update={"bias": True, "activation": "gelu_tanh"}),
     "gpt2 untied": GPT2.model_copy(update={"tie_word_embeddings": False, "activation": "relu2"}),
@@ -82,7 +82,7 @@ def random_model(
     inside: float = 0.25,
     outside: float = 0.25,
 ) -> GPT:
-    """A model whose logits differ: with the initial weights they hardly do.
+    """A model with clearly different logits. With initial weights, they hardly differ.
 
     inside, outside: the spread of the blocks' weights, and of the embeddings'.
     """
@@ -107,7 +107,7 @@ def write_model(
 
 
 def assert_equal(first: Checkpoint, second: Checkpoint) -> None:
-    """Two models are the same in everything but the dropout of a training."""
+    """Check that two models are equal except for dropout."""
     assert first.tokenizer == second.tokenizer
     assert first.model.settings == second.model.settings
     weights, others = first.model.state_dict(), second.model.state_dict()
@@ -116,13 +116,13 @@ def assert_equal(first: Checkpoint, second: Checkpoint) -> None:
 
 
 def assert_same_model(first: Path, second: Path) -> None:
-    """Two model directories hold the same model."""
+    """Check that two model directories have the same model."""
     assert_equal(load_model(first), load_model(second))
 
 
 @torch.no_grad()
 def greedy(model: torch.nn.Module, ids: list[int], n: int) -> list[int]:
-    """The likeliest continuation, each token computed from all before it."""
+    """The greedy continuation, with each token computed from all before it."""
     tokens: Tensor = torch.tensor([ids])
     for _ in range(n):
         tokens = torch.cat([tokens, model(tokens)[:, -1:].argmax(-1)], dim=1)

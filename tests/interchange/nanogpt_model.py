@@ -1,4 +1,4 @@
-"""nanoGPT's model, written again from its description, to hold imports and exports against.
+"""nanoGPT's model, reimplemented from its description to compare imports and exports with.
 
 GPT-2 with exact GELU: pre-norm blocks, tied embeddings, and a bias in every layer or in none.
 """
@@ -36,7 +36,7 @@ def theirs(args: dict, seed: int = 0) -> dict[str, Tensor]:
 
 
 def logits(weights: dict[str, Tensor], args: dict, idx: Tensor) -> Tensor:
-    """What nanoGPT's model computes of tokens (B, T): the logits (B, T, V)."""
+    """The logits (B, T, V) of nanoGPT's model for tokens (B, T)."""
 
     def layer(name: str, x: Tensor) -> Tensor:
         return F.linear(x, weights[f"{name}.weight"], weights.get(f"{name}.bias"))

@@ -1,6 +1,6 @@
-"""What transformers makes of exports, in a process that can't import our package.
+"""Run transformers on exports in a process that can't import our package.
 
-Reads a JSON list of {directory, prompt} from standard input, prints a JSON list of what was found,
+Reads a JSON list of {directory, prompt} from standard input, prints a JSON list of results,
 and writes the logits to <directory>.safetensors.
 """
 
@@ -30,7 +30,7 @@ def look(directory: str, prompt: str) -> dict:
     try:
         tokenizer("☃")
         unknown = "taken"
-    except Exception:  # of the tokenizers library, which has no class of its own
+    except Exception:  # raised by the tokenizers library, which has no exception class
         unknown = "refused"
     special = ("bos_token_id", "eos_token_id", "pad_token_id")
     return {

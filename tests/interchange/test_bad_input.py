@@ -1,4 +1,4 @@
-"""Wrong files of others, and places that can't be written: one line, nothing half written."""
+"""Bad files and unwritable destinations are one-line errors that leave nothing half written."""
 
 import json
 import os
@@ -30,7 +30,7 @@ EXPORTS = {
 
 @pytest.fixture(autouse=True)
 def ours(tmp_path, monkeypatch):
-    """Our model in ours/model, which is in the current directory."""
+    """Our model in ours/model, in the current directory."""
     tmp_path.chmod(0o755)
     monkeypatch.chdir(tmp_path)
     return write_model(Path("ours/model"))
@@ -56,7 +56,7 @@ def list_files():
 
 
 def refuse(work):
-    """The one line that a failure becomes, after which everything is as it was."""
+    """The one-line error of a failure, which must change no files."""
     before = list_files()
     with pytest.raises((UserError, OSError)) as error:
         work()
@@ -83,11 +83,11 @@ def refuse_checkpoint():
     [
         (GPT2, {"n_head": 0}, "n_head: should be greater than 0"),
         (GPT2, {"n_embd": -16}, "n_embd: should be greater than 0"),
-        (GPT2, {"n_layer": "many"}, "n_layer: should be a valid integer (found 'many')"),
-        (GPT2, {"n_layer": "1"}, "n_layer: should be a valid integer (found '1')"),
-        (GPT2, {"n_layer": True}, "n_layer: should be a valid integer (found yes)"),
-        (GPT2, {"tie_word_embeddings": 1}, "tie_word_embeddings: should be a valid boolean"),
-        (MODERN, {"num_hidden_layers": "1"}, "num_hidden_layers: should be a valid integer"),
+        (GPT2, {"n_layer": "many"}, "n_layer: should be a whole number (found `many`)"),
+        (GPT2, {"n_layer": "1"}, "n_layer: should be a whole number (found `1`)"),
+        (GPT2, {"n_layer": True}, "n_layer: should be a whole number (found `yes`)"),
+        (GPT2, {"tie_word_embeddings": 1}, "tie_word_embeddings: should be true or false"),
+        (MODERN, {"num_hidden_layers": "1"}, "num_hidden_layers: should be a whole number"),
         (GPT2, {"n_layer": 10**30}, "n_layer: should be less than or equal to"),
         (GPT2, {"vocab_size": 10**30}, "vocab_size: should be less than or equal to"),
         (GPT2, {"nanogpt": {"start": [-1]}}, "nanogpt.start.0: should be greater than or equal"),
@@ -97,7 +97,7 @@ def refuse_checkpoint():
         (MODERN, {"rope_scaling": {"type": "linear", "factor": 2}}, "rope_scaling: should be"),
     ],
 )
-def test_a_config_with_impossible_values_is_refused_by_name(settings, changes, words):
+def test_impossible_values_of_a_config_are_rejected_by_name(settings, changes, words):
     to_hugging_face(settings)
     edit_json(CONFIG, **changes)
     line = refuse_import()
@@ -112,10 +112,10 @@ def test_a_config_with_impossible_values_is_refused_by_name(settings, changes, w
         (torch.full((16,), 1e300, dtype=torch.float64), "has NaN or infinity"),
     ],
 )
-def test_numbers_that_float32_cannot_hold_are_refused(tensor, words):
+def test_numbers_too_large_for_float32_are_rejected(tensor, words):
     to_hugging_face()
     save_file({**load_file(WEIGHTS), "transformer.ln_f.weight": tensor}, WEIGHTS)
-    assert f"{WEIGHTS}: tensor ln_f.weight {words}" in refuse_import()
+    assert f"{WEIGHTS}: tensor `ln_f.weight` {words}" in refuse_import()
 
 
 @pytest.mark.parametrize("size", [0, 4, 2000])
@@ -126,12 +126,12 @@ def test_truncated_weights_are_damaged(size):
 
 
 @pytest.mark.parametrize("name", ["", "..", "../ours/model/model.safetensors"])
-def test_an_index_names_files_beside_it_only(name):
+def test_an_index_can_only_refer_to_files_in_its_directory(name):
     to_hugging_face()
     WEIGHTS.unlink()
     index = WEIGHTS.with_name("model.safetensors.index.json")
     index.write_text(json.dumps({"weight_map": {"wte.weight": name}}))
-    assert f"{index}: `{name}` isn't beside it" in refuse_import()
+    assert f"{index}: `{name}` isn't in its directory" in refuse_import()
 
 
 @pytest.mark.parametrize(
@@ -141,23 +141,23 @@ def test_an_index_names_files_beside_it_only(name):
         ({"a": 0, "\ud800": 1}, "has a token that isn't Unicode text"),
     ],
 )
-def test_a_vocabulary_that_is_none_is_refused(vocabulary, words):
+def test_an_invalid_vocabulary_is_rejected(vocabulary, words):
     to_hugging_face()
     model = json.loads(TOKENIZER.read_text())["model"]
     edit_json(TOKENIZER, model={**model, "vocab": vocabulary})
     assert words in refuse_import()
 
 
-def test_a_tokenizer_of_more_tokens_than_the_model_is_refused():
+def test_a_tokenizer_with_more_tokens_than_the_model_is_rejected():
     to_hugging_face()
     model = json.loads(TOKENIZER.read_text())["model"]
     more = {"☃": tokenizer("char").vocab_size}
     edit_json(TOKENIZER, model={**model, "vocab": model["vocab"] | more})
-    assert "the model has 25 tokens, but its tokenizer has 26" in refuse_import()
+    assert "the model has 25 tokens, but the tokenizer has 26" in refuse_import()
 
 
 @pytest.mark.parametrize("path", [CONFIG, TOKENIZER])
-def test_a_directory_in_the_place_of_a_file_is_named(path):
+def test_a_directory_instead_of_a_file_is_named(path):
     to_hugging_face()
     path.unlink()
     path.mkdir()
@@ -174,12 +174,12 @@ def test_a_directory_in_the_place_of_a_file_is_named(path):
         ({"n_layer": 10**30}, "n_layer: should be less than or equal to"),
         ({"vocab_size": 10**30}, "vocab_size: should be less than or equal to"),
         ({"dropout": 7.0}, "dropout: should be less than 1"),
-        ({"n_embd": "wide"}, "n_embd: should be a valid integer (found 'wide')"),
-        ({"n_layer": "1"}, "n_layer: should be a valid integer (found '1')"),
-        ({"n_layer": True}, "n_layer: should be a valid integer (found yes)"),
+        ({"n_embd": "wide"}, "n_embd: should be a whole number (found `wide`)"),
+        ({"n_layer": "1"}, "n_layer: should be a whole number (found `1`)"),
+        ({"n_layer": True}, "n_layer: should be a whole number (found `yes`)"),
     ],
 )
-def test_impossible_model_args_are_refused_with_their_file(checkpoint, changes, words):
+def test_impossible_model_args_are_rejected_with_their_file(checkpoint, changes, words):
     checkpoint["model_args"].update(changes)
     torch.save(checkpoint, CHECKPOINT)
     line = refuse_checkpoint()
@@ -195,17 +195,17 @@ def test_impossible_model_args_are_refused_with_their_file(checkpoint, changes, 
     ],
     ids=["float8", "sparse", "meta"],
 )
-def test_tensors_of_another_form_are_refused(checkpoint, change, words):
+def test_tensors_of_another_kind_are_rejected(checkpoint, change, words):
     checkpoint["model"]["lm_head.weight"] = change(checkpoint["model"]["lm_head.weight"])
     torch.save(checkpoint, CHECKPOINT)
-    assert f"tensor lm_head.weight {words}" in refuse_checkpoint()
+    assert f"tensor `lm_head.weight` {words}" in refuse_checkpoint()
 
 
 # --- Permissions ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", [CONFIG, TOKENIZER, WEIGHTS])
-def test_a_file_of_transformers_that_may_not_be_read_is_not_called_damaged(path, request):
+def test_an_unreadable_file_of_transformers_is_not_called_damaged(path, request):
     to_hugging_face()
     path.chmod(0)
     request.getfixturevalue("plain_user")
@@ -213,7 +213,7 @@ def test_a_file_of_transformers_that_may_not_be_read_is_not_called_damaged(path,
 
 
 @pytest.mark.usefixtures("checkpoint")
-def test_a_checkpoint_that_may_not_be_read_is_not_called_damaged(request):
+def test_an_unreadable_checkpoint_is_not_called_damaged(request):
     CHECKPOINT.chmod(0)
     request.getfixturevalue("plain_user")
     assert refuse_checkpoint() == (
@@ -223,49 +223,49 @@ def test_a_checkpoint_that_may_not_be_read_is_not_called_damaged(request):
 
 @pytest.mark.parametrize("destination", ["locked/out", "locked/below/out", "locked/out.gguf"])
 @pytest.mark.parametrize("form", EXPORTS)
-def test_an_export_into_a_directory_that_may_not_be_written_is_refused(form, destination, request):
+def test_an_export_to_a_read_only_directory_is_rejected(form, destination, request):
     Path("locked").mkdir(mode=0o555)
-    EXPORTS[form](Path("ours/model"), Path("warm"))  # what is imported late may not be readable
+    EXPORTS[form](Path("ours/model"), Path("warm"))  # modules imported later may not be readable
     request.getfixturevalue("plain_user")
     line = refuse(lambda: EXPORTS[form](Path("ours/model"), Path(destination)))
-    assert line == (
-        f"{destination}: no directory can be made there: Permission denied; name another"
-    )
+    assert line == (f"{destination}: can't be created: Permission denied; name another destination")
 
 
-# --- Places ---------------------------------------------------------------------------------
+# --- Destinations ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("form", EXPORTS)
 def test_a_model_is_not_exported_over_itself(form, ours):
     line = refuse(lambda: EXPORTS[form](ours, ours))
-    assert "not empty, and `config.json` is no file of an earlier export" in line
+    assert "not empty, and `config.json` isn't from an earlier export" in line
 
 
 def test_a_model_is_not_imported_over_itself():
     to_hugging_face()
     line = refuse(lambda: import_hugging_face("theirs", Path("theirs")))
-    assert "not empty, and `README.md` is no file of an earlier import" in line
+    assert "not empty, and `README.md` isn't from an earlier import" in line
 
 
 @pytest.mark.parametrize("form", EXPORTS)
 def test_a_model_of_transformers_is_not_exported(form):
     to_hugging_face()
     line = refuse(lambda: EXPORTS[form](Path("theirs"), Path("new")))
-    assert line.startswith("theirs: a model of transformers; first `nanogpt import theirs ")
+    assert line.startswith(
+        "theirs: a model of transformers, not of nanogpt; run `nanogpt import theirs "
+    )
 
 
 @pytest.mark.parametrize(
     ("destination", "words"),
     [
-        ("file/below", "file/below: no directory can be made there: "),
-        ("file/below.gguf", "file/below.gguf: no directory can be made there: "),
+        ("file/below", "file/below: can't be created: "),
+        ("file/below.gguf", "file/below.gguf: can't be created: "),
         ("loop", "loop: "),
-        ("n" * 300, "the name is too long"),
+        ("n" * 300, "name too long"),
     ],
 )
 @pytest.mark.parametrize("form", EXPORTS)
-def test_a_place_where_no_directory_can_be_is_named(form, destination, words):
+def test_a_destination_that_cannot_be_created_is_named(form, destination, words):
     Path("file").write_text("mine")
     Path("loop").symlink_to("loop")
     line = refuse(lambda: EXPORTS[form](Path("ours/model"), Path(destination)))
@@ -273,14 +273,14 @@ def test_a_place_where_no_directory_can_be_is_named(form, destination, words):
 
 
 @pytest.mark.parametrize("form", EXPORTS)
-def test_a_name_as_long_as_the_file_system_allows_is_written(form):
+def test_the_longest_name_that_the_file_system_allows_can_be_written(form):
     destination = Path("n" * 250 + ".gguf")
     EXPORTS[form](Path("ours/model"), destination)
     assert destination.exists()
 
 
 @pytest.mark.parametrize("form", EXPORTS)
-def test_a_full_disk_gets_one_line_and_keeps_the_earlier_export(form):
+def test_a_full_disk_is_a_one_line_error_and_keeps_the_earlier_export(form):
     disk = Path("disk")
     with small_disk(disk.absolute()) as leave:
         EXPORTS[form](Path("ours/model"), disk / "out")

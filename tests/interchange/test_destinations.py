@@ -1,4 +1,4 @@
-"""A directory is written whole or not at all, and takes the place of its like only."""
+"""A directory is written completely or not at all, and only replaces an earlier one of its kind."""
 
 import pytest
 
@@ -19,14 +19,14 @@ def names(directory):
     return sorted(str(p.relative_to(directory)) for p in directory.rglob("*") if p.is_file())
 
 
-def test_a_later_export_takes_the_place_of_an_earlier_one_as_a_whole(tmp_path):
+def test_a_later_export_replaces_an_earlier_one_completely(tmp_path):
     (tmp_path / "out").mkdir()
     write(tmp_path / "out", "a", "below/b")
     write(tmp_path / "out", "c")
     assert names(tmp_path) == ["out/c", "out/export.json"]
 
 
-def test_an_error_leaves_what_was_there_and_no_litter(tmp_path):
+def test_an_error_keeps_the_old_directory_and_leaves_no_temporary_files(tmp_path):
     write(tmp_path / "out", "a")
     for name in ("out", "new"):
         with pytest.raises(TypeError):
@@ -44,26 +44,26 @@ def test_a_directory_with_anything_else_is_left_alone(other, tmp_path):
     else:
         path.parent.mkdir(exist_ok=True)
         path.write_text("mine")
-    with pytest.raises(UserError, match=r"not empty, and `.*` is no file of an earlier export"):
+    with pytest.raises(UserError, match=r"not empty, and `.*` isn't from an earlier export"):
         write(tmp_path / "out", "a")
     assert path.exists()
 
 
-def test_an_import_does_not_take_the_place_of_an_export_or_of_a_trained_model(tmp_path):
+def test_an_import_does_not_replace_an_export_or_a_trained_model(tmp_path):
     write(tmp_path / "out", "a")
-    with pytest.raises(UserError, match="no file of an earlier import"):
+    with pytest.raises(UserError, match="isn't from an earlier import"):
         write(tmp_path / "out", "a", mark_name=IMPORT_MARK)
     (tmp_path / "model").mkdir()
     (tmp_path / "model/model.safetensors").write_text("trained")
-    with pytest.raises(UserError, match=r"`model\.safetensors` is no file of an earlier import"):
+    with pytest.raises(UserError, match=r"`model\.safetensors` isn't from an earlier import"):
         write(tmp_path / "model", "a", mark_name=IMPORT_MARK)
 
 
-def test_a_file_in_the_place_of_a_directory_is_named(tmp_path):
+def test_a_file_instead_of_a_directory_is_named(tmp_path):
     (tmp_path / "taken").write_text("a file")
-    with pytest.raises(UserError, match="taken: a file is there"):
+    with pytest.raises(UserError, match="taken: a file, not a directory"):
         write(tmp_path / "taken", "a")
-    with pytest.raises(UserError, match="below: no directory can be made there"):
+    with pytest.raises(UserError, match="below: can't be created"):
         write(tmp_path / "taken/below", "a")
 
 

@@ -1,4 +1,4 @@
-"""A GGUF file holds the model's weights and tokenizer, and llama.cpp computes what we compute."""
+"""A GGUF file has the model's weights and tokenizer, and llama.cpp computes what we compute."""
 
 import json
 import math
@@ -30,7 +30,7 @@ from tests.interchange.models import (
 
 gguf = pytest.importorskip("gguf")
 
-# As llama.cpp computes it, and with a window for the prompt and 100 tokens.
+# With llama.cpp's activation, and a window for the prompt and 100 tokens.
 TANH = GPT2.model_copy(update={"activation": "gelu_tanh", "block_size": 128})
 LLAMA = Path(__file__).with_name("llama.py")
 
@@ -48,7 +48,7 @@ def read(path):
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_a_file_holds_the_weights_and_zeros_for_biases_that_there_are_not(bias, tmp_path):
+def test_a_file_has_the_weights_and_zeros_for_missing_biases(bias, tmp_path):
     ours = write_model(tmp_path / "demo/model", GPT2.model_copy(update={"bias": bias}))
     export_gguf(ours, tmp_path / "a.gguf")
     settings, tensors = read(tmp_path / "a.gguf")
@@ -75,7 +75,7 @@ def test_special_tokens_are_those_of_the_tokenizer(kind, tmp_path):
         assert settings["tokenizer.ggml.eos_token_id"] == n_tokens - 1
         assert settings["tokenizer.ggml.bos_token_id"] == n_tokens - 1
     else:
-        # llama.cpp has none for this kind unless the file names one.
+        # llama.cpp has none for this kind unless the file has one.
         assert settings["tokenizer.ggml.model"] == "rwkv"
         assert named == set()
     assert not settings["tokenizer.ggml.add_bos_token"]
@@ -84,11 +84,11 @@ def test_special_tokens_are_those_of_the_tokenizer(kind, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        (MODERN, "llama.cpp has no model with position: rotary"),
+        (MODERN, "llama.cpp doesn't support position: rotary"),
         (GPT2.model_copy(update={"activation": "relu2"}), "activation: relu2"),
     ],
 )
-def test_an_architecture_that_llama_cpp_has_not_is_refused_by_name(settings, words, tmp_path):
+def test_settings_that_llama_cpp_does_not_support_are_rejected_by_name(settings, words, tmp_path):
     write_model(tmp_path / "model", settings)
     with pytest.raises(UserError) as error:
         export_gguf(tmp_path / "model", tmp_path / "a.gguf")
@@ -96,7 +96,7 @@ def test_an_architecture_that_llama_cpp_has_not_is_refused_by_name(settings, wor
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
-def test_a_vocabulary_without_a_line_feed_is_refused(tmp_path):
+def test_a_vocabulary_without_a_line_feed_is_rejected(tmp_path):
     letters = CharTokenizer("abc ")
     save_model(tmp_path / "model", random_model(GPT2, 4).state_dict(), GPT2, letters)
     with pytest.raises(UserError, match="needs a line feed in the vocabulary"):
@@ -104,14 +104,14 @@ def test_a_vocabulary_without_a_line_feed_is_refused(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
-def test_only_an_earlier_export_is_written_over(tmp_path):
+def test_only_an_earlier_export_is_overwritten(tmp_path):
     ours = write_model(tmp_path / "model")
     export_gguf(ours, tmp_path / "a.gguf")
     before = (tmp_path / "a.gguf").read_bytes()
     export_gguf(ours, tmp_path / "a.gguf")
     assert (tmp_path / "a.gguf").read_bytes() == before
     (tmp_path / "b.gguf").write_bytes(b"GGUF of somebody else")
-    with pytest.raises(UserError, match="something is there that isn't an earlier export"):
+    with pytest.raises(UserError, match="exists and isn't an earlier export"):
         export_gguf(ours, tmp_path / "b.gguf")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.gguf", "b.gguf", "model"]
 
@@ -120,7 +120,7 @@ def test_only_an_earlier_export_is_written_over(tmp_path):
 
 
 def llama(path, prompts, n_predict, n_context):
-    """What llama.cpp makes of a file: for each prompt, the likeliest first tokens, and a text."""
+    """llama.cpp's results for a file: for each prompt, the most likely first tokens and a text."""
     pytest.importorskip("xllamacpp")
     request = {"path": str(path), "prompts": prompts, "n": n_predict, "n_context": n_context}
     run = subprocess.run(
@@ -136,9 +136,9 @@ def llama(path, prompts, n_predict, n_context):
 
 @torch.no_grad()
 def clear_continuations(checkpoint, n):
-    """The likeliest continuations of three prompts, in which no second token ever comes close.
+    """The greedy continuations of three prompts without near ties between tokens.
 
-    Prompt and continuation as tokens; of many prompts those whose texts have most tokens.
+    Prompt and continuation as tokens. Of many prompts, it returns those with the longest texts.
     """
     model, own = checkpoint.model, checkpoint.tokenizer
     words = random.Random(1)
@@ -158,7 +158,7 @@ def clear_continuations(checkpoint, n):
     texts = [
         text
         for text, margin in zip(tokens.tolist(), margins.tolist(), strict=True)
-        # A first token that is half a character would come with the next one.
+        # llama.cpp would return half a character only with the next token.
         if margin > 0.01
         and "\ufffd" not in own.decode(text[3:4])
         and own.vocab_size - 1 not in text
@@ -169,7 +169,7 @@ def clear_continuations(checkpoint, n):
 
 
 @each_tokenizer
-def test_llama_cpp_computes_the_same_and_continues_with_the_same_text(kind, tmp_path):
+def test_llama_cpp_computes_the_same_and_generates_the_same_text(kind, tmp_path):
     own = tokenizer(kind)
     model = random_model(TANH, own.vocab_size, inside=0.1, outside=0.5)
     save_model(tmp_path / "model", model.state_dict(), TANH, own)
@@ -177,18 +177,18 @@ def test_llama_cpp_computes_the_same_and_continues_with_the_same_text(kind, tmp_
     texts = clear_continuations(Checkpoint(model, own), 100)
     prompts = [own.decode(start) for start, _ in texts]
     found = llama(tmp_path / "a.gguf", prompts, 100, TANH.block_size)
-    for (start, continuation), said in zip(texts, found, strict=True):
-        assert said["n_prompt"] == len(start)
+    for (start, continuation), result in zip(texts, found, strict=True):
+        assert result["n_prompt"] == len(start)
         with torch.no_grad():
             wanted = torch.log_softmax(model(torch.tensor([start]))[0, -1], -1)
-        assert len(said["first"]) == 20
-        assert all(abs(wanted[token].item() - p) < 2e-3 for token, p in said["first"])
-        assert said["text"] == own.decode(continuation)
+        assert len(result["first"]) == 20
+        assert all(abs(wanted[token].item() - p) < 2e-3 for token, p in result["first"])
+        assert result["text"] == own.decode(continuation)
 
 
-def test_without_the_package_one_line_says_how_to_install_it(tmp_path, monkeypatch):
+def test_a_missing_package_is_an_error_with_the_command_to_install_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "gguf", None)
     model = write_model(tmp_path / "demo/model")
-    with pytest.raises(UserError, match=r"gguf isn't installed; run `pip install gguf`$"):
+    with pytest.raises(UserError, match=r"`gguf` isn't installed; run `pip install gguf`$"):
         export_gguf(model, tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -1,4 +1,4 @@
-"""A GPT-2 of transformers is the same function here: the same logits from the same weights."""
+"""A GPT-2 of transformers has the same logits here."""
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ def transformers():
 
 @pytest.fixture
 def make_gpt2(transformers):
-    """A function: changes of the config in, a GPT-2 with random weights, biases and norms out."""
+    """A function: config changes in, a GPT-2 with random weights, biases and norms out."""
 
     def make(scale=0.2, **changes):
         config = transformers.GPT2Config(**SMALL | changes)
@@ -47,7 +47,7 @@ def make_gpt2(transformers):
 
 
 def converted(config, weights):
-    """Our model of a Hugging Face config and weights."""
+    """Our model from a Hugging Face config and weights."""
     described = read_transformers_config(config)
     model = GPT(described.settings, described.vocab_size)
     model.load_state_dict(our_weights(known_weights(weights, tied=True), described.settings))
@@ -63,7 +63,7 @@ def random_tokens(config):
 def assert_same_logits(gpt2, model):
     tokens = random_tokens(gpt2.config)
     expected = gpt2(tokens).logits
-    assert expected.std() > 0.3  # or else everything would be equal
+    assert expected.std() > 0.3  # otherwise everything would be equal
     assert (model(tokens) - expected).abs().max().item() < 1e-4
 
 
@@ -91,7 +91,7 @@ def test_saved_files_can_be_read(make_gpt2, tmp_path):
 
 
 def test_old_files_can_be_read(make_gpt2):
-    """They hold causal masks, and lack the prefix `transformer.`, as GPT-2's own file does."""
+    """Like GPT-2's own file, they have causal masks and no prefix `transformer.`."""
     gpt2 = make_gpt2()
     weights = {name.removeprefix("transformer."): t for name, t in gpt2.state_dict().items()}
     for layer in range(2):
@@ -115,7 +115,7 @@ def test_settings_are_read_from_the_config():
     }
 
 
-def test_the_weights_that_were_given_are_left_as_they_are(make_gpt2):
+def test_the_given_weights_are_not_modified(make_gpt2):
     weights = make_gpt2().state_dict()
     before = {name: tensor.clone() for name, tensor in weights.items()}
     our_weights(known_weights(weights, tied=True), read_transformers_config(CONFIG).settings)
@@ -133,7 +133,7 @@ def test_the_weights_that_were_given_are_left_as_they_are(make_gpt2):
         {"activation_function": "silu"},
     ],
 )
-def test_an_architecture_that_ours_is_not_is_refused(changes):
+def test_another_architecture_is_rejected(changes):
     with pytest.raises(UserError) as error:
         read_transformers_config({**CONFIG, **changes})
     assert "\n" not in str(error.value)
@@ -150,12 +150,12 @@ def test_an_architecture_that_ours_is_not_is_refused(changes):
     ],
     ids=str,
 )
-def test_settings_that_ours_has_not_are_refused(changes):
+def test_unsupported_settings_are_rejected(changes):
     with pytest.raises(UserError):
         read_transformers_config({**CONFIG, **changes})
 
 
-def test_a_refusal_names_the_setting_and_what_it_should_be():
+def test_an_error_has_the_setting_and_its_supported_value():
     with pytest.raises(UserError) as error:
         read_transformers_config({**CONFIG, "n_inner": 100})
     assert "n_inner should be 4 * n_embd" in str(error.value)
@@ -165,7 +165,7 @@ def test_a_refusal_names_the_setting_and_what_it_should_be():
 
 
 @pytest.mark.parametrize("missing", ["n_embd", "activation_function", "vocab_size"])
-def test_a_config_that_lacks_a_setting_is_refused(missing):
+def test_a_config_without_a_required_setting_is_rejected(missing):
     config = {name: value for name, value in CONFIG.items() if name != missing}
     with pytest.raises(UserError, match=missing):
         read_transformers_config(config)

@@ -1,4 +1,4 @@
-"""transformers computes of an export what we compute, without our package."""
+"""transformers computes the same as we do from an export, without our package."""
 
 import json
 import subprocess
@@ -38,7 +38,7 @@ CASES = {
 
 
 def export_all(root):
-    """Write a model and its export for each case, and what transformers makes of them."""
+    """Write a model, its export, and transformers' results for each case."""
     requests = []
     for number, (settings, kind) in enumerate(CASES.values()):
         ours, theirs = root / f"{number}/model", root / f"{number}/exported"
@@ -59,7 +59,7 @@ def export_all(root):
 
 @pytest.fixture(scope="session")
 def exports(tmp_path_factory):
-    """The directory of all this, made once for all workers of a test run."""
+    """The directory of all cases, created once for all workers of a test run."""
     pytest.importorskip("transformers")
     return made_once(tmp_path_factory, "hugging_face_exports", export_all)
 
@@ -75,7 +75,7 @@ def directories(exports):
 
 @pytest.fixture
 def seen(exports):
-    """What transformers makes of each export, by case."""
+    """transformers' results for each export, by case."""
     return dict(zip(CASES, json.loads((exports / "seen.json").read_text()), strict=True))
 
 
@@ -86,7 +86,7 @@ each_case = pytest.mark.parametrize("case", CASES)
 def test_an_export_has_the_same_logits(case, directories, seen):
     model = load_model(directories[case][0]).model.eval()
     logits = load_file(f"{directories[case][1]}.safetensors")["logits"]
-    assert logits.std() > 0.3  # or else everything would be equal
+    assert logits.std() > 0.3  # otherwise everything would be equal
     with torch.no_grad():
         ours = model(torch.tensor(seen[case]["some"]))
     assert (ours - logits).abs().max().item() < 1e-4
@@ -108,7 +108,7 @@ def test_an_export_has_the_same_tokens_and_the_same_greedy_text(case, directorie
 
 
 @each_case
-def test_no_sample_of_an_export_ends_early_or_leaves_the_window(case, seen):
+def test_samples_of_an_export_do_not_end_early_or_leave_the_window(case, seen):
     found = seen[case]
     _, end, _ = found["special"]
     n_prompt, n_new = len(found["ids"]), GPT2.block_size // 2
@@ -121,7 +121,7 @@ def test_no_sample_of_an_export_ends_early_or_leaves_the_window(case, seen):
 
 
 @each_case
-def test_special_tokens_are_those_of_the_tokenizer_and_else_none(case, directories, seen):
+def test_special_tokens_are_the_tokenizers_only(case, directories, seen):
     vocab_size = load_model(directories[case][0]).model.vocab_size
     end = vocab_size - 1 if CASES[case][1] in ("bpe", "gpt2") else None
     assert seen[case]["special"] == [end, end, None]
@@ -131,7 +131,7 @@ def test_special_tokens_are_those_of_the_tokenizer_and_else_none(case, directori
 
 
 @each_case
-def test_an_unknown_character_is_refused_as_ours_does(case, seen):
+def test_an_unknown_character_is_rejected(case, seen):
     wanted = "refused" if CASES[case][1] == "char" else "taken"
     assert seen[case]["unknown"] == wanted
 
@@ -161,7 +161,9 @@ def test_the_same_model_gives_the_same_bytes(directories, tmp_path):
     ],
     ids=["rotary gpt2", "capped gpt2", "modern without norms", "modern with biases"],
 )
-def test_an_architecture_that_transformers_has_not_is_refused_by_name(settings, words, tmp_path):
+def test_settings_that_transformers_does_not_support_are_rejected_by_name(
+    settings, words, tmp_path
+):
     write_model(tmp_path / "model", settings)
     with pytest.raises(UserError) as error:
         export_hugging_face(tmp_path / "model", tmp_path / "exported")

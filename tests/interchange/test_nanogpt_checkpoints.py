@@ -1,4 +1,4 @@
-"""Checkpoints of nanoGPT compute the same here, and ours the same there; none can run code."""
+"""Models compute the same in nanoGPT and here, and no checkpoint can run code."""
 
 import collections
 import pickle
@@ -34,7 +34,7 @@ ARGS |= {"vocab_size": LETTERS.vocab_size, "dropout": 0.1}
 
 
 def checkpoint(args=ARGS, weights=None, **more):
-    """A checkpoint as nanoGPT's train.py saves one."""
+    """A checkpoint as saved by nanoGPT's train.py."""
     weights = nanogpt_model.theirs(args) if weights is None else weights
     return {
         "model": weights,
@@ -48,7 +48,7 @@ def checkpoint(args=ARGS, weights=None, **more):
 
 
 def save(content, path=Path("out/ckpt.pt"), vocabulary=LETTERS):
-    """Write a checkpoint and its vocabulary as they lie in a checkout of nanoGPT."""
+    """Write a checkpoint and its vocabulary at their paths in a checkout of nanoGPT."""
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(content, path)
     if vocabulary:
@@ -87,12 +87,12 @@ def test_an_import_has_the_loss_of_nanogpts_model(bias):
 
 @pytest.mark.parametrize("bias", [True, False])
 @torch.no_grad()
-def test_an_export_is_what_nanogpts_model_reads_and_computes(bias):
+def test_nanogpts_model_loads_an_export_and_computes_the_same(bias):
     ours = write_model(Path("results/demo/model"), GPT2.model_copy(update={"bias": bias}))
     export_nanogpt(ours, Path("out"))
     content = torch.load("out/ckpt.pt", weights_only=True)
     args = content["model_args"]
-    # Exactly these tensors: nanoGPT's model takes no more and no less.
+    # nanoGPT's model accepts exactly these tensors.
     assert content["model"].keys() == nanogpt_model.theirs(args).keys()
     idx = torch.randint(args["vocab_size"], (3, args["block_size"]))
     logits = nanogpt_model.logits(content["model"], args, idx)
@@ -110,7 +110,7 @@ def test_an_export_is_imported_as_the_same_model():
     assert_same_model(ours, Path("back"))
 
 
-def test_what_torch_compile_and_old_versions_leave_is_ignored():
+def test_prefixes_of_torch_compile_and_old_masks_are_ignored():
     weights = nanogpt_model.theirs(ARGS)
     masks = {f"transformer.h.{i}.attn.bias": torch.ones(1, 1, 24, 24) for i in range(2)}
     compiled = {f"_orig_mod.{name}": tensor for name, tensor in {**weights, **masks}.items()}
@@ -127,7 +127,7 @@ def test_what_torch_compile_and_old_versions_leave_is_ignored():
 
 @needs_mirror
 @pytest.mark.parametrize("rows", [50_257, 50_304])
-def test_without_a_vocabulary_it_is_gpt2s_and_padding_is_cut(rows):
+def test_without_a_vocabulary_the_tokens_are_gpt2s_and_padding_is_removed(rows):
     args = {**ARGS, "vocab_size": rows, "n_embd": 8}
     save(checkpoint(args), vocabulary=None)
     import_nanogpt(Path("out"), Path("model"), project=Project(Path("project")))
@@ -137,7 +137,7 @@ def test_without_a_vocabulary_it_is_gpt2s_and_padding_is_cut(rows):
 
 
 @needs_mirror
-def test_an_export_of_gpt2s_tokens_has_no_vocabulary_which_nanogpt_has():
+def test_an_export_with_gpt2s_tokens_has_no_vocabulary():
     export_nanogpt(write_model(Path("demo/model"), kind="gpt2"), Path("out"))
     assert sorted(path.name for path in Path("out").rglob("*")) == ["ckpt.pt", "export.json"]
 
@@ -146,7 +146,7 @@ def test_an_export_of_gpt2s_tokens_has_no_vocabulary_which_nanogpt_has():
     "place",
     ["out/meta.pkl", "out/data/letters/meta.pkl", "data/letters/meta.pkl", "else/where.pkl"],
 )
-def test_the_vocabulary_is_found_where_nanogpt_and_we_write_it(place):
+def test_the_vocabulary_is_found_where_nanogpt_or_an_export_writes_it(place):
     save(checkpoint(), vocabulary=None)
     write_meta(Path(place), LETTERS)
     meta = Path(place) if place.startswith("else") else None
@@ -155,7 +155,7 @@ def test_the_vocabulary_is_found_where_nanogpt_and_we_write_it(place):
 
 
 def refused(source=Path("out"), **more):
-    """The message of an import, which writes nothing."""
+    """The error of an import, which must write nothing."""
     before = sorted(Path().rglob("*"))
     with pytest.raises(UserError) as error:
         import_nanogpt(source, Path("model"), **more)
@@ -164,12 +164,12 @@ def refused(source=Path("out"), **more):
     return str(error.value)
 
 
-def test_a_checkpoint_without_its_vocabulary_says_which_file_is_missing():
+def test_a_checkpoint_without_its_vocabulary_is_an_error_with_the_missing_file():
     save(checkpoint(), vocabulary=None)
-    assert "copy nanoGPT's data/letters/meta.pkl beside it" in refused()
+    assert "copy nanoGPT's data/letters/meta.pkl next to it" in refused()
 
 
-def test_a_dataset_that_leads_elsewhere_is_no_name():
+def test_a_dataset_name_that_is_a_path_is_ignored():
     save(checkpoint(config={"dataset": "../../letters"}), vocabulary=None)
     write_meta(Path("letters/meta.pkl"), LETTERS)
     assert "data/<dataset>/meta.pkl" in refused()
@@ -178,14 +178,14 @@ def test_a_dataset_that_leads_elsewhere_is_no_name():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"transformer.ln_f.bias": None}, "tensor ln_f.bias is missing"),
-        ({"transformer.h.2.ln_1.weight": torch.ones(16)}, "isn't part of such a model"),
+        ({"transformer.ln_f.bias": None}, "tensor `ln_f.bias` is missing"),
+        ({"transformer.h.2.ln_1.weight": torch.ones(16)}, "isn't part of this architecture"),
         ({"transformer.wpe.weight": torch.ones(25, 16)}, "has shape (25, 16), but the model's is"),
         ({"transformer.ln_f.bias": torch.full((16,), torch.nan)}, "has NaN or infinity"),
         ({"transformer.ln_f.bias": torch.ones(16).long()}, "is int64, not one of float32, "),
     ],
 )
-def test_tensors_that_do_not_fit_are_named(change, words):
+def test_mismatched_tensors_are_named(change, words):
     weights = {**nanogpt_model.theirs(ARGS), **change}
     save(checkpoint(weights={n: t for n, t in weights.items() if t is not None}))
     assert words in refused()
@@ -199,38 +199,38 @@ def test_tensors_that_do_not_fit_are_named(change, words):
         ({"n_layer": 2}, "n_head"),
     ],
 )
-def test_impossible_arguments_of_a_model_are_named(args, words):
+def test_impossible_model_args_are_named(args, words):
     save(checkpoint(args, nanogpt_model.theirs(ARGS)))
     assert words in refused()
 
 
-def test_a_pickle_that_wants_to_run_code_is_refused_and_runs_none():
+def test_a_pickle_with_code_is_rejected_without_running_it():
     save(checkpoint(config=Bomb()))
-    assert "holds more than tensors and plain values (`" in refused()
+    assert "refers to code (`" in refused()
     Path("out/ckpt.pt").write_bytes(pickle.dumps(Bomb()))
     assert "damaged: not a checkpoint" in refused()
     save(checkpoint())
     Path("data/letters/meta.pkl").write_bytes(pickle.dumps({"itos": Bomb()}))
-    assert "holds more than numbers and texts (`" in refused()
+    assert "refers to code (`" in refused()
 
 
-def test_not_even_harmless_code_of_a_vocabulary_is_known():
+def test_not_even_harmless_code_in_a_vocabulary_is_accepted():
     save(checkpoint())
     content = {"itos": collections.OrderedDict(a=1)}
     Path("data/letters/meta.pkl").write_bytes(pickle.dumps(content))
     assert "`collections.OrderedDict`" in refused()
 
 
-def test_numpys_numbers_get_a_line_that_says_how_to_go_on():
+def test_numpy_numbers_are_an_error_with_a_remedy():
     save(checkpoint(best_val_loss=np.float64(2.5)))
-    assert "save it again with Python's own numbers" in refused()
+    assert "save it again with only tensors and Python's own numbers" in refused()
 
 
-def test_a_checkpoint_of_the_gem_is_recognised():
+def test_a_checkpoint_from_the_gem_is_recognised():
     weights = nanogpt_model.theirs(ARGS)
     of_gem = {name.removeprefix("transformer."): tensor for name, tensor in weights.items()}
     save(checkpoint(weights=of_gem))
-    assert "a checkpoint of the Ruby gem" in refused()
+    assert "a checkpoint from the Ruby gem" in refused()
 
 
 @pytest.mark.parametrize(
@@ -242,7 +242,7 @@ def test_a_checkpoint_of_the_gem_is_recognised():
         (pickle.dumps([1, 2]), "not a checkpoint"),
     ],
 )
-def test_files_that_are_no_checkpoints_are_refused(content, words):
+def test_files_that_are_not_checkpoints_are_rejected(content, words):
     Path("out").mkdir()
     Path("out/ckpt.pt").write_bytes(content)
     assert words in refused()
@@ -258,17 +258,17 @@ def test_files_that_are_no_checkpoints_are_refused(content, words):
         (pickle.dumps({"itos": {0: "a", 1: "a"}}), "not a vocabulary of single characters"),
     ],
 )
-def test_files_that_are_no_vocabularies_are_refused(meta, words):
+def test_files_that_are_not_vocabularies_are_rejected(meta, words):
     save(checkpoint())
     Path("data/letters/meta.pkl").write_bytes(meta)
     assert words in refused()
 
 
 @pytest.mark.parametrize("text", [TEXT + "xyzXYZ", TEXT.replace(TEXT[0], "")])
-def test_a_vocabulary_of_another_size_is_refused(text):
-    """A smaller one would give other characters; only GPT-2's rows are padded."""
+def test_a_vocabulary_of_another_size_is_rejected(text):
+    """A smaller one would decode to other characters. Only GPT-2's rows are padded."""
     save(checkpoint(), vocabulary=char_tokenizer(text))
-    assert "they don't belong together" in refused()
+    assert "pass the model's own meta.pkl" in refused()
 
 
 def test_a_vocabulary_is_read_as_it_was_written():
@@ -276,7 +276,7 @@ def test_a_vocabulary_is_read_as_it_was_written():
     assert read_meta(Path("meta.pkl")) == LETTERS
 
 
-def test_a_model_whose_embeddings_were_untied_stays_so():
+def test_a_model_with_untied_embeddings_keeps_them_untied():
     weights = nanogpt_model.theirs(ARGS)
     save(checkpoint(weights={**weights, "lm_head.weight": weights["lm_head.weight"] + 1}))
     read = read_nanogpt(Path("out"))
@@ -286,14 +286,14 @@ def test_a_model_whose_embeddings_were_untied_stays_so():
 @pytest.mark.parametrize(
     ("settings", "kind", "words"),
     [
-        (MODERN, "char", "nanoGPT has no model with position: rotary, norm: rmsnorm"),
+        (MODERN, "char", "nanoGPT doesn't support position: rotary, norm: rmsnorm"),
         (GPT2.model_copy(update={"activation": "gelu_tanh"}), "char", "activation: gelu_tanh"),
         (GPT2.model_copy(update={"tie_word_embeddings": False}), "char", "tie_word_embeddings"),
-        (GPT2, "byte", "its tokens are bytes"),
-        (GPT2, "bpe", "its tokens are byte pairs of its own"),
+        (GPT2, "byte", "doesn't support its tokens (bytes)"),
+        (GPT2, "bpe", "doesn't support its tokens (byte pairs of its own)"),
     ],
 )
-def test_what_nanogpt_has_not_is_refused_by_name(settings, kind, words):
+def test_settings_that_nanogpt_does_not_support_are_rejected_by_name(settings, kind, words):
     write_model(Path("demo/model"), settings, kind)
     with pytest.raises(UserError) as error:
         export_nanogpt(Path("demo/model"), Path("out"))

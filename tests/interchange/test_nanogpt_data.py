@@ -1,4 +1,4 @@
-"""A dataset written for nanoGPT is what nanoGPT's own scripts read."""
+"""nanoGPT's own scripts can read an exported dataset."""
 
 import json
 import pickle
@@ -22,7 +22,7 @@ def dataset(tmp_path):
     return tmp_path / "dataset"
 
 
-def test_an_export_is_decoded_to_the_text_as_nanogpts_scripts_do(dataset, tmp_path):
+def test_nanogpts_scripts_decode_an_export_to_the_text(dataset, tmp_path):
     export_dataset(dataset, tmp_path / "exported")
     meta = pickle.loads((tmp_path / "exported/meta.pkl").read_bytes())
     tokens = [

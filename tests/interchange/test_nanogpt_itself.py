@@ -1,6 +1,6 @@
-"""nanoGPT's own model.py and sample.py agree with us, where a checkout of it is given.
+"""nanoGPT's own model.py and sample.py agree with us, if there's a checkout of nanoGPT.
 
-`make test NANOGPT=PATH` gives one.
+`make test NANOGPT=PATH` sets its path.
 """
 
 import hashlib
@@ -49,7 +49,7 @@ def theirs():
 
 @pytest.fixture(autouse=True)
 def checkout(tmp_path, monkeypatch):
-    """A directory as a checkout of nanoGPT, which is the current one."""
+    """A working directory laid out like a checkout of nanoGPT."""
     for name in ("sample.py", "model.py", "configurator.py"):
         shutil.copy(CHECKOUT / name, tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -70,9 +70,9 @@ def test_an_imported_checkpoint_has_the_loss_of_model_py(theirs, bias):
     args |= {"vocab_size": LETTERS.vocab_size, "dropout": 0.1}
     torch.manual_seed(0)
     model = theirs.GPT(theirs.GPTConfig(**args)).eval()
-    for parameter in model.parameters():  # its own initial weights predict next to nothing
+    for parameter in model.parameters():  # its initial weights predict almost nothing
         parameter.normal_(0, 0.3)
-    # As nanoGPT's train.py saves it.
+    # As saved by nanoGPT's train.py.
     Path("out").mkdir()
     config = {"dataset": "letters"}
     content = {"model": model.state_dict(), "model_args": args, "iter_num": 5, "config": config}
@@ -99,7 +99,7 @@ def compute_loss(model, windows):
 
 @pytest.mark.parametrize("bias", [True, False])
 @torch.no_grad()
-def test_model_py_computes_the_loss_of_an_exported_model(theirs, bias):
+def test_model_py_computes_the_same_loss_for_an_export(theirs, bias):
     directory = write_model(Path("results/demo/model"), GPT2.model_copy(update={"bias": bias}))
     export_nanogpt(directory, Path("out"))
     content = torch.load("out/ckpt.pt", weights_only=True)
@@ -112,7 +112,7 @@ def test_model_py_computes_the_loss_of_an_exported_model(theirs, bias):
 
 
 def sample(*options, **environment):
-    """The samples that nanoGPT's sample.py prints."""
+    """The samples printed by nanoGPT's sample.py."""
     run = subprocess.run(
         [sys.executable, "sample.py", "--out_dir=out", "--device=cpu", "--top_k=1", *options],
         env=own_environment(**environment),
@@ -128,7 +128,7 @@ def sample(*options, **environment):
 
 
 def likeliest_text(directory, prompt, n):
-    """What our model continues a prompt with, with the prompt."""
+    """A prompt and our model's continuation."""
     checkpoint = load_model(directory)
     ids = greedy(checkpoint.model.eval(), checkpoint.tokenizer.encode(prompt).tolist(), n)
     return checkpoint.tokenizer.decode(ids)
@@ -143,10 +143,10 @@ def test_sample_py_samples_from_an_exported_model():
 
 
 @needs_mirror
-def test_sample_py_samples_from_an_exported_model_of_gpt2s_tokens(tmp_path):
+def test_sample_py_samples_from_an_exported_model_with_gpt2s_tokens(tmp_path):
     directory = write_model(Path("results/demo/model"), kind="gpt2")
     export_nanogpt(directory, Path("out"))
-    for url in (GPT2_MERGES_URL, ENCODER_URL):  # where tiktoken looks before it downloads
+    for url in (GPT2_MERGES_URL, ENCODER_URL):  # tiktoken checks this directory before downloading
         cached = tmp_path / "cache" / hashlib.sha1(url.encode()).hexdigest()
         cached.parent.mkdir(exist_ok=True)
         shutil.copy(Path(MIRROR) / url.removeprefix("https://"), cached)

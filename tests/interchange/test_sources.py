@@ -1,4 +1,4 @@
-"""A model is read from a directory of ours, one of transformers, or by the name of a GPT-2."""
+"""A model is read from a directory of nanogpt or transformers, or by the name of a GPT-2."""
 
 import json
 import shutil
@@ -26,7 +26,7 @@ from tests.interchange.models import (
 
 
 def exported(directory, settings=GPT2, kind="char"):
-    """An export, and the model of which it is."""
+    """An export and its model."""
     ours = write_model(directory / "ours/model", settings, kind)
     export_hugging_face(ours, directory / "theirs")
     return ours, directory / "theirs"
@@ -44,7 +44,7 @@ def edit_weights(directory, **changes):
     save_file({name: t for name, t in weights.items() if t is not None}, path)
 
 
-def test_a_model_directory_of_ours_is_read(tmp_path):
+def test_a_nanogpt_model_directory_is_read(tmp_path):
     ours = write_model(tmp_path / "model")
     assert_equal(read_source(str(ours)), load_model(ours))
 
@@ -69,7 +69,7 @@ def test_weights_in_several_files_are_read(tmp_path):
     index.write_text(json.dumps({"metadata": {}, "weight_map": names}))
     assert_equal(read_source(theirs), load_model(ours))
     index.write_text(json.dumps({"weight_map": {"a": "../ours/model/model.safetensors"}}))
-    with pytest.raises(UserError, match="isn't beside it"):
+    with pytest.raises(UserError, match="isn't in its directory"):
         read_source(theirs)
 
 
@@ -83,7 +83,7 @@ def test_old_masks_and_a_tied_head_are_ignored(tmp_path):
 
 
 @pytest.mark.parametrize("settings", [GPT2, MODERN])
-def test_a_vocabulary_that_was_rounded_up_is_cut(settings, tmp_path):
+def test_padding_of_the_vocabulary_is_removed(settings, tmp_path):
     ours, theirs = exported(tmp_path, settings)
     n_rows = tokenizer("char").vocab_size + 7
     edit_config(theirs, vocab_size=n_rows)
@@ -96,7 +96,7 @@ def test_a_vocabulary_that_was_rounded_up_is_cut(settings, tmp_path):
     assert_equal(read_source(theirs), load_model(ours))
 
 
-def test_a_model_without_biases_that_was_trained_elsewhere_has_them(tmp_path):
+def test_an_imported_model_keeps_its_biases(tmp_path):
     _, theirs = exported(tmp_path)
     assert not read_source(theirs).model.settings.bias
     edit_weights(theirs, **{"transformer.ln_f.bias": torch.ones(16)})
@@ -108,16 +108,20 @@ def test_a_model_without_biases_that_was_trained_elsewhere_has_them(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "change", "words"),
     [
-        (GPT2, {"transformer.ln_f.weight": None}, "tensor ln_f.weight is missing"),
-        (GPT2, {"transformer.h.2.ln_1.weight": torch.ones(16)}, "isn't part of such a model"),
+        (GPT2, {"transformer.ln_f.weight": None}, "tensor `ln_f.weight` is missing"),
+        (GPT2, {"transformer.h.2.ln_1.weight": torch.ones(16)}, "isn't part of this architecture"),
         (GPT2, {"transformer.ln_f.weight": torch.ones(17)}, "has shape (17,), but the model's is"),
         (GPT2, {"transformer.ln_f.weight": torch.full((16,), torch.inf)}, "has NaN or infinity"),
-        (MODERN, {"model.layers.0.mlp.fc1.weight": None}, "fc1.weight is missing"),
-        (MODERN, {"model.layers.0.mlp.fc3.weight": torch.ones(2)}, "isn't part of such a model"),
+        (MODERN, {"model.layers.0.mlp.fc1.weight": None}, "fc1.weight` is missing"),
+        (
+            MODERN,
+            {"model.layers.0.mlp.fc3.weight": torch.ones(2)},
+            "isn't part of this architecture",
+        ),
         (MODERN, {"lm_head.weight": torch.ones(3, 16)}, "has shape (3, 16)"),
     ],
 )
-def test_tensors_that_do_not_fit_are_named(settings, change, words, tmp_path):
+def test_mismatched_tensors_are_named(settings, change, words, tmp_path):
     _, theirs = exported(tmp_path, settings)
     edit_weights(theirs, **change)
     with pytest.raises(UserError) as error:
@@ -140,7 +144,7 @@ def test_tensors_that_do_not_fit_are_named(settings, change, words, tmp_path):
         (MODERN, {"nanogpt": {"start": "x"}}, "nanogpt"),
     ],
 )
-def test_a_config_that_ours_cannot_be_is_refused_by_name(settings, change, words, tmp_path):
+def test_an_unsupported_config_is_rejected_by_name(settings, change, words, tmp_path):
     _, theirs = exported(tmp_path, settings)
     edit_config(theirs, **change)
     with pytest.raises(UserError) as error:
@@ -148,10 +152,10 @@ def test_a_config_that_ours_cannot_be_is_refused_by_name(settings, change, words
     assert words in str(error.value)
 
 
-def test_a_directory_with_a_pickle_only_is_refused(tmp_path):
+def test_a_directory_with_only_a_pickle_is_rejected(tmp_path):
     _, theirs = exported(tmp_path)
     (theirs / "model.safetensors").rename(theirs / "pytorch_model.bin")
-    with pytest.raises(UserError, match="reads safetensors only"):
+    with pytest.raises(UserError, match="only reads safetensors"):
         read_source(theirs)
 
 
@@ -160,13 +164,13 @@ def test_a_directory_with_a_pickle_only_is_refused(tmp_path):
 
 @pytest.fixture
 def mirror(tmp_path, monkeypatch):
-    """A mirror with a tiny model in the place of gpt2-medium, and GPT-2's merges."""
+    """A mirror with a tiny model instead of gpt2-medium, and GPT-2's merges."""
     root = tmp_path / "mirror"
     ours = write_model(tmp_path / "ours/model", GPT2.model_copy(update={"bias": True}), "gpt2")
     there = root / "huggingface.co/openai-community/gpt2-medium/resolve/main"
     export_hugging_face(ours, there)
     weights = load_file(there / "model.safetensors")
-    # As OpenAI's are published: without a prefix, and with masks.
+    # Like OpenAI's published weights: without a prefix, and with masks.
     published = {name.removeprefix("transformer."): weight for name, weight in weights.items()}
     published["h.0.attn.bias"] = torch.ones(1, 1, 32, 32)
     save_file(published, there / "model.safetensors")
@@ -194,28 +198,30 @@ def test_gpt2_by_name_is_downloaded_once_from_a_mirror(tmp_path):
 
 
 @needs_mirror
-def test_a_download_is_held_to_the_digest_of_the_first_one(mirror, tmp_path):
+def test_a_download_must_match_the_digest_of_the_first_one(mirror, tmp_path):
     project = Project(tmp_path / "project")
     read_source("gpt2-medium", project)
     weights = project.downloaded_models / "gpt2-medium/model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
-    with pytest.raises(UserError, match="when it was downloaded; remove it to download it again"):
+    with pytest.raises(
+        UserError, match=r"changed since its download: .*; delete it to download it again"
+    ):
         read_source("gpt2-medium", project)
     weights.unlink()
-    (mirror / "model.safetensors").write_bytes(content)  # the server has another one by now
+    (mirror / "model.safetensors").write_bytes(content)  # the server has another file now
     with pytest.raises(UserError, match="wrong sha256"):
         read_source("gpt2-medium", project)
 
 
-def test_a_directory_of_such_a_name_comes_first(tmp_path, monkeypatch):
+def test_a_directory_with_a_gpt2_name_takes_precedence(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_model(Path("gpt2"))
     assert_equal(read_source("gpt2"), load_model(Path("gpt2")))
 
 
-def test_what_is_no_model_is_refused_and_the_names_are_said(tmp_path):
+def test_an_unknown_source_is_an_error_with_the_known_names(tmp_path):
     with pytest.raises(UserError, match=r"no model here; .* one of gpt2, gpt2-medium"):
         read_source(tmp_path)
     with pytest.raises(UserError, match=r"gpt3: no model here"):

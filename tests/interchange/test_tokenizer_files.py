@@ -1,4 +1,4 @@
-"""A tokenizer.json of Hugging Face has the same tokens as ours, and is read as the same again."""
+"""A Hugging Face tokenizer.json has the same tokens as ours and survives a round trip."""
 
 import json
 
@@ -16,7 +16,7 @@ from tests.interchange.models import MIRROR, TEXT, TOKENIZERS, merges_file, need
 KINDS = [kind for kind in TOKENIZERS if kind != "gpt2" or MIRROR]
 THEIRS = {kind: Theirs.from_str(tokenizer_json(tokenizer(kind))) for kind in KINDS}
 
-# Blanks of many kinds, letters, digits, marks, and what GPT-2's rule treats specially.
+# Many kinds of blanks, letters, digits, marks, and special cases of GPT-2's pattern.
 PIECES = st.sampled_from(
     [
         *(" ", "  ", "\n", "\r\n", "\t", "\x0b", "\x1c", "\x85", "\xa0", "\u2003", "\u3000"),
@@ -28,7 +28,7 @@ TEXTS = st.one_of(st.lists(PIECES, max_size=12).map("".join), st.text(max_size=2
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_tokenizer_is_read_as_the_same_again(kind, tmp_path):
+def test_a_tokenizer_survives_a_round_trip(kind, tmp_path):
     (tmp_path / "tokenizer.json").write_text(tokenizer_json(tokenizer(kind)), encoding="utf-8")
     assert read_tokenizer_json(tmp_path / "tokenizer.json") == tokenizer(kind)
 
@@ -36,7 +36,7 @@ def test_a_tokenizer_is_read_as_the_same_again(kind, tmp_path):
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "char"])
 @settings(max_examples=200, deadline=None)
 @given(text=TEXTS)
-def test_any_text_has_the_same_tokens_and_comes_back(kind, text):
+def test_any_text_has_the_same_tokens_and_decodes_to_itself(kind, text):
     ids = tokenizer(kind).encode_prompt(text, "error").tolist()
     assert THEIRS[kind].encode(text).ids == ids
     assert THEIRS[kind].decode(ids, skip_special_tokens=False) == text
@@ -44,7 +44,7 @@ def test_any_text_has_the_same_tokens_and_comes_back(kind, text):
 
 @settings(deadline=None)
 @given(text=st.text(alphabet=sorted(set(TEXT)), max_size=50))
-def test_characters_have_the_same_tokens_and_come_back(text):
+def test_characters_have_the_same_tokens_and_decode_to_themselves(text):
     ids = tokenizer("char").encode(text).tolist()
     assert THEIRS["char"].encode(text).ids == ids
     assert THEIRS["char"].decode(ids) == text
@@ -65,18 +65,18 @@ def test_an_unknown_character_is_an_error():
 
 
 @needs_mirror
-def test_the_merges_of_gpt2_are_found_again_from_its_tokens():
+def test_gpt2s_merges_are_recovered_from_its_tokens():
     lines = merges_file().read_text(encoding="utf-8").split("\n")[1:-1]
     assert [" ".join(pair) for pair in merges_of(tokenizer("gpt2"))] == lines
 
 
-def test_a_token_that_no_pair_is_joined_to_is_refused():
-    with pytest.raises(UserError, match=r"token b'abcd' isn't joined from two others"):
+def test_a_token_that_is_not_the_join_of_two_others_is_rejected():
+    with pytest.raises(UserError, match=r"token b'abcd' isn't the join of two others"):
         tokenizer_json(BytePairTokenizer((*single_bytes(), b"abcd")))
 
 
 def edited(edit, kind="bpe"):
-    """The content of a tokenizer.json that was edited."""
+    """The content of an edited tokenizer.json."""
     content = json.loads(tokenizer_json(tokenizer(kind)))
     edit(content)
     return json.dumps(content)
@@ -87,26 +87,41 @@ def edited(edit, kind="bpe"):
     [
         ("[", "damaged: not JSON"),
         ("{}", "not a tokenizer: `model`"),
-        (edited(lambda c: c.update(normalizer={"type": "NFC"})), "changes texts first (NFC)"),
+        (edited(lambda c: c.update(normalizer={"type": "NFC"})), "changes the text first (NFC)"),
         (
             edited(lambda c: c.update(post_processor={"type": "TemplateProcessing"})),
-            "adds tokens to texts (TemplateProcessing)",
+            "adds tokens to the text (TemplateProcessing)",
         ),
         (
             edited(lambda c: c["added_tokens"].append({"id": 290, "content": "<|user|>"})),
             "has a special token '<|user|>'",
         ),
         (edited(lambda c: c["added_tokens"].clear()), "has no <|endoftext|>"),
-        (edited(lambda c: c["model"]["merges"].reverse()), "in another order than it joins them"),
-        (edited(lambda c: c["pre_tokenizer"].update(add_prefix_space=True)), "isn't of bytes"),
-        (edited(lambda c: c["pre_tokenizer"].update(use_regex=False)), "in another order"),
+        (
+            edited(lambda c: c["model"]["merges"].reverse()),
+            "doesn't number its tokens in merge order",
+        ),
+        (
+            edited(lambda c: c["pre_tokenizer"].update(add_prefix_space=True)),
+            "doesn't split text into bytes",
+        ),
+        (
+            edited(lambda c: c["pre_tokenizer"].update(use_regex=False)),
+            "doesn't number its tokens in merge order",
+        ),
         (edited(lambda c: c["model"].update(type="Unigram")), "is a Unigram model"),
         (edited(lambda c: c["model"]["vocab"].update(word=99), "char"), "has gaps"),
-        (edited(lambda c: c["model"].update(vocab={"word": 0}), "char"), "has words"),
-        (edited(lambda c: c["model"]["vocab"].update({"€": 289})), "has <|endoftext|> at 289"),
+        (
+            edited(lambda c: c["model"].update(vocab={"word": 0}), "char"),
+            "has whole words as tokens",
+        ),
+        (
+            edited(lambda c: c["model"]["vocab"].update({"€": 289})),
+            "has <|endoftext|> as token 289",
+        ),
     ],
 )
-def test_a_tokenizer_that_ours_cannot_be_is_refused_in_one_line(content, words, tmp_path):
+def test_an_unsupported_tokenizer_is_a_one_line_error(content, words, tmp_path):
     (tmp_path / "tokenizer.json").write_text(content)
     with pytest.raises(UserError) as error:
         read_tokenizer_json(tmp_path / "tokenizer.json")

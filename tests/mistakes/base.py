@@ -1,7 +1,7 @@
-"""A mistake that a user makes and the line that it gets, and ways to make one.
+"""A user's mistake with its error line, and helpers to make mistakes.
 
-Each mistake is really made: in an empty directory, with real files, by the function or command that
-a user's mistake reaches.
+Each mistake is made for real: in an empty directory, with real files, and with the function or
+command that a user would run.
 """
 
 import re
@@ -16,7 +16,7 @@ from nanogpt.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# The file that code in a damaged file would create. No mistake may execute such code.
+# The file that code inside a hostile file would create. No mistake may execute such code.
 EXECUTED = Path("executed")
 
 TEXT = "It was a bright cold day in April, and the clocks were striking thirteen.\n" * 4
@@ -37,10 +37,10 @@ NOT_UTF8 = r"$'caf\xe9'"
 class Mistake:
     """A mistake and its message.
 
-    title: what is wrong, in a few words. shown: how a user makes it, as Markdown. make: makes it
-    in the current directory, which is empty, by raising UserError or SystemExit, or by returning
-    the line that was printed. message: that line, without `error: `; HOST is a server's name and
-    port. is_impossible: whether this machine can't make it.
+    title: in a few words. shown: how a user makes it, in Markdown. make: makes it, in an
+    empty current directory, and raises UserError or SystemExit or returns the printed line.
+    message: that line, without `error: `; HOST stands for a server's name and port.
+    is_impossible: whether it can't be made on this machine.
     """
 
     title: str
@@ -51,14 +51,14 @@ class Mistake:
 
 
 def code(text: str) -> str:
-    """A span of code in a cell of a Markdown table."""
+    """Format code for a cell of a Markdown table."""
     fence = "`" * (max(map(len, re.findall("`+", text)), default=0) + 1)
     pad = " " if text.startswith("`") or text.endswith("`") else ""
     return f"{fence}{pad}{text}{pad}{fence}".replace("|", "\\|")
 
 
 def write_files(contents: Mapping[str, bytes | str]) -> None:
-    """Write files, by their paths, with the directories that they are in."""
+    """Write files by path, and create their directories."""
     for name, content in contents.items():
         path = Path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,7 +66,7 @@ def write_files(contents: Mapping[str, bytes | str]) -> None:
 
 
 def in_turn(*steps: Callable[[], object]) -> Callable[[], None]:
-    """A function that calls these, one after the other."""
+    """Return a function that calls these functions one after another."""
 
     def make() -> None:
         for step in steps:
@@ -82,7 +82,7 @@ def command(
     before: Callable[[], object] = lambda: None,
     is_impossible: Callable[[], bool] = lambda: False,
 ) -> Mistake:
-    """A command that a user types. before: makes the files that the command finds."""
+    """Return the mistake of running a command. before: creates the files that it finds."""
 
     def make() -> None:
         before()
@@ -92,7 +92,7 @@ def command(
 
 
 def workflow(title: str, shown: str, target: str, message: str, *files: str) -> Mistake:
-    """A mistake that ends the workflow before a job starts. files: texts of the corpus `book`."""
+    """Return a mistake that stops the workflow before any job. files: texts of corpus `book`."""
 
     def make() -> None:
         config = "{corpora: {book: {files: texts}}, datasets: {book: {}}}"

@@ -8,7 +8,7 @@ from tests.mistakes.materials import BOOK, TINY, edit_json, make_dataset, train_
 
 
 def damaged_dataset(title: str, shown: str, damage: Callable[[], object], message: str) -> Mistake:
-    """A dataset that was damaged after it was made, and is trained on."""
+    """A training on a dataset that was damaged after it was prepared."""
 
     def make() -> None:
         make_dataset()
@@ -23,42 +23,42 @@ DATASETS = [
         "a missing dataset",
         "training before `prepare`",
         train_first,
-        "results/datasets/book: no dataset here; meta.json is missing: make the "
-        "dataset, or name the directory of one",
+        "results/datasets/book: no dataset here (meta.json is missing); prepare the dataset, or "
+        "give another directory",
     ),
     damaged_dataset(
-        "half a meta.json",
+        "a truncated meta.json",
         "`meta.json` cut in half",
         lambda: (BOOK / "meta.json").write_text('{"dtype": "ui'),
-        "results/datasets/book/meta.json: damaged: not JSON; make the dataset again",
+        "results/datasets/book/meta.json: damaged: not JSON; prepare the dataset again",
     ),
     damaged_dataset(
         "an unknown dtype of tokens",
         '`"dtype": "uint17"` in `meta.json`',
         lambda: edit_json(BOOK / "meta.json", dtype="uint17"),
         "results/datasets/book/meta.json: damaged: `dtype` should be 'uint16' or 'uint32'; "
-        "make the dataset again",
+        "prepare the dataset again",
     ),
     damaged_dataset(
         "a dtype that token files don't have",
         '`"dtype": "int16"` in `meta.json`',
         lambda: edit_json(BOOK / "meta.json", dtype="int16"),
         "results/datasets/book/meta.json: damaged: `dtype` should be 'uint16' or 'uint32'; "
-        "make the dataset again",
+        "prepare the dataset again",
     ),
     damaged_dataset(
-        "a word for a number of tokens",
+        "a string for a number of tokens",
         '`"n_tokens": "5"` in `meta.json`',
         lambda: edit_json(BOOK / "meta.json", val={"n_tokens": "5"}),
         "results/datasets/book/meta.json: damaged: `val.n_tokens` should be a valid integer; "
-        "make the dataset again",
+        "prepare the dataset again",
     ),
     damaged_dataset(
-        "no number of tokens",
+        "null for a number of tokens",
         '`"n_tokens": null` in `meta.json`',
         lambda: edit_json(BOOK / "meta.json", train={"n_tokens": None}),
         "results/datasets/book/meta.json: damaged: `train.n_tokens` should be a valid integer; "
-        "make the dataset again",
+        "prepare the dataset again",
     ),
     damaged_dataset(
         "a split without tokens",
@@ -68,51 +68,52 @@ DATASETS = [
             lambda: (BOOK / "val.bin").write_bytes(b""),
         ),
         "results/datasets/book/meta.json: damaged: `val.n_tokens` should be greater than 0; "
-        "make the dataset again",
+        "prepare the dataset again",
     ),
     damaged_dataset(
-        "a directory in place of meta.json",
+        "a directory instead of meta.json",
         "`meta.json/`",
         in_turn((BOOK / "meta.json").unlink, (BOOK / "meta.json").mkdir),
-        "results/datasets/book/meta.json: can't be read: Is a directory; make the dataset again",
+        "results/datasets/book/meta.json: can't be read: Is a directory; prepare the dataset again",
     ),
     Mistake(
-        "a file in place of a dataset",
+        "a file at the path of a dataset",
         "`results/datasets/book`, a file",
         in_turn(lambda: write_files({str(BOOK): TEXT}), train_first),
-        "results/datasets/book/meta.json: can't be read: Not a directory; make the dataset again",
+        "results/datasets/book/meta.json: can't be read: Not a directory; prepare the dataset "
+        "again",
     ),
     damaged_dataset(
         "a truncated token file",
         "`train.bin` two bytes shorter",
         lambda: os.truncate(BOOK / "train.bin", 400),
-        "results/datasets/book/train.bin: 400 bytes where meta.json promises 266 "
-        "tokens of uint16; make the dataset again",
+        "results/datasets/book/train.bin: has 400 bytes, but meta.json lists 266 tokens of "
+        "uint16; prepare the dataset again",
     ),
     damaged_dataset(
         "a missing token file",
         "`val.bin` removed",
         lambda: (BOOK / "val.bin").unlink(),
-        "results/datasets/book/val.bin: no such file; make the dataset again",
+        "results/datasets/book/val.bin: no such file; prepare the dataset again",
     ),
     damaged_dataset(
         "a token id out of range",
         "`val.bin` of another dataset of the same size",
         lambda: (BOOK / "val.bin").write_bytes(b"\xff" * (BOOK / "val.bin").stat().st_size),
-        "results/datasets/book/val.bin: token id 65535 is outside the vocabulary of "
-        "24; make the dataset again",
+        "results/datasets/book/val.bin: token id 65535 is outside the vocabulary of 24 tokens; "
+        "prepare the dataset again",
     ),
     damaged_dataset(
         "a dataset without a tokenizer",
         "`tokenizer.json` removed",
         lambda: (BOOK / "tokenizer.json").unlink(),
-        "results/datasets/book/tokenizer.json: no such file; make the dataset or model again",
+        "results/datasets/book/tokenizer.json: no such file; recreate the dataset or model",
     ),
     Mistake(
         "a block_size longer than a split",
         "`model: {block_size: 64}` for a short text",
         in_turn(make_dataset, lambda: train_first(TINY.model_copy(update={"block_size": 64}))),
-        "dataset book: the val split has 30 tokens, fewer than one window of "
-        "block_size 64 and its last target; lower block_size or add text",
+        "dataset `book`: the val split has 30 tokens, but block_size 64 needs at least 65; "
+        "lower block_size or add text",
     ),
 ]

@@ -72,7 +72,7 @@ DOWNLOADS = [
         "download",
     ),
     Mistake(
-        "a URL of a deleted file",
+        "the URL of a deleted file",
         "`url: http://HOST/book.txt`",
         fetch_from_server,
         "http://HOST/book.txt: HTTP 404; set NANOGPT_MIRROR to a mirror (a directory "
@@ -93,15 +93,15 @@ DOWNLOADS = [
         wrong_digest,
         "mirror/example.org/book.txt: wrong sha256: expected "
         "0000000000000000000000000000000000000000000000000000000000000000, found "
-        "30a2bfe5d42666cd3dbc89b25f95b842997f9fe33d3d9f5af861e9241f6647f7; the file "
-        "is kept as resources/corpora/book/book.txt.corrupt: if it is the right one, "
-        "correct `sha256:` in config.yaml, else try again or elsewhere",
+        "30a2bfe5d42666cd3dbc89b25f95b842997f9fe33d3d9f5af861e9241f6647f7; correct `sha256:` in "
+        "config.yaml if the file (kept as resources/corpora/book/book.txt.corrupt) is the right "
+        "one, otherwise try again or use another source",
     ),
     Mistake(
-        "a download with a directory in its place",
+        "a directory at a download's path",
         "`resources/corpora/book/book.txt/`",
         directory_in_the_way,
-        "resources/corpora/book/book.txt: cannot be written: Is a directory; make "
-        "room or give write permission, and try again",
+        "resources/corpora/book/book.txt: can't be written: Is a directory; check free space "
+        "and permissions, and try again",
     ),
 ]

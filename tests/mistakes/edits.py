@@ -1,4 +1,4 @@
-"""Edits of the code that the code digest can't follow."""
+"""Code edits that the code digest can't follow."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +8,7 @@ from tests.mistakes.base import Mistake, code, write_files
 
 
 def digest_of(statement: str) -> Callable[[], None]:
-    """Ask for the digest of a stage whose adapter has this statement."""
+    """A function that computes the code digest of an adapter with this statement."""
 
     def make() -> None:
         write_files({"workflow/scripts/eval.py": statement, "nanogpt/__init__.py": ""})
@@ -18,7 +18,7 @@ def digest_of(statement: str) -> Callable[[], None]:
 
 
 def edit(title: str, statement: str, message: str) -> Mistake:
-    """A statement in `workflow/scripts/eval.py`, found when Snakemake plans its jobs."""
+    """A statement in `workflow/scripts/eval.py` that's rejected when Snakemake plans its jobs."""
     return Mistake(title, code(statement), digest_of(statement), message)
 
 
@@ -33,7 +33,7 @@ EDITS = [
         "a computed import",
         "module = __import__(name)",
         "workflow/scripts/eval.py: line 1: a computed import, which the code digest can't "
-        "resolve; write an import statement, inside a function if it must be late, and find a file "
-        "by __file__",
+        "follow; use an import statement (inside a function if it must run late), and find "
+        "files with `__file__`",
     ),
 ]

@@ -1,4 +1,4 @@
-"""The workflow without its package, and names that make no file names."""
+"""A workflow without a matching package, and names too long for a file."""
 
 import shutil
 import subprocess
@@ -11,7 +11,7 @@ from tests.mistakes.base import ROOT, Mistake, code, write_files
 
 
 def with_package(init: str) -> None:
-    """Plan jobs of a workflow without a package beside it, where another nanogpt is installed."""
+    """Plan the jobs of a workflow without its package, with another nanogpt installed."""
     shutil.copytree(ROOT / "workflow", "workflow")
     write_files({"packages/nanogpt/__init__.py": init, "config.yaml": "report: {}"})
     shutil.copy(ROOT / "Snakefile", ".")
@@ -27,7 +27,7 @@ def with_package(init: str) -> None:
 
 
 def config(title: str, shown: str, text: str, message: str) -> Mistake:
-    """A config.yaml with a name that is too long."""
+    """A config.yaml with a name that's too long."""
 
     def make() -> None:
         write_files({"config.yaml": text})
@@ -38,31 +38,31 @@ def config(title: str, shown: str, text: str, message: str) -> Mistake:
 
 EMBEDDING = [
     Mistake(
-        "an installed package of another version",
-        "a deployed workflow, after an upgrade of one of both",
+        "a different version of the installed package",
+        "a deployed workflow, after upgrading only one of the two",
         lambda: with_package('__version__ = "0.9.0"'),
         f"this workflow needs nanogpt {__version__}, but 0.9.0 is installed; run `pip install .` "
         f"in a checkout of {__version__}",
     ),
     Mistake(
-        "no installed package",
+        "a missing package",
         "a deployed workflow, where `pip install .` was forgotten",
         lambda: with_package(""),
         f"this workflow needs nanogpt {__version__}, but no version is installed; run "
         f"`pip install .` in a checkout of {__version__}",
     ),
     config(
-        "a run name that is no file name",
+        "a run name too long for a file",
         code("runs: {aaa...: {}}") + " with 256 `a`",
         f"corpora: {{text: {{builtin: play}}}}\nruns: {{{'a' * 256}: {{dataset: text}}}}\n"
         "datasets: {text: {}}",
-        "runs: a name of 256 bytes, `aaaaaaaaaaaaaaaaaaaa...`; a file name here can have 255",
+        "runs: the name `aaaaaaaaaaaaaaaaaaaa...` has 256 bytes; shorten it to 255 or less",
     ),
     config(
-        "a download whose name leaves no room for its manifest's",
+        "a download with a name too long for its manifest",
         code("corpora: {text: {url: https://corpora.example/aaa...}}") + " with 233 `a`",
         f"corpora: {{text: {{url: https://corpora.example/{'a' * 233}}}}}",
-        "corpora.text.url: a name of 233 bytes, `aaaaaaaaaaaaaaaaaaaa...`; a file name here can "
-        "have 232",
+        "corpora.text.url: the name `aaaaaaaaaaaaaaaaaaaa...` has 233 bytes; shorten it to 232 or "
+        "less",
     ),
 ]

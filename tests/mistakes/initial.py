@@ -1,4 +1,4 @@
-"""Runs that begin with another model."""
+"""Runs that start from another model's weights."""
 
 from nanogpt.config.loading import load
 from nanogpt.config.resolving import resolve_run
@@ -17,7 +17,7 @@ DATASETS = "datasets: {letters: {corpus: text}, others: {corpus: text, tokenizer
 def begins(
     title: str, fine: str, message: str, *, more: str = "", datasets: str = DATASETS
 ) -> Mistake:
-    """A run `fine` that begins with another one, beside a run `first`."""
+    """A config with a run `first`, and a run `fine` that starts from another model."""
     runs = f"runs: {{first: {{dataset: letters, model: tiny}}, fine: {fine}{more}}}"
     return setting(title, f"{{{datasets}{runs}}}", message)
 
@@ -29,7 +29,7 @@ def missing_directory() -> None:
 
 
 def begin(letters: str = "abc \n", settings: ModelSettings = TINY) -> None:
-    """Begin with the model of `make_model`, on a dataset of these letters."""
+    """Start from the model of `make_model`, on a dataset of these letters."""
     tokenizer = char_tokenizer(letters)
     load_initial(GPT(settings, tokenizer.vocab_size), tokenizer, MODEL, "fine")
 
@@ -62,94 +62,93 @@ FINE = "{dataset: others, train: {init_from: %s}}"
 
 INITIAL = [
     begins(
-        "a run to begin with that isn't there",
+        "starting from a run that doesn't exist",
         FINE % "frst",
         "runs.fine.train.init_from: no run `frst`; did you mean `first`?",
     ),
     begins(
-        "one of GPT-2's names, misspelt",
+        "starting from a misspelled GPT-2 size",
         FINE % "gpt2-xxl",
         "runs.fine.train.init_from: no run `gpt2-xxl`; did you mean `gpt2-xl`?",
     ),
     begins(
-        "a sweep to begin with",
+        "starting from a sweep",
         FINE % "seeds",
-        "runs.fine.train.init_from: `seeds` is a sweep; its runs are `seeds.seed-1`, "
+        "runs.fine.train.init_from: `seeds` is a sweep; use one of its runs: `seeds.seed-1`, "
         "`seeds.seed-2`, `seeds.seed-3` and 1 more",
         more=", seeds: {dataset: letters, sweep: {seed: [1, 2, 3, 4]}}",
     ),
     begins(
-        "an ensemble to begin with",
+        "starting from an ensemble",
         FINE % "both",
-        "runs.fine.train.init_from: `both` is an ensemble; name one of its runs: `first`",
+        "runs.fine.train.init_from: `both` is an ensemble; use one of its runs: `first`",
         more=", both: {ensemble: [first]}",
     ),
     begins(
-        "runs that begin with each other",
+        "runs that start from each other",
         FINE % "second",
-        "runs.fine.train.init_from: a circle: fine -> second -> fine; let one of them begin "
-        "without `init_from`",
+        "runs.fine.train.init_from: circular reference: fine -> second -> fine; remove "
+        "`init_from` from one of them",
         more=", second: {dataset: letters, train: {init_from: fine}}",
     ),
     begins(
-        "another architecture than that of the run to begin with",
+        "a different architecture from the initial run's",
         "{dataset: others, model: {n_layer: 4}, train: {init_from: first}}",
-        "runs.fine.model: n_layer is 4, but that of `first`, which it begins with, is 1; leave it "
-        "out",
+        "runs.fine.model: n_layer is 4, but it's 1 in the initial model `first`; remove n_layer",
     ),
     begins(
-        "a longer window than that of the run to begin with",
+        "a longer context than the initial run's",
         "{dataset: others, model: {block_size: 16}, train: {init_from: first}}",
-        "runs.fine.model: block_size 16 is above 8, that of `first`, which it begins with; lower "
-        "it, or leave it out",
+        "runs.fine.model: block_size 16 is larger than that of the initial model `first`, 8; "
+        "lower or remove it",
     ),
     begins(
-        "other tokens than those of the run to begin with",
+        "a different tokenizer from the initial run's",
         FINE % "first",
-        "runs.fine.train.init_from: `first` has the tokens of dataset letters, and this run the "
-        "tokens of dataset others; write `tokenizer: letters` in datasets.others, or make another "
-        "dataset: `nanogpt prepare others --tokenizer=letters`",
+        "runs.fine.train.init_from: `first` uses the tokenizer of dataset `letters`, but this run "
+        "uses the tokenizer of dataset `others`; set `tokenizer: letters` in `datasets.others`, "
+        "or make another dataset with `nanogpt prepare others --tokenizer=letters`",
         datasets="datasets: {letters: {corpus: text}, others: {corpus: text}}, ",
     ),
     begins(
-        "other tokens than GPT-2's",
+        "starting from GPT-2 with a different tokenizer",
         FINE % "gpt2",
-        "runs.fine.train.init_from: `gpt2` has GPT-2's tokens, and this run the tokens of dataset "
-        "letters; write `tokenizer: gpt2` in datasets.others, or make another dataset: `nanogpt "
-        "prepare others --tokenizer=gpt2`",
+        "runs.fine.train.init_from: `gpt2` uses GPT-2's tokenizer, but this run uses the "
+        "tokenizer of dataset `letters`; set `tokenizer: gpt2` in `datasets.others`, or make "
+        "another dataset with `nanogpt prepare others --tokenizer=gpt2`",
     ),
     Mistake(
-        "a directory to begin with that isn't there",
+        "starting from a directory that doesn't exist",
         code("train: {init_from: models/base}"),
         missing_directory,
-        "runs.fine.train.init_from: models/base: no model here; config.json is missing; name a "
-        "run, a directory of a model, or one of gpt2, gpt2-medium, gpt2-large, gpt2-xl",
+        "runs.fine.train.init_from: models/base: not a model directory: config.json is missing; "
+        "use a run, a model directory, or one of gpt2, gpt2-medium, gpt2-large, gpt2-xl",
     ),
     Mistake(
-        "a model directory with other tokens",
+        "starting from a model directory with a different tokenizer",
         code("train: {init_from: results/demo/model}"),
         other_tokens,
-        "runs.fine.train.init_from: results/demo/model: its vocabulary of 5 tokens isn't the "
-        "dataset's, of 7; give the dataset the tokenizer of that model's dataset (`tokenizer: "
-        "<dataset>`, or gpt2)",
+        "runs.fine.train.init_from: results/demo/model: its vocabulary (5 tokens) isn't the "
+        "dataset's (7 tokens); give the dataset that model's tokenizer (`tokenizer: <its "
+        "dataset>`, or `tokenizer: gpt2`)",
     ),
     Mistake(
-        "a model directory that was replaced by another architecture's meanwhile",
+        "an initial model directory whose architecture changed after the config was read",
         code("train: {init_from: results/demo/model}"),
         other_settings,
-        "runs.fine.model: activation is gelu, but that of `results/demo/model`, which it begins "
-        "with, is relu2; leave it out",
+        "runs.fine.model: activation is gelu, but it's relu2 in the initial model "
+        "`results/demo/model`; remove activation",
     ),
     Mistake(
-        "the directory of an ensemble to begin with",
+        "starting from an ensemble's directory",
         code("train: {init_from: results/both/model}"),
         averaged,
-        "runs.fine.train.init_from: results/demo/model: architecture `ensemble`, but a training "
-        "begins with a single GPT; name another model",
+        "runs.fine.train.init_from: results/demo/model: can't train from architecture `ensemble`; "
+        "name the directory of a single GPT",
     ),
     Mistake(
-        "a damaged model to begin with",
-        "`model.safetensors` of another run, cut short",
+        "starting from a damaged model",
+        "the other run's `model.safetensors`, cut short",
         cut_short,
         "results/demo/model/model.safetensors: damaged (Error while deserializing header: invalid "
         "header length); train the run again",

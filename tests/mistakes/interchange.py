@@ -1,4 +1,4 @@
-"""Models for other programs and from them, and what neither side can hold."""
+"""Exports to other programs and imports from them."""
 
 import pickle
 from collections.abc import Callable
@@ -29,7 +29,7 @@ NANOGPT = "import out results/theirs/model --from nanogpt"
 
 
 def other_model(tokenizer: Tokenizer | None = None, **changes: object) -> Callable[[], None]:
-    """A function that makes the model of another architecture or with other tokens."""
+    """A function that creates a model with another architecture or other tokens."""
 
     def make() -> None:
         own = tokenizer or char_tokenizer("abc \n")
@@ -55,12 +55,12 @@ def to_nanogpt() -> None:
 
 
 def hugging_face(title: str, damage: Callable[[], object], message: str) -> Mistake:
-    """A directory of transformers that was damaged, and is imported."""
+    """An import of a damaged directory of transformers."""
     return command(title, HUGGING_FACE, message, in_turn(to_hugging_face, damage))
 
 
 def their_tensors(**changes: torch.Tensor | None) -> Callable[[], None]:
-    """A function that changes tensors of transformers' file; None removes one."""
+    """A function that changes tensors in transformers' file; None removes one."""
 
     def damage() -> None:
         path = THEIRS / "model.safetensors"
@@ -73,7 +73,7 @@ def their_tensors(**changes: torch.Tensor | None) -> Callable[[], None]:
 
 
 def checkpoint(title: str, damage: Callable[[], object], message: str) -> Mistake:
-    """A checkpoint of nanoGPT that was damaged, and is imported."""
+    """An import of a damaged nanoGPT checkpoint."""
     return command(title, NANOGPT, message, in_turn(to_nanogpt, damage))
 
 
@@ -103,100 +103,100 @@ OF_THEIRS = "theirs/model.safetensors: tensor"
 
 INTERCHANGE = [
     command(
-        "an export to nowhere in particular",
+        "an export without a format",
         "export results/demo/model exported",
-        "export: say where to: --to huggingface, --to gguf or --to nanogpt",
+        "export: --to is missing; use --to huggingface, --to gguf or --to nanogpt",
         make_model,
     ),
     command(
-        "an export of a dataset without its place",
+        "an export of a dataset without a destination",
         "export dataset results/datasets/book",
-        "export dataset: give a dataset and a directory to write it to",
+        "export dataset: arguments are missing; give a dataset and a directory to write it to",
     ),
     command(
         "an export of a dataset for another program",
         "export dataset results/datasets/book data/book --to gguf",
-        "export dataset: nanoGPT alone has such datasets; leave out --to gguf",
+        "export dataset: datasets are only exported for nanoGPT; remove --to gguf",
     ),
     command(
         "three paths of an export",
         "export results/demo/model exported more --to gguf",
-        "export: `more` is one path too many; give a model and a place",
+        "export: unexpected argument `more`; give only a model and a destination",
     ),
     command(
         "an export of a missing model",
         f"{EXPORT} gguf",
-        "results/demo/model: no model here; config.json is missing: train the run, or name the "
-        "directory of a model",
+        "results/demo/model: no model here (no `config.json`); train the run, or name a model "
+        "directory",
     ),
     command(
         "an export of an ensemble",
         "export results/both/model exported --to huggingface",
-        "results/both/model: an ensemble of 2 models, which no other program can run; export the "
-        "model of one of its runs",
+        "results/both/model: an ensemble of 2 models, which other programs don't support; "
+        "export the model of one of its runs",
         make_ensemble,
     ),
     command(
         "an export over other files",
         f"{EXPORT} huggingface",
-        "exported: not empty, and `notes.txt` is no file of an earlier export; name another "
-        "directory",
+        "exported: not empty, and `notes.txt` isn't from an earlier export; name another directory",
         in_turn(make_model, lambda: write_files({"exported/notes.txt": "mine"})),
     ),
     command(
-        "an export in the place of a file",
+        "an export to a path that is a file",
         f"{EXPORT} nanogpt",
-        "exported: a file is there; name another directory",
+        "exported: a file, not a directory; name another directory",
         in_turn(make_model, lambda: write_files({"exported": "mine"})),
     ),
     command(
-        "an export over another model for llama.cpp",
+        "an export over a GGUF file from elsewhere",
         "export results/demo/model other.gguf --to gguf",
-        "other.gguf: something is there that isn't an earlier export; name another file",
+        "other.gguf: exists and isn't an earlier export; name another file",
         in_turn(make_model, lambda: write_files({"other.gguf": "GGUF of another"})),
     ),
     command(
         "an export of a model of transformers",
         "export theirs exported --to gguf",
-        "theirs: a model of transformers; first `nanogpt import theirs DESTINATION "
-        "--from huggingface`, then name DESTINATION",
+        "theirs: a model of transformers, not of nanogpt; run `nanogpt import theirs DESTINATION "
+        "--from huggingface`, then use DESTINATION",
         to_hugging_face,
     ),
     command(
-        "an architecture that transformers doesn't have",
+        "an architecture that transformers doesn't support",
         f"{EXPORT} huggingface",
-        "results/demo/model: transformers has no such architecture: its GPT-2 isn't one with "
-        "position: rotary, nor its NanoChat one with norm: layernorm, embedding_norm: false, "
-        "qk_norm: false; change one or the other, and train again",
+        "results/demo/model: transformers has no model with these settings: its GPT-2 doesn't "
+        "support position: rotary, and its NanoChat doesn't support norm: layernorm, "
+        "embedding_norm: false, qk_norm: false; change them to fit one of the two and train again",
         other_model(position="rotary"),
     ),
     command(
-        "an architecture that llama.cpp doesn't have",
+        "an architecture that llama.cpp doesn't support",
         f"{EXPORT} gguf",
-        "results/demo/model: llama.cpp has no model with norm: rmsnorm; its model is GPT-2's: "
-        "train such a one to export it, as the shipped run `shakespeare_char_quickstart` is",
+        "results/demo/model: llama.cpp doesn't support norm: rmsnorm, because its model is "
+        "GPT-2's; train a model with other settings, like those of the shipped run "
+        "`shakespeare_char_quickstart`",
         other_model(norm="rmsnorm"),
     ),
     command(
         "a vocabulary without a line feed for llama.cpp",
         f"{EXPORT} gguf",
-        "results/demo/model: llama.cpp needs a line feed in the vocabulary; train on a text of "
-        "several lines, or with `tokenizer: byte`",
+        "results/demo/model: llama.cpp needs a line feed in the vocabulary; train on a text "
+        "with several lines, or with `tokenizer: byte`",
         lambda: make_model("abc"),
     ),
     command(
-        "an architecture that nanoGPT doesn't have",
+        "an architecture that nanoGPT doesn't support",
         f"{EXPORT} nanogpt",
-        "results/demo/model: nanoGPT has no model with activation: gelu_tanh; its model is GPT-2's "
-        "with exact GELU: train such a one to export it, as the shipped run "
-        "`shakespeare_char_quickstart` is",
+        "results/demo/model: nanoGPT doesn't support activation: gelu_tanh, because its model "
+        "is GPT-2's with exact GELU; train a model with other settings, like those of the "
+        "shipped run `shakespeare_char_quickstart`",
         other_model(activation="gelu_tanh"),
     ),
     command(
-        "tokens that nanoGPT doesn't know",
+        "tokens that nanoGPT doesn't support",
         f"{EXPORT} nanogpt",
-        "results/demo/model: its tokens are bytes, which nanoGPT doesn't know; it has "
-        "`tokenizer: char` and `tokenizer: gpt2`",
+        "results/demo/model: nanoGPT doesn't support its tokens (bytes); train with `tokenizer: "
+        "char` or `tokenizer: gpt2` to export to it",
         other_model(ByteTokenizer()),
     ),
     command(
@@ -206,28 +206,28 @@ INTERCHANGE = [
         "gpt2-large, gpt2-xl",
     ),
     command(
-        "an import of a model of our own",
+        "an import of a nanogpt model",
         "import results/demo/model results/theirs/model --from huggingface",
-        "results/demo/model: a model directory of nanogpt already; use it as it is",
+        "results/demo/model: already a model directory of nanogpt; use it without importing",
         make_model,
     ),
     command(
         "an import over a trained model",
         "import theirs results/demo/model --from huggingface",
-        "results/demo/model: not empty, and `config.json` is no file of an earlier import; name "
+        "results/demo/model: not empty, and `config.json` isn't from an earlier import; name "
         "another directory",
         to_hugging_face,
     ),
     command(
-        "a vocabulary beside a model of transformers",
+        "a meta.pkl for a model of transformers",
         f"{HUGGING_FACE} --meta meta.pkl",
-        "import: --meta is for --from nanogpt; leave it out",
+        "import: --meta is only for --from nanogpt; remove it",
     ),
     hugging_face(
         "an import of a model of another kind",
         lambda: edit_json(THEIRS / "config.json", model_type="llama"),
-        "theirs/config.json: not a GPT-2 that nanogpt can read: model_type: should be 'gpt2' "
-        "(found 'llama'); take another model",
+        "theirs/config.json: not a GPT-2 model that nanogpt supports: model_type: should be "
+        "`gpt2` (found `llama`); use another model",
     ),
     hugging_face(
         "an import without a tokenizer",
@@ -238,8 +238,8 @@ INTERCHANGE = [
     hugging_face(
         "an import with a tokenizer that changes texts",
         edit_tokenizer(normalizer={"type": "Lowercase"}),
-        "theirs/tokenizer.json: nanogpt reads characters, bytes and GPT-2's kind of byte pairs, "
-        "but this tokenizer changes texts first (Lowercase); take a model with such a tokenizer",
+        "theirs/tokenizer.json: unsupported: this tokenizer changes the text first (Lowercase); "
+        "use a model whose tokens are characters, bytes, or byte pairs like GPT-2's",
     ),
     hugging_face(
         "an import without weights",
@@ -247,7 +247,7 @@ INTERCHANGE = [
         f"theirs/model.safetensors: no such file; {AGAIN}",
     ),
     hugging_face(
-        "an import of a pickle in place of weights",
+        "an import of a pickle instead of weights",
         lambda: (THEIRS / "model.safetensors").write_bytes(pickle.dumps(Bomb())),
         "theirs/model.safetensors: damaged (Error while deserializing header: header too large); "
         f"{AGAIN}",
@@ -255,17 +255,17 @@ INTERCHANGE = [
     hugging_face(
         "an import with a missing tensor",
         their_tensors(ln_f__weight=None),
-        f"{OF_THEIRS} ln_f.weight is missing; {AGAIN}",
+        f"{OF_THEIRS} `ln_f.weight` is missing; {AGAIN}",
     ),
     hugging_face(
         "an import with an extra tensor",
         their_tensors(extra=torch.ones(2)),
-        f"{OF_THEIRS} extra isn't part of such a model; {AGAIN}",
+        f"{OF_THEIRS} `extra` isn't part of this architecture; {AGAIN}",
     ),
     hugging_face(
         "an import with a misshapen tensor",
         their_tensors(ln_f__weight=torch.ones(5)),
-        f"{OF_THEIRS} ln_f.weight has shape (5,), but the model's is (4,); {AGAIN}",
+        f"{OF_THEIRS} `ln_f.weight` has shape (5,), but the model's is (4,); {AGAIN}",
     ),
     command(
         "an import of a missing checkpoint",
@@ -275,54 +275,53 @@ INTERCHANGE = [
     checkpoint(
         "a checkpoint without its vocabulary",
         META.unlink,
-        "out/ckpt.pt: 5 tokens, and no meta.pkl says which; copy nanoGPT's data/demo/meta.pkl "
-        "beside it, or give it with --meta",
+        "out/ckpt.pt: no meta.pkl for its vocabulary of 5 tokens; copy nanoGPT's "
+        "data/demo/meta.pkl next to it, or pass it with `--meta`",
     ),
     checkpoint(
-        "a vocabulary that wants to run code",
+        "a vocabulary with code",
         lambda: META.write_bytes(SYSTEM),
-        "out/data/demo/meta.pkl: holds more than numbers and texts (`os.system`), and no code of a "
-        "file is run; take the meta.pkl that nanoGPT's prepare.py wrote for the dataset",
+        "out/data/demo/meta.pkl: refers to code (`os.system`), which nanogpt never runs from a "
+        "file; use the meta.pkl that nanoGPT's prepare.py wrote for the dataset",
     ),
     checkpoint(
         "a vocabulary of another dataset",
         lambda: META.write_bytes(pickle.dumps({"itos": dict(enumerate("abcdefgh"))})),
-        "out/ckpt.pt: the model has 5 tokens, but its meta.pkl has 8 characters; they don't belong "
-        "together: name its own by --meta",
+        "out/ckpt.pt: the model has 5 tokens, but meta.pkl has 8 characters; pass the model's "
+        "own meta.pkl with `--meta`",
     ),
     checkpoint(
-        "a checkpoint that wants to run code",
+        "a checkpoint with code",
         edited_checkpoint(lambda content: content.update(config=Bomb())),
-        "out/ckpt.pt: holds more than tensors and plain values (`getattr`), and no code of a file "
-        "is run; save it again with Python's own numbers and texts beside the tensors",
+        "out/ckpt.pt: refers to code (`getattr`), which nanogpt never runs from a file; save it "
+        "again with only tensors and Python's own numbers and strings",
     ),
     checkpoint(
-        "a checkpoint with numbers of numpy",
+        "a checkpoint with NumPy numbers",
         edited_checkpoint(lambda content: content.update(best_val_loss=np.float64(1.5))),
-        "out/ckpt.pt: holds more than tensors and plain values (`numpy._core.multiarray.scalar`), "
-        "and no code of a file is run; save it again with Python's own numbers and texts beside "
-        "the tensors",
+        "out/ckpt.pt: refers to code (`numpy._core.multiarray.scalar`), which nanogpt never "
+        "runs from a file; save it again with only tensors and Python's own numbers and strings",
     ),
     checkpoint(
-        "a checkpoint of the Ruby gem",
+        "a checkpoint from the Ruby gem",
         edited_checkpoint(without_prefix),
-        "out/ckpt.pt: a checkpoint of the Ruby gem, which nanogpt doesn't read; its datasets are "
-        "nanoGPT's, so train on them again",
+        "out/ckpt.pt: a checkpoint from the Ruby gem, which nanogpt can't read; train again on "
+        "its datasets, which are in nanoGPT's format",
     ),
     checkpoint(
-        "a checkpoint of an impossible size",
+        "a checkpoint with an impossible size",
         edited_checkpoint(lambda content: content["model_args"].update(n_head=0)),
-        "out/ckpt.pt: model_args: n_head: should be greater than 0 (found 0); take another "
+        "out/ckpt.pt: model_args: n_head: should be greater than 0 (found `0`); use another "
         "checkpoint",
     ),
     checkpoint(
-        "a checkpoint cut in half",
+        "a truncated checkpoint",
         lambda: CHECKPOINT.write_bytes(CHECKPOINT.read_bytes()[:500]),
         "out/ckpt.pt: damaged: not a checkpoint; copy it again",
     ),
     checkpoint(
         "a checkpoint with a missing tensor",
         edited_checkpoint(lambda content: content["model"].pop("transformer.ln_f.weight")),
-        f"out/ckpt.pt: tensor ln_f.weight is missing; {AGAIN}",
+        f"out/ckpt.pt: tensor `ln_f.weight` is missing; {AGAIN}",
     ),
 ]

@@ -1,4 +1,4 @@
-"""A dataset, a training and a model to make mistakes with."""
+"""A dataset, a training and a model for the mistakes to start from."""
 
 import json
 from collections.abc import Mapping
@@ -29,14 +29,14 @@ TINY = ModelSettings(n_layer=1, n_head=1, n_embd=4, block_size=8, dropout=0)
 def prepare_book(
     contents: Mapping[str, bytes | str], corpus: Mapping[str, object], **dataset: object
 ) -> None:
-    """Prepare a dataset `book` of some files, the first one its corpus unless `corpus` names it."""
+    """Prepare a dataset `book` from files; the first is the corpus unless `corpus` names one."""
     write_files(contents)
     settings = Corpus.model_validate({"files": list(contents)[:1], **corpus})
     prepare(find_files("book", settings), settings, Dataset.model_validate(dataset), BOOK)
 
 
 def make_dataset() -> None:
-    """The dataset `book` of one short text."""
+    """Prepare the dataset `book` from one short text."""
     prepare_book({"book.txt": TEXT}, {})
 
 
@@ -58,7 +58,7 @@ def train_first(model: ModelSettings = TINY, **changes: object) -> None:
 
 
 def make_model(letters: str = "abc \n") -> None:
-    """An untrained model of these letters."""
+    """Save an untrained model whose vocabulary is these letters."""
     tokenizer = char_tokenizer(letters)
     torch.manual_seed(0)
     save_model(MODEL, GPT(TINY, tokenizer.vocab_size).state_dict(), TINY, tokenizer)

@@ -20,14 +20,14 @@ WEIGHTS = MODEL / "model.safetensors"
 
 
 class Bomb:
-    """An object whose pickle makes a file when it is read."""
+    """An object whose pickle creates a file when it's loaded."""
 
     def __reduce__(self) -> tuple[object, ...]:
         return (Path.touch, (EXECUTED,))
 
 
 def damaged_model(title: str, shown: str, damage: Callable[[], object], message: str) -> Mistake:
-    """A model that was damaged after it was trained, and is sampled from."""
+    """Sample from a model that was damaged after training."""
 
     def make() -> None:
         make_model()
@@ -40,7 +40,7 @@ def damaged_model(title: str, shown: str, damage: Callable[[], object], message:
 def weights(
     title: str, shown: str, change: Callable[[bytearray], bytes | bytearray], message: str
 ) -> Mistake:
-    """Weights whose bytes were changed."""
+    """Weights with changed bytes."""
     return damaged_model(
         title, shown, lambda: WEIGHTS.write_bytes(change(bytearray(WEIGHTS.read_bytes()))), message
     )
@@ -49,7 +49,7 @@ def weights(
 def tensors(
     title: str, shown: str, changes: Mapping[str, torch.Tensor | None], message: str
 ) -> Mistake:
-    """Weights whose tensors were changed."""
+    """Weights with changed tensors."""
 
     def damage() -> None:
         changed = {**load_file(WEIGHTS), **changes}
@@ -64,7 +64,7 @@ def flipped(data: bytearray, at: int) -> bytearray:
 
 
 def safetensors(*offsets: tuple[int, int]) -> bytes:
-    """A safetensors file of 16 bytes of data that says that its tensors lie at these offsets."""
+    """A safetensors file with 16 bytes of data, whose header puts its tensors at these offsets."""
     header = json.dumps(
         {
             f"tensor{number}": {"dtype": "F32", "shape": [2], "data_offsets": place}
@@ -84,15 +84,15 @@ MODELS = [
     command(
         "a missing model",
         "sample results/demo/model",
-        "results/demo/model: no model here; config.json is missing: train the run, or"
-        " name the directory of a model",
+        "results/demo/model: no model here (no `config.json`); train the run, or name a model "
+        "directory",
     ),
     damaged_model(
         "a model without a config",
         "`config.json` removed",
         lambda: (MODEL / "config.json").unlink(),
-        "results/demo/model: no model here; config.json is missing: train the run, or"
-        " name the directory of a model",
+        "results/demo/model: no model here (no `config.json`); train the run, or name a model "
+        "directory",
     ),
     damaged_model(
         "a model without weights",
@@ -104,7 +104,7 @@ MODELS = [
         "a model without a tokenizer",
         "`tokenizer.json` removed",
         lambda: (MODEL / "tokenizer.json").unlink(),
-        "results/demo/model/tokenizer.json: no such file; make the dataset or model again",
+        "results/demo/model/tokenizer.json: no such file; recreate the dataset or model",
     ),
     damaged_model(
         "half a config",
@@ -116,18 +116,18 @@ MODELS = [
         "a config from Hugging Face",
         '`{"model_type": "gpt2", "n_layer": 12}`',
         lambda: (MODEL / "config.json").write_text('{"model_type": "gpt2", "n_layer": 12}'),
-        "results/demo/model: a model of transformers; first `nanogpt import results/demo/model "
-        "DESTINATION --from huggingface`, then name DESTINATION",
+        "results/demo/model: a model of transformers, not of nanogpt; run `nanogpt import "
+        "results/demo/model DESTINATION --from huggingface`, then use DESTINATION",
     ),
     damaged_model(
         "another architecture",
         '`"architecture": "llama"`',
         lambda: edit_json(MODEL / "config.json", architecture="llama"),
-        "results/demo/model/config.json: unknown architecture `llama`, this version of "
-        "nanogpt reads `gpt2`; upgrade nanogpt, or train the run again",
+        "results/demo/model/config.json: unknown architecture `llama` (this version of "
+        "nanogpt reads `gpt2`); upgrade nanogpt or train the run again",
     ),
     damaged_model(
-        "a model of a later version of nanogpt",
+        "a model from a later version of nanogpt",
         '`"format": 9`',
         lambda: edit_json(MODEL / "config.json", format=9),
         "results/demo/model/config.json: format 9, but this version of nanogpt reads "
@@ -137,18 +137,18 @@ MODELS = [
         "a model without layers",
         '`"n_layer": 0`',
         lambda: edit_json(MODEL / "config.json", n_layer=0),
-        "results/demo/model/config.json: not a model's config (n_layer: should be "
-        "greater than or equal to 1 (found 0)); train the run again",
+        "results/demo/model/config.json: invalid model config: n_layer: should be "
+        "greater than or equal to 1 (found `0`); train the run again",
     ),
     damaged_model(
         "an unknown setting of a model",
         '`"n_layers": 1`',
         lambda: edit_json(MODEL / "config.json", n_layers=1),
-        "results/demo/model/config.json: not a model's config (n_layers: unknown "
-        "setting; did you mean `n_layer`?); train the run again",
+        "results/demo/model/config.json: invalid model config: n_layers: unknown "
+        "setting; did you mean `n_layer`?; train the run again",
     ),
     damaged_model(
-        "a model's config of brackets nested too deeply",
+        "brackets nested too deeply in a model's config",
         "`config.json` of 100,000 `[`",
         lambda: (MODEL / "config.json").write_text(100_000 * "["),
         "results/demo/model/config.json: damaged: not JSON; train the run again",
@@ -161,18 +161,18 @@ MODELS = [
         " the run again",
     ),
     damaged_model(
-        "a tokenizer of another model",
-        "`tokenizer.json` of two characters",
+        "another model's tokenizer",
+        "`tokenizer.json` with two characters",
         lambda: CharTokenizer("ab").save(MODEL / "tokenizer.json"),
-        "results/demo/model/config.json: vocab_size is 5, but tokenizer.json has 2 "
-        "tokens; they do not belong together: train the run again",
+        "results/demo/model/config.json: `vocab_size` is 5, but `tokenizer.json` has 2 "
+        "tokens; train the run again",
     ),
     damaged_model(
         "a model's tokenizer cut in half",
         "`tokenizer.json` cut in half",
         lambda: (MODEL / "tokenizer.json").write_text('{"type": "ch'),
-        "results/demo/model/tokenizer.json: not a tokenizer of ours; make the "
-        "dataset or model again",
+        "results/demo/model/tokenizer.json: not a tokenizer of nanogpt; recreate the dataset or "
+        "model",
     ),
     weights(
         "weights cut in half",
@@ -189,8 +189,8 @@ MODELS = [
         "header: header too small); train the run again",
     ),
     weights(
-        "weights of zeros",
-        "`model.safetensors` of zero bytes",
+        "weights overwritten with zeros",
+        "`model.safetensors` full of zero bytes",
         lambda data: bytes(len(data)),
         "results/demo/model/model.safetensors: damaged (Error while deserializing "
         "header: invalid JSON in header: EOF while parsing a value at line 1 column "
@@ -212,7 +212,7 @@ MODELS = [
         "the run again",
     ),
     weights(
-        "a pickle in place of weights",
+        "a pickle instead of weights",
         "`model.safetensors` that is really a pickle that runs code",
         lambda _: pickle.dumps(Bomb()),
         "results/demo/model/model.safetensors: damaged (Error while deserializing "
@@ -226,7 +226,7 @@ MODELS = [
         "header: header too large); train the run again",
     ),
     weights(
-        "a tensor before the file",
+        "a tensor before the start of the file",
         "offsets from -8 to 0",
         lambda _: safetensors((-8, 0)),
         "results/demo/model/model.safetensors: damaged (Error while deserializing "
@@ -234,21 +234,21 @@ MODELS = [
         "at line 1 column 68); train the run again",
     ),
     weights(
-        "a tensor beyond the file",
+        "a tensor past the end of the file",
         "offsets from 0 to 8 and from 8 to 4096",
         lambda _: safetensors((0, 8), (8, 4096)),
         "results/demo/model/model.safetensors: damaged (Error while deserializing "
         "header: invalid shape, data type, or offset for tensor); train the run again",
     ),
     weights(
-        "tensors that overlap",
+        "overlapping tensors",
         "offsets from 0 to 8 and from 4 to 12",
         lambda _: safetensors((0, 8), (4, 12)),
         "results/demo/model/model.safetensors: damaged (Error while deserializing "
         "header: invalid offset for tensor `tensor1`); train the run again",
     ),
     damaged_model(
-        "a directory in place of weights",
+        "a directory instead of weights",
         "`model.safetensors/`",
         in_turn(WEIGHTS.unlink, WEIGHTS.mkdir),
         "results/demo/model/model.safetensors: no such file; train the run again",
@@ -257,57 +257,56 @@ MODELS = [
         "a weight that isn't a number",
         "NaN in `h.0.ln_1.weight`",
         {"h.0.ln_1.weight": torch.tensor([1, torch.nan, 1, 1])},
-        "results/demo/model/model.safetensors: tensor h.0.ln_1.weight has NaN or "
+        "results/demo/model/model.safetensors: tensor `h.0.ln_1.weight` has NaN or "
         "infinity; train the run again",
     ),
     tensors(
         "an infinite weight",
         "-inf in `h.0.ln_1.weight`",
         {"h.0.ln_1.weight": torch.tensor([1, -torch.inf, 1, 1])},
-        "results/demo/model/model.safetensors: tensor h.0.ln_1.weight has NaN or "
+        "results/demo/model/model.safetensors: tensor `h.0.ln_1.weight` has NaN or "
         "infinity; train the run again",
     ),
     tensors(
         "integer weights",
         "`h.0.ln_1.weight` as int64",
         {"h.0.ln_1.weight": torch.ones(4, dtype=torch.int64)},
-        "results/demo/model/model.safetensors: tensor h.0.ln_1.weight is int64 of "
-        "shape (4,), but the model's is float32 of shape (4,); train the run again",
+        "results/demo/model/model.safetensors: tensor `h.0.ln_1.weight` is int64 of "
+        "shape (4,), but the model needs float32 of shape (4,); train the run again",
     ),
     tensors(
         "half-precision weights",
         "`h.0.ln_1.weight` as float16",
         {"h.0.ln_1.weight": torch.ones(4, dtype=torch.float16)},
-        "results/demo/model/model.safetensors: tensor h.0.ln_1.weight is float16 of "
-        "shape (4,), but the model's is float32 of shape (4,); train the run again",
+        "results/demo/model/model.safetensors: tensor `h.0.ln_1.weight` is float16 of "
+        "shape (4,), but the model needs float32 of shape (4,); train the run again",
     ),
     tensors(
         "weights with another width",
-        "`h.0.ln_1.weight` of 5 numbers",
+        "`h.0.ln_1.weight` with 5 numbers",
         {"h.0.ln_1.weight": torch.ones(5)},
-        "results/demo/model/model.safetensors: tensor h.0.ln_1.weight is float32 of "
-        "shape (5,), but the model's is float32 of shape (4,); train the run again",
+        "results/demo/model/model.safetensors: tensor `h.0.ln_1.weight` is float32 of "
+        "shape (5,), but the model needs float32 of shape (4,); train the run again",
     ),
     tensors(
         "a missing tensor",
         "no `h.0.ln_2.weight`",
         {"h.0.ln_2.weight": None},
-        "results/demo/model/model.safetensors: tensor h.0.ln_2.weight is missing; "
+        "results/demo/model/model.safetensors: tensor `h.0.ln_2.weight` is missing; "
         "train the run again",
     ),
     tensors(
         "an extra tensor",
-        "`h.1.ln_1.weight` in a model of one layer",
+        "`h.1.ln_1.weight` in a model with one layer",
         {"h.1.ln_1.weight": torch.ones(4)},
-        "results/demo/model/model.safetensors: tensor h.1.ln_1.weight is not of this "
-        "model; train the run again",
+        "results/demo/model/model.safetensors: tensor `h.1.ln_1.weight` isn't part of "
+        "this model; train the run again",
     ),
     Mistake(
-        "a model of another vocabulary",
-        "evaluated on a dataset with other letters",
+        "a model with another vocabulary",
+        "evaluated on a dataset with different letters",
         evaluate_another,
-        "results/demo/model: trained on another vocabulary than "
-        "results/datasets/book; train the run again, or evaluate it on its own "
-        "dataset",
+        "results/demo/model: trained with a different vocabulary from "
+        "results/datasets/book; evaluate it on its own dataset, or train the run again",
     ),
 ]

@@ -1,4 +1,4 @@
-"""N-grams beside a model that don't belong to it, or are damaged."""
+"""N-grams that are damaged or don't match their model."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +18,7 @@ COUNTS_FILE = MODEL / NGRAMS_FILE
 
 
 def make_ngrams() -> None:
-    """The n-grams of the dataset `book` beside a model of its letters."""
+    """The n-grams of dataset `book` in the directory of a model with its vocabulary."""
     make_dataset()
     make_model("".join(sorted(set(TEXT))))
     count_split(BOOK, NgramSettings(max_order=3), COUNTS_FILE)
@@ -27,7 +27,7 @@ def make_ngrams() -> None:
 def damaged_ngrams(
     title: str, shown: str, damage: Callable[[bytes], bytes], message: str
 ) -> Mistake:
-    """N-grams whose bytes were changed, beside a model that is sampled from."""
+    """Sampling from a model with changed bytes in its n-grams."""
 
     def make() -> None:
         make_ngrams()
@@ -38,7 +38,7 @@ def damaged_ngrams(
 
 
 def without_count(_: bytes) -> bytes:
-    """The file with a count of zero."""
+    """The file with one count set to zero."""
     arrays = load_file(COUNTS_FILE)
     arrays["counts"][0] = 0
     header = COUNTS_FILE.read_bytes().partition(b'"ngrams":"')[2].partition(b'"}')[0]
@@ -61,45 +61,45 @@ def evaluate_another_dataset() -> None:
 
 NGRAMS = [
     damaged_ngrams(
-        "n-grams cut in half",
+        "truncated n-grams",
         "`ngrams.safetensors` cut in half",
         lambda data: data[: len(data) // 2],
         "results/demo/model/ngrams.safetensors: damaged (Error while deserializing header: "
-        "incomplete metadata, file not fully covered); remove it, and make it again",
+        "incomplete metadata, file not fully covered); delete it and run the workflow again",
     ),
     damaged_ngrams(
-        "weights in place of n-grams",
+        "weights instead of n-grams",
         "`model.safetensors` copied over `ngrams.safetensors`",
         lambda _: (MODEL / "model.safetensors").read_bytes(),
-        "results/demo/model/ngrams.safetensors: no n-grams of nanogpt; remove it, and make it "
-        "again",
+        "results/demo/model/ngrams.safetensors: not an n-gram file of nanogpt; delete it and "
+        "run the workflow again",
     ),
     damaged_ngrams(
-        "an n-gram that never occurs",
+        "an n-gram with an impossible count",
         "a count of 0",
         without_count,
-        "results/demo/model/ngrams.safetensors: damaged (a token or a count that can't be); "
-        "remove it, and make it again",
+        "results/demo/model/ngrams.safetensors: damaged (a token or a count is out of range); "
+        "delete it and run the workflow again",
     ),
     Mistake(
-        "n-grams of another vocabulary",
-        "`ngrams.safetensors` of another run beside a model",
+        "n-grams with another vocabulary",
+        "`ngrams.safetensors` copied from another run",
         sample_another_vocabulary,
-        "results/demo/model/ngrams.safetensors: counted with another vocabulary than the model "
-        "beside it has; make the run's n-grams again",
+        "results/demo/model/ngrams.safetensors: its vocabulary isn't the model's; delete it and "
+        "run the workflow again",
     ),
     Mistake(
         "n-grams of another dataset",
-        "evaluated on a dataset that wasn't counted",
+        "evaluated on a dataset other than the counted one",
         evaluate_another_dataset,
-        "results/demo/model/ngrams.safetensors: counted on another training split than that of "
-        "results/datasets/book; make the run's n-grams again",
+        "results/demo/model/ngrams.safetensors: counted on a different training split from "
+        "results/datasets/book; remove it, and make the run's n-grams again",
     ),
     workflow(
-        "n-grams of a run that mixes none",
+        "n-grams of a run without them",
         code("snakemake results/book/model/ngrams.safetensors"),
         "results/book/model/ngrams.safetensors",
-        "runs.book: mixes no n-grams with its GPT; say `ngram: on` in it",
+        "runs.book: this run doesn't use n-grams; set `ngram: on` for it",
         "texts/a.txt",
     ),
 ]

@@ -24,9 +24,9 @@ from tests.mistakes.tokenizers import TOKENIZERS
 from tests.mistakes.training import TRAINING
 from tests.mistakes.verification import VERIFICATION
 
-# Headings of the page, each with its mistakes.
+# The headings of the page, with their mistakes.
 AREAS = {
-    "The file config.yaml": CONFIG_FILES,
+    "config.yaml": CONFIG_FILES,
     "Settings": SETTINGS,
     "Sweeps": SWEEPS,
     "Ensembles": ENSEMBLES,
@@ -35,30 +35,31 @@ AREAS = {
     "Tokenizers": TOKENIZERS,
     "Datasets": DATASETS,
     "Models": MODELS,
-    "Models for other programs, and from them": INTERCHANGE,
+    "Export and import": INTERCHANGE,
     "N-grams": NGRAMS,
     "Prompts and sampling": PROMPTS,
     "Devices and training": TRAINING,
     "Downloads": DOWNLOADS,
     "Reports": REPORTS,
-    "What `nanogpt verify` finds": VERIFICATION,
-    "Plans and reasons": PLANNING,
+    "Problems that `nanogpt verify` reports": VERIFICATION,
+    "`nanogpt plan` and `nanogpt why`": PLANNING,
     "Commands": COMMANDS,
-    "The workflow elsewhere": EMBEDDING,
-    "Edits of the code": EDITS,
+    "Deployed workflows and long names": EMBEDDING,
+    "Code changes": EDITS,
 }
 
 
 def page() -> str:
-    """docs/ERRORS.md."""
+    """Return the contents of docs/ERRORS.md."""
     lines = [
-        "# Errors, and what to do",
+        "# Error messages",
         "",
-        "A mistake ends a command or a job with exit code 1 and one line: `error:` and a message",
-        "from this page. Search it for part of the message that isn't one of your own names.",
+        "If a command or a job fails because of a mistake, it prints one line that starts with",
+        "`error:` and exits with code 1. Find your message here by searching for a part of it that",
+        "isn't one of your own names. HOST stands for the name of a server.",
         "",
-        "`make format` writes this page, so don't edit it by hand; a test makes each of these",
-        "mistakes. HOST is the name of a server.",
+        "`make format` generates this page from the tests, which make each of these mistakes, so",
+        "don't edit it by hand.",
     ]
     for area, mistakes in AREAS.items():
         lines += ["", f"## {area}", "", "| mistake | message |", "|---|---|"]

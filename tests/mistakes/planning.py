@@ -7,12 +7,12 @@ from tests.mistakes.verification import MANIFEST, make_manifest
 
 
 def make_config() -> None:
-    """A config.yaml with the run `first`."""
+    """Write a config.yaml with the run `first`."""
     write_files({"config.yaml": CONFIG, "text.txt": TEXT})
 
 
 def make_other_stage() -> None:
-    """The manifest of a stage of another kind, of the run `other`."""
+    """Write the manifest of another stage, for the run `other`."""
     content = json.loads(MANIFEST.read_text()) | {"stage": "eval"}
     outputs = {"results/other/eval.json": "0" * 64}
     write_files(
@@ -25,60 +25,61 @@ def make_other_stage() -> None:
 
 PLANNING = [
     command(
-        "a plan of an unknown run",
+        "planning an unknown run",
         "plan fist",
         "runs: no run `fist`; did you mean `first`?",
         make_config,
     ),
     command(
-        "why, of an unknown run",
+        "`why` for an unknown run",
         "why fist",
         "why: no run `fist`; did you mean `first`?",
         make_config,
     ),
     command(
-        "why, of nothing",
+        "`why` without a path",
         "why",
-        "why: 0 paths; name one result, or two to compare",
+        "why: 0 paths given; give one result to explain, or two to compare",
         make_config,
     ),
     command(
-        "why, of three results",
+        "`why` with three paths",
         "why first first first",
-        "why: 3 paths; name one result, or two to compare",
+        "why: 3 paths given; give one result to explain, or two to compare",
         make_config,
     ),
     command(
-        "why, of a file that no rule makes",
+        "`why` for a file that no rule makes",
         "why results/first/notes.txt",
-        "results/first/notes.txt: no rule makes it, as config.yaml is now; name a file or a "
-        "directory of a run or dataset, or a run",
+        "results/first/notes.txt: no rule makes it with the current config.yaml; give a run, or a "
+        "file or directory of a run or dataset",
         make_config,
     ),
     command(
-        "why, of a run that config.yaml doesn't have any more",
+        "`why` for a run that config.yaml no longer has",
         "why results/demo/samples.txt",
-        "results/demo/samples.txt: no rule makes it, as config.yaml is now; name a file or a "
-        "directory of a run or dataset, or a run",
+        "results/demo/samples.txt: no rule makes it with the current config.yaml; give a run, or "
+        "a file or directory of a run or dataset",
         in_turn(make_config, make_manifest),
     ),
     command(
-        "why two results differ, of which one isn't there",
+        "comparing with a missing result",
         "why results/demo/samples.txt results/second/samples.txt",
-        "results/second/samples.txt: no such file or directory; name results that were made",
+        "results/second/samples.txt: no such file or directory; give existing results",
         in_turn(make_config, make_manifest),
     ),
     command(
-        "why two results differ, of which one has no manifest",
+        "comparing with a file without a manifest",
         "why results/demo/samples.txt text.txt",
-        "text.txt: no manifest says how it was made; name a result of the workflow",
+        "text.txt: no manifest found, so it's not known how it was made; give a result of the "
+        "workflow",
         in_turn(make_config, make_manifest),
     ),
     command(
-        "why two results of different kinds differ",
+        "comparing results of different kinds",
         "why results/demo/samples.txt results/other/eval.json",
-        "results/demo/samples.txt is a result of sample, results/other/eval.json of eval; name two "
-        "results of one kind",
+        "results/demo/samples.txt was made by sample, but results/other/eval.json by eval; give "
+        "two results of the same kind",
         in_turn(make_config, make_manifest, make_other_stage),
     ),
 ]

@@ -19,7 +19,7 @@ EVALUATION = json.dumps(
 
 
 def report_on(title: str, shown: str, files: Mapping[str, str], message: str) -> Mistake:
-    """A report on a run `demo` that has only these files."""
+    """Report on a run `demo` that has only these files."""
 
     def make() -> None:
         write_files({f"results/demo/{name}": content for name, content in files.items()})
@@ -33,7 +33,7 @@ REPORTS = [
         "a report on no runs",
         "`report: {runs: []}`",
         lambda: write_report([], Path("results/report")),
-        "no runs to report on; name at least one in report.runs, or train one",
+        "no runs to report on; list at least one in `report.runs`, or train one",
     ),
     report_on(
         "a run that wasn't trained",
@@ -74,31 +74,31 @@ REPORTS = [
         "results/demo/eval.json: no such file; evaluate the run first",
     ),
     report_on(
-        "half an eval.json",
+        "a truncated eval.json",
         "`eval.json` cut in half",
         {"metrics.jsonl": METRICS, "eval.json": '{"val": {"lo'},
-        "results/demo/eval.json: damaged: not JSON; make it again",
+        "results/demo/eval.json: damaged: not JSON; delete it and run the workflow again",
     ),
     report_on(
         "an eval.json without results",
         "`{}`",
         {"metrics.jsonl": METRICS, "eval.json": "{}"},
-        "results/demo/eval.json: damaged: `run` is missing; make it again",
+        "results/demo/eval.json: damaged: `run` is missing; delete it and run the workflow again",
     ),
     report_on(
-        "half a training's manifest",
+        "a truncated training manifest",
         "`train.manifest.json` cut in half",
         {
             "metrics.jsonl": METRICS,
             "eval.json": EVALUATION,
             "train.manifest.json": '{"parameters": {',
         },
-        "results/demo/train.manifest.json: damaged: not JSON; make it again",
+        "results/demo/train.manifest.json: damaged: not JSON; delete it and run the workflow again",
     ),
     report_on(
         "a bench.json that isn't a benchmark",
-        "`bench.json` with a list",
+        "a list in `bench.json`",
         {"metrics.jsonl": METRICS, "eval.json": EVALUATION, "bench.json": "[]"},
-        "results/demo/bench.json: damaged: not a JSON object; make it again",
+        "results/demo/bench.json: damaged: not a JSON object; delete it and run the workflow again",
     ),
 ]

@@ -1,4 +1,4 @@
-"""Settings that are unknown, out of range or don't fit each other."""
+"""Settings that are unknown, out of range, or contradict each other."""
 
 import yaml
 
@@ -7,7 +7,7 @@ from tests.mistakes.base import CONFIG, TEXT, Mistake, code, write_files
 
 
 def setting(title: str, text: str, message: str) -> Mistake:
-    """Wrong settings: CONFIG with the top-level keys of `text` put in or replaced."""
+    """Wrong settings: CONFIG with the top-level keys of `text` added or replaced."""
     return Mistake(
         title,
         code(text),
@@ -17,7 +17,7 @@ def setting(title: str, text: str, message: str) -> Mistake:
 
 
 def dropped_text(title: str, name: str, message: str) -> Mistake:
-    """A text in resources/texts/ whose name can't be a run's."""
+    """A text in resources/texts/ with an invalid name."""
     file = f"resources/texts/{name}.txt"
 
     def make() -> None:
@@ -29,40 +29,40 @@ def dropped_text(title: str, name: str, message: str) -> Mistake:
 
 SETTINGS = [
     setting(
-        "a misspelt setting",
+        "a misspelled setting",
         "train: {max_iter: 3}",
         "train.max_iter: unknown setting; did you mean `max_iters`?",
     ),
     setting(
-        "a misspelt group",
+        "a misspelled group",
         "runs: {first: {trian: {max_iters: 3}}}",
         "runs.first.trian: unknown setting; did you mean `train`?",
     ),
     setting(
         "an unknown setting",
         "zzz: 1",
-        "zzz: unknown setting; there is `model`, `train`, `eval`, `sample`, `bench`, "
-        "`ngram`, `corpora`, `datasets`, `models`, `runs`, `defaults`, `report`, `mirrors`",
+        "zzz: unknown setting; choose from `model`, `train`, `eval`, `sample`, `bench`, `ngram`, "
+        "`corpora`, `datasets`, `models`, `runs`, `defaults`, `report`, `mirrors`",
     ),
     setting(
-        "a setting of a group on top",
+        "a group's setting at top level",
         "max_iters: 500",
-        "max_iters: unknown setting here; it belongs to `train`",
+        "max_iters: not a setting here; move it to `train`",
     ),
     setting(
-        "a setting of a group in a run",
+        "a group's setting directly in a run",
         "runs: {first: {dataset: letters, max_iters: 500}}",
-        "runs.first.max_iters: unknown setting here; it belongs to `runs.first.train`",
+        "runs.first.max_iters: not a setting here; move it to `runs.first.train`",
     ),
     setting(
-        "a setting of a corpus in a dataset",
+        "a corpus's setting in a dataset",
         "datasets: {letters: {corpus: text, encoding: utf-8}}",
-        "datasets.letters.encoding: unknown setting here; it belongs to `corpora.<name>`",
+        "datasets.letters.encoding: not a setting here; move it to `corpora.<name>`",
     ),
     setting(
         "a preset in a preset",
         "models: {small: {preset: tiny}}",
-        "models.small.preset: unknown setting here; it belongs to `model`",
+        "models.small.preset: not a setting here; move it to `model`",
     ),
     setting(
         "several mistakes at once",
@@ -72,70 +72,70 @@ SETTINGS = [
     setting(
         "a word for a number",
         "models: {tiny: {n_layer: four}}",
-        "models.tiny.n_layer: should be a number, such as 10000, 10_000 or 1e4 (found 'four')",
+        "models.tiny.n_layer: should be a number, such as 10000, 10_000 or 1e4 (found `four`)",
     ),
     setting(
-        "a fraction for a count",
+        "a fraction for a whole number",
         "models: {tiny: {n_layer: 2.5}}",
-        "models.tiny.n_layer: should be a whole number (found 2.5)",
+        "models.tiny.n_layer: should be a whole number (found `2.5`)",
     ),
     setting(
         "yes for a number",
         "models: {tiny: {n_layer: yes}}",
-        "models.tiny.n_layer: a number is wanted here, not yes or no (found yes)",
+        "models.tiny.n_layer: should be a number, not yes or no (found `yes`)",
     ),
     setting(
         "a number for yes or no",
         "models: {tiny: {bias: 2}}",
-        "models.tiny.bias: should be a valid boolean, unable to interpret input (found 2)",
+        "models.tiny.bias: should be true or false (found `2`)",
     ),
     setting(
         "no value for a number",
         "train: {max_iters: null}",
-        "train.max_iters: should be a valid integer (found nothing)",
+        "train.max_iters: should be a whole number (found nothing)",
     ),
     setting(
-        "n-grams of no token",
+        "n-grams of zero tokens",
         "ngram: {max_order: 0}",
-        "ngram.max_order: should be greater than or equal to 1 (found 0)",
+        "ngram.max_order: should be greater than or equal to 1 (found `0`)",
     ),
     setting(
         "n-grams that are too long",
         "ngram: {max_order: 100}",
-        "ngram.max_order: should be less than or equal to 16 (found 100)",
+        "ngram.max_order: should be less than or equal to 16 (found `100`)",
     ),
     setting(
         "a weight above 1",
         "ngram: {weight: 1.5}",
-        "ngram.weight: should be less than or equal to 1 (found 1.5)",
+        "ngram.weight: should be less than or equal to 1 (found `1.5`)",
     ),
     setting(
         "a weight below 0",
         "ngram: {weight: -0.1}",
-        "ngram.weight: should be greater than or equal to 0 (found -0.1)",
+        "ngram.weight: should be greater than or equal to 0 (found `-0.1`)",
     ),
     setting(
         "n-grams that are neither on nor off",
         "ngram: maybe",
-        "ngram.use: should be a valid boolean, unable to interpret input (found 'maybe')",
+        "ngram.use: should be true or false (found `maybe`)",
     ),
     setting(
         "a list for a number",
         "train: {max_iters: [3]}",
-        "train.max_iters: should be a valid integer (found [3])",
+        "train.max_iters: should be a whole number (found `[3]`)",
     ),
     setting(
         "a number for a prompt",
         "sample: {start: 5}",
-        "sample.start: should be text; put it in quotes (found 5)",
+        "sample.start: should be text; put it in quotes (found `5`)",
     ),
     setting(
         "a word for a list",
         "report: {runs: first}",
-        "report.runs: should be a valid list (found 'first')",
+        "report.runs: should be a list (found `first`)",
     ),
     setting(
-        "a list of runs", "runs: [first]", "runs: should be a mapping of settings (found [first])"
+        "a list of runs", "runs: [first]", "runs: should be a mapping of settings (found `[first]`)"
     ),
     setting(
         "an empty corpus",
@@ -145,100 +145,101 @@ SETTINGS = [
     setting(
         "a number for a name",
         "runs: {2024: {dataset: letters}}",
-        "runs.2024: should be text; put it in quotes (found 2024)",
+        "runs.2024: should be text; put it in quotes (found `2024`)",
     ),
     setting(
         "no layers",
         "models: {tiny: {n_layer: 0}}",
-        "models.tiny.n_layer: should be greater than or equal to 1 (found 0)",
+        "models.tiny.n_layer: should be greater than or equal to 1 (found `0`)",
     ),
     setting(
         "a dropout of one",
         "models: {tiny: {dropout: 1}}",
-        "models.tiny.dropout: should be less than 1 (found 1)",
+        "models.tiny.dropout: should be less than 1 (found `1`)",
     ),
     setting(
         "a learning rate of zero",
         "train: {learning_rate: 0}",
-        "train.learning_rate: should be greater than 0 (found 0)",
+        "train.learning_rate: should be greater than 0 (found `0`)",
     ),
     setting(
         "not a number",
         "train: {learning_rate: .nan}",
-        "train.learning_rate: should be a finite number (found nan)",
+        "train.learning_rate: should be a finite number (found `nan`)",
     ),
     setting(
         "infinity",
         "train: {grad_clip: .inf}",
-        "train.grad_clip: should be a finite number (found inf)",
+        "train.grad_clip: should be a finite number (found `inf`)",
     ),
-    setting("a beta of one", "train: {beta2: 1}", "train.beta2: should be less than 1 (found 1)"),
+    setting("a beta of one", "train: {beta2: 1}", "train.beta2: should be less than 1 (found `1`)"),
     setting(
         "a negative seed",
         "train: {seed: -1}",
-        "train.seed: should be greater than or equal to 0 (found -1)",
+        "train.seed: should be greater than or equal to 0 (found `-1`)",
     ),
     setting(
         "a seed beyond 63 bits",
         "train: {seed: 9223372036854775808}",
-        "train.seed: should be less than 9223372036854775808 (found 9223372036854775808)",
+        "train.seed: should be less than 9223372036854775808 (found `9223372036854775808`)",
     ),
     setting(
-        "no text left to train on",
+        "all text held out for validation",
         "datasets: {letters: {corpus: text, val_ratio: 1}}",
-        "datasets.letters.val_ratio: should be less than 1 (found 1)",
+        "datasets.letters.val_ratio: should be less than 1 (found `1`)",
     ),
     setting(
-        "fewer tokens than bytes",
+        "a vocabulary smaller than the 256 bytes",
         "datasets: {text: {tokenizer: bpe, vocab_size: 256}}",
-        "datasets.text.vocab_size: should be greater than or equal to 257 (found 256)",
+        "datasets.text.vocab_size: should be greater than or equal to 257 (found `256`)",
     ),
     setting(
         "a negative top_k",
         "sample: {top_k: -1}",
-        "sample.top_k: should be greater than or equal to 0 (found -1)",
+        "sample.top_k: should be greater than or equal to 0 (found `-1`)",
     ),
     setting(
         "an unknown dtype",
         "train: {dtype: float64}",
-        "train.dtype: should be 'auto', 'float32', 'bfloat16' or 'float16' (found 'float64')",
+        "train.dtype: should be `auto`, `float32`, `bfloat16` or `float16` (found `float64`)",
     ),
     setting(
         "an unknown device",
         "train: {device: gpu}",
-        "train.device: should be auto, cpu, mps, cuda or cuda:N (found 'gpu')",
+        "train.device: should be auto, cpu, mps, cuda or cuda:N (found `gpu`)",
     ),
     setting(
         "an unknown activation",
         "models: {tiny: {activation: relu}}",
-        "models.tiny.activation: should be 'gelu', 'gelu_tanh' or 'relu2' (found 'relu')",
+        "models.tiny.activation: should be `gelu`, `gelu_tanh` or `relu2` (found `relu`)",
     ),
     setting(
-        "an unknown choice of weights",
+        "an unknown choice of weights to keep",
         "train: {keep: all}",
-        "train.keep: should be 'best' or 'last' (found 'all')",
+        "train.keep: should be `best` or `last` (found `all`)",
     ),
     setting(
         "an unknown split",
         "datasets: {text: {split: random}}",
-        "datasets.text.split: should be 'auto', 'position', 'document' or "
-        "'last_file' (found 'random')",
+        "datasets.text.split: should be `auto`, `position`, `document` or `last_file` (found "
+        "`random`)",
     ),
     setting(
         "an unknown tokenizer",
         "datasets: {text: {tokenizer: word}}",
-        "datasets.text.tokenizer: no tokenizer or dataset `word`; there is `char`, "
-        "`bpe`, `gpt2`, `byte`, `text`",
+        "datasets.text.tokenizer: no tokenizer or dataset `word`; choose from `char`, `bpe`, "
+        "`gpt2`, `byte`, `text`",
     ),
     setting(
-        "a dataset's own tokenizer",
+        "a dataset that uses its own tokenizer",
         "datasets: {text: {tokenizer: text}}",
-        "datasets.text.tokenizer: a circle: text -> text; give one of them char, bpe, gpt2 or byte",
+        "datasets.text.tokenizer: circular reference: text -> text; set one of them to char, bpe, "
+        "gpt2 or byte",
     ),
     setting(
-        "tokenizers in a circle",
+        "datasets that use each other's tokenizers",
         "datasets: {one: {corpus: text, tokenizer: two}, two: {corpus: text, tokenizer: one}}",
-        "datasets.one.tokenizer: a circle: one -> two -> one; give one of them char, "
+        "datasets.one.tokenizer: circular reference: one -> two -> one; set one of them to char, "
         "bpe, gpt2 or byte",
     ),
     setting(
@@ -269,187 +270,188 @@ SETTINGS = [
     setting(
         "the same run twice in the report",
         "report: {runs: [first, first]}",
-        "report.runs: `first` stands there twice; name it once",
+        "report.runs: `first` is listed twice; remove one",
     ),
     setting(
-        "a run name that leads out of results/",
+        "a run name that points outside results/",
         "runs: {../x: {dataset: letters}}",
-        "runs: `../x` is no name; letters, digits, dot, dash and underscore make a "
-        "name that begins with a letter or digit",
+        "runs: invalid name `../x`; use letters, digits, `.`, `-` and `_`, starting with a letter "
+        "or digit",
     ),
     setting(
-        "a dataset name that leads out of results/datasets/",
+        "a dataset name that points outside results/datasets/",
         "datasets: {../x: {corpus: text}}",
-        "datasets: `../x` is no name; letters, digits, dot, dash and underscore make "
-        "a name that begins with a letter or digit",
+        "datasets: invalid name `../x`; use letters, digits, `.`, `-` and `_`, starting with a "
+        "letter or digit",
     ),
     setting(
         "a name with a space",
         "corpora: {my book: {files: book.txt}}",
-        "corpora: `my book` is no name; letters, digits, dot, dash and underscore "
-        "make a name that begins with a letter or digit",
+        "corpora: invalid name `my book`; use letters, digits, `.`, `-` and `_`, starting with a "
+        "letter or digit",
     ),
     setting(
         "a reserved name",
         "runs: {report: {dataset: letters}}",
-        "runs: `report` is a reserved name; call the run something else",
+        "runs: `report` is a reserved name; rename the run",
     ),
     setting(
-        "a dataset named like a tokenizer",
+        "a dataset with the name of a tokenizer",
         "datasets: {byte: {corpus: text}}",
-        "datasets: `byte` is a tokenizer; call the dataset something else",
+        "datasets: `byte` is the name of a tokenizer; rename the dataset",
     ),
     setting(
-        "heads that don't divide the width",
+        "n_head that doesn't divide n_embd",
         "model: {n_head: 3, n_embd: 10}",
         "runs.first.model: n_embd 10 is not divisible by n_head 3; change one of them",
     ),
     setting(
         "rotary positions with heads of an odd width",
         "model: {position: rotary, n_head: 2, n_embd: 6}",
-        "runs.first.model: rotary positions turn pairs, but n_embd 6 / n_head 2 is "
+        "runs.first.model: rotary positions need heads of even width, but n_embd 6 / n_head 2 is "
         "odd; change one of them",
     ),
     setting(
-        "drafts of a run without n-grams",
+        "drafts in a run without n-grams",
         "sample: {draft: 4}",
-        "runs.first.sample.draft: this run has no n-grams; say `ngram: on` in it, or"
-        " `ngram: {weight: 0}` for its GPT's own text, or leave draft at 0",
+        "runs.first.sample.draft: this run doesn't use n-grams; set `ngram: on` for it, `ngram: "
+        "{weight: 0}` to use them for drafts only, or `draft: 0`",
     ),
     setting(
         "a min_lr above the learning rate",
         "train: {learning_rate: 1e-5}",
-        "runs.first.train: min_lr 0.0001 is above learning_rate 1e-05; lower it",
+        "runs.first.train: min_lr 0.0001 is above learning_rate 1e-05; lower min_lr",
     ),
     setting(
-        "a min_lr above the matrices' rate",
+        "a min_lr above the matrices' learning rate",
         "train: {optimizer: muon, matrix_lr: 0.01, min_lr: 0.02}",
-        "runs.first.train: min_lr 0.02 is above matrix_lr 0.01; lower it",
+        "runs.first.train: min_lr 0.02 is above matrix_lr 0.01; lower min_lr",
     ),
     setting(
-        "a decay to nothing before the end",
+        "a learning rate that reaches 0 before the end",
         "train: {min_lr: 0, max_iters: 600, lr_decay_iters: 200}",
-        "runs.first.train: lr_decay_iters 200 ends all learning before max_iters 600, as min_lr is "
-        "0; raise it, or min_lr",
+        "runs.first.train: the learning rate reaches 0 at lr_decay_iters 200, before max_iters "
+        "600; raise lr_decay_iters or min_lr",
     ),
     setting(
-        "a warm-up that takes all steps",
+        "a warm-up as long as the training",
         "train: {warmup_iters: 50, max_iters: 50}",
-        "runs.first.train: warmup_iters 50 leaves no step for the decay, which ends "
-        "at 50; lower it",
+        "runs.first.train: warmup_iters 50 leaves no steps for the decay, which ends at step 50; "
+        "lower warmup_iters",
     ),
     setting(
         "a milestone after the last step",
         "train: {max_iters: 500, milestones: [100, 600]}",
-        "runs.first.train: milestones: step 600 comes after max_iters 500; leave it "
-        "out, or raise max_iters",
+        "runs.first.train.milestones: step 600 is after max_iters 500; remove it, or raise "
+        "max_iters",
     ),
     setting(
-        "the same bytes anywhere, with what not every machine has",
+        "`reproducible: anywhere` on a GPU",
         "train: {reproducible: anywhere, device: cuda}",
-        "runs.first.train: reproducible: anywhere computes on a CPU in float32; set "
-        "device: auto and dtype: auto",
+        "runs.first.train: `reproducible: anywhere` needs a CPU and float32; set `device: auto` "
+        "and `dtype: auto`",
     ),
     setting(
         "int8 on a GPU",
         "sample: {dtype: int8, device: cuda}",
-        "runs.first.sample: dtype: int8 is computed on a CPU; set device: cpu, or another dtype",
+        "runs.first.sample: `dtype: int8` needs a CPU; set `device: cpu`, or another dtype",
     ),
     setting(
-        "the same bytes anywhere, compiled",
+        "`reproducible: anywhere` with compile",
         "train: {reproducible: anywhere, compile: true}",
-        "runs.first.train: reproducible: anywhere doesn't go with compile; set compile: false",
+        "runs.first.train: `reproducible: anywhere` doesn't work with compile; set `compile: "
+        "false`",
     ),
     setting(
         "a corpus without a source",
         "corpora: {text: {encoding: utf-8}}",
-        "corpora.text: a corpus has exactly one of url, files and builtin",
+        "corpora.text: a corpus needs exactly one of `url`, `files` and `builtin`",
     ),
     setting(
         "a corpus with two sources",
         "corpora: {text: {files: text.txt, builtin: playwright}}",
-        "corpora.text: a corpus has exactly one of url, files and builtin",
+        "corpora.text: a corpus needs exactly one of `url`, `files` and `builtin`",
     ),
     setting(
         "an FTP URL",
         "corpora: {text: {url: 'ftp://example.org/book.txt'}}",
-        "corpora.text.url: `ftp://example.org/book.txt` is no URL of a file; "
-        "http(s)://host/path is wanted",
+        "corpora.text.url: `ftp://example.org/book.txt` isn't the URL of a file; use "
+        "http(s)://host/path",
     ),
     setting(
         "a URL without a file",
         "corpora: {text: {url: 'https://example.org/'}}",
-        "corpora.text.url: `https://example.org/` is no URL of a file; "
-        "http(s)://host/path is wanted",
+        "corpora.text.url: `https://example.org/` isn't the URL of a file; use http(s)://host/path",
     ),
     setting(
         "a descending range",
         "corpora: {text: {url: 'https://example.org/[2-1].txt'}}",
-        "corpora.text.url: `https://example.org/[2-1].txt`: a range begins with its lowest number",
+        "corpora.text.url: `https://example.org/[2-1].txt`: the range is descending; put the "
+        "lowest number first",
     ),
     setting(
         "two URLs with the same file name",
         "corpora: {text: {url: ['https://example.org/a/x.txt', 'https://example.org/b/x.txt']}}",
-        "corpora.text: two of its URLs end in the same name of a file; one would be lost",
+        "corpora.text: two URLs end in the same file name; move one to another corpus",
     ),
     setting(
         "a short sha256",
         "corpora: {text: {files: text.txt, sha256: abc}}",
-        "corpora.text.sha256.0: should be 64 hex digits in lower case (found 'abc')",
+        "corpora.text.sha256.0: should be 64 lowercase hex digits (found `abc`)",
     ),
     setting(
         "a sha256 that YAML reads as a number",
         f"corpora: {{text: {{files: text.txt, sha256: {64 * '1'}}}}}",
         "corpora.text.sha256.0: should be text; put it in quotes (found "
-        "1111111111111111111111111111111111111111111111111111111111111111)",
+        "`1111111111111111111111111111111111111111111111111111111111111111`)",
     ),
     setting(
         "a name that YAML reads as no",
         "runs: {first: {dataset: no}}",
-        "runs.first.dataset: should be text; put it in quotes (found no)",
+        "runs.first.dataset: should be text; put it in quotes (found `no`)",
     ),
     setting(
         "a long list for a number",
         f"train: {{max_iters: {list(range(100))}}}",
-        "train.max_iters: should be a valid integer (found [0, 1, 2, 3, 4, 5, 6, 7, "
-        "8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 2…)",
+        "train.max_iters: should be a whole number (found `[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, "
+        "12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 2…`)",
     ),
     setting(
         "a dataset with a reserved name",
         "datasets: {gpt2: {corpus: text}}",
-        "datasets: `gpt2` is a reserved name; call the dataset something else",
+        "datasets: `gpt2` is a reserved name; rename the dataset",
     ),
     setting(
         "one sha256 for several files",
         f"corpora: {{text: {{files: [a.txt, b.txt], sha256: {64 * 'a'}}}}}",
-        "corpora.text: 1 sha256 for 2 files; give each file's, or leave it out",
+        "corpora.text: 1 sha256 for 2 files; give one per file, or none",
     ),
     setting(
         "an unknown encoding",
         "corpora: {text: {files: text.txt, encoding: utf-9}}",
-        "corpora.text.encoding: `utf-9` is no encoding that Python knows; did you mean `utf_8`?",
+        "corpora.text.encoding: unknown encoding `utf-9`; did you mean `utf_8`?",
     ),
     setting(
-        "an unknown kind of newlines",
+        "an unknown value of newlines",
         "corpora: {text: {files: text.txt, newlines: crlf}}",
-        "corpora.text.newlines: should be 'keep' or 'lf' (found 'crlf')",
+        "corpora.text.newlines: should be `keep` or `lf` (found `crlf`)",
     ),
     dropped_text(
-        "a text named like a run",
+        "a text with the name of a run",
         "first",
         "resources/texts/first.txt: config.yaml has a run `first` on another dataset; rename the "
         "text",
     ),
     dropped_text(
-        "a text named like a corpus",
+        "a text with the name of a corpus",
         "text",
-        "resources/texts/text.txt: `text` is another corpus or dataset, by config.yaml or "
-        "resources/config; rename the text, or remove that entry",
+        "resources/texts/text.txt: config.yaml or resources/config has another corpus or dataset "
+        "`text`; rename the text, or remove that entry",
     ),
     dropped_text(
-        "a text named like a tokenizer",
+        "a text with the name of a tokenizer",
         "char",
-        "resources/texts/char.txt: `char` is a tokenizer; rename the text",
+        "resources/texts/char.txt: `char` is the name of a tokenizer; rename the text",
     ),
     dropped_text(
         "a text with a reserved name",
@@ -459,8 +461,7 @@ SETTINGS = [
     dropped_text(
         "a text with a space in its name",
         "my book",
-        "resources/texts/my book.txt: `my book` is no name; letters, digits, dot, "
-        "dash and underscore make a name that begins with a letter or digit; rename "
-        "the text",
+        "resources/texts/my book.txt: invalid name `my book`; rename the text: use letters, "
+        "digits, `.`, `-` and `_`, starting with a letter or digit",
     ),
 ]

@@ -1,4 +1,4 @@
-"""Runs with a sweep."""
+"""Mistakes in sweeps."""
 
 from tests.mistakes.base import CONFIG, Mistake, command, write_files
 from tests.mistakes.settings import setting
@@ -11,10 +11,10 @@ def sweep(title: str, swept: str, message: str) -> Mistake:
 
 SWEEPS = [
     command(
-        "a sweep in place of a run",
+        "a sweep instead of a run",
         "config sizes",
-        "runs: `sizes` is a sweep; its runs are `sizes.seed-1`, `sizes.seed-2`, `sizes.seed-3` and "
-        "1 more",
+        "runs: `sizes` is a sweep; use one of its runs: `sizes.seed-1`, `sizes.seed-2`, "
+        "`sizes.seed-3` and 1 more",
         lambda: write_files(
             {"config.yaml": CONFIG.replace("first: {", "sizes: {sweep: {seed: [1, 2, 3, 4]}, ")}
         ),
@@ -22,10 +22,10 @@ SWEEPS = [
     sweep(
         "an empty sweep",
         "{}",
-        "runs.r.sweep: nothing is swept; name settings and their values, or leave it out",
+        "runs.r.sweep: the sweep is empty; list settings with their values, or remove it",
     ),
     sweep(
-        "a misspelt setting in a sweep",
+        "a misspelled setting in a sweep",
         "{train.learning_rat: [1e-3]}",
         "runs.r.sweep.train.learning_rat: unknown setting; did you mean `train.learning_rate`?",
     ),
@@ -38,34 +38,34 @@ SWEEPS = [
     sweep(
         "an unknown setting in a sweep",
         "{zzz: [1]}",
-        "runs.r.sweep.zzz: unknown setting; a setting is named with its group: `train.max_iters`",
+        "runs.r.sweep.zzz: unknown setting; write its group too, as in `train.max_iters`",
     ),
     sweep(
-        "one value in place of a list",
+        "a single value instead of a list",
         "{seed: 3}",
-        "runs.r.sweep.seed: should be a valid list (found 3)",
+        "runs.r.sweep.seed: should be a list (found `3`)",
     ),
     sweep(
         "an empty list of values",
         "{seed: []}",
-        "runs.r.sweep.seed: no value; give it some, or leave it out",
+        "runs.r.sweep.seed: the list is empty; list some values, or remove it",
     ),
     sweep(
         "lists as values of a sweep",
         "{train.milestones: [[5], [10]]}",
-        "runs.r.sweep.train.milestones: a list or mapping cannot be swept (found [5]); write such "
-        "runs one by one",
+        "runs.r.sweep.train.milestones: a list or mapping can't be swept (found `[5]`); write "
+        "these runs one by one",
     ),
     sweep(
         "a swept value out of range",
         "{model.dropout: [0, 1]}",
-        "runs.r.sweep.model.dropout: should be less than 1 (found 1)",
+        "runs.r.sweep.model.dropout: should be less than 1 (found `1`)",
     ),
     sweep(
         "a word for a number in a sweep",
         "{model.n_layer: [one, two]}",
-        "runs.r.sweep.model.n_layer: should be a number, such as 10000, 10_000 or 1e4 "
-        "(found 'one')",
+        "runs.r.sweep.model.n_layer: should be a number, such as 10000, 10_000 or 1e4 (found "
+        "`one`)",
     ),
     sweep(
         "an unknown model in a sweep",
@@ -80,51 +80,51 @@ SWEEPS = [
     sweep(
         "the same value twice in a sweep",
         "{seed: [1, 2, 1]}",
-        "runs.r.sweep.seed: `1` stands there twice; name it once",
+        "runs.r.sweep.seed: `1` is listed twice; remove one",
     ),
     sweep(
-        "the same number twice in a sweep, written in two ways",
+        "the same number twice in a sweep, written differently",
         "{train.learning_rate: [1e-3, 0.001]}",
-        "runs.r.sweep.train.learning_rate: `0.001` stands there twice, as `1e-3` too; name it once",
+        "runs.r.sweep.train.learning_rate: `0.001` equals `1e-3`; remove one",
     ),
     sweep(
-        "a swept setting under both of its names",
+        "a setting swept under both of its names",
         "{seed: [1, 2], train.seed: [3, 4]}",
-        "runs.r.sweep.train.seed: `seed` is the same setting; leave one of them out",
+        "runs.r.sweep.train.seed: same setting as `seed`; remove one of them",
     ),
     sweep(
         "a swept value that can't be part of a name",
         "{sample.start: [Once upon]}",
-        "runs.r.sweep.sample.start: `Once upon` cannot stand in the name of a run, which has "
-        "letters, digits, dot, dash and underscore; write such runs one by one",
+        "runs.r.sweep.sample.start: `Once upon` can't be part of a run's name, which has only "
+        "letters, digits, `.`, `-` and `_`; write these runs one by one",
     ),
     sweep(
-        "heads that don't divide the width, in a sweep",
+        "n_head that doesn't divide n_embd, in a sweep",
         "{model.n_embd: [8], model.n_head: [2, 3]}",
         "runs.r.n_embd-8.n_head-3.model: n_embd 8 is not divisible by n_head 3; change one of them",
     ),
     sweep(
         "a swept value too long for a name",
         f"{{sample.start: [{193 * 'a'}]}}",
-        f"runs.r.sweep: the name of a run, `r.start-{72 * 'a'}…`, would have 201 characters, and "
-        "200 are the most; shorten the names in it, or sweep fewer settings",
+        f"runs.r.sweep: the run name `r.start-{72 * 'a'}…` would have 201 characters, but the "
+        "limit is 200; shorten the names in it, or sweep fewer settings",
     ),
     setting(
-        "a run named like a run of a sweep",
+        "a run with the name of a sweep's run",
         "runs: {r: {dataset: letters, sweep: {seed: [1, 2]}}, r.seed-2: {dataset: letters}}",
-        "runs.r.sweep: one of its runs would be called `r.seed-2`, as another run, dataset or text "
-        "is; rename one of them",
+        "runs.r.sweep: its run `r.seed-2` would have the same name as another run, dataset or "
+        "text; rename one of them",
     ),
     setting(
         "two runs of a sweep with the same name",
         "{datasets: {a: {corpus: text}, a.model-b: {corpus: text}}, models: {b.model-c: {}, c: {}},"
         " runs: {r: {sweep: {dataset: [a, a.model-b], model: [b.model-c, c]}}}}",
-        "runs.r.sweep: two of its runs would be called `r.dataset-a.model-b.model-c`; put its keys "
-        "in another order, or rename a value",
+        "runs.r.sweep: two of its runs would have the name `r.dataset-a.model-b.model-c`; reorder "
+        "its settings, or rename a value",
     ),
     setting(
         "a run and its sweep in the report",
         "{runs: {r: {dataset: letters, sweep: {seed: [1, 2]}}}, report: {runs: [r, r.seed-2]}}",
-        "report.runs: `r.seed-2` stands there twice, as a run of `r` too; name it once",
+        "report.runs: `r.seed-2` is also a run of the sweep `r`; remove one of them",
     ),
 ]

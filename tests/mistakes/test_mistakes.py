@@ -1,4 +1,4 @@
-"""Each mistake gets its one line, and docs/ERRORS.md lists them all."""
+"""Each mistake is reported in one line, and docs/ERRORS.md lists them all."""
 
 import pickle
 import re
@@ -14,20 +14,22 @@ MISTAKES = [mistake for mistakes in AREAS.values() for mistake in mistakes]
 
 
 def message_of(mistake: Mistake) -> str:
-    """What a user sees who makes a mistake, without `error: `."""
+    """Make a mistake; return the line that a user sees, without `error: `."""
     try:
         printed = mistake.make()
     except UserError as error:
         return str(error)
     except SystemExit as end:
-        # A string makes exit code 1.
+        # A string means exit code 1.
         return re.fullmatch("error: (.*)", end.code)[1]
-    assert isinstance(printed, str), "the mistake wasn't found"
+    assert isinstance(printed, str), "no error was reported"
     return printed
 
 
 @pytest.mark.parametrize("mistake", MISTAKES, ids=[mistake.title for mistake in MISTAKES])
-def test_a_mistake_gets_its_one_line_and_executes_nothing(mistake, tmp_path, monkeypatch, capsys):
+def test_a_mistake_is_reported_in_one_line_and_executes_nothing(
+    mistake, tmp_path, monkeypatch, capsys
+):
     if mistake.is_impossible():
         pytest.skip("this machine can't make this mistake")
     monkeypatch.chdir(tmp_path)
@@ -38,13 +40,13 @@ def test_a_mistake_gets_its_one_line_and_executes_nothing(mistake, tmp_path, mon
     assert not EXECUTED.exists()
 
 
-def test_the_bomb_among_the_mistakes_would_go_off(tmp_path, monkeypatch):
+def test_unpickling_the_bomb_would_run_code(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     pickle.loads(pickle.dumps(Bomb()))
     assert EXECUTED.exists()
 
 
-def test_there_are_many_mistakes_and_no_two_have_the_same_title():
+def test_there_are_many_mistakes_with_unique_titles():
     titles = [mistake.title for mistake in MISTAKES]
     assert len(titles) >= 200
     assert len(set(titles)) == len(titles)

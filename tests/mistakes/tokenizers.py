@@ -1,4 +1,4 @@
-"""Tokenizers that are damaged or don't fit a text."""
+"""Tokenizers that are damaged or don't match a text."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ def given_tokenizer(
     *,
     name: str = "tokenizer.json",
 ) -> Mistake:
-    """A dataset whose tokenizer is that of another dataset, or GPT-2's."""
+    """A dataset with another dataset's tokenizer or GPT-2's."""
 
     def make() -> None:
         file = f"results/datasets/other/{name}"
@@ -45,72 +45,72 @@ TOKENIZERS = [
         "a missing tokenizer",
         "a dataset without `tokenizer.json`",
         None,
-        "results/datasets/other/tokenizer.json: no such file; make the dataset or model again",
+        "results/datasets/other/tokenizer.json: no such file; recreate the dataset or model",
     ),
     given_tokenizer(
-        "half a tokenizer",
+        "a truncated tokenizer",
         "`tokenizer.json` cut in half",
         '{"type": "ch',
-        "results/datasets/other/tokenizer.json: not a tokenizer of ours; make the "
-        "dataset or model again",
+        "results/datasets/other/tokenizer.json: not a tokenizer of nanogpt; recreate the "
+        "dataset or model",
     ),
     given_tokenizer(
         "the same character twice",
         "a vocabulary `aab`",
         characters("aab"),
-        "results/datasets/other/tokenizer.json: not a tokenizer of ours; make the "
-        "dataset or model again",
+        "results/datasets/other/tokenizer.json: not a tokenizer of nanogpt; recreate the "
+        "dataset or model",
     ),
     given_tokenizer(
-        "half a character in a vocabulary",
+        "a lone surrogate in a vocabulary",
         "a vocabulary with U+D800",
         characters("a\ud800"),
-        "results/datasets/other/tokenizer.json: not a tokenizer of ours; make the "
-        "dataset or model again",
+        "results/datasets/other/tokenizer.json: not a tokenizer of nanogpt; recreate the "
+        "dataset or model",
     ),
     given_tokenizer(
-        "a tokenizer of brackets nested too deeply",
+        "a tokenizer with brackets nested too deeply",
         "100,000 `[`",
         100_000 * "[",
-        "results/datasets/other/tokenizer.json: not a tokenizer of ours; make the "
-        "dataset or model again",
+        "results/datasets/other/tokenizer.json: not a tokenizer of nanogpt; recreate the "
+        "dataset or model",
     ),
     given_tokenizer(
-        "byte pairs without all bytes",
-        "`tokens` of two",
+        "byte pairs without the single bytes",
+        "`tokens` with two entries",
         '{"type": "bpe", "tokens": ["a", "b"]}',
-        "results/datasets/other/tokenizer.json: not a tokenizer of ours; make the "
-        "dataset or model again",
+        "results/datasets/other/tokenizer.json: not a tokenizer of nanogpt; recreate the "
+        "dataset or model",
     ),
     given_tokenizer(
         "another program's tokenizer.json",
-        "one from Hugging Face",
+        "a file from Hugging Face",
         '{"version": "1.0", "model": {"type": "BPE"}}',
-        "results/datasets/other/tokenizer.json: not a tokenizer of ours; make the "
-        "dataset or model again",
+        "results/datasets/other/tokenizer.json: not a tokenizer of nanogpt; recreate the "
+        "dataset or model",
     ),
     given_tokenizer(
         "merges that are not GPT-2's",
         "another `vocab.bpe`",
         "#version: 0.2\na b\n",
-        "results/datasets/other/vocab.bpe: not GPT-2's merges, by its sha256; remove "
-        "it, and try again",
+        "results/datasets/other/vocab.bpe: not GPT-2's merges (its sha256 differs); delete it "
+        "and try again",
         name="vocab.bpe",
     ),
     given_tokenizer(
-        "a tokenizer that lacks a letter",
-        "`tokenizer: other`, made of a text without some letters",
+        "a tokenizer without some letters of the text",
+        "`tokenizer: other`, made from a text without some letters",
         characters("".join(sorted(set(TEXT) - set("IA")))),
-        "book.txt: with the tokenizer `other` and the separator '\\n': the tokenizer's"
-        " vocabulary of 22 characters lacks 'I' (U+0049), 'A' (U+0041); leave them "
+        "book.txt: can't be encoded with tokenizer `other` and separator '\\n': the "
+        "tokenizer's vocabulary of 22 characters lacks 'I' (U+0049), 'A' (U+0041); leave them "
         "out, or choose another tokenizer or separator",
     ),
     Mistake(
-        "a tokenizer that lacks the separator",
-        "`tokenizer: other`, made of one line, for several texts",
+        "a tokenizer without the separator",
+        "`tokenizer: other`, made from one line, for several texts",
         separate_documents,
-        "a.txt: with the tokenizer `other` and the separator '\\n': the tokenizer's "
-        "vocabulary of 2 characters lacks '\\n' (U+000A); leave it out, or choose "
-        "another tokenizer or separator",
+        "a.txt: can't be encoded with tokenizer `other` and separator '\\n': the tokenizer's "
+        "vocabulary of 2 characters lacks '\\n' (U+000A); leave it out, or choose another "
+        "tokenizer or separator",
     ),
 ]

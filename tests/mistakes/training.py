@@ -1,4 +1,4 @@
-"""Trainings that can't start, or can't go on."""
+"""Trainings that can't start or can't continue."""
 
 import logging
 import re
@@ -37,7 +37,7 @@ def multiply_by_mkl() -> None:
 
 
 def compute_anywhere(capability: str) -> None:
-    """Train `reproducible: anywhere` on a CPU with a capability, whose products are others."""
+    """Train `reproducible: anywhere` on a CPU with a capability and different products."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
         patch.setattr(alike, "_on", False)
@@ -88,13 +88,13 @@ def without_compiler() -> None:
 
 
 def as_a_job(work: Callable[[], object]) -> Callable[[], None]:
-    """Work done in a job of the workflow, with its log."""
+    """Do some work as a job of the workflow would, with a log."""
 
     def make() -> None:
         package = logging.getLogger("nanogpt")
         before, level = list(package.handlers), package.level
         try:
-            with logged(SimpleNamespace(log=["results/first/logs/train.log"]), "train"):
+            with logged(SimpleNamespace(input=[], log=["results/first/logs/train.log"]), "train"):
                 work()
         finally:
             package.setLevel(level)
@@ -109,19 +109,19 @@ TRAINING = [
     prompt(
         "a missing GPU",
         "--device cuda",
-        "device cuda: no CUDA device here; set device to auto or cpu",
+        "device cuda: this machine has no CUDA device; set device to auto or cpu",
         is_impossible=torch.cuda.is_available,
     ),
     prompt(
-        "Apple's GPU on another machine",
+        "an Apple GPU that isn't there",
         "--device mps",
-        "device mps: no MPS device here; set device to auto or cpu",
+        "device mps: this machine has no MPS device; set device to auto or cpu",
         is_impossible=torch.backends.mps.is_available,
     ),
     prompt(
         "an unknown device in a command",
         "--device gpu",
-        "--device: should be auto, cpu, mps, cuda or cuda:N (found 'gpu')",
+        "--device: should be auto, cpu, mps, cuda or cuda:N (found `gpu`)",
     ),
     Mistake(
         "a training that diverges",
@@ -131,57 +131,58 @@ TRAINING = [
         "warmup_iters or set grad_clip",
     ),
     Mistake(
-        "a number of seconds that isn't one",
+        "a word for a number of seconds",
         code("NANOGPT_SAVE_INTERVAL=often snakemake ..."),
         in_turn(make_dataset, save_often),
-        "NANOGPT_SAVE_INTERVAL: `often` isn't a number of seconds; use 60, for example",
+        "NANOGPT_SAVE_INTERVAL: should be a number of seconds, such as 60 (found `often`)",
     ),
     Mistake(
-        "another way to multiply matrices",
+        "an unknown kernel for matrix products",
         code("NANOGPT_MATMUL=mkl snakemake ..."),
         in_turn(make_dataset, multiply_by_mkl),
-        "NANOGPT_MATMUL: unknown value `mkl`; use torch or onednn",
+        "NANOGPT_MATMUL: unknown value `mkl`; use `torch` or `onednn`",
     ),
     Mistake(
         "`reproducible: anywhere` on a CPU without AVX2",
         code("snakemake ..."),
         in_turn(make_dataset, lambda: compute_anywhere("DEFAULT")),
-        "reproducible: anywhere needs an x86-64 CPU with AVX2, and oneDNN in torch; torch computes "
-        "for DEFAULT here; set reproducible: machine",
+        "`reproducible: anywhere`: needs an x86-64 CPU with AVX2 and a torch with oneDNN, but "
+        "torch computes for DEFAULT here; set `reproducible: machine`",
     ),
     Mistake(
-        "`reproducible: anywhere` on a machine that computes other bits",
+        "`reproducible: anywhere` on a machine with different results",
         code("snakemake ..."),
         in_turn(make_dataset, lambda: compute_anywhere("AVX2")),
-        "reproducible: anywhere: this machine computes other bits (product); set reproducible: "
-        "machine, and please report its CPU and its version of torch",
+        "`reproducible: anywhere`: this machine gets different results (product); set "
+        "`reproducible: machine`, and please report your CPU and torch version",
     ),
     Mistake(
-        "a state of another model",
+        "another model's saved state",
         "a file of `.nanogpt/state/` copied from another training",
         in_turn(make_dataset, take_another_models_state),
-        "state/step-1.DIGEST.safetensors: not a state of this model, or of this version of "
-        "nanogpt; remove state to train from the beginning",
+        "state/step-1.DIGEST.safetensors: from a different model or version of nanogpt; remove "
+        "state to train from scratch",
     ),
     Mistake(
-        "a training that was suspended while another process took over",
-        "a laptop is closed, and another machine on the shared disk continues the training",
+        "a suspended training that another process took over",
+        "a laptop is closed, and another machine on the shared disk continues its training",
         be_taken_over,
-        "state: another process has taken over this work while this one slept, or the directory "
-        "was removed; this one stops",
+        "state: another process took over this work while this one was suspended, or the "
+        "directory was removed; stopping",
     ),
     Mistake(
-        "two processes that train a run with different settings",
-        "`config.yaml` edited and the run started again while its old training still goes on",
+        "two processes training one run with different settings",
+        "`config.yaml` edited and the run started again while its old training still runs",
         claim_a_trained_run,
-        "first: another process trains this run with other settings or code now; this one stops",
+        "first: another process has started to train this run with different settings or code; "
+        "stopping",
     ),
     Mistake(
-        "no compiler",
+        "no C++ compiler",
         "`train: {compile: yes}` on a machine without a C++ compiler",
         without_compiler,
-        "train.compile: torch.compile needs a C++ compiler on a CPU and found none "
-        "(g++, clang++ or $CXX); install one or set compile: false",
+        "train.compile: torch.compile needs a C++ compiler on a CPU, and found none (g++, "
+        "clang++ or $CXX); install one, or set `compile: false`",
     ),
     Mistake(
         "too little memory",

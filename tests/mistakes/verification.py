@@ -1,4 +1,4 @@
-"""What `nanogpt verify` finds."""
+"""Problems that `nanogpt verify` finds."""
 
 import contextlib
 import io
@@ -18,7 +18,7 @@ MANIFEST = Path("results/demo/sample.manifest.json")
 
 
 def make_manifest() -> None:
-    """A result `samples.txt` with its manifest."""
+    """Create a result `samples.txt` with its manifest."""
     write_files({"results/demo/samples.txt": TEXT})
     parameters, code = {"top_k": 200}, 64 * "c"
     manifest = {
@@ -35,7 +35,7 @@ def make_manifest() -> None:
 
 
 def differs(title: str, shown: str, damage: Callable[[], object], message: str) -> Mistake:
-    """A file that `nanogpt verify` finds changed."""
+    """A changed file that `nanogpt verify` finds."""
 
     def make() -> str:
         make_manifest()
@@ -53,45 +53,46 @@ VERIFICATION = [
     command(
         "a path that doesn't exist",
         "verify nowhere",
-        "nowhere: no such file or directory; name results or a manifest",
+        "nowhere: no such file or directory; use a directory of results, or a manifest",
     ),
     command(
         "a path without manifests",
         "verify results",
-        "results: no manifest there; run the workflow first",
+        "results: no manifests found; run the workflow first",
         lambda: write_files({"results/README.md": ""}),
     ),
     differs(
         "a changed result",
         "`samples.txt` edited",
         lambda: write_files({"results/demo/samples.txt": "Better."}),
-        "results/demo/samples.txt: sha256 532070814ac9, not 30a2bfe5d426, output of "
-        "results/demo/sample.manifest.json",
+        "results/demo/samples.txt: wrong sha256: expected 30a2bfe5d426, found 532070814ac9 "
+        "(output of results/demo/sample.manifest.json)",
     ),
     differs(
         "a missing result",
         "`samples.txt` removed",
         Path("results/demo/samples.txt").unlink,
-        "results/demo/samples.txt: missing, output of results/demo/sample.manifest.json",
+        "results/demo/samples.txt: missing (output of results/demo/sample.manifest.json)",
     ),
     differs(
-        "half a manifest",
+        "a truncated manifest",
         "`sample.manifest.json` cut in half",
         lambda: MANIFEST.write_text('{"stage'),
-        "results/demo/sample.manifest.json: damaged: not JSON; make it again",
+        "results/demo/sample.manifest.json: damaged: not JSON; delete it and run the workflow "
+        "again",
     ),
     differs(
         "a manifest of a later version of nanogpt",
-        '`"format": 9` written into it',
+        '`"format": 9` in it',
         lambda: edit_json(MANIFEST, format=9),
-        "results/demo/sample.manifest.json: format 9, but this version of nanogpt reads "
-        "formats up to 1; upgrade nanogpt, or make it again",
+        "results/demo/sample.manifest.json: format 9, but this version of nanogpt reads formats "
+        "up to 1; upgrade nanogpt, or delete it and run the workflow again",
     ),
     differs(
         "an edited manifest",
-        '`"top_k": 1` written into it',
+        '`"top_k": 1` set in it',
         lambda: edit_json(MANIFEST, parameters={"top_k": 1}),
-        "results/demo/sample.manifest.json: version a8e6caa48ed2, but its contents "
-        "give 1fe728e2e728",
+        "results/demo/sample.manifest.json: edited: it's for version a8e6caa48ed2, but its "
+        "contents are those of version 1fe728e2e728",
     ),
 ]

@@ -1,4 +1,4 @@
-"""A small model, and its loss by a slow loop by hand, for the tests of losses and evaluation."""
+"""A small model, and a slow loop that computes its loss, for tests of losses and evaluation."""
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ BLOCK = 16
 
 
 def make_model(vocab_size, seed=0, scale=5.0, **changes):
-    """A model of block size 16 that is sure of itself, so that each token's loss is its own."""
+    """A confident model with block size 16, so that tokens have clearly different losses."""
     small = {"n_layer": 2, "n_head": 2, "n_embd": 32, "block_size": BLOCK, "dropout": 0.0}
     torch.manual_seed(seed)
     model = GPT(ModelSettings(**small | changes), vocab_size)
@@ -28,13 +28,13 @@ def make_tokens(n_tokens, vocab_size, seed=0):
 
 @torch.no_grad()
 def log_probabilities(model, context):
-    """What a model gives each token, (V,), after the ids of a context."""
+    """Return a model's probabilities (V,) after a context."""
     logits = model.eval()(torch.tensor([[int(id_) for id_ in context]]))[0, -1]
     return logits.double().log_softmax(-1).numpy()
 
 
 def slow_nats(model, tokens):
-    """The nats of all tokens but the first, each after what its window holds before it."""
+    """Return the nats of all tokens except the first, given the tokens before in their window."""
     return [
         -log_probabilities(model, tokens[(i - 1) // BLOCK * BLOCK : i])[int(tokens[i])]
         for i in range(1, len(tokens))

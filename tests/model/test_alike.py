@@ -1,4 +1,4 @@
-"""What computes alike on all machines computes what torch does, to the last few bits."""
+"""The machine-independent operations agree with torch's, up to the last few bits."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ def numbers(*shape):
 
 
 def results(function, *inputs):
-    """What a function gives, and its gradients."""
+    """Return a function's result and its gradients."""
     inputs = [x.clone().requires_grad_() for x in inputs]
     result = function(*inputs)
     weights = numbers(*result.shape) if result.dim() else torch.tensor(1.0)
@@ -39,19 +39,19 @@ def assert_same(ours, torchs, *inputs, **tolerance):
 
 @pytest.mark.parametrize("name", OPERATIONS)
 @pytest.mark.parametrize("shape", [(1, 1), (7, 65), (40, 129)])
-def test_it_is_torchs_operation(name, shape):
+def test_each_operation_agrees_with_torchs(name, shape):
     assert_same(*OPERATIONS[name], numbers(*shape), atol=2e-4, rtol=2e-5)
 
 
 @pytest.mark.parametrize(("m", "k", "n"), [(1, 1, 1), (1, 300, 5), (20, 128, 40), (33, 257, 17)])
 @pytest.mark.parametrize("batch", [(), (3,)])
-def test_a_product_is_the_matrix_product(batch, m, k, n):
+def test_product_agrees_with_torchs_matmul(batch, m, k, n):
     a, b = numbers(*batch, m, k), numbers(*batch, k, n)
     assert_same(alike.product, torch.matmul, a, b, atol=1e-3, rtol=1e-5)
 
 
 @pytest.mark.parametrize("with_bias", [True, False])
-def test_layers_are_torchs(with_bias):
+def test_layers_agree_with_torchs(with_bias):
     x, weight, bias = numbers(2, 5, 24), numbers(9, 24), numbers(9)
     more = [bias] if with_bias else []
     assert_same(alike.linear, F.linear, x, weight, *more, atol=1e-3, rtol=1e-5)
@@ -67,7 +67,7 @@ def test_layers_are_torchs(with_bias):
     assert_same(ours, torchs, x, gain, *more, atol=1e-4, rtol=1e-4)
 
 
-def test_attention_weights_are_a_softmax_over_what_came_before():
+def test_attention_weights_are_a_softmax_over_the_tokens_so_far():
     q, k = numbers(6, 10, 8), numbers(6, 10, 8)
     weights = alike.attention_weights(q, k)
     expected = F.scaled_dot_product_attention(q, k, torch.eye(10).expand(6, 10, 10), is_causal=True)
@@ -76,12 +76,12 @@ def test_attention_weights_are_a_softmax_over_what_came_before():
     torch.testing.assert_close(last, expected[:, -1:], **CLOSE)
 
 
-def test_the_error_function_is_right_to_the_last_bits():
+def test_the_error_function_is_accurate_to_the_last_bits():
     x = torch.linspace(-6, 6, 10_001)
     assert (alike.erf(x) - torch.erf(x)).abs().max() < 1e-6
 
 
-def test_the_nats_are_those_of_cross_entropy():
+def test_nats_agree_with_torchs_cross_entropy():
     logits, targets = numbers(30, 65), torch.arange(30)
     expected = F.cross_entropy(logits, targets, reduction="none")
     torch.testing.assert_close(alike.nats(logits, targets), expected, **CLOSE)

@@ -1,4 +1,4 @@
-"""A model directory gives back what was saved, or says in one line which file is wrong and why."""
+"""A model directory loads unchanged, or the error names the bad file and the reason in one line."""
 
 import errno
 import json
@@ -22,7 +22,7 @@ from nanogpt.model.directories import save_model
 from nanogpt.model.gpt import GPT
 from nanogpt.model.weights import load_weights
 
-# Files that nanogpt 1.0.0.dev0 wrote. logits.json: of the tokens 0 to 15, as it computed them.
+# Files written by nanogpt 1.0.0.dev0. logits.json has its logits for the tokens 0 to 15.
 FORMAT_1 = Path(__file__).parents[1] / "fixtures" / "format_1"
 
 FIRST_SETTINGS = sorted(ModelSettings.model_fields.keys() - neutral_values(ModelSettings))
@@ -47,7 +47,7 @@ def directory(model, tmp_path):
 
 
 def refusal(directory):
-    """The one line that load_model refuses a directory with."""
+    """Return the one-line error of load_model."""
     with pytest.raises(UserError) as error:
         load_model(directory)
     message = str(error.value)
@@ -61,7 +61,7 @@ def edit_config(directory, **changes):
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def test_what_is_loaded_is_what_was_saved(directory, model):
+def test_a_saved_model_loads_unchanged(directory, model):
     loaded = load_model(directory)
     assert loaded.tokenizer == TOKENIZER
     assert loaded.model.settings == model.settings
@@ -76,7 +76,7 @@ def test_what_is_loaded_is_what_was_saved(directory, model):
     assert torch.equal(loaded.model.eval()(tokens), model.eval()(tokens))
 
 
-def test_a_model_directory_is_three_files_and_no_litter(directory):
+def test_a_model_directory_has_exactly_three_files(directory):
     names = {path.name for path in directory.iterdir()}
     assert names == {"model.safetensors", "config.json", "tokenizer.json"}
 
@@ -87,7 +87,7 @@ def test_the_same_model_gives_the_same_bytes(directory, model, tmp_path):
         assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes()
 
 
-def test_transposed_weights_are_saved_as_they_look(model, tmp_path):
+def test_transposed_weights_are_saved_in_their_logical_order(model, tmp_path):
     weights = {
         name: t.t().contiguous().t() for name, t in model.state_dict().items() if t.dim() > 1
     }
@@ -98,14 +98,14 @@ def test_transposed_weights_are_saved_as_they_look(model, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
-def test_an_absent_file_is_named(directory, name):
+def test_a_missing_file_of_a_model_is_named(directory, name):
     (directory / name).unlink()
     message = refusal(directory)
     assert name in message
     assert str(directory) in message
 
 
-def test_an_absent_directory_is_named(tmp_path):
+def test_a_missing_directory_is_named(tmp_path):
     assert str(tmp_path / "nowhere") in refusal(tmp_path / "nowhere")
 
 
@@ -119,14 +119,14 @@ def test_truncated_weights_are_refused(directory, keep):
     assert "train the run again" in message
 
 
-def test_weights_with_a_tail_are_refused(directory):
+def test_weights_with_trailing_bytes_are_refused(directory):
     path = directory / "model.safetensors"
     path.write_bytes(path.read_bytes() + b"\0\0\0\0")
     assert str(path) in refusal(directory)
 
 
 def refuse_to_open(path):
-    """Let nobody read a file, not even root."""
+    """Make a file unreadable, even for root."""
 
     def refuse(opened, *_arguments):
         assert opened == path
@@ -135,12 +135,13 @@ def refuse_to_open(path):
     return refuse
 
 
-def test_weights_that_may_not_be_read_are_not_called_damaged(model, directory, monkeypatch):
+def test_unreadable_weights_are_not_called_damaged(model, directory, monkeypatch):
     path = directory / "model.safetensors"
     monkeypatch.setattr(Path, "open", refuse_to_open(path))
     with pytest.raises(UserError) as error:
         load_weights(model, path)
-    assert str(error.value) == f"{path}: can't be read: Permission denied; change its permissions"
+    reason = "can't read this file (Permission denied); change its permissions"
+    assert str(error.value) == f"{path}: {reason}"
 
 
 def test_a_flipped_bit_anywhere_in_the_header_is_found(model, directory):
@@ -157,7 +158,7 @@ def test_a_flipped_bit_anywhere_in_the_header_is_found(model, directory):
         assert "\n" not in str(error.value)
 
 
-def test_a_tensor_of_another_shape_is_named(directory, model):
+def test_a_tensor_with_the_wrong_shape_is_named(directory, model):
     path = directory / "model.safetensors"
     wider = {"h.1.mlp.c_fc.weight": torch.zeros(128, 33)}
     save_file(model.state_dict() | wider, path)
@@ -166,7 +167,7 @@ def test_a_tensor_of_another_shape_is_named(directory, model):
         assert part in message
 
 
-def test_a_tensor_of_as_many_numbers_in_another_shape_is_named(directory, model):
+def test_a_reshaped_tensor_is_named(directory, model):
     path = directory / "model.safetensors"
     turned = {"h.1.mlp.c_fc.weight": model.state_dict()["h.1.mlp.c_fc.weight"].t().contiguous()}
     save_file(model.state_dict() | turned, path)
@@ -180,10 +181,10 @@ def test_a_missing_tensor_is_named(directory, model):
     save_file(weights, path)
     message = refusal(directory)
     assert str(path) in message
-    assert "h.0.ln_2.weight is missing" in message
+    assert "`h.0.ln_2.weight` is missing" in message
 
 
-def test_a_tensor_too_many_is_named(directory, model):
+def test_an_extra_tensor_is_named(directory, model):
     save_file(
         model.state_dict() | {"h.2.ln_1.weight": torch.ones(32)}, directory / "model.safetensors"
     )
@@ -201,8 +202,8 @@ def test_weights_of_another_architecture_do_not_fit(directory, tiny):
 def test_an_unknown_architecture_is_named(directory):
     edit_config(directory, architecture="llama")
     assert refusal(directory) == (
-        f"{directory / 'config.json'}: unknown architecture `llama`, this version of nanogpt reads "
-        "`gpt2`; upgrade nanogpt, or train the run again"
+        f"{directory / 'config.json'}: unknown architecture `llama` (this version of nanogpt reads "
+        "`gpt2`); upgrade nanogpt or train the run again"
     )
 
 
@@ -214,7 +215,7 @@ def test_an_unknown_format_is_named(directory):
     )
 
 
-def test_a_config_has_its_format_its_architecture_and_every_setting(directory, model):
+def test_a_config_lists_its_format_architecture_and_every_setting(directory, model):
     config = json.loads((directory / "config.json").read_text())
     assert list(config)[:3] == ["format", "architecture", "vocab_size"]
     assert config == {
@@ -227,7 +228,7 @@ def test_a_config_has_its_format_its_architecture_and_every_setting(directory, m
 
 
 @pytest.mark.parametrize("name", FIRST_SETTINGS)
-def test_a_missing_setting_is_named_and_never_filled_with_a_default(directory, name):
+def test_a_missing_setting_is_named_and_gets_no_default(directory, name):
     path = directory / "config.json"
     config = json.loads(path.read_text())
     del config[name]
@@ -236,14 +237,14 @@ def test_a_missing_setting_is_named_and_never_filled_with_a_default(directory, n
 
 
 @torch.no_grad()
-def test_a_model_of_format_1_gives_the_logits_that_it_gave():
+def test_a_model_in_format_1_still_gives_the_same_logits():
     loaded = load_model(FORMAT_1 / "model")
     logits = loaded.model.eval()(torch.arange(16)[None])[0]
     expected = torch.tensor(json.loads((FORMAT_1 / "logits.json").read_text()))
     torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)
 
 
-def test_a_model_of_format_1_without_position_has_learned_positions(tmp_path):
+def test_a_model_in_format_1_without_position_has_learned_positions(tmp_path):
     shutil.copytree(FORMAT_1 / "model", tmp_path / "model")
     path = tmp_path / "model/config.json"
     config = json.loads(path.read_text())
@@ -303,7 +304,7 @@ def test_a_config_with_a_wrong_value_is_named(directory, changes):
 
 
 @pytest.mark.parametrize("changes", UNCAUGHT.values(), ids=UNCAUGHT)
-def test_a_config_with_a_value_that_no_model_has_is_named(directory, changes):
+def test_a_config_with_impossible_values_is_named(directory, changes):
     edit_config(directory, **changes)
     assert str(directory / "config.json") in refusal(directory)
 
@@ -315,7 +316,7 @@ def test_a_damaged_tokenizer_is_named(directory, content):
 
 
 class Bomb:
-    """An object whose pickle makes a file when it is read."""
+    """An object whose pickle creates a file when it's loaded."""
 
     def __init__(self, path):
         self.path = path
@@ -326,7 +327,7 @@ class Bomb:
 
 @pytest.mark.parametrize("dump", [lambda o, f: f.write(pickle.dumps(o)), torch.save])
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
-def test_a_pickle_runs_no_code(directory, tmp_path, name, dump):
+def test_loading_a_pickle_runs_no_code(directory, tmp_path, name, dump):
     crater = tmp_path / "crater"
     with open(directory / name, "wb") as file:
         dump(Bomb(crater), file)
@@ -334,14 +335,14 @@ def test_a_pickle_runs_no_code(directory, tmp_path, name, dump):
     assert not crater.exists()
 
 
-def test_a_pickle_that_is_unpickled_would_run_code(tmp_path):
+def test_unpickling_that_file_would_run_code(tmp_path):
     pickle.loads(pickle.dumps(Bomb(tmp_path / "crater")))
     assert (tmp_path / "crater").exists()
 
 
 @contextmanager
 def small_files_only():
-    """While it lasts, this process cannot write a file of more than 16 KiB."""
+    """Limit the files that this process can write to 16 KiB."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (16 * 1024, hard))
     try:
@@ -350,7 +351,7 @@ def small_files_only():
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_write_that_fails_leaves_the_old_weights_and_no_litter(directory, tiny):
+def test_a_failed_write_keeps_the_old_weights_and_leaves_no_temporary_file(directory, tiny):
     before = (directory / "model.safetensors").read_bytes()
     assert len(before) > 16 * 1024
     other = make_model(tiny, seed=1)
@@ -360,11 +361,11 @@ def test_a_write_that_fails_leaves_the_old_weights_and_no_litter(directory, tiny
     assert len(list(directory.iterdir())) == 3
 
 
-def test_weights_appear_last_so_that_they_are_never_without_their_config(model, tmp_path):
+def test_weights_are_written_last_so_they_always_have_a_config(model, tmp_path):
     with pytest.raises(OSError, match="File too large"), small_files_only():
         save_model(tmp_path, model.state_dict(), model.settings, TOKENIZER)
     assert {path.name for path in tmp_path.iterdir()} == {"config.json", "tokenizer.json"}
 
 
-def test_weights_are_stored_without_being_tied_twice(directory, model):
+def test_tied_weights_are_stored_once(directory, model):
     assert load_file(directory / "model.safetensors").keys() == model.state_dict().keys()

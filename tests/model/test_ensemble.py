@@ -1,4 +1,4 @@
-"""An ensemble predicts the mean of its models' probabilities, everywhere that a model is taken."""
+"""An ensemble predicts the mean of its models' probabilities and works wherever a model does."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ VOCAB = 11
 
 @pytest.fixture
 def members(tiny):
-    """Settings of two models of different width, depth and context."""
+    """Settings of two models with different width, depth and context."""
     other = {"n_layer": 1, "n_embd": 16, "block_size": 12, "position": "rotary", "norm": "rmsnorm"}
     return [tiny, tiny.model_copy(update=other)]
 
@@ -30,19 +30,19 @@ def ensemble(members):
     ensemble = Ensemble(members, VOCAB)
     with torch.no_grad():
         for parameter in ensemble.parameters():
-            parameter.mul_(4)  # so that the models differ in what they predict
+            parameter.mul_(4)  # so that the models predict different things
     return ensemble.eval()
 
 
 @torch.no_grad()
-def test_its_probabilities_are_the_mean_of_its_models(ensemble):
+def test_an_ensembles_probabilities_are_the_mean_of_its_models(ensemble):
     tokens = torch.randint(VOCAB, (3, 12), generator=torch.Generator().manual_seed(1))
     probabilities = [gpt(tokens).softmax(-1) for gpt in ensemble.members]
     assert (probabilities[0] - probabilities[1]).abs().max() > 0.05
     torch.testing.assert_close(ensemble(tokens).exp(), sum(probabilities) / 2)
 
 
-def test_it_sees_as_many_tokens_as_the_shortest_context_holds(ensemble):
+def test_an_ensemble_sees_as_many_tokens_as_its_shortest_context(ensemble):
     assert ensemble.settings.block_size == 12
     settings = SampleSettings(max_new_tokens=40, device="cpu", dtype="float32")
     assert [
@@ -50,8 +50,8 @@ def test_it_sees_as_many_tokens_as_the_shortest_context_holds(ensemble):
     ] == [40]
 
 
-def test_its_loss_is_never_above_the_mean_of_its_models(ensemble):
-    """The logarithm is concave: averaging probabilities beats averaging losses."""
+def test_an_ensembles_loss_is_at_most_the_mean_of_its_models(ensemble):
+    """The logarithm is concave, so averaging probabilities beats averaging losses."""
     tokens = torch.randint(VOCAB, (500,), generator=torch.Generator().manual_seed(1)).numpy()
     starts = 12 * torch.arange(40).numpy()
     settings = EvalSettings(device="cpu", batch_size=8)
@@ -65,13 +65,13 @@ def test_its_loss_is_never_above_the_mean_of_its_models(ensemble):
     assert windows_loss(ensemble, tokens, starts, settings).mean < sum(losses) / 2
 
 
-def test_a_model_directory_holds_it(tmp_path, members, play):
+def test_an_ensemble_can_be_saved_and_loaded(tmp_path, members, play):
     tokenizer = load_tokenizer(play / "tokenizer.json")
     models = [GPT(settings, tokenizer.vocab_size) for settings in members]
     for number, model in enumerate(models):
         save_model(tmp_path / str(number), model.state_dict(), model.settings, tokenizer)
     directories = [tmp_path / "0", tmp_path / "1"]
-    assert save_ensemble(tmp_path / "both", directories).startswith("2 models")
+    assert save_ensemble(tmp_path / "both", directories).endswith("of 2 models")
     both = load_model(tmp_path / "both").model
     assert isinstance(both, Ensemble)
     assert both.n_parameters() == sum(model.n_parameters() for model in models)
@@ -84,5 +84,5 @@ def test_models_of_different_vocabularies_are_refused(tmp_path, tiny):
     for name, tokenizer in (("a", char_tokenizer("abc")), ("b", ByteTokenizer())):
         model = GPT(tiny, tokenizer.vocab_size)
         save_model(tmp_path / name, model.state_dict(), tiny, tokenizer)
-    with pytest.raises(UserError, match="its vocabulary differs"):
+    with pytest.raises(UserError, match="a different vocabulary"):
         save_ensemble(tmp_path / "both", [tmp_path / "a", tmp_path / "b"])

@@ -1,4 +1,4 @@
-"""The model is GPT-2: shapes, initial weights, causality; and a cache changes nothing."""
+"""The model is GPT-2: shapes, initial weights, causality, and the modern options."""
 
 import math
 
@@ -15,7 +15,7 @@ VOCAB = 65
 
 
 def make_model(settings, vocab_size=VOCAB, seed=0, scale=5.0):
-    """A model in evaluation mode whose weights are large enough for attention to attend."""
+    """A model in evaluation mode, with weights large enough for attention to matter."""
     torch.manual_seed(seed)
     model = GPT(settings, vocab_size).eval()
     with torch.no_grad():
@@ -25,7 +25,7 @@ def make_model(settings, vocab_size=VOCAB, seed=0, scale=5.0):
     return model
 
 
-# What sets models apart, from GPT-2 to the recipe of `models.modern`.
+# Different architectures, from GPT-2 to the recipe of `models.modern`.
 KINDS = {"learned": {}, "rotary": {"position": "rotary"}, "modern": MODERN}
 
 
@@ -64,20 +64,20 @@ def test_a_token_sees_everything_before_it(model, tokens):
 
 
 @torch.no_grad()
-def test_a_tokens_place_matters(model):
+def test_a_tokens_position_matters(model):
     logits = model(torch.tensor([[1, 2, 3], [2, 1, 3]]))[:, -1]
     assert not torch.allclose(logits[0], logits[1], atol=1e-3)
 
 
 @torch.no_grad()
-def test_sequences_of_a_batch_do_not_see_one_another(model, tokens):
+def test_sequences_in_a_batch_do_not_see_each_other(model, tokens):
     together = model(tokens)
     for row in range(len(tokens)):
         torch.testing.assert_close(model(tokens[[row]])[0], together[row])
 
 
 @torch.no_grad()
-def test_logits_have_one_row_of_the_vocabulary_for_each_token(model):
+def test_each_token_has_logits_for_the_whole_vocabulary(model):
     assert model(torch.zeros(2, 7, dtype=torch.long)).shape == (2, 7, VOCAB)
     assert model.hidden(torch.zeros(2, 7, dtype=torch.long)).shape == (2, 7, 32)
 
@@ -86,11 +86,11 @@ def test_nanogpts_character_model_has_its_10_65_million_parameters():
     settings = ModelSettings(n_layer=6, n_head=6, n_embd=384, block_size=256)
     with torch.device("meta"):
         model = GPT(settings, VOCAB)
-    # nanoGPT leaves the position embeddings out when it counts.
+    # nanoGPT doesn't count position embeddings.
     assert model.n_parameters() - model.wpe.weight.numel() == 10_646_784
 
 
-def test_initial_weights_are_gpt2s():
+def test_initial_weights_match_gpt2s():
     settings = ModelSettings(n_layer=8, n_head=2, n_embd=128, block_size=64, bias=True)
     torch.manual_seed(0)
     model = GPT(settings, VOCAB)
@@ -126,15 +126,15 @@ def test_the_output_layer_is_the_token_embedding(tiny, tokens):
     torch.testing.assert_close(model(tokens), expected)
 
 
-def test_without_bias_there_is_none(tiny):
+def test_bias_false_removes_every_bias(tiny):
     names = [name for name, _ in GPT(tiny, VOCAB).named_parameters()]
     assert not [name for name in names if "bias" in name]
     with_bias = GPT(tiny.model_copy(update={"bias": True}), VOCAB)
     biases = [name for name, _ in with_bias.named_parameters() if name.endswith("bias")]
-    assert len(biases) == 2 * 6 + 1  # of each block's four layers and two norms, and of ln_f
+    assert len(biases) == 2 * 6 + 1  # each block's four layers and two norms, and ln_f
 
 
-def test_parameters_bear_gpt2s_names(tiny):
+def test_parameters_have_gpt2s_names(tiny):
     block = {"ln_1", "attn.c_attn", "attn.c_proj", "ln_2", "mlp.c_fc", "mlp.c_proj"}
     names = {f"h.{layer}.{name}.weight" for layer in range(2) for name in block}
     names |= {"wte.weight", "wpe.weight", "ln_f.weight"}
@@ -143,7 +143,7 @@ def test_parameters_bear_gpt2s_names(tiny):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @torch.no_grad()
-def test_dropout_is_only_while_training(tiny, tokens, dtype):
+def test_dropout_applies_only_during_training(tiny, tokens, dtype):
     with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
         model = make_model(tiny.model_copy(update={"dropout": 0.5}))
         without = make_model(tiny)
@@ -154,7 +154,7 @@ def test_dropout_is_only_while_training(tiny, tokens, dtype):
 
 
 @torch.no_grad()
-def test_dropout_is_on_embeddings_attention_weights_and_what_joins_the_stream(tiny, tokens):
+def test_dropout_applies_to_embeddings_attention_weights_and_branch_outputs(tiny, tokens):
     model = make_model(tiny.model_copy(update={"dropout": 1 - 1e-6})).train()
     reached = {}
 
@@ -174,7 +174,7 @@ def test_dropout_is_on_embeddings_attention_weights_and_what_joins_the_stream(ti
 
 @pytest.mark.parametrize(("activation", "approximate"), [("gelu", "none"), ("gelu_tanh", "tanh")])
 @torch.no_grad()
-def test_the_activation_is_the_one_that_is_set(tiny, activation, approximate):
+def test_the_activation_follows_the_setting(tiny, activation, approximate):
     mlp = make_model(tiny.model_copy(update={"activation": activation})).h[0].mlp
     x = torch.randn(50, 32, generator=torch.Generator().manual_seed(0))
     u = x.double() @ mlp.c_fc.weight.double().T
@@ -182,7 +182,7 @@ def test_the_activation_is_the_one_that_is_set(tiny, activation, approximate):
         u = u * 0.5 * (1 + torch.erf(u / math.sqrt(2)))
     else:
         u = 0.5 * u * (1 + torch.tanh(math.sqrt(2 / math.pi) * (u + 0.044715 * u**3)))
-    # The two differ by 5e-4 at most, so float32's rounding does not confuse them.
+    # They differ by 5e-4 at most, which is more than float32's rounding error.
     torch.testing.assert_close(
         mlp(x), (u @ mlp.c_proj.weight.double().T).float(), atol=1e-5, rtol=0
     )
@@ -211,7 +211,7 @@ def rms_normed(x):
 
 
 @torch.no_grad()
-def test_a_modern_model_is_the_one_written_by_hand(tiny, tokens):
+def test_a_modern_model_agrees_with_one_written_by_hand(tiny, tokens):
     settings = tiny.model_copy(update=MODERN)
     model = make_model(settings)
     weights = {name: weight.double() for name, weight in model.state_dict().items()}
@@ -236,7 +236,7 @@ def test_a_modern_model_is_the_one_written_by_hand(tiny, tokens):
     torch.testing.assert_close(model(tokens).double(), expected, atol=1e-3, rtol=1e-4)
 
 
-def test_a_norm_without_weights_learns_nothing(tiny):
+def test_an_rms_norm_has_no_parameters(tiny):
     names = GPT(tiny.model_copy(update={"norm": "rmsnorm"}), VOCAB).state_dict()
     assert not [name for name in names if "ln_" in name]
 
@@ -250,7 +250,7 @@ def test_logits_stay_below_the_soft_cap(tiny, tokens):
 
 
 @torch.no_grad()
-def test_zeroed_projections_leave_the_embedding_and_no_preference(tiny, tokens):
+def test_zero_projections_pass_the_embedding_through_and_predict_uniformly(tiny, tokens):
     model = GPT(tiny.model_copy(update={**MODERN, "init": "zero_proj"}), VOCAB)
     assert not model(tokens).any()
     torch.testing.assert_close(
@@ -270,8 +270,8 @@ def test_a_tied_embedding_keeps_its_small_initial_weights(tiny):
 # --- Rotary positions -----------------------------------------------------------------------
 
 
-def test_a_rotated_pair_is_a_complex_number_times_a_turn():
-    """RoPE's formula, written with complex numbers: x_m -> x_m exp(i m 10000^(-2j/D))."""
+def test_rotating_a_pair_is_multiplying_by_a_complex_number():
+    """RoPE's formula in complex numbers: x_m -> x_m exp(i m 10000^(-2j/D))."""
     x = torch.randn(2, 3, 7, 8, generator=torch.Generator().manual_seed(0))
     turned = rotate(x, *rotary_tables(7, 8)[..., 0, 0, :])
     pairs = torch.complex(x[..., :4].double(), x[..., 4:].double())
@@ -282,7 +282,7 @@ def test_a_rotated_pair_is_a_complex_number_times_a_turn():
     torch.testing.assert_close(turned[..., 4:].double(), expected.imag, atol=1e-5, rtol=0)
 
 
-def test_rotated_scores_depend_on_distance_and_not_on_place():
+def test_rotary_scores_depend_on_distance_not_position():
     q, k = torch.randn(2, 1, 1, 1, 8, generator=torch.Generator().manual_seed(0))
     turns = rotary_tables(20, 8)
     scores = [

@@ -1,4 +1,4 @@
-"""The faster kernels give torch's results: attention and linear layers."""
+"""The faster kernels agree with torch's."""
 
 import math
 
@@ -26,23 +26,23 @@ from nanogpt.model.kernels import (
 
 
 @pytest.mark.parametrize("T", [1, 7, 64, 128])
-def test_bfloat16_attention_on_a_cpu_equals_the_fused_one(T):
+def test_bfloat16_attention_on_a_cpu_agrees_with_the_fused_kernel(T):
     generator = torch.Generator().manual_seed(T)
     q, k, v = torch.randn(3, 2, 3, T, 16, generator=generator)
-    q = 2 * q  # so that some tokens are attended to far more than others
+    q = 2 * q  # so that some tokens get far more attention than others
     q, k, v = q.bfloat16(), k.bfloat16(), v.bfloat16()
     ours = attend(q, k, v, dropout=0.0)
     fused = F.scaled_dot_product_attention(q, k, v, is_causal=True)
     exact = F.scaled_dot_product_attention(q.double(), k.double(), v.double(), is_causal=True)
     assert ours.dtype == torch.bfloat16
-    # bfloat16 has 8 bits, values go to about 3: an error of 2**-9 each, some of them summed.
+    # bfloat16 has 8 bits and values reach about 3, so each has an error of 2**-9, and some add up.
     torch.testing.assert_close(ours.double(), exact, atol=0.03, rtol=0.02)
     torch.testing.assert_close(ours, fused, atol=0.03, rtol=0.02)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("S", [40, MATMUL_ATTENTION_MAX_TOKENS + 1])
-def test_attention_is_a_softmax_over_what_came_before(dtype, S):
+def test_attention_is_a_softmax_over_the_tokens_so_far(dtype, S):
     generator = torch.Generator().manual_seed(0)
     q, k, v = torch.randn(3, 1, 2, S, 8, generator=generator).to(dtype)
     expected = torch.empty(1, 2, S, 8)
@@ -59,7 +59,7 @@ def test_attention_drops_weights_and_keeps_their_sum_on_average(dtype):
     torch.manual_seed(0)
     q = torch.zeros(1, 1, 200, 4, dtype=dtype)
     ones = torch.ones(1, 1, 200, 4, dtype=dtype)
-    out = attend(q, q, ones, dropout=0.5)[0, 0, -100:, 0].float()  # all weights are alike
+    out = attend(q, q, ones, dropout=0.5)[0, 0, -100:, 0].float()  # all weights are equal
     assert out.std() > 0.02
     assert out.mean().item() == pytest.approx(1, abs=0.05)
     assert torch.equal(attend(q, q, ones, 0.0), attend(q, q, ones, 0.0))
@@ -67,7 +67,7 @@ def test_attention_drops_weights_and_keeps_their_sum_on_average(dtype):
 
 @pytest.fixture
 def unchosen(monkeypatch):
-    """As in a new process of a user who chose nothing: no way to multiply is chosen yet."""
+    """Reset the choice of a matmul kernel, as in a new process without NANOGPT_MATMUL."""
     monkeypatch.setattr(kernels, "_matmul", None)
     monkeypatch.delenv("NANOGPT_MATMUL", raising=False)
 
@@ -76,7 +76,7 @@ def unchosen(monkeypatch):
 @pytest.mark.parametrize("with_bias", [True, False])
 @pytest.mark.usefixtures("unchosen")
 @pytest.mark.parametrize("way", list(matmuls()))
-def test_a_linear_layer_and_its_gradients_are_torchs(shape, with_bias, way):
+def test_linear_and_its_gradients_agree_with_torchs(shape, with_bias, way):
     use_matmul(way)
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(shape, generator=generator)
@@ -100,7 +100,7 @@ def test_a_linear_layer_follows_autocast():
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 5, 8), (7, 33)])
-def test_a_root_mean_square_norm_and_its_gradient_are_torchs(shape):
+def test_rms_norm_and_its_gradient_agree_with_torchs(shape):
     generator = torch.Generator().manual_seed(0)
     x, gradient = torch.randn(2, *shape, generator=generator)
     outcomes = []
@@ -120,7 +120,7 @@ def test_the_norm_of_zeros_is_zero_and_has_a_gradient():
     assert x.grad.isfinite().all()
 
 
-def test_turning_a_pair_and_its_gradient_are_products_with_a_complex_number():
+def test_rotate_and_its_gradient_are_complex_products():
     x = torch.randn(2, 5, 3, 8, dtype=torch.float64, requires_grad=True)
     cos, sin = torch.randn(2, 5, 1, 4, dtype=torch.float64)
     a, b = x.chunk(2, -1)
@@ -129,13 +129,13 @@ def test_turning_a_pair_and_its_gradient_are_products_with_a_complex_number():
     torch.autograd.gradcheck(lambda x: rotate(x, cos, sin), x)
 
 
-def test_a_squared_relu_and_its_gradient_are_torchs():
+def test_squared_relu_and_its_gradient_agree_with_torchs():
     x = torch.tensor([[-2.0, 0.0, 3.0]], dtype=torch.float64, requires_grad=True)
     assert squared_relu(x).tolist() == [[0, 0, 9]]
     torch.autograd.gradcheck(squared_relu, (x - 0.5).detach().requires_grad_())
 
 
-# --- The choice of what multiplies ----------------------------------------------------------
+# --- The choice of a matmul kernel ----------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_a_squared_relu_and_its_gradient_are_torchs():
     [("AVX512", False, "onednn"), ("AVX512", True, "torch"), ("AVX2", False, "torch")],
 )
 @pytest.mark.usefixtures("unchosen")
-def test_what_multiplies_follows_from_the_cpu(capability, intel, expected, monkeypatch):
+def test_the_matmul_kernel_is_chosen_by_cpu(capability, intel, expected, monkeypatch):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     monkeypatch.setattr(kernels, "is_intel", lambda: intel)
     monkeypatch.setattr(kernels, "ONEDNN_LINEAR", True)
@@ -153,7 +153,7 @@ def test_what_multiplies_follows_from_the_cpu(capability, intel, expected, monke
 
 
 @pytest.mark.usefixtures("unchosen")
-def test_a_user_overrides_what_multiplies(monkeypatch):
+def test_a_user_can_override_the_matmul_kernel(monkeypatch):
     other = "torch" if usual_matmul() == "onednn" else "onednn"
     monkeypatch.setattr(kernels, "ONEDNN_LINEAR", True)
     monkeypatch.setenv("NANOGPT_MATMUL", other)
@@ -162,7 +162,7 @@ def test_a_user_overrides_what_multiplies(monkeypatch):
 
 
 @pytest.mark.usefixtures("unchosen")
-def test_a_training_goes_on_with_what_multiplied_before(monkeypatch):
+def test_a_resumed_training_keeps_its_matmul_kernel(monkeypatch):
     monkeypatch.setattr(kernels, "ONEDNN_LINEAR", True)
     for name in ("torch", "onednn"):
         keep_matmul(name)
@@ -174,7 +174,7 @@ def test_a_training_goes_on_with_what_multiplied_before(monkeypatch):
 
 
 @pytest.mark.usefixtures("unchosen")
-def test_a_way_to_multiply_that_is_not_here_is_refused(monkeypatch):
+def test_a_missing_matmul_kernel_is_refused(monkeypatch):
     monkeypatch.setattr(kernels, "ONEDNN_LINEAR", False)
     monkeypatch.setenv("NANOGPT_MATMUL", "onednn")
     with pytest.raises(UserError, match="this build of torch has no oneDNN"):
@@ -188,7 +188,7 @@ def test_a_way_to_multiply_that_is_not_here_is_refused(monkeypatch):
 @pytest.mark.parametrize("p", [0.001, 0.1, 0.5, 0.9])
 def test_dropout_drops_its_share_and_keeps_the_mean(dtype, p):
     torch.manual_seed(0)
-    n = 1_000_003  # no multiple of four
+    n = 1_000_003  # not a multiple of four
     y = drop(torch.ones(n, dtype=dtype), p).float()
     dropped = (y == 0).float().mean().item()
     assert dropped == pytest.approx(p, abs=5 * math.sqrt(p * (1 - p) / n))
@@ -196,7 +196,7 @@ def test_dropout_drops_its_share_and_keeps_the_mean(dtype, p):
     assert kept == [torch.tensor(1 / (1 - p), dtype=dtype).item()]
 
 
-def test_dropout_of_nearly_all_drops_nearly_all():
+def test_dropout_near_one_drops_almost_everything():
     torch.manual_seed(0)
     assert (drop(torch.ones(100_000), 1 - 1e-6) == 0).float().mean() > 0.999
 
@@ -208,7 +208,7 @@ def test_dropout_of_neighbours_is_independent():
         assert abs((dropped[lag:] * dropped[:-lag]).mean().item()) < 5 * 0.25 / 400_000**0.5
 
 
-def test_the_gradient_of_dropout_passes_where_the_number_did():
+def test_the_gradient_of_dropout_has_the_same_mask():
     torch.manual_seed(0)
     x = torch.randn(3, 5, 7, requires_grad=True)
     y = drop(x, 0.3)
@@ -217,7 +217,7 @@ def test_the_gradient_of_dropout_passes_where_the_number_did():
     assert x.grad.unique().numel() == 2
 
 
-def test_dropout_follows_the_seed_and_zero_is_none():
+def test_dropout_follows_the_seed_and_a_rate_of_zero_drops_nothing():
     x = torch.randn(50)
     torch.manual_seed(3)
     first = drop(x, 0.5)
@@ -228,9 +228,9 @@ def test_dropout_follows_the_seed_and_zero_is_none():
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
-@pytest.mark.parametrize("T", [5, 128, 300])  # in one block of queries, and in several
-def test_the_gradients_of_attention_are_those_of_the_formula(monkeypatch, T, dropout):
-    def factors(x, p):  # the same for the same place, whatever block it's in
+@pytest.mark.parametrize("T", [5, 128, 300])  # in one block of queries and in several
+def test_attention_gradients_agree_with_the_formula(monkeypatch, T, dropout):
+    def factors(x, p):  # the same at the same position, in any block
         rows = torch.arange(x.shape[1])[:, None] + (x.shape[2] - x.shape[1])
         return ((rows + 3 * torch.arange(x.shape[2])) % 10 >= 10 * p).float() / (1 - p)
 
@@ -256,8 +256,10 @@ def test_the_gradients_of_attention_are_those_of_the_formula(monkeypatch, T, dro
 
 
 @pytest.mark.parametrize("cap", [0.0, 3.0])
-@pytest.mark.parametrize("n_tokens", [1, 8, 21])  # fewer than at a time, as many, and a rest
-def test_the_loss_of_few_logits_at_a_time_is_that_of_all(monkeypatch, cap, n_tokens):
+@pytest.mark.parametrize(
+    "n_tokens", [1, 8, 21]
+)  # less than a group, exactly one, and a partial one
+def test_the_loss_in_groups_of_tokens_equals_the_loss_of_all(monkeypatch, cap, n_tokens):
     monkeypatch.setattr(kernels, "LOGITS_AT_ONCE", 4 * 50)
     monkeypatch.setattr(kernels, "GRADIENTS_AT_ONCE", 8 * 50)
     generator = torch.Generator().manual_seed(0)
@@ -276,7 +278,7 @@ def test_the_loss_of_few_logits_at_a_time_is_that_of_all(monkeypatch, cap, n_tok
         torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-4)
 
 
-def test_the_loss_of_few_logits_at_a_time_is_computed_in_the_dtype_of_autocast():
+def test_the_loss_in_groups_of_tokens_uses_autocasts_dtype():
     generator = torch.Generator().manual_seed(0)
     x, weight = (torch.randn(n, 16, generator=generator) for n in (8, 50))
     targets = torch.randint(50, (8,), generator=generator)

@@ -1,4 +1,4 @@
-"""The loss over windows is that of a slow loop by hand."""
+"""The loss over windows agrees with a slow loop."""
 
 import itertools
 import math
@@ -34,7 +34,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # --- The loss over windows ------------------------------------------------------------------
 
 
-def test_the_loss_over_some_windows_is_theirs_alone():
+def test_the_loss_over_some_windows_ignores_the_others():
     tokens = make_tokens(200, 11)
     starts = np.array([16, 96, 176])
     loss = windows_loss(MODEL, tokens, starts, SETTINGS)
@@ -55,7 +55,7 @@ def test_the_batch_size_does_not_change_the_loss(batch_size):
     assert found.n_tokens == expected.n_tokens
 
 
-def test_the_loss_is_without_dropout_and_leaves_the_model_as_it_was():
+def test_the_loss_has_no_dropout_and_restores_the_models_mode():
     model = make_model(11, dropout=0.5)
     tokens = make_tokens(100, 11)
     starts = np.array([0, 30, 60])
@@ -67,7 +67,7 @@ def test_the_loss_is_without_dropout_and_leaves_the_model_as_it_was():
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-def test_bfloat16_is_near_float32_and_not_the_same():
+def test_bfloat16_is_close_to_float32_but_not_equal():
     tokens = make_tokens(300, 11)
     starts = np.arange(0, 280, BLOCK)
     exact = windows_loss(MODEL, tokens, starts, SETTINGS).mean
@@ -78,7 +78,7 @@ def test_bfloat16_is_near_float32_and_not_the_same():
 
 
 @pytest.mark.parametrize("large", [1, 10**9])
-def test_the_mean_loss_is_that_of_all_tokens_whatever_the_vocabulary(monkeypatch, large):
+def test_the_mean_loss_is_over_all_tokens_for_any_vocabulary(monkeypatch, large):
     monkeypatch.setattr(losses, "LARGE_VOCABULARY", large)
     tokens = make_tokens(100, 11)
     rows = torch.from_numpy(tokens[: 4 * (BLOCK + 1)].astype("int64")).view(4, BLOCK + 1)
@@ -96,7 +96,7 @@ def test_the_nats_are_added_in_float64():
     assert windows_loss(MODEL, tokens, starts, SETTINGS).nats == pytest.approx(expected, rel=1e-13)
 
 
-def test_predictions_are_those_of_the_windows_that_were_named():
+def test_predictions_are_for_the_given_windows():
     tokens = make_tokens(200, 11)
     (first, second) = predictions(MODEL, tokens, np.array([0, 7, 9, 11, 90]), SETTINGS)
     targets, logits = second
@@ -128,12 +128,12 @@ def test_windows_are_spread_evenly_without_overlap(n_tokens, block_size, n_windo
         assert starts[-1] == (full - 1) * block_size
 
 
-# --- Who depends on what --------------------------------------------------------------------
+# --- Code digests of stages -----------------------------------------------------------------
 
 
 @pytest.fixture
 def digests_after(tmp_path):
-    """A function: which stages' digests an edit of a module's code changes."""
+    """Return a function that tells which stages' digests change with an edit of a module."""
     package = tmp_path / "nanogpt"
     shutil.copytree(ROOT / "nanogpt", package, ignore=shutil.ignore_patterns("__pycache__"))
     scripts = ROOT / "workflow" / "scripts"
@@ -151,9 +151,9 @@ def digests_after(tmp_path):
     return changed
 
 
-def test_an_edit_of_evaluation_trains_nothing_again(digests_after):
+def test_editing_evaluation_retrains_nothing(digests_after):
     assert digests_after("evaluation/evaluate") == {"eval"}
 
 
-def test_an_edit_of_the_loss_trains_again_and_samples_only_what_that_changes(digests_after):
+def test_editing_the_loss_retrains_but_resamples_only_changed_models(digests_after):
     assert digests_after("model/losses") == {"train", "eval"}

@@ -1,4 +1,4 @@
-"""Sizes and costs are those of docs/FORMULAS.md, of the model itself, and of torch's counter."""
+"""Sizes and costs agree with docs/FORMULAS.md, with the model itself, and with torch's counter."""
 
 import subprocess
 import sys
@@ -49,7 +49,7 @@ def flops_by_formula(model, vocab_size):
 
 @settings(max_examples=50, deadline=None)
 @given(model=model_settings(), vocab_size=st.integers(1, 300))
-def test_sizes_are_those_of_the_formulas(model, vocab_size):
+def test_sizes_agree_with_the_formulas(model, vocab_size):
     assert n_parameters(model, vocab_size) == parameters_by_formula(model, vocab_size)
     assert flops_per_token(model, vocab_size) == flops_by_formula(model, vocab_size)
 
@@ -88,7 +88,7 @@ def test_gpt2_has_its_124_million_parameters():
 
 
 def flops_by_torch(model_settings, vocab_size, batch_size):
-    """What torch counts in bfloat16, where all products on a CPU are operators that it knows."""
+    """torch's FLOP count in bfloat16, where it knows all operators for products on a CPU."""
     model = GPT(model_settings, vocab_size)
     tokens = torch.zeros(batch_size, model_settings.block_size, dtype=torch.int64)
     with FlopCounterMode(display=False) as counter, torch.autocast("cpu", torch.bfloat16):
@@ -98,10 +98,10 @@ def flops_by_torch(model_settings, vocab_size, batch_size):
 
 @settings(max_examples=20, deadline=None)
 @given(model=model_settings(), vocab_size=st.integers(1, 300), batch_size=st.integers(1, 3))
-def test_flops_are_those_that_torch_counts(model, vocab_size, batch_size):
+def test_flops_agree_with_torchs_counter(model, vocab_size, batch_size):
     assert flops_per_token(model, vocab_size) == flops_by_torch(model, vocab_size, batch_size)
 
 
-def test_the_example_of_the_documentation_is_true():
+def test_the_documentations_example_is_correct():
     model = ModelSettings(n_layer=4, n_head=4, n_embd=128, block_size=128, dropout=0.0)
     assert flops_per_token(model, 65) == flops_by_torch(model, 65, 2) == 5_554_944

@@ -1,4 +1,4 @@
-"""Made-up texts, and n-grams counted slowly, for the tests of n-gram models."""
+"""Made-up texts and slow n-gram counts for tests of n-gram models."""
 
 import numpy as np
 from hypothesis import given
@@ -14,14 +14,14 @@ small_texts = given(
 
 
 def make_tokens(n_tokens, vocab_size, seed):
-    """Some tokens are frequent, some rare, and the last one of the vocabulary often absent."""
+    """Random tokens: some frequent, some rare, and the last one of the vocabulary often missing."""
     random = np.random.default_rng(seed)
     share = 1 / np.arange(1, vocab_size + 1) ** 1.5
     return random.choice(vocab_size, size=n_tokens, p=share / share.sum()).astype(np.uint16)
 
 
 def slow_counts(train, order, is_highest):
-    """How often each n-gram occurs, or after how many different tokens, the beginning being one."""
+    """How often each n-gram occurs, or how many different tokens (or the start) precede it."""
     before = {}
     for i in range(len(train) - order + 1):
         gram = tuple(train[i : i + order])

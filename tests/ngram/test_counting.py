@@ -1,4 +1,4 @@
-"""N-grams are counted as their definition says, and discounts follow from the counts."""
+"""N-gram counts and discounts match their definitions."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from tests.ngram.examples import ORDERS, make_tokens, slow_counts, small_texts
 
 @settings(max_examples=25, deadline=None)
 @small_texts
-def test_counts_are_those_of_the_definition(n_tokens, vocab_size, seed):
+def test_counts_match_the_definition(n_tokens, vocab_size, seed):
     train = make_tokens(n_tokens, vocab_size, seed)
     for order, counts in zip(ORDERS, count_ngrams(train, vocab_size, MAX_ORDER), strict=True):
         occurrences = slow_counts(train.tolist(), order, is_highest=True)
@@ -23,7 +23,7 @@ def test_counts_are_those_of_the_definition(n_tokens, vocab_size, seed):
             assert sorted(counts.predecessors.tolist()) == sorted(predecessors.values())
 
 
-def test_discounts_are_chen_and_goodmans():
+def test_discounts_match_chen_and_goodman():
     counts = np.repeat([1, 2, 3, 4, 5, 900], [100, 40, 20, 12, 7, 1])
     y = 100 / (100 + 2 * 40)
     expected = [0, 1 - 2 * y * 40 / 100, 2 - 3 * y * 20 / 40, 3 - 4 * y * 12 / 20]
@@ -40,7 +40,7 @@ def test_discounts_are_chen_and_goodmans():
         [1, 2, 3, 3],  # D(2) zero
     ],
 )
-def test_discounts_leave_something_where_they_cannot_be_estimated(counts):
+def test_discounts_have_a_fallback_without_an_estimate(counts):
     found = discounts(np.array(counts, dtype=np.int64))
     assert found[0] == 0
     assert (found[1:] > 0).all()

@@ -1,4 +1,4 @@
-"""ngrams.safetensors is small, the same again, and refused if it's damaged."""
+"""ngrams.safetensors is small and reproducible, and rejected if it's damaged."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def counted(play, tmp_path_factory):
     return path
 
 
-def test_counts_are_occurrences_in_the_longest_and_predecessors_below():
+def test_counts_are_occurrences_for_the_longest_and_predecessors_for_shorter_ones():
     train = make_tokens(300, 6, 2).tolist()
     table = count(np.array(train, dtype=np.uint16), 6, 3)
     start = 0
@@ -33,7 +33,7 @@ def test_counts_are_occurrences_in_the_longest_and_predecessors_below():
         start += n
 
 
-def test_a_file_is_read_back_as_it_was_written(counted, play):
+def test_a_file_survives_a_round_trip(counted, play):
     table, header = load_table(counted)
     files = load(play)
     expected = count(files.train, files.tokenizer.vocab_size, 5)
@@ -43,7 +43,7 @@ def test_a_file_is_read_back_as_it_was_written(counted, play):
     assert header.train_sha256 == files.meta.train.sha256
 
 
-def test_a_file_has_at_most_50_bytes_of_each_ngram(counted):
+def test_a_file_has_at_most_50_bytes_per_ngram(counted):
     table, _ = load_table(counted)
     assert counted.stat().st_size <= 50 * len(table.counts)
 
@@ -60,10 +60,10 @@ def test_a_large_split_is_counted_from_its_end_with_a_warning(play, tmp_path, ca
     files = load(play)
     expected = count(files.train[-1000:], files.tokenizer.vocab_size, 3)
     assert np.array_equal(table.counts, expected.counts)
-    assert "only the last 1,000 of the training split's 45,000 tokens are counted" in caplog.text
+    assert "counting only the last 1,000 of the training split's 45,000 tokens" in caplog.text
 
 
-def test_a_text_shorter_than_the_longest_ngram_has_shorter_ones_only():
+def test_a_text_shorter_than_max_order_has_only_shorter_ngrams():
     assert count(np.array([1, 0], dtype=np.uint16), 2, 8).n_entries.tolist() == [2, 1]
 
 
@@ -73,16 +73,19 @@ def test_a_text_shorter_than_the_longest_ngram_has_shorter_ones_only():
         ({"tokens": None}, "its tensors should be n_entries, tokens, counts, n_children"),
         ({"counts": np.ones(3, dtype=np.uint32)}, "n-grams are missing"),
         ({"n_children": np.ones(3, dtype=np.uint32)}, "contexts are missing"),
-        ({"tokens": np.ones(3, dtype=np.int8)}, "tokens should be a row of uint16"),
-        ({"n_entries": np.ones(9, dtype=np.int64)}, "9 orders of n-grams, of 5"),
-        ({"n_entries": np.zeros(0, dtype=np.int64)}, "0 orders of n-grams, of 5"),
-        ("zero count", "a token or a count that can't be"),
-        ("large token", "a token or a count that can't be"),
-        ("moved child", "n-grams are not those of their contexts"),
-        ("order", "n-grams are not in order"),
+        (
+            {"tokens": np.ones(3, dtype=np.int8)},
+            "tokens should be a one-dimensional array of uint16",
+        ),
+        ({"n_entries": np.ones(9, dtype=np.int64)}, "it has 9 orders of n-grams, not 1 to 5"),
+        ({"n_entries": np.zeros(0, dtype=np.int64)}, "it has 0 orders of n-grams, not 1 to 5"),
+        ("zero count", "a token or a count is out of range"),
+        ("large token", "a token or a count is out of range"),
+        ("moved child", "n-grams don't match their contexts"),
+        ("order", "n-grams aren't sorted"),
     ],
 )
-def test_a_damaged_file_is_refused_in_one_line(counted, tmp_path, changes, flaw):
+def test_a_damaged_file_is_a_one_line_error(counted, tmp_path, changes, flaw):
     arrays = {name: array.copy() for name, array in load_file(counted).items()}
     if changes == "zero count":
         arrays["counts"][5] = 0
@@ -101,16 +104,16 @@ def test_a_damaged_file_is_refused_in_one_line(counted, tmp_path, changes, flaw)
     save_file({name: a for name, a in arrays.items() if a is not None}, path, metadata)
     with pytest.raises(UserError) as error:
         load_table(path)
-    assert str(error.value) == f"{path}: damaged ({flaw}); remove it, and make it again"
+    assert str(error.value) == f"{path}: damaged ({flaw}); delete it and run the workflow again"
 
 
-def test_a_vocabulary_is_told_from_another_of_the_same_size():
+def test_vocabularies_of_the_same_size_are_distinguished():
     digests = {vocabulary_digest(char_tokenizer(letters)) for letters in ("abc", "abd", "ab")}
     assert len(digests) == 3
     assert vocabulary_digest(char_tokenizer("abc")) in digests
 
 
-def test_a_file_appears_whole(tmp_path, counted):
+def test_a_file_is_written_atomically(tmp_path, counted):
     table, header = load_table(counted)
     save_table(tmp_path / "new/ngrams.safetensors", table, header)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["ngrams.safetensors"]

@@ -1,4 +1,4 @@
-"""N-gram models are measured on every token but the first, in all units."""
+"""N-gram models are evaluated on every token except the first, in all units."""
 
 import math
 import os
@@ -21,7 +21,7 @@ PLAY_FILE = (
 )
 
 
-def test_ngram_json_says_the_loss_of_each_order_in_all_units(play, tmp_path):
+def test_ngram_json_has_the_loss_of_each_order_in_all_units(play, tmp_path):
     result = measure(play, tmp_path / "ngram.json")
     assert result.content() == read_json(tmp_path / "ngram.json")
     assert result.dataset == play.name
@@ -41,7 +41,7 @@ def test_ngram_json_says_the_loss_of_each_order_in_all_units(play, tmp_path):
 
 
 @pytest.mark.parametrize("tokenizer", ["char", "byte", "bpe"])
-def test_bytes_and_characters_are_those_of_the_text_after_the_first_token(tmp_path, tokenizer):
+def test_bytes_and_characters_exclude_the_first_token(tmp_path, tokenizer):
     text = "".join(f"{number}. Ein Märchen: »€ 5« 😀.\n" for number in range(100))
     (tmp_path / "text.txt").write_bytes(text.encode())
     split = {"tokenizer": tokenizer, "val_ratio": 0.1}
@@ -62,7 +62,7 @@ def test_bytes_and_characters_are_those_of_the_text_after_the_first_token(tmp_pa
         assert characters * math.log(2) == pytest.approx(nats)
 
 
-def test_longer_contexts_tell_more_of_the_play_and_none_more_than_its_source_knows(play, tmp_path):
+def test_longer_contexts_predict_better_but_never_beat_the_source(play, tmp_path):
     orders = measure(play, tmp_path / "ngram.json").orders
     losses = [order.loss for order in orders]
     assert losses == sorted(losses, reverse=True)

@@ -40,7 +40,7 @@ def test_with_a_weight_of_0_the_logits_are_the_gpts(play, tmp_path):
     assert ngrams.summary() == "n-grams, not mixed: max_order 4, weight 0"
 
 
-def test_sequences_that_grow_are_as_those_read_at_once(play, tmp_path):
+def test_growing_sequences_equal_those_read_as_a_whole(play, tmp_path):
     ngrams = write_ngrams(play, tmp_path / "n.safetensors")
     texts = load(play).val[:30].astype(np.int64).reshape(3, 10)
     grown = np.concatenate([ngrams.contexts(text[:1].tolist()) for text in texts])
@@ -51,10 +51,10 @@ def test_sequences_that_grow_are_as_those_read_at_once(play, tmp_path):
     assert torch.equal(ngrams.mix(logits, grown), ngrams.mix(logits, at_once))
 
 
-def test_ngrams_of_another_vocabulary_are_refused(play, tmp_path):
+def test_ngrams_of_another_vocabulary_are_rejected(play, tmp_path):
     write_ngrams(play, tmp_path / "ngrams.safetensors")
     char_tokenizer("abc").save(tmp_path / "tokenizer.json")
-    with pytest.raises(UserError, match="another vocabulary than the model beside it"):
+    with pytest.raises(UserError, match="its vocabulary isn't the model's"):
         find_ngrams(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""N-gram models are those of their definition."""
+"""N-gram models match their definition."""
 
 from collections import Counter
 
@@ -23,7 +23,7 @@ def slow_discount(counts, count):
 
 
 def slow_probability(train, vocab_size, order, before, token, is_highest=True):
-    """The probability of a token after all those before it, in the model of an order."""
+    """The probability of a token given all before it, in the model of an order."""
     if order == 0:
         return 1 / vocab_size
     lower = slow_probability(train, vocab_size, order - 1, before, token, is_highest=False)
@@ -41,7 +41,7 @@ def slow_probability(train, vocab_size, order, before, token, is_highest=True):
 
 @settings(max_examples=25, deadline=None)
 @small_texts
-def test_probabilities_are_those_of_the_definition(n_tokens, vocab_size, seed):
+def test_probabilities_match_the_definition(n_tokens, vocab_size, seed):
     train = make_tokens(n_tokens, vocab_size, seed)
     text = make_tokens(12, vocab_size, seed + 1)
     p = fit(train, vocab_size).probabilities(text)
@@ -61,7 +61,7 @@ def test_probabilities_sum_to_one_after_any_context(n_tokens, vocab_size, seed):
     models = fit(train, vocab_size)
     random = np.random.default_rng(seed)
     contexts = [
-        train[n_tokens - 6 :],  # its last tokens, which only themselves may follow
+        train[n_tokens - 6 :],  # its last tokens, which may occur nowhere else
         train[: seed % 6],
         random.integers(vocab_size, size=seed % 7).astype(np.uint16),
     ]
@@ -77,7 +77,7 @@ def test_probabilities_sum_to_one_after_any_context(n_tokens, vocab_size, seed):
 
 
 @pytest.mark.parametrize("train", [[0, 0], [1, 0], [0, 1, 1], [1] * 50, [0, 1] * 50])
-def test_texts_that_are_short_or_always_the_same_leave_something_for_all_tokens(train):
+def test_short_or_constant_texts_leave_probability_for_all_tokens(train):
     models = fit(np.array(train, dtype=np.uint16), 3)
     for text in ([2, 2, 2], [0, 1, 2, 0, 1, 2], [*train[:8], 2]):
         p = models.probabilities(np.array(text, dtype=np.uint16))
@@ -85,7 +85,7 @@ def test_texts_that_are_short_or_always_the_same_leave_something_for_all_tokens(
         assert p.max() <= 1
 
 
-def test_keys_larger_than_32_bits_are_told_apart():
+def test_keys_larger_than_32_bits_are_distinguished():
     train = make_tokens(30_000, 12, 0)
     few = fit(train, 12)
     many = fit(train.astype(np.uint32) * 250_000, 3_000_000)
@@ -95,9 +95,7 @@ def test_keys_larger_than_32_bits_are_told_apart():
 
 
 @pytest.mark.parametrize("block", [1, 3, 5, 64, 1000])
-def test_each_token_but_the_first_is_measured_once_whatever_is_looked_up_at_once(
-    monkeypatch, block
-):
+def test_each_token_except_the_first_is_measured_once_for_any_block_size(monkeypatch, block):
     models = fit(make_tokens(400, 12, 0), 12)
     text = make_tokens(150, 12, 1)
     expected = -np.log(models.probabilities(text)[:, 1:]).sum(axis=1)

@@ -1,4 +1,4 @@
-"""A trie gives the probabilities of the definition, one by one and all at once."""
+"""A trie's probabilities match the definition, for single tokens and whole distributions."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from nanogpt.ngram.trie import NO_NODE, build_trie
 from tests.ngram.examples import make_tokens, slow_counts, small_texts
 from tests.ngram.test_probabilities import slow_discount, slow_probability
 
-EXACT = 2e-6  # parts of a probability are kept as float32
+EXACT = 2e-6  # terms of probabilities are stored as float32
 
 small_models = given(
     n_tokens=st.integers(2, 150),
@@ -23,7 +23,7 @@ small_models = given(
 
 
 def slow_held_back(train, max_order, before):
-    """What the longest context that something followed leaves to tokens that didn't follow it."""
+    """The share that the longest known context leaves to tokens never seen after it."""
     for order in range(min(max_order, len(before) + 1), 0, -1):
         counts = slow_counts(train, order, is_highest=order == max_order)
         context = tuple(before[len(before) - order + 1 :])
@@ -42,7 +42,7 @@ def contexts_after(trie, tokens):
 
 @settings(max_examples=25, deadline=None)
 @small_models
-def test_probabilities_are_those_of_the_definition(n_tokens, vocab_size, max_order, seed):
+def test_probabilities_match_the_definition(n_tokens, vocab_size, max_order, seed):
     train = make_tokens(n_tokens, vocab_size, seed)
     text = make_tokens(12, vocab_size, seed + 1)
     predictions = build_trie(count(train, vocab_size, max_order)).probabilities(text)
@@ -55,7 +55,7 @@ def test_probabilities_are_those_of_the_definition(n_tokens, vocab_size, max_ord
 
 @settings(max_examples=25, deadline=None)
 @small_models
-def test_what_comes_before_a_window_can_be_hidden(n_tokens, vocab_size, max_order, seed):
+def test_tokens_before_a_window_can_be_hidden(n_tokens, vocab_size, max_order, seed):
     train = make_tokens(n_tokens, vocab_size, seed)
     text = make_tokens(13, vocab_size, seed + 1)
     trie = build_trie(count(train, vocab_size, max_order))
@@ -81,7 +81,7 @@ def test_distributions_have_the_same_probabilities_and_sum_to_one(
     assert together.p.min() > 0
     assert together.p.sum(axis=1) == pytest.approx(np.ones(3), abs=1e-5)
     for row, text in enumerate(texts):
-        # A first token that no model predicts, so that an empty text has no context.
+        # The first token isn't predicted, because an empty text has no context.
         for token in range(vocab_size):
             if len(text):
                 one = trie.probabilities(np.append(text, np.uint16(token)))
@@ -91,7 +91,7 @@ def test_distributions_have_the_same_probabilities_and_sum_to_one(
 
 @settings(max_examples=10, deadline=None)
 @small_texts
-def test_the_highest_order_is_that_of_the_baseline(n_tokens, vocab_size, seed):
+def test_the_highest_order_equals_the_baselines(n_tokens, vocab_size, seed):
     train = make_tokens(n_tokens, vocab_size, seed)
     text = make_tokens(50, vocab_size, seed + 1)
     for order in range(1, min(6, n_tokens + 1)):
@@ -112,7 +112,7 @@ def test_every_context_of_the_text_sums_to_one():
     assert p.sum(axis=1) == pytest.approx(np.ones(400), abs=1e-5)
 
 
-def test_contexts_that_were_not_seen_have_no_node():
+def test_unseen_contexts_have_no_node():
     trie = build_trie(count(np.array([0, 1, 0, 1, 0], dtype=np.uint16), 3, 3))
     contexts = contexts_after(trie, [0, 2])
     assert contexts.tolist() == [[0, NO_NODE, NO_NODE]]
@@ -120,7 +120,7 @@ def test_contexts_that_were_not_seen_have_no_node():
 
 
 @pytest.mark.parametrize("block", [1, 3, 64])
-def test_the_blocks_that_are_looked_up_at_once_change_nothing(monkeypatch, block):
+def test_the_block_size_of_lookups_changes_nothing(monkeypatch, block):
     trie = build_trie(count(make_tokens(400, 12, 0), 12, 5))
     text = make_tokens(150, 12, 1)
     n_before = np.arange(149) % 16 + 1
@@ -130,7 +130,7 @@ def test_the_blocks_that_are_looked_up_at_once_change_nothing(monkeypatch, block
         assert np.array_equal(trie.probabilities(text, n).p, predictions.p)
 
 
-def test_a_large_vocabulary_gives_the_probabilities_of_the_baseline():
+def test_a_large_vocabulary_has_the_baselines_probabilities():
     train, text = (make_tokens(n, 12, n).astype(np.uint32) * 10_000 for n in (3_000, 100))
     table = count(train, 120_001, 4)
     assert table.tokens.dtype == np.uint32

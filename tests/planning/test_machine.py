@@ -1,4 +1,4 @@
-"""The limits of a machine and of its containers."""
+"""Memory limits of machines and containers."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ GB = 10**9
 
 @pytest.fixture
 def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A machine of 8 GB without limits, whose files are below the returned directory."""
+    """A machine with 8 GB and no limits. Returns the directory with its /proc and /sys files."""
     (tmp_path / "meminfo").write_text("MemTotal:        7812500 kB\nMemAvailable: 100 kB\n")
     monkeypatch.setattr(machine, "MEMINFO", tmp_path / "meminfo")
     monkeypatch.setattr(machine, "OWN_GROUPS", tmp_path / "cgroup")
@@ -28,24 +28,24 @@ def write(groups: Path, own: str, **limits: str) -> None:
         path.write_text(f"{limit}\n")
 
 
-def test_without_a_container_all_memory_counts(groups: Path) -> None:
+def test_memory_limit_without_a_container_is_all_memory(groups: Path) -> None:
     assert memory_limit("cpu") == 8 * GB
     assert machine.free_memory() == 102_400
     write(groups, "0::/user\n", user__memory_max="max")
     assert memory_limit("cpu") == 8 * GB
 
 
-def test_the_least_limit_of_the_groups_counts(groups: Path) -> None:
+def test_memory_limit_is_the_lowest_of_all_groups(groups: Path) -> None:
     write(groups, "0::/a/b\n", a__memory_max=str(2 * GB), a__b__memory_max=str(3 * GB))
     assert memory_limit("cpu") == 2 * GB
 
 
-def test_a_container_sees_its_limit_at_the_root(groups: Path) -> None:
+def test_container_limit_is_read_at_the_root(groups: Path) -> None:
     write(groups, "0::/../docker/1234\n", memory_max=str(GB))
     assert memory_limit("cpu") == GB
 
 
-def test_the_first_version_of_groups_is_read(groups: Path) -> None:
+def test_control_groups_v1_are_read(groups: Path) -> None:
     write(groups, "9:cpu:/x\n4:memory:/job\n")
     place = groups / "groups/memory/job/memory.limit_in_bytes"
     place.parent.mkdir(parents=True)
@@ -54,5 +54,5 @@ def test_the_first_version_of_groups_is_read(groups: Path) -> None:
     assert memory_limit("cpu") == 4 * GB
 
 
-def test_the_disk_of_a_directory_that_is_not_there_is_its_parents(tmp_path: Path) -> None:
+def test_free_disk_of_a_missing_directory_is_its_parents(tmp_path: Path) -> None:
     assert free_disk(tmp_path / "results/none") > 0

@@ -1,4 +1,4 @@
-"""The memory of a plan against that of real trainings, and against what tensors must take."""
+"""Planned memory matches that of real trainings, and the sizes of tensors."""
 
 import json
 import subprocess
@@ -17,10 +17,10 @@ from nanogpt.planning.memory import largest_batch, sampling_memory, training_mem
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# By what factor a plan may differ from a measured peak, either way.
+# The largest factor between a plan and a measured peak, in both directions.
 FACTOR = 1.4
 
-# Trains some steps in a process of its own, and prints its peak memory in bytes.
+# Trains some steps in a new process and prints its peak memory in bytes.
 TRAIN = """
 import json, sys
 import numpy as np, torch
@@ -85,27 +85,27 @@ CASES = {
     "what",
     [pytest.param(what, marks=[] if what == "dropout" else pytest.mark.slow) for what in CASES],
 )
-def test_a_training_takes_the_memory_that_was_planned(what: str) -> None:
+def test_training_uses_the_planned_memory(what: str) -> None:
     model, train, vocab_size = CASES[what]
     given = json.dumps({"model": model, "train": train, "vocab_size": vocab_size})
     command = [sys.executable, "-c", TRAIN, given]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     planned = training_memory(ModelSettings(**model), TrainSettings(**train), vocab_size)
-    # This process has loaded more than a training does, so its own memory isn't compared.
+    # This process has more modules loaded than a training, so its own memory isn't compared.
     of_python = 340e6
     measured, expected = int(ended.stdout) - of_python, planned.total - planned.process
     assert measured / FACTOR < expected < measured * FACTOR, (measured, expected)
 
 
-def test_weights_gradients_and_moments_are_those_of_the_model(tiny: ModelSettings) -> None:
+def test_weights_gradients_and_moments_match_the_model(tiny: ModelSettings) -> None:
     n = n_parameters(tiny, 65)
     planned = training_memory(tiny, TrainSettings(device="cpu", dtype="float32"), 65)
     assert planned.weights == planned.gradients == planned.kept == 4 * n
-    assert 8 * n <= planned.optimizer < 8 * n + 2000  # two moments, and counts of steps
+    assert 8 * n <= planned.optimizer < 8 * n + 2000  # two moments and step counters
 
 
-def test_a_deep_model_is_extrapolated_from_shallow_ones(tiny: ModelSettings) -> None:
+def test_deep_model_is_extrapolated_from_shallow_ones(tiny: ModelSettings) -> None:
     train = TrainSettings(device="cpu", dtype="float32", batch_size=4)
     model = tiny.model_copy(update={"n_layer": 8, "block_size": 64})
     eight, nine = (
@@ -117,7 +117,7 @@ def test_a_deep_model_is_extrapolated_from_shallow_ones(tiny: ModelSettings) -> 
     assert eight.weights == 4 * n_parameters(model, 65)
 
 
-def test_a_gpu_that_is_not_here_keeps_all_logits_of_a_large_vocabulary(
+def test_missing_gpu_keeps_all_logits_of_a_large_vocabulary(
     tiny: ModelSettings,
 ) -> None:
     train = TrainSettings(device="cuda:99", dtype="bfloat16", batch_size=256)
@@ -133,12 +133,12 @@ def test_a_gpu_that_is_not_here_keeps_all_logits_of_a_large_vocabulary(
     assert there.weights == here.weights
 
 
-def test_the_best_weights_take_nothing_if_the_last_are_kept(tiny: ModelSettings) -> None:
+def test_keeping_the_last_weights_needs_no_copy(tiny: ModelSettings) -> None:
     train = TrainSettings(device="cpu", dtype="float32", keep="last")
     assert training_memory(tiny, train, 65).kept == 0
 
 
-def test_the_cache_of_sampling_is_the_decoders(tiny: ModelSettings) -> None:
+def test_sampling_cache_matches_the_decoder(tiny: ModelSettings) -> None:
     dtype = torch.bfloat16
     decoder = GPTDecoder(GPT(tiny, 65), dtype, tiny.block_size)
     decoder.reserve(3)
@@ -154,7 +154,7 @@ def test_with_drafts_a_plan_has_the_cache_of_one_sample(tiny: ModelSettings) -> 
     assert (several.cache, several.logits) == (alone.cache, alone.logits)
 
 
-def test_the_matrices_of_sampling_are_the_models(tiny: ModelSettings) -> None:
+def test_sampling_copies_match_the_models_matrices(tiny: ModelSettings) -> None:
     model = GPT(tiny, 65)
     matrices = [p for name, p in model.named_parameters() if name.startswith("h.") and p.dim() == 2]
     n = sum(matrix.numel() for matrix in (*matrices, model.output_matrix))
@@ -162,7 +162,7 @@ def test_the_matrices_of_sampling_are_the_models(tiny: ModelSettings) -> None:
     assert sampling_memory([tiny], sample, 65).copies == 4 * n
 
 
-def test_the_advised_batch_fits(tiny: ModelSettings) -> None:
+def test_suggested_batch_size_fits(tiny: ModelSettings) -> None:
     train = TrainSettings(device="cpu", dtype="float32", batch_size=512)
     planned = training_memory(tiny, train, 65)
     limit = (planned.total + planned.process) // 2
@@ -173,8 +173,8 @@ def test_the_advised_batch_fits(tiny: ModelSettings) -> None:
     assert largest_batch(planned, 512, 1000) == 0
 
 
-def test_a_plan_leaves_nothing_behind_that_a_training_would_compute_with() -> None:
-    """Attention keeps its masks, and a plan's tensors have no numbers."""
+def test_planning_does_not_affect_later_training() -> None:
+    """Attention caches its masks, and a plan's tensors have no data."""
     model = ModelSettings(n_layer=1, n_head=2, n_embd=32, block_size=19, dropout=0.0)
     training_memory(model, TrainSettings(**CPU, batch_size=2), 50)
     torch.manual_seed(0)
@@ -183,7 +183,7 @@ def test_a_plan_leaves_nothing_behind_that_a_training_would_compute_with() -> No
     torch.testing.assert_close(attend(q, k, v, 0.0), expected)
 
 
-def test_in_int8_keys_and_values_take_as_much_as_in_float32() -> None:
+def test_int8_cache_is_as_large_as_float32() -> None:
     model = ModelSettings(n_layer=2, n_head=2, n_embd=64, block_size=32, dropout=0.0)
     in_int8, in_float32 = (
         sampling_memory([model], SampleSettings(device="cpu", dtype=dtype), 65)

@@ -1,4 +1,4 @@
-"""The memory that a cluster is asked for, against the memory of a plan, which takes real steps."""
+"""The memory requested from a cluster matches that of a plan, which traces real steps."""
 
 import subprocess
 import sys
@@ -42,16 +42,16 @@ def config_of(model: dict, train: dict, **run: object) -> Config:
 
 
 @pytest.mark.parametrize("what", CASES)
-def test_a_training_is_given_what_its_plan_takes_and_little_more(what: str) -> None:
+def test_training_requests_its_planned_memory_and_little_more(what: str) -> None:
     model, train, vocab_size = CASES[what]
     run = resolve_run(config_of(model, train), "one")
     planned = training_memory(run.model, run.train, vocab_size)
-    # The plan's process is this one, which has loaded more than a training does.
+    # The plan includes this process, which has more modules loaded than a training.
     expected = planned.total - planned.process
     assert expected < training_bytes(run, vocab_size) - PROCESSES < 2.5 * expected
 
 
-def test_parameters_are_those_of_the_model_but_for_norms_and_biases() -> None:
+def test_parameter_count_matches_the_model_without_norms_and_biases() -> None:
     for model in (GPT2, {**SMALL, **MODERN}):
         settings = resolve_run(config_of(model, {}), "one").model
         expected = count_parameters(settings, 65)
@@ -77,7 +77,7 @@ def test_each_further_process_has_its_own_weights() -> None:
     assert one + 3 * 4 * 124e6 < two < 2 * one
 
 
-def test_the_symbols_of_a_dataset_count_as_soon_as_they_are_known(tmp_path: Path) -> None:
+def test_known_vocabulary_size_is_used(tmp_path: Path) -> None:
     config, project = config_of(SMALL, {"batch_size": 64}), Project(tmp_path)
     assumed = memory_mb(config, "train", "one", 1, 0, project=project)
     (project.datasets / "text").mkdir(parents=True)
@@ -85,7 +85,7 @@ def test_the_symbols_of_a_dataset_count_as_soon_as_they_are_known(tmp_path: Path
     assert memory_mb(config, "train", "one", 1, 0, project=project) > assumed + 1000
 
 
-def test_counted_ngrams_and_larger_files_take_more(tmp_path: Path) -> None:
+def test_ngrams_and_larger_files_need_more_memory(tmp_path: Path) -> None:
     config = config_of(SMALL, {}, ngram={"max_tokens": 8_000_000})
     project = Project(tmp_path)
     assert memory_mb(config, "count_ngrams", "one", 1, 0, project=project) >= 3000
@@ -97,12 +97,12 @@ def test_counted_ngrams_and_larger_files_take_more(tmp_path: Path) -> None:
     assert streamed[0] == streamed[1]
 
 
-def test_it_needs_no_torch() -> None:
+def test_needs_does_not_import_torch() -> None:
     code = "import sys, nanogpt.planning.needs, nanogpt.planning.partitions\n"
     code += "sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=60)
 
 
-def test_a_large_vocabulary_is_what_the_kernels_take_for_one() -> None:
-    """Which need torch, so a dry run can't ask them."""
+def test_large_vocabulary_means_the_same_as_in_kernels() -> None:
+    """The kernels need torch, so a dry run can't import them."""
     assert needs.LARGE_VOCABULARY == kernels.LARGE_VOCABULARY

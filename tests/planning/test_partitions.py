@@ -1,4 +1,4 @@
-"""What a partition can give, as `scontrol` says it; tests/cluster/ asks a real Slurm."""
+"""Requests are checked against the output of `scontrol`. tests/cluster/ uses a real Slurm."""
 
 import pytest
 
@@ -39,11 +39,11 @@ def _slurm(monkeypatch: pytest.MonkeyPatch) -> None:
         *[("UNLIMITED", None), ("INFINITE", None), ("00:00:30", 0.5), ("1-12", 2160)],
     ],
 )
-def test_slurms_times_are_read(text: str, minutes: float | None) -> None:
+def test_slurm_times_are_parsed(text: str, minutes: float | None) -> None:
     assert partitions.parse_minutes(text) == minutes
 
 
-def test_what_fits_passes_in_the_default_partition_and_without_a_limit() -> None:
+def test_fitting_request_passes() -> None:
     partitions.check(request_for(minutes=1440, memory=64_000, cpus=4))
     partitions.check(request_for(partition="long", minutes=10**6, cpus=64))
 
@@ -51,26 +51,26 @@ def test_what_fits_passes_in_the_default_partition_and_without_a_limit() -> None
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"minutes": 1441}, "partition `day` gives a job up to 1440 min, and this one asks for"),
-        ({"minutes": 1440, "longest": 2880, "attempts": 2}, "asks for 2880 in attempt 2, so"),
+        ({"minutes": 1441}, "requests 1441 min, but partition `day` allows 1440 min"),
+        ({"minutes": 1440, "longest": 2880, "attempts": 2}, "requests 2880 min in attempt 2, but"),
         ({"partition": "night"}, "no partition `night`; set `slurm_partition` to one of"),
-        ({"partition": "long", "memory": 9000}, "up to 8000 MB of memory"),
-        ({"partition": "long", "cpus": 65}, "up to 64 processors"),
-        ({"partition": "long", "nodes": 99}, "partition `long` has .*, and the job asks for 99"),
+        ({"partition": "long", "memory": 9000}, "partition `long` has 8000 MB or less"),
+        ({"partition": "long", "cpus": 65}, "partition `long` has 64 or fewer"),
+        ({"partition": "long", "nodes": 99}, "requests 99 nodes, but partition `long` has "),
     ],
 )
-def test_what_no_node_can_give_is_an_error(asked: dict[str, object], message: str) -> None:
+def test_request_beyond_all_nodes_is_an_error(asked: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         partitions.check(request_for(**asked))
 
 
-def test_without_slurms_answer_nothing_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_checked_without_an_answer_from_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(partitions, "_ask", lambda _: [])
     partitions._find_partitions.cache_clear()
     partitions.check(request_for(partition="night", minutes=10**6, cpus=999))
 
 
-def test_a_machine_without_scontrol_answers_nothing(
+def test_machine_without_scontrol_gives_no_answer(
     monkeypatch: pytest.MonkeyPatch, tmp_path
 ) -> None:
     monkeypatch.undo()

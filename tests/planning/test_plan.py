@@ -1,4 +1,4 @@
-"""A plan of a run that was never made, and what it refuses."""
+"""Plans of runs that don't exist yet, and their problems."""
 
 import re
 from pathlib import Path
@@ -50,7 +50,7 @@ def plan(config: Config, run: str, directory: Path, *, measure: bool = False) ->
     return make_plan(config, run, Project(directory), measure=measure)
 
 
-def test_a_plan_agrees_with_the_model(config: Config, tmp_path: Path) -> None:
+def test_plan_agrees_with_the_model(config: Config, tmp_path: Path) -> None:
     made = plan(config, "one", tmp_path)
     model = ModelSettings.model_validate(TINY)
     assert made.parameters.total == n_parameters(model, 256)
@@ -65,7 +65,7 @@ def test_a_plan_agrees_with_the_model(config: Config, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir()), "a plan makes nothing"
 
 
-def test_a_step_is_measured(config: Config, tmp_path: Path) -> None:
+def test_plan_measures_a_step(config: Config, tmp_path: Path) -> None:
     training = plan(config, "one", tmp_path, measure=True).training
     assert training
     assert training.pace
@@ -74,14 +74,14 @@ def test_a_step_is_measured(config: Config, tmp_path: Path) -> None:
     assert training.hours >= 100 * training.pace.step_seconds / 3600
 
 
-def test_without_a_measurement_there_are_no_hours_here(config: Config, tmp_path: Path) -> None:
+def test_plan_without_measurement_has_no_time_here(config: Config, tmp_path: Path) -> None:
     made = plan(config, "one", tmp_path)
     assert made.training
     assert made.training.hours is None
     assert any("not measured" in line for line in plan_page(made))
 
 
-def test_gpus_are_estimated_by_their_rates_for_16_bits(config: Config, tmp_path: Path) -> None:
+def test_gpu_times_use_16_bit_rates(config: Config, tmp_path: Path) -> None:
     training = plan(config, "one", tmp_path).training
     assert training
     assert [gpu.name for gpu in training.gpus] == [gpu.name for gpu in GPUS]
@@ -92,7 +92,7 @@ def test_gpus_are_estimated_by_their_rates_for_16_bits(config: Config, tmp_path:
     assert exact.gpus == ()
 
 
-def test_a_run_for_a_device_that_is_not_here_is_planned(config: Config, tmp_path: Path) -> None:
+def test_run_for_a_missing_device_can_be_planned(config: Config, tmp_path: Path) -> None:
     made = plan(config, "far", tmp_path, measure=True)
     training, here = made.training, plan(config, "one", tmp_path).training
     assert training
@@ -105,36 +105,38 @@ def test_a_run_for_a_device_that_is_not_here_is_planned(config: Config, tmp_path
     assert not made.problem
     page = plan_page(made)
     (line,) = (line for line in page if line.startswith("time here"))
-    assert re.fullmatch(r"time here +not measured: device cuda:99: .* CUDA devices? here", line)
+    assert re.fullmatch(
+        r"time here +not measured: device cuda:99: this machine has .* CUDA devices?", line
+    )
     assert any(line.startswith("                  T4 ") for line in page)
     assert max(map(len, page)) <= 100
 
 
 @pytest.mark.skipif(torch.backends.mps.is_available(), reason="the device is here")
-def test_apples_device_is_planned_elsewhere(config: Config, tmp_path: Path) -> None:
+def test_mps_run_can_be_planned_on_another_machine(config: Config, tmp_path: Path) -> None:
     made = plan(config, "apple", tmp_path)
     assert made.training
     assert made.training.dtype == "float32"
-    assert made.training.missing == "device mps: no MPS device here"
+    assert made.training.missing == "device mps: this machine has no MPS device"
 
 
-def test_an_ensemble_trains_nothing(config: Config, tmp_path: Path) -> None:
+def test_plan_of_an_ensemble_has_no_training(config: Config, tmp_path: Path) -> None:
     made = plan(config, "both", tmp_path)
     one = plan(config, "one", tmp_path)
     assert made.training is None
     assert made.parameters.total == 2 * one.parameters.total
     assert made.disk.states == 0
-    assert "an ensemble of 2 runs, which trains nothing" in plan_page(made)[0]
+    assert "an ensemble of 2 runs, which isn't trained" in plan_page(made)[0]
 
 
-def test_what_does_not_fit_into_the_memory_is_refused_with_advice(
+def test_too_little_memory_is_a_problem_with_advice(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(planning, "memory_limit", lambda _: 1000 * 10**9)
     monkeypatch.setattr(planning, "free_disk", lambda _: 10**15)
     made = plan(config, "huge", tmp_path, measure=True)
-    assert made.problem.startswith("huge: training takes about ")
-    assert "this machine lets it take 1.0 TB; set train.batch_size: " in made.problem
+    assert made.problem.startswith("huge: training needs about ")
+    assert "this machine has 1.0 TB; set train.batch_size: " in made.problem
     assert made.training
     assert made.training.pace
     assert not made.training.pace.is_measured, "a run that can't fit isn't tried"
@@ -142,12 +144,12 @@ def test_what_does_not_fit_into_the_memory_is_refused_with_advice(
     assert plan(config, "huge", tmp_path).problem.endswith("; lower n_layer or n_embd")
 
 
-def test_what_does_not_fit_on_the_disk_is_refused(
+def test_too_little_disk_space_is_a_problem(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(planning, "free_disk", lambda _: 1000)
     problem = plan(config, "one", tmp_path).problem
-    assert "on the disk, and 1.0 kB is free" in problem
+    assert "of disk space, but 1.0 kB is free" in problem
 
 
 def test_little_free_memory_is_a_warning(
@@ -160,7 +162,7 @@ def test_little_free_memory_is_a_warning(
     assert "only 1.0 MB is free now" in warning
 
 
-def test_the_page_is_aligned_and_fits_a_terminal(config: Config, tmp_path: Path) -> None:
+def test_page_is_aligned_and_fits_a_terminal(config: Config, tmp_path: Path) -> None:
     for run in ("one", "both", "huge"):
         lines = plan_page(plan(config, run, tmp_path))
         assert max(map(len, lines)) <= 100
@@ -173,6 +175,6 @@ def test_json_has_the_sums(config: Config, tmp_path: Path) -> None:
     assert content["parameters"]["total"] == made.parameters.total  # type: ignore[call-overload, index]
 
 
-def test_bytes_are_written_for_people() -> None:
+def test_bytes_are_formatted() -> None:
     written = [in_bytes(n) for n in (12, 1234, 43_000_000, 9_960_000_000, 58e12)]
     assert written == ["12 bytes", "1.2 kB", "43 MB", "10.0 GB", "58 TB"]

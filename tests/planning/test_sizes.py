@@ -1,4 +1,4 @@
-"""Parameters by part, and what is known of a dataset, with and without its files."""
+"""Parameters by part, and sizes of datasets with and without their files."""
 
 from pathlib import Path
 
@@ -41,7 +41,7 @@ def config() -> Config:
         {"bias": True},
     ],
 )
-def test_the_parts_are_those_of_the_model(tiny: ModelSettings, settings: dict) -> None:
+def test_parts_add_up_to_the_model(tiny: ModelSettings, settings: dict) -> None:
     model_settings = tiny.model_copy(update=settings)
     model = GPT(model_settings, 65)
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
@@ -51,16 +51,14 @@ def test_the_parts_are_those_of_the_model(tiny: ModelSettings, settings: dict) -
     assert parts.blocks == sum(n for name, n in sizes.items() if name.startswith("h."))
 
 
-def test_a_dataset_that_is_there_is_read(config: Config, tmp_path: Path) -> None:
+def test_existing_dataset_is_read(config: Config, tmp_path: Path) -> None:
     write_meta(tmp_path, "play")
     size = dataset_size(config, "play", Project(tmp_path))
     assert (size.vocab_size, size.vocabulary) == (VOCAB_SIZE, "")
     assert (size.n_train, size.n_bytes) == (999, 2 * 2 * 999)
 
 
-def test_a_dataset_that_is_not_there_is_known_by_its_settings(
-    config: Config, tmp_path: Path
-) -> None:
+def test_missing_dataset_is_estimated_from_its_settings(config: Config, tmp_path: Path) -> None:
     (tmp_path / "near.txt").write_text("x" * 500)
     sizes = {name: dataset_size(config, name, Project(tmp_path)) for name in config.datasets}
     vocabularies = {name: size.vocab_size for name, size in sizes.items()}

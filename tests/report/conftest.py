@@ -1,4 +1,4 @@
-"""Reports that several tests look at."""
+"""Reports that several tests share."""
 
 import pytest
 
@@ -31,7 +31,7 @@ def report(runs, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def sizes(tmp_path_factory):
-    """The directories of three sizes of two seeds each."""
+    """The directories of runs with three sizes and two seeds each."""
     root = tmp_path_factory.mktemp("sizes")
     return [
         make_run(

@@ -1,4 +1,4 @@
-"""Charts are the same whoever draws them, and groups look the same in all of them."""
+"""Charts don't depend on the user's settings, and a group looks the same in all of them."""
 
 import re
 
@@ -32,7 +32,7 @@ def test_a_group_has_the_same_colour_everywhere(sizes, sizes_report):
             assert f"stroke: {colour}" in svg, chart
 
 
-def test_the_readers_matplotlib_settings_do_not_matter_and_are_kept(runs, report, tmp_path):
+def test_a_users_matplotlib_settings_are_ignored_and_kept(runs, report, tmp_path):
     with matplotlib.rc_context({"font.size": 20, "lines.linewidth": 5}):
         write(runs, tmp_path / "again")
         assert matplotlib.rcParams["font.size"] == 20
@@ -63,7 +63,7 @@ def test_long_names_leave_room_for_the_charts(tmp_path):
     "losses", [[0.0, 0.0, 0.0], [1.5, 0.2, 0.0], [2.0, 2.0, 2.0], [np.nan] * 3]
 )
 def test_any_losses_are_drawn_without_a_warning(losses):
-    """A text of one letter has a loss of exactly 0."""
+    """A text with a single letter has a loss of exactly 0."""
     curve = Curve("letter", None, np.array([1.0, 2.0, 3.0]), np.array(losses), label="run")
     for log_y in (False, True):
         svg = draw_curves("loss", [curve], {}, xlabel="tokens", ylabel="loss", log_y=log_y)

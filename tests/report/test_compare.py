@@ -1,4 +1,4 @@
-"""Runs are compared by what their files say."""
+"""Runs are compared by the values in their files."""
 
 import math
 import subprocess
@@ -17,7 +17,7 @@ def rows_of(*directories):
     return table(read_runs(directories)).set_index("run")
 
 
-def test_a_row_has_what_the_files_say(tmp_path):
+def test_a_row_has_the_values_in_the_files(tmp_path):
     write_ngram(tmp_path, "play", [1.2, 0.9, 1.0])
     row = rows_of(make_run(tmp_path, "demo", val_loss=0.61237, bench=True)).loc["demo"]
     assert row["status"] == "finished"
@@ -44,13 +44,13 @@ def test_a_row_has_what_the_files_say(tmp_path):
     assert not row["diverged"]
 
 
-def test_training_flops_are_those_of_the_formula(tmp_path):
+def test_training_flops_agree_with_the_formula(tmp_path):
     row = rows_of(make_run(tmp_path, "demo")).loc["demo"]
     per_token = 6 * (12 * 2 * 32**2 + 65 * 32) + 12 * 2 * 32 * 16  # docs/FORMULAS.md
     assert row["training_flops"] == LAST_STEP * STEP_TOKENS * per_token
 
 
-def test_an_older_evaluation_without_depth_has_gaps_only(tmp_path):
+def test_an_older_evaluation_without_details_only_leaves_gaps(tmp_path):
     row = rows_of(make_run(tmp_path, "demo", deep=False)).loc["demo"]
     assert row["val_bits_per_byte"] == 0.88
     assert math.isnan(row["val_loss_low"])
@@ -68,12 +68,12 @@ def test_seeds_give_a_mean_and_students_interval(tmp_path):
     assert list(seeds["group"]) == ["s"]
     assert seeds.loc[0, "seeds"] == seeds.loc[0, "tried"] == 3
     assert seeds.loc[0, "val_loss_nats_per_token"] == pytest.approx(0.63)
-    # 4.303 is Student's t of 2 degrees of freedom, 97.5 %.
+    # 4.303 is the 97.5 % quantile of Student's t with 2 degrees of freedom.
     half_width = 4.303 * np.std(losses, ddof=1) / math.sqrt(3)
     assert seeds.loc[0, "val_loss_nats_per_token_half_width"] == pytest.approx(half_width)
 
 
-def test_a_run_with_other_sampling_is_not_another_seed(tmp_path):
+def test_a_run_with_different_sampling_is_not_another_seed(tmp_path):
     runs = [
         make_run(tmp_path, f"s.seed-{seed}.{copy}", val_loss=0.5 + seed / 10, train={"seed": seed})
         for seed in (1, 2)
@@ -83,7 +83,7 @@ def test_a_run_with_other_sampling_is_not_another_seed(tmp_path):
     assert list(seeds["seeds"]) == [2]
 
 
-def test_of_two_runs_of_a_seed_the_finished_one_counts(tmp_path):
+def test_of_two_runs_with_the_same_seed_the_finished_one_counts(tmp_path):
     runs = [
         make_run(tmp_path, f"s.{n}", train={"seed": s}) for n, s in (("a", 1), ("b", 1), ("c", 2))
     ]
@@ -101,7 +101,7 @@ def test_seeds_that_diverged_are_counted_as_tried(tmp_path):
     assert (seeds.loc[0, "seeds"], seeds.loc[0, "tried"]) == (2, 3)
 
 
-def test_a_run_that_diverged_is_in_no_mean(tmp_path):
+def test_a_diverged_run_is_in_no_mean(tmp_path):
     runs = [
         make_run(tmp_path, f"s.seed-{seed}", train={"seed": seed}, diverges_at=step)
         for seed, step in [(1, math.inf), (2, 100)]
@@ -109,7 +109,7 @@ def test_a_run_that_diverged_is_in_no_mean(tmp_path):
     assert seeds_table(read_runs(runs)).empty
 
 
-def test_settings_differ_or_are_shared(tmp_path):
+def test_settings_are_split_into_different_and_shared(tmp_path):
     runs = read_runs([make_run(tmp_path, "a"), make_run(tmp_path, "b", train={"beta1": 0.8})])
     differ, shared = settings_that_differ(runs)
     assert differ == ["train.beta1"]
@@ -117,7 +117,7 @@ def test_settings_differ_or_are_shared(tmp_path):
     assert shared["sample.top_k"] == 200
 
 
-def test_equal_machines_are_one_environment(tmp_path):
+def test_equal_machines_are_listed_once(tmp_path):
     runs = read_runs([make_run(tmp_path, "a"), make_run(tmp_path, "b")])
     ((environment, names),) = environments(runs)
     assert names == ["a", "b"]
@@ -129,7 +129,7 @@ def test_comparing_does_not_import_matplotlib():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_the_loss_with_ngrams_stands_beside_that_of_the_gpt_alone(tmp_path):
+def test_the_loss_with_ngrams_is_separate_from_the_gpts_own(tmp_path):
     alone, mixed = make_run(tmp_path, "alone"), make_run(tmp_path, "mixed", val_loss=0.6)
     mix_ngrams(mixed, 0.5)
     rows = rows_of(alone, mixed)
@@ -139,7 +139,7 @@ def test_the_loss_with_ngrams_stands_beside_that_of_the_gpt_alone(tmp_path):
     assert math.isnan(rows.loc["alone", "mixture_loss_nats_per_token"])
 
 
-def test_mixing_ngrams_is_a_setting_that_differs(tmp_path):
+def test_mixing_ngrams_counts_as_a_different_setting(tmp_path):
     alone, mixed = make_run(tmp_path, "alone"), make_run(tmp_path, "mixed")
     mix_ngrams(mixed, 0.5)
     differ, _ = settings_that_differ(read_runs([alone, mixed]))

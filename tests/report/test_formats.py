@@ -1,4 +1,4 @@
-"""Quantities are written as matplotlib writes them."""
+"""Quantities are formatted as in matplotlib."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,4 +1,4 @@
-"""Runs that differ only in their seed are one group, and equal models share a benchmark."""
+"""Runs that differ only in their seed form a group, and equal models share a benchmark."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from nanogpt.report.runs import read_runs
 from tests.made_runs import make_run
 
 
-def test_runs_that_differ_in_their_seed_only_are_one_group(tmp_path):
+def test_runs_that_differ_only_in_their_seed_are_one_group(tmp_path):
     runs = [
         make_run(tmp_path, f"sizes.model-{model}.seed-{seed}", model=settings, train={"seed": seed})
         for model, settings in [("tiny", {}), ("wide", {"dropout": 0.1})]
@@ -17,7 +17,7 @@ def test_runs_that_differ_in_their_seed_only_are_one_group(tmp_path):
     assert groups == ["sizes.model-tiny"] * 2 + ["sizes.model-wide"] * 2
 
 
-def test_other_data_are_another_group(tmp_path):
+def test_runs_on_different_data_are_different_groups(tmp_path):
     runs = [make_run(tmp_path, "a", "play"), make_run(tmp_path, "b", "other", train={"seed": 2})]
     assert [run.group for run in read_runs(runs)] == ["a", "b"]
 
@@ -42,7 +42,7 @@ def test_two_groups_never_share_a_name(tmp_path):
         (["one", "two"], "one"),
     ],
 )
-def test_a_group_is_called_what_its_runs_names_share(names, shared):
+def test_a_group_is_named_by_what_its_runs_names_share(names, shared):
     assert shared_name(names) == shared
 
 

@@ -1,4 +1,4 @@
-"""Groups have colours that do not depend on the other runs' order."""
+"""A group's colour doesn't depend on the order of runs."""
 
 from nanogpt.report.compare import table
 from nanogpt.report.looks import GREY, choose_looks
@@ -12,16 +12,16 @@ def write(directories, destination):
     return write_report(read_runs(directories), destination)
 
 
-def test_of_many_groups_the_best_of_each_dataset_have_colours(tmp_path):
+def test_with_many_groups_only_the_best_of_each_dataset_have_colours(tmp_path):
     runs = [
         make_run(tmp_path, f"{dataset}{i}", dataset, 1 + i / 100, train={"beta1": i / 100})
         for dataset in ("play", "prose")
         for i in range(20)
     ]
     looks = choose_looks(table(read_runs(runs)))
-    named = [group for group, look in looks.items() if look.named]
-    assert named == ["play0", "play1", "play2", "prose0", "prose1", "prose2"]
-    assert len({looks[group].colour for group in named}) == len(named)
+    coloured = [group for group, look in looks.items() if look.is_named]
+    assert coloured == ["play0", "play1", "play2", "prose0", "prose1", "prose2"]
+    assert len({looks[group].colour for group in coloured}) == len(coloured)
     assert looks["play9"].colour == GREY
     write(runs, tmp_path / "report")
     svg = (tmp_path / "report/loss_tokens.svg").read_text()
@@ -34,7 +34,7 @@ def test_a_colour_does_not_depend_on_the_order_of_runs(sizes):
     assert forth == back
 
 
-def test_a_run_that_left_nothing_to_draw_takes_no_colour(tmp_path):
+def test_a_run_with_nothing_to_draw_uses_no_colour(tmp_path):
     failed = [Run(f"a{i}", status="failed", note="no", group=f"a{i}") for i in range(20)]
     looks = choose_looks(table([*failed, *read_runs([make_run(tmp_path, "z")])]))
-    assert [group for group, look in looks.items() if look.named] == ["z"]
+    assert [group for group, look in looks.items() if look.is_named] == ["z"]

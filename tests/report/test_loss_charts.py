@@ -1,4 +1,4 @@
-"""Curves of the loss: one a run, a mean over seeds, references."""
+"""Loss curves: one per run, means over seeds, reference lines."""
 
 import itertools
 import math
@@ -16,7 +16,7 @@ def write(directories, destination):
     return write_report(read_runs(directories), destination)
 
 
-def test_datasets_have_panels_of_their_own(report):
+def test_each_dataset_has_its_own_panel(report):
     svg = (report / "loss_tokens.svg").read_text()
     assert len(re.findall(r'id="axes_\d+"', svg)) == 2
     assert ">play</text>" in svg
@@ -41,7 +41,7 @@ def test_labels_of_equal_runs_do_not_overlap(tmp_path):
     assert all(b - a > 9 for a, b in itertools.pairwise(heights))  # 9 pt letters
 
 
-def test_a_group_of_which_a_seed_diverged_says_so(tmp_path):
+def test_a_group_with_a_diverged_seed_is_labelled(tmp_path):
     runs = [
         make_run(tmp_path, f"s.seed-{seed}", train={"seed": seed}, diverges_at=step)
         for seed, step in [(1, math.inf), (2, math.inf), (3, 250)]
@@ -52,8 +52,8 @@ def test_a_group_of_which_a_seed_diverged_says_so(tmp_path):
 
 
 @pytest.mark.parametrize("step", [100, 150])
-def test_a_cross_ends_the_curve_of_a_run_that_diverged(tmp_path, step):
-    """Also where it diverged before its first evaluation."""
+def test_a_cross_ends_the_curve_of_a_diverged_run(tmp_path, step):
+    """This includes a run that diverged before its first evaluation."""
     found = []
     for name, when in (("good", math.inf), ("bad", step)):
         write([make_run(tmp_path, name, diverges_at=when)], tmp_path / f"of {name}")
@@ -62,7 +62,7 @@ def test_a_cross_ends_the_curve_of_a_run_that_diverged(tmp_path, step):
     assert found == [0, 1]
 
 
-def test_runs_of_one_seed_are_not_called_seeds(tmp_path):
+def test_runs_with_one_seed_are_not_called_seeds(tmp_path):
     runs = [make_run(tmp_path, name) for name in ("s.cold", "s.hot")]
     write(runs, tmp_path / "report")
     assert "seeds)" not in (tmp_path / "report/loss_tokens.svg").read_text()

@@ -1,4 +1,4 @@
-"""report.md has the tables of the page, whatever is in them."""
+"""report.md has the same tables as the page, whatever their content."""
 
 from nanogpt.report.page import write_report
 from nanogpt.report.runs import read_runs
@@ -33,19 +33,19 @@ def test_samples_with_other_settings_are_shown_side_by_side(tmp_path):
     assert "text of again" not in text
 
 
-def test_report_md_keeps_its_tables_whole(tmp_path):
+def test_special_characters_do_not_break_tables(tmp_path):
     run = make_run(tmp_path, "a", sampling={"start": "two\nlines | a bar"})
     write([run, make_run(tmp_path, "b")], tmp_path / "report")
     assert "two\\nlines \\| a bar" in (tmp_path / "report/report.md").read_text()
 
 
-def test_the_best_run_is_one_that_did_not_diverge(tmp_path):
+def test_a_diverged_run_is_never_the_best(tmp_path):
     runs = [make_run(tmp_path, "good", val_loss=0.7), make_run(tmp_path, "bad", diverges_at=300)]
     write(runs, tmp_path / "report")
     assert "bits per byte, good" in (tmp_path / "report/report.md").read_text()
 
 
-def test_a_figure_with_ngrams_is_never_given_for_the_gpt_alone(tmp_path):
+def test_a_loss_with_ngrams_is_never_shown_as_the_gpts_own(tmp_path):
     alone = make_run(tmp_path, "alone", sample="text of alone")
     mixed = make_run(tmp_path, "mixed", sample="text of mixed")
     mix_ngrams(mixed, 0.5)

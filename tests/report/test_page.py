@@ -1,4 +1,4 @@
-"""The report shows what the runs' files say, on a page of its own, for one run or five hundred."""
+"""The report page is self-contained and shows the runs' results, for one run or five hundred."""
 
 import os
 import re
@@ -39,7 +39,7 @@ class Page(HTMLParser):
         self.tags.append((tag, dict(attrs)))
 
 
-def test_the_table_has_a_column_for_each_in_the_dictionary(report):
+def test_the_table_has_every_column_of_the_dictionary(report):
     columns = pd.read_csv(report / "columns.csv")
     assert list(columns["column"]) == list(pd.read_csv(report / "runs.csv").columns)
     units = columns.set_index("column")["unit"]
@@ -68,10 +68,10 @@ def test_nothing_is_loaded_from_elsewhere(report, name):
         assert attributes.get("href", "#").startswith(("#", "data:,")), tag
 
 
-def test_no_two_elements_of_the_page_have_the_same_id(report):
+def test_ids_on_the_page_are_unique(report):
     page = Page((report / "index.html").read_text())
     ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
-    # Matplotlib's own names of parts, such as axes_1, are referred to by nobody.
+    # Nothing refers to matplotlib's own ids, such as axes_1.
     referred = re.findall(r"(?:url\(#|href=\"#)([\w-]+)", (report / "index.html").read_text())
     assert referred
     for name in set(referred):
@@ -106,7 +106,7 @@ def test_the_same_runs_give_the_same_bytes(runs, report, tmp_path):
         assert (report / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
 
 
-def test_one_run_is_a_report(tmp_path):
+def test_a_report_works_with_one_run(tmp_path):
     summary = write([make_run(tmp_path, "alone", val_loss=0.5)], tmp_path)
     assert summary == "1 run; 0.880 bits per byte on play"
     assert "0.5000" in (tmp_path / "report.md").read_text()
@@ -114,7 +114,7 @@ def test_one_run_is_a_report(tmp_path):
 
 
 @pytest.mark.parametrize("step", [0, 50, 300])
-def test_a_run_that_diverged_is_marked_beside_one_that_did_not(tmp_path, step):
+def test_a_diverged_run_is_marked(tmp_path, step):
     runs = [make_run(tmp_path, "good"), make_run(tmp_path, "bad", diverges_at=step)]
     write(runs, tmp_path)
     assert "| bad (diverged) |" in (tmp_path / "report.md").read_text()
@@ -122,7 +122,7 @@ def test_a_run_that_diverged_is_marked_beside_one_that_did_not(tmp_path, step):
     assert list(pd.read_csv(tmp_path / "runs.csv")["diverged"]) == [False, True]
 
 
-def test_nothing_but_failures_is_a_report_too(tmp_path):
+def test_a_report_works_with_only_failed_runs(tmp_path):
     run = Run("mine", status="failed", note="out of memory; lower batch_size", group="mine")
     write_report([run], tmp_path)
     for name in ("report.md", "index.html"):
@@ -140,13 +140,13 @@ def test_a_run_without_an_evaluation_is_marked(tmp_path):
     assert ">early (not evaluated)</text>" in (tmp_path / "loss_tokens.svg").read_text()
 
 
-def test_a_report_without_runs_is_an_error(tmp_path):
+def test_a_report_on_no_runs_is_an_error(tmp_path):
     with pytest.raises(UserError, match=r"report\.runs"):
         write_report([], tmp_path)
 
 
 def test_a_missing_template_is_named_in_one_line(tmp_path):
-    """In a copy of the package that lacks its templates."""
+    """Run a copy of the package without its templates."""
     shutil.copytree(
         Path(nanogpt.__file__).parent,
         tmp_path / "nanogpt",
@@ -166,7 +166,7 @@ def test_a_missing_template_is_named_in_one_line(tmp_path):
         text=True,
     )
     templates = tmp_path / "nanogpt/report/templates"
-    message = f"report.html is missing from the installation at {templates}; reinstall nanogpt"
+    message = f"{templates}: `report.html` is missing from this installation; reinstall nanogpt"
     assert found.stderr.splitlines()[-1] == f"nanogpt.errors.UserError: {message}"
     assert not (tmp_path / "report").exists()
 
@@ -180,7 +180,7 @@ def test_runs_with_the_same_note_share_a_line(tmp_path):
 
 
 @pytest.mark.slow
-def test_five_hundred_runs_take_seconds_and_a_page_that_loads(tmp_path):
+def test_five_hundred_runs_take_seconds_and_give_a_page_that_loads(tmp_path):
     runs = [
         make_run(tmp_path, f"s.model-{i}.seed-{seed}", train={"seed": seed, "beta1": i / 1000})
         for i in range(100)

@@ -1,4 +1,4 @@
-"""Power laws are fitted as formulas of the regression say."""
+"""Power laws agree with the formulas of linear regression."""
 
 import math
 
@@ -26,11 +26,11 @@ def test_a_power_law_is_recovered(coefficient, exponent, x):
     assert law(x) == pytest.approx(coefficient * x**exponent, rel=1e-4)
 
 
-def test_the_interval_of_an_exponent_is_that_of_a_linear_regression():
+def test_the_interval_of_an_exponent_agrees_with_linear_regression():
     x, y = np.exp([1.0, 2.0, 3.0, 4.0]), np.exp([2.0, 1.4, 1.1, 0.3])
     law = fit_power_law(x, y)
     assert law.exponent == pytest.approx(-0.54)
-    # Residuals -0.01, -0.07, 0.17, -0.09: their squares sum to 0.042; t of 2 degrees is 4.303.
+    # The squared residuals -0.01, -0.07, 0.17 and -0.09 sum to 0.042. t with 2 degrees is 4.303.
     half_width = 4.303 * math.sqrt(0.042 / 2 / 5)
     assert law.half_width == pytest.approx(half_width)
 
@@ -51,7 +51,7 @@ def test_fewer_than_three_sizes_give_no_law(x):
     assert fit_power_law(np.array(x), np.ones(len(x))) is None
 
 
-def test_a_family_is_of_one_recipe_in_several_sizes(tmp_path):
+def test_a_family_is_one_recipe_in_several_sizes(tmp_path):
     runs = [make_run(tmp_path, f"s{n}", model={"n_layer": n}, train={"seed": n}) for n in (1, 2, 3)]
     runs.append(make_run(tmp_path, "dropped", model={"n_layer": 4, "dropout": 0.5}))
     runs.append(make_run(tmp_path, "other", "shakespeare", model={"n_layer": 5}))

@@ -1,4 +1,4 @@
-"""Runs are read as they are on disk, finished or not, whole or damaged."""
+"""Runs are read from disk, whether they're finished, unfinished or damaged."""
 
 import math
 import re
@@ -36,7 +36,7 @@ def names(results, project):
     return [run.name for run in find_runs(results, project)]
 
 
-def test_a_training_that_goes_on_is_shown_with_its_metrics_so_far(tmp_path):
+def test_an_unfinished_training_is_shown_with_its_metrics_so_far(tmp_path):
     state = make_training(tmp_path, "mine")
     with locks.hold(state, "a test"):
         run = status(tmp_path, "mine")
@@ -44,21 +44,21 @@ def test_a_training_that_goes_on_is_shown_with_its_metrics_so_far(tmp_path):
     assert run.settings["train.seed"] == 1337
 
 
-def test_the_dataset_of_a_training_tells_its_vocabulary(tmp_path):
+def test_an_unfinished_trainings_vocabulary_comes_from_its_dataset(tmp_path):
     make_training(tmp_path, "mine")
     assert status(tmp_path, "mine").vocab_size is None
     write_meta(tmp_path, "play")
     assert status(tmp_path, "mine").vocab_size == VOCAB_SIZE
 
 
-def test_a_training_that_was_stopped_is_shown_as_such(tmp_path):
+def test_a_stopped_training_is_shown_as_stopped(tmp_path):
     make_training(tmp_path, "mine")
     run = status(tmp_path, "mine")
     assert (run.status, run.note) == ("stopped", "")
 
 
 @pytest.mark.parametrize("with_state", [True, False])
-def test_a_run_that_failed_says_why(tmp_path, with_state):
+def test_a_failed_run_is_shown_with_its_error(tmp_path, with_state):
     if with_state:
         make_training(tmp_path, "mine")
     log = tmp_path / "results/mine/train.log"
@@ -105,23 +105,23 @@ def test_run_10_comes_after_run_9(tmp_path):
     assert names(tmp_path / "results", Project(tmp_path)) == ["a", "run-9", "run-10"]
 
 
-def test_nothing_there_is_no_runs(tmp_path):
+def test_an_empty_directory_has_no_runs(tmp_path):
     (tmp_path / "results").mkdir()
     assert find_runs(tmp_path / "results", Project(tmp_path)) == []
 
 
-def test_an_absent_directory_is_named(tmp_path):
+def test_a_missing_directory_is_named(tmp_path):
     with pytest.raises(UserError, match="nowhere: no such directory"):
         find_runs(tmp_path / "nowhere", Project(tmp_path))
 
 
-def test_trainings_are_those_of_results_and_of_no_other_directory(tmp_path):
+def test_unfinished_trainings_belong_only_to_the_projects_results(tmp_path):
     make_training(tmp_path, "mine")
     make_run(tmp_path / "other", "theirs")
     assert names(tmp_path / "other/results", Project(tmp_path)) == ["theirs"]
 
 
-def test_an_evaluation_of_older_weights_does_not_count(tmp_path):
+def test_an_evaluation_of_older_weights_is_ignored(tmp_path):
     run = make_run(tmp_path, "mine")
     for stage, digest in (("train", "1" * 64), ("eval", "2" * 64)):
         path = run / f"{stage}.manifest.json"
@@ -138,7 +138,7 @@ def test_samples_of_older_weights_are_not_shown(tmp_path):
     assert status(tmp_path, "mine").sample is None
 
 
-def test_an_evaluation_that_failed_says_why(tmp_path):
+def test_a_failed_evaluation_is_shown_with_its_error(tmp_path):
     run = make_run(tmp_path, "mine")
     (run / "eval.json").unlink()
     (run / "eval.log").write_text("2026-01-01 00:00:00,000 ERROR out of memory; lower it\n")
@@ -148,7 +148,7 @@ def test_an_evaluation_that_failed_says_why(tmp_path):
     )
 
 
-def test_a_training_that_diverged_is_shown_with_its_curve(tmp_path):
+def test_a_diverged_training_is_shown_with_its_curve(tmp_path):
     make_training(tmp_path, "mine", last_step=400, diverges_at=150)
     run = status(tmp_path, "mine")
     assert (run.status, len(run.metrics)) == ("diverged", 9)
@@ -170,7 +170,7 @@ NULLS = ["by_position", "by_kind", "calibration", "copying", "source"]
 
 
 @pytest.mark.parametrize("part", NULLS)
-def test_a_part_of_an_evaluation_that_is_null_is_left_out(tmp_path, part):
+def test_a_null_part_of_an_evaluation_is_left_out(tmp_path, part):
     run = make_run(tmp_path, "mine")
     change(run / "eval.json", **{part: None})
     assert status(tmp_path, "mine").status == "finished"
@@ -178,13 +178,13 @@ def test_a_part_of_an_evaluation_that_is_null_is_left_out(tmp_path, part):
 
 
 @pytest.mark.parametrize("part", [*NULLS[:-1], "model", "val"])
-def test_an_evaluation_with_a_part_of_another_form_is_damaged(tmp_path, part):
+def test_an_evaluation_with_a_malformed_part_is_damaged(tmp_path, part):
     run = make_run(tmp_path, "mine")
     change(run / "eval.json", **{part: {"unknown": [1]}})
     assert status(tmp_path, "mine").status == "damaged"
 
 
-def test_unknown_model_settings_are_damage(tmp_path):
+def test_unknown_model_settings_are_reported_as_damage(tmp_path):
     run = make_run(tmp_path, "mine")
     parameters = training_parameters()
     parameters["model"]["n_experts"] = 8
@@ -196,14 +196,14 @@ def test_unknown_model_settings_are_damage(tmp_path):
 
 
 @pytest.mark.parametrize("step", [0, 50, 300])
-def test_a_run_that_diverged_has_that_status(tmp_path, step):
+def test_a_run_with_a_nan_loss_has_the_status_diverged(tmp_path, step):
     runs = [make_run(tmp_path, "good"), make_run(tmp_path, "bad", diverges_at=step)]
     rows = rows_of(*runs)
     assert list(rows["status"]) == ["finished", "diverged"]
     assert list(rows["diverged"]) == [False, True]
 
 
-def test_an_evaluation_without_numbers_is_of_a_run_that_diverged(tmp_path):
+def test_an_evaluation_with_nan_losses_means_the_run_diverged(tmp_path):
     run = make_run(tmp_path, "bad", deep=False)
     split = split_of(0.6, deep=False)
     split |= dict.fromkeys(("loss", "perplexity", "bits_per_byte"))
@@ -213,14 +213,14 @@ def test_an_evaluation_without_numbers_is_of_a_run_that_diverged(tmp_path):
     assert math.isnan(row["val_loss_nats_per_token"])
 
 
-def test_a_last_line_that_was_cut_off_is_left_out(tmp_path):
+def test_a_truncated_last_line_is_ignored(tmp_path):
     path = make_run(tmp_path, "demo") / "metrics.jsonl"
     whole = metrics_frame(read_metrics(path))
     path.write_text(path.read_text()[:-20])
     pd.testing.assert_frame_equal(metrics_frame(read_metrics(path)), whole[:-1])
 
 
-def test_null_and_absent_metrics_are_nan(tmp_path):
+def test_null_and_missing_metrics_are_nan(tmp_path):
     metrics = metrics_frame(
         read_metrics(make_run(tmp_path, "demo", diverges_at=400) / "metrics.jsonl")
     )

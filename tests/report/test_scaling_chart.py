@@ -1,4 +1,4 @@
-"""The chart of sizes has a power law where there are sizes enough."""
+"""The chart of sizes has a power law if there are enough sizes."""
 
 from nanogpt.report.page import write_report
 from nanogpt.report.runs import read_runs
@@ -8,7 +8,7 @@ def write(directories, destination):
     return write_report(read_runs(directories), destination)
 
 
-def test_three_sizes_get_a_power_law_and_two_do_not(sizes, tmp_path):
+def test_a_power_law_needs_three_sizes(sizes, tmp_path):
     for name, chosen, n_laws in (("three", sizes, 2), ("two", sizes[:4], 0)):
         write(chosen, tmp_path / name)
         svg = (tmp_path / name / "scaling.svg").read_text()

@@ -1,4 +1,4 @@
-"""TensorBoard's own reader finds every curve, in files made once and in files that grow."""
+"""TensorBoard's own reader finds every curve, in finished and in growing files."""
 
 import json
 import re
@@ -58,13 +58,13 @@ def steps(directory, tag="loss/val"):
     return [event.step for event in read_events(directory).Scalars(tag)]
 
 
-def test_metrics_that_grow_are_followed(tmp_path):
+def test_growing_metrics_are_followed(tmp_path):
     path, out, written = tmp_path / "metrics.jsonl", tmp_path / "out", {}
-    append_events({"mine": path}, out, written)  # there is nothing yet
+    append_events({"mine": path}, out, written)  # nothing is there yet
     assert written == {}
     whole = metrics_text(0.6)
     for n_characters in (10, len(whole) // 2, len(whole) - 20, len(whole)):
-        path.write_text(whole[:n_characters])  # mostly with a line that is cut off
+        path.write_text(whole[:n_characters])  # usually with a truncated line
         append_events({"mine": path}, out, written)
         append_events({"mine": path}, out, written)  # nothing new
     assert steps(out / "mine") == [0, 100, 200, 300, 400]
@@ -73,7 +73,7 @@ def test_metrics_that_grow_are_followed(tmp_path):
     assert (out / "mine" / EVENTS_FILE).read_bytes() == (once / EVENTS_FILE).read_bytes()
 
 
-def test_a_training_that_goes_on_from_an_earlier_state_shows_no_step_twice(tmp_path):
+def test_a_training_resumed_from_an_earlier_state_shows_no_step_twice(tmp_path):
     path, written = tmp_path / "metrics.jsonl", {}
     whole = metrics_text(0.6)
     path.write_text(whole)

@@ -1,4 +1,4 @@
-"""What the tests of training share."""
+"""Fixtures for the tests of training."""
 
 import logging
 
@@ -8,7 +8,7 @@ from tests.training.trainings import Training
 
 
 class At(logging.Handler):
-    """Does something the first time that a training logs a step."""
+    """Calls a function the first time that a training logs a step."""
 
     def __init__(self, step, action):
         super().__init__()
@@ -32,7 +32,7 @@ def another_training(tmp_path):
 
 @pytest.fixture
 def at():
-    """A function: what is to happen once a step is logged."""
+    """A function that registers a call for when a step is logged."""
     logger = logging.getLogger("nanogpt.training")
     level = logger.level
     handlers = []

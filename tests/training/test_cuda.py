@@ -1,4 +1,4 @@
-"""Training on an NVIDIA GPU: what holds on a CPU holds there."""
+"""Training on an NVIDIA GPU keeps the promises that hold on a CPU."""
 
 import signal
 
@@ -22,15 +22,13 @@ RECIPES = {
 
 @pytest.fixture(params=RECIPES)
 def recipe(request, tiny):
-    """Settings of a model with dropout, and of its training."""
+    """Settings of a model with dropout and of its training."""
     model, train = RECIPES[request.param]
     return tiny.model_copy(update={**model, "dropout": 0.1}), train
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-def test_a_training_that_was_stopped_goes_on_to_the_same_bytes(
-    training, play, recipe, dtype, monkeypatch
-):
+def test_a_stopped_training_resumes_to_the_same_bytes(training, play, recipe, dtype, monkeypatch):
     model, train = recipe
     same = {"device": "cuda", "dtype": dtype, "deterministic": True, **train}
     training.run(play, model, **same)
@@ -51,7 +49,7 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_bytes(
         assert torch.equal(weight, expected[name]), name
 
 
-def test_the_loss_is_that_of_a_cpu(training, play, recipe):
+def test_the_loss_agrees_with_a_cpus(training, play, recipe):
     model, train = recipe
     model = model.model_copy(update={"dropout": 0.0})
     losses = []
@@ -62,7 +60,7 @@ def test_the_loss_is_that_of_a_cpu(training, play, recipe):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-def test_a_compiled_model_learns_as_one_that_is_not(training, play, recipe, dtype):
+def test_a_compiled_model_learns_like_an_uncompiled_one(training, play, recipe, dtype):
     model, train = recipe
     model = model.model_copy(update={"dropout": 0.0})
     losses = []

@@ -9,27 +9,27 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from nanogpt.config.schema import TrainSettings
 from nanogpt.errors import UserError
 from nanogpt.training import distributed
 from nanogpt.training.distributed import ALONE, Ranks, owners
 from nanogpt.training.sharding import check_sharding
-from tests.training.on_ranks import Training
+from tests.training.on_ranks import (
+    LONG,
+    MODEL,
+    ROWS,
+    STEPS,
+    TRAIN,
+    Training,
+    assert_alike,
+    metrics,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 RANKS = (1, 2, 3, 4)
 OPTIMIZERS = ("adamw", "muon")
-STEPS, STOP = 8, 4
-ROWS = 16  # of which three ranks have unequal shares
-MODEL = {"n_layer": 2, "n_head": 2, "n_embd": 32, "block_size": 16, "dropout": 0.0}
-TRAIN = {
-    **{"max_iters": STEPS, "batch_size": ROWS, "eval_interval": 4, "eval_iters": 2},
-    **{"log_interval": 1, "device": "cpu", "dtype": "float32", "warmup_iters": 2},
-}
-# With a shorter warm-up, rounding grows to a hundred times as much.
-LONG = {**TRAIN, "max_iters": 50, "learning_rate": 4e-3, "warmup_iters": 100, "eval_interval": 50}
+STOP = 4
 
 
 @pytest.fixture(scope="module")
@@ -78,20 +78,12 @@ def trained(play, tmp_path_factory):
     listed.write_text(json.dumps([dataclasses.asdict(each) for each in trainings]))
     command = [sys.executable, "-m", "tests.training.on_ranks"]
     processes = [
-        subprocess.Popen([*command, str(rank), str(listed)], cwd=ROOT, stderr=subprocess.PIPE)
+        subprocess.Popen([*command, str(listed), str(rank)], cwd=ROOT, stderr=subprocess.PIPE)
         for rank in range(max(RANKS))
     ]
     printed = [process.communicate(timeout=300)[1].decode() for process in processes]
     assert all(process.returncode == 0 for process in processes), "\n".join(printed)
     return directory
-
-
-def metrics(directory):
-    lines = map(json.loads, (directory / "metrics.jsonl").read_text().splitlines())
-    return [
-        {k: v for k, v in line.items() if k not in ("seconds", "tokens_per_second")}
-        for line in lines
-    ]
 
 
 def held(trained, name, n):
@@ -127,17 +119,7 @@ def test_owners_change_no_bit(trained, optimizer):
 @pytest.mark.parametrize("n", RANKS[1:])
 @pytest.mark.parametrize("what", ["long", "accumulating"])
 def test_several_ranks_compute_what_one_does(trained, what, n):
-    alone, shared = metrics(trained / f"{what} 1"), metrics(trained / f"{what} {n}")
-    assert len(shared) == len(alone) > STEPS
-    for one, other in zip(alone, shared, strict=True):
-        assert one.keys() == other.keys()
-        for name in one.keys() & {"loss", "train_loss", "val_loss"}:
-            assert other[name] == pytest.approx(one[name], abs=1e-4), (one["step"], name)
-    # Of equal weights, before rounding has grown.
-    assert shared[1]["grad_norm"] == pytest.approx(alone[1]["grad_norm"], rel=1e-5)
-    first = load_file(trained / f"{what} 1/model/model.safetensors")
-    for name, tensor in load_file(trained / f"{what} {n}/model/model.safetensors").items():
-        assert torch.allclose(tensor, first[name], atol=2e-3), name
+    assert_alike(trained / f"{what} 1", trained / f"{what} {n}")
 
 
 def test_another_number_of_ranks_goes_on_where_the_others_stopped(trained):
@@ -253,9 +235,11 @@ def test_each_rank_has_a_gpu_of_its_own(monkeypatch, n_gpus, seen, device):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: n_gpus)
     monkeypatch.setattr(distributed, "_gpu", lambda _: seen[1])
     monkeypatch.setattr(Ranks, "gather", lambda *_: [[each] for each in seen])
+    present = []
+    monkeypatch.setattr(torch.cuda, "set_device", present.append)
     rank = Ranks(1, 2, local_rank=1)
     if device:
-        assert rank.device("cuda") == device
+        assert rank.device("cuda") == device == f"cuda:{present[0]}"
     else:
         with pytest.raises(UserError, match=r"no GPU is left|ranks 0, 1 of 2 have the same GPU"):
             rank.device("cuda")

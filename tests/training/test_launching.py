@@ -1,13 +1,17 @@
 """How processes become the ranks of a training; see tests/faults/test_ranks.py, too."""
 
+from concurrent.futures import ThreadPoolExecutor
+from socket import gethostname
+from types import SimpleNamespace
+
 import pytest
 import torch.distributed as dist
 
-from nanogpt.artifacts.stages import Job
+from nanogpt.artifacts.stages import Job, followed_job
 from nanogpt.artifacts.states import TrainingState
 from nanogpt.config.parameters import as_parameters
 from nanogpt.errors import LostRankError, UserError
-from nanogpt.project import Start
+from nanogpt.project import Project, Start
 from nanogpt.training import launching, state_files
 from nanogpt.training.distributed import Ranks
 from nanogpt.training.launching import _join, _port_of_step
@@ -19,22 +23,69 @@ def test_a_rank_that_never_joins_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setenv("NANOGPT_RANK_TIMEOUT", "1")
     store = dist.FileStore(str(tmp_path / "store"), 2)
     job = Job({"train": as_parameters(BASE)}, "v", TrainingState(tmp_path, "v"))
+    request = SimpleNamespace(processes=1, sharded=False)
     with pytest.raises(LostRankError, match="rank 0 of 2: another rank has ended"):
-        _join(Start(0, 2, 0, 1, None), store, job)
+        _join(Start(0, 2, 0, 1, None), store, job, request)
 
 
-def test_ranks_of_different_code_are_refused(monkeypatch):
-    """As where two nodes have another checkout, or another torch."""
-    monkeypatch.setattr(launching, "code_digest", lambda _: "mine")
-    monkeypatch.setattr(Ranks, "gather", lambda _, mine: [[mine], [mine], [mine + 1]])
-    with pytest.raises(UserError, match="1 rank of 3, the first of them rank 2, run other code"):
-        launching._check_code(Ranks(0, 3))
+def compare(monkeypatch, *jobs, codes=("one",) * 3):
+    """What each of some ranks raises when they compare their jobs and their codes."""
+    store, left = dist.HashStore(), iter(codes)
+    monkeypatch.setattr(launching, "code_digest", lambda _: next(left))
+
+    def compared(rank):
+        try:
+            launching._compare(Start(rank, len(jobs), 0, 1, None), store, jobs[rank])
+        except UserError as error:
+            return str(error)
+        return None
+
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        return list(pool.map(compared, range(len(jobs))))
 
 
-def test_ranks_of_the_same_code_are_not(monkeypatch):
-    monkeypatch.setattr(launching, "code_digest", lambda _: "mine")
-    monkeypatch.setattr(Ranks, "gather", lambda _, mine: [[mine], [mine]])
-    launching._check_code(Ranks(1, 2))
+def job(inputs=None, **train):
+    return Job({"train": {**as_parameters(BASE), **train}}, "v", inputs=inputs or {})
+
+
+def test_ranks_with_the_same_job_go_on(monkeypatch):
+    files = {"train.bin": "a"}
+    # The second is on the node of rank 0, and hasn't read the files.
+    assert compare(monkeypatch, job(files), job(), job(files)) == [None] * 3
+
+
+@pytest.mark.parametrize(
+    ("other", "difference"),
+    [
+        (job({"train.bin": "b", "val.bin": "a"}), "train.bin"),
+        (job({"val.bin": "a"}), "train.bin"),
+        (job({"train.bin": "a", "val.bin": "a"}, batch_size=3), "train.batch_size 3"),
+        (job(device="cuda"), "train.device cuda"),
+        (job(nesterov=True), "train.nesterov True"),
+    ],
+)
+def test_all_ranks_are_told_of_one_with_another_job(monkeypatch, other, difference):
+    """As on a node that sees another file, or has no GPU, or where something else was typed."""
+    first, *more = compare(monkeypatch, job({"train.bin": "a", "val.bin": "a"}), job(), other)
+    assert more == [first] * 2
+    assert f"rank 2 of 3 on {gethostname()}: not the same as rank 0 has: {difference};" in first
+
+
+def test_a_rank_has_no_digest_of_what_it_is_not_to_read_or_does_not_see(tmp_path):
+    (tmp_path / "val.bin").touch()
+    request = SimpleNamespace(
+        input=["train.bin", "val.bin"], params=SimpleNamespace(settings={}), threads=1
+    )
+    assert followed_job(request, False, Project(tmp_path)).inputs == {}
+    assert followed_job(request, True, Project(tmp_path)).inputs.keys() == {"val.bin"}
+
+
+def test_all_ranks_are_told_of_one_with_other_code(monkeypatch):
+    """As where two nodes have another checkout."""
+    first, second = compare(monkeypatch, job(), job(), codes=("one", "another"))
+    assert first == second
+    assert "rank 1 of 2 on " in first
+    assert "not the same as rank 0 has: code; start all ranks from one checkout" in first
 
 
 def test_a_rank_that_does_not_see_the_disk_of_rank_0_is_named(tmp_path, monkeypatch):
@@ -43,6 +94,16 @@ def test_a_rank_that_does_not_see_the_disk_of_rank_0_is_named(tmp_path, monkeypa
     monkeypatch.setattr(Ranks, "largest", lambda _, blind: [blind])
     with pytest.raises(UserError, match=r"rank 1 of 2: .* must be on a disk that all nodes share"):
         launching._check_disk(Ranks(1, 2), tmp_path)
+
+
+def test_a_rank_that_does_not_see_the_dataset_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(state_files, "LATE", 0.0)
+    seen = tmp_path / "seen.bin"
+    seen.touch()
+    start = Start(1, 2, 0, 1, None)
+    launching._wait_for_inputs([str(seen)], start)
+    with pytest.raises(UserError, match=r"rank 1 of 2 on .*/train.bin isn't there after"):
+        launching._wait_for_inputs([str(seen), str(tmp_path / "train.bin")], start)
 
 
 def test_rank_0_leaves_nothing_of_its_look_at_the_disk(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Training is a function of its settings: the same bytes again, and numbers that can be checked."""
+"""Training depends only on its settings, and its numbers agree with independent computations."""
 
 import json
 import math
@@ -35,7 +35,7 @@ def trained(tmp_path_factory, play, tiny):
     return Training(tmp_path_factory.mktemp("trained")).run(play, tiny)
 
 
-# --- What is written ------------------------------------------------------------------------
+# --- Outputs --------------------------------------------------------------------------------
 
 
 def test_the_loss_falls(trained):
@@ -59,25 +59,25 @@ def test_steps_are_logged_at_their_intervals_with_the_documented_keys(trained):
         assert all(math.isfinite(value) for value in line.values())
 
 
-def test_the_last_step_is_logged_and_evaluated_whatever_the_intervals(training, play, tiny):
+def test_the_last_step_is_always_logged_and_evaluated(training, play, tiny):
     training.run(play, tiny, max_iters=7, log_interval=3, eval_interval=5)
     assert [line["step"] for line in training.metrics] == [0, 3, 5, 6, 7]
     assert ["val_loss" in line for line in training.metrics] == [True, False, True, False, True]
     assert all("loss" in line for line in training.metrics[1:])
 
 
-def test_seconds_never_go_back(trained):
+def test_seconds_never_decrease(trained):
     seconds = [line["seconds"] for line in trained.metrics]
     assert seconds == sorted(seconds)
     assert seconds[0] > 0
 
 
-def test_the_logged_learning_rate_is_that_of_the_step_that_was_made(trained):
+def test_the_logged_learning_rate_is_the_steps(trained):
     for line in trained.metrics[1:]:
         assert line["learning_rate"] == learning_rate_at(line["step"] - 1, BASE)
 
 
-def test_a_model_directory_holds_the_model_and_the_tokenizer_of_the_dataset(trained, play, tiny):
+def test_a_model_directory_has_the_model_and_the_datasets_tokenizer(trained, play, tiny):
     checkpoint = load_model(trained.model_directory)
     assert checkpoint.model.settings == tiny
     assert checkpoint.tokenizer == load(play).tokenizer
@@ -85,14 +85,14 @@ def test_a_model_directory_holds_the_model_and_the_tokenizer_of_the_dataset(trai
     assert names == {"model", "metrics.jsonl"}
 
 
-def test_the_loss_of_the_first_step_is_that_of_the_initial_model_on_its_batch(training, play, tiny):
+def test_the_first_steps_loss_is_the_initial_models_on_its_batch(training, play, tiny):
     training.run(play, tiny, max_iters=1, log_interval=1)
     torch.manual_seed(BASE.seed)
     model = GPT(tiny, load(play).tokenizer.vocab_size)
     assert training.metrics[1]["loss"] == pytest.approx(split_loss(model, load(play).val), abs=0.05)
 
 
-# --- The same again -------------------------------------------------------------------------
+# --- Repeatability --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
@@ -100,7 +100,7 @@ def test_the_same_seed_gives_the_same_bytes(training, another_training, play, ti
     settings = {"max_iters": 12, "log_interval": 4, "eval_interval": 6, "dtype": dtype}
     with_dropout = tiny.model_copy(update={"dropout": 0.2})
     training.run(play, with_dropout, **settings)
-    torch.manual_seed(99)  # what was drawn before must not matter
+    torch.manual_seed(99)  # numbers drawn before must not matter
     torch.rand(7)
     np.random.default_rng().random()
     another_training.run(play, with_dropout, **settings)
@@ -116,7 +116,9 @@ def test_another_seed_gives_another_model(training, another_training, play, tiny
     assert training.metrics[0]["val_loss"] != another_training.metrics[0]["val_loss"]
 
 
-def test_how_often_one_looks_does_not_change_the_model(training, another_training, play, tiny):
+def test_logging_and_evaluation_intervals_do_not_change_the_model(
+    training, another_training, play, tiny
+):
     with_dropout = tiny.model_copy(update={"dropout": 0.2})
     settings = {"max_iters": 12, "keep": "last"}
     training.run(play, with_dropout, **settings)
@@ -126,14 +128,14 @@ def test_how_often_one_looks_does_not_change_the_model(training, another_trainin
     assert training.weight_bytes == another_training.weight_bytes
 
 
-def test_losses_are_those_of_the_golden_curve(trained, play):
+def test_losses_match_the_golden_curve(trained, play):
     """Losses of 60 steps in float32 on one thread, to 1e-3.
 
-    They move when the model, the batches, the initial weights or the optimizer do. Where that was
-    meant, golden_loss.json is to hold this run's `metrics` again, without times.
+    They change with the model, the batches, the initial weights or the optimizer. If a change is
+    intended, write this run's `metrics`, without times, to golden_loss.json.
     """
     stored = json.loads(GOLDEN.read_text())
-    assert load(play).meta.files[0].sha256 == stored["text_sha256"], "the play is another one"
+    assert load(play).meta.files[0].sha256 == stored["text_sha256"], "the play has changed"
     golden = stored["metrics"]
     metrics = without_times(trained.metrics)
     assert [line.keys() for line in metrics] == [line.keys() for line in golden]
@@ -144,7 +146,7 @@ def test_losses_are_those_of_the_golden_curve(trained, play):
 # --- Micro-batches --------------------------------------------------------------------------
 
 
-def test_accumulated_micro_batches_are_one_large_batch(training, another_training, play, tiny):
+def test_accumulated_micro_batches_equal_one_large_batch(training, another_training, play, tiny):
     settings = {"max_iters": 10, "log_interval": 1, "keep": "last"}
     training.run(play, tiny, **settings, batch_size=8, eval_iters=5)
     another_training.run(
@@ -157,10 +159,10 @@ def test_accumulated_micro_batches_are_one_large_batch(training, another_trainin
         torch.testing.assert_close(another_training.weights[name], weight, atol=1e-5, rtol=0)
 
 
-# --- Evaluation while training --------------------------------------------------------------
+# --- Evaluation during training -------------------------------------------------------------
 
 
-def test_the_first_val_loss_is_that_of_the_initial_model_on_the_whole_split(training, play, tiny):
+def test_the_first_val_loss_is_the_initial_models_on_the_whole_split(training, play, tiny):
     training.run(play, tiny, max_iters=1, eval_iters=10_000)
     files = load(play)
     torch.manual_seed(BASE.seed)
@@ -171,7 +173,7 @@ def test_the_first_val_loss_is_that_of_the_initial_model_on_the_whole_split(trai
 
 
 def test_evaluations_read_the_same_windows_every_time(training, play, tiny):
-    """With steps too small for float32 to notice, so that only other windows could differ."""
+    """The steps are too small to change a float32, so only different windows could matter."""
     training.run(
         play, tiny, **CONSTANT, learning_rate=1e-30, max_iters=6, eval_interval=2, eval_iters=2
     )
@@ -181,16 +183,16 @@ def test_evaluations_read_the_same_windows_every_time(training, play, tiny):
     assert len({line["train_loss"] for line in evaluated}) == 1
 
 
-def test_evaluations_are_without_dropout(training, another_training, play, tiny):
+def test_evaluations_use_no_dropout(training, another_training, play, tiny):
     training.run(play, tiny, max_iters=1)
     another_training.run(play, tiny.model_copy(update={"dropout": 0.9}), max_iters=1)
     assert training.metrics[0]["val_loss"] == another_training.metrics[0]["val_loss"]
     assert training.metrics[1]["loss"] != another_training.metrics[1]["loss"]
 
 
-# --- Which weights are kept -----------------------------------------------------------------
+# --- Kept weights ---------------------------------------------------------------------------
 
-# At this rate the first steps ruin the model, and later ones mend a part of it.
+# At this rate, the first steps ruin the model and later ones repair part of it.
 RISES = {
     **CONSTANT,
     "learning_rate": 1.0,
@@ -211,8 +213,8 @@ def test_the_kept_weights_are_the_best_or_the_last(training, play, tiny, keep):
     assert split_loss(model, load(play).val) == pytest.approx(wanted, abs=1e-4)
 
 
-def test_the_best_weights_can_be_from_the_middle_of_a_training(training, write_dataset, tiny):
-    """A model that learns a short text by heart gets better at the rest of it, then worse."""
+def test_the_best_weights_can_come_from_the_middle_of_a_training(training, write_dataset, tiny):
+    """A model that memorizes a short text first gets better on the rest of it, then worse."""
     dataset = write_dataset(playwright.write(400, seed=3), val_ratio=0.5)
     training.run(dataset, tiny, **CONSTANT, learning_rate=0.01, max_iters=80, eval_interval=10)
     losses = [line["val_loss"] for line in training.metrics if "val_loss" in line]
@@ -221,13 +223,13 @@ def test_the_best_weights_can_be_from_the_middle_of_a_training(training, write_d
     assert split_loss(model, load(dataset).val) == pytest.approx(min(losses), abs=1e-4)
 
 
-# --- What goes wrong ------------------------------------------------------------------------
+# --- Errors ---------------------------------------------------------------------------------
 
 
-def test_a_loss_that_is_no_number_ends_the_training_and_names_the_step(training, play, tiny):
+def test_a_nan_loss_ends_the_training_and_names_the_step(training, play, tiny):
     with pytest.raises(UserError) as error:
         training.run(play, tiny, **DIVERGES)
-    lines = read_metrics(training.state / "metrics.jsonl")  # JSON, which has no NaN
+    lines = read_metrics(training.state / "metrics.jsonl")  # JSON has no NaN
     last = lines[-1]
     assert 0 < last["step"] < 10
     nulls = [name for name, value in last.items() if value is None]
@@ -240,8 +242,8 @@ def test_a_loss_that_is_no_number_ends_the_training_and_names_the_step(training,
     assert not training.results.exists()
 
 
-def test_a_val_loss_that_is_no_number_ends_the_training(training, play, tiny):
-    """Where no step is logged before the evaluation finds out."""
+def test_a_nan_val_loss_ends_the_training(training, play, tiny):
+    """No step is logged before the evaluation."""
     settings = DIVERGES | {"log_interval": 100, "eval_interval": 5}
     with pytest.raises(UserError, match=r"training diverged: .* at step 5;"):
         training.run(play, tiny, **settings)
@@ -250,7 +252,7 @@ def test_a_val_loss_that_is_no_number_ends_the_training(training, play, tiny):
     assert last["train_loss"] is None
 
 
-def test_a_training_that_fails_leaves_the_earlier_model(training, play, tiny):
+def test_a_failed_training_keeps_the_earlier_model(training, play, tiny):
     training.run(play, tiny, max_iters=2)
     before = {p: p.read_bytes() for p in training.results.rglob("*") if p.is_file()}
     with pytest.raises(UserError, match="diverged"):
@@ -275,7 +277,7 @@ def test_a_split_shorter_than_a_window_is_refused_before_anything_is_written(
     assert not training.results.exists()
 
 
-def test_a_split_of_one_window_and_its_last_target_is_enough(training, write_dataset, tiny):
+def test_a_split_of_one_window_and_one_token_is_enough(training, write_dataset, tiny):
     dataset = write_dataset("to be or not to be, that " * 8)
     n_tokens = load(dataset).meta.val.n_tokens
     training.run(dataset, tiny.model_copy(update={"block_size": n_tokens - 1}), max_iters=2)
@@ -319,7 +321,7 @@ def test_compile_without_a_compiler_is_refused_before_anything_is_written(
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs g++, which is not here")
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs g++")
 def test_a_compiled_model_learns_the_same(
     training, another_training, play, tiny, monkeypatch, tmp_path
 ):

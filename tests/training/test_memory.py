@@ -1,4 +1,4 @@
-"""What a training frees, it takes again without asking the system for new pages."""
+"""A training reuses freed memory without requesting new pages from the system."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ import pytest
 
 from nanogpt.training import memory
 
-# Tensors of 40 MB: above 32 MB, glibc takes each from the system and gives it back.
+# Tensors of 40 MB: above 32 MB, glibc requests each from the system and returns it.
 PROGRAM = """
 import resource
 import torch
@@ -32,17 +32,17 @@ def page_faults(keep):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has glibc")
-def test_freed_memory_is_taken_again_without_page_faults():
+def test_freed_memory_is_reused_without_page_faults():
     assert page_faults("keep_freed_memory()") < page_faults("") / 10
 
 
-def test_another_system_is_left_alone(monkeypatch):
+def test_other_systems_are_left_alone(monkeypatch):
     monkeypatch.setattr(memory.sys, "platform", "darwin")
-    monkeypatch.setattr(memory.ctypes, "CDLL", lambda _: pytest.fail("no glibc there"))
+    monkeypatch.setattr(memory.ctypes, "CDLL", lambda _: pytest.fail("glibc isn't loaded there"))
     memory.keep_freed_memory()
 
 
-def test_another_c_library_is_left_alone(monkeypatch):
+def test_other_c_libraries_are_left_alone(monkeypatch):
     monkeypatch.setattr(memory.sys, "platform", "linux")
     monkeypatch.setattr(memory.ctypes, "CDLL", lambda _: object())
     memory.keep_freed_memory()

@@ -1,4 +1,4 @@
-"""Muon's updates are orthogonal, and its steps are those of its formula."""
+"""Muon's updates are orthogonal, and its steps agree with the formula."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ def with_singular_values(m, n, values):
 
 @pytest.mark.parametrize(("m", "n"), [(8, 8), (32, 8)])
 @pytest.mark.parametrize("n_steps", [1, 3, 5])
-def test_singular_values_go_through_the_polynomials_and_vectors_stay(m, n, n_steps):
+def test_polynomials_change_singular_values_but_not_singular_vectors(m, n, n_steps):
     values = torch.linspace(0.02, 1, n, dtype=torch.float64)
     matrix, _ = with_singular_values(m, n, values)
     expected = values / values.norm()
@@ -36,7 +36,7 @@ def test_five_steps_give_the_nearest_orthogonal_matrix():
     torch.testing.assert_close(found.double(), nearest, atol=1e-2, rtol=0)
 
 
-def test_matrices_of_a_stack_do_not_mix():
+def test_stacked_matrices_do_not_mix():
     stack = torch.randn(3, 12, 6, generator=torch.Generator().manual_seed(1))
     alone = [orthogonalize(stack[[i]], 3)[0] for i in range(3)]
     torch.testing.assert_close(orthogonalize(stack, 3), torch.stack(alone))
@@ -46,8 +46,8 @@ def test_a_gradient_of_zeros_gives_no_update():
     assert not orthogonalize(torch.zeros(1, 4, 4), 3).any()
 
 
-def test_each_polynomial_errs_as_much_above_one_as_below():
-    """A polynomial of least maximal error has this property: that is how they were found."""
+def test_each_polynomial_is_as_far_above_one_as_below():
+    """This holds for polynomials with the least maximal error, which is how they were found."""
     low, high = LOWEST, 1.0
     for a, b, c in POLYNOMIALS:
         x = torch.linspace(max(low, 0.024 * high), high, 100_001, dtype=torch.float64)
@@ -61,7 +61,7 @@ def test_each_polynomial_errs_as_much_above_one_as_below():
     [((12, 12), 12, 12), ((48, 12), 48, 12), ((12, 48), 12, 48), ((36, 12), 12, 12)],
     ids=["square", "tall", "wide", "three on top of each other"],
 )
-def test_steps_are_those_of_the_formula(shape, rows, columns):
+def test_steps_agree_with_the_formula(shape, rows, columns):
     generator = torch.Generator().manual_seed(2)
     parameter = nn.Parameter(torch.randn(shape, generator=generator))
     tall = (max(rows, columns), min(rows, columns))

@@ -1,4 +1,4 @@
-"""AdamW as its authors wrote it, on the right parameters."""
+"""AdamW follows its paper and gets the right parameters."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ def model(tiny):
     return GPT(tiny.model_copy(update={"bias": True}), 65)
 
 
-def test_matrices_and_embeddings_decay_and_biases_and_norms_do_not(model):
+def test_only_matrices_and_embeddings_decay(model):
     optimizer = configure_adamw(model, TrainSettings(weight_decay=0.3))
     decay = {id(p): g["weight_decay"] for g in optimizer.param_groups for p in g["params"]}
     assert len(decay) == len(list(model.parameters()))
@@ -48,7 +48,7 @@ def test_a_step_clears_every_gradient(model, name):
         assert not torch.equal(parameter, old), name
 
 
-def test_muon_has_the_matrices_of_the_blocks_and_each_kind_its_rate(tiny):
+def test_muon_gets_the_blocks_matrices_and_each_kind_has_its_rate(tiny):
     model = GPT(tiny.model_copy(update={"bias": True, "tie_word_embeddings": False}), 65)
     settings = TrainSettings(
         optimizer="muon", matrix_lr=1, embedding_lr=2, unembedding_lr=3, learning_rate=0.5
@@ -65,7 +65,7 @@ def test_muon_has_the_matrices_of_the_blocks_and_each_kind_its_rate(tiny):
         assert (group["initial_lr"], group["weight_decay"], "shape" in group) == expected, name
 
 
-def test_steps_are_those_of_a_hand_written_adamw(model):
+def test_steps_agree_with_a_hand_written_adamw(model):
     settings = TrainSettings(learning_rate=0.01, weight_decay=0.5, beta1=0.8, beta2=0.95)
     optimizer = configure_adamw(model, settings)
     expected = {name: p.detach().double().clone() for name, p in model.named_parameters()}
@@ -86,6 +86,6 @@ def test_steps_are_those_of_a_hand_written_adamw(model):
         torch.testing.assert_close(parameter.detach(), expected[name].float(), atol=1e-6, rtol=0)
 
 
-def test_each_group_carries_its_initial_rate(model):
+def test_each_group_has_its_initial_rate(model):
     groups = configure_adamw(model, TrainSettings(learning_rate=0.02)).param_groups
     assert [group["initial_lr"] for group in groups] == [0.02, 0.02]

@@ -1,4 +1,4 @@
-"""A saved state gives back what was saved; older formats are read, unknown ones refused."""
+"""Saved states load unchanged. Older formats are read, and unknown ones are refused."""
 
 import hashlib
 import json
@@ -20,9 +20,18 @@ from nanogpt.data.saved_tokenizers import load_tokenizer
 from nanogpt.errors import UserError
 from nanogpt.files.atomic import read_json, sha256_file
 from nanogpt.model.gpt import GPT
+from nanogpt.training import saved_state, state_files
+from nanogpt.training.distributed import Ranks
 from nanogpt.training.optimizers import configure_adamw
 from nanogpt.training.saved_state import Progress, find_state, read_state, save_state
-from nanogpt.training.state_files import find_states, remove_states, saved_steps, state_name
+from nanogpt.training.state_files import (
+    digest_in,
+    find_states,
+    part_name,
+    remove_states,
+    saved_steps,
+    state_name,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 FORMAT_1 = ROOT / "tests/fixtures/format_1/state"
@@ -58,7 +67,7 @@ def load_state(directory, version, *into):
 
 
 def edit_header(path, **changes):
-    """Change the JSON of a state; the file's name follows its bytes. Returns the new file."""
+    """Change a state's JSON, rename the file to match its bytes, and return it."""
     with safetensors.safe_open(path, framework="pt") as file:
         header = json.loads(file.metadata()["progress"])
     header = {k: v for k, v in (header | changes).items() if v is not ...}
@@ -96,7 +105,7 @@ def test_what_is_loaded_is_what_was_saved(tiny, tmp_path):
             assert torch.equal(moment, its_optimizer.state[theirs][key]), (name, key)
 
 
-def test_the_scale_of_losses_in_float16_goes_with_it(tiny, tmp_path):
+def test_a_state_includes_float16s_loss_scale(tiny, tmp_path):
     model, optimizer = make_trained(tiny)
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
     parameter = next(model.parameters())
@@ -129,21 +138,21 @@ def test_a_state_before_any_evaluation_has_no_loss_and_no_line(tiny, tmp_path):
     assert loaded.best_val_loss == math.inf
 
 
-def test_without_states_nothing_is_loaded(tiny, tmp_path):
+def test_without_states_none_is_found(tiny, tmp_path):
     assert load_state(tmp_path, "v", *make_trained(tiny), UNSCALED) is None
 
 
-def test_a_state_of_another_version_is_logged_and_left(tiny, tmp_path, caplog):
+def test_a_state_of_another_version_is_logged_and_kept(tiny, tmp_path, caplog):
     model, optimizer = make_trained(tiny)
     save_state(tmp_path, make_progress(model, version="other"), model, optimizer, UNSCALED)
     assert load_state(tmp_path, "v", model, optimizer, UNSCALED) is None
-    assert f"{find_states(tmp_path)[0]}: of version other; ignored" in caplog.text
+    assert f"{find_states(tmp_path)[0]}: ignored, because it's from version other" in caplog.text
 
 
 # --- Formats --------------------------------------------------------------------------------
 
 
-def test_a_state_of_format_1_is_read_with_the_meaning_it_had(tmp_path):
+def test_a_state_in_format_1_is_read(tmp_path):
     directory = Path(shutil.copytree(FORMAT_1, tmp_path / "state"))
     request = read_json(directory / "run.json")
     settings = TrainSettings.model_validate(request["parameters"]["train"])
@@ -172,7 +181,7 @@ def test_a_state_of_format_1_is_read_with_the_meaning_it_had(tmp_path):
     assert torch.equal(model.wte.weight, wte)
 
 
-def test_a_line_of_format_1_gets_its_step_and_infinity_was_no_loss(tiny, tmp_path):
+def test_a_line_in_format_1_gets_its_step_and_infinity_means_no_loss(tiny, tmp_path):
     model, optimizer = make_trained(tiny)
     save_state(tmp_path, make_progress(model), model, optimizer, UNSCALED)
     measures = {"loss": 2.5, "learning_rate": 1e-3, "grad_norm": math.nan}
@@ -185,7 +194,7 @@ def test_a_line_of_format_1_gets_its_step_and_infinity_was_no_loss(tiny, tmp_pat
 
 
 @pytest.mark.parametrize("number", [3, 0, "2"])
-def test_an_unknown_format_is_refused_in_one_line(tiny, tmp_path, number):
+def test_an_unknown_format_of_a_state_is_refused_in_one_line(tiny, tmp_path, number):
     model, optimizer = make_trained(tiny)
     save_state(tmp_path, make_progress(model), model, optimizer, UNSCALED)
     path = edit_header(find_states(tmp_path)[0], format=number)
@@ -202,7 +211,7 @@ def test_an_unknown_format_is_refused_in_one_line(tiny, tmp_path, number):
     ("changes", "flaw"),
     [({"step": "many"}, "`step`"), ({"layouts": [{}]}, "layouts.0"), ({"seconds": ...}, "seconds")],
 )
-def test_a_field_that_is_wrong_is_named(tiny, tmp_path, changes, flaw):
+def test_an_invalid_field_is_named(tiny, tmp_path, changes, flaw):
     model, optimizer = make_trained(tiny)
     save_state(tmp_path, make_progress(model), model, optimizer, UNSCALED)
     edit_header(find_states(tmp_path)[0], **changes)
@@ -213,14 +222,74 @@ def test_a_field_that_is_wrong_is_named(tiny, tmp_path, changes, flaw):
 # --- Files ----------------------------------------------------------------------------------
 
 
-def test_the_last_two_states_stay(tiny, tmp_path):
+def test_the_last_two_states_are_kept(tiny, tmp_path):
     model, optimizer = make_trained(tiny)
     for step in (9, 10, 100):
         save_state(tmp_path, make_progress(model, step=step), model, optimizer, UNSCALED)
     assert saved_steps(tmp_path) == [10, 100]
 
 
-def test_steps_are_in_the_order_of_their_numbers(tmp_path):
+def test_parts_go_with_their_states_and_what_is_only_named_alike_stays(tiny, tmp_path):
+    names = [part_name(step, "a" * 64) for step in (8, 9, 10)] + ["part-two.safetensors"]
+    for name in names:
+        (tmp_path / name).touch()
+    model, optimizer = make_trained(tiny)
+    for step in (8, 9, 10):
+        save_state(tmp_path, make_progress(model, step=step), model, optimizer, UNSCALED)
+    assert sorted(path.name for path in tmp_path.glob("part-*")) == sorted(names[1:])
+    remove_states(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["part-two.safetensors"]
+
+
+@pytest.fixture
+def state_of_two(tiny, tmp_path, monkeypatch):
+    """A state of two ranks, and the second of them, which is on another node."""
+    model, optimizer = make_trained(tiny)
+    part = tmp_path / part_name(3, "0123456789abcdef")
+    part.touch()
+    with monkeypatch.context() as patch:
+        patch.setattr(saved_state, "_write_parts", lambda *_: [part.name])
+        save_state(tmp_path, make_progress(model), model, optimizer, UNSCALED)
+    (path,) = find_states(tmp_path)
+    found = [3, saved_state._as_number(digest_in(path.name))]
+    monkeypatch.setattr(Ranks, "gather", lambda *_: [found, [-1, 0]])
+    return path, part, Ranks(1, 2)
+
+
+def test_a_rank_waits_for_a_state_and_for_its_parts(state_of_two, tmp_path, monkeypatch):
+    path, part, rank = state_of_two
+    waited = []
+
+    def wait(path):
+        waited.append(path)
+        return path.exists()
+
+    monkeypatch.setattr(saved_state, "wait_for_file", wait)
+    assert find_state(tmp_path, "v", rank) == path
+    assert waited == [path, part]
+
+
+@pytest.mark.parametrize("missing", ["state", "part"])
+def test_a_rank_that_never_sees_one_of_them_names_it(state_of_two, tmp_path, monkeypatch, missing):
+    path, part, rank = state_of_two
+    monkeypatch.setattr(state_files, "LATE", 0.0)
+    gone = path if missing == "state" else part
+    gone.unlink()
+    late = f"rank 1: .*{gone.name}: rank 0 has this file, but it hasn't appeared here within"
+    with pytest.raises(UserError, match=late):
+        find_state(tmp_path, "v", rank)
+
+
+def test_a_state_that_vanishes_while_states_are_listed_is_left_out(tmp_path, monkeypatch):
+    """As where a directory over the network is listed as it was."""
+    there = tmp_path / state_name(3, "0123456789abcdef")
+    there.touch()
+    gone = tmp_path / state_name(4, "0123456789abcdef")
+    monkeypatch.setattr(state_files, "_state_files", lambda _: [there, gone])
+    assert find_states(tmp_path) == [there]
+
+
+def test_states_are_sorted_by_step_number(tmp_path):
     for step in (10, 9, 100):
         (tmp_path / state_name(step, "0123456789abcdef")).touch()
     (tmp_path / ".step-7.tmp").touch()
@@ -233,22 +302,22 @@ def test_steps_are_in_the_order_of_their_numbers(tmp_path):
     ]
 
 
-def test_removing_states_leaves_the_metrics(tmp_path):
+def test_removing_states_keeps_the_metrics(tmp_path):
     for name in (state_name(1, "a" * 64), state_name(2, "b" * 64), "metrics.jsonl", "run.json"):
         (tmp_path / name).touch()
     remove_states(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics.jsonl", "run.json"]
 
 
-def test_listing_the_steps_of_states_does_not_wait_for_torch():
+def test_listing_saved_steps_does_not_import_torch():
     code = "import sys, nanogpt.training.state_files; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
 @pytest.mark.parametrize("content", [b"junk", b'\x1b\0\0\0\0\0\0\0{"__metadata__":{"a":"b"}} '])
-def test_a_file_that_is_no_state_but_named_like_one_is_refused(tiny, tmp_path, content):
+def test_a_file_with_the_name_of_a_state_but_other_content_is_refused(tiny, tmp_path, content):
     path = tmp_path / state_name(3, hashlib.sha256(content).hexdigest())
     path.write_bytes(content)
     model, optimizer = make_trained(tiny)
-    with pytest.raises(UserError, match="not a state of this model"):
+    with pytest.raises(UserError, match="from a different model or version of nanogpt"):
         load_state(tmp_path, "v", model, optimizer, UNSCALED)

@@ -1,4 +1,4 @@
-"""Learning rates are nanoGPT's, and each group of parameters has its own."""
+"""Learning rates match nanoGPT's, and each group of parameters has its own."""
 
 import math
 
@@ -27,11 +27,11 @@ SCHEDULE = TrainSettings(
         (1999, 6e-5),
     ],
 )
-def test_learning_rates_are_nanogpts(step, expected):
+def test_learning_rates_match_nanogpts(step, expected):
     assert learning_rate_at(step, SCHEDULE) == pytest.approx(expected, rel=1e-12)
 
 
-def test_the_learning_rate_rises_during_warm_up_and_never_after():
+def test_the_learning_rate_rises_only_during_warm_up():
     rates = [learning_rate_at(step, SCHEDULE) for step in range(1200)]
     assert rates[:101] == sorted(rates[:101])
     assert rates[100:] == sorted(rates[100:], reverse=True)
@@ -64,11 +64,11 @@ WSD = SCHEDULE.model_copy(update={"lr_schedule": "wsd", "warmdown_ratio": 0.5, "
         (1500, 0.0),
     ],
 )
-def test_wsd_is_stable_and_then_falls_in_a_line(step, expected):
+def test_wsd_is_constant_and_then_falls_linearly(step, expected):
     assert learning_rate_at(step, WSD) == pytest.approx(expected, rel=1e-12)
 
 
-def test_a_long_warmdown_begins_where_the_warm_up_ends():
+def test_a_long_warmdown_starts_at_the_end_of_the_warm_up():
     settings = WSD.model_copy(update={"warmdown_ratio": 1.0})
     assert learning_rate_at(100, settings) == pytest.approx(6e-4)
     assert learning_rate_at(600, settings) == pytest.approx(3e-4)
@@ -78,7 +78,7 @@ def test_a_long_warmdown_begins_where_the_warm_up_ends():
 
 
 def rates(step, settings, *initial_rates):
-    """The rates of groups with these initial rates in a step."""
+    """Return the rates in a step, for groups with these initial rates."""
     groups = [
         {"params": [torch.nn.Parameter(torch.zeros(1))], "initial_lr": rate}
         for rate in initial_rates
@@ -89,7 +89,7 @@ def rates(step, settings, *initial_rates):
 
 
 def independent_rate(step, peak, floor, warmup, decay, last, decays):
-    """nanoGPT's get_lr, written without looking at the module under test."""
+    """nanoGPT's get_lr, written independently of the module under test."""
     if not decays:
         return peak
     end = decay if decay else last
@@ -105,7 +105,7 @@ def independent_rate(step, peak, floor, warmup, decay, last, decays):
 @pytest.mark.parametrize("floor_share", [0.1, 1 / 7, 1.0, 0.0])
 @pytest.mark.parametrize(("warmup", "decay"), [(0, None), (5, None), (100, 390), (7, 1000)])
 @pytest.mark.parametrize("decays", [True, False])
-def test_a_group_that_starts_from_learning_rate_gets_the_same_bits(
+def test_a_group_with_the_peak_rate_gets_exactly_the_schedule(
     peak, floor_share, warmup, decay, decays
 ):
     settings = TrainSettings(
@@ -123,7 +123,7 @@ def test_a_group_that_starts_from_learning_rate_gets_the_same_bits(
 
 
 @pytest.mark.parametrize("step", [0, 50, 100, 600, 1100, 1999])
-def test_the_schedule_of_a_group_scales_with_its_initial_rate(step):
+def test_a_groups_schedule_scales_with_its_initial_rate(step):
     first, second = rates(step, SCHEDULE, 6e-4, 0.02)
     larger = SCHEDULE.model_copy(update={"learning_rate": 0.02, "min_lr": 6e-5 * 0.02 / 6e-4})
     assert first == learning_rate_at(step, SCHEDULE)

@@ -218,14 +218,14 @@ def test_a_damaged_state_is_told_and_the_one_before_it_is_taken(
     warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
     assert [str(path) in warning for path, warning in zip(states, warnings, strict=False)]
     assert len(warnings) == n_damaged
-    assert ("going on from step 9" in caplog.text) == (n_damaged == 1)
+    assert ("resuming from step 9" in caplog.text) == (n_damaged == 1)
 
 
 def test_a_state_of_another_model_is_refused(training, play, tiny, at):
     at(3, kill(signal.SIGTERM))
     with pytest.raises(SystemExit):
         training.run(play, tiny, **LONG)
-    with pytest.raises(UserError, match="not a state of this model"):
+    with pytest.raises(UserError, match="from a different model or version of nanogpt"):
         training.run(play, tiny.model_copy(update={"n_embd": 16}), **LONG)
 
 
@@ -237,7 +237,7 @@ def test_a_state_of_another_version_is_told_and_not_taken(
     with pytest.raises(SystemExit):
         training.run(play, with_dropout, **LONG, version="other", learning_rate=0.1)
     training.run(play, with_dropout, **LONG)
-    assert "of version other; ignored" in caplog.text
+    assert "ignored, because it's from version other" in caplog.text
     assert_same(training, uninterrupted())
 
 
@@ -250,7 +250,7 @@ def test_another_number_of_threads_is_told_and_noted(training, play, tiny, at, c
         training.run(play, tiny, **LONG)
     finally:
         torch.set_num_threads(1)
-    assert "threads 1 before, 2 now" in caplog.text
+    assert "threads: 1 before, 2 now" in caplog.text
     assert [(layout.first_step, layout.threads) for layout in training.layouts] == [(0, 1), (4, 2)]
 
 

@@ -1,4 +1,4 @@
-"""What one optimizer step does: dropout by seed and step, clipping."""
+"""One optimizer step: dropout by seed and step, clipping, float16."""
 
 import math
 
@@ -17,9 +17,9 @@ SETTINGS = TrainSettings(batch_size=8, seed=1337, device="cpu", dtype="float32")
 
 @pytest.fixture
 def step(play, tiny):
-    """A function: settings, number of the step and dropout in; loss, norm and change out.
+    """Return a function from settings, step and dropout to the loss, norm and change of weights.
 
-    The optimizer is plain gradient descent at rate 1, so the change is the clipped gradient.
+    The optimizer is gradient descent with rate 1, so the change is the clipped gradient.
     """
     windows = np.arange(8 * 17, dtype=np.int64).reshape(8, 17) % 50
 
@@ -40,7 +40,7 @@ def step(play, tiny):
     return take
 
 
-def test_the_dropout_of_a_step_depends_on_the_seed_and_the_step_alone(step):
+def test_a_steps_dropout_depends_only_on_the_seed_and_the_step(step):
     first, again = (step(SETTINGS, 3, dropout=0.5) for _ in range(2))
     assert first[0] == again[0]
     assert torch.equal(first[2], again[2])
@@ -55,12 +55,12 @@ def test_gradients_are_clipped_to_grad_clip(step):
 
 
 @pytest.mark.parametrize("grad_clip", [0.0, 1e6])
-def test_gradients_below_grad_clip_or_without_it_are_left_alone(step, grad_clip):
+def test_gradients_below_grad_clip_are_not_changed(step, grad_clip):
     _, norm, change = step(SETTINGS.model_copy(update={"grad_clip": grad_clip}))
     assert change.norm().item() == pytest.approx(norm, rel=1e-3)
 
 
-def test_a_gradient_in_float16_is_that_in_float32_but_for_rounding(step):
+def test_float16_gradients_equal_float32_gradients_up_to_rounding(step):
     halves = SETTINGS.model_copy(update={"dtype": "float16"})
     (loss, norm, change), expected = step(halves), step(SETTINGS)
     assert loss == pytest.approx(expected[0], rel=1e-3)
@@ -69,7 +69,7 @@ def test_a_gradient_in_float16_is_that_in_float32_but_for_rounding(step):
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_a_step_whose_gradient_is_too_large_for_float16_is_left_out(play, tiny, optimizer):
+def test_a_step_with_a_float16_overflow_is_skipped(play, tiny, optimizer):
     settings = SETTINGS.model_copy(update={"dtype": "float16", "optimizer": optimizer})
     torch.manual_seed(0)
     model = GPT(tiny, load(play).tokenizer.vocab_size)

@@ -1,4 +1,4 @@
-"""A training in a directory of a test, and how its results are read."""
+"""Run a training in a test's directory, and read its results."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from nanogpt.artifacts.states import TrainingState
 from nanogpt.config.schema import TrainSettings
 from nanogpt.training.loop import train
 
-TIMES = {"seconds", "tokens_per_second"}  # the keys that may differ between equal runs
+TIMES = {"seconds", "tokens_per_second"}  # these may differ between equal runs
 
 BASE = TrainSettings(
     max_iters=60,
@@ -33,7 +33,7 @@ DIVERGES = {**CONSTANT, "learning_rate": 1e6, "max_iters": 10, "log_interval": 1
 
 
 class Training:
-    """A directory in which a model is trained."""
+    """A directory to train a model in."""
 
     def __init__(self, root):
         self.state = root / "state"
@@ -94,7 +94,7 @@ def assert_same(training, wanted):
 
 @torch.no_grad()
 def split_loss(model, tokens):
-    """The mean loss over all whole windows of a split, computed in one go."""
+    """Return the mean loss over all full windows of a split, computed in one pass."""
     T = model.settings.block_size
     n = (len(tokens) - 1) // T
     ids = torch.from_numpy(np.array(tokens, dtype=np.int64))

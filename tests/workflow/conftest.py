@@ -1,4 +1,4 @@
-"""A project in which everything was computed once, and copies of it to change."""
+"""A project in which everything has been computed once, and copies to change."""
 
 import shutil
 import subprocess
@@ -24,7 +24,7 @@ from tests.workflow.projects import (
     write_model,
 )
 
-# Python runs it at the start of every process that has its directory on the path.
+# Python runs this file at the start of every process that has its directory on the path.
 WATCH = """
 import atexit, json, os, sys
 
@@ -42,7 +42,7 @@ GPT2_MERGES = "resources/tokenizers/gpt2/vocab.bpe"
 
 
 def write_mirror(directory: Path) -> None:
-    """A mirror of the corpus `far`, and of GPT-2's merges if this machine has them."""
+    """A mirror with the corpus `far`, and with GPT-2's merges if this machine has them."""
     (directory / "corpora.example").mkdir(parents=True)
     text = "The clocks were striking thirteen.\n" * 40
     (directory / "corpora.example/far.txt").write_text(text)
@@ -52,7 +52,7 @@ def write_mirror(directory: Path) -> None:
 
 
 def write_project(directory: Path) -> Path:
-    """A checkout with the tiny config, in which nothing was computed."""
+    """A checkout with the tiny config and without results."""
     copy_checkout(directory)
     write_essays(directory)
     write_model(directory)
@@ -61,7 +61,7 @@ def write_project(directory: Path) -> Path:
 
 
 def compute(directory: Path) -> None:
-    """Run every rule, by the command that a user types."""
+    """Run every rule with the command that a user types."""
     project = write_project(directory / "checkout")
     write_mirror(directory / "mirror")
     for name in ("loaded", "site"):
@@ -79,7 +79,7 @@ def compute(directory: Path) -> None:
         *([GPT2_MERGES] if MIRROR else []),
     ]
     run = subprocess.run(
-        # One core, as in the calls that are compared with this one.
+        # One core, because the calls that are compared with this one also use one.
         [sys.executable, "-m", "snakemake", "--cores", "1", *targets],
         cwd=project,
         env=own_environment(
@@ -95,30 +95,30 @@ def compute(directory: Path) -> None:
 
 @pytest.fixture(scope="session")
 def computed(tmp_path_factory: pytest.TempPathFactory) -> Computed:
-    """Everything, computed once for all workers of a test run; not to be changed."""
+    """All results, computed once for all workers of a test run. Don't change them."""
     directory = made_once(tmp_path_factory, "computed", compute)
     return Computed(directory / "checkout", directory / "cache", directory / "loaded")
 
 
 @pytest.fixture(scope="session")
 def done_project(computed: Computed) -> Path:
-    """A checkout in which everything was computed; not to be changed, and for dry runs only."""
+    """A checkout with all results, only for dry runs. Don't change it."""
     return computed.project
 
 
 @pytest.fixture
 def project(done_project: Path, tmp_path: Path) -> Path:
-    """A copy, to be changed, of a checkout in which everything was computed."""
+    """A copy of a checkout with all results, which a test can change."""
     return Path(shutil.copytree(done_project, tmp_path / "checkout"))
 
 
 @pytest.fixture(scope="session")
 def empty_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkout in which nothing was computed; not to be changed."""
+    """A checkout without results. Don't change it."""
     return write_project(tmp_path_factory.mktemp("empty") / "checkout")
 
 
 @pytest.fixture
 def essays(empty_project: Path, tmp_path: Path) -> Path:
-    """A copy, to be changed, of a checkout in which nothing was computed."""
+    """A copy of a checkout without results, which a test can change."""
     return Path(shutil.copytree(empty_project, tmp_path / "checkout"))

@@ -1,4 +1,4 @@
-"""A small project for the tests of the workflow, and what they do with it."""
+"""A small project for the tests of the workflow, and functions that use it."""
 
 import hashlib
 import json
@@ -56,30 +56,30 @@ CONFIG = {
 PAGE = "results/report/index.html"
 ESSAYS = "results/datasets/essays/meta.json"
 FAR = "results/datasets/far/meta.json"
-# Of a run that mixes n-grams with the GPT of `one`, and isn't in the report.
+# For a run that mixes n-grams with the GPT of `one` and isn't in the report.
 MIXED = ("results/mixed/eval.json", "results/mixed/samples.txt")
 
-# Of an ensemble of the report's runs.
+# For an ensemble of the report's runs.
 BOTH = ("results/both/eval.json", "results/both/samples.txt")
 
-# The model of `one` for other programs; a file of each.
+# The model of `one` exported for other programs, one file each.
 EXPORTS = tuple(
     f"results/one/export/{name}"
     for name in ("huggingface/config.json", "gguf/one.gguf", "nanogpt/ckpt.pt")
 )
 
-# The model that the run `foreign` begins with, imported.
+# The imported model that the run `foreign` starts from.
 FOREIGN = f"resources/imported/foreign-{hashlib.sha256(b'foreign').hexdigest()[:8]}/config.json"
 
-# The text of each third essay. The 40 essays make three groups of files.
+# The text of every third essay. The 40 essays make up three groups of files.
 TEXTS = [f"The {word} essay is short, and ends here.\n" * 3 for word in ("first", "next", "last")]
 N_ESSAYS = 40
 
-# Jobs by rule, of the report unless another target is given.
+# Jobs by rule, for the report unless another target is given.
 AFTER_TRAIN = {"train", "eval", "sample", "tensorboard", "bench_report"}
 FORMATS = {"import_model", "export_huggingface", "export_gguf", "export_nanogpt"}
 ALL_RULES = {"prepare", "ngram", "count_ngrams", "combine", "bench", *AFTER_TRAIN, *FORMATS}
-# The runs share dataset and model, and so one count of n-grams and one benchmark.
+# The runs share a dataset and a model, so there's one n-gram count and one benchmark.
 RETRAINING = {**dict.fromkeys(AFTER_TRAIN, 2), "bench_report": 1}
 REMODELLING = {**RETRAINING, "bench": 1}
 RETOKENIZING = {**REMODELLING, "prepare": 1, "ngram": 1}
@@ -88,10 +88,10 @@ GROUP_JOBS = {"count": 3, "plan": 1, "encode": 3, "prepare": 1}
 
 @dataclass(frozen=True)
 class Computed:
-    """What one call of Snakemake left, in which every rule ran.
+    """The results of a Snakemake call that ran every rule.
 
-    cache: the artifacts, by version. loaded: a file for each process that ran a stage, with the
-    modules of this package that it had loaded at its end.
+    cache: the artifacts, by version. loaded: a file for each process that ran a stage, listing the
+    modules of this package that it had loaded.
     """
 
     project: Path
@@ -99,7 +99,7 @@ class Computed:
     loaded: Path
 
     def loaded_modules(self) -> dict[str, set[str]]:
-        """The modules of this package that each stage loaded, by the name of its script."""
+        """Return the modules of this package that each stage loaded, by the name of its script."""
         found: dict[str, set[str]] = {}
         for path in self.loaded.glob("*.json"):
             stage = path.name.split(".")[0]
@@ -117,7 +117,7 @@ def write_essays(project: Path) -> None:
 
 
 def write_model(project: Path) -> None:
-    """Write the model that the run `foreign` begins with, a directory of transformers."""
+    """Write the model that the run `foreign` starts from, as a transformers directory."""
     settings = ModelSettings.model_validate(CONFIG["models"]["tiny"])
     torch.manual_seed(1)
     model = GPT(settings, ByteTokenizer.vocab_size)
@@ -125,7 +125,7 @@ def write_model(project: Path) -> None:
 
 
 def write_for_transformers(checkpoint: Checkpoint, directory: Path) -> None:
-    """A model of ours as a directory of transformers, its vocabulary padded as nanoGPT does."""
+    """Write a model as a transformers directory, with its vocabulary padded as in nanoGPT."""
     settings, n_tokens = checkpoint.model.settings, checkpoint.tokenizer.vocab_size
     weights = checkpoint.model.state_dict()
     rows = weights["wte.weight"]
@@ -141,7 +141,7 @@ def write_for_transformers(checkpoint: Checkpoint, directory: Path) -> None:
 def snakemake(
     project: Path, *arguments: str, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run Snakemake as a user would, on one core."""
+    """Run Snakemake as a user would, with one core."""
     variables = own_environment(**{"NANOGPT_CACHE": "off", **environment})
     arguments = ("--cores", "1", *arguments)
     server = _server()
@@ -158,8 +158,8 @@ def snakemake(
 
 @cache
 def _server() -> subprocess.Popen[str]:
-    """The process that runs Snakemake for this one; it ends when this one does."""
-    # -P: the directory of the script isn't one to import from.
+    """The process that runs Snakemake for this one, and ends with it."""
+    # -P keeps the script's directory off the import path.
     return subprocess.Popen(
         [sys.executable, "-P", str(Path(__file__).with_name("snakemake_server.py"))],
         env=own_environment(),
@@ -170,7 +170,7 @@ def _server() -> subprocess.Popen[str]:
 
 
 def planned(project: Path, *arguments: str, **environment: str) -> dict[str, int]:
-    """The number of jobs of each rule that a dry run plans."""
+    """Return the number of jobs per rule that a dry run plans."""
     run = snakemake(project, "-n", *arguments, **environment)
     assert run.returncode == 0, run.stderr
     table = run.stdout.partition("Job stats:")[2] + run.stderr.partition("Job stats:")[2]
@@ -179,20 +179,20 @@ def planned(project: Path, *arguments: str, **environment: str) -> dict[str, int
 
 
 def make(project: Path, *targets: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run Snakemake for some targets, without an error."""
+    """Run Snakemake for some targets; it must succeed."""
     run = snakemake(project, *targets, **environment)
     assert run.returncode == 0, run.stderr
     return run
 
 
 def error_of(run: subprocess.CompletedProcess[str]) -> str:
-    """The one line about a user's mistake that a call ended with."""
+    """Return the one error line of a call that failed by a user's mistake."""
     (error,) = errors_of(run)
     return error
 
 
 def errors_of(run: subprocess.CompletedProcess[str]) -> list[str]:
-    """The lines about users' mistakes that a call ended with."""
+    """Return the error lines of a call that failed by users' mistakes."""
     assert run.returncode != 0
     assert "Traceback" not in run.stderr
     errors = [line for line in run.stderr.splitlines() if line.startswith("error: ")]
@@ -201,7 +201,7 @@ def errors_of(run: subprocess.CompletedProcess[str]) -> list[str]:
 
 
 def nanogpt(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a command of the project's copy of the package."""
+    """Run a command with the project's copy of the package."""
     return subprocess.run(
         [sys.executable, "-c", "from nanogpt.cli.main import main; main()", *arguments],
         cwd=project,
@@ -222,7 +222,7 @@ Edit = Callable[[Path], None]
 
 
 def setting(*keys: str, value: object) -> Edit:
-    """An edit of a project that sets a value in config.yaml."""
+    """Return an edit of a project that sets a value in config.yaml."""
 
     def apply(project: Path) -> None:
         def edit(config: dict) -> None:
@@ -236,7 +236,7 @@ def setting(*keys: str, value: object) -> Edit:
 
 
 def replacement(path: str, old: str, new: str) -> Edit:
-    """An edit of a project that replaces a text in a file."""
+    """Return an edit of a project that replaces a text in a file."""
 
     def apply(project: Path) -> None:
         text = (project / path).read_text()
@@ -247,7 +247,7 @@ def replacement(path: str, old: str, new: str) -> Edit:
 
 
 def results(project: Path, *patterns: str) -> Mapping[str, bytes]:
-    """The bytes of some results, by path."""
+    """Return the bytes of some results, by path."""
     found = [path for pattern in patterns for path in project.glob(pattern)]
     assert found
     return {str(path.relative_to(project)): path.read_bytes() for path in found}

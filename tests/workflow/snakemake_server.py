@@ -1,15 +1,15 @@
-"""Snakemake, imported once and forked for each call, as its imports take most of a dry run's time.
+"""A server that imports Snakemake once and forks for each call.
 
-A request is a line of JSON on standard input: a directory, arguments, environment variables, and
-files for what the call prints. The answer is a line with its exit code. A call is a process of its
-own that runs what `python -m snakemake` runs.
+Imports take most of a dry run's time. A request is a line of JSON on standard input: a directory,
+arguments, environment variables, and files for the call's output. The answer is a line with the
+exit code. Each call is a separate process that does the same as `python -m snakemake`.
 """
 
 import json
 import os
 import sys
 
-# What Snakemake and the workflow import late, at each call.
+# Modules that Snakemake and the workflow import late, in each call.
 import backports.zstd  # noqa: F401
 import charset_normalizer  # noqa: F401
 import pulp  # noqa: F401
@@ -40,7 +40,7 @@ for descriptor, path, mode in (
     (2, errors, os.O_WRONLY),
 ):
     os.dup2(os.open(path, mode), descriptor)
-# As Python and `-m` set them.
+# The values that Python and `-m` would set.
 sys.path[:0] = [directory, *filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))]
 sys.argv = [f"{snakemake.__path__[0]}/__main__.py", *arguments]
 snakemake.cli.main()

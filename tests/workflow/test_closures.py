@@ -8,29 +8,29 @@ from tests.workflow.projects import Computed
 
 ADAPTERS = {path.stem: path for path in sorted((PROJECT / "workflow/scripts").glob("*.py"))}
 
-# Modules that a digest covers though this run didn't load them, each with the reason.
+# Modules that a digest covers although this run didn't load them, each with the reason.
 NOT_LOADED: dict[tuple[str, str], str] = {}
 
 
-# What the check before a training loads: it decides whether one begins, and nothing that it gives.
+# Modules for the check before a training, which decides if it starts but doesn't affect its result.
 PROMPTS = PROJECT / "nanogpt/inference/prompts.py"
 CHECKS = {"train": {*closure(PROMPTS), "nanogpt.inference.prompts"}}
 
 
 @pytest.fixture(scope="module")
 def loaded(computed: Computed) -> dict[str, set[str]]:
-    """The modules of ours that each stage had loaded at its end, in a real run of all stages."""
+    """The modules of this package that each stage had loaded, in a real run of all stages."""
     modules = computed.loaded_modules()
     return {stage: modules[stage] for stage in ADAPTERS if stage in modules}
 
 
-def test_every_stage_ran(loaded: dict[str, set[str]]) -> None:
+def test_every_stage_has_run(loaded: dict[str, set[str]]) -> None:
     without_mirror = set() if MIRROR else {"download_gpt2"}
     assert set(loaded) == set(ADAPTERS) - without_mirror
 
 
 @pytest.mark.parametrize("stage", ADAPTERS)
-def test_every_module_that_a_stage_loads_is_in_its_digest_or_neutral(
+def test_every_loaded_module_is_in_the_stages_digest_or_neutral(
     loaded: dict[str, set[str]], stage: str
 ) -> None:
     if stage not in loaded:
@@ -42,7 +42,7 @@ def test_every_module_that_a_stage_loads_is_in_its_digest_or_neutral(
 
 
 @pytest.mark.parametrize("stage", ADAPTERS)
-def test_a_digest_covers_only_what_runs_or_says_why(
+def test_every_module_in_a_digest_runs_or_has_a_reason(
     loaded: dict[str, set[str]], stage: str
 ) -> None:
     if stage not in loaded:
@@ -53,7 +53,7 @@ def test_a_digest_covers_only_what_runs_or_says_why(
 
 
 def _is_package(module: str) -> bool:
-    """Whether a module is a package; a test of the layout holds that it has only a docstring."""
+    """Whether a module is a package. test_layout.py checks that packages have only a docstring."""
     return (PROJECT.joinpath(*module.split(".")) / "__init__.py").exists()
 
 

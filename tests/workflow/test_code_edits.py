@@ -1,7 +1,7 @@
-"""An edit of code runs again the stages that run it, and nothing else; a comment runs nothing.
+"""An edit of code reruns only the stages that use it, and a comment reruns nothing.
 
-The parts of this promise: a stage's digest covers the modules that it loads (test_closures), an
-edit of a module changes the digests of the stages that it's in, and a stage whose digest changed
+We test this in parts: a stage's digest covers the modules that it loads (test_closures), an edit of
+a module changes the digests of its stages, and a stage with a changed digest is rerun.
 runs again.
 """
 
@@ -26,31 +26,31 @@ from tests.workflow.projects import (
 )
 
 ADAPTERS = {path.stem: path for path in sorted((PROJECT / "workflow/scripts").glob("*.py"))}
-# A package itself holds nothing that could be edited.
+# A package itself has no code to edit.
 MODULES = sorted(
     ".".join(path.relative_to(PROJECT).with_suffix("").parts)
     for path in (PROJECT / "nanogpt").rglob("*.py")
     if path.name != "__init__.py"
 )
 
-# What an edit of a stage's code runs again.
+# The jobs that an edit of a stage's code reruns.
 RERUNS = {
     "bench": {"bench": 1, "bench_report": 1},
     "bench_report": {"bench_report": 1},
-    # These make datasets, some by one job and some by many.
+    # These prepare datasets, some in one job and some in many.
     "count": RETOKENIZING,
     "combine": {},  # the report has no ensemble
-    "count_ngrams": {},  # no run of the report mixes them in
+    "count_ngrams": {},  # no run of the report uses them
     "encode": RETOKENIZING,
     "plan": RETOKENIZING,
     "prepare": RETOKENIZING,
-    "download": {},  # what a URL gives isn't a matter of our code
+    "download": {},  # the content of a URL doesn't depend on our code
     "download_gpt2": {},
     "eval": {"eval": 2, "bench_report": 1},
     "export_gguf": {},  # the report needs no export
     "export_huggingface": {},
     "export_nanogpt": {},
-    "import_model": {},  # no run of the report begins with one
+    "import_model": {},  # no run of the report starts from one
     "ngram": {"ngram": 1, "bench_report": 1},
     "sample": {"sample": 2, "bench_report": 1},
     "tensorboard": {"tensorboard": 2, "bench_report": 1},
@@ -64,7 +64,7 @@ def edit_stage(project: Path, stage: str) -> None:
         file.write("\nassert True\n")
 
 
-# Each takes a dry run and a copy of the project. The others are made by the same helpers.
+# Each case needs a dry run and a copy of the project. The others use the same helpers.
 FAST = ("prepare", "train", "eval", "bench_report")
 
 
@@ -76,15 +76,15 @@ FAST = ("prepare", "train", "eval", "bench_report")
         if RERUNS[stage]
     ],
 )
-def test_an_edit_of_a_stages_code_runs_it_again(project: Path, stage: str) -> None:
+def test_editing_a_stages_code_reruns_it(project: Path, stage: str) -> None:
     edit_stage(project, stage)
     expected = dict(RERUNS[stage])
     if "prepare" in expected:
-        expected["prepare"] += stage != "write_builtin"  # of the dataset `far`
+        expected["prepare"] += stage != "write_builtin"  # for the dataset `far`
     assert planned(project, PAGE, FAR) == expected
 
 
-def test_edits_of_stages_that_the_report_does_not_need_run_nothing_again(project: Path) -> None:
+def test_editing_stages_that_the_report_does_not_need_reruns_nothing(project: Path) -> None:
     for stage in ADAPTERS:
         if not RERUNS[stage]:
             edit_stage(project, stage)
@@ -93,7 +93,7 @@ def test_edits_of_stages_that_the_report_does_not_need_run_nothing_again(project
 
 @dataclass(frozen=True)
 class Checkout:
-    """A copy of this checkout, with the code digest of each stage."""
+    """A copy of this checkout, with each stage's code digest."""
 
     root: Path
     digests: dict[str, str]
@@ -106,20 +106,20 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
 
 
 def digests(root: Path, stages: Iterable[str] = tuple(ADAPTERS)) -> dict[str, str]:
-    """The code digests of some stages of a checkout."""
+    """Return the code digests of some stages in a checkout."""
     scripts = root / "workflow/scripts"
     return {s: code_digest(scripts / f"{s}.py", package=root / "nanogpt") for s in stages}
 
 
 @pytest.fixture(scope="module")
 def closures() -> dict[str, set[str]]:
-    """The modules that each stage's digest covers."""
+    """Return the modules that each stage's digest covers."""
     return {stage: closure(adapter) for stage, adapter in ADAPTERS.items()}
 
 
 @contextmanager
 def edited(checkout: Checkout, modules: Iterable[str]) -> Iterator[None]:
-    """Add a statement to some modules, for a while."""
+    """Add a statement to some modules temporarily."""
     paths = [checkout.root.joinpath(*name.split(".")).with_suffix(".py") for name in modules]
     codes = [path.read_text() for path in paths]
     for path, code in zip(paths, codes, strict=True):
@@ -130,7 +130,7 @@ def edited(checkout: Checkout, modules: Iterable[str]) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("module", sorted(set(MODULES) - set(NEUTRAL)))
-def test_an_edit_of_a_module_changes_the_digest_of_a_stage_that_it_is_in(
+def test_editing_a_module_changes_the_digests_of_its_stages(
     checkout: Checkout, closures: dict[str, set[str]], module: str
 ) -> None:
     stage = next((stage for stage in ADAPTERS if module in closures[stage]), None)
@@ -140,10 +140,10 @@ def test_an_edit_of_a_module_changes_the_digest_of_a_stage_that_it_is_in(
         assert digests(checkout.root, [stage])[stage] != checkout.digests[stage]
 
 
-def test_edits_of_modules_change_the_digests_of_no_other_stages(
+def test_editing_a_module_changes_no_other_stages_digest(
     checkout: Checkout, closures: dict[str, set[str]]
 ) -> None:
-    together: dict[frozenset[str], list[str]] = {}  # modules that are in the same stages
+    together: dict[frozenset[str], list[str]] = {}  # modules that are part of the same stages
     for module in set(MODULES) - set(NEUTRAL):
         stages = frozenset(stage for stage in ADAPTERS if module in closures[stage])
         together.setdefault(stages, []).append(module)
@@ -153,12 +153,12 @@ def test_edits_of_modules_change_the_digests_of_no_other_stages(
         assert {stage for stage in ADAPTERS if now[stage] != checkout.digests[stage]} == stages
 
 
-def test_edits_of_neutral_modules_change_no_digest(checkout: Checkout) -> None:
+def test_editing_a_neutral_module_changes_no_digest(checkout: Checkout) -> None:
     with edited(checkout, sorted(set(NEUTRAL) & set(MODULES))):
         assert digests(checkout.root) == checkout.digests
 
 
-# The stages that code of a package may be in.
+# The stages that a package's code may be part of.
 MAY_CHANGE = {
     "cli": set(),
     "interchange": FORMATS,
@@ -172,7 +172,7 @@ MAY_CHANGE = {
 
 
 @pytest.mark.parametrize("package", MAY_CHANGE)
-def test_code_of_a_package_is_only_in_stages_that_need_it(
+def test_a_packages_code_is_only_in_stages_that_need_it(
     closures: dict[str, set[str]], package: str
 ) -> None:
     stages = {
@@ -184,7 +184,7 @@ def test_code_of_a_package_is_only_in_stages_that_need_it(
     assert stages == MAY_CHANGE[package]
 
 
-def test_comments_and_docstrings_run_nothing_again(project: Path) -> None:
+def test_comments_and_docstrings_rerun_nothing(project: Path) -> None:
     edited = [*project.glob("nanogpt/**/*.py"), *project.glob("workflow/**/*.py")]
     edited += [project / "Snakefile", *project.glob("workflow/rules/*.smk")]
     assert len(edited) > 40
@@ -194,12 +194,12 @@ def test_comments_and_docstrings_run_nothing_again(project: Path) -> None:
     assert planned(project) == {}
 
 
-def test_an_edit_of_a_rules_command_runs_it_again(project: Path) -> None:
+def test_editing_a_rules_command_reruns_it(project: Path) -> None:
     replacement("workflow/rules/run.smk", "python ", "python -u ")(project)
     assert planned(project) == RETRAINING
 
 
-def test_an_edit_of_the_model_runs_again_what_computes_with_it(project: Path) -> None:
+def test_editing_the_model_reruns_the_stages_that_use_it(project: Path) -> None:
     with open(project / "nanogpt/model/gpt.py", "a") as file:
         file.write("\nassert True\n")
     assert planned(project) == REMODELLING

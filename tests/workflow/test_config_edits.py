@@ -1,4 +1,4 @@
-"""An edit of config.yaml or of a text runs again what depends on it, and nothing else."""
+"""An edit of config.yaml or of a text reruns only what depends on it."""
 
 import json
 import os
@@ -23,7 +23,7 @@ from tests.workflow.projects import (
     snakemake,
 )
 
-# What changes no result.
+# Edits that change no result.
 NEUTRAL: dict[str, Edit] = {
     "a default written out": setting("runs", "one", "train", "beta1", value=0.9),
     "a number written in another way": setting("runs", "two", "train", "seed", value="2"),
@@ -58,7 +58,7 @@ EDITS: dict[str, tuple[Edit, dict[str, int]]] = {
     ),
     "a model setting of one run": (
         setting("runs", "one", "model", value={"preset": "tiny", "dropout": 0.2}),
-        {**dict.fromkeys(AFTER_TRAIN, 1), "bench": 2},  # of two models now
+        {**dict.fromkeys(AFTER_TRAIN, 1), "bench": 2},  # for two models now
     ),
     "the dataset of one run": (
         lambda project: (
@@ -92,7 +92,7 @@ EDITS: dict[str, tuple[Edit, dict[str, int]]] = {
 }
 
 
-# Each takes a dry run and a copy of the project. These are the kinds of edits that there are.
+# Each case needs a dry run and a copy of the project. There's one case for each kind of edit.
 FAST = (
     "a sampling setting of one run",
     "a training setting of one run",
@@ -106,24 +106,24 @@ FAST = (
 @pytest.mark.parametrize(
     "what", [pytest.param(w, marks=[] if w in FAST else [pytest.mark.slow]) for w in EDITS]
 )
-def test_an_edit_runs_again_what_depends_on_it(project: Path, what: str) -> None:
+def test_an_edit_reruns_what_depends_on_it(project: Path, what: str) -> None:
     edit, expected = EDITS[what]
     edit(project)
     assert planned(project) == expected
 
 
-def test_an_edit_that_changes_no_result_runs_nothing_again(project: Path) -> None:
+def test_an_edit_that_changes_no_result_reruns_nothing(project: Path) -> None:
     config = project / "config.yaml"
     before = config.read_text()
     for edit in NEUTRAL.values():
         edit(project)
     if planned(project) != {}:
-        # One dry run answers for all; only if it fails, which edit was it?
+        # One dry run tests all edits together. If it fails, find out which edit was the reason.
         for what, edit in NEUTRAL.items():
             config.write_text(before)
             edit(project)
             assert planned(project) == {}, what
-        pytest.fail("these edits run something again only together")
+        pytest.fail("only the combination of these edits reruns something")
 
 
 def test_the_command_line_overrides_every_run(done_project: Path) -> None:
@@ -140,7 +140,7 @@ def test_a_changed_prompt_file_is_noticed(project: Path) -> None:
     assert planned(project, target) == {"sample": 1}
 
 
-def test_a_dropped_text_becomes_a_run_and_a_change_to_an_older_one_is_noticed(
+def test_a_new_text_becomes_a_run_and_a_changed_one_is_noticed(
     project: Path,
 ) -> None:
     text = project / "resources/texts/mybook.txt"
@@ -153,7 +153,7 @@ def test_a_dropped_text_becomes_a_run_and_a_change_to_an_older_one_is_noticed(
     assert planned(project, target) == {"prepare": 1, "train": 1, "sample": 1}
 
 
-def test_a_wrong_sha256_stops_a_dataset_that_is_in_the_cache(project: Path) -> None:
+def test_a_wrong_sha256_is_an_error_even_if_the_dataset_is_cached(project: Path) -> None:
     text = project / "novel.txt"
     text.write_text("It was a dark and stormy night.\n" * 40)
     edit_config(
@@ -172,7 +172,7 @@ def test_a_wrong_sha256_stops_a_dataset_that_is_in_the_cache(project: Path) -> N
     assert "novel.txt: its sha256 is" in run.stderr
 
 
-def test_n_grams_from_the_cache_name_their_own_dataset(project: Path) -> None:
+def test_cached_n_grams_name_the_right_dataset(project: Path) -> None:
     edit_config(project, lambda config: config["datasets"].update(twin={"corpus": "play"}))
     target = "results/datasets/twin/ngram.json"
     assert snakemake(project, "results/datasets/play/ngram.json", target).returncode == 0
@@ -186,7 +186,7 @@ def test_n_grams_from_the_cache_name_their_own_dataset(project: Path) -> None:
         ("FILE:", "runs.one.sample.start: FILE:: no such file"),
     ],
 )
-def test_a_prompt_file_that_is_not_there_is_named(project: Path, start: str, message: str) -> None:
+def test_a_missing_prompt_file_is_named(project: Path, start: str, message: str) -> None:
     edit_config(project, setting_of_one(start))
     run = snakemake(project, "-n")
     assert run.returncode != 0

@@ -1,4 +1,4 @@
-"""Corpora that others publish figures for are planned, and prepared from files of their form."""
+"""Corpora with published results are planned, and prepared from small files of the same format."""
 
 import io
 import shutil
@@ -39,7 +39,7 @@ def parquet_of(rows: list[str]) -> bytes:
 
 
 def content_of(corpus: str, number: int) -> bytes:
-    """A small file in the form of the corpus's file of this number."""
+    """Return a small file in the format of the corpus's file with this number."""
     if corpus == "text8":
         return zipped("text8", " anarchism originated as a term of abuse" * 300)
     if corpus == "enwik8":
@@ -53,14 +53,14 @@ def content_of(corpus: str, number: int) -> bytes:
 
 @pytest.fixture(scope="module")
 def prepared(empty_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project with the shipped config.yaml, in which each of the corpora was prepared."""
+    """A project with the shipped config.yaml, in which each of the corpora has been prepared."""
     directory = tmp_path_factory.mktemp("corpora")
     project = directory / "checkout"
     shutil.copytree(empty_project, project)
     shipped = read(PROJECT / "config.yaml")
     config = yaml.safe_load((PROJECT / "config.yaml").read_text())
     for name in NAMES:
-        # The small files have other digests, and are shorter.
+        # The small files are shorter and have other digests.
         config["corpora"][name].pop("sha256", None)
         if "train_bytes" in config["datasets"][name]:
             config["datasets"][name].update(train_bytes=9000, val_bytes=500)
@@ -82,7 +82,7 @@ def prepared(empty_project: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_corpus_is_planned_through_to_its_evaluation(empty_project: Path, name: str) -> None:
+def test_a_corpus_is_planned_up_to_its_evaluation(empty_project: Path, name: str) -> None:
     config = PROJECT / "config.yaml"
     jobs = planned(empty_project, "--configfile", str(config), "--", f"results/{name}/eval.json")
     n_files = len(read(config).corpora[name].urls)
@@ -96,7 +96,7 @@ def test_a_corpus_is_planned_through_to_its_evaluation(empty_project: Path, name
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["text8", "enwik8"])
-def test_what_follows_the_validation_split_is_in_neither(prepared: Path, name: str) -> None:
+def test_text_after_the_validation_split_is_in_neither_split(prepared: Path, name: str) -> None:
     meta = load(prepared / f"results/datasets/{name}").meta
     assert (meta.train.n_bytes, meta.val.n_bytes) == (9000, 500)
     assert meta.files[0].n_bytes > 9500
@@ -118,7 +118,7 @@ def test_the_last_file_is_the_validation_split(prepared: Path, name: str, n_trai
 
 
 @pytest.mark.slow
-def test_lines_of_wikitext_are_one_text(prepared: Path) -> None:
+def test_the_lines_of_wikitext_are_one_text(prepared: Path) -> None:
     files = load(prepared / "results/datasets/wikitext_103")
     text = files.tokenizer.decode(files.val)
     assert text.startswith(" = An Article = \n It has @-@ signs , and more .\n Another line .\n")
@@ -126,13 +126,13 @@ def test_lines_of_wikitext_are_one_text(prepared: Path) -> None:
 
 
 @pytest.mark.slow
-def test_pages_are_documents_split_by_a_hash(prepared: Path) -> None:
+def test_pages_are_documents_and_split_by_hash(prepared: Path) -> None:
     meta = load(prepared / "results/datasets/fineweb_edu").meta
     assert meta.split == "document"
     assert meta.train.n_documents + meta.val.n_documents == 14 * len(STORIES)
 
 
 @pytest.mark.slow
-def test_the_novel_has_neither_a_mark_nor_the_line_ends_of_windows(prepared: Path) -> None:
+def test_the_novel_has_no_byte_order_mark_and_no_windows_line_ends(prepared: Path) -> None:
     files = load(prepared / "results/datasets/quijote")
     assert not set("\ufeff\r") & set(files.tokenizer.decode(range(files.tokenizer.vocab_size)))

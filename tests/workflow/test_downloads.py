@@ -15,7 +15,7 @@ needs_mirror = pytest.mark.skipif(not MIRROR, reason="NANOGPT_MIRROR is not set"
 
 @pytest.mark.mirror
 @needs_mirror
-def test_writing_down_the_digest_of_a_download_runs_nothing_again(project: Path) -> None:
+def test_adding_a_downloads_sha256_reruns_nothing(project: Path) -> None:
     shipped = yaml.safe_load((PROJECT / "config.yaml").read_text())["corpora"]["shakespeare"]
     digest = shipped.pop("sha256")
     edit_config(project, lambda c: c["corpora"].update(shakespeare=shipped))
@@ -58,7 +58,7 @@ def test_tiny_shakespeare_has_as_many_tokens_as_in_nanogpt(
 
 @pytest.mark.mirror
 @needs_mirror
-def test_a_download_works_beside_a_run_on_a_text_of_the_users(project: Path) -> None:
+def test_a_download_works_along_with_a_run_on_the_users_text(project: Path) -> None:
     (project / "resources/texts").mkdir(parents=True, exist_ok=True)
     (project / "resources/texts/mybook.txt").write_text("A book of mine. " * 200)
     shipped = yaml.safe_load((PROJECT / "config.yaml").read_text())["corpora"]["shakespeare"]
@@ -68,7 +68,7 @@ def test_a_download_works_beside_a_run_on_a_text_of_the_users(project: Path) -> 
     make(project, "resources/corpora/shakespeare/input.txt", NANOGPT_MIRROR=str(MIRROR))
 
 
-def test_a_corpus_put_there_by_hand_must_have_its_digest(project: Path) -> None:
+def test_a_corpus_added_by_hand_must_match_its_sha256(project: Path) -> None:
     url = {"url": "http://127.0.0.1:9/corpus.txt", "sha256": "0" * 64}
     edit_config(project, lambda c: c["corpora"].update(gone=url))
     edit_config(project, lambda c: c["datasets"].update(gone={}))

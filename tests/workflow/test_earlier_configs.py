@@ -14,7 +14,7 @@ def log(project: Path, path: str) -> str:
     return (project / "results" / path).read_text()
 
 
-def test_going_back_to_an_earlier_config_trains_nothing(
+def test_going_back_to_an_earlier_config_retrains_nothing(
     project: Path, computed: Computed, tmp_path: Path
 ) -> None:
     kept = (*KEPT, "results/one/samples.txt", "results/datasets/play/*.bin")

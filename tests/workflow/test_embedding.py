@@ -1,7 +1,7 @@
-"""The workflow works on any directory, for any caller, and for all of them it's the same workflow.
+"""The workflow works in any directory and for any caller, with the same results.
 
-What one caller computed, another finds done: in the same directory nothing runs again, and in
-another it comes from the cache.
+Callers share results: in the same directory nothing is rerun, and in another one results come from
+the cache.
 """
 
 import shutil
@@ -37,10 +37,10 @@ GIT_USER = ("-c", "user.name=Ada", "-c", "user.email=ada@host.example")
 SAMPLES = "results/one/samples.txt"
 EVAL = "results/one/eval.json"
 
-# Words of workflow/report/samples.rst, in Snakemake's own report.
+# From workflow/report/samples.rst, as shown in Snakemake's own report.
 CAPTION = "with the settings that were used"
 
-# What snakedeploy writes to workflow/Snakefile.
+# The workflow/Snakefile that snakedeploy writes.
 DEPLOYED = """
 from snakemake.utils import min_version
 
@@ -88,7 +88,7 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory in which the package is installed from its wheel."""
+    """A directory with the package installed from its wheel."""
 
     def install(directory: Path) -> None:
         source = directory / "source"
@@ -106,14 +106,14 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def without_package(elsewhere: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the workflow as a host has it: without a package beside it to import."""
+    """A copy of the workflow as on a Git host, without the package next to it."""
     root = tmp_path_factory.mktemp("host") / "workflow copy"
     shutil.copytree(elsewhere, root, ignore=shutil.ignore_patterns("nanogpt"))
     return root
 
 
 def deploy(directory: Path, workflow: Path) -> Path:
-    """The directory that snakedeploy writes, for a workflow that lies in a directory."""
+    """Write the directory that snakedeploy writes, for a workflow in a local directory."""
     for name in ("config", "profiles"):
         shutil.copytree(PROJECT / name, directory / name)
     (directory / "workflow").mkdir()
@@ -123,7 +123,7 @@ def deploy(directory: Path, workflow: Path) -> Path:
 
 
 def work_directory(directory: Path, config: object = CONFIG) -> Path:
-    """A directory with settings and texts, and nothing else."""
+    """Create a directory with only settings and texts."""
     write_essays(directory)
     (directory / "resources/texts").mkdir(parents=True)
     (directory / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
@@ -131,7 +131,7 @@ def work_directory(directory: Path, config: object = CONFIG) -> Path:
 
 
 def caller(directory: Path, checkout: Path, renamed: str = "") -> str:
-    """A workflow of the user's in a directory, which uses that of a checkout as a module."""
+    """Write a user's workflow that uses a checkout's workflow as a module."""
     text = CALLER.format(snakefile=checkout / "Snakefile", renamed=renamed)
     (directory / "caller.smk").write_text(text)
     return str(directory / "caller.smk")
@@ -140,7 +140,7 @@ def caller(directory: Path, checkout: Path, renamed: str = "") -> str:
 # --- The same workflow for every caller -----------------------------------------------------
 
 
-def test_a_checkout_that_was_moved_runs_nothing_again(done_project: Path, elsewhere: Path) -> None:
+def test_moving_a_checkout_reruns_nothing(done_project: Path, elsewhere: Path) -> None:
     assert planned(done_project, "--snakefile", str(elsewhere / "Snakefile")) == {}
 
 
@@ -152,7 +152,9 @@ def test_a_work_directory_can_be_named_on_the_command_line(
 
 
 @pytest.mark.parametrize("renamed", ["", " as gpt_*"])
-def test_a_module_runs_nothing_again(project: Path, elsewhere: Path, renamed: str) -> None:
+def test_using_the_workflow_as_a_module_reruns_nothing(
+    project: Path, elsewhere: Path, renamed: str
+) -> None:
     snakefile = caller(project, elsewhere, renamed)
     assert planned(project, "--snakefile", snakefile, PAGE) == {}
     assert planned(project, "--snakefile", snakefile, SAMPLES, EVAL) == {}
@@ -160,7 +162,9 @@ def test_a_module_runs_nothing_again(project: Path, elsewhere: Path, renamed: st
     assert CAPTION in (project / "workflow.html").read_text()
 
 
-def test_a_callers_own_settings_are_not_checked(project: Path, elsewhere: Path) -> None:
+def test_settings_of_the_callers_own_workflow_are_not_checked(
+    project: Path, elsewhere: Path
+) -> None:
     snakefile = Path(project, caller(project, elsewhere, ""))
     text = snakefile.read_text()
     assert "config: config" in text
@@ -171,7 +175,7 @@ def test_a_callers_own_settings_are_not_checked(project: Path, elsewhere: Path) 
     assert planned(project, "--snakefile", str(snakefile), PAGE) == {}
 
 
-def test_a_deployed_workflow_without_a_package_beside_it_runs_nothing_again(
+def test_a_deployed_workflow_without_its_package_reruns_nothing(
     project: Path, without_package: Path, installed: Path
 ) -> None:
     shutil.rmtree(project / "workflow")
@@ -183,13 +187,13 @@ def test_a_deployed_workflow_without_a_package_beside_it_runs_nothing_again(
     assert planned(project, PYTHONPATH=str(installed)) == {}
 
 
-def test_a_workflow_on_a_host_runs_nothing_again(
+def test_a_workflow_on_a_git_host_reruns_nothing(
     project: Path, without_package: Path, installed: Path, tmp_path: Path
 ) -> None:
     hosted = Path(shutil.copytree(without_package, tmp_path / "hosted"))
     for command in ("init --quiet", "add .", "commit --quiet --message=x", "tag v1"):
         subprocess.run(["git", *GIT_USER, *command.split()], cwd=hosted, check=True)
-    # Where Snakemake looks before it asks the host.
+    # Snakemake looks here before it contacts the host.
     clones = tmp_path / "cache/snakemake/snakemake/source-cache/snakemake-git-cache"
     clone = ["git", "clone", "--quiet", "--bare", str(hosted), str(clones / "github.com/lab/plays")]
     subprocess.run(clone, check=True)
@@ -205,10 +209,10 @@ def test_a_workflow_on_a_host_runs_nothing_again(
     make(project, "--snakefile", "hosted.smk", "results/one/samples.txt", **environment)
 
 
-# --- It works ---------------------------------------------------------------------------------
+# --- Complete runs ----------------------------------------------------------------------------
 
 
-def test_a_work_directory_goes_through_to_the_report(
+def test_a_separate_work_directory_works_up_to_the_report(
     computed: Computed, elsewhere: Path, tmp_path: Path
 ) -> None:
     directory = work_directory(tmp_path / "work", {**CONFIG, "report": {"runs": ["one"]}})
@@ -224,7 +228,7 @@ def test_a_work_directory_goes_through_to_the_report(
     assert [path.name for path in tmp_path.iterdir()] == ["work"], "nothing is written elsewhere"
 
 
-def test_a_renamed_module_takes_from_the_cache_what_others_computed(
+def test_a_renamed_module_reuses_other_callers_results_from_the_cache(
     computed: Computed, elsewhere: Path, tmp_path: Path
 ) -> None:
     directory = work_directory(tmp_path / "work")
@@ -263,7 +267,7 @@ def test_the_template_has_the_demo_of_the_shipped_config() -> None:
     assert resolve_run(template, "demo") == resolve_run(shipped, "demo")
 
 
-# --- What's missing is said in one line -------------------------------------------------------
+# --- Errors -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("version", [None, "0.9.0"])
@@ -283,7 +287,7 @@ def test_a_package_of_another_version_is_an_error(
 
 # --- Unusual users ----------------------------------------------------------------------------
 
-# Python runs it at its start: the user id has no entry in the list of users.
+# Python runs this file at its start. It makes the user id unknown to the list of users.
 NAMELESS = """
 import pwd
 
@@ -294,7 +298,7 @@ pwd.getpwuid = getpwuid
 """
 
 
-def test_a_user_without_a_name_and_without_a_home_can_work(
+def test_the_workflow_runs_for_a_user_without_name_and_home(
     computed: Computed, elsewhere: Path, tmp_path: Path
 ) -> None:
     directory = work_directory(tmp_path / "work")
@@ -326,11 +330,11 @@ def test_the_workflow_runs_without_docstrings_and_assertions(done_project: Path)
 
 
 def long_name(length: int, first: str) -> str:
-    """A name of so many letters that doesn't repeat itself, which Snakemake refuses."""
+    """Return a name with this length and no repetition, because Snakemake refuses repetition."""
     return (first + "".join(map(str, range(100, 200))))[:length]
 
 
-def test_names_may_be_as_long_as_file_names(
+def test_names_can_be_as_long_as_file_names(
     computed: Computed, elsewhere: Path, tmp_path: Path
 ) -> None:
     run, dataset, corpus = (long_name(255, letter) for letter in "rdc")
@@ -349,13 +353,13 @@ def test_names_may_be_as_long_as_file_names(
     assert planned(tmp_path, *options, samples) == {}
 
 
-def test_a_name_that_is_too_long_is_found_before_any_job_starts(essays: Path) -> None:
+def test_a_too_long_name_is_found_before_any_job_starts(essays: Path) -> None:
     name = "r" * 256
     setting("runs", name, value={"dataset": "play"})(essays)
-    assert "a name of 256 bytes" in error_of(snakemake(essays, f"results/{name}/samples.txt"))
+    assert "has 256 bytes; shorten it" in error_of(snakemake(essays, f"results/{name}/samples.txt"))
 
 
-def test_a_text_may_have_the_longest_name(essays: Path) -> None:
+def test_a_text_can_have_the_longest_possible_name(essays: Path) -> None:
     name = long_name(255 - len(".txt"), "t")
     (essays / f"resources/texts/{name}.txt").write_text("It was a bright cold day.\n" * 40)
     target = f"results/datasets/{name}/meta.json"

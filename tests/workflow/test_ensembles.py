@@ -1,4 +1,4 @@
-"""An ensemble averages what other runs predict, and trains nothing."""
+"""An ensemble averages other runs' predictions and trains nothing."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ def test_an_ensemble_is_better_than_the_mean_of_its_runs(done_project: Path) -> 
     assert "# 2 samples of both\n" in (done_project / BOTH[1]).read_text()
 
 
-def test_an_ensemble_is_made_again_when_one_of_its_runs_is(project: Path) -> None:
+def test_retraining_a_member_remakes_the_ensemble(project: Path) -> None:
     setting("runs", "two", "train", value={"seed": 3})(project)
     assert planned(project, *BOTH) == {"train": 1, "combine": 1, "eval": 1, "sample": 1}
 
@@ -30,7 +30,7 @@ def test_an_ensemble_has_no_metrics(done_project: Path) -> None:
     assert "train" not in run.stdout
 
 
-def test_what_an_ensemble_comes_to_names_its_runs_and_no_training(done_project: Path) -> None:
+def test_an_ensembles_results_name_its_runs_and_no_training(done_project: Path) -> None:
     lines = nanogpt(done_project, "config", "both").stdout.splitlines()
     assert lines[:2] == ["dataset: play", "ensemble: [one, two]"]
     assert "train:" not in lines

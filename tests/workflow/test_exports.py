@@ -1,4 +1,4 @@
-"""An export is an artifact: asked for by its path, with a manifest, made again when it must be."""
+"""An export is a result like others: a target with a manifest, rerun when something changes."""
 
 import json
 import pickle
@@ -30,7 +30,7 @@ def files(project: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.slow
-def test_an_export_is_what_the_command_writes(done_project: Path, tmp_path: Path) -> None:
+def test_an_export_equals_the_commands_output(done_project: Path, tmp_path: Path) -> None:
     for form in ("huggingface", "gguf", "nanogpt"):
         line = ("export", "results/one/model", str(tmp_path / form), "--to", form)
         assert nanogpt(done_project, *line).returncode == 0
@@ -45,7 +45,7 @@ def test_an_export_is_what_the_command_writes(done_project: Path, tmp_path: Path
         assert ours
 
 
-def test_an_export_has_the_run_s_card_and_vocabulary(done_project: Path) -> None:
+def test_an_export_has_the_runs_card_and_vocabulary(done_project: Path) -> None:
     card = (done_project / "results/one/export/huggingface/README.md").read_text()
     evaluation = json.loads((done_project / "results/one/eval.json").read_text())
     assert f"| validation | {evaluation['val']['loss']:.4f} |" in card
@@ -59,7 +59,7 @@ def test_an_export_has_the_run_s_card_and_vocabulary(done_project: Path) -> None
     assert "".join(meta["itos"].values()) == saved["vocabulary"]
 
 
-def test_an_export_that_was_lost_comes_from_the_cache(project: Path, computed: Computed) -> None:
+def test_a_lost_export_is_restored_from_the_cache(project: Path, computed: Computed) -> None:
     before = files(project)
     shutil.rmtree(project / "results/one/export")
     run = make(project, *EXPORTS, NANOGPT_CACHE=str(computed.cache))
@@ -68,9 +68,7 @@ def test_an_export_that_was_lost_comes_from_the_cache(project: Path, computed: C
 
 
 @pytest.mark.slow
-def test_another_training_is_exported_again_and_nothing_of_the_old_one_stays(
-    project: Path, computed: Computed
-) -> None:
+def test_retraining_replaces_the_whole_export(project: Path, computed: Computed) -> None:
     before = files(project)
     setting("runs", "one", "train", "seed", value=3)(project)
     assert planned(project, *EXPORTS)["export_nanogpt"] == 1
@@ -82,7 +80,7 @@ def test_another_training_is_exported_again_and_nothing_of_the_old_one_stays(
     assert nanogpt(project, "verify", *manifests).returncode == 0
 
 
-def test_an_edit_of_one_format_makes_that_export_again_only(project: Path) -> None:
+def test_editing_one_format_remakes_only_its_exports(project: Path) -> None:
     edit = replacement(
         "nanogpt/interchange/gguf_files.py", "4 * settings.n_embd", "settings.n_embd * 4"
     )
@@ -93,7 +91,7 @@ def test_an_edit_of_one_format_makes_that_export_again_only(project: Path) -> No
 @pytest.mark.parametrize(
     ("form", "file"), [("huggingface", "config.json"), ("gguf", "one.gguf"), ("nanogpt", "ckpt.pt")]
 )
-def test_what_a_format_cannot_hold_is_found_before_a_training_starts(
+def test_an_unsupported_architecture_is_found_before_a_training_starts(
     essays: Path, form: str, file: str
 ) -> None:
     setting("models", "tiny", "position", value="rotary")(essays)
@@ -112,7 +110,7 @@ def test_what_a_format_cannot_hold_is_found_before_a_training_starts(
     ],
     ids=["byte", "bpe", "another dataset's"],
 )
-def test_tokens_that_nanogpt_does_not_know_are_found_before_a_training_starts(
+def test_an_unsupported_tokenizer_is_found_before_a_training_starts(
     essays: Path, tokenizers: dict[str, str], tokens: str
 ) -> None:
     for dataset, tokenizer in tokenizers.items():
@@ -120,36 +118,36 @@ def test_tokens_that_nanogpt_does_not_know_are_found_before_a_training_starts(
         setting("datasets", dataset, value=entry)(essays)
     error = error_of(snakemake(essays, "results/one/export/nanogpt/ckpt.pt"))
     assert error == (
-        f"error: runs.one: its tokens are {tokens}, which nanoGPT doesn't know; it has "
-        "`tokenizer: char` and `tokenizer: gpt2`"
+        f"error: runs.one: nanoGPT doesn't support its tokens ({tokens}); train with "
+        "`tokenizer: char` or `tokenizer: gpt2` to export to it"
     )
     assert not (essays / "results").exists()
 
 
-def test_another_form_of_gelu_is_found_before_a_training_starts(essays: Path) -> None:
+def test_an_unsupported_gelu_is_found_before_a_training_starts(essays: Path) -> None:
     setting("models", "tiny", "activation", value="gelu_tanh")(essays)
     error = error_of(snakemake(essays, "results/one/export/nanogpt/ckpt.pt"))
-    assert error.startswith("error: runs.one: nanoGPT has no model with activation: gelu_tanh; ")
+    assert error.startswith("error: runs.one: nanoGPT doesn't support activation: gelu_tanh, ")
     assert planned(essays, "results/one/export/gguf/one.gguf")["export_gguf"] == 1
 
 
 def test_a_missing_package_is_found_before_a_training_starts(essays: Path) -> None:
-    (essays / "gguf.py").write_text("raise ImportError")  # in the place of the one that is there
+    (essays / "gguf.py").write_text("raise ImportError")  # instead of the installed one
     error = error_of(snakemake(essays, "results/one/export/gguf/one.gguf"))
-    assert error == "error: the package gguf isn't installed; run `pip install gguf`"
+    assert error == "error: package `gguf` isn't installed; run `pip install gguf`"
     assert not (essays / "results").exists()
 
 
-def test_an_ensemble_is_not_exported_but_its_runs_are_named(empty_project: Path) -> None:
+def test_exporting_an_ensemble_is_an_error_that_names_its_runs(empty_project: Path) -> None:
     error = error_of(snakemake(empty_project, "results/both/export/huggingface/config.json"))
     assert error == (
-        "error: runs.both: an ensemble, which no other program can run; export one of its runs "
-        "(one, two) instead"
+        "error: runs.both: an ensemble, which no other program can run; export one of its runs: "
+        "`one`, `two`"
     )
 
 
-def test_a_run_that_mixes_ngrams_is_exported_without_them_and_says_so(project: Path) -> None:
+def test_a_run_with_ngrams_is_exported_without_them_and_with_a_note(project: Path) -> None:
     run = make(project, "results/mixed/export/nanogpt/ckpt.pt")
-    said = "results/mixed/model/ngrams.safetensors: n-grams aren't exported, only the GPT"
+    said = "results/mixed/model/ngrams.safetensors: not exported; only the GPT is"
     assert run.stderr.count(said) == 1
     assert results(project, "results/mixed/export/nanogpt/data/mixed/meta.pkl")

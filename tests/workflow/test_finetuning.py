@@ -1,4 +1,4 @@
-"""A run that begins with another model: an edge of the graph, made again when that model is."""
+"""A run that starts from another run's model depends on that run, and is rerun with it."""
 
 import json
 import math
@@ -32,7 +32,7 @@ EVALUATED = "results/fine/eval.json"
 
 
 def add_run(project: Path, name: str, **entry: object) -> None:
-    """Add a run on the dataset of the others, with less training."""
+    """Add a run on the same dataset as the others, with fewer steps."""
     train = {"max_iters": 4, "warmup_iters": 0, "eval_interval": 2, **entry.pop("train", {})}
     run = {"dataset": "play", **entry, "train": train}
     edit_config(project, lambda config: config["runs"].update({name: run}))
@@ -51,7 +51,7 @@ def last_loss(project: Path, run: str) -> float:
 
 @pytest.fixture(scope="module")
 def finetuned_once(computed: Computed, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project with a run `fine` that began with the run `one`; not to be changed."""
+    """A project with a run `fine` that started from the run `one`. Don't change it."""
 
     def compute(directory: Path) -> None:
         project = Path(shutil.copytree(computed.project, directory / "checkout"))
@@ -63,7 +63,7 @@ def finetuned_once(computed: Computed, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture
 def finetuned(finetuned_once: Path, tmp_path: Path) -> Path:
-    """A copy of it, to be changed."""
+    """A copy of it, which a test can change."""
     return Path(shutil.copytree(finetuned_once, tmp_path / "finetuned"))
 
 
@@ -72,12 +72,12 @@ def test_the_other_run_is_trained_first(essays: Path) -> None:
     assert planned(essays, FINE) == {"write_builtin": 1, "prepare": 1, "train": 2}
 
 
-def test_it_begins_where_the_other_run_ended(finetuned_once: Path) -> None:
+def test_it_starts_from_the_other_runs_final_weights(finetuned_once: Path) -> None:
     assert first_loss(finetuned_once, "fine") == last_loss(finetuned_once, "one")
     assert last_loss(finetuned_once, "fine") < first_loss(finetuned_once, "fine")
 
 
-def test_the_digests_of_the_other_model_are_in_the_manifest(finetuned_once: Path) -> None:
+def test_the_initial_models_digests_are_in_the_manifest(finetuned_once: Path) -> None:
     mine, others = (
         json.loads((finetuned_once / f"results/{run}/train.manifest.json").read_text())
         for run in ("fine", "one")
@@ -90,7 +90,7 @@ def test_the_digests_of_the_other_model_are_in_the_manifest(finetuned_once: Path
     assert verified.returncode == 0, verified.stdout
 
 
-def test_the_report_says_what_it_began_with(finetuned_once: Path) -> None:
+def test_the_report_names_the_initial_model(finetuned_once: Path) -> None:
     runs = [finetuned_once / "results" / run for run in ("fine", "one")]
     fine, one = read_runs(runs)
     assert fine.settings["train.init_from"] == "one"
@@ -98,33 +98,33 @@ def test_the_report_says_what_it_began_with(finetuned_once: Path) -> None:
     assert fine.group != one.group
 
 
-def test_nothing_is_made_twice(finetuned_once: Path) -> None:
+def test_a_second_call_reruns_nothing(finetuned_once: Path) -> None:
     assert planned(finetuned_once, EVALUATED) == {}
 
 
-def test_a_changed_other_run_trains_it_again(finetuned: Path) -> None:
+def test_changing_the_initial_run_retrains_it(finetuned: Path) -> None:
     setting("runs", "one", "train", value={"seed": 7})(finetuned)
     assert planned(finetuned, EVALUATED) == {"train": 2, "eval": 1}
 
 
-def test_another_run_to_begin_with_trains_it_again(finetuned: Path) -> None:
+def test_another_initial_run_retrains_it(finetuned: Path) -> None:
     setting("runs", "fine", "train", "init_from", value="two")(finetuned)
     assert planned(finetuned, EVALUATED) == {"train": 1, "eval": 1}
 
 
-def test_random_weights_train_it_again(finetuned: Path) -> None:
+def test_going_back_to_random_weights_retrains_it(finetuned: Path) -> None:
     setting("runs", "fine", "train", "init_from", value=None)(finetuned)
     setting("runs", "fine", "model", value="tiny")(finetuned)
     assert planned(finetuned, EVALUATED) == {"train": 1, "eval": 1}
 
 
 @pytest.mark.slow
-def test_a_model_of_the_user_is_an_input(finetuned: Path) -> None:
+def test_a_users_own_model_is_an_input(finetuned: Path) -> None:
     shutil.copytree(finetuned / "results/one/model", finetuned / "mine/base")
     add_run(finetuned, "fine", train={"init_from": "mine/base"})
     version = version_of(finetuned)
     make(finetuned, FINE)
-    # Another place for the same files: not another training.
+    # The same files in another directory don't mean another training.
     assert version_of(finetuned) == version
     assert planned(finetuned, FINE) == {}
     shutil.copytree(finetuned / "results/two/model", finetuned / "mine/base", dirs_exist_ok=True)
@@ -163,14 +163,14 @@ def test_gpt2_by_name_is_downloaded_imported_and_then_trained(essays: Path) -> N
     assert planned(essays, FINE) == jobs
 
 
-def test_a_missing_directory_stops_only_the_run_that_begins_with_it(finetuned: Path) -> None:
+def test_a_missing_initial_directory_stops_only_its_own_run(finetuned: Path) -> None:
     add_run(finetuned, "lost", train={"init_from": "mine/nothing"})
     assert planned(finetuned, EVALUATED) == {}
     (error,) = errors_of(snakemake(finetuned, "-n", "results/lost/metrics.jsonl"))
-    assert "runs.lost.train.init_from: mine/nothing: no model here" in error
+    assert "runs.lost.train.init_from: mine/nothing: not a model directory" in error
 
 
-def test_a_model_of_other_tokens_is_refused_before_the_training(finetuned: Path) -> None:
+def test_a_model_with_other_tokens_is_refused_before_the_training(finetuned: Path) -> None:
     shutil.copytree(finetuned / "results/one/model", finetuned / "mine/base")
     (finetuned / "mine/base/tokenizer.json").write_text('{"type": "char", "vocabulary": "abc"}')
     add_run(finetuned, "fine", train={"init_from": "mine/base"})
@@ -181,7 +181,7 @@ def test_a_model_of_other_tokens_is_refused_before_the_training(finetuned: Path)
 
 @pytest.mark.slow
 @pytest.mark.skipif(not MIRROR, reason="NANOGPT_MIRROR is not set: Tiny Shakespeare isn't here")
-def test_the_shipped_example_begins_with_the_shipped_run(tmp_path: Path) -> None:
+def test_the_shipped_example_starts_from_the_shipped_run(tmp_path: Path) -> None:
     project = tmp_path / "checkout"
     copy_checkout(project)
     shutil.copy(PROJECT / "config.yaml", project)
@@ -195,7 +195,7 @@ def test_the_shipped_example_begins_with_the_shipped_run(tmp_path: Path) -> None
 
 @pytest.mark.slow
 @pytest.mark.skipif(not MIRROR, reason="NANOGPT_MIRROR is not set: GPT-2's merges aren't here")
-def test_a_model_of_gpt2s_size_from_a_mirror_is_trained_with_a_shorter_window(
+def test_a_gpt2_from_a_mirror_is_trained_with_a_shorter_window(
     essays: Path, tmp_path: Path
 ) -> None:
     mirror = tmp_path / "mirror"

@@ -1,4 +1,4 @@
-"""A corpus of many files is prepared by jobs of groups, which leave nothing but the dataset."""
+"""A corpus of many files is prepared in groups of files, which leave only the dataset."""
 
 import json
 import os
@@ -22,7 +22,7 @@ from tests.workflow.projects import (
 FIRST = "texts/my éssays/00 é.txt"
 
 
-def test_a_corpus_of_many_files_goes_through_jobs_of_groups(
+def test_a_corpus_of_many_files_is_prepared_in_groups(
     empty_project: Path, done_project: Path
 ) -> None:
     assert planned(empty_project, ESSAYS) == GROUP_JOBS
@@ -40,7 +40,7 @@ def test_a_corpus_of_many_files_goes_through_jobs_of_groups(
     assert verified.returncode == 0, verified.stdout
 
 
-def test_a_change_to_one_of_many_files_is_noticed(project: Path) -> None:
+def test_changing_one_of_many_files_is_noticed(project: Path) -> None:
     another = project / "texts/my éssays/zz.txt"
     another.write_text(TEXTS[0])
     assert planned(project, ESSAYS) == GROUP_JOBS
@@ -51,15 +51,15 @@ def test_a_change_to_one_of_many_files_is_noticed(project: Path) -> None:
     assert planned(project, ESSAYS) == GROUP_JOBS
 
 
-def test_a_change_to_the_split_of_many_files_runs_all_their_jobs_again(project: Path) -> None:
+def test_changing_the_split_of_many_files_reruns_all_their_jobs(project: Path) -> None:
     edit_config(project, lambda c: c["datasets"]["essays"].update(val_ratio=0.2))
     assert planned(project, ESSAYS) == GROUP_JOBS
 
 
 @pytest.mark.slow
-def test_what_an_aborted_call_left_is_made_again_when_settings_changed(essays: Path) -> None:
+def test_leftovers_of_an_aborted_call_are_remade_after_a_change(essays: Path) -> None:
     make(essays, "--notemp", "--until", "plan", "--", ESSAYS)
-    assert planned(essays, ESSAYS) == {"encode": 3, "prepare": 1}, "what is done stays"
+    assert planned(essays, ESSAYS) == {"encode": 3, "prepare": 1}, "finished parts are kept"
     edit_config(essays, lambda c: c["datasets"]["essays"].update(tokenizer="byte"))
     assert planned(essays, ESSAYS) == GROUP_JOBS
     make(essays, ESSAYS)
@@ -79,7 +79,7 @@ def test_many_small_files_make_few_jobs(essays: Path) -> None:
     assert jobs == {"count": 64, "plan": 1, "encode": 64, "prepare": 1}
 
 
-def test_the_bytes_of_a_dataset_depend_on_no_number_of_cores(
+def test_the_number_of_cores_does_not_change_a_datasets_bytes(
     essays: Path, done_project: Path
 ) -> None:
     files = ("results/datasets/essays/*.bin", "results/datasets/essays/*.json")
@@ -91,7 +91,7 @@ def test_the_bytes_of_a_dataset_depend_on_no_number_of_cores(
     assert again == made
 
 
-def test_a_dataset_can_have_the_tokenizer_of_another(project: Path) -> None:
+def test_a_dataset_can_use_another_datasets_tokenizer(project: Path) -> None:
     other = {"corpus": "play", "tokenizer": "essays"}
     edit_config(project, lambda c: c["datasets"].update(other=other))
     target = "results/datasets/other/tokenizer.json"

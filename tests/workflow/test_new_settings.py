@@ -1,4 +1,4 @@
-"""A setting that is added later re-runs nothing until a run gets another value than before."""
+"""A new setting reruns nothing until a run gets a value that isn't neutral."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from tests.workflow.projects import AFTER_TRAIN, REMODELLING, edit_config, plann
 
 
 def add_setting(project: Path, default: bool) -> None:
-    """Give models a setting that earlier versions didn't have, as a later version would."""
+    """Add a setting to models, as a later version might."""
     schema = project / "nanogpt/config/schema.py"
     text = schema.read_text()
     before = "class ModelChoice(ModelSettings):"
@@ -32,7 +32,7 @@ def test_a_new_setting_written_out_at_its_neutral_value_re_runs_nothing(project:
     assert planned(project) == {}
 
 
-def test_a_run_that_keeps_the_neutral_value_is_not_made_again(project: Path) -> None:
+def test_a_run_with_the_neutral_value_is_not_rerun(project: Path) -> None:
     add_setting(project, default=True)
     keep = {"preset": "tiny", "later_norm": False}
     edit_config(project, lambda config: config["runs"]["one"].update(model=keep))
@@ -52,7 +52,7 @@ def test_a_preset_with_a_new_setting_re_runs_its_runs(project: Path) -> None:
     assert planned(project) == {**dict.fromkeys(AFTER_TRAIN, 1), "bench": 1}
 
 
-def test_a_value_written_out_is_the_same_as_by_default(project: Path) -> None:
+def test_writing_out_a_default_reruns_nothing(project: Path) -> None:
     for group in ("train", "eval", "sample"):
         setting("defaults", group, "seed", value=1337)(project)
     # Derived from max_iters unless it's given.

@@ -1,4 +1,4 @@
-"""A run mixes n-grams with its GPT without another training, and can leave it again."""
+"""Adding n-grams to a run, or removing them, doesn't retrain its GPT."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ def evaluation(project: Path, run: str) -> dict:
     return json.loads((project / f"results/{run}/eval.json").read_text())
 
 
-def test_the_gpt_of_a_run_with_ngrams_is_that_of_one_without(done_project: Path) -> None:
+def test_a_run_with_ngrams_has_the_same_gpt_as_one_without(done_project: Path) -> None:
     one, mixed = (evaluation(done_project, run) for run in ("one", "mixed"))
     assert mixed["val"] == one["val"]
     assert "mixture" not in one
@@ -45,13 +45,13 @@ def test_the_gpt_of_a_run_with_ngrams_is_that_of_one_without(done_project: Path)
     ],
     ids=["weight", "caution", "max_order"],
 )
-def test_a_setting_of_ngrams_trains_nothing_again(project: Path, edit: Edit) -> None:
+def test_ngram_settings_retrain_nothing(project: Path, edit: Edit) -> None:
     edit(project)
     assert planned(project, *MIXED) == MIXING
 
 
 @pytest.mark.slow
-def test_a_run_that_no_longer_mixes_ngrams_is_that_of_the_gpt_alone(
+def test_removing_ngrams_gives_the_results_of_the_gpt_alone(
     project: Path, computed: Computed
 ) -> None:
     setting("runs", "mixed", "ngram", value=False)(project)
@@ -63,7 +63,7 @@ def test_a_run_that_no_longer_mixes_ngrams_is_that_of_the_gpt_alone(
 
 
 @pytest.mark.slow
-def test_the_same_text_is_counted_to_the_same_bytes_again(project: Path) -> None:
+def test_counting_the_same_text_again_gives_the_same_bytes(project: Path) -> None:
     kept = ("results/mixed/model/ngrams.safetensors", *MIXED)
     before = results(project, *kept)
     for path in before:
@@ -72,7 +72,7 @@ def test_the_same_text_is_counted_to_the_same_bytes_again(project: Path) -> None
     assert results(project, *kept) == before
 
 
-def test_the_command_samples_with_the_ngrams_beside_a_model_unless_told_not_to(
+def test_the_command_uses_a_models_ngrams_unless_switched_off(
     done_project: Path,
 ) -> None:
     command = ("sample", "results/mixed/model", "--max-new-tokens", "60", "--num-samples", "1")

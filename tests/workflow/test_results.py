@@ -1,4 +1,4 @@
-"""One command makes everything, which holds, and the same again gives the same bytes."""
+"""One command computes everything, the results verify, and a rerun gives the same bytes."""
 
 import json
 import re
@@ -31,7 +31,7 @@ def test_one_command_makes_samples_evaluations_and_the_report(done_project: Path
     assert not list(done_project.glob(".nanogpt/state/*")), "a finished training leaves no state"
 
 
-def test_every_stage_leaves_a_manifest_that_holds(done_project: Path) -> None:
+def test_every_stage_leaves_a_valid_manifest(done_project: Path) -> None:
     stages = {
         json.loads(path.read_text())["stage"] for path in done_project.rglob("*.manifest.json")
     }
@@ -43,7 +43,7 @@ def test_every_stage_leaves_a_manifest_that_holds(done_project: Path) -> None:
     assert verified.stdout.endswith(" 0 problems\n")
 
 
-def test_a_second_call_has_nothing_to_do(project: Path) -> None:
+def test_a_second_call_of_the_workflow_has_nothing_to_do(project: Path) -> None:
     run = make(project)
     assert "Nothing to be done" in run.stdout + run.stderr
 
@@ -62,13 +62,13 @@ def test_the_same_config_gives_the_same_bytes_again(project: Path) -> None:
 
 
 def without_times(metrics: Path) -> list[dict]:
-    """The lines of metrics, but for what depends on the machine's speed."""
+    """Return the lines of metrics without the parts that depend on the machine's speed."""
     lines = [json.loads(line) for line in metrics.read_text().splitlines()]
     timed = ("seconds", "tokens_per_second")
     return [{k: v for k, v in line.items() if k not in timed} for line in lines]
 
 
-def test_a_dry_run_imports_no_torch_and_no_records(done_project: Path) -> None:
+def test_a_dry_run_imports_neither_torch_nor_records(done_project: Path) -> None:
     command = [sys.executable, "-X", "importtime", "-m", "snakemake", "-n"]
     run = subprocess.run(command, cwd=done_project, capture_output=True, text=True)
     assert run.returncode == 0
@@ -87,7 +87,7 @@ def test_all_benchmarks_of_the_report_can_be_requested(done_project: Path) -> No
     assert jobs == {"bench": 1, "benches": 1}
 
 
-def test_a_rule_says_in_one_line_what_it_made(project: Path) -> None:
+def test_each_rule_prints_a_one_line_summary(project: Path) -> None:
     (project / "results/one/samples.txt").unlink()
     run = make(project, "results/one/samples.txt")
     assert "\nsample one: 2 samples, 80 tokens\n" in run.stderr

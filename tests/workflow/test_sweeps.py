@@ -1,11 +1,11 @@
-"""A sweep in config.yaml is a run of each combination."""
+"""A sweep in config.yaml becomes one run per combination."""
 
 from pathlib import Path
 
 from tests.workflow.projects import AFTER_TRAIN, edit_config, error_of, planned, snakemake
 
 
-def test_a_sweep_is_a_run_of_each_combination_and_one_benchmark_of_each_model(
+def test_a_sweep_has_one_run_per_combination_and_one_benchmark_per_model(
     project: Path,
 ) -> None:
     grid = {"dataset": "play", "sweep": {"seed": [1, 2, 3], "model.n_layer": [1, 2]}}
@@ -17,4 +17,4 @@ def test_a_sweep_is_a_run_of_each_combination_and_one_benchmark_of_each_model(
     samples = "results/grid.seed-2.n_layer-1/samples.txt"
     assert planned(project, samples) == {"train": 1, "sample": 1}
     error = error_of(snakemake(project, "-n", "results/grid/samples.txt"))
-    assert error.startswith("error: runs: `grid` is a sweep; its runs are `grid.seed-1.n_layer-1`")
+    assert error.startswith("error: runs: `grid` is a sweep; use one of its runs: `grid.seed-1.n")

@@ -1,4 +1,4 @@
-"""A user's mistake ends the workflow with one line, before a job starts where possible."""
+"""A user's mistake stops the workflow with one line, before any job starts if possible."""
 
 import shutil
 from dataclasses import dataclass
@@ -40,11 +40,11 @@ def test_a_wrong_target_or_setting_is_found_before_any_job_starts(
 @pytest.mark.parametrize(
     ("files", "words"),
     [
-        ("texts/none", "corpora.essays.files: there is no file texts/none"),
+        ("texts/none", "corpora.essays.files: texts/none: no such file"),
         ("workflow/rules", "there is no .txt, .md"),
         ("texts/*.text", "no file matches the pattern texts/*.text"),
-        ("../*.txt", "the pattern ../*.txt leads out of the project"),
-        ("/usr/share/doc/**/*.txt", "leads out of the project"),
+        ("../*.txt", "../*.txt: this pattern leaves the project"),
+        ("/usr/share/doc/**/*.txt", "leaves the project"),
     ],
 )
 def test_a_corpus_without_files_is_found_before_any_job_starts(
@@ -61,7 +61,7 @@ def test_braces_in_a_file_name_are_found_before_any_job_starts(essays: Path) -> 
     assert "rename the file" in error
 
 
-def test_a_text_whose_name_can_name_no_run_is_found(essays: Path) -> None:
+def test_a_text_with_an_invalid_run_name_is_found(essays: Path) -> None:
     (essays / "resources/texts/my book.txt").write_text("It was a bright cold day.\n")
     error = error_of(snakemake(essays, "results/one/samples.txt"))
     assert "my book.txt" in error
@@ -71,7 +71,7 @@ def test_a_text_whose_name_can_name_no_run_is_found(essays: Path) -> None:
 def test_a_key_given_twice_is_found(essays: Path) -> None:
     with open(essays / "config.yaml", "a") as file:
         file.write("runs: {three: {dataset: play}}\n")
-    assert "`runs` stands in line" in error_of(snakemake(essays, "results/one/samples.txt"))
+    assert "`runs` is already in line" in error_of(snakemake(essays, "results/one/samples.txt"))
 
 
 def test_a_missing_text_is_named(essays: Path) -> None:
@@ -80,14 +80,14 @@ def test_a_missing_text_is_named(essays: Path) -> None:
     assert "nowhere/gone.txt" in error_of(snakemake(essays, "results/gone/samples.txt"))
 
 
-def test_a_bad_file_among_many_is_named_in_one_line(essays: Path) -> None:
+def test_a_bad_file_out_of_many_is_named_in_one_line(essays: Path) -> None:
     (essays / "texts/my éssays/11 é.txt").write_bytes(b"caf\xc3\xa9 " * 99 + b"\xff")
     error = error_of(snakemake(essays, ESSAYS))
     assert "texts/my éssays/11 é.txt" in error
     assert "0xff at offset 594" in error
 
 
-# A text and settings of training for which a stage can't go on, and words of its error.
+# Texts and training settings with which a stage must fail, and a part of its error.
 FAILURES: dict[str, tuple[bytes, dict[str, object], str]] = {
     "empty": (b"", {}, "empty"),
     "binary": (b"PK\x03\x04\x00\x00\x00binary" * 99, {}, "binary"),
@@ -100,7 +100,7 @@ FAILURES: dict[str, tuple[bytes, dict[str, object], str]] = {
 
 @dataclass(frozen=True)
 class Failed:
-    """A project in which runs failed, in one call, and the lines about them."""
+    """A project whose runs failed in one call, and the error lines."""
 
     project: Path
     errors: list[str]
@@ -108,7 +108,7 @@ class Failed:
 
 @pytest.fixture(scope="module")
 def failed(done_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Failed:
-    """A run for each of the failures, and one whose corpus is at a URL that refuses."""
+    """Write a run for each of the failures, and one whose corpus is on a server that refuses."""
     project = tmp_path_factory.mktemp("failed") / "checkout"
     shutil.copytree(done_project, project)
     for name, (text, train, _) in FAILURES.items():
@@ -120,35 +120,35 @@ def failed(done_project: Path, tmp_path_factory: pytest.TempPathFactory) -> Fail
     setting("corpora", "refused", value=url)(project)
     setting("datasets", "refused", value={})(project)
     targets = [f"results/{name}/samples.txt" for name in ("refused", *FAILURES)]
-    # Two cores, as the download waits a while before it tries again.
+    # Two cores, because the download waits before it tries again.
     run = snakemake(project, "--cores", "2", "--keep-going", *targets)
     return Failed(project, errors_of(run))
 
 
-def test_each_failure_is_one_line(failed: Failed) -> None:
+def test_each_failure_is_reported_in_one_line(failed: Failed) -> None:
     assert len(failed.errors) == len(FAILURES) + 1
 
 
 @pytest.mark.parametrize("what", FAILURES)
-def test_a_stage_that_cannot_go_on_says_why_in_one_line(failed: Failed, what: str) -> None:
+def test_a_failed_stage_gives_its_reason_in_one_line(failed: Failed, what: str) -> None:
     *_, words = FAILURES[what]
     assert len([line for line in failed.errors if words in line]) == 1
 
 
-def test_a_refused_download_names_three_ways_out(failed: Failed) -> None:
+def test_a_refused_download_suggests_three_ways_out(failed: Failed) -> None:
     (error,) = [line for line in failed.errors if "127.0.0.1:9" in line]
     for way_out in ("NANOGPT_MIRROR", "resources/corpora/refused/corpus.txt", "make demo"):
         assert way_out in error
     assert not (failed.project / "resources/corpora/refused/corpus.txt").exists()
 
 
-def test_a_stage_that_cannot_go_on_leaves_no_results(failed: Failed) -> None:
+def test_a_failed_stage_leaves_no_results(failed: Failed) -> None:
     trained = {path.parts[-3] for path in failed.project.glob("results/*/model/*.safetensors")}
-    assert trained == {"one", "two", "mixed", "both"}, "those that were made before"
+    assert trained == {"one", "two", "mixed", "both"}, "the runs that were trained before"
     assert not list(failed.project.glob("results/**/*.tmp"))
 
 
-def test_a_training_that_diverged_is_shown_as_such_with_its_curve(failed: Failed) -> None:
+def test_a_diverged_training_is_reported_with_its_curve(failed: Failed) -> None:
     assert nanogpt(failed.project, "report").returncode == 0
     report = (failed.project / "results/report/now/report.md").read_text()
     assert "| wild (diverged) |" in report

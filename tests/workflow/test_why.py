@@ -1,4 +1,4 @@
-"""`nanogpt why` plans the jobs that `snakemake -n` plans, and names the cause of each."""
+"""`nanogpt why` plans the same jobs as `snakemake -n` and names the cause of each."""
 
 import json
 import subprocess
@@ -32,20 +32,20 @@ from tests.workflow.projects import (
     snakemake,
 )
 
-# Jobs of a dataset of many files, which are in `prepare` here.
+# The jobs for a dataset of many files, which `why` counts as `prepare`.
 IN_PREPARE = {"count", "plan", "encode"}
 SAMPLES = "results/one/samples.txt"
 
 
 @pytest.fixture(autouse=True)
 def _in_the_project(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Work in the project's directory, as one of its runs begins with a directory there."""
+    """Work in the project's directory, because one of its runs starts from a directory there."""
     name = next(name for name in ("project", "done_project") if name in request.fixturenames)
     monkeypatch.chdir(request.getfixturevalue(name))
 
 
 def workflow_of(root: Path) -> Workflow:
-    """The jobs of a project's config.yaml as it is now."""
+    """Return the jobs for a project's current config.yaml."""
     project = Project(root)
     return Workflow(load(read_mapping(root / "config.yaml"), find_texts(project)), project)
 
@@ -57,12 +57,12 @@ def verdicts_on(root: Path, target: str) -> list[Verdict]:
 
 
 def running(verdicts: list[Verdict]) -> dict[str, int]:
-    """The number of jobs of each rule that would run."""
+    """Return the number of jobs per rule that would run."""
     return dict(Counter(v.job.stage for v in verdicts if v.runs))
 
 
 def reasons(verdicts: list[Verdict]) -> dict[str, list[str]]:
-    """What is said of each job that would run for a reason of its own."""
+    """Return the stated reason of each job that has its own."""
     return {
         str(v.job): list(map(str, v.reasons)) for v in verdicts if v.reasons and v.state == "again"
     }
@@ -74,7 +74,7 @@ def planned_by_snakemake(root: Path, target: str, *arguments: str) -> dict[str, 
 
 
 def why(root: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run the command with the project's own copy of the package."""
+    """Run the command with the project's copy of the package."""
     return subprocess.run(
         [sys.executable, "-c", "from nanogpt.cli.main import main; main()", "why", *arguments],
         cwd=root,
@@ -85,13 +85,13 @@ def why(root: Path, *arguments: str, **environment: str) -> subprocess.Completed
 
 
 def noted_outputs(root: Path) -> set[str]:
-    """The files of which Snakemake noted how they were made, without temporary ones."""
+    """Return the files with Snakemake metadata, without temporary ones."""
     names = (path.name for path in (root / ".snakemake/metadata").iterdir() if path.is_file())
     outputs = {urlsafe_b64decode(name).decode() for name in names}
     return {path for path in outputs if GROUPS not in path}
 
 
-def test_the_outputs_are_those_of_the_rules(done_project: Path) -> None:
+def test_the_outputs_agree_with_the_rules(done_project: Path) -> None:
     workflow = workflow_of(done_project)
     noted = noted_outputs(done_project)
     assert noted <= workflow.makers.keys()
@@ -99,19 +99,19 @@ def test_the_outputs_are_those_of_the_rules(done_project: Path) -> None:
     assert {path for job in made for path in (*job.outputs, job.manifest)} == noted
 
 
-def test_the_stages_are_those_of_the_rules(done_project: Path) -> None:
+def test_the_stages_agree_with_the_rules(done_project: Path) -> None:
     workflow = workflow_of(done_project)
     compared = set()
     for job in find_jobs(workflow.config):
         record = read_rule_record(workflow.project, job.outputs[0])
-        if record is None:  # not made in this project
+        if record is None:  # not used in this project
             continue
         code = current_code(job.stage, workflow.project)
         params = params_of(workflow.config, job, code, workflow.project)
         inputs = inputs_of(workflow.config, job, workflow.project)
         assert record.rule == job.stage
         assert params <= record.params, job
-        # What `bench` has beside these is a number of threads, which a profile can set.
+        # `bench` also has a number of threads, which a profile can set.
         assert job.stage == "bench" or params == record.params, job
         assert set(inputs) == {path for path in record.inputs if GROUPS not in path}, job
         compared.add(job.stage)
@@ -122,7 +122,7 @@ def test_the_stages_are_those_of_the_rules(done_project: Path) -> None:
     assert len(compared) > len(IN_PREPARE)
 
 
-def test_all_is_up_to_date_after_a_run(done_project: Path) -> None:
+def test_everything_is_up_to_date_after_a_run(done_project: Path) -> None:
     for target in (PAGE, ESSAYS, "results/both", "one", "results/mixed/samples.txt"):
         assert running(verdicts_on(done_project, target)) == {}
     workflow = workflow_of(done_project)
@@ -132,7 +132,7 @@ def test_all_is_up_to_date_after_a_run(done_project: Path) -> None:
 
 @dataclass(frozen=True)
 class Case:
-    """An edit, a target, and the reasons that are named, by job."""
+    """An edit, a target, and the expected reasons by job."""
 
     edit: Edit
     reasons: Mapping[str, list[str]]
@@ -223,30 +223,26 @@ CASES = {
     "a result that was edited": Case(
         written(SAMPLES, "Better."),
         {
-            "bench_report report": [
-                f"{SAMPLES} was changed by hand, after `sample one` had made it"
-            ],
+            "bench_report report": [f"{SAMPLES} was edited after `sample one` made it"],
         },
     ),
     "an edited result that nothing reads": Case(written(SAMPLES, "Better."), {}, target=SAMPLES),
     "a model that was edited": Case(
         written("results/one/model/config.json", "{}"),
         {
-            f"{stage} one": [
-                "results/one/model/config.json was changed by hand, after `train one` had made it"
-            ]
+            f"{stage} one": ["results/one/model/config.json was edited after `train one` made it"]
             for stage in ("eval", "sample")
         },
     ),
     "a result that was touched": Case(touched("results/one/model/config.json"), {}),
     "a text that was edited": Case(
         written("texts/my éssays/03 é.txt", "Another one.\n" * 9),
-        {"prepare essays": ["texts/my éssays/03 é.txt has other contents now"]},
+        {"prepare essays": ["texts/my éssays/03 é.txt has different contents now"]},
         target=ESSAYS,
     ),
     "a text that was touched": Case(
         touched("texts/my éssays/03 é.txt"),
-        {"prepare essays": ["its files were touched or moved; their contents are the same"]},
+        {"prepare essays": ["its files were touched or moved, with the same contents"]},
         target=ESSAYS,
     ),
     "a new run": Case(
@@ -261,7 +257,7 @@ CASES = {
                     for name in ("model.safetensors", "config.json", "tokenizer.json")
                 ),
                 *(
-                    f"results/two/model/{name} is no input any more"
+                    f"results/two/model/{name} is no longer an input"
                     for name in ("config.json", "model.safetensors", "tokenizer.json")
                 ),
             ]
@@ -271,7 +267,7 @@ CASES = {
 }
 
 
-# Each takes a dry run and a copy of the project. These are the kinds of reasons that there are.
+# Each case needs a dry run and a copy of the project. There's one case for each kind of reason.
 FAST = (
     "two settings of all runs",
     "the corpus",
@@ -286,7 +282,7 @@ FAST = (
 @pytest.mark.parametrize(
     "what", [pytest.param(w, marks=[] if w in FAST else [pytest.mark.slow]) for w in CASES]
 )
-def test_it_names_the_cause_and_plans_what_snakemake_plans(project: Path, what: str) -> None:
+def test_why_names_the_cause_and_plans_the_same_jobs_as_snakemake(project: Path, what: str) -> None:
     case = CASES[what]
     case.edit(project)
     verdicts = verdicts_on(project, case.target)
@@ -294,7 +290,7 @@ def test_it_names_the_cause_and_plans_what_snakemake_plans(project: Path, what: 
     assert running(verdicts) == planned_by_snakemake(project, case.target, *case.arguments)
 
 
-def test_a_copy_without_snakemakes_notes_is_left_as_it_is(project: Path) -> None:
+def test_a_copy_without_snakemakes_metadata_is_left_alone(project: Path) -> None:
     for path in project.glob(".snakemake/metadata/*"):
         path.unlink()
     setting("runs", "one", "train", "learning_rate", value=0.002)(project)
@@ -340,7 +336,7 @@ def test_an_edited_function_is_named(project: Path) -> None:
     assert planned_by_snakemake(project, SAMPLES) == {"train": 1, "sample": 1}
 
 
-def test_a_comment_and_a_docstring_change_nothing(project: Path) -> None:
+def test_comments_and_docstrings_are_not_a_cause(project: Path) -> None:
     for path in ("nanogpt/model/gpt.py", "nanogpt/training/loop.py"):
         replacement(path, '"""', '"""Other words. ')(project)
         with open(project / path, "a") as file:
@@ -349,12 +345,12 @@ def test_a_comment_and_a_docstring_change_nothing(project: Path) -> None:
     assert planned_by_snakemake(project, SAMPLES) == {}
 
 
-def test_an_edited_adapter_and_command_are_named(project: Path) -> None:
+def test_edited_adapters_and_commands_are_named(project: Path) -> None:
     with open(project / "workflow/scripts/sample.py", "a") as file:
         file.write("\nassert True\n")
     replacement("workflow/rules/run.smk", "python ", "python -u ")(project)
     assert jobs_of(why(project, SAMPLES, "--json")) == {
-        "train one": ["the command of its rule, or where an import points"],
+        "train one": ["the rule's command, or the module behind an import"],
         "sample one": ["sample: module level changed"],
     }
     assert planned_by_snakemake(project, SAMPLES) == {"train": 1, "sample": 1}
@@ -363,11 +359,11 @@ def test_an_edited_adapter_and_command_are_named(project: Path) -> None:
 # --- The cache, and unfinished trainings ------------------------------------------------------
 
 
-def test_what_the_cache_has_is_said_to_be_restored(
+def test_cached_results_are_announced_as_restored(
     project: Path, computed: Computed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NANOGPT_CACHE", str(computed.cache))
-    setting("runs", "two", "train", "seed", value=1337)(project)  # as `one` has it
+    setting("runs", "two", "train", "seed", value=1337)(project)  # the value of `one`
     workflow = workflow_of(project)
     _, jobs, files = find_targets(workflow, "results/two/samples.txt")
     outcomes = Outcomes(workflow).find(workflow.plan(jobs, files))
@@ -381,14 +377,14 @@ def test_what_the_cache_has_is_said_to_be_restored(
 # --- Two results ------------------------------------------------------------------------------
 
 
-def test_two_runs_differ_in_what_trained_them(done_project: Path) -> None:
+def test_two_runs_are_compared_by_their_training(done_project: Path) -> None:
     answer = why(done_project, "results/one/eval.json", "results/two/eval.json")
     lines = answer.stdout.splitlines()
     assert lines[0] == "results/one/eval.json -> results/two/eval.json: made differently"
     assert lines[1].split() == ["train", "setting", "train.seed:", "1337", "->", "2"]
 
 
-def test_a_result_made_again_elsewhere_differs_in_its_environment(project: Path) -> None:
+def test_a_result_from_another_machine_differs_in_its_environment(project: Path) -> None:
     manifest = project / "results/one/eval.manifest.json"
     made = json.loads(manifest.read_text())
     made["environment"] |= {"torch": "1.0", "threads": 7}

@@ -39,7 +39,7 @@ if installed != VERSION:
 from nanogpt.config.initial import find_tokenizer
 from nanogpt.config.loading import add_fragments, find_texts, load, read_mapping
 from nanogpt.config.messages import look_up
-from nanogpt.config.patterns import NAME
+from nanogpt.config.patterns import NAME, read_processes, read_sharded
 from nanogpt.config.resolving import (
     bench_runs,
     check_exports,
@@ -48,11 +48,12 @@ from nanogpt.config.resolving import (
     run_parameters,
 )
 from nanogpt.errors import UserError
-from nanogpt.project import let_threads_sleep, name_user
+from nanogpt.project import HERE, keep_torch_quiet, let_threads_sleep, name_user
 from nanogpt.artifacts.code_digest import code_digest
 from nanogpt.artifacts.code_functions import adapters_of
 from nanogpt.artifacts.invocations import register
 from nanogpt.data.sources import find_files
+from nanogpt.files import clocks
 from nanogpt.planning import needs, partitions, stages
 
 
@@ -76,6 +77,7 @@ search_first("PATH", Path(sys.executable).parent)
 # The command of rule train uses this variable, so it's the same wherever the workflow is.
 os.environ.update(NANOGPT_TRAIN=str(script_path("train")))
 let_threads_sleep()
+keep_torch_quiet()
 name_user()
 
 
@@ -83,6 +85,7 @@ name_user()
 onstart:
     register()
     one_line_errors(check_partitions)()
+    one_line_errors(check_dates)()
 
 
 wildcard_constraints:
@@ -405,11 +408,13 @@ def memory_of(stage, of="run"):
     return megabytes
 
 
+@one_line_errors
 def processes_on_node():
     """The number of processes per node that train one model. A profile can set it."""
     resources = rules.train.rule.resources
+    read_sharded(resources["sharded"].raw)
     names = {"processes", "nodes", "tasks", "tasks_per_node"} & resources.keys()
-    given = {name: int(resources[name].value) for name in names}
+    given = {name: read_processes(resources[name].raw, name) for name in names}
     return max(given["processes"], tasks_on_node(given))
 
 
@@ -442,6 +447,14 @@ def check_partitions():
                 memory=known_number(asked.get("mem_mb")),
             )
         )
+
+
+def check_dates():
+    """Check that no input is dated later than its job's outputs would be, before they're removed."""
+    jobs = list(workflow.dag.needrun_jobs())
+    inputs = {path for job in jobs for path in job.input}
+    inputs -= {path for job in jobs for path in job.output}  # which get a new date
+    clocks.wait_until_past(map(Path, sorted(inputs)), HERE.invocations)
 
 
 def known_number(resource):

@@ -51,6 +51,11 @@ rule train:
         " --processes {resources.processes} --sharded {resources.sharded}"
 
 
+# Before a job starts. A caller may use other rules only.
+if rules.has("train"):
+    processes_on_node()
+
+
 rule import_model:
     """Convert another program's model to a nanogpt model, as a start for trainings."""
     input:

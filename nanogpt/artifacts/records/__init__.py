@@ -1,1 +1,1 @@
-"""The JSON files that stages leave, as typed records: one module for each kind of file."""
+"""Typed records of the JSON files that stages write: one module for each kind of file."""

@@ -1,8 +1,7 @@
-"""What all records share: how they are read, written, and refused.
+"""The base of all records: how they're read, checked and written.
 
-A record's file is JSON. Null stands for what isn't a number, as JSON has no NaN. A field that a
-record doesn't have is left out. The first format of a record carries no number; later ones say
-`format`.
+A record's file is JSON. NaN and infinity are stored as null, because JSON doesn't have them. Unset
+fields are omitted. The first format of a record has no number; later formats have a `format` key.
 """
 
 import json
@@ -21,12 +20,12 @@ def _null_to_nan(value: object) -> object:
     return math.nan if value is None else value
 
 
-# A number in a file, NaN where the file has null.
+# A number in a file; null is read as NaN.
 Number = Annotated[float, BeforeValidator(_null_to_nan)]
-# The same, None where the file has nothing.
+# The same, but None if the file doesn't have the field.
 OptionalNumber = Annotated[float | None, BeforeValidator(_null_to_nan)]
 
-# A number of things, which fits into 64 bits. Strict: not `"5"`, which pydantic would read as 5.
+# A count that fits into 64 bits. Strict, because pydantic would otherwise accept `"5"` as 5.
 Count = Annotated[int, Field(strict=True, ge=0, lt=2**63)]
 PositiveCount = Annotated[int, Field(strict=True, gt=0, lt=2**63)]
 
@@ -35,29 +34,30 @@ JsonObject = dict[str, JsonValue]
 
 
 class FormatError(UserError):
-    """A file of a format that this version doesn't know, most likely a later one's."""
+    """A file in an unknown format, most likely from a later version of nanogpt."""
 
 
 class Record(BaseModel):
-    """A frozen model of a JSON object. Unknown keys are dropped."""
+    """A frozen model of a JSON object. Unknown keys are ignored."""
 
     model_config = ConfigDict(
         frozen=True, extra="ignore", validate_by_name=True, validate_by_alias=True
     )
 
-    # The newest format, which is written. A record that changes its form overrides `upgrade`, too.
+    # The newest format, which is written. Records with more than one format override `upgrade`.
     FORMAT: ClassVar[int] = 1
 
     @classmethod
     def upgrade(cls, content: dict[str, Any], found: int) -> dict[str, Any]:
-        """The content of a file of format `found`, older than FORMAT, as one of format FORMAT."""
+        """Convert a file's content from the older format `found` to FORMAT."""
         raise NotImplementedError(f"{cls.__name__} {found}")
 
     @classmethod
     def parse(cls, content: object, where: str, remedy: str) -> Self:
-        """A record from parsed JSON. where: the file, for messages. remedy: what to do about it.
+        """Create a record from parsed JSON. where: the file. remedy: the advice in errors.
 
-        Errors: UserError that names the file and the field, or the format that isn't known.
+        Errors: UserError for a wrong field, with the file and the field; FormatError for an unknown
+        format.
         """
         if not isinstance(content, dict):
             raise UserError(f"{where}: damaged: not a JSON object; {remedy}")
@@ -76,7 +76,7 @@ class Record(BaseModel):
             raise UserError(f"{where}: damaged: {_first_flaw(error)}; {remedy}") from None
 
     def content(self) -> JsonObject:
-        """The record as JSON has it: fields that were set, and null for what isn't a number."""
+        """The record as JSON: the fields that are set, with null for NaN and infinity."""
         content = self.model_dump(mode="json", by_alias=True, exclude_unset=True)
         if self.FORMAT > 1:
             content = {"format": self.FORMAT, **content}
@@ -87,14 +87,16 @@ class Record(BaseModel):
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 
 
-def read_record(path: Path, kind: type[AnyRecord], remedy: str = "make it again") -> AnyRecord:
+def read_record(
+    path: Path, kind: type[AnyRecord], remedy: str = "delete it and run the workflow again"
+) -> AnyRecord:
     """Read a record from its file.
 
-    Errors: UserError, in one line that names the file, and the field or format that is wrong.
+    Errors: UserError for a missing or damaged file, with the field or format that's wrong.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        json.dumps(content, ensure_ascii=False).encode()  # fails for half a character
+        json.dumps(content, ensure_ascii=False).encode()  # fails for a lone surrogate
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; {remedy}") from None
     except OSError as error:
@@ -119,7 +121,7 @@ def _finite(value: Any) -> Any:
 
 
 def _first_flaw(error: ValidationError) -> str:
-    """The first field that is wrong, and what is."""
+    """Describe the first error: the field and what's wrong with it."""
     first = error.errors(include_url=False)[0]
     field = field_name(first["loc"])
     if first["type"] == "missing":
@@ -129,5 +131,5 @@ def _first_flaw(error: ValidationError) -> str:
 
 
 def field_name(location: Iterable[int | str]) -> str:
-    """A place in a JSON file as a dotted name: `orders.0.loss`."""
+    """A location in a JSON file as a dotted name: `orders.0.loss`."""
     return ".".join(map(str, location))

@@ -15,9 +15,10 @@ class Percentiles(Record):
 
 
 class StepSeconds(Record):
-    """Seconds of a step's parts, and of whole steps, which were timed apart.
+    """Seconds of a step's parts, and of whole steps, which are timed separately.
 
-    forward: with the loss. optimizer: with the clipping. step: with the drawing of its batch.
+    forward: including the loss. optimizer: including gradient clipping. step: including the draw
+    of its batch.
     """
 
     forward: Percentiles
@@ -27,7 +28,7 @@ class StepSeconds(Record):
 
 
 class Generation(Record):
-    """The speed of sampling, of all rows of a batch together."""
+    """The speed of sampling, for all rows of a batch together."""
 
     batch_size: int
     dtype: str
@@ -38,9 +39,9 @@ class Generation(Record):
 class Benchmark(Record):
     """bench.json of a run.
 
-    mfu: share of the machine's measured rate of matrix products, by the faster way to compute them.
-    peak_memory_bytes: until training ended. loss: of the last timed step, nats per token. matmul:
-    what computed float32 products on a CPU. step_seconds: of a step, by each way to compute them.
+    mfu: share of the machine's measured matrix product rate, with the faster library.
+    peak_memory_bytes: up to the end of training. loss: of the last timed step, nats per token.
+    matmul: the library for float32 products on a CPU. step_seconds: of a step, by library.
     """
 
     run: str

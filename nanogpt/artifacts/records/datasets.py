@@ -1,4 +1,4 @@
-"""meta.json: what a dataset is made of, and how much of it there is."""
+"""meta.json: a dataset's sources, splits and sizes."""
 
 from typing import Literal
 
@@ -6,12 +6,12 @@ from pydantic import Field
 
 from nanogpt.artifacts.records.base import Count, PositiveCount, Record
 
-# How a text is split, as SETTINGS.md says of `split` and of `train_bytes`.
+# How a text is split; see `split` and `train_bytes` in SETTINGS.md.
 Split = Literal["position", "document", "last_file", "bytes"]
 
 
 class SplitMeta(Record):
-    """A split of a dataset. n_characters and n_bytes are those of its text."""
+    """A split of a dataset. n_characters, n_bytes: lengths of its text."""
 
     n_tokens: PositiveCount
     n_characters: Count
@@ -27,9 +27,9 @@ class SourceMeta(Record):
 
 
 class FileMeta(Record):
-    """A file of a corpus as the first pass found it. hash: of its text, if it is one document.
+    """A file of a corpus, from the first pass. hash: of its text, if it's a single document.
 
-    path: in meta.json only the name.
+    path: only the file name in meta.json.
     """
 
     path: str
@@ -42,10 +42,10 @@ class FileMeta(Record):
 
 
 class DatasetMeta(Record):
-    """meta.json of a dataset. dtype: of the token files. source: of a built-in corpus only.
+    """meta.json of a dataset. dtype: of the token files. source: for a built-in corpus only.
 
-    separator: the ids of what stands after each of several documents; none after a single one.
-    passed_over: how many files of the corpus's directories weren't read, by kind.
+    separator: the token ids after each of several documents; empty for a single document.
+    passed_over: number of files in the corpus's directories that weren't read, by kind.
     """
 
     tokenizer: str
@@ -53,7 +53,7 @@ class DatasetMeta(Record):
     dtype: Literal["uint16", "uint32"]
     split: Split
     separator: tuple[Count, ...] = ()
-    tokenizer_sha256: str | None = None  # which no stage reads
+    tokenizer_sha256: str | None = None  # for users; no stage reads it
     train: SplitMeta
     val: SplitMeta
     source: SourceMeta | None = None

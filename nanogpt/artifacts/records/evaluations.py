@@ -6,7 +6,7 @@ from nanogpt.artifacts.records.base import Number, OptionalNumber, PositiveCount
 
 
 class ModelSummary(Record):
-    """The model that was measured; beside these, its settings as they were."""
+    """The evaluated model, with its settings as extra fields."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -15,7 +15,7 @@ class ModelSummary(Record):
 
 
 class Interval(Record):
-    """A bootstrap interval, lower and upper end, in each unit."""
+    """A bootstrap interval (lower end, upper end) in each unit."""
 
     level: float
     n_resamples: int
@@ -25,7 +25,7 @@ class Interval(Record):
 
 
 class SplitEvaluation(Record):
-    """A split. loss: nats per token. n_windows: how many of the split were read, if not all."""
+    """A split. loss: nats per token. n_windows: number of windows evaluated, if not all."""
 
     loss: Number
     perplexity: Number
@@ -39,7 +39,7 @@ class SplitEvaluation(Record):
 
 
 class PositionBucket(Record):
-    """The loss at the positions first to last of a window, nats per token."""
+    """The loss at positions `first` to `last` of a window, nats per token."""
 
     first: int
     last: int
@@ -56,7 +56,7 @@ class KindOfToken(Record):
 
 
 class CalibrationBin(Record):
-    """Tokens whose likeliest guess has a probability in (low, high]."""
+    """The predictions whose most likely token has a probability in (low, high]."""
 
     low: float
     high: float
@@ -66,7 +66,7 @@ class CalibrationBin(Record):
 
 
 class Calibration(Record):
-    """How often the likeliest token is right, and how sure the model is of it."""
+    """How often the most likely token is right, and how confident the model is in it."""
 
     accuracy: Number
     expected_calibration_error: Number
@@ -74,7 +74,7 @@ class Calibration(Record):
 
 
 class CopiedShares(Record):
-    """Which share of a text's n-grams of 8, 16 and 32 tokens is in the training split."""
+    """The share of a text's n-grams of 8, 16 and 32 tokens that occur in the training split."""
 
     n_tokens: int
     of_8: Number = Field(alias="8")
@@ -83,7 +83,7 @@ class CopiedShares(Record):
 
 
 class CopyingSettings(Record):
-    """How the text was generated that is searched for copies."""
+    """The settings for generating the text that's searched for copies."""
 
     prompt_tokens: int
     num_samples: int
@@ -105,7 +105,7 @@ class Copying(Record):
 
 
 class NanogptEstimate(Record):
-    """nanoGPT's own estimate from random batches, for comparison only; nats per token."""
+    """nanoGPT's own estimate from random batches, nats per token, for comparison only."""
 
     train: Number
     val: Number
@@ -114,10 +114,10 @@ class NanogptEstimate(Record):
 
 
 class MixtureEvaluation(Record):
-    """The GPT mixed with n-grams; weight and caution decide their share.
+    """The GPT mixed with n-grams. weight and caution determine the n-grams' share.
 
-    n_counted_tokens: of the training split. across_windows: an n-gram may begin before the window
-    that the GPT sees. within_windows: neither sees what comes before the window.
+    n_counted_tokens: of the training split. across_windows: an n-gram can start before the window
+    that the GPT sees. within_windows: neither sees tokens before the window.
     """
 
     max_order: int
@@ -129,7 +129,7 @@ class MixtureEvaluation(Record):
 
 
 class SourceEvaluation(Record):
-    """The entropy of a built-in corpus's source, and how far the model is above it."""
+    """The entropy of a built-in corpus's source, and the model's distance from it."""
 
     bits_per_byte: float
     excess_bits_per_byte: Number
@@ -137,13 +137,13 @@ class SourceEvaluation(Record):
 
 
 class Evaluation(Record):
-    """eval.json of a run. All numbers are the GPT's alone, but for those of `mixture`.
+    """eval.json of a run. All numbers are for the GPT alone, except those in `mixture`.
 
-    mixture: the validation split by GPT and n-grams, in runs that mix them. copying is None where
-    nothing can be drawn from the model.
+    mixture: the validation split for runs that mix the GPT with n-grams. copying: None if the
+    model can't generate text.
 
-    The first evaluations had no by_position, by_kind, calibration and copying, and their splits no
-    characters and no interval.
+    The oldest files have no by_position, by_kind, calibration and copying, and their splits have
+    no numbers of characters and no interval.
     """
 
     run: str

@@ -1,13 +1,13 @@
-"""What jobs leave for each other while they prepare a corpus of many files."""
+"""Files that jobs pass to each other while they prepare a corpus of many files."""
 
 from nanogpt.artifacts.records.base import Count, Record
 from nanogpt.artifacts.records.datasets import FileMeta, Split
 
 
 class GroupCounts(Record):
-    """counts.json: what the first pass over a group of files finds.
+    """counts.json: the counts from the first pass over a group of files.
 
-    characters: all that occur, sorted, each once.
+    characters: all characters that occur, sorted, each once.
     """
 
     files: tuple[FileMeta, ...]
@@ -19,9 +19,9 @@ class GroupCounts(Record):
 class Plan(Record):
     """plan.json: how a dataset is split.
 
-    n_train: characters for training, where the split is by position; bytes, where it's by bytes.
-    n_end: bytes before the end of the validation split, where it's by bytes. starts: of each group,
-    how many characters or bytes stand before it.
+    n_train: length of the training split, in characters or, for a split by bytes, in bytes. n_end:
+    the end of the validation split in bytes, for a split by bytes. starts: the position of each
+    group in the same unit.
     """
 
     split: Split
@@ -42,7 +42,7 @@ class SplitTotals(Record):
 
 
 class GroupTotals(Record):
-    """totals.json: what the second pass over a group of files wrote."""
+    """totals.json: the totals of the token files written by the second pass over a group."""
 
     train: SplitTotals
     val: SplitTotals

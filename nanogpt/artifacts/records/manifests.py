@@ -1,4 +1,4 @@
-"""Manifests and run.json: what a stage was asked for, and what came of it."""
+"""Manifests and run.json: a stage's request and its results."""
 
 from pydantic import Field
 
@@ -7,11 +7,11 @@ from nanogpt.config.patterns import NAME
 
 
 class Layout(Record):
-    """Where a training was computed from `first_step` on: it decides the last bits.
+    """The hardware and setup of a training from `first_step` on, which affect the last bits.
 
-    matmul: what computed float32 products on a CPU; None elsewhere, and in earlier versions. ranks:
-    the processes that trained one model; their gradients were summed in one flat buffer,
-    or if `sharded`, block by block.
+    matmul: the library for float32 products on a CPU; None on other devices and from old versions.
+    ranks: the number of processes that trained the model. Their gradients are summed in one flat
+    buffer or, if `sharded`, block by block.
     """
 
     first_step: int
@@ -26,9 +26,9 @@ class Layout(Record):
 
 
 class Environment(Record):
-    """What decides the last bits of a result without being requested.
+    """The environment, which affects the last bits of a result without being requested.
 
-    torch, cpu_capability and gpu are there if the stage computes with torch, layouts if it trains.
+    torch, cpu_capability and gpu are set if the stage uses torch, layouts if it trains.
     """
 
     nanogpt: str
@@ -44,7 +44,7 @@ class Environment(Record):
 
 
 class Request(Record):
-    """What a stage was asked for; its version is the digest of the rest.
+    """A stage's request. version: the digest of the other fields.
 
     inputs: sha256 by path, in the rule's order. parameters: groups of settings. code: the digest of
     the stage's code.
@@ -58,7 +58,7 @@ class Request(Record):
 
 
 class Manifest(Request):
-    """A stage's manifest. outputs: sha256 by path. summary: one line on what was made."""
+    """A stage's manifest. outputs: sha256 by path. summary: one line about the outputs."""
 
     summary: str = ""
     outputs: dict[str, str]
@@ -67,15 +67,15 @@ class Manifest(Request):
 
 
 class CacheEntry(Manifest):
-    """A manifest in the cache, its outputs by their names there. made_in: where they come from."""
+    """A manifest in the cache, with outputs by their names there. made_in: original directory."""
 
     made_in: str
 
 
 class TrainingRequest(Request):
-    """run.json: what an unfinished training was asked for.
+    """run.json: the request of an unfinished training.
 
-    settings: of its run, as config.yaml gives them, with devices not resolved.
+    settings: the run's settings as in config.yaml, with unresolved devices.
     """
 
     run: str = Field(pattern=f"^{NAME.pattern}$")
@@ -83,9 +83,9 @@ class TrainingRequest(Request):
 
 
 class CodeFunctions(Record):
-    """The functions of the code that made a result, with a digest of each, by module.
+    """Digests of the functions in a stage's code, by module and function.
 
-    code: the digest of all of it, as a manifest has it.
+    code: the code digest, as in manifests.
     """
 
     code: str

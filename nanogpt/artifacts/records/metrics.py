@@ -1,4 +1,4 @@
-"""metrics.jsonl: a line for each step of a training that was logged or evaluated."""
+"""metrics.jsonl: a line for each logged or evaluated step of a training."""
 
 import json
 import math
@@ -7,14 +7,14 @@ from pathlib import Path
 from nanogpt.artifacts.records.base import Count, OptionalNumber, Record
 from nanogpt.errors import UserError
 
-# What a line may measure, in the order of its keys.
+# The possible measures of a line, in the order of its keys.
 MEASURES = ("loss", "learning_rate", "grad_norm", "train_loss", "val_loss", "tokens_per_second")
 
 
 class MetricsLine(Record):
-    """A line of metrics.jsonl. Losses are nats per token; what wasn't measured is None.
+    """A line of metrics.jsonl. Losses are in nats per token; a missing measure is None.
 
-    step: optimizer steps that are done. tokens: seen so far. seconds: of training so far.
+    step: optimizer steps so far. tokens: training tokens so far. seconds: training time so far.
     """
 
     step: Count
@@ -28,7 +28,7 @@ class MetricsLine(Record):
     seconds: OptionalNumber = None
 
     def diverged(self) -> str | None:
-        """The first measure that isn't a number, if there is one."""
+        """The first measure that's NaN or infinite; None if all are finite."""
         for name in ("loss", "grad_norm", "train_loss", "val_loss"):
             value = getattr(self, name)
             if value is not None and not math.isfinite(value):
@@ -37,9 +37,9 @@ class MetricsLine(Record):
 
 
 def read_metrics(path: Path) -> list[MetricsLine]:
-    """The lines of a metrics.jsonl; a last one that was cut off is left out.
+    """Read the lines of a metrics.jsonl, without an incomplete last line.
 
-    Errors: UserError for a file that is absent, empty or has another kind of line.
+    Errors: UserError for a missing or empty file, and for an invalid line.
     """
     try:
         texts = path.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -51,7 +51,7 @@ def read_metrics(path: Path) -> list[MetricsLine]:
             content = json.loads(text)
         except (ValueError, RecursionError):
             if place == len(texts):
-                break  # cut off while it was written
+                break  # a line that's still being written
             raise UserError(f"{path}: line {place}: not JSON; train the run again") from None
         lines.append(MetricsLine.parse(content, f"{path}: line {place}", "train the run again"))
     if not lines:

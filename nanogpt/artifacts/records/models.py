@@ -1,4 +1,4 @@
-"""config.json of a model directory: all that is needed to build the model again."""
+"""config.json of a model directory: everything needed to rebuild the model."""
 
 from typing import Any, ClassVar
 
@@ -8,11 +8,10 @@ from nanogpt.artifacts.records.base import Count, Record
 
 
 class ModelConfig(Record):
-    """The model's architecture and vocabulary; beside these, all of its settings by their names.
+    """The model's architecture and vocabulary, with its settings as extra fields.
 
-    ensemble: instead of settings, those of each model whose predictions are averaged. start: the
-    ids of the tokens that a text begins after, for samples without a prompt; the first models don't
-    say.
+    ensemble: the settings of each model whose predictions are averaged, instead of the model's
+    own. start: the ids of the tokens that start a sample without a prompt; empty in old files.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -27,7 +26,7 @@ class ModelConfig(Record):
 
     @classmethod
     def upgrade(cls, content: dict[str, Any], found: int) -> dict[str, Any]:  # noqa: ARG003
-        """Format 1 could lack `position`: the first models had learned positions only."""
+        """Format 1 may not have `position`, because the first models all had learned positions."""
         return {"position": "learned", **content}
 
     @property

@@ -1,4 +1,4 @@
-"""The header of ngrams.safetensors: what was counted, and how it's mixed with a GPT."""
+"""The header of ngrams.safetensors: the counted text, and how to mix n-grams with a GPT."""
 
 from typing import Annotated
 
@@ -8,11 +8,11 @@ from nanogpt.artifacts.records.base import Record
 
 
 class NgramHeader(Record):
-    """What n-grams were counted, and their share of a mixture.
+    """A description of the counted n-grams, and their share of a mixture.
 
-    vocabulary: the digest of the tokens' texts. train_sha256: of the training split that was
-    counted, of which its last n_tokens were. weight, caution: the n-grams' share of a mixture, as
-    ngram/mixing.py has it.
+    vocabulary: the digest of the tokens' texts. train_sha256: of the training split, of which the
+    last n_tokens were counted. weight, caution: determine the n-grams' share of a mixture; see
+    ngram/mixing.py.
     """
 
     max_order: Annotated[int, Field(ge=1)]

@@ -1,4 +1,4 @@
-"""ngram.json: how well counts of n-grams predict a dataset's validation split."""
+"""ngram.json: how well n-gram models predict a dataset's validation split."""
 
 from pydantic import Field
 
@@ -6,7 +6,7 @@ from nanogpt.artifacts.records.base import Number, Record
 
 
 class NgramOrder(Record):
-    """The model of one order. loss: nats per token."""
+    """The n-gram model of one order. loss: nats per token."""
 
     order: int
     loss: float
