@@ -64,8 +64,8 @@ def _find_strings(text: str, rule: str) -> str:
     inside = shell = False
     strings: list[str] = []
     for before, token in itertools.pairwise(tokens):
-        if before.string == "rule" and before.start[1] == 0:
-            inside = token.string == rule
+        if before.type == tokenize.NAME and before.start[1] == 0:  # a rule, or code between rules
+            inside = before.string == "rule" and token.string == rule
         elif inside and token.type == tokenize.NAME and token.start[1] == 4:
             shell = token.string == "shell"
         elif inside and shell and token.type == tokenize.STRING:
