@@ -8,6 +8,11 @@ LONGEST_MESSAGE = 2000
 LONGEST_QUOTED = 80
 
 
+# What to do about a file of the workflow that is missing or damaged.
+REMAKE = "delete it and run the workflow again"
+RUN_AGAIN = "run the workflow again"
+
+
 class UserError(ValueError):
     """A user's mistake, with a one-line message: where it is, what's wrong, and what to do."""
 

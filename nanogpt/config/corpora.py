@@ -94,7 +94,7 @@ class Corpus(Settings):
     @model_validator(mode="after")
     def _one_source(self) -> "Corpus":
         if sum(map(bool, (self.url, self.files, self.builtin))) != 1:
-            raise ValueError("a corpus needs exactly one of `url`, `files` and `builtin`")
+            raise ValueError("a corpus needs exactly one of `url`, `files` or `builtin`")
         n_files = len(self.urls) + len(self.files)
         if self.sha256 and len(self.sha256) != n_files:
             raise ValueError(

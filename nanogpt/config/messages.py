@@ -15,7 +15,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from nanogpt.config.patterns import PATTERNS
-from nanogpt.errors import UserError, shorten
+from nanogpt.errors import UserError, plural, shorten
 
 # Runs that a message lists.
 RUNS_SHOWN = 3
@@ -65,7 +65,7 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
         message = _unknown(str(name), way, model)
     else:
         message = explain_one(first)
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    more = f" (and {plural(len(problems) - 1, 'more mistake')})" if len(problems) > 1 else ""
     return f"{where or 'config'}: {message}{more}"
 
 

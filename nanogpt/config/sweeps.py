@@ -43,13 +43,13 @@ def expand_sweeps(config: Config) -> Config:
                 )
             if run in runs or run in config.runs or run in config.datasets:
                 raise UserError(
-                    f"{where}: its run `{run}` would have the same name as another run, dataset or "
-                    "text; rename one of them"
+                    f"{where}: would create a run `{run}`, but a run, dataset or text already has "
+                    "that name; rename it, or rename the sweep"
                 )
             if len(run) > LONGEST_NAME:
                 raise UserError(
                     f"{where}: the run name `{shorten(run)}` would have {len(run)} characters, but "
-                    f"the limit is {LONGEST_NAME}; shorten the names in it, or sweep fewer settings"
+                    f"the limit is {LONGEST_NAME}; shorten the run's name or the swept values"
                 )
             runs[run] = swept
             sweep_of[run] = name

@@ -17,7 +17,7 @@ from nanogpt.artifacts.records.base import read_record
 from nanogpt.artifacts.records.datasets import DatasetMeta
 from nanogpt.data.saved_tokenizers import load_tokenizer
 from nanogpt.data.tokenizers import Tokenizer, Tokens, token_texts
-from nanogpt.errors import UserError, plural
+from nanogpt.errors import REMAKE, RUN_AGAIN, UserError, plural
 
 BLOCK = 1 << 22  # bytes of a token file checked at a time
 COUNTED = 1 << 24  # tokens counted to find the most frequent one
@@ -45,7 +45,7 @@ def load(directory: Path) -> TokenFiles:
             f"{directory}: no dataset here (meta.json is missing); prepare the dataset, or give "
             "another directory"
         )
-    meta = read_record(meta_file, DatasetMeta, "prepare the dataset again")
+    meta = read_record(meta_file, DatasetMeta)
     dtype = np.dtype(meta.dtype).newbyteorder("<")
     tokenizer = load_tokenizer(directory / "tokenizer.json")
     n_symbols = tokenizer.vocab_size
@@ -59,18 +59,18 @@ def load(directory: Path) -> TokenFiles:
 
 def _open_tokens(path: Path, dtype: np.dtype[Any], n_tokens: int, vocab_size: int) -> Tokens:
     if not path.is_file():
-        raise UserError(f"{path}: no such file; prepare the dataset again")
+        raise UserError(f"{path}: no such file; {RUN_AGAIN}")
     size = path.stat().st_size
     if size != n_tokens * dtype.itemsize:
         raise UserError(
-            f"{path}: has {plural(size, 'byte')}, but meta.json lists "
-            f"{plural(n_tokens, 'token')} of {dtype}; prepare the dataset again"
+            f"{path}: has {plural(size, 'byte')}, but should have {n_tokens * dtype.itemsize:,} "
+            f"({plural(n_tokens, 'token')} as {dtype}, according to meta.json); {REMAKE}"
         )
     largest = _largest_id(path, dtype)
     if largest >= vocab_size:
         raise UserError(
             f"{path}: token id {largest} is outside the vocabulary of "
-            f"{plural(vocab_size, 'token')}; prepare the dataset again"
+            f"{plural(vocab_size, 'token')}; {REMAKE}"
         )
     tokens: Tokens = np.memmap(path, dtype=dtype, mode="r")
     return tokens

@@ -52,7 +52,6 @@ EMPTY_SHOWN = 3  # files without text that are logged by name
 BLOCK = 1 << 18  # bytes of a token file copied at a time
 
 # The advice for a damaged file from an earlier job.
-REMEDY = "prepare the dataset again"
 
 
 def check_sha256(digests: Mapping[str, str], corpus: Corpus) -> None:
@@ -371,11 +370,11 @@ def prepare(
     """
     if plan_file:
         jobs = Path(plan_file).parent
-        plan = read_record(Path(plan_file), Plan, REMEDY)
+        plan = read_record(Path(plan_file), Plan)
         tokenizer = load_tokenizer(jobs / "tokenizer.json")
         groups = [jobs / str(number) for number in range(len(plan.starts))]
-        counts = [read_record(group / "counts.json", GroupCounts, REMEDY) for group in groups]
-        totals = [read_record(group / "totals.json", GroupTotals, REMEDY) for group in groups]
+        counts = [read_record(group / "counts.json", GroupCounts) for group in groups]
+        totals = [read_record(group / "totals.json", GroupTotals) for group in groups]
         _check_splits(totals, dataset, files[0])
         train_sha256, val_sha256 = (
             _join([group / name for group in groups], directory / name)

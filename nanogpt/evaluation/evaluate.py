@@ -19,7 +19,7 @@ from nanogpt.config.schema import EvalSettings
 from nanogpt.data import batches as dataset
 from nanogpt.data.batches import TokenFiles
 from nanogpt.data.tokenizers import Tokens
-from nanogpt.errors import UserError
+from nanogpt.errors import REMAKE, UserError
 from nanogpt.evaluation.copying import measure_copying
 from nanogpt.evaluation.mixture import evaluate_mixture
 from nanogpt.evaluation.model_summary import summarize_model
@@ -102,7 +102,7 @@ def _load_model_of(
     if checkpoint.tokenizer != files.tokenizer:
         raise UserError(
             f"{model_directory}: trained with a different vocabulary from {dataset_directory}; "
-            "evaluate it on its own dataset, or train the run again"
+            "evaluate it on its own dataset, or delete the model and run the workflow again"
         )
     return checkpoint.model
 
@@ -112,8 +112,7 @@ def _load_ngrams_of(files: TokenFiles, path: Path, dataset_directory: Path) -> N
     ngrams = load_ngrams(path, files.tokenizer)
     if ngrams.header.train_sha256 != files.meta.train.sha256:
         raise UserError(
-            f"{path}: counted on a different training split from {dataset_directory}; remove it, "
-            "and make the run's n-grams again"
+            f"{path}: its counts don't match the training split in {dataset_directory}; {REMAKE}"
         )
     return ngrams
 

@@ -133,8 +133,8 @@ def fetch(
         ) from None
     except _SourceError as error:
         raise UserError(
-            f"{url}: {error}; set NANOGPT_MIRROR to a mirror (a directory or URL), put the file at "
-            f"{destination} by hand, or try `make demo`, which needs no download"
+            f"{url}: {error}; check the URL and your network, save the file as {destination} "
+            "yourself, or set the environment variable NANOGPT_MIRROR to a directory or URL with it"
         ) from None
 
 
@@ -451,5 +451,5 @@ def _in_plain_words(error: httpx.TransportError) -> str:
     if isinstance(cause, socket.gaierror):
         return f"no network: could not resolve host {error.request.url.host}"
     if isinstance(cause, OSError) and cause.strerror:
-        return f"no connection: {cause.strerror}"
+        return f"no connection ({cause.strerror})"
     return " ".join(str(error).split())

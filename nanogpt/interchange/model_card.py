@@ -12,15 +12,13 @@ from nanogpt.artifacts.records.manifests import Manifest
 from nanogpt.config.parameters import complete
 from nanogpt.config.schema import ModelSettings, TrainSettings
 from nanogpt.config.values import Settings
-from nanogpt.errors import plural
+from nanogpt.errors import REMAKE, plural
 from nanogpt.interchange.exports import ExportedModel
 from nanogpt.project import HERE
 
 # The groups of a training's settings, and the settings that only Muon uses.
 GROUPS: Mapping[str, type[Settings]] = {"model": ModelSettings, "train": TrainSettings}
 OF_MUON = {"matrix_lr", "embedding_lr", "unembedding_lr", "momentum", "ns_steps"}
-
-AGAIN = "delete it and run the workflow again"
 
 
 def model_card(model: ExportedModel, architecture: str) -> str:
@@ -86,7 +84,7 @@ def _read_manifest(path: Path, weights: str) -> Manifest | None:
     """Read a manifest; None if it doesn't list weights of this digest as input or output."""
     if not path.is_file():
         return None
-    manifest = read_record(path, Manifest, AGAIN)
+    manifest = read_record(path, Manifest, REMAKE)
     known = {**manifest.inputs, **manifest.outputs}.values()
     return manifest if weights in known else None
 
@@ -94,7 +92,7 @@ def _read_manifest(path: Path, weights: str) -> Manifest | None:
 def _write_evaluation(run: Path, weights: str) -> list[str]:
     if not _read_manifest(run / "eval.manifest.json", weights) or not (run / "eval.json").is_file():
         return []
-    evaluation = read_record(run / "eval.json", Evaluation, AGAIN)
+    evaluation = read_record(run / "eval.json", Evaluation, REMAKE)
     rows = [
         f"| {name} | {split.loss:.4f} | {split.perplexity:.3f} | {split.bits_per_byte:.4f} "
         f"| {split.n_tokens:,} |"

@@ -39,8 +39,8 @@ COMPILED = "_orig_mod."
 SIZES_OF_GPT2 = (50_257, 50_304)
 
 GEM = (
-    "a checkpoint from the Ruby gem, which nanogpt can't read; train again on its datasets, "
-    "which are in nanoGPT's format"
+    "a checkpoint from nanoGPT's Ruby port, whose checkpoints can't be imported; train a new model "
+    "on the same data"
 )
 PLAIN = "save it again with only tensors and Python's own numbers and strings"
 

@@ -17,7 +17,7 @@ from nanogpt.config.resolving import check_model
 from nanogpt.config.schema import ModelSettings
 from nanogpt.data.saved_tokenizers import load_tokenizer
 from nanogpt.data.tokenizers import Tokenizer
-from nanogpt.errors import UserError, plural
+from nanogpt.errors import REMAKE, UserError, plural
 from nanogpt.model.directories import ARCHITECTURE, write_directory
 from nanogpt.model.ensemble import Ensemble, Model
 from nanogpt.model.gpt import GPT
@@ -47,18 +47,16 @@ def load_model(directory: Path, device: str = "cpu") -> Checkpoint:
             f"{directory}: no model here (no `config.json`); train the run, or name a model "
             "directory"
         )
-    config = read_record(config_file, ModelConfig, "train the run again")
+    config = read_record(config_file, ModelConfig)
     settings = _settings(config, config_file)
     tokenizer = load_tokenizer(directory / "tokenizer.json")
     if tokenizer.vocab_size != config.vocab_size:
         raise UserError(
             f"{config_file}: `vocab_size` is {config.vocab_size}, but `tokenizer.json` has "
-            f"{plural(tokenizer.vocab_size, 'token')}; train the run again"
+            f"{plural(tokenizer.vocab_size, 'token')}; {REMAKE}"
         )
     if any(token >= config.vocab_size for token in config.start):
-        raise UserError(
-            f"{config_file}: `start` has a token outside the vocabulary; train the run again"
-        )
+        raise UserError(f"{config_file}: `start` has a token outside the vocabulary; {REMAKE}")
     model: Model
     if isinstance(settings, ModelSettings):
         model = GPT(settings, config.vocab_size)
@@ -79,7 +77,7 @@ def _settings(config: ModelConfig, path: Path) -> ModelSettings | list[ModelSett
     if config.architecture != ARCHITECTURE:
         raise UserError(
             f"{path}: unknown architecture `{config.architecture}` (this version of nanogpt reads "
-            f"`{ARCHITECTURE}`); upgrade nanogpt or train the run again"
+            f"only `{ARCHITECTURE}`); use the version that wrote it, or {REMAKE}"
         )
     return _settings_of_gpt(config.settings, path)
 
@@ -88,11 +86,11 @@ def _settings_of_gpt(found: dict[str, JsonValue], path: Path) -> ModelSettings:
     try:
         settings = complete(ModelSettings, found)
     except UserError as error:
-        raise UserError(f"{path}: invalid model config: {error}; train the run again") from None
+        raise UserError(f"{path}: invalid model config: {error}; {REMAKE}") from None
     try:
         check_model(settings)
     except UserError as error:
-        raise UserError(f"{path}: {error}; train the run again") from None
+        raise UserError(f"{path}: {error}; {REMAKE}") from None
     return settings
 
 

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from nanogpt.errors import UserError
+from nanogpt.errors import REMAKE, RUN_AGAIN, UserError
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
@@ -26,7 +26,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Errors: UserError for a file that is missing, damaged, or not readable.
     """
     if not path.is_file():
-        raise UserError(f"{path}: no such file; train the run again")
+        raise UserError(f"{path}: no such file; {RUN_AGAIN}")
     try:
         with path.open("rb"):  # gives a reason for a failure, unlike safetensors
             return load_file(path)
@@ -35,7 +35,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             f"{path}: can't read this file ({error.strerror}); change its permissions"
         ) from None
     except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{path}: damaged ({error}); train the run again") from None
+        raise UserError(f"{path}: damaged ({error}); {REMAKE}") from None
 
 
 def put_weights(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
@@ -47,7 +47,7 @@ def put_weights(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> 
     for name in sorted(wanted.keys() | weights.keys()):
         flaw = _tensor_flaw(weights.get(name), wanted.get(name))
         if flaw:
-            raise UserError(f"{path}: tensor `{name}` {flaw}; train the run again")
+            raise UserError(f"{path}: tensor `{name}` {flaw}; {REMAKE}")
     model.load_state_dict(weights)
 
 

@@ -19,13 +19,11 @@ from nanogpt.artifacts.records.ngram_counts import NgramHeader
 from nanogpt.config.schema import NgramSettings
 from nanogpt.data import batches as dataset
 from nanogpt.data.tokenizers import Tokenizer, Tokens
-from nanogpt.errors import UserError, plural
+from nanogpt.errors import REMAKE, UserError, plural
 from nanogpt.files.atomic import atomic_write
 from nanogpt.ngram.counting import count_ngrams
 
 logger = logging.getLogger(__name__)
-
-REMEDY = "delete it and run the workflow again"
 
 
 @dataclass(frozen=True)
@@ -138,15 +136,15 @@ def load_table(path: Path) -> tuple[NgramTable, NgramHeader]:
             f"{path}: can't be read: {error.strerror}; change its permissions"
         ) from None
     except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{path}: damaged ({error}); {REMEDY}") from None
+        raise UserError(f"{path}: damaged ({error}); {REMAKE}") from None
     try:
         content = json.loads(text)
     except ValueError:
-        raise UserError(f"{path}: not an n-gram file of nanogpt; {REMEDY}") from None
-    header = NgramHeader.parse(content, str(path), REMEDY)
+        raise UserError(f"{path}: not an n-gram file of nanogpt; {REMAKE}") from None
+    header = NgramHeader.parse(content, str(path), REMAKE)
     flaw = _flaw(arrays, header)
     if flaw:
-        raise UserError(f"{path}: damaged ({flaw}); {REMEDY}")
+        raise UserError(f"{path}: damaged ({flaw}); {REMAKE}")
     return NgramTable(vocab_size=header.vocab_size, **arrays), header
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from nanogpt.artifacts.records.ngram_counts import NgramHeader
 from nanogpt.data.saved_tokenizers import load_tokenizer
 from nanogpt.data.tokenizers import Tokenizer
-from nanogpt.errors import UserError
+from nanogpt.errors import REMAKE, UserError
 from nanogpt.model.kernels import log, softmax
 from nanogpt.ngram.counts import load_table, vocabulary_digest
 from nanogpt.ngram.trie import NgramTrie, Predictions, build_trie
@@ -80,9 +80,7 @@ def load_ngrams(path: Path, tokenizer: Tokenizer) -> Ngrams:
     """
     table, header = load_table(path)
     if header.vocabulary != vocabulary_digest(tokenizer):
-        raise UserError(
-            f"{path}: its vocabulary isn't the model's; delete it and run the workflow again"
-        )
+        raise UserError(f"{path}: its vocabulary isn't the model's; {REMAKE}")
     return Ngrams(build_trie(table), header, path)
 
 

@@ -377,22 +377,22 @@ def test_null_for_a_required_number_is_rejected(name, place):
 # --- metrics.jsonl --------------------------------------------------------------------------
 
 METRICS = {
-    "not JSON": ("{\n{}\n", "line 1: not JSON; train the run again"),
-    "a list": ("[1]\n", "line 1: damaged: not a JSON object; train the run again"),
-    "no step": ('{"tokens": 1}\n', "line 1: damaged: `step` is missing; train the run again"),
+    "not JSON": ("{\n{}\n", "line 1: not JSON; delete it and run the workflow again"),
+    "a list": ("[1]\n", "line 1: damaged: not a JSON object; delete it and run the workflow again"),
+    "no step": ('{"tokens": 1}\n', "line 1: damaged: `step` is missing; delete it and run the workflow again"),
     "null for a step": (
         '{"step": 0, "tokens": 0}\n{"step": null, "tokens": 1}\n',
-        "line 2: damaged: `step` should be a valid integer; train the run again",
+        "line 2: damaged: `step` should be a valid integer; delete it and run the workflow again",
     ),
     "text for a loss": (
         '{"step": 0, "tokens": 0, "loss": "low"}\n',
         "line 1: damaged: `loss` should be a valid number, unable to parse string as a number; "
-        "train the run again",
+        "delete it and run the workflow again",
     ),
     "a later format": (
         '{"step": 0, "tokens": 0, "format": 2}\n',
         "line 1: format 2, but this version of nanogpt reads formats up to 1; upgrade nanogpt, or "
-        "train the run again",
+        "delete it and run the workflow again",
     ),
     "empty": ("", "no metrics in it; train the run first"),
     "cut off in its first line": ('{"step": 0, "tok', "no metrics in it; train the run first"),

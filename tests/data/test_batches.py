@@ -85,7 +85,7 @@ def test_a_wrong_field_of_meta_json_is_named_in_one_line(dataset, damage, flaw):
     path = dataset / "meta.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **damage}))
     with pytest.raises(
-        UserError, match=rf"meta\.json: damaged: {flaw}.*; prepare the dataset"
+        UserError, match=rf"meta\.json: damaged: {flaw}.*; delete it and run"
     ) as error:
         load(dataset)
     assert len(str(error.value).splitlines()) == 1
@@ -100,7 +100,7 @@ def test_a_dataset_of_the_first_format_is_read():
 @pytest.mark.parametrize("name", ["train.bin", "val.bin"])
 def test_a_missing_token_file_is_named(dataset, name):
     (dataset / name).unlink()
-    with pytest.raises(UserError, match=rf"{name}: no such file; prepare the dataset again"):
+    with pytest.raises(UserError, match=rf"{name}: no such file; run the workflow again"):
         load(dataset)
 
 

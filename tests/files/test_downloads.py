@@ -287,7 +287,7 @@ def test_a_failure_is_one_line_with_the_reason_and_three_remedies(
     message = str(error.value)
     assert message.startswith(f"{url}: ")
     assert "\n" not in message
-    for part in (reason, "NANOGPT_MIRROR", str(destination), "`make demo`"):
+    for part in (reason, "NANOGPT_MIRROR", str(destination), "check the URL"):
         assert part in message
     assert len(server.requests) == tries
     assert names(destination.parent) == (UNFINISHED if answer in (None, truncated) else [])

@@ -292,7 +292,7 @@ COMMANDS = [
     command(
         "tokenizing without a tokenizer",
         "tokenize results/datasets/book text",
-        "results/datasets/book: no such file; recreate the dataset or model",
+        "results/datasets/book: no such file; run the workflow again",
     ),
     command(
         "tokenizing an unknown letter",

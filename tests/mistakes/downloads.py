@@ -66,26 +66,25 @@ DOWNLOADS = [
         "a server that refuses connections",
         "`url: http://HOST/book.txt`",
         refused,
-        "http://HOST/book.txt: no connection: Connection refused; set NANOGPT_MIRROR "
-        "to a mirror (a directory or URL), put the file at "
-        "resources/corpora/book/book.txt by hand, or try `make demo`, which needs no "
-        "download",
+        "http://HOST/book.txt: no connection (Connection refused); check the URL and your "
+        "network, save the file as resources/corpora/book/book.txt yourself, or set the "
+        "environment variable NANOGPT_MIRROR to a directory or URL with it",
     ),
     Mistake(
         "the URL of a deleted file",
         "`url: http://HOST/book.txt`",
         fetch_from_server,
-        "http://HOST/book.txt: HTTP 404; set NANOGPT_MIRROR to a mirror (a directory "
-        "or URL), put the file at resources/corpora/book/book.txt by hand, or try "
-        "`make demo`, which needs no download",
+        "http://HOST/book.txt: HTTP 404; check the URL and your network, save the file as "
+        "resources/corpora/book/book.txt yourself, or set the environment variable NANOGPT_MIRROR "
+        "to a directory or URL with it",
     ),
     Mistake(
         "a file that neither the mirror nor the URL has",
         "`mirrors: [mirror]` without the file",
         lambda: fetch_from_server(mirrors=["mirror"]),
-        "http://HOST/book.txt: HTTP 404; set NANOGPT_MIRROR to a mirror (a directory "
-        "or URL), put the file at resources/corpora/book/book.txt by hand, or try "
-        "`make demo`, which needs no download",
+        "http://HOST/book.txt: HTTP 404; check the URL and your network, save the file as "
+        "resources/corpora/book/book.txt yourself, or set the environment variable NANOGPT_MIRROR "
+        "to a directory or URL with it",
     ),
     Mistake(
         "a download with the wrong sha256",

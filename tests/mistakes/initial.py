@@ -151,6 +151,6 @@ INITIAL = [
         "the other run's `model.safetensors`, cut short",
         cut_short,
         "results/demo/model/model.safetensors: damaged (Error while deserializing header: invalid "
-        "header length); train the run again",
+        "header length); delete it and run the workflow again",
     ),
 ]

@@ -305,8 +305,8 @@ INTERCHANGE = [
     checkpoint(
         "a checkpoint from the Ruby gem",
         edited_checkpoint(without_prefix),
-        "out/ckpt.pt: a checkpoint from the Ruby gem, which nanogpt can't read; train again on "
-        "its datasets, which are in nanoGPT's format",
+        "out/ckpt.pt: a checkpoint from nanoGPT's Ruby port, whose checkpoints can't be imported; "
+        "train a new model on the same data",
     ),
     checkpoint(
         "a checkpoint with an impossible size",

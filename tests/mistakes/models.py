@@ -98,19 +98,19 @@ MODELS = [
         "a model without weights",
         "`model.safetensors` removed",
         WEIGHTS.unlink,
-        "results/demo/model/model.safetensors: no such file; train the run again",
+        "results/demo/model/model.safetensors: no such file; run the workflow again",
     ),
     damaged_model(
         "a model without a tokenizer",
         "`tokenizer.json` removed",
         lambda: (MODEL / "tokenizer.json").unlink(),
-        "results/demo/model/tokenizer.json: no such file; recreate the dataset or model",
+        "results/demo/model/tokenizer.json: no such file; run the workflow again",
     ),
     damaged_model(
         "half a config",
         "`config.json` cut in half",
         lambda: (MODEL / "config.json").write_text('{"archi'),
-        "results/demo/model/config.json: damaged: not JSON; train the run again",
+        "results/demo/model/config.json: damaged: not JSON; delete it and run the workflow again",
     ),
     damaged_model(
         "a config from Hugging Face",
@@ -123,190 +123,190 @@ MODELS = [
         "another architecture",
         '`"architecture": "llama"`',
         lambda: edit_json(MODEL / "config.json", architecture="llama"),
-        "results/demo/model/config.json: unknown architecture `llama` (this version of "
-        "nanogpt reads `gpt2`); upgrade nanogpt or train the run again",
+        "results/demo/model/config.json: unknown architecture `llama` (this version of nanogpt "
+        "reads only `gpt2`); use the version that wrote it, or delete it and run the workflow "
+        "again",
     ),
     damaged_model(
         "a model from a later version of nanogpt",
         '`"format": 9`',
         lambda: edit_json(MODEL / "config.json", format=9),
-        "results/demo/model/config.json: format 9, but this version of nanogpt reads "
-        "formats up to 2; upgrade nanogpt, or train the run again",
+        "results/demo/model/config.json: format 9, but this version of nanogpt reads formats up "
+        "to 2; upgrade nanogpt, or delete it and run the workflow again",
     ),
     damaged_model(
         "a model without layers",
         '`"n_layer": 0`',
         lambda: edit_json(MODEL / "config.json", n_layer=0),
-        "results/demo/model/config.json: invalid model config: n_layer: should be "
-        "greater than or equal to 1 (found `0`); train the run again",
+        "results/demo/model/config.json: invalid model config: n_layer: should be greater than or "
+        "equal to 1 (found `0`); delete it and run the workflow again",
     ),
     damaged_model(
         "an unknown setting of a model",
         '`"n_layers": 1`',
         lambda: edit_json(MODEL / "config.json", n_layers=1),
-        "results/demo/model/config.json: invalid model config: n_layers: unknown "
-        "setting; did you mean `n_layer`?; train the run again",
+        "results/demo/model/config.json: invalid model config: n_layers: unknown setting; did you "
+        "mean `n_layer`?; delete it and run the workflow again",
     ),
     damaged_model(
         "brackets nested too deeply in a model's config",
         "`config.json` of 100,000 `[`",
         lambda: (MODEL / "config.json").write_text(100_000 * "["),
-        "results/demo/model/config.json: damaged: not JSON; train the run again",
+        "results/demo/model/config.json: damaged: not JSON; delete it and run the workflow again",
     ),
     damaged_model(
         "heads that don't divide a model's width",
         '`"n_head": 3`',
         lambda: edit_json(MODEL / "config.json", n_head=3),
-        "results/demo/model/config.json: n_embd 4 is not divisible by n_head 3; train"
-        " the run again",
+        "results/demo/model/config.json: n_embd 4 is not divisible by n_head 3; delete it and run "
+        "the workflow again",
     ),
     damaged_model(
         "another model's tokenizer",
         "`tokenizer.json` with two characters",
         lambda: CharTokenizer("ab").save(MODEL / "tokenizer.json"),
-        "results/demo/model/config.json: `vocab_size` is 5, but `tokenizer.json` has 2 "
-        "tokens; train the run again",
+        "results/demo/model/config.json: `vocab_size` is 5, but `tokenizer.json` has 2 tokens; "
+        "delete it and run the workflow again",
     ),
     damaged_model(
         "a model's tokenizer cut in half",
         "`tokenizer.json` cut in half",
         lambda: (MODEL / "tokenizer.json").write_text('{"type": "ch'),
-        "results/demo/model/tokenizer.json: not a tokenizer of nanogpt; recreate the dataset or "
-        "model",
+        "results/demo/model/tokenizer.json: not a nanogpt tokenizer; delete it and run the "
+        "workflow again",
     ),
     weights(
         "weights cut in half",
         "`model.safetensors` cut in half",
         lambda data: data[: len(data) // 2],
-        "results/demo/model/model.safetensors: damaged (Error while deserializing "
-        "header: incomplete metadata, file not fully covered); train the run again",
+        "results/demo/model/model.safetensors: damaged (Error while deserializing header: "
+        "incomplete metadata, file not fully covered); delete it and run the workflow again",
     ),
     weights(
         "empty weights",
         "`model.safetensors` with 0 bytes",
         lambda _: b"",
-        "results/demo/model/model.safetensors: damaged (Error while deserializing "
-        "header: header too small); train the run again",
+        "results/demo/model/model.safetensors: damaged (Error while deserializing header: header "
+        "too small); delete it and run the workflow again",
     ),
     weights(
         "weights overwritten with zeros",
         "`model.safetensors` full of zero bytes",
         lambda data: bytes(len(data)),
-        "results/demo/model/model.safetensors: damaged (Error while deserializing "
-        "header: invalid JSON in header: EOF while parsing a value at line 1 column "
-        "0); train the run again",
+        "results/demo/model/model.safetensors: damaged (Error while deserializing header: invalid "
+        "JSON in header: EOF while parsing a value at line 1 column 0); delete it and run the "
+        "workflow again",
     ),
     weights(
         "weights with trailing bytes",
         "four extra bytes at the end",
         lambda data: data + bytes(4),
-        "results/demo/model/model.safetensors: damaged (Error while deserializing "
-        "header: incomplete metadata, file not fully covered); train the run again",
+        "results/demo/model/model.safetensors: damaged (Error while deserializing header: "
+        "incomplete metadata, file not fully covered); delete it and run the workflow again",
     ),
     weights(
         "a flipped bit",
         "one bit of the header changed",
         lambda data: flipped(data, 8),
-        "results/demo/model/model.safetensors: damaged (Error while deserializing "
-        "header: invalid JSON in header: expected value at line 1 column 1); train "
-        "the run again",
+        "results/demo/model/model.safetensors: damaged (Error while deserializing header: invalid "
+        "JSON in header: expected value at line 1 column 1); delete it and run the workflow again",
     ),
     weights(
         "a pickle instead of weights",
         "`model.safetensors` that is really a pickle that runs code",
         lambda _: pickle.dumps(Bomb()),
-        "results/demo/model/model.safetensors: damaged (Error while deserializing "
-        "header: header too large); train the run again",
+        "results/demo/model/model.safetensors: damaged (Error while deserializing header: header "
+        "too large); delete it and run the workflow again",
     ),
     weights(
         "a header that claims to be huge",
         "a length of 2^63 bytes",
         lambda data: struct.pack("<Q", 2**63) + data[8:],
-        "results/demo/model/model.safetensors: damaged (Error while deserializing "
-        "header: header too large); train the run again",
+        "results/demo/model/model.safetensors: damaged (Error while deserializing header: header "
+        "too large); delete it and run the workflow again",
     ),
     weights(
         "a tensor before the start of the file",
         "offsets from -8 to 0",
         lambda _: safetensors((-8, 0)),
-        "results/demo/model/model.safetensors: damaged (Error while deserializing "
-        "header: invalid JSON in header: invalid value: integer `-8`, expected usize "
-        "at line 1 column 68); train the run again",
+        "results/demo/model/model.safetensors: damaged (Error while deserializing header: invalid "
+        "JSON in header: invalid value: integer `-8`, expected usize at line 1 column 68); delete "
+        "it and run the workflow again",
     ),
     weights(
         "a tensor past the end of the file",
         "offsets from 0 to 8 and from 8 to 4096",
         lambda _: safetensors((0, 8), (8, 4096)),
-        "results/demo/model/model.safetensors: damaged (Error while deserializing "
-        "header: invalid shape, data type, or offset for tensor); train the run again",
+        "results/demo/model/model.safetensors: damaged (Error while deserializing header: invalid "
+        "shape, data type, or offset for tensor); delete it and run the workflow again",
     ),
     weights(
         "overlapping tensors",
         "offsets from 0 to 8 and from 4 to 12",
         lambda _: safetensors((0, 8), (4, 12)),
-        "results/demo/model/model.safetensors: damaged (Error while deserializing "
-        "header: invalid offset for tensor `tensor1`); train the run again",
+        "results/demo/model/model.safetensors: damaged (Error while deserializing header: invalid "
+        "offset for tensor `tensor1`); delete it and run the workflow again",
     ),
     damaged_model(
         "a directory instead of weights",
         "`model.safetensors/`",
         in_turn(WEIGHTS.unlink, WEIGHTS.mkdir),
-        "results/demo/model/model.safetensors: no such file; train the run again",
+        "results/demo/model/model.safetensors: no such file; run the workflow again",
     ),
     tensors(
         "a weight that isn't a number",
         "NaN in `h.0.ln_1.weight`",
         {"h.0.ln_1.weight": torch.tensor([1, torch.nan, 1, 1])},
-        "results/demo/model/model.safetensors: tensor `h.0.ln_1.weight` has NaN or "
-        "infinity; train the run again",
+        "results/demo/model/model.safetensors: tensor `h.0.ln_1.weight` has NaN or infinity; "
+        "delete it and run the workflow again",
     ),
     tensors(
         "an infinite weight",
         "-inf in `h.0.ln_1.weight`",
         {"h.0.ln_1.weight": torch.tensor([1, -torch.inf, 1, 1])},
-        "results/demo/model/model.safetensors: tensor `h.0.ln_1.weight` has NaN or "
-        "infinity; train the run again",
+        "results/demo/model/model.safetensors: tensor `h.0.ln_1.weight` has NaN or infinity; "
+        "delete it and run the workflow again",
     ),
     tensors(
         "integer weights",
         "`h.0.ln_1.weight` as int64",
         {"h.0.ln_1.weight": torch.ones(4, dtype=torch.int64)},
-        "results/demo/model/model.safetensors: tensor `h.0.ln_1.weight` is int64 of "
-        "shape (4,), but the model needs float32 of shape (4,); train the run again",
+        "results/demo/model/model.safetensors: tensor `h.0.ln_1.weight` is int64 of shape (4,), "
+        "but the model needs float32 of shape (4,); delete it and run the workflow again",
     ),
     tensors(
         "half-precision weights",
         "`h.0.ln_1.weight` as float16",
         {"h.0.ln_1.weight": torch.ones(4, dtype=torch.float16)},
-        "results/demo/model/model.safetensors: tensor `h.0.ln_1.weight` is float16 of "
-        "shape (4,), but the model needs float32 of shape (4,); train the run again",
+        "results/demo/model/model.safetensors: tensor `h.0.ln_1.weight` is float16 of shape (4,), "
+        "but the model needs float32 of shape (4,); delete it and run the workflow again",
     ),
     tensors(
         "weights with another width",
         "`h.0.ln_1.weight` with 5 numbers",
         {"h.0.ln_1.weight": torch.ones(5)},
-        "results/demo/model/model.safetensors: tensor `h.0.ln_1.weight` is float32 of "
-        "shape (5,), but the model needs float32 of shape (4,); train the run again",
+        "results/demo/model/model.safetensors: tensor `h.0.ln_1.weight` is float32 of shape (5,), "
+        "but the model needs float32 of shape (4,); delete it and run the workflow again",
     ),
     tensors(
         "a missing tensor",
         "no `h.0.ln_2.weight`",
         {"h.0.ln_2.weight": None},
-        "results/demo/model/model.safetensors: tensor `h.0.ln_2.weight` is missing; "
-        "train the run again",
+        "results/demo/model/model.safetensors: tensor `h.0.ln_2.weight` is missing; delete it and "
+        "run the workflow again",
     ),
     tensors(
         "an extra tensor",
         "`h.1.ln_1.weight` in a model with one layer",
         {"h.1.ln_1.weight": torch.ones(4)},
-        "results/demo/model/model.safetensors: tensor `h.1.ln_1.weight` isn't part of "
-        "this model; train the run again",
+        "results/demo/model/model.safetensors: tensor `h.1.ln_1.weight` isn't part of this model; "
+        "delete it and run the workflow again",
     ),
     Mistake(
         "a model with another vocabulary",
         "evaluated on a dataset with different letters",
         evaluate_another,
-        "results/demo/model: trained with a different vocabulary from "
-        "results/datasets/book; evaluate it on its own dataset, or train the run again",
+        "results/demo/model: trained with a different vocabulary from results/datasets/book; "
+        "evaluate it on its own dataset, or delete the model and run the workflow again",
     ),
 ]

@@ -92,8 +92,8 @@ NGRAMS = [
         "n-grams of another dataset",
         "evaluated on a dataset other than the counted one",
         evaluate_another_dataset,
-        "results/demo/model/ngrams.safetensors: counted on a different training split from "
-        "results/datasets/book; remove it, and make the run's n-grams again",
+        "results/demo/model/ngrams.safetensors: its counts don't match the training split in "
+        "results/datasets/book; delete it and run the workflow again",
     ),
     workflow(
         "n-grams of a run without them",

@@ -51,21 +51,21 @@ REPORTS = [
         "a line that isn't metrics",
         "`metrics.jsonl` with a line of text",
         {"metrics.jsonl": "loss 4.2\n" + METRICS},
-        "results/demo/metrics.jsonl: line 1: not JSON; train the run again",
+        "results/demo/metrics.jsonl: line 1: not JSON; delete it and run the workflow again",
     ),
     report_on(
         "a word for a step",
         '`{"step": "x", "tokens": 0}`',
         {"metrics.jsonl": '{"step": "x", "tokens": 0}\n' + METRICS},
-        "results/demo/metrics.jsonl: line 1: damaged: `step` should be a valid integer; "
-        "train the run again",
+        "results/demo/metrics.jsonl: line 1: damaged: `step` should be a valid integer; delete it "
+        "and run the workflow again",
     ),
     report_on(
         "a word for a loss",
         '`{"step": 0, "tokens": 0, "loss": "low"}`',
         {"metrics.jsonl": '{"step": 0, "tokens": 0, "loss": "low"}\n' + METRICS},
-        "results/demo/metrics.jsonl: line 1: damaged: `loss` should be a valid number, "
-        "unable to parse string as a number; train the run again",
+        "results/demo/metrics.jsonl: line 1: damaged: `loss` should be a valid number, unable to "
+        "parse string as a number; delete it and run the workflow again",
     ),
     report_on(
         "a run that wasn't evaluated",

@@ -67,7 +67,7 @@ SETTINGS = [
     setting(
         "several mistakes at once",
         "train: {max_iter: 1, beta3: 1}",
-        "train.max_iter: unknown setting; did you mean `max_iters`? (and 1 more)",
+        "train.max_iter: unknown setting; did you mean `max_iters`? (and 1 more mistake)",
     ),
     setting(
         "a word for a number",
@@ -365,12 +365,12 @@ SETTINGS = [
     setting(
         "a corpus without a source",
         "corpora: {text: {encoding: utf-8}}",
-        "corpora.text: a corpus needs exactly one of `url`, `files` and `builtin`",
+        "corpora.text: a corpus needs exactly one of `url`, `files` or `builtin`",
     ),
     setting(
         "a corpus with two sources",
         "corpora: {text: {files: text.txt, builtin: playwright}}",
-        "corpora.text: a corpus needs exactly one of `url`, `files` and `builtin`",
+        "corpora.text: a corpus needs exactly one of `url`, `files` or `builtin`",
     ),
     setting(
         "an FTP URL",

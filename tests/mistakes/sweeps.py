@@ -112,8 +112,8 @@ SWEEPS = [
     setting(
         "a run with the name of a sweep's run",
         "runs: {r: {dataset: letters, sweep: {seed: [1, 2]}}, r.seed-2: {dataset: letters}}",
-        "runs.r.sweep: its run `r.seed-2` would have the same name as another run, dataset or "
-        "text; rename one of them",
+        "runs.r.sweep: would create a run `r.seed-2`, but a run, dataset or text already has that "
+        "name; rename it, or rename the sweep",
     ),
     setting(
         "two runs of a sweep with the same name",

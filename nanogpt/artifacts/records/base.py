@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
 
-from nanogpt.errors import UserError
+from nanogpt.errors import REMAKE, UserError
 from nanogpt.files.atomic import write_json
 
 
@@ -87,9 +87,7 @@ class Record(BaseModel):
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 
 
-def read_record(
-    path: Path, kind: type[AnyRecord], remedy: str = "delete it and run the workflow again"
-) -> AnyRecord:
+def read_record(path: Path, kind: type[AnyRecord], remedy: str = REMAKE) -> AnyRecord:
     """Read a record from its file.
 
     Errors: UserError for a missing or damaged file, with the field or format that's wrong.

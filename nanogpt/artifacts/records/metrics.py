@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 
 from nanogpt.artifacts.records.base import Count, OptionalNumber, Record
-from nanogpt.errors import UserError
+from nanogpt.errors import REMAKE, UserError
 
 # The possible measures of a line, in the order of its keys.
 MEASURES = ("loss", "learning_rate", "grad_norm", "train_loss", "val_loss", "tokens_per_second")
@@ -52,8 +52,8 @@ def read_metrics(path: Path) -> list[MetricsLine]:
         except (ValueError, RecursionError):
             if place == len(texts):
                 break  # a line that's still being written
-            raise UserError(f"{path}: line {place}: not JSON; train the run again") from None
-        lines.append(MetricsLine.parse(content, f"{path}: line {place}", "train the run again"))
+            raise UserError(f"{path}: line {place}: not JSON; {REMAKE}") from None
+        lines.append(MetricsLine.parse(content, f"{path}: line {place}", REMAKE))
     if not lines:
         raise UserError(f"{path}: no metrics in it; train the run first")
     return lines
