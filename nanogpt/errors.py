@@ -43,9 +43,7 @@ class NoTextError(UserError):
     """A file of a corpus has no text. That's only a mistake if no other file has any."""
 
     def __init__(self, path: object, more: str = "") -> None:
-        super().__init__(
-            f"{path}: no text in it{more}; add text, or remove the file from the corpus"
-        )
+        super().__init__(f"{path}: no text in it{more}; add text or use another file")
 
 
 class ClaimedError(UserError):

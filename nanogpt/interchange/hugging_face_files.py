@@ -61,7 +61,9 @@ def read_config(path: Path) -> dict[str, JsonValue]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{path.parent}: no model here (config.json is missing)") from None
+        raise UserError(
+            f"{path.parent}: not a model directory: config.json is missing; name a model directory"
+        ) from None
     except IsADirectoryError:
         raise UserError(f"{path}: a directory, not a file; {AGAIN}") from None
     except (ValueError, RecursionError):

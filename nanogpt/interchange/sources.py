@@ -28,8 +28,8 @@ def read_source(
         return read_hugging_face(files, download_tokenizer(project, mirrors))
     if not (directory / "config.json").exists():
         raise UserError(
-            f"{source}: no model here; name a directory with a config.json, or one of "
-            f"{', '.join(GPT2_SIZES)}"
+            f"{source}: not a model directory: config.json is missing; name a model directory, or "
+            f"one of {', '.join(GPT2_SIZES)}"
         )
     if "architecture" in read_config(directory / "config.json"):
         return load_model(directory)

@@ -44,8 +44,8 @@ def load_model(directory: Path, device: str = "cpu") -> Checkpoint:
     config_file = directory / "config.json"
     if not config_file.exists():
         raise UserError(
-            f"{directory}: no model here (no `config.json`); train the run, or name a model "
-            "directory"
+            f"{directory}: not a model directory: config.json is missing; train the run, or name "
+            "a model directory"
         )
     config = read_record(config_file, ModelConfig)
     settings = _settings(config, config_file)

@@ -197,7 +197,9 @@ def _model(request: Request | None, path: Path) -> ModelSettings | None:
     try:
         return complete(ModelSettings, given)
     except UserError as error:
-        raise UserError(f"{path}: damaged: parameters.model.{error}; make it again") from None
+        raise UserError(
+            f"{path}: damaged: parameters.model.{error}; delete it and run the workflow again"
+        ) from None
 
 
 def _last_error(log: Path) -> str:
@@ -263,7 +265,9 @@ def _read_sample(path: Path) -> str | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise UserError(f"{path}: can't read this file ({error.strerror}); make it again") from None
+        raise UserError(
+            f"{path}: can't read this file ({error.strerror}); delete it and run the workflow again"
+        ) from None
     if text.startswith("# "):  # the settings end at the first empty line
         text = text.partition("\n\n")[2]
     if text.startswith("--- sample "):  # a heading, as the next sample has

@@ -359,7 +359,7 @@ def test_verify_reports_a_changed_file_and_fails(made):
     made.write_text("{}")
     ended = nanogpt("verify", "results")
     assert ended.returncode == 1
-    assert ended.stdout.startswith("results/demo/eval.json: sha256 ")
+    assert ended.stdout.startswith("results/demo/eval.json: wrong sha256: ")
     assert ended.stdout.endswith("1 manifest, 1 problem\n")
     assert ended.stdout.count("\n") == 2
 
@@ -446,10 +446,10 @@ def test_verify_of_a_run_reports_a_changed_corpus(chain):
     ended = nanogpt("verify", "results/demo")
     assert ended.returncode == 1
     lines = ended.stdout.splitlines()
-    assert [line.partition(": sha256 ")[0] for line in lines[:-1]] == [CORPUS, CORPUS]
-    assert [line.rpartition(", ")[2] for line in lines[:-1]] == [
-        f"input of {CHAIN[2]}",
-        f"output of {CHAIN[3]}",
+    assert [line.partition(": wrong sha256: ")[0] for line in lines[:-1]] == [CORPUS, CORPUS]
+    assert [line.rpartition(" (")[2] for line in lines[:-1]] == [
+        f"input of {CHAIN[2]})",
+        f"output of {CHAIN[3]})",
     ]
     assert lines[-1] == "4 manifests, 2 problems"
 
@@ -679,7 +679,9 @@ def test_unknown_characters_are_skipped_on_request(model, capsys):
 
 
 def test_prompt_with_only_unknown_characters_is_an_error(model):
-    assert "no character" in error_of(["sample", str(model), "--start", "xyz", "--unknown", "skip"])
+    assert "none of its characters are in the vocabulary" in error_of(
+        ["sample", str(model), "--start", "xyz", "--unknown", "skip"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -846,7 +848,7 @@ def test_32_bit_tokens_are_not_exported(tmp_path):
     (tmp_path / "text.txt").write_text(letters, encoding="utf-8")
     prepare([tmp_path / "text.txt"], Corpus(files=["t"]), Dataset(), tmp_path / "ours")
     message = error_of(["export", "dataset", str(tmp_path / "ours"), str(tmp_path / "theirs")])
-    assert "uint32" in message
+    assert "its vocabulary of 65,537 tokens is too large for nanoGPT's uint16 files" in message
     assert not (tmp_path / "theirs").exists()
 
 

@@ -472,7 +472,7 @@ def test_a_zero_byte_makes_a_text_binary_in_any_encoding_unless_replaced(path, e
 @pytest.mark.parametrize("name", ["a.txt", "a.txt.gz"])
 def test_an_empty_text_is_an_error_with_or_without_a_byte_order_mark(tmp_path, name, data):
     path = write(tmp_path / name, gzip.compress(data) if name.endswith(".gz") else data)
-    assert complaint(path).startswith(f"{path}: no text in it; put a text there")
+    assert complaint(path).startswith(f"{path}: no text in it; add text or use another file")
 
 
 def test_a_lone_surrogate_is_replaced_or_a_one_line_error(path):

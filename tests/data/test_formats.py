@@ -157,7 +157,7 @@ def test_an_invalid_byte_in_jsonl_is_named_with_its_offset_in_the_file(table):
 
 @pytest.mark.parametrize("data", ["", "\n\n", '{"text": ""}\n', "\ufeff"])
 def test_jsonl_without_a_document_is_an_error(table, data):
-    assert "no text in it; put" in complaint(table(".jsonl", data))
+    assert "no text in it; add text or use another file" in complaint(table(".jsonl", data))
 
 
 def test_newlines_lf_applies_within_a_row(table):

@@ -466,8 +466,8 @@ def test_a_text_shorter_than_its_splits_is_an_error(tmp_path, split):
 @pytest.mark.parametrize(
     ("split", "message"),
     [
-        ({"val_bytes": 5}, "val_bytes are those after train_bytes"),
-        ({"train_bytes": 5, "split": "document"}, "train_bytes cuts by position"),
+        ({"val_bytes": 5}, "`val_bytes` is only used with `train_bytes`"),
+        ({"train_bytes": 5, "split": "document"}, "`train_bytes` splits by position"),
     ],
 )
 def test_contradictory_splits_are_rejected(split, message):
@@ -530,7 +530,7 @@ def test_empty_files_are_skipped_with_a_warning(tmp_path, caplog):
 
 def test_a_corpus_of_empty_files_is_an_error(tmp_path):
     paths = write_texts(tmp_path / "texts", ["", "", ""])
-    with pytest.raises(UserError, match=r"0000\.txt: no text in it, nor in the 2 other files; put"):
+    with pytest.raises(UserError, match=r"0000\.txt: no text in it, nor in the 2 other files; add"):
         prepare_files(paths, tmp_path / "made")
 
 

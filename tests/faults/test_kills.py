@@ -184,7 +184,7 @@ def test_a_save_signal_saves_and_continues(
     count("fault")
     wait_until(lambda: states(project), "saved")
     assert call.end() == 0, call.printed()
-    assert log_of(project).count("state saved") == 1
+    assert log_of(project).count("saved the state at step") == 1
     assert_is_whole(project, untouched, later=())
 
 

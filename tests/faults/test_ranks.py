@@ -247,7 +247,7 @@ def test_a_mistake_that_all_ranks_find_is_printed_once(project, n):
     command = with_setting(train_command(project, n), '"batch_size": 8', '"batch_size": 1')
     call = start(project, command)
     assert call.end(A_MINUTE) == 1
-    expected = f"one: {n} processes share the rows of a step, which has 1 (batch_size 1 x "
+    expected = f"one: {n} processes can't share a step of 1 row (batch_size 1 x "
     assert expected in attacks.error_line(call.printed())
     assert log_of(project).count("ERROR") == 1
 
@@ -258,7 +258,7 @@ def test_a_removed_state_is_reported_once(project, count):
     (project / ".nanogpt/state").rename(project / "moved")
     count("fault")
     assert call.end(A_MINUTE) == 1
-    assert "or the directory was removed; this one stops" in attacks.error_line(call.printed())
+    assert "or the directory was removed; stopping" in attacks.error_line(call.printed())
 
 
 @pytest.mark.parametrize(
@@ -298,6 +298,6 @@ def test_ranks_that_all_fail_end_with_their_exit_code(project):
     command = with_setting(train_command(project), '"compile": false', '"compile": true')
     calls = start_tasks(project, 2, [*command[:-1], "1"])
     assert [call.end(A_MINUTE) for call in calls] == [1, 1]
-    flaw = "a training with `sharded` can't have compile: true"
+    flaw = "one: `sharded` doesn't work with `compile: true`"
     assert flaw in attacks.error_line(calls[0].printed())
     assert calls[1].printed() == ""

@@ -154,7 +154,7 @@ def test_rotations_have_the_same_bits_within_and_past_the_table():
 
 
 def test_a_sliding_window_needs_rotary_positions():
-    with pytest.raises(UserError, match=r"sample\.window: slide is for rotary positions"):
+    with pytest.raises(UserError, match=r"sample\.window: `slide` needs rotary positions"):
         Engine(make_model(), with_settings(window="slide"))
 
 

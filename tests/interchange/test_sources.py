@@ -222,7 +222,7 @@ def test_a_directory_with_a_gpt2_name_takes_precedence(tmp_path, monkeypatch):
 
 
 def test_an_unknown_source_is_an_error_with_the_known_names(tmp_path):
-    with pytest.raises(UserError, match=r"no model here; .* one of gpt2, gpt2-medium"):
+    with pytest.raises(UserError, match=r"not a model directory: .* one of gpt2, gpt2-medium"):
         read_source(tmp_path)
-    with pytest.raises(UserError, match=r"gpt3: no model here"):
+    with pytest.raises(UserError, match=r"gpt3: not a model directory"):
         read_source("gpt3")

@@ -126,8 +126,8 @@ INTERCHANGE = [
     command(
         "an export of a missing model",
         f"{EXPORT} gguf",
-        "results/demo/model: no model here (no `config.json`); train the run, or name a model "
-        "directory",
+        "results/demo/model: not a model directory: config.json is missing; train the run, or "
+        "name a model directory",
     ),
     command(
         "an export of an ensemble",
@@ -202,8 +202,8 @@ INTERCHANGE = [
     command(
         "an import of a missing model",
         HUGGING_FACE,
-        "theirs: no model here; name a directory with a config.json, or one of gpt2, gpt2-medium, "
-        "gpt2-large, gpt2-xl",
+        "theirs: not a model directory: config.json is missing; name a model directory, or one of "
+        "gpt2, gpt2-medium, gpt2-large, gpt2-xl",
     ),
     command(
         "an import of a nanogpt model",

@@ -84,15 +84,15 @@ MODELS = [
     command(
         "a missing model",
         "sample results/demo/model",
-        "results/demo/model: no model here (no `config.json`); train the run, or name a model "
-        "directory",
+        "results/demo/model: not a model directory: config.json is missing; train the run, or "
+        "name a model directory",
     ),
     damaged_model(
         "a model without a config",
         "`config.json` removed",
         lambda: (MODEL / "config.json").unlink(),
-        "results/demo/model: no model here (no `config.json`); train the run, or name a model "
-        "directory",
+        "results/demo/model: not a model directory: config.json is missing; train the run, or "
+        "name a model directory",
     ),
     damaged_model(
         "a model without weights",

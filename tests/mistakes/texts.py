@@ -137,7 +137,7 @@ TEXTS = [
         "an empty text",
         "`book.txt` with 0 bytes",
         b"",
-        "book.txt: no text in it; add text, or remove the file from the corpus",
+        "book.txt: no text in it; add text or use another file",
     ),
     text(
         "a text too short to split",
@@ -341,7 +341,7 @@ TEXTS = [
         "a table without text",
         code('{"text": ""}'),
         '{"text": ""}',
-        "book.jsonl: no text in it; add text, or remove the file from the corpus",
+        "book.jsonl: no text in it; add text or use another file",
         name="book.jsonl",
     ),
     text(

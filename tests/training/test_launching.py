@@ -21,6 +21,7 @@ from tests.training.trainings import BASE
 def test_a_rank_that_never_joins_is_reported_in_one_line(tmp_path, monkeypatch):
     """For example, a rank that failed because it has no GPU."""
     monkeypatch.setenv("NANOGPT_RANK_TIMEOUT", "1")
+    monkeypatch.setattr(launching, "code_digest", lambda _: "one")
     store = dist.FileStore(str(tmp_path / "store"), 2)
     job = Job({"train": as_parameters(BASE)}, "v", TrainingState(tmp_path, "v"))
     request = SimpleNamespace(processes=1, sharded=False)

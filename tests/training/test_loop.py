@@ -271,7 +271,7 @@ def test_a_split_shorter_than_a_window_is_refused_before_anything_is_written(
         training.run(dataset, tiny.model_copy(update={"block_size": n_tokens}))
     message = str(error.value)
     assert "\n" not in message
-    for part in (f"dataset {dataset.name}", f"the {split} split", f"block_size {n_tokens}"):
+    for part in (f"dataset `{dataset.name}`: the {split} split", f"block_size {n_tokens}"):
         assert part in message
     assert not training.state.exists()
     assert not training.results.exists()
@@ -306,7 +306,7 @@ def test_compile_without_a_compiler_is_refused_with_advice(
     with pytest.raises(UserError) as error:
         training.run(play, tiny, compile=True)
     assert "C++ compiler" in str(error.value)
-    assert "set compile: false" in str(error.value)
+    assert "set `compile: false`" in str(error.value)
     assert not training.results.exists()
 
 

@@ -112,5 +112,5 @@ def test_a_folder_reports_which_files_were_used_and_which_were_not(essays: Path)
     assert "read 41 files, skipped 1 .html" in run.stderr
     assert "warning: texts/my éssays/empty.txt: no text in it; skipped" in run.stderr
     log = (essays / "results/datasets/essays/prepare.log").read_text()
-    assert "passed over: 1 .html" in log
+    assert "skipped 1 .html" in log
     assert '".html": 1' in (essays / "results/datasets/essays/meta.json").read_text()

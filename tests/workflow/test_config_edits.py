@@ -169,7 +169,7 @@ def test_a_wrong_sha256_is_an_error_even_if_the_dataset_is_cached(project: Path)
     edit_config(project, lambda config: config["corpora"]["novel"].update(sha256="0" * 64))
     run = snakemake(project, target, NANOGPT_CACHE="cache")
     assert run.returncode != 0
-    assert "novel.txt: its sha256 is" in run.stderr
+    assert "novel.txt: wrong sha256" in run.stderr
 
 
 def test_cached_n_grams_name_the_right_dataset(project: Path) -> None:

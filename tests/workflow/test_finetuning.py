@@ -175,7 +175,7 @@ def test_a_model_with_other_tokens_is_refused_before_the_training(finetuned: Pat
     (finetuned / "mine/base/tokenizer.json").write_text('{"type": "char", "vocabulary": "abc"}')
     add_run(finetuned, "fine", train={"init_from": "mine/base"})
     (error,) = errors_of(snakemake(finetuned, FINE))
-    assert "runs.fine.train.init_from: mine/base: its vocabulary of 3 tokens isn't" in error
+    assert "runs.fine.train.init_from: mine/base: its vocabulary (3 tokens) isn't" in error
     assert not (finetuned / FINE).exists()
 
 
