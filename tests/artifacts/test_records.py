@@ -379,7 +379,10 @@ def test_null_for_a_required_number_is_rejected(name, place):
 METRICS = {
     "not JSON": ("{\n{}\n", "line 1: not JSON; delete it and run the workflow again"),
     "a list": ("[1]\n", "line 1: damaged: not a JSON object; delete it and run the workflow again"),
-    "no step": ('{"tokens": 1}\n', "line 1: damaged: `step` is missing; delete it and run the workflow again"),
+    "no step": (
+        '{"tokens": 1}\n',
+        "line 1: damaged: `step` is missing; delete it and run the workflow again",
+    ),
     "null for a step": (
         '{"step": 0, "tokens": 0}\n{"step": null, "tokens": 1}\n',
         "line 2: damaged: `step` should be a valid integer; delete it and run the workflow again",

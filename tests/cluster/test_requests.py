@@ -67,7 +67,7 @@ IMPOSSIBLE = {
     ),
     "more time than the partition allows": (
         ("--set-resources", "train:slurm_partition=short"),
-        "min, but partition `short` allows 1 min, so it would wait forever",
+        "but partition `short` allows 1 min, so it would wait forever",
     ),
     "more time than the partition allows, in the last attempt": (
         ("--set-resources", "train:slurm_partition=short", "train:runtime=attempt"),

@@ -329,7 +329,7 @@ def test_a_missing_or_damaged_given_tokenizer_is_named(tmp_path):
     with pytest.raises(UserError, match=r"given\.json: no such file"):
         prepare_text(tmp_path, TEXT, tokenizer="one", given=tmp_path / "given.json")
     (tmp_path / "given.json").write_text("{}")
-    with pytest.raises(UserError, match=r"given\.json: not a tokenizer"):
+    with pytest.raises(UserError, match=r"given\.json: not a nanogpt tokenizer"):
         prepare_text(tmp_path, TEXT, tokenizer="one", given=tmp_path / "given.json")
 
 

@@ -95,7 +95,9 @@ DAMAGED = {
 def test_a_damaged_file_is_named_with_a_remedy(tmp_path, content):
     path = tmp_path / "tokenizer.json"
     path.write_text(content, encoding="utf-8")
-    with pytest.raises(UserError, match=r"tokenizer\.json: not a tokenizer.*recreate the") as error:
+    with pytest.raises(
+        UserError, match=r"tokenizer\.json: not a nanogpt tokenizer; delete it"
+    ) as error:
         load_tokenizer(path)
     assert len(str(error.value).splitlines()) == 1
 
@@ -110,7 +112,7 @@ def test_a_file_truncated_anywhere_is_damaged(of_kind, kind, tmp_path):
     @given(st.integers(0, len(whole) - 1))
     def check(size):
         path.write_bytes(whole[:size])
-        with pytest.raises(UserError, match="not a tokenizer"):
+        with pytest.raises(UserError, match="not a nanogpt tokenizer"):
             load_tokenizer(path)
 
     check()
@@ -118,7 +120,7 @@ def test_a_file_truncated_anywhere_is_damaged(of_kind, kind, tmp_path):
 
 def test_a_file_that_is_not_utf_8_is_damaged(tmp_path):
     (tmp_path / "tokenizer.json").write_bytes(b'{"type": "char", "vocabulary": "\xff"}')
-    with pytest.raises(UserError, match="not a tokenizer"):
+    with pytest.raises(UserError, match="not a nanogpt tokenizer"):
         load_tokenizer(tmp_path / "tokenizer.json")
 
 

@@ -294,7 +294,7 @@ def test_a_failure_is_one_line_with_the_reason_and_three_remedies(
 
 
 def test_a_refused_connection_is_reported(refusing: str, destination: Path) -> None:
-    with pytest.raises(UserError, match="no connection: Connection refused; set NANOGPT_MIRROR"):
+    with pytest.raises(UserError, match=r"no connection \(Connection refused\); check the URL"):
         download.fetch(f"http://{refusing}/input.txt", destination)
     assert names(destination.parent) == []
 

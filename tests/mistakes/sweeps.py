@@ -107,7 +107,7 @@ SWEEPS = [
         "a swept value too long for a name",
         f"{{sample.start: [{193 * 'a'}]}}",
         f"runs.r.sweep: the run name `r.start-{72 * 'a'}…` would have 201 characters, but the "
-        "limit is 200; shorten the names in it, or sweep fewer settings",
+        "limit is 200; shorten the run's name or the swept values",
     ),
     setting(
         "a run with the name of a sweep's run",

@@ -137,7 +137,7 @@ def test_a_failed_stage_gives_its_reason_in_one_line(failed: Failed, what: str) 
 
 def test_a_refused_download_suggests_three_ways_out(failed: Failed) -> None:
     (error,) = [line for line in failed.errors if "127.0.0.1:9" in line]
-    for way_out in ("NANOGPT_MIRROR", "resources/corpora/refused/corpus.txt", "make demo"):
+    for way_out in ("NANOGPT_MIRROR", "resources/corpora/refused/corpus.txt", "check the URL"):
         assert way_out in error
     assert not (failed.project / "resources/corpora/refused/corpus.txt").exists()
 
