@@ -114,4 +114,4 @@ def test_torch_that_already_computed_is_an_error():
     )
     if done.returncode == 3:
         pytest.skip("torch computes for AVX2 here anyway")
-    assert "torch has computed something in this process already" in done.stderr
+    assert "torch has already computed something in this process" in done.stderr

@@ -43,7 +43,7 @@ def test_mistake_gets_one_line(text, words):
 def test_first_of_several_mistakes_is_reported_with_the_number_of_others():
     message = message_of("{train: {max_iter: 1, beta3: 1}, eval: {sead: 1}}")
     assert message.startswith("train.max_iter: ")
-    assert message.endswith("(and 2 more)")
+    assert message.endswith("(and 2 more mistakes)")
 
 
 # A setting of another place, and the place that is named.

@@ -65,10 +65,10 @@ WRONG = {
     "keep": ("train: {keep: all}", ["train.keep", "`best`", "`last`", "`all`"]),
     "built-in corpus": ("corpora: {c: {builtin: plai}}", ["c.builtin", "`play`", "`plai`"]),
     # Corpora.
-    "no source": ("corpora: {c: {}}", ["corpora.c", "exactly one of `url`, `files` and `builtin`"]),
+    "no source": ("corpora: {c: {}}", ["corpora.c", "exactly one of `url`, `files` or `builtin`"]),
     "two sources": (
         "corpora: {c: {url: 'http://a/b', files: f}}",
-        ["corpora.c", "exactly one of `url`, `files` and `builtin`"],
+        ["corpora.c", "exactly one of `url`, `files` or `builtin`"],
     ),
     "three sources": (
         "corpora: {c: {url: 'http://a/b', files: f, builtin: playwright}}",

@@ -311,15 +311,15 @@ def test_run_of_a_sweep_cannot_have_a_taken_name(more, texts):
     with pytest.raises(UserError) as error:
         load_sweep("{seed: [1, 2]}", more=more, texts=texts)
     assert str(error.value) == (
-        "runs.r.sweep: its run `r.seed-2` would have the same name as another run, dataset or "
-        "text; rename one of them"
+        "runs.r.sweep: would create a run `r.seed-2`, but a run, dataset or text already has that "
+        "name; rename it, or rename the sweep"
     )
 
 
 def test_runs_of_two_sweeps_cannot_share_a_name():
     more = "runs: {r.seed-1: {dataset: letters, sweep: {model: [tiny]}}}"
     with pytest.raises(
-        UserError, match=r"^runs\.r\.seed-1\.sweep: .* `r\.seed-1\.model-tiny` would"
+        UserError, match=r"^runs\.r\.seed-1\.sweep: .* `r\.seed-1\.model-tiny`, but"
     ):
         load_sweep("{seed: [1], model: [tiny]}", more=more)
 
@@ -343,7 +343,7 @@ def test_run_name_too_long_for_a_file_is_an_error():
         load_sweep(f"{{sample.start: [{word}a]}}")
     assert str(error.value) == (
         f"runs.r.sweep: the run name `r.start-{'a' * 72}…` would have 201 characters, but the "
-        "limit is 200; shorten the names in it, or sweep fewer settings"
+        "limit is 200; shorten the run's name or the swept values"
     )
 
 

@@ -152,7 +152,7 @@ def test_four_byte_tokens_are_checked_like_two_byte_ones(tmp_path, large, damage
         "a token outside": whole[:-4] + (70_000).to_bytes(4, "little"),
     }[damage]
     (tmp_path / "val.bin").write_bytes(damaged)
-    named = "token id 70000 " if damage == "a token outside" else "35,000 tokens of uint32"
+    named = "token id 70000 " if damage == "a token outside" else "35,000 tokens as uint32"
     with pytest.raises(UserError, match=rf"val\.bin: .*{named}.*again"):
         load(tmp_path)
 

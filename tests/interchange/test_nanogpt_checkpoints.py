@@ -230,7 +230,7 @@ def test_a_checkpoint_from_the_gem_is_recognised():
     weights = nanogpt_model.theirs(ARGS)
     of_gem = {name.removeprefix("transformer."): tensor for name, tensor in weights.items()}
     save(checkpoint(weights=of_gem))
-    assert "a checkpoint from the Ruby gem" in refused()
+    assert "a checkpoint from nanoGPT's Ruby port" in refused()
 
 
 @pytest.mark.parametrize(
