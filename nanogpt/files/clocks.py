@@ -1,7 +1,6 @@
-"""Files that are dated later than now, as where the clocks of two machines differ.
+"""Find input files with a date in the future, which happens if machines' clocks differ.
 
-Snakemake removes what a job has made if one of its inputs is dated later. So that's found before
-the job begins.
+Snakemake deletes a job's outputs if an input has a later date, so check this before the job starts.
 """
 
 import os
@@ -13,14 +12,14 @@ from pathlib import Path
 
 from nanogpt.errors import UserError
 
-# Seconds by which clocks may differ: so long, a job waits.
+# Seconds by which clocks may differ. A job waits that long.
 TOLERATED = 60.0
-# All of these files get the same date, so that none is newer than what was made from it.
+# Gives all these files the same date, so that none is newer than a file made from it.
 REMEDY = "find results resources -newermt now -exec touch -d now {} +"
 
 
 def wait_until_past(paths: Iterable[Path], directory: Path) -> None:
-    """Wait until files are no longer dated later than what is written to a directory now.
+    """Wait until no file is dated later than a file that is written to a directory now.
 
     Errors: UserError if that would take more than TOLERATED seconds.
     """
@@ -32,17 +31,17 @@ def wait_until_past(paths: Iterable[Path], directory: Path) -> None:
     if ahead > TOLERATED:
         raise UserError(
             f"{latest}: dated {ahead / 60:.0f} min later than the clock of {socket.gethostname()}, "
-            "so Snakemake would remove what is made from it; set the clocks of all machines, as by "
-            f"NTP, and run `{REMEDY}`"
+            "so Snakemake would delete the results made from it; synchronize the clocks of all "
+            f"machines and run `{REMEDY}`"
         )
     time.sleep(max(0.0, ahead))
 
 
 def _date_of_touch(directory: Path) -> float:
-    """The date that a file gets which is touched: by the clock of this machine or of the disk's."""
+    """Return the date of a new file, by the clock of this machine or of its file server."""
     try:
         with tempfile.TemporaryFile(dir=directory) as file:
             os.utime(file.fileno())
             return os.fstat(file.fileno()).st_mtime
-    except OSError:  # a disk that is full, or not ours; that is found where something is written
+    except OSError:  # a full or read-only disk, reported when the job writes
         return time.time()

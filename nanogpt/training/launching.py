@@ -55,7 +55,7 @@ FIRST_PORT, N_PORTS = 20_000, 12_000
 # all have; the number of a rank with the error that it has printed, and how many have seen that.
 VERSION, KNOWING = "version", "knowing"
 OF_MAIN, OTHER, COMPARED, ALL_COMPARED = "of main", "other", "compared", "all compared"
-ERROR, TOLD = "error", "told"
+ERROR, SEEN = "error", "seen"
 SAME_ERROR = 5.0  # seconds within which all ranks hit the same error
 MOST_SHOWN = 3
 
@@ -90,11 +90,11 @@ def run_on_ranks(
         lead(lambda job: make(job, _alone(request)))
         return
     request.threads = max(1, request.threads // start.n_here)
-    with _leaving_at_once():
+    with _exiting_fast():
         with following(request, "train", start.rank):
             store = _meet(start)
         if start.rank == 0:
-            with _telling(start, store):
+            with _printing_error(start, store):
                 lead(lambda job: make(job, _join(start, store, job, request)))
             if not store.check([VERSION]):
                 _tell_nothing_to_train(start, store)
@@ -105,8 +105,8 @@ def run_on_ranks(
 def _follow(
     start: Start, store: Store, request: WorkflowJob, make: Callable[[Job, Ranks], Made]
 ) -> None:
-    """Take part in what rank 0 trains, if it does."""
-    with following(request, "train", start.rank, partial(_is_told, start, store)):
+    """Join rank 0's training, if there's something to train."""
+    with following(request, "train", start.rank, partial(_is_printed, start, store)):
         _wait_for_inputs(request.input, start)
         # Rank 0 reads them at the same time. All processes of a node see the same files.
         job = followed_job(request, reads_inputs=start.local_rank == 0)
@@ -119,17 +119,17 @@ def _follow(
 
 
 def _check_directory(start: Start, directory: Path) -> None:
-    """LostRankError if a directory is gone; rank 0, which has a lock in it, then ends as well."""
+    """Raise LostRankError if a directory is gone. Rank 0 then ends too: its lock is in there."""
     if not directory.is_dir():
         raise LostRankError(f"rank {start.rank} of {start.n}: {directory} was removed")
 
 
 @contextmanager
-def _leaving_at_once() -> Iterator[None]:
-    """Let an error end this process without a look back.
+def _exiting_fast() -> Iterator[None]:
+    """End this process immediately on an error.
 
-    The interpreter would take torch's threads apart, which aborts some processes, and may wait for
-    other ranks. After a training that went well, all ranks leave torch together.
+    A normal exit destroys torch's threads, which aborts some processes and may wait for other
+    ranks. After a successful training, all ranks leave torch together.
     """
     try:
         yield
@@ -150,40 +150,40 @@ def _leaving_at_once() -> Iterator[None]:
 
 
 @contextmanager
-def _telling(start: Start, store: Store) -> Iterator[None]:
-    """Let rank 0 print its error, and then the others look whether they have the same one."""
+def _printing_error(start: Start, store: Store) -> Iterator[None]:
+    """Print rank 0's error, and let the other ranks compare theirs with it."""
     try:
         yield
     except SystemExit as end:
         if not isinstance(end.code, str):
             raise
         print(end.code, file=sys.stderr, flush=True)
-        with suppress(RuntimeError):  # what started the ranks has ended
-            if store.check([VERSION]):  # they are under way
+        with suppress(RuntimeError):  # the launcher has ended
+            if store.check([VERSION]):  # the others have started
                 store.set(ERROR, f"0 {end.code}")
-                _wait(lambda: store.add(TOLD, 0) == start.n - 1, SAME_ERROR)
+                _wait(lambda: store.add(SEEN, 0) == start.n - 1, SAME_ERROR)
         sys.exit(1)
 
 
-def _is_told(start: Start, store: Store, error: UserError) -> bool:
-    """Whether another rank has printed the same as this one would, or will do in a moment.
+def _is_printed(start: Start, store: Store, error: UserError) -> bool:
+    """Return whether another rank prints the same error, now or in a moment.
 
-    Where rank 0 is silent, as it hangs, the first of the others prints what it has.
+    If rank 0 hangs, the first of the other ranks prints its error.
     """
     is_loss = isinstance(error, LostRankError)
     try:
         _wait(lambda: store.check([ERROR]), SAME_ERROR)
         own = f"error: {error}"
-        said = str(store.compare_set(ERROR, "", f"{start.rank} {own}"), "utf-8")
-        store.add(TOLD, 1)
-    except RuntimeError:  # rank 0 has ended, and what started it says so
+        printed = str(store.compare_set(ERROR, "", f"{start.rank} {own}"), "utf-8")
+        store.add(SEEN, 1)
+    except RuntimeError:  # rank 0 has ended, and its launcher reports it
         return is_loss
-    rank, _, line = said.partition(" ")
+    rank, _, line = printed.partition(" ")
     return rank != str(start.rank) and (is_loss or line == own)
 
 
 def _wait(condition: Callable[[], bool], seconds: float) -> bool:
-    """Wait until a condition holds; whether it does in time."""
+    """Wait until a condition holds, and return whether it did in time."""
     deadline = time.monotonic() + seconds
     while not (holds := condition()) and time.monotonic() < deadline:
         time.sleep(WAIT)

@@ -104,7 +104,7 @@ def status(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         (LSF_ID, {"bjobs": "echo 'LSF is down. Please wait ...' >&2; exit 255"}, "running"),
     ],
 )
-def test_what_a_scheduler_says_of_a_job(status, job: str, commands: dict, expected: str) -> None:
+def test_states_of_a_job_by_scheduler(status, job: str, commands: dict, expected: str) -> None:
     said = status(job, **commands)
     assert (said.stdout, said.stderr, said.returncode) == (f"{expected}\n", "", 0)
 
@@ -135,7 +135,7 @@ def test_a_job_that_failed_on_lsf_has_its_reason(status) -> None:
     assert said.stderr == "error: job 7: TERM_MEMLIMIT: job killed\n"
 
 
-def test_a_machine_without_a_scheduler_is_one_line(status) -> None:
+def test_a_missing_scheduler_is_reported_in_one_line(status) -> None:
     said = status("7")
     assert said.returncode == 1
     assert said.stderr.startswith("error: neither bjobs nor qstat is on PATH")
@@ -178,9 +178,7 @@ def test_a_job_that_the_scheduler_kills_is_tried_again_and_resumes(
     assert "resuming from step" in attacks.log_of(trained)
 
 
-def test_ctrl_c_takes_the_jobs_out_of_the_queue_and_the_same_command_resumes(
-    queue: Path, trained: Path
-) -> None:
+def test_ctrl_c_cancels_the_jobs_and_the_same_command_resumes(queue: Path, trained: Path) -> None:
     call = start_on(queue, trained, *TRAINED)
     wait_until_training(trained, call)
     attacks.send(call.process.pid, signal.SIGINT)
@@ -190,7 +188,7 @@ def test_ctrl_c_takes_the_jobs_out_of_the_queue_and_the_same_command_resumes(
     assert "resuming from step" in attacks.log_of(trained)
 
 
-def test_after_sigterm_snakemake_waits_for_its_job_and_the_same_command_does_the_rest(
+def test_after_sigterm_snakemake_waits_for_its_job_and_the_same_command_finishes(
     queue: Path, project: Path, untouched: dict[str, object]
 ) -> None:
     call = start_on(queue, project, *attacks.TARGETS)

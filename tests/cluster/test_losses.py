@@ -39,7 +39,7 @@ def test_a_preempted_training_saves_its_state_and_resumes(cluster: Cluster, trai
     assert "resuming from step" in attacks.log_of(trained)
 
 
-def test_a_training_goes_on_after_its_time_limit(cluster: Cluster, trained: Path) -> None:
+def test_training_resumes_after_its_time_limit(cluster: Cluster, trained: Path) -> None:
     """The first attempt has a minute and is warned half of it before; the next ones have more."""
     limit = ("--set-resources", "train:runtime=attempt", "train:slurm_extra=--signal=TERM@30")
     call = start_on(cluster, trained, *TRAINED, options=limit)

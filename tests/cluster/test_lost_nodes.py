@@ -19,7 +19,7 @@ from tests.faults import attacks
 pytestmark = SLURM
 
 
-def test_a_lost_nodes_job_starts_again_while_its_processes_live_on(
+def test_a_lost_nodes_job_restarts_while_its_processes_still_run(
     cluster: Cluster, trained: Path
 ) -> None:
     """Slurm gives the job to the other node; the training there waits for the one that lives on."""
@@ -41,7 +41,7 @@ def test_a_lost_nodes_job_starts_again_while_its_processes_live_on(
     finish(call, trained)
 
 
-def test_an_orphan_on_the_cluster_is_waited_for(cluster: Cluster, trained: Path) -> None:
+def test_a_new_job_waits_for_an_orphan_on_the_cluster(cluster: Cluster, trained: Path) -> None:
     """Snakemake is killed, its job isn't, and the same command is given again."""
     first = start_on(cluster, trained, *TRAINED)
     orphan = wait_until_training(trained, first)

@@ -137,7 +137,9 @@ def test_a_preempted_job_saves_the_state_of_all_ranks(
     assert "resuming from step" in attacks.log_of(trained_by_four)
 
 
-def test_ranks_that_never_come_are_told_with_the_address(cluster: Cluster, project: Path) -> None:
+def test_ranks_that_never_connect_are_reported_with_the_address(
+    cluster: Cluster, project: Path
+) -> None:
     """One of two tasks doesn't start the training."""
     command = attacks.train_command(project)
     script = project / "half.sh"

@@ -46,7 +46,7 @@ def test_the_workflow_gives_the_same_bytes_through_slurm(
     assert ended["rule_sample_wildcards_one"] != node
 
 
-def test_a_training_asks_for_its_memory_and_a_gpu(cluster: Cluster, trained: Path) -> None:
+def test_training_requests_its_memory_and_a_gpu(cluster: Cluster, trained: Path) -> None:
     gpu = ("--set-resources", "train:slurm_partition=gpu", "train:gpu=1")
     call = start_on(cluster, trained, *TRAINED, options=gpu)
     trainer = wait_until_training(trained, call)
@@ -85,7 +85,7 @@ IMPOSSIBLE = {
 
 
 @pytest.mark.parametrize("what", IMPOSSIBLE)
-def test_what_no_node_can_give_is_told_before_a_job_waits_for_it(
+def test_impossible_requests_are_refused_before_a_job_is_submitted(
     cluster: Cluster, project: Path, what: str
 ) -> None:
     options, expected = IMPOSSIBLE[what]
@@ -107,9 +107,7 @@ exit 1
 """
 
 
-def test_slurms_own_words_about_a_missing_account_are_shown(
-    cluster: Cluster, project: Path
-) -> None:
+def test_slurms_message_about_a_missing_account_is_shown(cluster: Cluster, project: Path) -> None:
     sbatch = cluster.directory / "bin/sbatch"
     sbatch.write_text(NEEDS_ACCOUNT)
     sbatch.chmod(0o755)

@@ -28,7 +28,7 @@ from tests.faults.attacks import (
 AN_HOUR = 3600
 
 
-def test_an_input_of_the_future_is_one_line_before_anything_is_trained_or_removed(
+def test_an_input_from_the_future_is_an_error_before_anything_runs(
     done_copy: Path, untouched: dict[str, object], count: Callable[[str], None]
 ) -> None:
     """Snakemake alone would train, and then remove the model, as it's older than the input."""
@@ -66,7 +66,7 @@ def test_a_machine_whose_clock_is_behind_is_named_before_it_trains(
     assert_is_whole(project, untouched, later=())
 
 
-def test_a_training_goes_on_where_the_clock_is_two_hours_behind(
+def test_training_resumes_on_a_machine_two_hours_behind(
     project: Path, untouched: dict[str, object], count: Callable[[str], None]
 ) -> None:
     """From a machine that dates files an hour ahead to one that doesn't, and is an hour behind."""

@@ -36,13 +36,13 @@ def test_a_clock_that_is_some_seconds_ahead_is_waited_for(tmp_path, slept):
     assert slept == [pytest.approx(30, abs=5)]
 
 
-def test_a_clock_that_is_an_hour_ahead_is_one_line_with_the_file(tmp_path, slept):
+def test_a_clock_an_hour_ahead_is_an_error_that_names_the_file(tmp_path, slept):
     paths = [dated(tmp_path / "a", -20), dated(tmp_path / "b", 3630)]
     with pytest.raises(UserError, match=r"b: dated 60 min later than the clock of .* `find "):
         wait_until_past(paths, tmp_path)
     assert slept == []
 
 
-def test_a_directory_that_cannot_be_written_to_is_no_error_here(tmp_path, slept):
+def test_a_read_only_directory_is_not_an_error_here(tmp_path, slept):
     wait_until_past([dated(tmp_path / "a", 20)], tmp_path / "missing")
     assert slept == [pytest.approx(20, abs=5)]
