@@ -239,9 +239,9 @@ def main() -> None:
             "slurmctld slurmd slurm-client`"
         )
     with tempfile.TemporaryDirectory(prefix="slurm-") as name, running(Path(name)) as cluster:
-        shell = os.environ.get("SHELL", "/bin/sh")
-        print(f"Two nodes are up; their files are in {name}. Leave the shell to end them.")
-        subprocess.run([shell], env=cluster.environment, check=False)
+        print(f"Two nodes are up; their files are in {name}. `exit` ends them.")
+        # A start-up file of the user might put another Slurm or Python first on PATH.
+        subprocess.run(["bash", "--norc"], env=cluster.environment, check=False)
 
 
 if __name__ == "__main__":

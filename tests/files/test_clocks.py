@@ -38,7 +38,7 @@ def test_a_clock_that_is_some_seconds_ahead_is_waited_for(tmp_path, slept):
 
 def test_a_clock_an_hour_ahead_is_an_error_that_names_the_file(tmp_path, slept):
     paths = [dated(tmp_path / "a", -20), dated(tmp_path / "b", 3630)]
-    with pytest.raises(UserError, match=r"b: dated 60 min later than the clock of .* `find "):
+    with pytest.raises(UserError, match=r"b: dated 60 min later than the clock of .* run `find "):
         wait_until_past(paths, tmp_path)
     assert slept == []
 
