@@ -155,12 +155,14 @@ def _printing_error(start: Start, store: Store) -> Iterator[None]:
     try:
         yield
     except SystemExit as end:
-        if not isinstance(end.code, str):
+        if end.code != 1 and not isinstance(end.code, str):  # a signal
             raise
-        print(end.code, file=sys.stderr, flush=True)
+        line = "" if end.code == 1 else str(end.code)  # empty: the rank with the error prints it
+        if line:
+            print(line, file=sys.stderr, flush=True)
         with suppress(RuntimeError):  # the launcher has ended
             if store.check([VERSION]):  # the others have started
-                store.set(ERROR, f"0 {end.code}")
+                store.set(ERROR, f"0 {line}")
                 _wait(lambda: store.add(SEEN, 0) == start.n - 1, SAME_ERROR)
         sys.exit(1)
 

@@ -289,7 +289,7 @@ def test_a_mistake_of_one_rank_names_it_and_is_printed_once(project):
     first, last = start_tasks(project, 2, NANOGPT_SAVE_INTERVAL="often")
     assert [call.end(A_MINUTE) for call in (first, last)] == [1, 1]
     assert attacks.error_line(first.printed()).startswith("error: rank 0 of 2: another rank has")
-    line = "error: rank 1: NANOGPT_SAVE_INTERVAL: `often` isn't a number of seconds"
+    line = "error: rank 1: NANOGPT_SAVE_INTERVAL: should be a number of seconds"
     assert attacks.error_line(last.printed()).startswith(line)
 
 
