@@ -4,8 +4,9 @@ A difference is a setting, an input, the code or the environment. The environmen
 bits of a result.
 """
 
-import importlib.metadata
+import importlib.util
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -187,11 +188,21 @@ def environment_here(like: Environment) -> Environment:
     content = environment(like.threads).model_dump(include={"nanogpt", "python", "platform", "cpu"})
     content |= {"threads": like.threads, "ranks": like.ranks}
     if like.torch is not None:
-        try:
-            content["torch"] = importlib.metadata.version("torch")
-        except importlib.metadata.PackageNotFoundError:
-            content["torch"] = None
+        content["torch"] = _torch_version()
     return Environment.model_validate(content)
+
+
+def _torch_version() -> str | None:
+    """Return `torch.__version__` without importing torch; None if torch isn't installed.
+
+    The metadata of some wheels lack a part of it, such as `+cu130`.
+    """
+    torch = importlib.util.find_spec("torch")
+    if torch is None or torch.origin is None:
+        return None
+    text = Path(torch.origin).with_name("version.py").read_text(encoding="utf-8")
+    found = re.search(r"^__version__ = '(.+)'$", text, re.MULTILINE)
+    return found[1] if found else None
 
 
 def manifest_differences(project: Project, before: Manifest, now: Manifest) -> list[Difference]:

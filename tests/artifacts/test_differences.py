@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+import pytest
+import torch
+
 from nanogpt.artifacts.differences import (
     code_differences,
     environment_differences,
@@ -77,3 +80,10 @@ def test_environments_are_compared_in_their_common_fields() -> None:
     here = environment_here(older)
     (difference,) = environment_differences(older, here)
     assert difference.what == "torch"
+
+
+def test_torchs_version_here_is_that_of_manifests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even if the wheel's metadata have a shorter one, such as 2.13.0 instead of 2.13.0+cu130."""
+    monkeypatch.setattr("importlib.metadata.version", lambda _: "2.13.0")
+    made = Environment.model_validate({**environment(threads=2).model_dump(), "torch": "1.0"})
+    assert environment_here(made).torch == str(torch.__version__)
