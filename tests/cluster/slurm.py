@@ -35,6 +35,8 @@ SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={ports[0]}
 SlurmUser={user}
 SlurmdUser={user}
+# Ranks meet at a port that follows from the job's id. Two clusters on this machine need two ports.
+FirstJobId={ports[0]}
 AuthType=auth/none
 CredType=cred/none
 CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
