@@ -414,7 +414,7 @@ def test_two_commands_with_the_same_new_flags_both_succeed(project, pauses):
     for (out, err), code in ended:
         assert code == 0, err
         assert out.startswith(f"results/{name}: model/")
-    assert sum(err.count(": the settings of ") for (_, err), _ in ended) == 1
+    assert sum(err.count(": settings of ") for (_, err), _ in ended) == 1
     entry = {"dataset": "play", "train": {"max_iters": 12}}
     fragment = project / f"resources/config/{name}.yaml"
     assert yaml.safe_load(fragment.read_text()) == {"runs": {name: entry}}

@@ -28,11 +28,12 @@ def shrink(config: dict[str, Any]) -> None:
     if MIRROR:
         config["datasets"]["openwebtext"] = {"tokenizer": "gpt2"}
     for model in config["models"].values():
-        model |= {"n_layer": 1, "n_head": 1, "n_embd": 8, "block_size": 16}
+        model |= {"n_layer": 1, "n_head": 1, "n_embd": 16, "block_size": 16}
     quick = {"max_iters": 2, "batch_size": 2, "warmup_iters": 0, "eval_iters": 1}
     slow = {"gradient_accumulation_steps", "compile", "lr_decay_iters"}
-    config["runs"] = {n: run for n, run in config["runs"].items() if "ensemble" not in run}
     for run in [config["defaults"], *config["runs"].values()]:
+        if "ensemble" in run:
+            continue
         kept = {key: value for key, value in run.get("train", {}).items() if key not in slow}
         run["train"] = {**kept, **quick}
         run["eval"] = {"eval_iters": 1, "batch_size": 2}
