@@ -142,13 +142,15 @@ def _ending(
     except Exception as error:
         message = user_message(error)
         if message is None:
-            logger.exception("stage %s failed", stage)
+            logger.exception("%sstage %s failed", name, stage)
             raise
-        logger.error(message)
-        if isinstance(error, (*printed_by_others, PrintedElsewhereError)):
-            sys.exit(1)
-        named = message if message.startswith("rank ") else name + message
-        sys.exit(f"error: {named}")
+        line = message if message.startswith("rank ") else name + message
+        logger.error(line)
+        sys.exit(
+            1
+            if isinstance(error, (*printed_by_others, PrintedElsewhereError))
+            else f"error: {line}"
+        )
 
 
 @contextmanager
@@ -168,7 +170,7 @@ def following(
     with _ending(stage, printed_by_others, f"rank {rank}: "):
         path = project.root / job.log[0]
         path.parent.mkdir(parents=True, exist_ok=True)
-        _add_handler(path, logging.ERROR, f"rank {rank}: ")
+        _add_handler(path, logging.ERROR)
         try:
             yield
         except Exception as error:
@@ -353,7 +355,7 @@ def _log_to(path: Path) -> None:
     log.addHandler(shown)
 
 
-def _add_handler(path: Path, level: int, prefix: str = "") -> None:
+def _add_handler(path: Path, level: int) -> None:
     """Log to this file instead of an earlier one. Other processes may write to it too."""
     logging.raiseExceptions = False  # a failed log write, as on a full disk, mustn't stop the stage
     log = logging.getLogger("nanogpt")
@@ -362,7 +364,7 @@ def _add_handler(path: Path, level: int, prefix: str = "") -> None:
         log.removeHandler(other)
     handler = logging.FileHandler(path, mode="a", encoding="utf-8")
     handler.setLevel(level)
-    handler.setFormatter(logging.Formatter(f"%(asctime)s %(levelname)s {prefix}%(message)s"))
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
 
 

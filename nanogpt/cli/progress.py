@@ -30,15 +30,16 @@ class Progress:
     run: str
     max_iters: int
     project: Project = HERE
-    before: dict[Path, int] = field(default_factory=dict)
+    before: dict[Path, int] = field(default_factory=dict, init=False)
     looked: float = 0.0
     shown: str = ""
     printed: float = 0.0
 
     def __post_init__(self) -> None:
         state = find_trainings(self.project).get(self.run)
-        with contextlib.suppress(OSError):  # the training just ended
-            self.before |= {state: _started(state)} if state else {}
+        if state:
+            with contextlib.suppress(OSError):  # the training just ended
+                self.before[state] = _started(state)
 
     def show(self) -> None:
         """Show new progress, if the last check is long enough ago."""

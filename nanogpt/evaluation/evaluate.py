@@ -19,7 +19,7 @@ from nanogpt.config.schema import EvalSettings
 from nanogpt.data import batches as dataset
 from nanogpt.data.batches import TokenFiles
 from nanogpt.data.tokenizers import Tokens
-from nanogpt.errors import REMAKE, UserError
+from nanogpt.errors import REMAKE, RUN_AGAIN, UserError
 from nanogpt.evaluation.copying import measure_copying
 from nanogpt.evaluation.mixture import evaluate_mixture
 from nanogpt.evaluation.model_summary import summarize_model
@@ -102,7 +102,7 @@ def _load_model_of(
     if checkpoint.tokenizer != files.tokenizer:
         raise UserError(
             f"{model_directory}: trained with a different vocabulary from {dataset_directory}; "
-            "evaluate it on its own dataset, or delete the model and run the workflow again"
+            f"evaluate it on its own dataset, or delete the model and {RUN_AGAIN}"
         )
     return checkpoint.model
 

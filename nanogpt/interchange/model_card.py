@@ -12,7 +12,7 @@ from nanogpt.artifacts.records.manifests import Manifest
 from nanogpt.config.parameters import complete
 from nanogpt.config.schema import ModelSettings, TrainSettings
 from nanogpt.config.values import Settings
-from nanogpt.errors import REMAKE, plural
+from nanogpt.errors import plural
 from nanogpt.interchange.exports import ExportedModel
 from nanogpt.project import HERE
 
@@ -84,7 +84,7 @@ def _read_manifest(path: Path, weights: str) -> Manifest | None:
     """Read a manifest; None if it doesn't list weights of this digest as input or output."""
     if not path.is_file():
         return None
-    manifest = read_record(path, Manifest, REMAKE)
+    manifest = read_record(path, Manifest)
     known = {**manifest.inputs, **manifest.outputs}.values()
     return manifest if weights in known else None
 
@@ -92,7 +92,7 @@ def _read_manifest(path: Path, weights: str) -> Manifest | None:
 def _write_evaluation(run: Path, weights: str) -> list[str]:
     if not _read_manifest(run / "eval.manifest.json", weights) or not (run / "eval.json").is_file():
         return []
-    evaluation = read_record(run / "eval.json", Evaluation, REMAKE)
+    evaluation = read_record(run / "eval.json", Evaluation)
     rows = [
         f"| {name} | {split.loss:.4f} | {split.perplexity:.3f} | {split.bits_per_byte:.4f} "
         f"| {split.n_tokens:,} |"

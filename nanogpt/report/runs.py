@@ -22,7 +22,7 @@ from nanogpt.artifacts.states import METRICS, REQUEST, find_trainings
 from nanogpt.config.parameters import complete
 from nanogpt.config.patterns import RESERVED_RUN_NAMES
 from nanogpt.config.schema import ModelSettings
-from nanogpt.errors import UserError
+from nanogpt.errors import REMAKE, UserError
 from nanogpt.files import locks
 from nanogpt.project import Project
 from nanogpt.report.groups import relate
@@ -197,9 +197,7 @@ def _model(request: Request | None, path: Path) -> ModelSettings | None:
     try:
         return complete(ModelSettings, given)
     except UserError as error:
-        raise UserError(
-            f"{path}: damaged: parameters.model.{error}; delete it and run the workflow again"
-        ) from None
+        raise UserError(f"{path}: damaged: parameters.model.{error}; {REMAKE}") from None
 
 
 def _last_error(log: Path) -> str:
@@ -265,9 +263,7 @@ def _read_sample(path: Path) -> str | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise UserError(
-            f"{path}: can't read this file ({error.strerror}); delete it and run the workflow again"
-        ) from None
+        raise UserError(f"{path}: can't read this file ({error.strerror}); {REMAKE}") from None
     if text.startswith("# "):  # the settings end at the first empty line
         text = text.partition("\n\n")[2]
     if text.startswith("--- sample "):  # a heading, as the next sample has

@@ -43,7 +43,7 @@ from nanogpt.project import (
 )
 from nanogpt.training.distributed import ALONE, Ranks
 from nanogpt.training.session import MILESTONES, milestone_files
-from nanogpt.training.state_files import LATE, WAIT, wait_for_file
+from nanogpt.training.state_files import LATE, WAIT, wait_for_file, wait_for_rank_0s_file
 
 logger = logging.getLogger(__name__)
 
@@ -313,17 +313,11 @@ def _wait_for_version(start: Start, store: Store) -> str:
 
 
 def _wait_for_inputs(paths: Sequence[str], start: Start) -> None:
-    """Wait until rank 0's input files are visible on this node.
-
-    Errors: UserError if they don't appear.
-    """
+    """Wait until the input files that rank 0 reads are visible on this node."""
     for path in paths:
-        if not wait_for_file(HERE.root / path):
-            raise UserError(
-                f"rank {start.rank} of {start.n} on {socket.gethostname()}: {path}: rank 0 has "
-                f"this file, but it hasn't appeared here within {LATE:.0f} seconds; put the "
-                "project on a disk that all nodes share"
-            )
+        wait_for_rank_0s_file(
+            HERE.root / path, f"rank {start.rank} of {start.n} on {socket.gethostname()}"
+        )
 
 
 def _alone(request: WorkflowJob) -> Ranks:

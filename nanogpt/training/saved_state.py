@@ -35,7 +35,6 @@ from nanogpt.training.distributed import ALONE, Ranks, parameters_of
 from nanogpt.training.sharding import like, part_of, whole
 from nanogpt.training.state_files import (
     DIGITS,
-    LATE,
     digest_in,
     find_states,
     is_whole,
@@ -43,7 +42,7 @@ from nanogpt.training.state_files import (
     remove_old_states,
     state_name,
     step_of,
-    wait_for_file,
+    wait_for_rank_0s_file,
 )
 
 logger = logging.getLogger(__name__)
@@ -255,18 +254,10 @@ def _take_from_main(directory: Path, path: Path | None, ranks: Ranks) -> Path | 
     if step < 0:
         return None
     path = directory / state_name(step, _as_digest(number))
-    _wait_for(path, ranks)
+    wait_for_rank_0s_file(path, f"rank {ranks.rank}")
     for part in _parts(path, _read_header(path)[1]):
-        _wait_for(part, ranks)
+        wait_for_rank_0s_file(part, f"rank {ranks.rank}")
     return path
-
-
-def _wait_for(path: Path, ranks: Ranks) -> None:
-    if not wait_for_file(path):
-        raise UserError(
-            f"rank {ranks.rank}: {path}: rank 0 has this file, but it hasn't appeared here within "
-            f"{LATE:.0f} seconds; put results/ and .nanogpt/ on a disk that all nodes share"
-        )
 
 
 def _read_header(path: Path) -> tuple[Progress, dict[str, str]]:

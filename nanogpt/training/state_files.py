@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from nanogpt.artifacts.states import SAVED_STATES
+from nanogpt.errors import UserError
 from nanogpt.files.atomic import sha256_file
 
 # Keep two, because the last one may turn out to be damaged.
@@ -64,6 +65,18 @@ def wait_for_file(path: Path) -> bool:
     while not (is_there := path.exists()) and time.monotonic() < deadline:
         time.sleep(WAIT)
     return is_there
+
+
+def wait_for_rank_0s_file(path: Path, rank: str) -> None:
+    """Wait until a file that rank 0 has is visible on this node. rank: its name in a message.
+
+    Errors: UserError if it doesn't appear.
+    """
+    if not wait_for_file(path):
+        raise UserError(
+            f"{rank}: {path}: rank 0 has this file, but it hasn't appeared here within "
+            f"{LATE:.0f} seconds; put the project on a disk that all nodes share"
+        )
 
 
 def digest_in(name: str) -> str:

@@ -157,7 +157,8 @@ def test_a_disk_that_is_full_for_one_rank_is_one_line_and_the_same_command_resum
     assert call.end(A_MINUTE) == 1
     error = error_line(call.printed())
     assert f"rank 1 of 2 on {socket.gethostname()}: disk full while writing" in error
-    assert "rank 0 of 2: the state of step" in log_of(project)
+    assert "ERROR rank 0 of 2: the state of step" in log_of(project)
+    assert "ERROR rank 1 of 2" in log_of(project)
     assert states(project)
     assert not list(project.glob(".nanogpt/state/*/.state.*"))
     finish(project)

@@ -264,7 +264,7 @@ def test_a_rank_waits_for_a_state_and_for_its_parts(state_of_two, tmp_path, monk
         waited.append(path)
         return path.exists()
 
-    monkeypatch.setattr(saved_state, "wait_for_file", wait)
+    monkeypatch.setattr(state_files, "wait_for_file", wait)
     assert find_state(tmp_path, "v", rank) == path
     assert waited == [path, part]
 
