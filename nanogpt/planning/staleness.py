@@ -177,7 +177,9 @@ class Workflow:
             return _Findings(None, was_made, reasons, [], [])
         reasons += self._find_unfinished(job)
         if present:
-            reasons += self._find_newer_inputs(job, inputs[job], min(map(self._mtime, present)))
+            # A new input has a reason of its own, whether or not it's newer.
+            read = [path for path in inputs[job] if record is None or path in record.inputs]
+            reasons += self._find_newer_inputs(job, read, min(map(self._mtime, present)))
         code = current_code(job.stage, self.project)
         differences = self._find_differences(job, manifest, record, code)
         unnoticed: list[Difference] = []

@@ -34,9 +34,11 @@ def checkout(tmp_path: Path, page: Path) -> Path:
     for key, entries in settings_of(page).items():
         config[key] = {**config[key], **entries}
     project = shrunk_checkout(tmp_path, config)
-    texts = project / "resources/texts"
-    beside = (tmp_path / "mybook.txt", tmp_path / "diary.txt")
-    for text in (*beside, texts / "essays.txt", texts / "letters.txt"):
+    texts = [tmp_path / "mybook.txt", tmp_path / "diary.txt"]
+    for name in ("essays", "letters"):
+        if name not in config["corpora"]:
+            texts.append(project / f"resources/texts/{name}.txt")
+    for text in texts:
         text.write_text(TEXT)
     return project
 

@@ -249,7 +249,10 @@ CASES = {
         setting("runs", "three", value={"dataset": "play"}), {}, target="results/three/samples.txt"
     ),
     "an ensemble of another run": Case(
-        setting("runs", "both", "ensemble", value=["one", "mixed"]),
+        lambda project: (
+            touched("results/mixed/model/model.safetensors")(project),
+            setting("runs", "both", "ensemble", value=["one", "mixed"])(project),
+        ),
         {
             "combine both": [
                 *(
