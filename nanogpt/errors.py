@@ -9,7 +9,7 @@ LONGEST_QUOTED = 80
 
 
 # What to do about a file of the workflow that is missing or damaged.
-REMAKE = "delete it and run the workflow again"
+REMAKE = "delete the file and run the workflow again"
 RUN_AGAIN = "run the workflow again"
 
 

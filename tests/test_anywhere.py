@@ -91,7 +91,7 @@ def test_machine_with_different_bits_is_an_error():
     )
     if "needs an x86-64 CPU with AVX2" in done.stderr:
         pytest.skip("this CPU has no AVX2")
-    assert "this machine gets different results (product)" in done.stderr
+    assert "this machine's results differ from those of others (in: product)" in done.stderr
 
 
 def test_process_cannot_switch_between_machine_and_anywhere():

@@ -155,7 +155,7 @@ def verify(
         for name, digest in files.items():
             wrong = _compare(project, name, digest, known_digests)
             if wrong:
-                problems.append(Problem(name, f"{wrong} ({kind} of {path})", str(path)))
+                problems.append(Problem(name, f"{wrong} ({kind} recorded in {path})", str(path)))
     return problems
 
 

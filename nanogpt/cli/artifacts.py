@@ -72,8 +72,8 @@ def show_cache(
     """List or remove cached artifacts, unfinished trainings and old results.
 
     Pruning removes unfinished trainings that config.yaml no longer has, damaged artifacts, records
-    of code that made nothing that still exists, and leftovers of killed processes. The options add
-    finished artifacts and results.
+    of code that made nothing that still exists, and leftovers of killed processes. A running
+    training is kept. The options add finished artifacts and results.
 
     Args:
         action: ls: list everything; prune: list what would be removed, or remove it with --yes.

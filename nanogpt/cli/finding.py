@@ -126,7 +126,7 @@ def check_dataset(config: Config, run: str, dataset: str) -> None:
     own = resolve_run(config, run).dataset
     if own != dataset:
         raise UserError(
-            f"{run}: trained on `{own}`, not on `{dataset}`; remove the run or --dataset"
+            f"{run}: trained on `{own}`, not on `{dataset}`; leave out `{run}` or --dataset"
         )
 
 

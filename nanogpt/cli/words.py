@@ -303,7 +303,7 @@ def _read_json(name: str) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"--config {name}: no such file; use a JSON file with settings") from None
+        raise UserError(f"--config {name}: no such file; name a JSON file with settings") from None
     except OSError as error:
         raise UserError(f"--config {name}: can't be read: {error.strerror}") from None
     except (ValueError, RecursionError):

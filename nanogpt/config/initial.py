@@ -205,12 +205,12 @@ def check_model_agrees(own: ModelSettings, source: ModelSettings, name: str, whe
         value, theirs = getattr(own, setting), getattr(source, setting)
         if setting not in FREE_SETTINGS and value != theirs:
             raise UserError(
-                f"{where}: {setting} is {_show(value)}, but it's {_show(theirs)} in the initial "
-                f"model `{name}`; remove {setting}"
+                f"{where}: `{setting}` is {_show(value)}, but {_show(theirs)} in the initial model "
+                f"`{name}`; remove `{setting}` from the run's settings"
             )
     if own.block_size > source.block_size:
         raise UserError(
-            f"{where}: block_size {own.block_size} is larger than that of the initial model "
+            f"{where}: `block_size` {own.block_size} is larger than that of the initial model "
             f"`{name}`, {source.block_size}; lower or remove it"
         )
 

@@ -116,9 +116,10 @@ def _check_keys(root: yaml.Node, path: str | Path) -> None:
                 continue
             line, name = key.start_mark.line + 1, (key.tag, key.value)
             if name in lines:
+                is_section = isinstance(value, yaml.MappingNode)
                 raise UserError(
-                    f"{path}: line {line}: `{key.value}` is already in line {lines[name]}; merge "
-                    "the two"
+                    f"{path}: line {line}: `{key.value}` is already in line {lines[name]}; "
+                    f"{'merge the two' if is_section else 'remove one of them'}"
                 )
             lines[name] = line
 
@@ -246,7 +247,8 @@ def _check_length(name: str, where: str, most: int) -> None:
     length = len(os.fsencode(name))
     if length > most:
         raise UserError(
-            f"{where}: the name `{name[:20]}...` has {length} bytes; shorten it to {most} or less"
+            f"{where}: the name `{name[:20]}...` is {length} bytes long; shorten it to {most} or "
+            "fewer"
         )
 
 

@@ -281,7 +281,7 @@ def _text_of(value: Any, where: str, corpus: Corpus) -> str:
             ) from None
     if not isinstance(value, str):
         raise UserError(
-            f"{where}: `{corpus.text_column}` is {type(value).__name__}, not text; fix the row, or "
-            "set the corpus's `text_column:` to the column with the text"
+            f"{where}: `{corpus.text_column}` should be text (found `{shorten(str(value))}`); fix "
+            "the row, or set the corpus's `text_column:` to the column with the text"
         )
     return value

@@ -303,8 +303,8 @@ def encode(group: Group, tokenizer: Tokenizer, directory: Path, threads: int = 1
         n_characters = totals.train.n_characters + totals.val.n_characters
         if group.plan.n_end is None and n_characters != group.counts.n_characters:
             raise UserError(
-                f"{paths[0]}: this file or one after it changed while the dataset was prepared; "
-                "try again"
+                f"{paths[0]}: this file or a later one of the corpus changed while the dataset "
+                "was prepared; run the same command again"
             )
         if len(group.plan.starts) == 1:
             _check_splits([totals], group.dataset, paths[0])

@@ -81,9 +81,9 @@ def use() -> None:
     different = [name for name, digest in digests().items() if digest != DIGESTS.get(name)]
     if different:
         raise UserError(
-            "`reproducible: anywhere`: this machine gets different results "
-            f"({', '.join(different)}); set `reproducible: machine`, and please report your CPU "
-            "and torch version"
+            "`reproducible: anywhere`: this machine's results differ from those of "
+            f"others (in: {', '.join(different)}); set `reproducible: machine`, and please open an "
+            "issue with your CPU and torch version"
         )
     _on = True
 

@@ -230,14 +230,14 @@ class Session:
         if measure is None:
             return
         muon = self.settings.optimizer == "muon"
-        rates = "matrix_lr, embedding_lr and unembedding_lr" if muon else "learning_rate"
+        rates = "`matrix_lr`, `embedding_lr` and `unembedding_lr`" if muon else "`learning_rate`"
         if self.ranks.is_main:
             self.state.check_lock()
             remove_states(self.state.directory)  # a resume from them would diverge again
         self.ranks.wait()  # a rank that ends may end rank 0
         raise DivergedError(
             f"training diverged: {measure} at step {line.step}; "
-            f"lower {rates}, raise warmup_iters, or set grad_clip"
+            f"lower {rates}, raise `warmup_iters`, or set `grad_clip`"
         )
 
     def save_is_due(self) -> bool:

@@ -23,7 +23,7 @@ from nanogpt.project import HERE, Project
 
 ROOT = Path(__file__).resolve().parents[2]
 FIXTURES = ROOT / "tests/fixtures/format_1"
-REMEDY = "delete it and run the workflow again"
+REMEDY = "delete the file and run the workflow again"
 
 
 def verify(path):
@@ -149,7 +149,7 @@ def test_a_changed_file_is_named_with_both_digests(made, name, kind):
     Path(name).write_text("changed")
     after = hashlib.sha256(b"changed").hexdigest()
     wrong = f"wrong sha256: expected {before[:12]}, found {after[:12]}"
-    assert verify(made) == [f"{name}: {wrong} ({kind} of {made})"]
+    assert verify(made) == [f"{name}: {wrong} ({kind} recorded in {made})"]
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_a_changed_file_is_named_with_both_digests(made, name, kind):
 )
 def test_a_missing_file_is_named(made, name, kind):
     Path(name).unlink()
-    assert verify(made) == [f"{name}: missing ({kind} of {made})"]
+    assert verify(made) == [f"{name}: missing ({kind} recorded in {made})"]
 
 
 def test_each_file_that_differs_is_named(made):
@@ -215,11 +215,11 @@ def test_a_damaged_manifest_is_named_with_its_flaw(made, content, problem):
 
 
 FLAWS = {
-    "inputs": ([], "`inputs` should be a valid dictionary"),
-    "outputs": (["results/a/val.bin"], "`outputs` should be a valid dictionary"),
-    "version": (5, "`version` should be a valid string"),
+    "inputs": ([], "`inputs` should be a JSON object"),
+    "outputs": (["results/a/val.bin"], "`outputs` should be a JSON object"),
+    "version": (5, "`version` should be text"),
     "environment": ({}, "`environment.nanogpt` is missing"),
-    "wall_seconds": ("long", "`wall_seconds` should be a valid number"),
+    "wall_seconds": ("long", "`wall_seconds` should be a number"),
 }
 
 
@@ -237,7 +237,7 @@ def test_a_digest_that_is_not_text_is_named_by_its_path(made):
     content["outputs"]["results/a/val.bin"] = None
     write_json(made, content)
     assert verify(made) == [
-        f"{made}: damaged: `outputs.results/a/val.bin` should be a valid string; {REMEDY}"
+        f"{made}: damaged: `outputs.results/a/val.bin` should be text; {REMEDY}"
     ]
 
 
@@ -245,7 +245,7 @@ def test_a_manifest_of_a_later_format_is_named(made):
     write_json(made, {**json.loads(made.read_text()), "format": 99})
     assert verify(made) == [
         f"{made}: format 99, but this version of nanogpt reads formats up to 1; "
-        "upgrade nanogpt, or delete it and run the workflow again"
+        "upgrade nanogpt, or delete the file and run the workflow again"
     ]
 
 
@@ -270,7 +270,7 @@ def test_an_output_with_an_impossible_name_is_named(made, name):
     write_json(made, content)
     (problem,) = verify(made)
     assert problem.startswith(f"{name}: ")
-    assert problem.endswith(f" (output of {made})")
+    assert problem.endswith(f" (output recorded in {made})")
 
 
 # --- Manifests of the first format, and other roots -----------------------------------------

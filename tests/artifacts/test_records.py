@@ -341,7 +341,7 @@ def test_null_for_a_number_is_rejected_or_stays_null(kind, content):
         null = changed(content, place, None)
         problem = problem_of(kind, null)
         if problem:
-            assert problem.startswith(f"`{name_of(place)}` should be a valid "), name_of(place)
+            assert problem.startswith(f"`{name_of(place)}` should be "), name_of(place)
         else:
             assert at(kind.parse(null, "", "").content(), place) is None, name_of(place)
 
@@ -371,31 +371,34 @@ def test_a_wrong_vocabulary_of_a_model_is_named(value):
 def test_null_for_a_required_number_is_rejected(name, place):
     content = json.loads((FIXTURES / name).read_text())
     problem = problem_of(KINDS[name], changed(content, place, None))
-    assert problem.startswith(f"`{name_of(place)}` should be a valid ")
+    assert problem.startswith(f"`{name_of(place)}` should be ")
 
 
 # --- metrics.jsonl --------------------------------------------------------------------------
 
 METRICS = {
-    "not JSON": ("{\n{}\n", "line 1: not JSON; delete it and run the workflow again"),
-    "a list": ("[1]\n", "line 1: damaged: not a JSON object; delete it and run the workflow again"),
+    "not JSON": ("{\n{}\n", "line 1: not JSON; delete the file and run the workflow again"),
+    "a list": (
+        "[1]\n",
+        "line 1: damaged: not a JSON object; delete the file and run the workflow again",
+    ),
     "no step": (
         '{"tokens": 1}\n',
-        "line 1: damaged: `step` is missing; delete it and run the workflow again",
+        "line 1: damaged: `step` is missing; delete the file and run the workflow again",
     ),
     "null for a step": (
         '{"step": 0, "tokens": 0}\n{"step": null, "tokens": 1}\n',
-        "line 2: damaged: `step` should be a valid integer; delete it and run the workflow again",
+        "line 2: damaged: `step` should be a whole number; delete the file and run the workflow "
+        "again",
     ),
     "text for a loss": (
         '{"step": 0, "tokens": 0, "loss": "low"}\n',
-        "line 1: damaged: `loss` should be a valid number, unable to parse string as a number; "
-        "delete it and run the workflow again",
+        "line 1: damaged: `loss` should be a number; delete the file and run the workflow again",
     ),
     "a later format": (
         '{"step": 0, "tokens": 0, "format": 2}\n',
         "line 1: format 2, but this version of nanogpt reads formats up to 1; upgrade nanogpt, or "
-        "delete it and run the workflow again",
+        "delete the file and run the workflow again",
     ),
     "empty": ("", "no metrics in it; train the run first"),
     "cut off in its first line": ('{"step": 0, "tok', "no metrics in it; train the run first"),
@@ -414,9 +417,7 @@ def test_an_invalid_line_is_named(text, problem, tmp_path):
 def test_missing_metrics_are_named(tmp_path):
     with pytest.raises(UserError) as error:
         read_metrics(tmp_path / "metrics.jsonl")
-    assert str(error.value) == (
-        f"{tmp_path / 'metrics.jsonl'}: No such file or directory; train the run first"
-    )
+    assert str(error.value) == f"{tmp_path / 'metrics.jsonl'}: no such file; train the run first"
 
 
 @pytest.mark.parametrize("rest", [b'{"step": 20, "tok', b"\xff", b'{"step": 20}x'])

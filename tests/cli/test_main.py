@@ -448,8 +448,8 @@ def test_verify_of_a_run_reports_a_changed_corpus(chain):
     lines = ended.stdout.splitlines()
     assert [line.partition(": wrong sha256: ")[0] for line in lines[:-1]] == [CORPUS, CORPUS]
     assert [line.rpartition(" (")[2] for line in lines[:-1]] == [
-        f"input of {CHAIN[2]})",
-        f"output of {CHAIN[3]})",
+        f"input recorded in {CHAIN[2]})",
+        f"output recorded in {CHAIN[3]})",
     ]
     assert lines[-1] == "4 manifests, 2 problems"
 

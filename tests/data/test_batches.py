@@ -76,7 +76,7 @@ def test_a_damaged_meta_json_is_named(dataset, content):
         ({"vocab_size": 0}, "`vocab_size` should be greater than 0"),
         ({"train": {}}, r"`train\.n_tokens` is missing"),
         ({"val": 3}, "`val` "),
-        ({"vocab_size": "24"}, "`vocab_size` should be a valid integer"),
+        ({"vocab_size": "24"}, "`vocab_size` should be a whole number"),
         ({"files": [{"path": "text.txt"}]}, r"`files\.0\.sha256` is missing"),
     ],
     ids=str,
@@ -85,7 +85,7 @@ def test_a_wrong_field_of_meta_json_is_named_in_one_line(dataset, damage, flaw):
     path = dataset / "meta.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **damage}))
     with pytest.raises(
-        UserError, match=rf"meta\.json: damaged: {flaw}.*; delete it and run"
+        UserError, match=rf"meta\.json: damaged: {flaw}.*; delete the file and run"
     ) as error:
         load(dataset)
     assert len(str(error.value).splitlines()) == 1

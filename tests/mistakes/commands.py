@@ -166,7 +166,7 @@ COMMANDS = [
     command(
         "a missing file of settings",
         "train first --config=small.json",
-        "--config small.json: no such file; use a JSON file with settings",
+        "--config small.json: no such file; name a JSON file with settings",
         _write_project,
     ),
     command(
@@ -206,7 +206,7 @@ COMMANDS = [
     command(
         "sampling from a run with another dataset",
         "sample first --dataset=other",
-        "first: trained on `letters`, not on `other`; remove the run or --dataset",
+        "first: trained on `letters`, not on `other`; leave out `first` or --dataset",
         _write_two_datasets,
     ),
     command(

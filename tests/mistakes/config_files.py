@@ -63,7 +63,7 @@ CONFIG_FILES = [
         "a duplicate setting",
         code("train: {seed: 1, seed: 2}"),
         b"train: {seed: 1, seed: 2}",
-        "config.yaml: line 1: `seed` is already in line 1; merge the two",
+        "config.yaml: line 1: `seed` is already in line 1; remove one of them",
     ),
     config_file(
         "an invalid date",

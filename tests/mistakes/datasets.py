@@ -30,35 +30,36 @@ DATASETS = [
         "a truncated meta.json",
         "`meta.json` cut in half",
         lambda: (BOOK / "meta.json").write_text('{"dtype": "ui'),
-        "results/datasets/book/meta.json: damaged: not JSON; delete it and run the workflow again",
+        "results/datasets/book/meta.json: damaged: not JSON; delete the file and run the workflow "
+        "again",
     ),
     damaged_dataset(
         "an unknown dtype of tokens",
         '`"dtype": "uint17"` in `meta.json`',
         lambda: edit_json(BOOK / "meta.json", dtype="uint17"),
         "results/datasets/book/meta.json: damaged: `dtype` should be 'uint16' or 'uint32'; delete "
-        "it and run the workflow again",
+        "the file and run the workflow again",
     ),
     damaged_dataset(
         "a dtype that token files don't have",
         '`"dtype": "int16"` in `meta.json`',
         lambda: edit_json(BOOK / "meta.json", dtype="int16"),
         "results/datasets/book/meta.json: damaged: `dtype` should be 'uint16' or 'uint32'; delete "
-        "it and run the workflow again",
+        "the file and run the workflow again",
     ),
     damaged_dataset(
         "a string for a number of tokens",
         '`"n_tokens": "5"` in `meta.json`',
         lambda: edit_json(BOOK / "meta.json", val={"n_tokens": "5"}),
-        "results/datasets/book/meta.json: damaged: `val.n_tokens` should be a valid integer; "
-        "delete it and run the workflow again",
+        "results/datasets/book/meta.json: damaged: `val.n_tokens` should be a whole number; "
+        "delete the file and run the workflow again",
     ),
     damaged_dataset(
         "null for a number of tokens",
         '`"n_tokens": null` in `meta.json`',
         lambda: edit_json(BOOK / "meta.json", train={"n_tokens": None}),
-        "results/datasets/book/meta.json: damaged: `train.n_tokens` should be a valid integer; "
-        "delete it and run the workflow again",
+        "results/datasets/book/meta.json: damaged: `train.n_tokens` should be a whole number; "
+        "delete the file and run the workflow again",
     ),
     damaged_dataset(
         "a split without tokens",
@@ -68,28 +69,28 @@ DATASETS = [
             lambda: (BOOK / "val.bin").write_bytes(b""),
         ),
         "results/datasets/book/meta.json: damaged: `val.n_tokens` should be greater than 0; "
-        "delete it and run the workflow again",
+        "delete the file and run the workflow again",
     ),
     damaged_dataset(
         "a directory instead of meta.json",
         "`meta.json/`",
         in_turn((BOOK / "meta.json").unlink, (BOOK / "meta.json").mkdir),
-        "results/datasets/book/meta.json: can't be read: Is a directory; delete it and run the "
-        "workflow again",
+        "results/datasets/book/meta.json: can't be read: Is a directory; delete the file and run "
+        "the workflow again",
     ),
     Mistake(
         "a file at the path of a dataset",
         "`results/datasets/book`, a file",
         in_turn(lambda: write_files({str(BOOK): TEXT}), train_first),
-        "results/datasets/book/meta.json: can't be read: Not a directory; delete it and run the "
-        "workflow again",
+        "results/datasets/book/meta.json: can't be read: Not a directory; delete the file and run "
+        "the workflow again",
     ),
     damaged_dataset(
         "a truncated token file",
         "`train.bin` two bytes shorter",
         lambda: os.truncate(BOOK / "train.bin", 400),
         "results/datasets/book/train.bin: has 400 bytes, but should have 532 (266 tokens as "
-        "uint16, according to meta.json); delete it and run the workflow again",
+        "uint16, according to meta.json); delete the file and run the workflow again",
     ),
     damaged_dataset(
         "a missing token file",
@@ -102,7 +103,7 @@ DATASETS = [
         "`val.bin` of another dataset of the same size",
         lambda: (BOOK / "val.bin").write_bytes(b"\xff" * (BOOK / "val.bin").stat().st_size),
         "results/datasets/book/val.bin: token id 65535 is outside the vocabulary of 24 tokens; "
-        "delete it and run the workflow again",
+        "delete the file and run the workflow again",
     ),
     damaged_dataset(
         "a dataset without a tokenizer",

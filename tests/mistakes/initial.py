@@ -94,12 +94,13 @@ INITIAL = [
     begins(
         "a different architecture from the initial run's",
         "{dataset: others, model: {n_layer: 4}, train: {init_from: first}}",
-        "runs.fine.model: n_layer is 4, but it's 1 in the initial model `first`; remove n_layer",
+        "runs.fine.model: `n_layer` is 4, but 1 in the initial model `first`; remove `n_layer` "
+        "from the run's settings",
     ),
     begins(
         "a longer context than the initial run's",
         "{dataset: others, model: {block_size: 16}, train: {init_from: first}}",
-        "runs.fine.model: block_size 16 is larger than that of the initial model `first`, 8; "
+        "runs.fine.model: `block_size` 16 is larger than that of the initial model `first`, 8; "
         "lower or remove it",
     ),
     begins(
@@ -136,8 +137,8 @@ INITIAL = [
         "an initial model directory whose architecture changed after the config was read",
         code("train: {init_from: results/demo/model}"),
         other_settings,
-        "runs.fine.model: activation is gelu, but it's relu2 in the initial model "
-        "`results/demo/model`; remove activation",
+        "runs.fine.model: `activation` is gelu, but relu2 in the initial model "
+        "`results/demo/model`; remove `activation` from the run's settings",
     ),
     Mistake(
         "starting from an ensemble's directory",
@@ -151,6 +152,6 @@ INITIAL = [
         "the other run's `model.safetensors`, cut short",
         cut_short,
         "results/demo/model/model.safetensors: damaged (Error while deserializing header: invalid "
-        "header length); delete it and run the workflow again",
+        "header length); delete the file and run the workflow again",
     ),
 ]

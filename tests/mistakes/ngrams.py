@@ -65,35 +65,35 @@ NGRAMS = [
         "`ngrams.safetensors` cut in half",
         lambda data: data[: len(data) // 2],
         "results/demo/model/ngrams.safetensors: damaged (Error while deserializing header: "
-        "incomplete metadata, file not fully covered); delete it and run the workflow again",
+        "incomplete metadata, file not fully covered); delete the file and run the workflow again",
     ),
     damaged_ngrams(
         "weights instead of n-grams",
         "`model.safetensors` copied over `ngrams.safetensors`",
         lambda _: (MODEL / "model.safetensors").read_bytes(),
-        "results/demo/model/ngrams.safetensors: not an n-gram file of nanogpt; delete it and "
-        "run the workflow again",
+        "results/demo/model/ngrams.safetensors: not an n-gram file of nanogpt; delete the file "
+        "and run the workflow again",
     ),
     damaged_ngrams(
         "an n-gram with an impossible count",
         "a count of 0",
         without_count,
         "results/demo/model/ngrams.safetensors: damaged (a token or a count is out of range); "
-        "delete it and run the workflow again",
+        "delete the file and run the workflow again",
     ),
     Mistake(
         "n-grams with another vocabulary",
         "`ngrams.safetensors` copied from another run",
         sample_another_vocabulary,
-        "results/demo/model/ngrams.safetensors: its vocabulary isn't the model's; delete it and "
-        "run the workflow again",
+        "results/demo/model/ngrams.safetensors: its vocabulary isn't the model's; delete the file "
+        "and run the workflow again",
     ),
     Mistake(
         "n-grams of another dataset",
         "evaluated on a dataset other than the counted one",
         evaluate_another_dataset,
         "results/demo/model/ngrams.safetensors: its counts don't match the training split in "
-        "results/datasets/book; delete it and run the workflow again",
+        "results/datasets/book; delete the file and run the workflow again",
     ),
     workflow(
         "n-grams of a run without them",

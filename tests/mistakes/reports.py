@@ -39,7 +39,7 @@ REPORTS = [
         "a run that wasn't trained",
         "no `metrics.jsonl`",
         {},
-        "results/demo/metrics.jsonl: No such file or directory; train the run first",
+        "results/demo/metrics.jsonl: no such file; train the run first",
     ),
     report_on(
         "empty metrics",
@@ -51,21 +51,21 @@ REPORTS = [
         "a line that isn't metrics",
         "`metrics.jsonl` with a line of text",
         {"metrics.jsonl": "loss 4.2\n" + METRICS},
-        "results/demo/metrics.jsonl: line 1: not JSON; delete it and run the workflow again",
+        "results/demo/metrics.jsonl: line 1: not JSON; delete the file and run the workflow again",
     ),
     report_on(
         "a word for a step",
         '`{"step": "x", "tokens": 0}`',
         {"metrics.jsonl": '{"step": "x", "tokens": 0}\n' + METRICS},
-        "results/demo/metrics.jsonl: line 1: damaged: `step` should be a valid integer; delete it "
-        "and run the workflow again",
+        "results/demo/metrics.jsonl: line 1: damaged: `step` should be a whole number; delete the "
+        "file and run the workflow again",
     ),
     report_on(
         "a word for a loss",
         '`{"step": 0, "tokens": 0, "loss": "low"}`',
         {"metrics.jsonl": '{"step": 0, "tokens": 0, "loss": "low"}\n' + METRICS},
-        "results/demo/metrics.jsonl: line 1: damaged: `loss` should be a valid number, unable to "
-        "parse string as a number; delete it and run the workflow again",
+        "results/demo/metrics.jsonl: line 1: damaged: `loss` should be a number; delete the file "
+        "and run the workflow again",
     ),
     report_on(
         "a run that wasn't evaluated",
@@ -77,13 +77,14 @@ REPORTS = [
         "a truncated eval.json",
         "`eval.json` cut in half",
         {"metrics.jsonl": METRICS, "eval.json": '{"val": {"lo'},
-        "results/demo/eval.json: damaged: not JSON; delete it and run the workflow again",
+        "results/demo/eval.json: damaged: not JSON; delete the file and run the workflow again",
     ),
     report_on(
         "an eval.json without results",
         "`{}`",
         {"metrics.jsonl": METRICS, "eval.json": "{}"},
-        "results/demo/eval.json: damaged: `run` is missing; delete it and run the workflow again",
+        "results/demo/eval.json: damaged: `run` is missing; delete the file and run the workflow "
+        "again",
     ),
     report_on(
         "a truncated training manifest",
@@ -93,12 +94,14 @@ REPORTS = [
             "eval.json": EVALUATION,
             "train.manifest.json": '{"parameters": {',
         },
-        "results/demo/train.manifest.json: damaged: not JSON; delete it and run the workflow again",
+        "results/demo/train.manifest.json: damaged: not JSON; delete the file and run the "
+        "workflow again",
     ),
     report_on(
         "a bench.json that isn't a benchmark",
         "a list in `bench.json`",
         {"metrics.jsonl": METRICS, "eval.json": EVALUATION, "bench.json": "[]"},
-        "results/demo/bench.json: damaged: not a JSON object; delete it and run the workflow again",
+        "results/demo/bench.json: damaged: not a JSON object; delete the file and run the "
+        "workflow again",
     ),
 ]

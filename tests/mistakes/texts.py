@@ -325,8 +325,8 @@ TEXTS = [
         "a number instead of a text",
         code('{"text": 5}'),
         '{"text": 5}',
-        "book.jsonl: line 1: `text` is int, not text; fix the row, or set the corpus's "
-        "`text_column:` to the column with the text",
+        "book.jsonl: line 1: `text` should be text (found `5`); fix the row, or set the "
+        "corpus's `text_column:` to the column with the text",
         name="book.jsonl",
     ),
     text(
@@ -388,8 +388,8 @@ TEXTS = [
         "a parquet column of numbers",
         "`book.parquet` with numbers",
         parquet_bytes({"text": [5]}),
-        "book.parquet: row 1: `text` is int, not text; fix the row, or set the corpus's "
-        "`text_column:` to the column with the text",
+        "book.parquet: row 1: `text` should be text (found `5`); fix the row, or set the "
+        "corpus's `text_column:` to the column with the text",
         name="book.parquet",
     ),
     text(
@@ -405,6 +405,7 @@ TEXTS = [
         "a text that changes while it's prepared",
         "`book.txt` edited during the preparation",
         edit_while_prepared,
-        "book.txt: this file or one after it changed while the dataset was prepared; try again",
+        "book.txt: this file or a later one of the corpus changed while the dataset was prepared; "
+        "run the same command again",
     ),
 ]

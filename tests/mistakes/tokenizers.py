@@ -51,43 +51,43 @@ TOKENIZERS = [
         "a truncated tokenizer",
         "`tokenizer.json` cut in half",
         '{"type": "ch',
-        "results/datasets/other/tokenizer.json: not a nanogpt tokenizer; delete it and run the "
-        "workflow again",
+        "results/datasets/other/tokenizer.json: not a nanogpt tokenizer; delete the file and run "
+        "the workflow again",
     ),
     given_tokenizer(
         "the same character twice",
         "a vocabulary `aab`",
         characters("aab"),
-        "results/datasets/other/tokenizer.json: not a nanogpt tokenizer; delete it and run the "
-        "workflow again",
+        "results/datasets/other/tokenizer.json: not a nanogpt tokenizer; delete the file and run "
+        "the workflow again",
     ),
     given_tokenizer(
         "a lone surrogate in a vocabulary",
         "a vocabulary with U+D800",
         characters("a\ud800"),
-        "results/datasets/other/tokenizer.json: not a nanogpt tokenizer; delete it and run the "
-        "workflow again",
+        "results/datasets/other/tokenizer.json: not a nanogpt tokenizer; delete the file and run "
+        "the workflow again",
     ),
     given_tokenizer(
         "a tokenizer with brackets nested too deeply",
         "100,000 `[`",
         100_000 * "[",
-        "results/datasets/other/tokenizer.json: not a nanogpt tokenizer; delete it and run the "
-        "workflow again",
+        "results/datasets/other/tokenizer.json: not a nanogpt tokenizer; delete the file and run "
+        "the workflow again",
     ),
     given_tokenizer(
         "byte pairs without the single bytes",
         "`tokens` with two entries",
         '{"type": "bpe", "tokens": ["a", "b"]}',
-        "results/datasets/other/tokenizer.json: not a nanogpt tokenizer; delete it and run the "
-        "workflow again",
+        "results/datasets/other/tokenizer.json: not a nanogpt tokenizer; delete the file and run "
+        "the workflow again",
     ),
     given_tokenizer(
         "another program's tokenizer.json",
         "a file from Hugging Face",
         '{"version": "1.0", "model": {"type": "BPE"}}',
-        "results/datasets/other/tokenizer.json: not a nanogpt tokenizer; delete it and run the "
-        "workflow again",
+        "results/datasets/other/tokenizer.json: not a nanogpt tokenizer; delete the file and run "
+        "the workflow again",
     ),
     given_tokenizer(
         "merges that are not GPT-2's",

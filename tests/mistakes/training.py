@@ -127,8 +127,8 @@ TRAINING = [
         "a training that diverges",
         code("train: {learning_rate: 1e30, decay_lr: no}"),
         in_turn(make_dataset, lambda: train_first(learning_rate=1e30)),
-        "training diverged: train_loss is nan at step 1; lower learning_rate, raise "
-        "warmup_iters, or set grad_clip",
+        "training diverged: train_loss is nan at step 1; lower `learning_rate`, raise "
+        "`warmup_iters`, or set `grad_clip`",
     ),
     Mistake(
         "a word for a number of seconds",
@@ -153,8 +153,9 @@ TRAINING = [
         "`reproducible: anywhere` on a machine with different results",
         code("snakemake ..."),
         in_turn(make_dataset, lambda: compute_anywhere("AVX2")),
-        "`reproducible: anywhere`: this machine gets different results (product); set "
-        "`reproducible: machine`, and please report your CPU and torch version",
+        "`reproducible: anywhere`: this machine's results differ from those of others (in: "
+        "product); set `reproducible: machine`, and please open an issue with your CPU and torch "
+        "version",
     ),
     Mistake(
         "another model's saved state",

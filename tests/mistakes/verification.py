@@ -66,27 +66,27 @@ VERIFICATION = [
         "`samples.txt` edited",
         lambda: write_files({"results/demo/samples.txt": "Better."}),
         "results/demo/samples.txt: wrong sha256: expected 30a2bfe5d426, found 532070814ac9 "
-        "(output of results/demo/sample.manifest.json)",
+        "(output recorded in results/demo/sample.manifest.json)",
     ),
     differs(
         "a missing result",
         "`samples.txt` removed",
         Path("results/demo/samples.txt").unlink,
-        "results/demo/samples.txt: missing (output of results/demo/sample.manifest.json)",
+        "results/demo/samples.txt: missing (output recorded in results/demo/sample.manifest.json)",
     ),
     differs(
         "a truncated manifest",
         "`sample.manifest.json` cut in half",
         lambda: MANIFEST.write_text('{"stage'),
-        "results/demo/sample.manifest.json: damaged: not JSON; delete it and run the workflow "
-        "again",
+        "results/demo/sample.manifest.json: damaged: not JSON; delete the file and run the "
+        "workflow again",
     ),
     differs(
         "a manifest of a later version of nanogpt",
         '`"format": 9` in it',
         lambda: edit_json(MANIFEST, format=9),
         "results/demo/sample.manifest.json: format 9, but this version of nanogpt reads formats "
-        "up to 1; upgrade nanogpt, or delete it and run the workflow again",
+        "up to 1; upgrade nanogpt, or delete the file and run the workflow again",
     ),
     differs(
         "an edited manifest",

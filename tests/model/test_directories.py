@@ -116,7 +116,7 @@ def test_truncated_weights_are_refused(directory, keep):
     path.write_bytes(data[: int(len(data) * keep) if isinstance(keep, float) else keep])
     message = refusal(directory)
     assert str(path) in message
-    assert "delete it and run the workflow again" in message
+    assert "delete the file and run the workflow again" in message
 
 
 def test_weights_with_trailing_bytes_are_refused(directory):
@@ -203,7 +203,7 @@ def test_an_unknown_architecture_is_named(directory):
     edit_config(directory, architecture="llama")
     assert refusal(directory) == (
         f"{directory / 'config.json'}: unknown architecture `llama` (this version of nanogpt reads "
-        "only `gpt2`); use the version that wrote it, or delete it and run the workflow again"
+        "only `gpt2`); use the version that wrote it, or delete the file and run the workflow again"
     )
 
 
@@ -211,7 +211,7 @@ def test_an_unknown_format_is_named(directory):
     edit_config(directory, format=3)
     assert refusal(directory) == (
         f"{directory / 'config.json'}: format 3, but this version of nanogpt reads formats up to "
-        "2; upgrade nanogpt, or delete it and run the workflow again"
+        "2; upgrade nanogpt, or delete the file and run the workflow again"
     )
 
 
@@ -280,7 +280,7 @@ def test_a_damaged_config_is_named(directory, content):
     (directory / "config.json").write_bytes(content)
     message = refusal(directory)
     assert str(directory / "config.json") in message
-    assert "delete it and run the workflow again" in message
+    assert "delete the file and run the workflow again" in message
 
 
 CONFIG_VALUES = {

@@ -104,7 +104,9 @@ def test_a_damaged_file_is_a_one_line_error(counted, tmp_path, changes, flaw):
     save_file({name: a for name, a in arrays.items() if a is not None}, path, metadata)
     with pytest.raises(UserError) as error:
         load_table(path)
-    assert str(error.value) == f"{path}: damaged ({flaw}); delete it and run the workflow again"
+    assert (
+        str(error.value) == f"{path}: damaged ({flaw}); delete the file and run the workflow again"
+    )
 
 
 def test_vocabularies_of_the_same_size_are_distinguished():

@@ -238,7 +238,7 @@ def test_a_nan_loss_ends_the_training_and_names_the_step(training, play, tiny):
     message = str(error.value)
     assert "\n" not in message
     assert message.startswith(f"training diverged: {nulls[0]} is ")
-    assert f"at step {last['step']}; lower learning_rate" in message
+    assert f"at step {last['step']}; lower `learning_rate`, raise" in message
     assert not training.results.exists()
 
 

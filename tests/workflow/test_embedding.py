@@ -356,7 +356,9 @@ def test_names_can_be_as_long_as_file_names(
 def test_a_too_long_name_is_found_before_any_job_starts(essays: Path) -> None:
     name = "r" * 256
     setting("runs", name, value={"dataset": "play"})(essays)
-    assert "has 256 bytes; shorten it" in error_of(snakemake(essays, f"results/{name}/samples.txt"))
+    assert "is 256 bytes long; shorten it" in error_of(
+        snakemake(essays, f"results/{name}/samples.txt")
+    )
 
 
 def test_a_text_can_have_the_longest_possible_name(essays: Path) -> None:

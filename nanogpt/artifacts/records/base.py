@@ -33,6 +33,20 @@ PositiveCount = Annotated[int, Field(strict=True, gt=0, lt=2**63)]
 JsonObject = dict[str, JsonValue]
 
 
+# Messages for some of pydantic's types of errors.
+FLAWS = {
+    "dict_type": "should be a JSON object",
+    "model_type": "should be a JSON object",
+    "list_type": "should be a list",
+    "string_type": "should be text",
+    "int_type": "should be a whole number",
+    "int_parsing": "should be a whole number",
+    "int_from_float": "should be a whole number",
+    "float_type": "should be a number",
+    "float_parsing": "should be a number",
+}
+
+
 class FormatError(UserError):
     """A file in an unknown format, most likely from a later version of nanogpt."""
 
@@ -125,7 +139,7 @@ def _first_flaw(error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"`{field}` is missing"
     message = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    return f"`{field}` {message}"
+    return f"`{field}` {FLAWS.get(first['type'], message)}"
 
 
 def field_name(location: Iterable[int | str]) -> str:

@@ -43,8 +43,10 @@ def read_metrics(path: Path) -> list[MetricsLine]:
     """
     try:
         texts = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; train the run first") from None
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; train the run first") from None
+        raise UserError(f"{path}: can't be read: {error.strerror}; train the run first") from None
     lines = []
     for place, text in enumerate(texts, 1):
         try:
