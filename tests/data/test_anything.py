@@ -23,7 +23,7 @@ from nanogpt.errors import LONGEST_MESSAGE, UserError
 from tests.data.reading import csv_of
 
 # The duration of the long test in seconds, and the limit for a single file.
-LONG = float(os.environ.get("NANOGPT_ANYTHING_SECONDS", "300"))
+LONG = float(os.environ.get("NANOGPT_ANYTHING_SECONDS", "120"))
 LONGEST = 10
 
 SUFFIXES = [
