@@ -27,6 +27,7 @@ ORDER = (
     "library",
     "interchange",
     "report",
+    "web",
     "cli",
     "__main__",
 )

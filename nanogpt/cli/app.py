@@ -15,7 +15,7 @@ app = tyro.extras.SubcommandApp()
 # Order of the commands in `nanogpt --help`; the others come after these.
 ORDER = (
     *("prepare", "train", "eval", "sample", "bench", "plan", "why", "tokenize", "export"),
-    *("import", "config", "verify", "cache", "report", "watch"),
+    *("import", "config", "verify", "cache", "report", "watch", "serve"),
 )
 
 # Examples at the end of a command's help.

@@ -18,6 +18,7 @@ from nanogpt.cli import (  # noqa: F401  these register commands
     plan,
     reference,
     runs,
+    serve,
     why,
 )
 from nanogpt.cli.app import run

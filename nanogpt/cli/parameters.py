@@ -13,6 +13,14 @@ from nanogpt.cli.app import app
 from nanogpt.cli.flags import plain_type
 from nanogpt.errors import UserError
 
+LAST_PORT = 65535
+
+
+def check_port(port: int) -> None:
+    """Raise UserError for a number that isn't a port. 0: any free port."""
+    if not 0 <= port <= LAST_PORT:
+        raise UserError(f"--port: should be from 0 to {LAST_PORT} (found `{port}`)")
+
 
 def parameters_of(command: str) -> Mapping[str, inspect.Parameter]:
     """Return the parameters of a command's function, by name."""

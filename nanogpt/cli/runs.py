@@ -12,6 +12,7 @@ from tyro.conf import Positional
 from nanogpt.cli.app import app, examples, named, optional, print_json
 from nanogpt.cli.finding import check_dataset, find_base, find_model
 from nanogpt.cli.flags import FlagValues, given_by, with_flags
+from nanogpt.cli.parameters import check_port
 from nanogpt.cli.workflow import make
 from nanogpt.config.loading import read
 from nanogpt.config.reference import describe_run
@@ -21,8 +22,6 @@ from nanogpt.config.trained import check_model
 from nanogpt.config.variants import parse, resolve_with
 from nanogpt.errors import UserError
 from nanogpt.project import HERE, Project
-
-LAST_PORT = 65535
 
 
 @app.command(name="config")
@@ -190,8 +189,7 @@ def watch(
 
     if not every > 0:
         raise UserError(f"--every: should be more than 0 (found `{every:g}`)")
-    if not 0 <= port <= LAST_PORT:
-        raise UserError(f"--port: should be from 0 to {LAST_PORT} (found `{port}`)")
+    check_port(port)
     with exiting(), tempfile.TemporaryDirectory() as directory:
         written: dict[str, int] = {}
         append_events(find_metrics(HERE, results), Path(directory), written)

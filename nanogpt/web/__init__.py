@@ -1,0 +1,1 @@
+"""The page of `nanogpt serve`, and its API."""

@@ -1,0 +1,49 @@
+"""What a server of `nanogpt serve` shows, and what it allows."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fastapi import Request
+
+from nanogpt.project import Project
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The most that a client can ask for.
+
+    body_bytes: of a request other than an upload. upload_bytes: of a text. prompt_characters: of
+    one prompt. new_tokens: of one completion. choices: prompts times `n` of one request.
+    admitted: completions that are generated together. waiting: those that wait for that.
+    """
+
+    body_bytes: int = 1 << 20
+    upload_bytes: int = 256 << 20
+    prompt_characters: int = 200_000
+    new_tokens: int = 4096
+    choices: int = 16
+    admitted: int = 256
+    waiting: int = 256
+
+
+@dataclass(frozen=True)
+class Site:
+    """The project and results that a server shows.
+
+    hosts: names that a request's Host header may have, in lower case; empty: any. token: the secret
+    that actions need; "" without actions. is_public: whether every request needs the token.
+    """
+
+    project: Project
+    results: Path
+    hosts: frozenset[str] = frozenset({"127.0.0.1", "localhost", "::1"})
+    token: str = ""
+    allow_actions: bool = False
+    is_public: bool = False
+    limits: Limits = field(default_factory=Limits)
+
+
+def site_of(request: Request) -> Site:
+    """Return the site that a request is for; a dependency of FastAPI's endpoints."""
+    site: Site = request.app.state.site
+    return site

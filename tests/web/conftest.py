@@ -1,0 +1,22 @@
+"""A site over a project in a temporary directory, and clients of its application."""
+
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+
+from nanogpt.project import Project
+from nanogpt.web.app import create_app
+from nanogpt.web.site import Site
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    project = Project(tmp_path)
+    project.results.mkdir()
+    return Site(project, project.results)
+
+
+@pytest.fixture
+def client(site: Site) -> TestClient:
+    return TestClient(create_app(site), base_url="http://127.0.0.1:8000")
