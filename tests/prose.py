@@ -38,8 +38,8 @@ STALE = {re.compile(rf"\b(?:{phrase})\b", re.IGNORECASE): say for phrase, say in
 CLAUSE_HEADING = re.compile(r"#+ (?:what|when|where|who|why|whether|that|if|how)\b", re.IGNORECASE)
 COMMENT = re.compile(r"\s*#")
 TEXT_SUFFIXES = {"", ".cff", ".md", ".py", ".sh", ".smk", ".toml", ".yaml", ".yml"}
-# The licence's words aren't our own, and this file lists the phrases.
-PASSED_OVER = {"LICENSE", "tests/prose.py", "tests/test_prose.py"}
+# The words of licences aren't our own, and these files list the phrases.
+PASSED_OVER = {"tests/prose.py", "tests/test_prose.py"}
 
 
 def problems_of(path: str, text: str) -> Iterator[str]:
@@ -67,7 +67,9 @@ def tracked_files() -> list[str]:
     return [
         path
         for path in listing.stdout.splitlines()
-        if Path(path).suffix in TEXT_SUFFIXES and path not in PASSED_OVER
+        if Path(path).suffix in TEXT_SUFFIXES
+        and Path(path).name != "LICENSE"
+        and path not in PASSED_OVER
     ]
 
 

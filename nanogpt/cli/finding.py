@@ -117,7 +117,12 @@ def find_tokenizer(word: str) -> Path:
         raise UserError(f"{made}: doesn't exist yet; make it with `nanogpt prepare {dataset}`")
     if config and not path.exists():
         raise UserError(f"no dataset or run `{word}`{did_you_mean(word, names)}")
-    return path / TOKENIZER if path.is_dir() else path
+    file = path / TOKENIZER if path.is_dir() else path
+    if not file.exists():
+        raise UserError(
+            f"{file}: no such file; name a prepared dataset, a run, or a tokenizer.json"
+        )
+    return file
 
 
 def check_dataset(config: Config, run: str, dataset: str) -> None:

@@ -237,18 +237,19 @@ def _check_lengths(config: Config) -> None:
     names = [("runs", run_names(config)), ("datasets", config.datasets)]
     for where, made in [*names, ("corpora", config.corpora)]:
         for name in made:
-            _check_length(name, where, NAME_BYTES)
+            _check_length(name, where, NAME_BYTES, "use a shorter one")
     for corpus, entry in config.corpora.items():
         for name in entry.downloads:
-            _check_length(name, f"corpora.{corpus}.url", NAME_BYTES - len(LONGEST_END))
+            remedy = "download it yourself under a shorter name, and list it under `files`"
+            _check_length(name, f"corpora.{corpus}.url", NAME_BYTES - len(LONGEST_END), remedy)
 
 
-def _check_length(name: str, where: str, most: int) -> None:
+def _check_length(name: str, where: str, most: int, remedy: str) -> None:
     length = len(os.fsencode(name))
     if length > most:
         raise UserError(
-            f"{where}: the name `{name[:20]}...` is {length} bytes long; shorten it to {most} or "
-            "fewer"
+            f"{where}: the name `{name[:20]}...` is {length} bytes long, but {most} is the most; "
+            f"{remedy}"
         )
 
 

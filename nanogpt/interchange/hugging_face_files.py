@@ -131,6 +131,6 @@ def _load(path: Path) -> dict[str, Tensor]:
     try:
         weights = load_file(path)
     except (safetensors.SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{path}: damaged ({error}); {AGAIN}") from None
+        raise UserError(f"{path}: damaged, or not safetensors ({error}); {AGAIN}") from None
     half = (torch.float16, torch.bfloat16)
     return {name: w.float() if w.dtype in half else w for name, w in weights.items()}

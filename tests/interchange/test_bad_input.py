@@ -122,7 +122,7 @@ def test_numbers_too_large_for_float32_are_rejected(tensor, words):
 def test_truncated_weights_are_damaged(size):
     to_hugging_face()
     os.truncate(WEIGHTS, size)
-    assert f"{WEIGHTS}: damaged (" in refuse_import()
+    assert f"{WEIGHTS}: damaged, or not safetensors (" in refuse_import()
 
 
 @pytest.mark.parametrize("name", ["", "..", "../ours/model/model.safetensors"])

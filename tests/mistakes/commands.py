@@ -292,7 +292,7 @@ COMMANDS = [
     command(
         "tokenizing without a tokenizer",
         "tokenize results/datasets/book text",
-        "results/datasets/book: no such file; run the workflow again",
+        "results/datasets/book: no such file; name a prepared dataset, a run, or a tokenizer.json",
     ),
     command(
         "tokenizing an unknown letter",

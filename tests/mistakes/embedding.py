@@ -56,13 +56,14 @@ EMBEDDING = [
         code("runs: {aaa...: {}}") + " with 256 `a`",
         f"corpora: {{text: {{builtin: play}}}}\nruns: {{{'a' * 256}: {{dataset: text}}}}\n"
         "datasets: {text: {}}",
-        "runs: the name `aaaaaaaaaaaaaaaaaaaa...` is 256 bytes long; shorten it to 255 or fewer",
+        "runs: the name `aaaaaaaaaaaaaaaaaaaa...` is 256 bytes long, but 255 is the most; use a "
+        "shorter one",
     ),
     config(
         "a download with a name too long for its manifest",
         code("corpora: {text: {url: https://corpora.example/aaa...}}") + " with 233 `a`",
         f"corpora: {{text: {{url: https://corpora.example/{'a' * 233}}}}}",
-        "corpora.text.url: the name `aaaaaaaaaaaaaaaaaaaa...` is 233 bytes long; shorten it to "
-        "232 or fewer",
+        "corpora.text.url: the name `aaaaaaaaaaaaaaaaaaaa...` is 233 bytes long, but 232 is the "
+        "most; download it yourself under a shorter name, and list it under `files`",
     ),
 ]

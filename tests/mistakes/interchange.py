@@ -249,7 +249,8 @@ INTERCHANGE = [
     hugging_face(
         "an import of a pickle instead of weights",
         lambda: (THEIRS / "model.safetensors").write_bytes(pickle.dumps(Bomb())),
-        "theirs/model.safetensors: damaged (Error while deserializing header: header too large); "
+        "theirs/model.safetensors: damaged, or not safetensors (Error while deserializing header: "
+        "header too large); "
         f"{AGAIN}",
     ),
     hugging_face(

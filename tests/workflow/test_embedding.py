@@ -356,7 +356,7 @@ def test_names_can_be_as_long_as_file_names(
 def test_a_too_long_name_is_found_before_any_job_starts(essays: Path) -> None:
     name = "r" * 256
     setting("runs", name, value={"dataset": "play"})(essays)
-    assert "is 256 bytes long; shorten it" in error_of(
+    assert "is 256 bytes long, but 255 is the most" in error_of(
         snakemake(essays, f"results/{name}/samples.txt")
     )
 
