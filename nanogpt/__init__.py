@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from nanogpt.library import TrainedModel as TrainedModel
     from nanogpt.library import load as load
 
-__version__ = "1.0.0.dev0"
+__version__ = "1.0.0"
 __all__ = ["TrainedModel", "__version__", "load"]
 
 
