@@ -111,8 +111,8 @@ def test_another_field_of_jsonl_can_be_configured(table):
         ('"text"', "not a JSON object"),
         ("3", "not a JSON object"),
         ("null", "not a JSON object"),
-        ('{"text": 3}', "`text` is int, not text"),
-        ('{"text": ["a"]}', "`text` is list, not text"),
+        ('{"text": 3}', "`text` should be text (found `3`)"),
+        ('{"text": ["a"]}', "`text` should be text (found `["),
         ("[" * 200_000, "not JSON: "),
         ('{"text":' * 100_000, "not JSON: "),
         ('{"text": ' + "1" * 10_000 + "}", "line 4: "),
@@ -405,7 +405,7 @@ def test_a_nested_column_of_parquet_is_named_with_dots(parquet):
     assert documents(path, text_column="meta.body.en") == ["one"]
     message = complaint(path, text_column="meta.text")
     assert "(found `meta`, `text`, `meta.body.en`, `meta.id`)" in message
-    assert "row 1: `meta` is dict, not text" in complaint(path, text_column="meta")
+    assert "row 1: `meta` should be text (found" in complaint(path, text_column="meta")
 
 
 def test_two_columns_of_one_name_in_parquet_are_told(parquet):
@@ -418,8 +418,8 @@ def test_two_columns_of_one_name_in_parquet_are_told(parquet):
     ("columns", "message"),
     [
         ({"id": [1], "body": ["a"]}, "no column `text` (found `id`, `body`)"),
-        ({"text": [1, 2]}, "row 1: `text` is int, not text"),
-        ({"text": [None, ["a"]]}, "row 2: `text` is list, not text"),
+        ({"text": [1, 2]}, "row 1: `text` should be text (found `1`)"),
+        ({"text": [None, ["a"]]}, "row 2: `text` should be text (found `["),
         ({"text": [None, ""]}, "no text in it"),
         ({"text": []}, "no text in it"),
     ],

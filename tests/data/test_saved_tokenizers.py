@@ -96,7 +96,7 @@ def test_a_damaged_file_is_named_with_a_remedy(tmp_path, content):
     path = tmp_path / "tokenizer.json"
     path.write_text(content, encoding="utf-8")
     with pytest.raises(
-        UserError, match=r"tokenizer\.json: not a nanogpt tokenizer; delete it"
+        UserError, match=r"tokenizer\.json: not a nanogpt tokenizer; delete the file"
     ) as error:
         load_tokenizer(path)
     assert len(str(error.value).splitlines()) == 1

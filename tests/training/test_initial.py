@@ -109,5 +109,5 @@ def test_an_ensemble_is_refused(tmp_path, base, tiny):
 def test_a_different_architecture_with_fitting_weights_is_refused(base, tiny, changes):
     tokenizer = load_model(base.model_directory).tokenizer
     model = GPT(tiny.model_copy(update=changes), tokenizer.vocab_size)
-    with pytest.raises(UserError, match=f"runs.fine.model: {next(iter(changes))} "):
+    with pytest.raises(UserError, match=f"runs.fine.model: `{next(iter(changes))}` "):
         load_initial(model, tokenizer, base.model_directory, "fine")
