@@ -12,12 +12,13 @@ from tyro.conf import Positional
 
 from nanogpt.artifacts.records.base import read_record
 from nanogpt.artifacts.records.evaluations import Evaluation
-from nanogpt.artifacts.states import find_trainings
+from nanogpt.artifacts.records.metrics import read_metrics
+from nanogpt.artifacts.states import METRICS, find_trainings
 from nanogpt.cli.app import app, examples, named, optional, print_json
 from nanogpt.cli.finding import Base, find_base, find_model, name_of_text, refuse_file
 from nanogpt.cli.flags import FlagValues, given_by, with_flags
 from nanogpt.cli.peers import translate
-from nanogpt.cli.progress import Progress
+from nanogpt.cli.progress import Progress, overfitting
 from nanogpt.cli.workflow import DIED, make
 from nanogpt.config.corpora import Corpus, Dataset
 from nanogpt.config.fragments import merge_fragments, write_fragment
@@ -158,7 +159,13 @@ def train(
         elif fragment and state is None:
             fragment.unlink()  # nothing was trained: the mistake is probably in a flag
         sys.exit(code)
-    print(f"{directory}: model/, metrics.jsonl, train.log; next: nanogpt sample {variant.name}")
+    advice = overfitting(read_metrics(directory / METRICS), resolved.train.max_iters)
+    if advice:
+        print(f"{variant.name}: {advice}")
+    print(
+        f"{directory}: model/, metrics.jsonl, train.log; next: nanogpt sample {variant.name}, "
+        f"nanogpt eval {variant.name}"
+    )
 
 
 def _tell_source(run: str) -> None:

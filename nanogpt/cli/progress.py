@@ -5,6 +5,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +18,11 @@ LOOK = 1.0  # seconds between reads of the metrics
 LINE = 10.0  # seconds between lines, if standard error isn't a terminal
 COLUMNS = 80  # of a terminal whose width isn't known
 TAIL = 16_384  # bytes to read from the end of metrics.jsonl, about a hundred lines
+
+
+# A training overfits if its validation loss is at its best this early, and rises this much later.
+EARLY = 0.75  # of all steps
+RISE = 0.01  # nats per token
 
 
 @dataclass
@@ -131,3 +137,18 @@ def _duration(seconds: float) -> str:
     if hours:
         return f"{hours:,} h {minutes} min"
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def overfitting(lines: Sequence[MetricsLine], max_iters: int) -> str:
+    """Return advice if the validation loss rose long before the end of a training; else ""."""
+    losses = {line.step: line.val_loss for line in lines if line.val_loss is not None}
+    if not losses:
+        return ""
+    best = min(losses, key=losses.__getitem__)
+    last = max(losses)
+    if best > EARLY * max_iters or losses[last] < losses[best] + RISE:
+        return ""
+    return (
+        f"validation loss was best at step {best:,} of {max_iters:,} ({losses[best]:.4f}) and rose "
+        f"to {losses[last]:.4f}; use fewer steps, more dropout or more text"
+    )

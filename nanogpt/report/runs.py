@@ -28,6 +28,8 @@ from nanogpt.project import Project
 from nanogpt.report.groups import relate
 from nanogpt.report.run import Run, Status, natural_order
 
+# The note on a run that was trained, and whose evaluation didn't fail.
+EVALUATE = "evaluate it with `nanogpt eval`, followed by its name"
 SAMPLE_CHARACTERS = 600
 SAMPLE_HEADER = 4000  # the most characters of settings above the samples
 
@@ -132,7 +134,7 @@ def _read_found(directory: Path, state: Path | None) -> Run | None:
             notes: list[str] = []
             return replace(_read_finished(directory, notes), note="; ".join(notes))
         run = _read_requested(directory, trained, _manifest_path(directory, "train"))
-        note = _last_error(directory / "eval.log")
+        note = _last_error(directory / "eval.log") or EVALUATE
         run = replace(run, sample=_current_sample(directory, trained))
         return _unfinished(run, "not evaluated", note, directory / METRICS)
     note = _last_error(directory / "train.log")

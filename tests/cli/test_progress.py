@@ -3,7 +3,7 @@
 import json
 
 from nanogpt.artifacts.records.metrics import MetricsLine
-from nanogpt.cli.progress import describe, last_lines, seconds_left
+from nanogpt.cli.progress import describe, last_lines, overfitting, seconds_left
 
 
 def line(step, seconds=None, **measures):
@@ -37,3 +37,20 @@ def test_incomplete_line_is_skipped(tmp_path):
     path.write_text("\n".join([*whole, '{"step": 20']))
     assert last_lines(path)[-1].step == 1999
     assert 1 < len(last_lines(path)) < 2000
+
+
+def test_a_rising_validation_loss_gives_advice():
+    lines = [line(0, val_loss=4.0), line(400, val_loss=3.0), line(500), line(2000, val_loss=4.6)]
+    assert overfitting(lines, 2000) == (
+        "validation loss was best at step 400 of 2,000 (3.0000) and rose to 4.6000; use fewer "
+        "steps, more dropout or more text"
+    )
+
+
+def test_a_validation_loss_that_falls_or_hardly_rises_gives_none():
+    assert overfitting([], 100) == overfitting([line(0), line(100, loss=1.0)], 100) == ""
+    assert overfitting([line(0, val_loss=4.0), line(100, val_loss=3.0)], 100) == ""
+    flat = [line(0, val_loss=4.0), line(50, val_loss=3.0), line(100, val_loss=3.001)]
+    assert overfitting(flat, 100) == ""
+    late = [line(0, val_loss=4.0), line(80, val_loss=3.0), line(100, val_loss=3.2)]
+    assert overfitting(late, 100) == ""
