@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 
 # The version of the package that this workflow needs, as in nanogpt/__init__.py.
-VERSION = "1.0.0.dev0"
+VERSION = "1.0.0"
 
 # The directory of this file, which may be on a host. In a module, `workflow.basedir` would be the
 # caller's directory.
