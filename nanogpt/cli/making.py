@@ -161,7 +161,7 @@ def train(
         sys.exit(code)
     advice = overfitting(read_metrics(directory / METRICS), resolved.train.max_iters)
     if advice:
-        print(f"{variant.name}: {advice}")
+        print(f"{variant.name}: {advice}", file=sys.stderr)
     print(
         f"{directory}: model/, metrics.jsonl, train.log; next: nanogpt sample {variant.name}, "
         f"nanogpt eval {variant.name}"

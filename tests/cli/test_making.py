@@ -14,6 +14,7 @@ import yaml
 from nanogpt.artifacts.invocations import find_holders
 from nanogpt.cli import making
 from nanogpt.cli.main import main
+from nanogpt.files.atomic import write_text
 from nanogpt.project import Project
 from tests.checkouts import own_environment
 from tests.workflow.projects import nanogpt, planned, setting, snakemake
@@ -70,11 +71,13 @@ def test_train_reports_that_the_initial_model_is_trained_first(tmp_path, monkeyp
         "{corpora: {play: {builtin: play}}, datasets: {play: {}, again: {corpus: play, tokenizer: "
         "play}}, runs: {again: {train: {init_from: play}}}}"
     )
+    for run in ("again", "play"):
+        write_text(tmp_path / f"results/{run}/metrics.jsonl", '{"step": 0, "tokens": 0}\n')
     monkeypatch.setattr(making, "make", lambda *_: 0)
     said = "again: starts from the model of `play`, which is trained first"
     main(["train", "again"])
     assert said in capsys.readouterr().err
-    (tmp_path / "results/play/model").mkdir(parents=True)
+    (tmp_path / "results/play/model").mkdir()
     (tmp_path / "results/play/model/config.json").write_text("{}")
     for run in ("again", "play"):
         main(["train", run])
