@@ -6,13 +6,13 @@ from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
 from nanogpt import __version__
-from nanogpt.web import operations, runs
+from nanogpt.web import operations, playground, runs
 from nanogpt.web.site import Site
 
 STATIC = Path(__file__).parent / "static"
 
 # Each area of the site has a module with a router.
-ROUTERS = (operations.router, runs.router)
+ROUTERS = (operations.router, runs.router, playground.router)
 
 
 def create_app(site: Site) -> FastAPI:
