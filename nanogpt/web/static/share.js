@@ -90,6 +90,7 @@ export function pythonOf(settings, origin, needsToken) {
 // For bash and zsh. The command prints the prompt, too.
 export function sampleOf(settings) {
   const flags = {
+    num_samples: 1,
     max_new_tokens: settings.max_tokens,
     temperature: settings.temperature,
     top_k: settings.top_k,
@@ -99,16 +100,22 @@ export function sampleOf(settings) {
     seed: settings.seed,
   };
   const words = [...Object.entries(flags), ...settings.stop.map((text) => ["stop", text])];
-  const given = words.map(([name, value]) => ` \\\n  --${name}=${quote(String(value))}`).join("");
-  const command = `nanogpt sample ${quote(settings.model)} --num_samples=1${given}`;
+  const given = words.map(([name, value]) => `  --${name}=${quote(String(value))}`);
   const { prompt } = settings;
-  const isShort = new TextEncoder().encode(prompt).length < LONGEST_ARGUMENT;
-  if (isShort && !/^(FILE|LINES):|\0/.test(prompt))
-    return `${command} \\\n  --start=${quote(prompt)}\n`;
-  // A file loses a byte order mark at its start.
+  const size = new TextEncoder().encode(prompt).length;
+  const fits = size < LONGEST_ARGUMENT && !/^(FILE|LINES):|\0/.test(prompt);
+  const start = fits ? `  --start=${quote(prompt)}` : '  --start="FILE:$prompt"';
+  const lines = [`nanogpt sample ${quote(settings.model)}`, ...given, start];
+  const command = lines.join(" \\\n");
+  return fits ? `${command}\n` : `${fileOf(prompt)}\n${command}\nrm "$prompt"\n`;
+}
+
+// Put a prompt into a file, because as a flag it would be too long or the name of a file.
+function fileOf(prompt) {
+  // A byte order mark at the start isn't part of a file's text.
   const content = prompt.replace(/^\ufeff/, "\ufeff\ufeff");
   const escaped = content.replace(/\\/g, "\\\\").replace(/\0/g, "\\0000");
-  return `printf '%b' ${quoteSingle(escaped)} |\n${command} \\\n  --start=FILE:/dev/stdin\n`;
+  return `prompt=$(mktemp)\nprintf '%b' ${quoteSingle(escaped)} >"$prompt"`;
 }
 
 // JSON without invisible characters, except those that are part of emoji.
