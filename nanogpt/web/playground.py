@@ -60,7 +60,7 @@ def split_text(
 def _split(body: TextToSplit, results: Path) -> list[Piece]:
     """Return the tokens of a text.
 
-    Errors: UserError for a text that's too long or has invalid characters or some that aren't in the
+    Errors: UserError for a text that is too long, for characters that are invalid or not in the
     vocabulary, and if there isn't such a tokenizer.
     """
     if len(body.text) > MOST_CHARACTERS:

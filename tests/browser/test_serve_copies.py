@@ -8,17 +8,12 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Page
 
 from nanogpt.data.formats import read_text
-from nanogpt.project import Project
-from nanogpt.web.app import create_app
-from nanogpt.web.site import Site
-from tests.browser.serving import serving
 
 SETTINGS = {
     "model": "novel",
@@ -77,22 +72,10 @@ pathlib.Path(os.environ["SEEN"]).write_text(json.dumps([words, read.decode()]))
 """
 
 
-@pytest.fixture(scope="module")
-def page(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    project = Project(tmp_path_factory.mktemp("copies"))
-    project.results.mkdir()
-    with serving(create_app(Site(project, project.results))) as address:
-        context = browser.new_context()
-        opened = context.new_page()
-        opened.goto(f"{address}/healthz")
-        yield opened
-        context.close()
-
-
-def call(page: Page, function: str, *arguments: object) -> object:
+def call(modules: Page, function: str, *arguments: object) -> object:
     """Call a function of share.js."""
     script = "async ([name, list]) => (await import('/static/share.js'))[name](...list)"
-    return page.evaluate(script, [function, list(arguments)])
+    return modules.evaluate(script, [function, list(arguments)])
 
 
 @pytest.fixture
@@ -131,36 +114,36 @@ def execute(tmp_path: Path):
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=lambda text: repr(text[:20]))
-def test_a_link_keeps_everything(page, text) -> None:
+def test_a_link_keeps_everything(modules, text) -> None:
     settings = {**SETTINGS, "prompt": text, "other": "b", "stop": [text, "\n"] if text else []}
-    fragment = call(page, "fragmentOf", settings)
+    fragment = call(modules, "fragmentOf", settings)
     assert fragment.startswith("#")
     assert fragment.isascii()
-    assert call(page, "settingsIn", fragment) == settings
+    assert call(modules, "settingsIn", fragment) == settings
 
 
-def test_a_link_of_someone_else_sets_only_what_it_has(page) -> None:
-    found = call(page, "settingsIn", "#prompt=a&seed=x&top_k=&temperature=0.5&huh=1")
+def test_a_link_of_someone_else_sets_only_what_it_has(modules) -> None:
+    found = call(modules, "settingsIn", "#prompt=a&seed=x&top_k=&temperature=0.5&huh=1")
     assert found == {"prompt": "a", "temperature": 0.5, "stop": []}
-    assert call(page, "settingsIn", "") == {}
+    assert call(modules, "settingsIn", "") == {}
 
 
 @pytest.mark.parametrize("text", [text for text in TEXTS if text], ids=lambda text: repr(text[:20]))
-def test_stop_strings_can_be_written_in_lines(page, text) -> None:
-    written = call(page, "writeStops", [text, "\\", "a"])
+def test_stop_strings_can_be_written_in_lines(modules, text) -> None:
+    written = call(modules, "writeStops", [text, "\\", "a"])
     assert len(written.split("\n")) == 3
-    assert call(page, "readStops", written) == [text, "\\", "a"]
+    assert call(modules, "readStops", written) == [text, "\\", "a"]
 
 
-def test_a_backslash_needs_no_escape(page) -> None:
-    assert call(page, "readStops", "\\d\n\\n\n\n") == ["\\d", "\n"]
+def test_a_backslash_needs_no_escape(modules) -> None:
+    assert call(modules, "readStops", "\\d\n\\n\n\n") == ["\\d", "\n"]
 
 
 @pytest.mark.parametrize("shell", SHELLS)
 @pytest.mark.parametrize("text", TEXTS, ids=lambda text: repr(text[:20]))
-def test_curl_sends_the_settings(page, execute, text, shell) -> None:
+def test_curl_sends_the_settings(modules, execute, text, shell) -> None:
     settings = {**SETTINGS, "prompt": text, "stop": [text] if text else []}
-    command = call(page, "curlOf", settings, "http://127.0.0.1:8000", False)
+    command = call(modules, "curlOf", settings, "http://127.0.0.1:8000", False)
     assert_safe_to_paste(command)
     words, stdin = execute(command, shell)
     assert words == [
@@ -177,16 +160,16 @@ def test_curl_sends_the_settings(page, execute, text, shell) -> None:
     assert json.loads(stdin) == wanted
 
 
-def test_curl_reads_the_token_from_the_environment(page, execute) -> None:
-    command = call(page, "curlOf", SETTINGS, "http://10.0.0.1:8000", True)
+def test_curl_reads_the_token_from_the_environment(modules, execute) -> None:
+    command = call(modules, "curlOf", SETTINGS, "http://10.0.0.1:8000", True)
     words, _ = execute(command, "sh")
     assert "Authorization: Bearer a b" in words
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=lambda text: repr(text[:20]))
-def test_python_sends_the_settings(page, text) -> None:
+def test_python_sends_the_settings(modules, text) -> None:
     settings = {**SETTINGS, "prompt": text, "stop": [text] if text else []}
-    code = call(page, "pythonOf", settings, "http://127.0.0.1:8000", False)
+    code = call(modules, "pythonOf", settings, "http://127.0.0.1:8000", False)
     assert_safe_to_paste(code)
     calls = {
         node.func.attr: node
@@ -203,10 +186,10 @@ def test_python_sends_the_settings(page, text) -> None:
 
 @pytest.mark.parametrize("shell", [shell for shell in SHELLS if shell != "sh"])
 @pytest.mark.parametrize("text", TEXTS, ids=lambda text: repr(text[:20]))
-def test_the_command_line_has_the_settings(page, execute, tmp_path, text, shell) -> None:
+def test_the_command_line_has_the_settings(modules, execute, tmp_path, text, shell) -> None:
     is_stop = text and "\0" not in text and len(text) < 1000
     settings = {**SETTINGS, "prompt": text, "stop": [text, "b"] if is_stop else []}
-    command = call(page, "sampleOf", settings)
+    command = call(modules, "sampleOf", settings)
     words, content = execute(command, shell)
     flags = [tuple(word.removeprefix("--").split("=", 1)) for word in words[2:]]
     values = dict(flags)
