@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, ConfigDict
 
 from nanogpt.config.patterns import NAME
@@ -46,23 +46,9 @@ def playground_page(request: Request, site: Annotated[Site, Depends(site_of)]) -
     return page(request, "playground.html", datasets=_datasets(site.results))
 
 
-@router.post("/api/tokens", response_model=list[Piece])
-def split_text(
-    body: TextToSplit, site: Annotated[Site, Depends(site_of)]
-) -> list[Piece] | JSONResponse:
+@router.post("/api/tokens")
+def split_text(body: TextToSplit, site: Annotated[Site, Depends(site_of)]) -> list[Piece]:
     """Split a text into tokens, as a prompt."""
-    try:
-        return _split(body, site.results)
-    except UserError as error:
-        return JSONResponse({"error": str(error)}, 400)
-
-
-def _split(body: TextToSplit, results: Path) -> list[Piece]:
-    """Return the tokens of a text.
-
-    Errors: UserError for a text that is too long, for characters that are invalid or not in the
-    vocabulary, and if there isn't such a tokenizer.
-    """
     if len(body.text) > MOST_CHARACTERS:
         raise UserError(
             f"text: has {len(body.text):,} characters; use {MOST_CHARACTERS:,} or fewer"
@@ -71,7 +57,7 @@ def _split(body: TextToSplit, results: Path) -> list[Piece]:
         raise UserError(
             "text: has a lone surrogate, which isn't a valid character; remove or replace it"
         )
-    tokenizer = _find_tokenizer(body, results)
+    tokenizer = _find_tokenizer(body, site.results)
     return [
         Piece(id=token, text=tokenizer.decode([token]), bytes=list(tokenizer.to_bytes([token])))
         for token in tokenizer.encode_prompt(body.text, "error").tolist()

@@ -1,6 +1,6 @@
 // The playground: generate text with one or two models, and look into it.
 
-import { Generation } from "./generation.js";
+import { Generation, refusal } from "./generation.js";
 import * as share from "./share.js";
 import { listenToTokens } from "./tips.js";
 import { showTokens } from "./tokenizing.js";
@@ -8,13 +8,13 @@ import { showTokens } from "./tokenizing.js";
 const byId = (id) => document.getElementById(id);
 const form = byId("form");
 const fields = form.elements;
-// Settings that a run doesn't have.
+// Of the schema; used if a run's own settings can't be read.
 const DEFAULTS = {
   max_tokens: 500, temperature: 0.8, top_k: 200, top_p: 1, min_p: 0, repetition_penalty: 1,
   seed: 1337, stop: [],
 };
 
-const models = new Map(); // by id, as GET /v1/models lists them
+const runSettings = new Map(); // by model
 let running = []; // generations
 let preset = ""; // the settings that the form got from a run, as text
 
@@ -46,43 +46,63 @@ function presetFields() {
   return JSON.stringify(settings);
 }
 
-function usePreset() {
-  fill({ ...DEFAULTS, ...models.get(fields.model.value)?.settings });
+// The settings of a run's samples, as the form names them.
+async function settingsOf(model) {
+  if (!runSettings.has(model)) {
+    const response = await fetch(`/v1/models/${encodeURIComponent(model)}`).catch(() => null);
+    if (!response?.ok) return DEFAULTS;
+    const { settings } = await response.json();
+    settings.max_tokens = Math.min(settings.max_new_tokens, fields.max_tokens.max);
+    const names = Object.keys(DEFAULTS);
+    runSettings.set(model, Object.fromEntries(names.map((name) => [name, settings[name]])));
+  }
+  return runSettings.get(model);
+}
+
+async function usePreset() {
+  const model = fields.model.value;
+  const settings = model ? await settingsOf(model) : DEFAULTS;
+  if (model !== fields.model.value) return; // another one was chosen meanwhile
+  fill(settings);
   preset = presetFields();
 }
 
 // Follow another run's preset, unless the settings were changed.
-function changeModel() {
+async function changeModel() {
   if (preset !== presetFields()) return;
   const { seed } = currentSettings();
-  usePreset();
+  await usePreset();
   fill({ seed });
 }
 
-function openLink() {
-  const settings = share.settingsIn(location.hash);
+async function openLink() {
+  const { model, ...settings } = share.settingsIn(location.hash);
+  if (model) {
+    fill({ model });
+    await usePreset();
+  }
   fill(settings);
-  if (settings.model !== undefined) preset = "";
-  if (byId("tokens").open) showTokens(form);
+  showTokens(form);
 }
 
-async function loadModels() {
-  let listed;
+async function listModels() {
+  const response = await fetch("/v1/models");
+  if (!response.ok) throw new Error(await refusal(response));
+  const { data } = await response.json();
+  for (const select of [fields.model, fields.other])
+    select.append(...data.map(({ id }) => new Option(id)));
+  if (!data.length) showError("no trained models yet; train one with `nanogpt train`");
+}
+
+async function start() {
   try {
-    const response = await fetch("/v1/models");
-    listed = await response.json();
-    if (!response.ok) throw new Error(listed.error?.message ?? listed.error);
+    await listModels();
   } catch (error) {
     showError(`can't list the models: ${error.message}`);
-    return;
   }
-  for (const model of listed.data) {
-    models.set(model.id, model);
-    for (const select of [fields.model, fields.other]) select.append(new Option(model.id));
-  }
-  if (!models.size) showError("no trained models yet; train one with `nanogpt train`");
-  usePreset();
-  openLink();
+  await usePreset();
+  await openLink();
+  form.dataset.ready = "";
 }
 
 // --- Generation ---
@@ -193,4 +213,4 @@ for (const name of ["prompt", "model"])
   fields[name].addEventListener("input", () => showTokens(form));
 listenToTokens(byId("columns"), byId("tip"));
 listenToTokens(byId("tokens-text"), byId("tip"));
-loadModels();
+start();
