@@ -66,7 +66,7 @@ export class Generation {
     const events = eventsOf(response.body);
     for (;;) {
       const { value: data, done } = await events.next().catch(this.#lost);
-      if (done) throw new Error("the connection was lost; the text so far is kept");
+      if (done) this.#lost();
       if (data === "[DONE]") return finish;
       const chunk = JSON.parse(data);
       if (chunk.error) throw new Error(chunk.error.message ?? chunk.error);
