@@ -15,6 +15,8 @@ class Limits:
     body_bytes: of a request other than an upload. upload_bytes: of a text. prompt_characters: of
     one prompt. new_tokens: of one completion. choices: prompts times `n` of one request.
     admitted: completions that are generated together. waiting: those that wait for that.
+    logprobs: alternatives of each token. stops: stop strings of a request, and their characters.
+    model_bytes: memory of loaded models.
     """
 
     body_bytes: int = 1 << 20
@@ -24,6 +26,10 @@ class Limits:
     choices: int = 16
     admitted: int = 256
     waiting: int = 256
+    logprobs: int = 10
+    stops: int = 16
+    stop_characters: int = 200
+    model_bytes: int = 4 << 30
 
 
 @dataclass(frozen=True)
