@@ -18,6 +18,8 @@ class Limits:
     address_bytes, header_bytes: of a request's head. connections: at the same time. head_seconds,
     body_seconds, upload_seconds: for receiving a request's parts. drain_seconds: for requests in
     progress when the server stops. jobs: trainings that run or wait to be started.
+    logprobs: alternatives of each token. stops: stop strings of a request, and their characters.
+    model_bytes: memory of loaded models.
     """
 
     body_bytes: int = 1 << 20
@@ -35,6 +37,10 @@ class Limits:
     upload_seconds: float = 900.0
     drain_seconds: float = 30.0
     jobs: int = 8
+    logprobs: int = 10
+    stops: int = 16
+    stop_characters: int = 200
+    model_bytes: int = 4 << 30
 
 
 @dataclass(frozen=True)
