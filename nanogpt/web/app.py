@@ -9,9 +9,10 @@ from fastapi.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from nanogpt import __version__
-from nanogpt.web import completions, operations, playground, runs
+from nanogpt.web import actions, completions, operations, playground, reference, runs
 from nanogpt.web.errors import add_error_handlers
 from nanogpt.web.guard import Guard
+from nanogpt.web.jobs import Jobs
 from nanogpt.web.meters import Meters
 from nanogpt.web.models import Models
 from nanogpt.web.site import Site
@@ -19,7 +20,7 @@ from nanogpt.web.site import Site
 STATIC = Path(__file__).parent / "static"
 
 # Each area of the site has a module with a router.
-ROUTERS = (operations.router, completions.router, runs.router, playground.router)
+ROUTERS = (operations.router, completions.router, runs.router, playground.router, reference.router)
 
 
 class Application(FastAPI):
@@ -47,6 +48,8 @@ class Application(FastAPI):
 async def _close_models(app: FastAPI) -> AsyncIterator[None]:
     yield
     app.state.models.close()
+    if app.state.site.allow_actions:
+        app.state.jobs.close()
 
 
 def create_app(site: Site) -> Application:
@@ -55,5 +58,8 @@ def create_app(site: Site) -> Application:
     add_error_handlers(app)
     for router in ROUTERS:
         app.include_router(router)
+    if site.allow_actions:
+        app.state.jobs = Jobs(site)
+        app.include_router(actions.router)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     return app
