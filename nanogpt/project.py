@@ -146,6 +146,11 @@ class Project:
         return self.root / "workflow"
 
     @property
+    def run_index(self) -> Path:
+        """What `nanogpt serve` has read about runs; it can be removed at any time."""
+        return self.root / ".nanogpt/index.sqlite"
+
+    @property
     def cache(self) -> Path | None:
         """Finished artifacts by version: NANOGPT_CACHE if set; None if it's `off`."""
         path = os.environ.get("NANOGPT_CACHE") or ".nanogpt/cache"

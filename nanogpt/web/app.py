@@ -9,9 +9,19 @@ from fastapi.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from nanogpt import __version__
-from nanogpt.web import actions, completions, operations, playground, reference, runs
+from nanogpt.web import (
+    actions,
+    completions,
+    operations,
+    playground,
+    reference,
+    reports,
+    runs,
+    runs_api,
+)
 from nanogpt.web.errors import add_error_handlers
 from nanogpt.web.guard import Guard
+from nanogpt.web.index import Index
 from nanogpt.web.jobs import Jobs
 from nanogpt.web.meters import Meters
 from nanogpt.web.models import Models
@@ -20,7 +30,15 @@ from nanogpt.web.site import Site
 STATIC = Path(__file__).parent / "static"
 
 # Each area of the site has a module with a router.
-ROUTERS = (operations.router, completions.router, runs.router, playground.router, reference.router)
+ROUTERS = (
+    operations.router,
+    completions.router,
+    runs.router,
+    runs_api.router,
+    reports.router,
+    playground.router,
+    reference.router,
+)
 
 
 class Application(FastAPI):
@@ -36,6 +54,7 @@ class Application(FastAPI):
         )
         self.guard = Guard(site)
         self.state.site = site
+        self.state.index = Index(site)
         self.state.meters = Meters()
         self.state.models = Models(site, self.state.meters)
 
