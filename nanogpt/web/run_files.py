@@ -17,19 +17,19 @@ from nanogpt.files.locks import Owner
 from nanogpt.project import Project
 from nanogpt.web.site import Site
 
-# The files that an entry of the index is made from.
+# The files that the report reads of a run.
 IN_RESULTS = (
     METRICS,
     "eval.json",
     "train.manifest.json",
     "eval.manifest.json",
     "sample.manifest.json",
+    "samples.txt",
+    "bench.json",
     "train.log",
     "eval.log",
 )
 IN_STATE = (REQUEST, METRICS)
-# Other files of a run that its page reads.
-MORE = ("samples.txt", "bench.json", "sample.log", "bench.log")
 
 TRAINED = re.compile(rf"(?:.*/)?results/([^/]+)/{re.escape(METRICS)}")
 
@@ -85,7 +85,7 @@ def find_one(site: Site, name: str) -> RunFiles | None:
     state = _states(site).get(name)
     if state is None and not (site.results / name).is_dir():
         return None
-    return _look(site, name, state, str(site.results.resolve()), IN_RESULTS + MORE)
+    return _look(site, name, state, str(site.results.resolve()))
 
 
 def find_awaited(project: Project) -> tuple[set[str], float]:
@@ -119,15 +119,13 @@ def _states(site: Site) -> dict[str, Path]:
     return {run: path for run, path in find_trainings(project).items() if is_run_name(run)}
 
 
-def _look(
-    site: Site, name: str, state: Path | None, root: str, files: tuple[str, ...] = IN_RESULTS
-) -> RunFiles:
+def _look(site: Site, name: str, state: Path | None, root: str) -> RunFiles:
     directory = site.results / name
     owner = _owner(state) if state else None
     stamps, updated, link = [__version__, str(owner is not None)], 0, None
     if directory.is_symlink() and not is_inside(directory, Path(root)):
         return RunFiles(name, directory, link=directory, stamp="link")
-    for path, top in _watched(site, directory, state, root, files):
+    for path, top in _watched(site, directory, state, root):
         try:
             found = os.lstat(path)
             if stat.S_ISLNK(found.st_mode):
@@ -148,11 +146,11 @@ def _look(
 
 
 def _watched(
-    site: Site, directory: Path, state: Path | None, root: str, files: tuple[str, ...]
+    site: Site, directory: Path, state: Path | None, root: str
 ) -> Iterator[tuple[str, str]]:
     """Yield each file and the directory that it must be in."""
     base = str(directory)
-    for file in files:
+    for file in IN_RESULTS:
         yield f"{base}/{file}", root
     if state:
         for file in IN_STATE:

@@ -100,6 +100,7 @@ def run_page(request: Request, name: str, site: SiteOf, index: IndexOf) -> HTMLR
         run=found[0].entry,
         now=time.time(),
         active=ACTIVE,
+        is_evaluated=run.evaluation is not None,
         numbers=run_tables.numbers_table([run]),
         positions=run_tables.positions_table([run]),
         kinds=run_tables.kinds_table([run]),
