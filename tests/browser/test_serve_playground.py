@@ -258,6 +258,15 @@ def test_tokens_can_be_reached_with_keys(open_page) -> None:
     expect(tokens_of(page).nth(19)).to_have_attribute("aria-describedby", "tip")
 
 
+def test_a_line_feed_can_be_pointed_at(open_page) -> None:
+    page = open_page("#prompt=once&max_tokens=200&temperature=1.2&top_k=0&stop=")
+    finish(page)
+    line_feed = page.locator("[data-text] .line-feed").first
+    assert line_feed.text_content() == "\n"
+    line_feed.hover(position={"x": 3, "y": 5})
+    expect(page.get_by_role("tooltip").locator("tr.own th")).to_have_text("↵")
+
+
 def test_a_screen_reader_hears_the_finished_text_only(open_page) -> None:
     page = open_page()
     fill(page, prompt="once", max_tokens=20, stop="")
@@ -379,7 +388,7 @@ def test_colours_show_probabilities(open_page, screenshot, scheme: str) -> None:
     fill(page, prompt="once upon a time", max_tokens=200, temperature=1.2, stop="")
     finish(page)
     looks = """spans => spans.map(
-        (span) => [span.className, getComputedStyle(span).backgroundColor]
+        (span) => [span.classList[0], getComputedStyle(span).backgroundColor]
     )"""
     plain = dict(tokens_of(page).evaluate_all(looks))
     assert set(plain.values()) == {"rgba(0, 0, 0, 0)"}
