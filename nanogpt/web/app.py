@@ -9,9 +9,20 @@ from fastapi.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
 from nanogpt import __version__
-from nanogpt.web import completions, operations, playground, runs
+from nanogpt.web import (
+    actions,
+    completions,
+    operations,
+    playground,
+    reference,
+    reports,
+    runs,
+    runs_api,
+)
 from nanogpt.web.errors import add_error_handlers
 from nanogpt.web.guard import Guard
+from nanogpt.web.index import Index
+from nanogpt.web.jobs import Jobs
 from nanogpt.web.meters import Meters
 from nanogpt.web.models import Models
 from nanogpt.web.site import Site
@@ -19,7 +30,15 @@ from nanogpt.web.site import Site
 STATIC = Path(__file__).parent / "static"
 
 # Each area of the site has a module with a router.
-ROUTERS = (operations.router, completions.router, runs.router, playground.router)
+ROUTERS = (
+    operations.router,
+    completions.router,
+    runs.router,
+    runs_api.router,
+    reports.router,
+    playground.router,
+    reference.router,
+)
 
 
 class Application(FastAPI):
@@ -35,6 +54,7 @@ class Application(FastAPI):
         )
         self.guard = Guard(site)
         self.state.site = site
+        self.state.index = Index(site)
         self.state.meters = Meters()
         self.state.models = Models(site, self.state.meters)
 
@@ -47,6 +67,8 @@ class Application(FastAPI):
 async def _close_models(app: FastAPI) -> AsyncIterator[None]:
     yield
     app.state.models.close()
+    if app.state.site.allow_actions:
+        app.state.jobs.close()
 
 
 def create_app(site: Site) -> Application:
@@ -55,5 +77,8 @@ def create_app(site: Site) -> Application:
     add_error_handlers(app)
     for router in ROUTERS:
         app.include_router(router)
+    if site.allow_actions:
+        app.state.jobs = Jobs(site)
+        app.include_router(actions.router)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     return app

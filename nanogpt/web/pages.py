@@ -9,6 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from nanogpt import __version__
 from nanogpt.web.site import site_of
+from nanogpt.web.wording import FILTERS
 
 templates = Jinja2Templates(
     env=Environment(
@@ -19,6 +20,7 @@ templates = Jinja2Templates(
         lstrip_blocks=True,
     )
 )
+templates.env.filters.update(FILTERS)
 
 
 def page(request: Request, name: str, status_code: int = 200, **context: object) -> HTMLResponse:

@@ -31,7 +31,7 @@ class Limits:
     waiting: int = 256
     address_bytes: int = 8192
     header_bytes: int = 32_768
-    connections: int = 1024
+    connections: int = 512
     head_seconds: float = 10.0
     body_seconds: float = 20.0
     upload_seconds: float = 900.0
