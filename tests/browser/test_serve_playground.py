@@ -1,9 +1,11 @@
 """The playground in a browser, with models in float64, so that rounding changes no text."""
 
+import ast
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,6 +54,14 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FastAPI]:
         patch.setattr("nanogpt.web.models.load_model", load_double)
         patch.setattr("nanogpt.web.models.resolve", resolve_double)
         yield create_app(Site(project, project.results))
+
+
+@pytest.fixture
+def public_address(app: FastAPI) -> Iterator[str]:
+    """The same runs on a server that everybody can reach."""
+    site = replace(app.state.site, hosts=frozenset(), token="open-sesame", is_public=True)
+    with serving(create_app(site)) as address:
+        yield address
 
 
 def load_double(directory: Path, device: str = "cpu") -> Checkpoint:
@@ -126,6 +136,12 @@ def text_of(page: Page, column: int = 0) -> str:
 
 def tokens_of(page: Page) -> Locator:
     return page.locator("[data-text] span:not(.begin)")
+
+
+def copied(page: Page, kind: str) -> str:
+    """Press a button that copies, and return what it copied."""
+    page.get_by_role("button", name=kind).click()
+    return page.locator("#copy").text_content()
 
 
 def test_a_run_presets_its_own_settings(open_page) -> None:
@@ -318,16 +334,31 @@ def test_the_copies_give_the_same_text(open_page, address: str) -> None:
     page = open_page()
     fill(page, prompt="it was\n日, ", max_tokens=40, seed=11, stop="zz")
     finish(page)
-    page.get_by_role("button", name="Copy as Python").click()
+    code = copied(page, "Python")
     expect(page.locator("#copied")).to_have_text("Copied.")
-    code = page.evaluate("navigator.clipboard.readText()")
-    assert page.locator("#copy").text_content() == code
+    assert page.evaluate("navigator.clipboard.readText()") == code
     process = subprocess.run([sys.executable, "-"], input=code.encode(), stdout=-1, check=True)
     assert process.stdout.decode() == text_of(page) + "\n"
-    page.get_by_role("button", name="Copy as command").click()
-    expect(page.locator("#copy")).to_contain_text("nanogpt sample fables")
-    page.get_by_role("button", name="Copy as curl").click()
-    expect(page.locator("#copy")).to_contain_text(f"curl -s {address}/v1/completions")
+    assert copied(page, "command").startswith("nanogpt sample fables ")
+    assert copied(page, "curl").startswith(f"curl -s {address}/v1/completions ")
+
+
+def test_a_public_server_needs_its_token_which_no_copy_contains(
+    app, browser: Browser, public_address: str
+) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    page.goto(f"{public_address}/playground?token=open-sesame#prompt=once&max_tokens=20&stop=")
+    page.locator("form[data-ready]").wait_for()
+    finish(page)
+    wanted = sampled(app, "fables", "once", **{**OWN, "max_new_tokens": 20, "stop": []})
+    assert text_of(page) == wanted
+    for kind in ("link", "curl", "Python", "command"):
+        copy = copied(page, kind)
+        assert "sesame" not in copy
+        assert ("NANOGPT_TOKEN" in copy) == (kind in ("curl", "Python"))
+    ast.parse(copied(page, "Python"))
+    context.close()
 
 
 def test_a_script_in_a_prompt_stays_text(open_page) -> None:

@@ -116,10 +116,18 @@ function setRunning(isRunning) {
   byId("stop-button").disabled = !isRunning;
 }
 
+function showInAddress(settings) {
+  try {
+    history.replaceState(null, "", share.fragmentOf(settings));
+  } catch {
+    // Some browsers refuse very long addresses.
+  }
+}
+
 async function generate() {
   if (running.length || !form.reportValidity()) return;
   const { other, ...settings } = currentSettings();
-  history.replaceState(null, "", share.fragmentOf({ other, ...settings }));
+  showInAddress({ other, ...settings });
   showError("");
   byId("finished").textContent = "";
   const names = [settings.model, ...(other ? [other] : [])];
