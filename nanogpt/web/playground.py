@@ -67,10 +67,14 @@ def split_text(body: TextToSplit, site: Annotated[Site, Depends(site_of)]) -> li
             "text: has a lone surrogate, which isn't a valid character; remove or replace it"
         )
     tokenizer = _find_tokenizer(body, site.results)
-    return [
-        Piece(id=token, text=tokenizer.decode([token]), bytes=list(tokenizer.to_bytes([token])))
-        for token in tokenizer.encode_prompt(body.text, "error").tolist()
-    ]
+    tokens = tokenizer.encode_prompt(body.text, "error").tolist()
+    pieces = {
+        token: Piece(
+            id=token, text=tokenizer.decode([token]), bytes=list(tokenizer.to_bytes([token]))
+        )
+        for token in set(tokens)
+    }
+    return [pieces[token] for token in tokens]
 
 
 def _find_tokenizer(body: TextToSplit, results: Path) -> Tokenizer:
