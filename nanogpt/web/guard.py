@@ -86,13 +86,9 @@ class Guard:
 
         return guarded
 
-    async def cut(self, *, endless: bool) -> None:
-        """End requests in progress with an error.
-
-        endless: only streams that a page listens to, which have no end of their own.
-        """
-        chosen = [one for one in self.exchanges if one.is_endless or not endless]
-        await asyncio.gather(*(exchange.cut() for exchange in chosen))
+    async def cut(self) -> None:
+        """End requests in progress with an error."""
+        await asyncio.gather(*(exchange.cut() for exchange in self.exchanges))
 
     async def _handle(self, app: ASGIApp, exchange: "_Exchange") -> None:
         refusal = refuse(exchange.scope, self.site)
@@ -138,11 +134,6 @@ class _Exchange:
         self._deadline = 0.0
         self._n_bytes = 0
         self._is_read = False
-
-    @property
-    def is_endless(self) -> bool:
-        """Whether it's a stream that a page listens to."""
-        return self.is_stream and self.scope["method"] in SAFE_METHODS
 
     async def receive(self) -> Message:
         """Receive a part of the body, within the limits of size and time."""

@@ -79,7 +79,7 @@ def _explain(error: OSError, host: str, port: int) -> UserError:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, which also ends streams that would never end, and late ones."""
+    """uvicorn's server, which also tells late requests that it stops."""
 
     def __init__(self, config: uvicorn.Config, guard: Guard, drain_seconds: float) -> None:
         super().__init__(config)
@@ -88,7 +88,6 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop accepting requests, and wait for those in progress."""
-        await self.guard.cut(endless=True)
         cutting = asyncio.create_task(self._cut_late())
         try:
             await super().shutdown(sockets)
@@ -97,4 +96,4 @@ class _Server(uvicorn.Server):
 
     async def _cut_late(self) -> None:
         await asyncio.sleep(self.drain_seconds)
-        await self.guard.cut(endless=False)
+        await self.guard.cut()

@@ -382,7 +382,7 @@ def test_websockets_are_refused(site):
 # --- The end of the server -------------------------------------------------------------------
 
 
-def run_cut(site, method, *, endless):
+def run_cut(site):
     """Start a stream without an end, cut it, and return what was sent."""
     sent = []
 
@@ -402,9 +402,9 @@ def run_cut(site, method, *, endless):
 
     async def main():
         guard = Guard(site)
-        task = asyncio.create_task(guard.around(stream)(http_scope(method), receive, keep))
+        task = asyncio.create_task(guard.around(stream)(http_scope(), receive, keep))
         await asyncio.sleep(0.1)
-        await guard.cut(endless=endless)
+        await guard.cut()
         done, _ = await asyncio.wait([task], timeout=0.3)
         is_done = bool(done)
         task.cancel()
@@ -414,14 +414,9 @@ def run_cut(site, method, *, endless):
 
 
 def test_cut_streams_end_with_an_error_event(site):
-    is_done, sent = run_cut(site, "POST", endless=False)
+    is_done, sent = run_cut(site)
     assert is_done
     event, last = sent[-2:]
     error = json.loads(event["body"].removeprefix(b"data: "))["error"]
     assert error["message"].startswith("the server is stopping")
     assert last["more_body"] is False
-
-
-def test_streams_of_pages_are_cut_first(site):
-    assert run_cut(site, "GET", endless=True)[0]
-    assert not run_cut(site, "POST", endless=True)[0]

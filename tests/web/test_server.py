@@ -241,12 +241,6 @@ def test_streams_that_take_too_long_end_with_an_error_event(slow):
     assert "Traceback" not in slow.errors.read_text()
 
 
-def test_streams_of_pages_dont_delay_the_end(slow):
-    text = stream_while_stopping(slow, "GET", "/api/ticks")
-    assert "the server is stopping" in text
-    assert slow.process.wait(timeout=30) == 128 + signal.SIGTERM
-
-
 def test_new_requests_are_refused_while_stopping(slow):
     with httpx.stream("POST", f"{slow.address}/v1/ticks?n=1000", timeout=30) as answer:
         next(answer.iter_text())
