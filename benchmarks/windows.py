@@ -9,6 +9,7 @@ is the same for all values.
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ sys.path.insert(0, str(PROJECT))
 
 from nanogpt.config.schema import SampleSettings  # noqa: E402
 from nanogpt.data.batches import load  # noqa: E402
-from nanogpt.inference.engine import Engine, Prompt, generate  # noqa: E402
+from nanogpt.inference.engine import Engine, GeneratedSequence, Prompt, generate  # noqa: E402
 from nanogpt.model.checkpoints import load_model  # noqa: E402
 from nanogpt.model.ensemble import Model  # noqa: E402
 
@@ -33,8 +34,8 @@ class ForcedEngine(Engine):
 
     texts: dict[int, list[int]]  # by seed
 
-    def _choose(self, logits: Tensor) -> Tensor:  # noqa: ARG002
-        places = [(s.prompt.settings.seed, len(s.tokens)) for s in self.sequences]
+    def _choose(self, logits: Tensor, group: Sequence[GeneratedSequence]) -> Tensor:  # noqa: ARG002
+        places = [(s.prompt.settings.seed, len(s.tokens)) for s in group]
         return torch.tensor([self.texts[seed][place] for seed, place in places])
 
 

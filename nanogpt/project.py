@@ -111,6 +111,11 @@ class Project:
         return self.root / ".nanogpt/jobs"
 
     @property
+    def served(self) -> Path:
+        """Trainings that were started from the page: a record and a log for each run."""
+        return self.root / ".nanogpt/serve"
+
+    @property
     def invocations(self) -> Path:
         """The locks of the running Snakemake processes, one directory each."""
         return self.root / ".nanogpt/invocations"

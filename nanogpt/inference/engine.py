@@ -101,6 +101,7 @@ class GeneratedSequence:
     seen: Tensor | None  # which tokens it contains, (V,), for the repetition penalty
     contexts: NDArray[np.int64] | None  # for n-grams, (1, max_order)
     n_read: int = 0  # the number of tokens whose keys and values are in its slot
+    n_waited: int = 0  # the number of steps for which it has waited to be read
     prompt_scores: list[list[Scored]] = field(default_factory=list)
 
     @property
@@ -138,8 +139,14 @@ class Engine:
         settings: SampleSettings,
         tokenizer: Tokenizer | None = None,
         ngrams: "Ngrams | None" = None,
+        most: int | None = None,
+        most_read: int | None = None,
     ) -> None:
         """settings: with device and dtype resolved; the model must be on that device.
+
+        most: the number of sequences to compute together, if their keys and values fit in
+        CACHE_BYTES; None: MOST_SEQUENCES. most_read: stop reading whole contexts in a step after
+        this many tokens, so that a step is short for the others; None: read all.
 
         Errors: UserError for a sliding window with learned positions.
         """
@@ -153,7 +160,9 @@ class Engine:
         with torch.inference_mode():
             self.dtype = torch_dtype(settings.dtype)
             self.decoder = decoder_of(model, self.dtype, self.window, self.is_lone)
-        self.capacity = most_sequences(_cache_bytes(model, self.window, state_dtype(self.dtype)))
+        self.cache_bytes = _cache_bytes(model, self.window, state_dtype(self.dtype))
+        self.capacity = most_sequences(self.cache_bytes, most)
+        self.most_read = most_read
         self.sequences: list[GeneratedSequence] = []  # the index is the decoder's slot
         self.reserved = 0
 
@@ -196,23 +205,27 @@ class Engine:
     @undisturbed()
     @torch.inference_mode()
     def step(self) -> list[Step]:
-        """Choose the next token of each sequence, then remove finished sequences."""
+        """Choose the next token of each sequence, then remove finished sequences.
+
+        With `most_read`, sequences whose context must be read may wait for a later step.
+        """
         if not self.sequences:
             return []
         with small_operations() if self.decoder.is_small else nullcontext():
             return self._step()
 
     def _step(self) -> list[Step]:
-        logits = self._mix(self._next_logits())
+        group = self._those_in_turn()
+        logits = self._mix(self._next_logits(group), group)
         log_probabilities = log_softmax(logits)
-        chosen = self._choose(logits)
+        chosen = self._choose(logits, group)
         scores = log_probabilities.gather(-1, chosen[:, None])[:, 0].tolist()
         if any(map(math.isnan, scores)):
             raise UserError(self.no_numbers())
-        best = best_of(log_probabilities, max(s.prompt.n_best for s in self.sequences))
+        best = best_of(log_probabilities, max(s.prompt.n_best for s in group))
         tokens = chosen.tolist()
-        self._follow(tokens)
-        steps = list(map(self._add, self.sequences, tokens, scores, best))
+        self._follow(tokens, group)
+        steps = list(map(self._add, group, tokens, scores, best))
         for step in steps:
             if step.finish:
                 self.leave(step.sequence)
@@ -224,21 +237,57 @@ class Engine:
             return "the model's values overflow float16; set `dtype: float32`"
         return "the model's values overflow; train the run again with a lower `learning_rate`"
 
-    def _next_logits(self) -> Tensor:
-        """Return the logits (B, V) for each sequence's next token.
+    def _those_in_turn(self) -> list[GeneratedSequence]:
+        """Return the sequences that get a token in this step, from slot 0 on.
+
+        New ones are read before those with a full window, and those that wait before others.
+        """
+        if self.most_read is None:
+            return self.sequences
+        to_read = [s for s in self.sequences if self._must_read(s)]
+        to_read.sort(key=lambda s: (len(s.tokens) > len(s.prompt.tokens), -s.n_waited))
+        left, n_in_turn = self.most_read, 0
+        for sequence in to_read:
+            left -= len(self._context(sequence))
+            if left < 0 and n_in_turn:
+                break
+            n_in_turn += 1
+        waiting = to_read[n_in_turn:]
+        for sequence in waiting:
+            sequence.n_waited += 1
+        self._move_to_the_end(waiting)
+        return self.sequences[: len(self.sequences) - len(waiting)]
+
+    def _move_to_the_end(self, waiting: Sequence[GeneratedSequence]) -> None:
+        """Give sequences that must be read, and so need no content, the last slots."""
+        first = len(self.sequences) - len(waiting)
+        last = {id(sequence) for sequence in waiting}
+        targets = [slot for slot in range(first) if id(self.sequences[slot]) in last]
+        sources = [
+            slot
+            for slot in range(first, len(self.sequences))
+            if id(self.sequences[slot]) not in last
+        ]
+        for source, target in zip(sources, targets, strict=True):
+            self.decoder.copy(source, target)
+            both = self.sequences[source], self.sequences[target]
+            self.sequences[target], self.sequences[source] = both
+
+    def _next_logits(self, group: Sequence[GeneratedSequence]) -> Tensor:
+        """Return the logits (B, V) for the next token of the sequences in the first B slots.
 
         Sequences with one new token are computed together. The others (new, or with a full window)
         are read one by one; equal ones are read once.
         """
-        unread = list(map(self._unread, self.sequences))
+        unread = list(map(self._unread, group))
         together = None
-        if any(sequence.n_read for sequence in self.sequences):
+        if any(sequence.n_read for sequence in group):
             # This also writes to the slots of the others, which are read from the start below.
-            positions = [sequence.n_read for sequence in self.sequences]
+            positions = [sequence.n_read for sequence in group]
             together = self.decoder.step([tokens[-1] for tokens in unread], positions)
         rows: list[Tensor] = []
         read: dict[tuple[int, ...], int] = {}  # the slot that has read these tokens
-        for slot, (sequence, tokens) in enumerate(zip(self.sequences, unread, strict=True)):
+        for slot, (sequence, tokens) in enumerate(zip(group, unread, strict=True)):
             if sequence.n_read:
                 assert together is not None
                 rows.append(together[slot])
@@ -256,13 +305,21 @@ class Engine:
     def _unread(self, sequence: GeneratedSequence) -> list[int]:
         """Return the tokens that a slot must read next: the newest one, or the whole context.
 
-        For a whole context, this sets n_read to 0. The setting `window` decides what to keep of a
-        context that no longer fits.
+        For a whole context, this sets n_read to 0.
         """
-        if sequence.n_read and (sequence.n_read < self.window or self.policy == "slide"):
+        if not self._must_read(sequence):
             return sequence.tokens[-1:]
+        context = self._context(sequence)
+        sequence.n_read = sequence.n_waited = 0
+        return context
+
+    def _must_read(self, sequence: GeneratedSequence) -> bool:
+        """Whether a sequence is new, or its window is full."""
+        return not sequence.n_read or (sequence.n_read >= self.window and self.policy != "slide")
+
+    def _context(self, sequence: GeneratedSequence) -> list[int]:
+        """Return what must be read. The setting `window` decides what to keep of a full window."""
         halved = sequence.n_read > 0 and self.policy == "half"
-        sequence.n_read = 0
         return sequence.tokens[-(max(1, self.window // 2) if halved else self.window) :]
 
     def _read(self, sequence: GeneratedSequence, tokens: list[int], slot: int) -> Tensor:
@@ -286,30 +343,30 @@ class Engine:
         ]
         return logits[-1]
 
-    def _mix(self, logits: Tensor) -> Tensor:
+    def _mix(self, logits: Tensor, group: Sequence[GeneratedSequence]) -> Tensor:
         """Mix logits with the n-grams, if there are any."""
-        contexts = [s.contexts for s in self.sequences if s.contexts is not None]
+        contexts = [s.contexts for s in group if s.contexts is not None]
         return self.ngrams.mix(logits, np.concatenate(contexts)) if self.ngrams else logits
 
-    def _follow(self, tokens: Sequence[int]) -> None:
+    def _follow(self, tokens: Sequence[int], group: Sequence[GeneratedSequence]) -> None:
         """Add each sequence's new token to its n-gram context."""
-        contexts = [s.contexts for s in self.sequences if s.contexts is not None]
+        contexts = [s.contexts for s in group if s.contexts is not None]
         if self.ngrams:
             after = self.ngrams.read(np.concatenate(contexts), np.array(tokens))
-            for sequence, row in zip(self.sequences, after, strict=True):
+            for sequence, row in zip(group, after, strict=True):
                 sequence.contexts = row[None]
 
-    def _choose(self, logits: Tensor) -> Tensor:
+    def _choose(self, logits: Tensor, group: Sequence[GeneratedSequence]) -> Tensor:
         """Choose the next token of each sequence, (B,). Equal settings are handled together."""
         groups: dict[tuple[float, ...], list[int]] = {}
-        for slot, sequence in enumerate(self.sequences):
+        for slot, sequence in enumerate(group):
             groups.setdefault(_choice(sequence.prompt.settings), []).append(slot)
         tokens = logits.new_empty(len(logits), dtype=torch.int64)
         for slots in groups.values():
-            group = [self.sequences[slot] for slot in slots]
-            marks = [sequence.seen for sequence in group if sequence.seen is not None]
+            alike = [group[slot] for slot in slots]
+            marks = [sequence.seen for sequence in alike if sequence.seen is not None]
             seen = torch.stack(marks).to(logits.device) if marks else None
-            settings, uniforms = group[0].prompt.settings, [s.uniforms for s in group]
+            settings, uniforms = alike[0].prompt.settings, [s.uniforms for s in alike]
             if len(groups) == 1:
                 return choose(logits, settings, uniforms, seen)
             tokens[slots] = choose(logits[slots], settings, uniforms, seen)
@@ -404,9 +461,12 @@ def best_of(log_probabilities: Tensor, n: int) -> list[list[Scored]]:
     return [list(map(Scored, *row)) for row in rows]
 
 
-def most_sequences(cache_bytes: int) -> int:
-    """Return how many sequences fit. cache_bytes: the size of one sequence's keys and values."""
-    return max(1, min(MOST_SEQUENCES, CACHE_BYTES // cache_bytes))
+def most_sequences(cache_bytes: int, most: int | None = None) -> int:
+    """Return how many sequences fit, up to `most`, or MOST_SEQUENCES if it's None.
+
+    cache_bytes: the size of one sequence's keys and values.
+    """
+    return max(1, min(MOST_SEQUENCES if most is None else most, CACHE_BYTES // cache_bytes))
 
 
 def _cache_bytes(model: Model, window: int, dtype: torch.dtype) -> int:

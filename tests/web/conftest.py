@@ -9,6 +9,7 @@ from fastapi.testclient import TestClient
 from nanogpt.project import Project
 from nanogpt.web.app import create_app
 from nanogpt.web.site import Site
+from tests.workflow.conftest import empty_project, essays  # noqa: F401  fixtures
 
 
 @pytest.fixture

@@ -1,0 +1,125 @@
+"""The model directories in a server's results: names, versions, and the settings of their runs."""
+
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+from nanogpt.artifacts.manifests import SUFFIX
+from nanogpt.artifacts.records.base import read_record
+from nanogpt.artifacts.records.manifests import Manifest
+from nanogpt.config.loading import read
+from nanogpt.config.parameters import complete
+from nanogpt.config.patterns import NAME
+from nanogpt.config.resolving import resolve_run, run_names
+from nanogpt.config.schema import SampleSettings
+from nanogpt.errors import UserError
+from nanogpt.files.atomic import sha256_file
+from nanogpt.model.directories import MODEL_FILES
+from nanogpt.project import NGRAMS_FILE, Project
+
+WEIGHTS = MODEL_FILES[0]
+# The stages whose manifests have the digests of a model's files.
+STAGES = ("train", "combine")
+
+# A version of a model: name, inode, size and time of change of each file.
+Version = tuple[tuple[str, int, int, int], ...]
+
+
+@dataclass(frozen=True)
+class ModelDirectory:
+    """A name that has a model. created: the time of its weights, in seconds since 1970."""
+
+    name: str
+    created: int
+
+
+class ModelFiles:
+    """The files of all models in a directory of results. Symbolic links out of it don't count."""
+
+    def __init__(self, results: Path, project: Project) -> None:
+        self._results = results
+        self._root = results.resolve()
+        self._project = project
+
+    def directory(self, name: str) -> Path:
+        """Return the model directory that belongs to a name."""
+        return self._results / name / "model"
+
+    def all(self) -> list[ModelDirectory]:
+        """Find all models, sorted by name."""
+        try:
+            names = sorted(path.name for path in self._results.iterdir())
+        except OSError:
+            return []
+        found = []
+        for name in names:
+            version = self.version(name)
+            if version:
+                found.append(ModelDirectory(name, version[0][3] // 1_000_000_000))
+        return found
+
+    def has_run(self, name: str) -> bool:
+        """Whether there's a directory for a name, with or without a model."""
+        return bool(NAME.fullmatch(name)) and (self._results / name).is_dir()
+
+    def version(self, name: str) -> Version | None:
+        """Return the version of a model; None if there's none, or it isn't complete."""
+        if not NAME.fullmatch(name):
+            return None
+        version = []
+        for file in (*MODEL_FILES, NGRAMS_FILE):
+            path = self.directory(name) / file
+            try:
+                found = path.stat()
+            except OSError:
+                if file == NGRAMS_FILE:
+                    continue
+                return None
+            is_inside = path.resolve().is_relative_to(self._root)
+            if not (stat.S_ISREG(found.st_mode) and is_inside):
+                return None
+            version.append((file, found.st_ino, found.st_size, found.st_mtime_ns))
+        return tuple(version)
+
+    def n_bytes(self, name: str) -> int:
+        """Return the size of a model's weights file."""
+        return (self.directory(name) / WEIGHTS).stat().st_size
+
+    def match_manifest(self, name: str) -> bool:
+        """Whether a model's files are those that its run's manifest lists, if there is one.
+
+        While a new model is written, some files are those of the old one.
+        """
+        for stage in STAGES:
+            path = self._results / name / f"{stage}{SUFFIX}"
+            if not path.is_file():
+                continue
+            outputs = read_record(path, Manifest).outputs
+            digests = {Path(output).name: digest for output, digest in outputs.items()}
+            return all(
+                sha256_file(self.directory(name) / file) == digests[file]
+                for file in MODEL_FILES
+                if file in digests
+            )
+        return True
+
+    def settings(self, name: str) -> SampleSettings:
+        """Return the settings of a run's samples, of config.yaml or else of its manifest."""
+        try:
+            if self._project.config_file.exists() and self._is_of_project():
+                config = read(self._project.config_file)
+                if name in run_names(config):
+                    return resolve_run(config, name).sample
+        except UserError:
+            pass  # the page still has the model, even if config.yaml is being edited
+        path = self._results / name / f"sample{SUFFIX}"
+        try:
+            found = read_record(path, Manifest).parameters.get("sample")
+            if isinstance(found, dict):
+                return complete(SampleSettings, found)
+        except UserError:
+            pass
+        return SampleSettings()
+
+    def _is_of_project(self) -> bool:
+        return self._root == self._project.results.resolve()
