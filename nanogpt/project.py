@@ -111,6 +111,11 @@ class Project:
         return self.root / ".nanogpt/jobs"
 
     @property
+    def served(self) -> Path:
+        """Trainings that were started from the page: a record and a log for each run."""
+        return self.root / ".nanogpt/serve"
+
+    @property
     def invocations(self) -> Path:
         """The locks of the running Snakemake processes, one directory each."""
         return self.root / ".nanogpt/invocations"
@@ -139,6 +144,11 @@ class Project:
     def workflow(self) -> Path:
         """The workflow's rules and scripts, in a checkout."""
         return self.root / "workflow"
+
+    @property
+    def run_index(self) -> Path:
+        """What `nanogpt serve` has read about runs; it can be removed at any time."""
+        return self.root / ".nanogpt/index.sqlite"
 
     @property
     def cache(self) -> Path | None:

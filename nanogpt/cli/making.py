@@ -19,10 +19,10 @@ from nanogpt.cli.flags import FlagValues, given_by, with_flags
 from nanogpt.cli.peers import translate
 from nanogpt.cli.progress import Progress
 from nanogpt.cli.workflow import DIED, make
+from nanogpt.config.adding import add_variant
 from nanogpt.config.corpora import Corpus, Dataset
-from nanogpt.config.fragments import merge_fragments, write_fragment
 from nanogpt.config.initial import find_source
-from nanogpt.config.loading import add_fragments, find_texts, load, read, read_mapping
+from nanogpt.config.loading import read
 from nanogpt.config.messages import look_up
 from nanogpt.config.resolving import resolve_run, run_names
 from nanogpt.config.schema import Config, EvalSettings, Run
@@ -39,7 +39,6 @@ from nanogpt.config.variants import (
 )
 from nanogpt.data.sources import find_files
 from nanogpt.errors import UserError
-from nanogpt.files.locks import hold
 from nanogpt.project import HERE, NGRAMS_FILE
 from nanogpt.training.state_files import saved_steps
 
@@ -113,6 +112,7 @@ def train(
     dataset: Annotated[str, optional("DATASET")] = "",
     name: Annotated[str, optional("NAME")] = "",
     eval_only: bool = False,
+    complete: bool = False,
     cores: str = "all",
 ) -> None:
     """Train a model, in results/<run>/.
@@ -127,6 +127,7 @@ def train(
         dataset: the dataset to train on; without a run: trains the dataset's own run.
         name: name of the new run; if not given, made from the flags.
         eval_only: evaluate the run with these flags instead, as `nanogpt eval` does.
+        complete: also evaluate and sample, which writes eval.json and samples.txt.
         cores: number of cores to use.
     """
     config = read(HERE.config_file)
@@ -143,6 +144,7 @@ def train(
     directory = HERE.results / variant.name
     files = ["metrics.jsonl", "model/model.safetensors", "model/config.json"]
     files += ["model/tokenizer.json", *([f"model/{NGRAMS_FILE}"] if resolved.ngram else [])]
+    files += ["eval.json", "samples.txt"] if complete else []
     targets = [str(directory / file) for file in files]
     code = make(targets, cores, Progress(variant.name, resolved.train.max_iters))
     if code:
@@ -158,7 +160,8 @@ def train(
         elif fragment and state is None:
             fragment.unlink()  # nothing was trained: the mistake is probably in a flag
         sys.exit(code)
-    print(f"{directory}: model/, metrics.jsonl, train.log; next: nanogpt sample {variant.name}")
+    more = "eval.json, samples.txt" if complete else "train.log"
+    print(f"{directory}: model/, metrics.jsonl, {more}; next: nanogpt sample {variant.name}")
 
 
 def _tell_source(run: str) -> None:
@@ -229,34 +232,13 @@ def _of_text(config: Config, path: str, given: Sequence[Given], output: str) -> 
 def _add(
     vary: Callable[[Config], Variant], command: str, base: str, given: Sequence[Given]
 ) -> tuple[Variant, Path | None]:
-    """Make a variant, and write its fragment unless it already exists. Returns both.
-
-    vary: makes the variant from a config. Of several commands with the same flags, only one writes
-    the fragment.
-    """
-    variant = vary(read(HERE.config_file))
-    if not variant.entries:
-        return variant, None
-    with hold(HERE.fragments_lock, f"adding {variant.name}"):
-        variant = vary(read(HERE.config_file))  # another command may have added it
-        return variant, _write(variant, command, base, given) if variant.entries else None
-
-
-def _write(variant: Variant, command: str, base: str, given: Sequence[Given]) -> Path:
-    """Write a variant's fragment, after checking the config with it."""
-    path = HERE.fragments / f"{variant.name}.yaml"
-    if path.exists():
-        raise UserError(
-            f"{path}: already exists, with other entries; move it away, or choose another name"
-        )
-    mapping = read_mapping(HERE.config_file)
-    add_fragments(mapping)
-    merge_fragments(mapping, {path: variant.entries})
-    load(mapping, find_texts())
+    """Make a variant, and write its fragment unless it already exists. Returns both."""
     words = [f"--{one.name}={one.value}" for one in given]
-    write_fragment(path, variant.entries, shlex.join(["nanogpt", command, base, *words]))
-    print(f"{path}: settings of {variant.name}", file=sys.stderr)
-    return path
+    made_by = shlex.join(["nanogpt", command, base, *words])
+    variant, fragment = add_variant(vary, made_by)
+    if fragment:
+        print(f"{fragment}: settings of {variant.name}", file=sys.stderr)
+    return variant, fragment
 
 
 def _evaluate_only(

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from tyro.conf import Positional
 
 from nanogpt.cli.app import app
-from nanogpt.cli.flags import plain_type
+from nanogpt.config.flags import plain_type
 from nanogpt.errors import UserError
 
 LAST_PORT = 65535

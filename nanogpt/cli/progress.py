@@ -1,22 +1,20 @@
 """Show the progress of a training, from the metrics that it writes."""
 
 import contextlib
-import json
 import os
 import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from nanogpt.artifacts.progress import last_lines, seconds_left
 from nanogpt.artifacts.records.metrics import MetricsLine
 from nanogpt.artifacts.states import METRICS, REQUEST, find_trainings
-from nanogpt.errors import UserError
 from nanogpt.project import HERE, Project
 
 LOOK = 1.0  # seconds between reads of the metrics
 LINE = 10.0  # seconds between lines, if standard error isn't a terminal
 COLUMNS = 80  # of a terminal whose width isn't known
-TAIL = 16_384  # bytes to read from the end of metrics.jsonl, about a hundred lines
 
 
 @dataclass
@@ -84,21 +82,6 @@ def _started(state: Path) -> int:
     return (state / REQUEST).stat().st_mtime_ns
 
 
-def last_lines(path: Path) -> list[MetricsLine]:
-    """Return the last complete lines of a metrics.jsonl."""
-    with open(path, "rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - TAIL))
-        texts = file.read().decode("utf-8", "replace").split("\n")
-    found = []
-    for text in texts[:-1] if size <= TAIL else texts[1:-1]:
-        try:
-            found.append(MetricsLine.parse(json.loads(text), str(path), "train again"))
-        except (ValueError, UserError):
-            continue
-    return found
-
-
 def describe(run: str, max_iters: int, lines: list[MetricsLine]) -> str:
     """Describe a training's progress in one line, from the last lines of its metrics."""
     parts = [f"step {lines[-1].step:,} of {max_iters:,}"]
@@ -113,16 +96,6 @@ def describe(run: str, max_iters: int, lines: list[MetricsLine]) -> str:
     if left is not None and lines[-1].step < max_iters:
         parts.append(f"{_duration(left)} left")
     return f"train {run}: {', '.join(parts)}"
-
-
-def seconds_left(max_iters: int, lines: list[MetricsLine]) -> float | None:
-    """Estimate the seconds until the last step from these lines; None if there are too few."""
-    timed = [(line.step, line.seconds) for line in lines if line.seconds is not None]
-    if len(timed) < 2:
-        return None
-    (first, begun), (last, now) = timed[0], timed[-1]
-    steps, seconds = last - first, now - begun
-    return (max_iters - last) * seconds / steps if steps > 0 and seconds > 0 else None
 
 
 def _duration(seconds: float) -> str:

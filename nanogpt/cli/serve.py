@@ -1,7 +1,9 @@
 """The command `serve`: a page to watch runs and to play with models, and an API."""
 
 import importlib.util
+import ipaddress
 import secrets
+import socket
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +15,8 @@ from nanogpt.errors import UserError
 from nanogpt.project import HERE
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+ALL_ADDRESSES = ("0.0.0.0", "::")
+PACKAGES = ("fastapi", "httptools", "jinja2", "multipart", "uvicorn")
 
 
 @app.command
@@ -28,10 +32,10 @@ def serve(
     Args:
         results: the directory of the runs.
         host: the address to listen on; 0.0.0.0: all addresses of this machine.
-        port: the port to listen on.
+        port: the port to listen on; 0: any free port.
         allow_actions: let the page start and stop trainings and upload texts.
     """
-    if importlib.util.find_spec("fastapi") is None or importlib.util.find_spec("uvicorn") is None:
+    if any(importlib.util.find_spec(name) is None for name in PACKAGES):
         raise UserError("serve: needs more packages; run `pip install 'nanogpt[web]'`")
     check_port(port)
     if not results.is_dir():
@@ -39,16 +43,30 @@ def serve(
     from nanogpt.web.server import serve as run_server
     from nanogpt.web.site import Site
 
-    is_public = host not in LOOPBACK
+    host = host.strip("[]")
+    is_public = not _is_loopback(host)
     token = secrets.token_urlsafe(24) if allow_actions or is_public else ""
     site = Site(
         HERE,
         results,
         token=token,
-        hosts=frozenset() if is_public else frozenset(LOOPBACK),
+        hosts=frozenset() if is_public else frozenset({*LOOPBACK, host.lower()}),
         allow_actions=allow_actions,
         is_public=is_public,
     )
-    place = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
-    print(f"{place}?token={token}" if token else place, flush=True)
-    run_server(site, host, port)
+
+    def show_address(real_port: int) -> None:
+        name = socket.gethostname() if host in ALL_ADDRESSES else host
+        name = f"[{name}]" if ":" in name else name
+        place = f"http://{name}:{real_port}/"
+        print(f"{place}?token={token}" if token else place, flush=True)
+
+    run_server(site, host, port, show_address)
+
+
+def _is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"

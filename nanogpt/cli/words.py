@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nanogpt.cli.app import app
-from nanogpt.cli.flags import FALSE, FLAT, TRUE, Flag, flags_of
+from nanogpt.cli.flags import FALSE, TRUE
 from nanogpt.cli.parameters import (
     check_places,
     check_required,
@@ -26,6 +26,7 @@ from nanogpt.cli.parameters import (
     values_of,
 )
 from nanogpt.cli.peers import NO_COUNTERPART, SWITCHES, model_in, translate
+from nanogpt.config.flags import FLAT, Flag, flags_of
 from nanogpt.config.messages import did_you_mean, nearest
 from nanogpt.errors import UserError
 

@@ -91,7 +91,7 @@ def _untyped(given: Given) -> Any:
     annotation = GROUPS[given.group].model_fields[given.setting].annotation
     if value in NO_VALUE and "None" in str(annotation):
         return None
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError, RecursionError):
         if "list[" in str(annotation):
             return json.loads(value) if value.startswith("[") else [value]
         if annotation in (int, int | None):

@@ -54,6 +54,10 @@ class Owner:
         who = f"process {'?' if self.pid is None else self.pid} on {self.host}"
         return f"{who} ({self.work})" if self.work else who
 
+    def is_here(self) -> bool:
+        """Whether it's a process that runs on this machine."""
+        return not self.is_gone() and self.machine == _machine() and self.pid is not None
+
     def is_gone(self) -> bool:
         """Whether it has released the lock or is known to be dead."""
         if self.released:
@@ -130,6 +134,11 @@ def owner(directory: Path) -> Owner | None:
     if found is None or found.is_gone() or time.time() - found.touched / 1e9 > LONG_SILENT:
         return None
     return found
+
+
+def identify(pid: int, work: str) -> Owner:
+    """Describe a process of this machine, so that a later one with its id isn't taken for it."""
+    return Owner(time.time_ns(), pid, _started(pid), socket.gethostname(), _machine(), work)
 
 
 def _acquire(directory: Path, work: str) -> Lock:

@@ -61,12 +61,36 @@ def find_runs(results: Path, project: Project) -> list[Run]:
     runs = []
     for name in sorted(names | states.keys(), key=natural_order):
         try:
-            run = _read_found(results / name, states.get(name))
+            run = read_run(results / name, states.get(name))
         except UserError as error:
             run = Run(name, status="damaged", note=str(error))
         if run:
             runs.append(run)
     return relate(runs)
+
+
+def read_run(directory: Path, state: Path | None) -> Run | None:
+    """Read a run, finished or not; None for other directories. state: its training's state.
+
+    Errors: UserError for a damaged file.
+    """
+    if (directory / METRICS).exists():
+        trained = _read_manifest(directory, "train")
+        evaluated = _read_manifest(directory, "eval")
+        if (directory / "eval.json").exists() and _is_of(evaluated, trained):
+            notes: list[str] = []
+            return replace(_read_finished(directory, notes), note="; ".join(notes))
+        run = _read_requested(directory, trained, _manifest_path(directory, "train"))
+        note = _last_error(directory / "eval.log")
+        run = replace(run, sample=_current_sample(directory, trained))
+        return _unfinished(run, "not evaluated", note, directory / METRICS)
+    note = _last_error(directory / "train.log")
+    if state:
+        request = _read_if_there(state / REQUEST, TrainingRequest)
+        run = _read_requested(directory, request, state / REQUEST)
+        status: Status = "training" if locks.owner(state) else "failed" if note else "stopped"
+        return _unfinished(run, status, note, state / METRICS)
+    return Run(directory.name, status="failed", note=note) if note else None
 
 
 def metrics_frame(lines: Sequence[MetricsLine]) -> pd.DataFrame:
@@ -121,27 +145,6 @@ def _current_sample(directory: Path, trained: Manifest | None) -> str | None:
     """Return the first sample if it's from the current model."""
     is_current = _is_of(_read_manifest(directory, "sample"), trained)
     return _read_sample(directory / "samples.txt") if is_current else None
-
-
-def _read_found(directory: Path, state: Path | None) -> Run | None:
-    """Read a run, finished or not; None for other directories. state: its training's state."""
-    if (directory / METRICS).exists():
-        trained = _read_manifest(directory, "train")
-        evaluated = _read_manifest(directory, "eval")
-        if (directory / "eval.json").exists() and _is_of(evaluated, trained):
-            notes: list[str] = []
-            return replace(_read_finished(directory, notes), note="; ".join(notes))
-        run = _read_requested(directory, trained, _manifest_path(directory, "train"))
-        note = _last_error(directory / "eval.log")
-        run = replace(run, sample=_current_sample(directory, trained))
-        return _unfinished(run, "not evaluated", note, directory / METRICS)
-    note = _last_error(directory / "train.log")
-    if state:
-        request = _read_if_there(state / REQUEST, TrainingRequest)
-        run = _read_requested(directory, request, state / REQUEST)
-        status: Status = "training" if locks.owner(state) else "failed" if note else "stopped"
-        return _unfinished(run, status, note, state / METRICS)
-    return Run(directory.name, status="failed", note=note) if note else None
 
 
 def _read_requested(directory: Path, request: Request | None, path: Path) -> Run:

@@ -6,9 +6,23 @@ from pathlib import Path
 
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
+from starlette.types import ASGIApp
 
 from nanogpt import __version__
-from nanogpt.web import completions, operations
+from nanogpt.web import (
+    actions,
+    completions,
+    operations,
+    playground,
+    reference,
+    reports,
+    runs,
+    runs_api,
+)
+from nanogpt.web.errors import add_error_handlers
+from nanogpt.web.guard import Guard
+from nanogpt.web.index import Index
+from nanogpt.web.jobs import Jobs
 from nanogpt.web.meters import Meters
 from nanogpt.web.models import Models
 from nanogpt.web.site import Site
@@ -16,24 +30,55 @@ from nanogpt.web.site import Site
 STATIC = Path(__file__).parent / "static"
 
 # Each area of the site has a module with a router.
-ROUTERS = (operations.router, completions.router)
+ROUTERS = (
+    operations.router,
+    completions.router,
+    runs.router,
+    runs_api.router,
+    reports.router,
+    playground.router,
+    reference.router,
+)
 
 
-def create_app(site: Site) -> FastAPI:
+class Application(FastAPI):
+    """An application behind a guard, which sees every request and response."""
+
+    def __init__(self, site: Site) -> None:
+        super().__init__(
+            title="nanogpt",
+            version=__version__,
+            docs_url=None,
+            redoc_url=None,
+            lifespan=_close_models,
+        )
+        self.guard = Guard(site)
+        self.state.site = site
+        self.state.index = Index(site)
+        self.state.meters = Meters()
+        self.state.models = Models(site, self.state.meters)
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """Put the guard around everything, even the handler of bugs."""
+        return self.guard.around(super().build_middleware_stack())
+
+
+@asynccontextmanager
+async def _close_models(app: FastAPI) -> AsyncIterator[None]:
+    yield
+    app.state.models.close()
+    if app.state.site.allow_actions:
+        app.state.jobs.close()
+
+
+def create_app(site: Site) -> Application:
     """Return the ASGI application of a site."""
-    meters = Meters()
-    models = Models(site, meters)
-
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
-        models.close()
-
-    app = FastAPI(
-        title="nanogpt", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan
-    )
-    app.state.site, app.state.meters, app.state.models = site, meters, models
+    app = Application(site)
+    add_error_handlers(app)
     for router in ROUTERS:
         app.include_router(router)
+    if site.allow_actions:
+        app.state.jobs = Jobs(site)
+        app.include_router(actions.router)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     return app

@@ -15,6 +15,9 @@ class Limits:
     body_bytes: of a request other than an upload. upload_bytes: of a text. prompt_characters: of
     one prompt. new_tokens: of one completion. choices: prompts times `n` of one request.
     admitted: completions that are generated together. waiting: those that wait for that.
+    address_bytes, header_bytes: of a request's head. connections: at the same time. head_seconds,
+    body_seconds, upload_seconds: for receiving a request's parts. drain_seconds: for requests in
+    progress when the server stops. jobs: trainings that run or wait to be started.
     logprobs: alternatives of each token. stops: stop strings of a request, and their characters.
     model_bytes: memory of loaded models.
     """
@@ -26,6 +29,14 @@ class Limits:
     choices: int = 16
     admitted: int = 256
     waiting: int = 256
+    address_bytes: int = 8192
+    header_bytes: int = 32_768
+    connections: int = 512
+    head_seconds: float = 10.0
+    body_seconds: float = 20.0
+    upload_seconds: float = 900.0
+    drain_seconds: float = 30.0
+    jobs: int = 8
     logprobs: int = 10
     stops: int = 16
     stop_characters: int = 200

@@ -8,9 +8,13 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from nanogpt.project import Project
 from nanogpt.report.page import write_report
 from nanogpt.report.runs import read_runs
+from nanogpt.web.app import create_app
+from nanogpt.web.site import Site
 from tests.browser.screens import DESKTOP
+from tests.browser.serving import serving
 from tests.made_runs import make_run, write_ngram
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
@@ -87,3 +91,16 @@ def screenshot() -> Callable[[Page, str], None]:
             page.screenshot(path=Path(directory) / f"{name}.png", full_page=True)
 
     return keep
+
+
+@pytest.fixture(scope="session")
+def modules(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    """A page of a server without runs, from which tests import the site's JavaScript modules."""
+    project = Project(tmp_path_factory.mktemp("modules"))
+    project.results.mkdir()
+    with serving(create_app(Site(project, project.results))) as address:
+        context = browser.new_context()
+        page = context.new_page()
+        page.goto(f"{address}/healthz")
+        yield page
+        context.close()

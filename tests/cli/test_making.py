@@ -64,6 +64,16 @@ def test_train_with_flags_makes_a_run_that_the_workflow_knows(project):
     assert (fragment.read_bytes(), fragment.stat().st_mtime_ns) == made
 
 
+def test_complete_also_evaluates_and_samples(project):
+    made = [project / "results/one" / name for name in ("eval.json", "samples.txt")]
+    before = [path.read_bytes() for path in made]
+    for path in made:
+        path.unlink()
+    ended = succeed(project, "train", "one", CORES, "--complete")
+    assert "results/one: model/, metrics.jsonl, eval.json, samples.txt; next: " in ended.stdout
+    assert [path.read_bytes() for path in made] == before
+
+
 def test_train_reports_that_the_initial_model_is_trained_first(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "config.yaml").write_text(

@@ -2,8 +2,9 @@
 
 import json
 
+from nanogpt.artifacts.progress import last_lines, seconds_left
 from nanogpt.artifacts.records.metrics import MetricsLine
-from nanogpt.cli.progress import describe, last_lines, seconds_left
+from nanogpt.cli.progress import describe
 
 
 def line(step, seconds=None, **measures):

@@ -6,10 +6,11 @@ import pytest
 
 from nanogpt.cli import main  # noqa: F401  importing it registers the commands
 from nanogpt.cli.app import ORDER
-from nanogpt.cli.flags import DOTTED, FLAT, flags_of, name_flags
+from nanogpt.cli.flags import name_flags
 from nanogpt.cli.parameters import switches_of, values_of
 from nanogpt.cli.peers import PRESETS, find_preset
 from nanogpt.cli.words import normalise
+from nanogpt.config.flags import DOTTED, FLAT, flags_of
 from nanogpt.config.loading import read
 from nanogpt.config.resolving import run_names
 from nanogpt.config.variants import GROUPS

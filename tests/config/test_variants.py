@@ -5,8 +5,9 @@ import pytest
 from nanogpt.config.corpora import Corpus, Dataset
 from nanogpt.config.loading import load
 from nanogpt.config.resolving import resolve_run
+from nanogpt.config.schema import TrainSettings
 from nanogpt.config.sweeps import LONGEST_NAME
-from nanogpt.config.variants import Given, new_dataset, resolve_with, vary_dataset, vary_run
+from nanogpt.config.variants import Given, new_dataset, parse, resolve_with, vary_dataset, vary_run
 from nanogpt.errors import UserError
 
 MAPPING = {
@@ -179,3 +180,9 @@ def test_text_becomes_a_dataset_with_the_given_name():
         new_dataset(added, "novel", Dataset(val_ratio=0.3), corpus)
     with pytest.raises(UserError, match="`text` already exists"):
         new_dataset(CONFIG, "text", dataset, corpus)
+
+
+def test_deep_brackets_in_a_list_are_a_mistake():
+    given = [Given("train", "milestones", "[" * 100_000)]
+    with pytest.raises(UserError, match=r"train\.milestones: should be a list"):
+        parse(given, {"train": TrainSettings()})

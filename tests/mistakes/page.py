@@ -17,6 +17,7 @@ from tests.mistakes.ngrams import NGRAMS
 from tests.mistakes.planning import PLANNING
 from tests.mistakes.prompts import PROMPTS
 from tests.mistakes.reports import REPORTS
+from tests.mistakes.serve import SERVE
 from tests.mistakes.settings import SETTINGS
 from tests.mistakes.sweeps import SWEEPS
 from tests.mistakes.texts import TEXTS
@@ -41,6 +42,7 @@ AREAS = {
     "Devices and training": TRAINING,
     "Downloads": DOWNLOADS,
     "Reports": REPORTS,
+    "The page": SERVE,
     "Problems that `nanogpt verify` reports": VERIFICATION,
     "`nanogpt plan` and `nanogpt why`": PLANNING,
     "Commands": COMMANDS,

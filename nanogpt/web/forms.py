@@ -1,0 +1,192 @@
+"""The form of a new run, made from the schema, and the run that it defines.
+
+A run is defined as by `nanogpt train RUN --flag=... --name=...`: the same checks, the same messages
+and the same file in resources/config/.
+"""
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal, get_args, get_origin
+
+from pydantic import BaseModel, Field
+
+from nanogpt.config.adding import add_variant
+from nanogpt.config.flags import Flag, plain_type
+from nanogpt.config.loading import read
+from nanogpt.config.messages import did_you_mean
+from nanogpt.config.patterns import NAME, NAME_RULE
+from nanogpt.config.resolving import resolve_run
+from nanogpt.config.schema import PROMPT_FILES, Config
+from nanogpt.config.variants import GROUPS, Given, vary_dataset, vary_run
+from nanogpt.errors import UserError
+from nanogpt.project import Project
+
+# The groups of the form, with their headings.
+HEADINGS = {
+    "model": "Model",
+    "train": "Training",
+    "dataset": "Tokenizer and split",
+    "sample": "Sampling",
+    "eval": "Evaluation",
+    "ngram": "N-grams",
+}
+# The settings that aren't folded away, in this order.
+MAIN = (
+    *("model.preset", "train.max_iters", "train.batch_size", "train.learning_rate"),
+    *("model.n_layer", "model.n_head", "model.n_embd", "model.block_size", "model.dropout"),
+    *("train.eval_interval", "train.device", "dataset.tokenizer", "sample.start"),
+)
+# Where a text comes from is chosen elsewhere in the form.
+LEFT_OUT = ("dataset.corpus",)
+
+Name = Annotated[str, Field(max_length=255)]
+Value = Annotated[str, Field(max_length=10_000)]
+
+
+class NewRun(BaseModel):
+    """A run to define and train, or one that exists."""
+
+    run: Name = Field("", description="run whose settings it has; empty: those of the dataset")
+    dataset: Name = Field("", description="dataset or text; empty: that of the run")
+    name: Name = Field("", description="name of the new run; empty: made from the settings")
+    settings: Annotated[dict[str, Value], Field(max_length=200)] = Field(
+        {}, description="settings by name, such as `train.max_iters`, with values as in flags"
+    )
+
+
+@dataclass(frozen=True)
+class FormField:
+    """A field of the form. choices: if it's to be chosen. value: the default."""
+
+    name: str
+    description: str
+    value: str
+    choices: tuple[str, ...]
+    is_number: bool
+
+
+def fields() -> dict[str, Flag]:
+    """Return the settings of the form by name, such as `train.max_iters`."""
+    flags = (
+        Flag(group, setting, is_flat=False)
+        for group in HEADINGS
+        for setting in GROUPS[group].model_fields
+    )
+    return {flag.name: flag for flag in flags if flag.name not in LEFT_OUT}
+
+
+def make_form(config: Config) -> tuple[list[FormField], dict[str, list[FormField]]]:
+    """Return the main fields, and the other ones by heading."""
+    made = {name: _field(name, flag, config) for name, flag in fields().items()}
+    others: dict[str, list[FormField]] = {heading: [] for heading in HEADINGS.values()}
+    for name, flag in fields().items():
+        if name not in MAIN:
+            others[HEADINGS[flag.group]].append(made[name])
+    return [made[name] for name in MAIN], others
+
+
+def values_of(config: Config, run: str) -> dict[str, str]:
+    """Return a run's settings by their names in the form.
+
+    Errors: UserError for an unknown run.
+    """
+    resolved = resolve_run(config, run)
+    found = {}
+    for name, flag in fields().items():
+        group = getattr(resolved, flag.group, None)
+        if group is not None and hasattr(group, flag.setting):
+            found[name] = show(getattr(group, flag.setting))
+    return found
+
+
+def define_run(project: Project, form: NewRun) -> str:
+    """Define the run of a filled-in form, if it doesn't exist yet. Returns its name.
+
+    Errors: UserError with the message that the command line or config.yaml would give.
+    """
+    if form.name and not NAME.fullmatch(form.name):
+        raise UserError(f"runs: invalid name `{form.name}`; {NAME_RULE}")
+    if not (form.run or form.dataset):
+        raise UserError("choose a text, a dataset or a run")
+    given = _read_settings(form.settings)
+    of_dataset = [one for one in given if one.group == "dataset"]
+    of_run = [one for one in given if one.group != "dataset"]
+    dataset, fragment = form.dataset, None
+    if of_dataset:
+        dataset = dataset or resolve_run(read(project.config_file), form.run).dataset
+        made_by = _command("prepare", dataset, of_dataset)
+        varied, fragment = add_variant(
+            lambda config: vary_dataset(config, dataset, of_dataset), made_by, project
+        )
+        dataset = varied.name
+    base = form.run or dataset
+    if form.run and dataset:
+        of_run.insert(0, Given("", "dataset", dataset))
+    made_by = _command("train", base, of_run, form.name)
+    try:
+        variant, _ = add_variant(
+            lambda config: vary_run(config, base, of_run, form.name), made_by, project
+        )
+    except UserError:
+        if fragment:
+            fragment.unlink()
+        raise
+    return variant.name
+
+
+def show(value: object) -> str:
+    """Return a value as a user would type it."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list) else str(value)
+
+
+def _field(name: str, flag: Flag, config: Config) -> FormField:
+    kind = plain_type(flag.details.annotation)
+    choices: tuple[str, ...] = ()
+    if name == "model.preset":
+        choices = tuple(config.models)
+    elif kind is bool:
+        choices = ("yes", "no")
+    elif get_origin(kind) is Literal:
+        choices = tuple(map(str, get_args(kind)))
+    default = flag.details.get_default(call_default_factory=True)
+    group = getattr(config.defaults, flag.group, None)
+    if group is not None and flag.setting in group.model_fields_set:
+        default = getattr(group, flag.setting)
+    return FormField(
+        name, flag.details.description or "", show(default), choices, kind in (int, float)
+    )
+
+
+def _read_settings(settings: Mapping[str, str]) -> list[Given]:
+    """Return the settings of a filled-in form, whose values are read as those of flags."""
+    known, given = fields(), []
+    for name, value in settings.items():
+        if name not in known:
+            raise UserError(f"{name}: unknown setting{did_you_mean(name, known)}")
+        given.append(Given(known[name].group, known[name].setting, value))
+    for one in given:
+        _refuse_files(one)
+    return given
+
+
+def _refuse_files(given: Given) -> None:
+    """Refuse to read files of this machine, whose content a sample would show."""
+    is_prompt = given.name == "sample.start" and given.value.startswith(PROMPT_FILES)
+    is_model = given.name == "train.init_from" and "/" in given.value
+    if is_prompt or is_model:
+        instead = "write the prompt itself" if is_prompt else "name a run"
+        raise UserError(
+            f"{given.name}: can't be a file when it's set on the page; {instead}, or use the "
+            "command line"
+        )
+
+
+def _command(command: str, base: str, given: Sequence[Given], name: str = "") -> str:
+    words = [f"--{one.name}={one.value}" for one in given]
+    return shlex.join(["nanogpt", command, base, *words, *([f"--name={name}"] if name else [])])

@@ -1,0 +1,176 @@
+"""The index of all runs. Their files are the truth: what changed is read again."""
+
+import math
+import threading
+import time
+from dataclasses import dataclass
+
+from fastapi import Request
+
+from nanogpt.files.locks import STALE
+from nanogpt.report.run import natural_order
+from nanogpt.web.entries import Entry, Settings, read_entry
+from nanogpt.web.index_file import IndexFile, Row
+from nanogpt.web.run_files import RunFiles, find_all, find_awaited
+from nanogpt.web.site import Site
+
+LOOK = 0.5  # seconds between looks at the files, however many clients there are
+BUDGET = 1.0  # seconds of a look; the next one continues
+SHARE = 0.05  # the largest share of the time for reading one growing run again and again
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Runs, in order. n_runs: of all. n_unread: of those not read yet. revision: of the listing."""
+
+    entries: list[Entry]
+    n_runs: int
+    n_unread: int
+    revision: int
+
+
+@dataclass
+class _Pulse:
+    """When a training gave its last new sign of life, as far as this process has seen."""
+
+    moved: int
+    seen: float = -math.inf
+
+
+class Index:
+    """An index of a site's runs. Any thread may use it."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        # Other results than the project's own aren't worth a file.
+        is_own = site.results.resolve() == site.project.results.resolve()
+        self._file = IndexFile(site.project.run_index if is_own else None)
+        self._lock = threading.Lock()
+        self._rows: dict[str, Row] | None = None
+        self._not_runs: dict[str, str] = {}  # stamps of directories that aren't runs
+        self._shown: dict[str, Entry] = {}
+        self._changed: dict[str, int] = {}  # the revision of each run's last change
+        self._order: list[str] = []
+        self._revision = int(time.time() * 1000)  # so that no restart goes back
+        self._read: dict[str, tuple[float, float]] = {}  # when, and how long it took
+        self._pulses: dict[str, _Pulse] = {}
+        self._looked = -LOOK
+        self._n_unread = 0
+
+    def listing(self, since: int = 0) -> Listing:
+        """Return all runs, or those that changed since a revision."""
+        with self._lock:
+            if time.monotonic() - self._looked >= LOOK:
+                self._look()
+            entries = [self._shown[name] for name in self._order if self._changed[name] > since]
+            return Listing(entries, len(self._order), self._n_unread, self._revision)
+
+    def names(self) -> list[str]:
+        """Return the names of all runs as of the last look."""
+        with self._lock:
+            return list(self._order)
+
+    def entry(self, name: str) -> Entry | None:
+        """Return a run's entry; None if there's no such run."""
+        self.listing()
+        with self._lock:
+            return self._shown.get(name)
+
+    def settings(self, name: str) -> Settings:
+        """Return a run's settings as of the last look."""
+        with self._lock:
+            row = (self._rows or {}).get(name)
+            return dict(row.settings) if row else {}
+
+    def close(self) -> None:
+        """Close the index's file."""
+        with self._lock:
+            self._file.close()
+
+    def _look(self) -> None:
+        if self._rows is None:
+            self._rows = self._file.load()
+        found = find_all(self._site)
+        self._update(self._rows, found)
+        awaited, started = find_awaited(self._site.project)
+        shown = {
+            name: self._live(row.entry, found[name], name in awaited, started)
+            for name, row in self._rows.items()
+        }
+        for name in awaited - found.keys() | awaited & self._not_runs.keys():
+            shown[name] = Entry(name=name, status="waiting")
+        self._show(shown)
+        # A look that has left something over goes on at once.
+        self._looked = -LOOK if self._n_unread else time.monotonic()
+
+    def _update(self, rows: dict[str, Row], found: dict[str, RunFiles]) -> None:
+        """Read again what changed."""
+        begun, self._n_unread = time.monotonic(), 0
+        changed = []
+        for name, files in found.items():
+            stamp = rows[name].stamp if name in rows else self._not_runs.get(name)
+            if stamp == files.stamp or self._is_too_soon(files):
+                continue
+            if time.monotonic() - begun > BUDGET:
+                self._n_unread += 1
+                continue
+            start = time.monotonic()
+            read = read_entry(files)
+            self._read[name] = (time.monotonic(), time.monotonic() - start)
+            if read is None:
+                self._not_runs[name] = files.stamp
+                continue
+            self._not_runs.pop(name, None)
+            entry, settings = read
+            rows[name] = Row(stamp=files.stamp, entry=entry, settings=settings)
+            changed.append(rows[name])
+        removed = [name for name in rows if name not in found or name in self._not_runs]
+        for name in removed:
+            del rows[name]
+        if changed or removed:
+            self._file.save(changed, removed)
+
+    def _is_too_soon(self, files: RunFiles) -> bool:
+        """Whether a training has grown, but reading it again and again would take long."""
+        if files.owner is None or files.name not in self._read:
+            return False
+        when, took = self._read[files.name]
+        return time.monotonic() - when < took / SHARE
+
+    def _live(self, entry: Entry, files: RunFiles, is_awaited: bool, started: float) -> Entry:
+        """Add what changes without a change of the files that an entry is made from."""
+        if entry.status == "training" and files.owner:
+            changes: dict[str, object] = {"heartbeat": files.moved / 1e9, "updated": files.updated}
+            if self._is_silent(files):
+                changes |= {"status": "stalled", "seconds_left": None}
+            return entry.model_copy(update=changes)
+        # A run that failed or was stopped since Snakemake started won't be tried again.
+        if is_awaited and entry.status in ("stopped", "failed") and entry.updated < started:
+            return entry.model_copy(update={"status": "waiting", "note": ""})
+        return entry
+
+    def _is_silent(self, files: RunFiles) -> bool:
+        """Whether a training has given no sign of life for long.
+
+        Another machine's clock may differ, so a sign that's new counts, whatever its time.
+        """
+        pulse = self._pulses.setdefault(files.name, _Pulse(files.moved))
+        if pulse.moved != files.moved:
+            pulse.moved, pulse.seen = files.moved, time.monotonic()
+        return time.time() - files.moved / 1e9 > STALE and time.monotonic() - pulse.seen > STALE
+
+    def _show(self, shown: dict[str, Entry]) -> None:
+        news = [name for name, entry in shown.items() if self._shown.get(name) != entry]
+        if shown.keys() != self._shown.keys():
+            self._order = sorted(shown, key=natural_order)
+        if news or len(shown) != len(self._shown):
+            self._revision = max(self._revision + 1, int(time.time() * 1000))
+        self._changed = {name: self._changed.get(name, 0) for name in shown}
+        self._changed |= dict.fromkeys(news, self._revision)
+        self._shown = shown
+
+
+def index_of(request: Request) -> Index:
+    """Return the index of the site that a request is for; a dependency of endpoints."""
+    index: Index = request.app.state.index
+    return index

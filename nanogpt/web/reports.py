@@ -1,0 +1,88 @@
+"""The files of the report, each with a policy that lets it do nothing but show itself."""
+
+import base64
+import hashlib
+import re
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, HTTPException
+from fastapi.responses import Response
+
+from nanogpt.web.run_files import open_inside
+from nanogpt.web.site import Site, site_of
+
+router = APIRouter(prefix="/report", tags=["report"], include_in_schema=False)
+
+PAGE = "index.html"
+KINDS = {".svg": "image/svg+xml", ".csv": "text/csv", ".md": "text/plain"}
+FILE = re.compile(r"[A-Za-z0-9_-]+(\.svg|\.csv|\.md)")
+MOST_BYTES = 64 << 20
+# A sandbox without an origin: whatever is in a report, it can't read the other pages.
+POLICY = "sandbox allow-scripts; default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+
+SiteOf = Annotated[Site, Depends(site_of)]
+
+
+def report_pages(site: Site) -> dict[str, str]:
+    """Return the addresses of the reports that exist, with their descriptions."""
+    found = {
+        "/report/": ("report", "Report of the workflow"),
+        "/report/now/": ("report/now", "Report on all runs"),
+    }
+    return {
+        address: text
+        for address, (directory, text) in found.items()
+        if (site.results / directory / PAGE).is_file()
+    }
+
+
+@router.get("/")
+def show_report(site: SiteOf) -> Response:
+    """Return the report that the workflow makes."""
+    return _answer(site, Path("report"), PAGE)
+
+
+@router.get("/now/")
+def show_report_now(site: SiteOf) -> Response:
+    """Return the report that `nanogpt report` makes."""
+    return _answer(site, Path("report/now"), PAGE)
+
+
+@router.get("/{file}")
+def get_file(file: str, site: SiteOf) -> Response:
+    """Return another file of the workflow's report."""
+    return _answer(site, Path("report"), file)
+
+
+@router.get("/now/{file}")
+def get_file_now(file: str, site: SiteOf) -> Response:
+    """Return another file of `nanogpt report`'s."""
+    return _answer(site, Path("report/now"), file)
+
+
+def _answer(site: Site, directory: Path, file: str) -> Response:
+    match = FILE.fullmatch(file)
+    if file != PAGE and match is None:
+        raise HTTPException(404, "no such file of a report")
+    # Only files of the report itself: a link to a run's files isn't followed either.
+    opened = open_inside(site.results / directory / file, site.results / "report")
+    if opened is None:
+        raise HTTPException(404, f"no {directory}/{file}")
+    with opened:
+        content = opened.read(MOST_BYTES)
+    kind = KINDS[match[1]] if match else "text/html"
+    policy = f"{POLICY}; script-src {_script_hash()}" if file == PAGE else POLICY
+    headers = {"content-security-policy": policy, "x-content-type-options": "nosniff"}
+    return Response(content, media_type=f"{kind}; charset=utf-8", headers=headers)
+
+
+@cache
+def _script_hash() -> str:
+    """Return the hash of the report's own script, the only one that may run."""
+    text = files("nanogpt.report").joinpath("templates/report.html").read_text(encoding="utf-8")
+    script = text.partition("<script>")[2].partition("</script>")[0]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return f"'sha256-{digest}'"

@@ -1,0 +1,46 @@
+"""Numbers and times in words, for templates."""
+
+from nanogpt.report.formats import setting_text, three_digits
+
+DASH = "–"  # noqa: RUF001
+
+
+def number(value: float | None) -> str:
+    """Format a loss; a dash if it isn't known."""
+    return DASH if value is None else f"{value:.4f}"
+
+
+def count(value: float | None) -> str:
+    """Format a large number with three digits, such as parameters: `10.7 M`."""
+    return DASH if value is None else three_digits(value)
+
+
+def duration(seconds: float | None) -> str:
+    """Format a duration by its two largest units."""
+    if seconds is None:
+        return DASH
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days:,} d {hours} h"
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def ago(seconds: float) -> str:
+    """Format how long ago something was, by its largest unit."""
+    for name, length in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:,.0f} {name} ago"
+    return "now"
+
+
+FILTERS = {
+    "number": number,
+    "amount": count,
+    "duration": duration,
+    "ago": ago,
+    "setting": setting_text,
+}
