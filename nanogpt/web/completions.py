@@ -1,11 +1,12 @@
 """Completions and models, in the form of OpenAI's API: /v1/completions and /v1/models."""
 
 import asyncio
+import logging
 import time
 
 from fastapi import APIRouter, Request, Response
 
-from nanogpt.errors import UserError
+from nanogpt.errors import UserError, shorten, user_message
 from nanogpt.inference.prompts import default_prompt, encode_prompt
 from nanogpt.web.answers import Completion, CompletionResponse
 from nanogpt.web.generating import BusyError
@@ -22,6 +23,8 @@ from nanogpt.web.openai_schema import (
     parse_request,
 )
 from nanogpt.web.site import site_of
+
+logger = logging.getLogger(__name__)
 
 router = APIRouter(tags=["completions"])
 
@@ -112,13 +115,17 @@ async def _acquire(models: Models, name: str) -> LoadedModel:
         raise ApiError(429, message, kind="rate_limit_error", code="queue_full") from None
     except UnavailableError as error:
         raise ApiError(503, str(error), kind="server_error", code="unavailable") from None
-    except UserError as error:
-        raise ApiError(500, str(error), kind="server_error", param="model") from None
+    except Exception as error:
+        reason = user_message(error)
+        if reason is None:
+            logger.exception("%s: can't load this model", name)
+            reason = f"{name}: can't load this model; the server's log has the reason"
+        raise ApiError(500, reason, kind="server_error", param="model") from None
 
 
 def _unknown(error: UnknownModelError) -> ApiError:
     hint = f"; did you mean `{error.nearest}`?" if error.nearest else "; see GET /v1/models"
-    message = f"no model `{error.name}`{hint}"
+    message = f"no model `{shorten(error.name)}`{hint}"
     return ApiError(404, message, param="model", code="model_not_found")
 
 

@@ -51,11 +51,12 @@ class IndexFile:
             return {}
         try:
             return self._open()
-        except sqlite3.OperationalError as error:  # locked, read-only, or no space
-            self._give_up(error)
-        except (sqlite3.Error, ValidationError) as error:
-            logger.warning("%s: damaged (%s); making it again", self.path, _one_line(error))
-            self._make_again()
+        except (sqlite3.Error, ValidationError, OSError) as error:
+            if _is_damage(error):
+                logger.warning("%s: damaged (%s); making it again", self.path, _one_line(error))
+                self._make_again()
+            else:
+                self._give_up(error)
         return {}
 
     def save(self, rows: Iterable[Row], removed: Iterable[str]) -> None:
@@ -133,6 +134,13 @@ class IndexFile:
             _one_line(error),
         )
         self.close()
+
+
+def _is_damage(error: Exception) -> bool:
+    """Whether a file's content is wrong, rather than locked, read-only or on a full disk."""
+    if not isinstance(error, sqlite3.OperationalError):
+        return not isinstance(error, OSError)
+    return error.sqlite_errorcode == sqlite3.SQLITE_ERROR  # another table than ours
 
 
 def _one_line(error: Exception) -> str:

@@ -66,7 +66,7 @@ class ModelFiles:
 
     def has_run(self, name: str) -> bool:
         """Whether there's a directory for a name, with or without a model."""
-        return bool(NAME.fullmatch(name)) and (self._results / name).is_dir()
+        return bool(NAME.fullmatch(name)) and os.path.isdir(self._results / name)  # noqa: PTH112
 
     def version(self, name: str) -> Version | None:
         """Return the version of a model; None if there's none, or it isn't complete.

@@ -16,6 +16,7 @@ from nanogpt.config.schema import SampleSettings
 from nanogpt.data.tokenizers import Tokenizer
 from nanogpt.devices import resolve
 from nanogpt.errors import UserError
+from nanogpt.files.atomic import NAME_BYTES
 from nanogpt.inference.engine import Engine
 from nanogpt.model.checkpoints import load_model
 from nanogpt.model.kernels import prepare_kernels
@@ -172,7 +173,7 @@ class Models:
 
     def _unknown(self, name: str) -> UnknownModelError:
         names = [model.name for model in self.files.all() if model.name != name]
-        return UnknownModelError(name, nearest(name, names, cutoff=0.5))
+        return UnknownModelError(name, nearest(name[:NAME_BYTES], names, cutoff=0.5))
 
     def _all(self) -> list[LoadedModel]:
         return [*self._loaded.values(), *self._retired]

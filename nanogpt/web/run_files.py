@@ -17,26 +17,26 @@ from nanogpt.files.locks import Owner
 from nanogpt.project import Project
 from nanogpt.web.site import Site
 
-# The files that an entry of the index is made from.
+# The files that the report reads of a run.
 IN_RESULTS = (
     METRICS,
     "eval.json",
     "train.manifest.json",
     "eval.manifest.json",
     "sample.manifest.json",
+    "samples.txt",
+    "bench.json",
     "train.log",
     "eval.log",
 )
 IN_STATE = (REQUEST, METRICS)
-# Other files of a run that its page reads.
-MORE = ("samples.txt", "bench.json", "sample.log", "bench.log")
 
 TRAINED = re.compile(rf"(?:.*/)?results/([^/]+)/{re.escape(METRICS)}")
 
 
 @dataclass(frozen=True)
 class RunFiles:
-    """The files of a run.
+    """The files of a run. results: the directory of all runs.
 
     state: the directory of its unfinished training. owner: the process that trains it. stamp: a
     text that changes whenever one of the files does. updated: the time of the last change. moved:
@@ -45,13 +45,18 @@ class RunFiles:
     """
 
     name: str
-    directory: Path
+    results: Path
     state: Path | None = None
     owner: Owner | None = None
     stamp: str = ""
     updated: float = 0.0
     moved: int = 0
     link: Path | None = None
+
+    @property
+    def directory(self) -> Path:
+        """The run's directory, which may not exist yet."""
+        return self.results / self.name
 
     @property
     def metrics(self) -> Path:
@@ -70,12 +75,20 @@ def find_all(site: Site) -> dict[str, RunFiles]:
     states = _states(site)
     try:
         with os.scandir(site.results) as items:
-            names = {item.name for item in items if is_run_name(item.name) and item.is_dir()}
+            # Whether each is a symbolic link.
+            names = {
+                item.name: item.is_symlink()
+                for item in items
+                if is_run_name(item.name) and item.is_dir()
+            }
     except FileNotFoundError:
-        names = set()
+        names = {}
     root = str(site.results.resolve())
     # Sorted, so that a first reading in parts goes in order.
-    return {name: _look(site, name, states.get(name), root) for name in sorted(names | {*states})}
+    return {
+        name: _look(site, name, states.get(name), root, names.get(name, False))
+        for name in sorted(names.keys() | states.keys())
+    }
 
 
 def find_one(site: Site, name: str) -> RunFiles | None:
@@ -83,9 +96,10 @@ def find_one(site: Site, name: str) -> RunFiles | None:
     if not is_run_name(name):
         return None
     state = _states(site).get(name)
-    if state is None and not (site.results / name).is_dir():
+    directory = site.results / name
+    if state is None and not directory.is_dir():
         return None
-    return _look(site, name, state, str(site.results.resolve()), IN_RESULTS + MORE)
+    return _look(site, name, state, str(site.results.resolve()), directory.is_symlink())
 
 
 def find_awaited(project: Project) -> tuple[set[str], float]:
@@ -119,15 +133,14 @@ def _states(site: Site) -> dict[str, Path]:
     return {run: path for run, path in find_trainings(project).items() if is_run_name(run)}
 
 
-def _look(
-    site: Site, name: str, state: Path | None, root: str, files: tuple[str, ...] = IN_RESULTS
-) -> RunFiles:
-    directory = site.results / name
+def _look(site: Site, name: str, state: Path | None, root: str, is_link: bool) -> RunFiles:
+    """Look at the files of a run. This has to be fast: it's done for all runs again and again."""
+    results = site.results
+    if is_link and not is_inside(results / name, results):
+        return RunFiles(name, results, stamp="link", link=results / name)
     owner = _owner(state) if state else None
     stamps, updated, link = [__version__, str(owner is not None)], 0, None
-    if directory.is_symlink() and not is_inside(directory, Path(root)):
-        return RunFiles(name, directory, link=directory, stamp="link")
-    for path, top in _watched(site, directory, state, root, files):
+    for path, top in _watched(site, name, state, root):
         try:
             found = os.lstat(path)
             if stat.S_ISLNK(found.st_mode):
@@ -143,16 +156,14 @@ def _look(
         updated = max(updated, found.st_mtime_ns)
     moved = max(updated, owner.touched) if owner else 0
     return RunFiles(
-        name, directory, state, owner, ",".join(stamps), max(updated, moved) / 1e9, moved, link
+        name, results, state, owner, ",".join(stamps), max(updated, moved) / 1e9, moved, link
     )
 
 
-def _watched(
-    site: Site, directory: Path, state: Path | None, root: str, files: tuple[str, ...]
-) -> Iterator[tuple[str, str]]:
+def _watched(site: Site, name: str, state: Path | None, root: str) -> Iterator[tuple[str, str]]:
     """Yield each file and the directory that it must be in."""
-    base = str(directory)
-    for file in files:
+    base = f"{site.results}/{name}"
+    for file in IN_RESULTS:
         yield f"{base}/{file}", root
     if state:
         for file in IN_STATE:

@@ -3,10 +3,12 @@
 import math
 import time
 from collections.abc import Callable, Sequence
-from typing import Annotated, Literal, get_args
+from functools import cache, lru_cache
+from typing import Annotated, Any, Literal, get_args
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import HTMLResponse
+from markupsafe import Markup
 from starlette.exceptions import HTTPException
 
 from nanogpt.report.run import natural_order
@@ -14,9 +16,10 @@ from nanogpt.web import entries, run_tables
 from nanogpt.web.entries import ACTIVE, Entry
 from nanogpt.web.found_runs import FoundRun, find_run, find_runs
 from nanogpt.web.index import Index, index_of
-from nanogpt.web.pages import page
+from nanogpt.web.pages import page, templates
 from nanogpt.web.reports import report_pages
 from nanogpt.web.site import Site, site_of
+from nanogpt.web.wording import ago
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 
@@ -63,9 +66,8 @@ def runs_page(
     return page(
         request,
         "runs.html",
-        runs=shown,
+        rows=render_rows(shown),
         listing=listing,
-        now=time.time(),
         q=q,
         status=status,
         statuses=STATUSES,
@@ -82,7 +84,24 @@ def changed_rows(
 ) -> HTMLResponse:
     """Return the rows of runs that changed since a revision, for the page's script."""
     listing = index.listing(since)
-    return page(request, "rows.html", runs=listing.entries, listing=listing, now=time.time())
+    return page(request, "rows.html", rows=render_rows(listing.entries), listing=listing)
+
+
+def render_rows(runs: Sequence[Entry]) -> list[Markup]:
+    """Render the rows of a table of runs. Most are as they were the last time."""
+    now = time.time()
+    return [_render_row(run, ago(now - run.updated)) for run in runs]
+
+
+@lru_cache(maxsize=8192)
+def _render_row(run: Entry, changed: str) -> Markup:
+    rendered: Markup = _parts().row(run, changed)
+    return rendered
+
+
+@cache
+def _parts() -> Any:
+    return templates.env.get_template("run_parts.html").module
 
 
 @router.get("/runs/{name}")
@@ -100,6 +119,7 @@ def run_page(request: Request, name: str, site: SiteOf, index: IndexOf) -> HTMLR
         run=found[0].entry,
         now=time.time(),
         active=ACTIVE,
+        is_evaluated=run.evaluation is not None,
         numbers=run_tables.numbers_table([run]),
         positions=run_tables.positions_table([run]),
         kinds=run_tables.kinds_table([run]),

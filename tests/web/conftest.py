@@ -1,5 +1,6 @@
 """A site over a project in a temporary directory, and clients of its application."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,5 +20,11 @@ def site(tmp_path: Path) -> Site:
 
 
 @pytest.fixture
-def client(site: Site) -> TestClient:
-    return TestClient(create_app(site), base_url="http://127.0.0.1:8000")
+def client_of() -> Callable[[Site], TestClient]:
+    """A function that returns a client of a site."""
+    return lambda site: TestClient(create_app(site), base_url="http://127.0.0.1:8000")
+
+
+@pytest.fixture
+def client(site: Site, client_of: Callable[[Site], TestClient]) -> TestClient:
+    return client_of(site)

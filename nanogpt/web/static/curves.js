@@ -242,6 +242,7 @@ function follow(run) {
   let grewAt = run.isActive ? Date.now() : 0;
   repeat(async () => {
     if (await fetchLines(run)) {
+      part.classList.remove("no-data");
       if (run.started) grewAt = Date.now();
       updateAll();
     }

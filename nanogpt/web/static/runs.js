@@ -152,6 +152,7 @@ async function look() {
 
 function count() {
   const n = body.querySelectorAll("input:checked").length;
+  compare.classList.toggle("sticky", n > 0);
   compare.querySelector("button").disabled = n === 0 || n > most;
   chosen.textContent = n ? `${n} chosen${n > most ? `; choose up to ${most}` : ""}.` : `Choose up to ${most}.`;
 }
