@@ -12,10 +12,10 @@ import asyncio
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from nanogpt.errors import UserError, plural, user_message
+from nanogpt.errors import plural, user_message
 from nanogpt.inference.engine import Engine, GeneratedSequence, Prompt, Step
 
 logger = logging.getLogger(__name__)
@@ -175,21 +175,24 @@ class Batcher:
         """Add jobs to the engine. If there isn't enough memory for them, they fail."""
         if not jobs:
             return
+        left = deque(jobs)
         try:
             self._engine.reserve(len(self._engine.sequences) + len(jobs))
-        except (MemoryError, RuntimeError) as error:
-            self._forget(len(jobs))
-            self._fail(jobs, error)
-            return
-        for job in jobs:
-            self._running[self._engine.join(job.prompt)] = job
+            while left:
+                self._running[self._engine.join(left[0].prompt)] = left[0]
+                left.popleft()
+        except Exception as error:
+            if user_message(error) is None:
+                logger.exception("sequences can't join")
+            self._forget(len(left))
+            self._fail(left, error)
 
     def _advance(self) -> None:
         """Make a step and hand its tokens over."""
         try:
             steps = self._engine.step()
         except Exception as error:
-            if not isinstance(error, UserError):
+            if user_message(error) is None:
                 logger.exception("a step has failed")
             jobs = list(self._running.values())
             for sequence in list(self._engine.sequences):
@@ -198,6 +201,7 @@ class Batcher:
             self._forget(len(jobs))
             self._fail(jobs, error)
             return
+        self._count(len(steps))
         by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Job, Step]]] = {}
         n_ended = 0
         for step in steps:
@@ -206,7 +210,6 @@ class Batcher:
             if step.finish:
                 del self._running[step.sequence]
                 n_ended += 1
-        self._count(len(steps))
         if n_ended:
             self._forget(n_ended)
         for loop, received in by_loop.items():
@@ -226,7 +229,7 @@ class Batcher:
             if not job.is_cancelled:
                 job.receive(step)
 
-    def _fail(self, jobs: Sequence[Job], error: Exception) -> None:
+    def _fail(self, jobs: Iterable[Job], error: Exception) -> None:
         for job in jobs:
             if not job.is_cancelled:
                 _call(job.loop, job.fail, error)

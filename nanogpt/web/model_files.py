@@ -1,5 +1,6 @@
 """The model directories in a server's results: names, versions, and the settings of their runs."""
 
+import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,11 @@ STAGES = ("train", "combine")
 
 # A version of a model: name, inode, size and time of change of each file.
 Version = tuple[tuple[str, int, int, int], ...]
+
+
+def created_of(version: Version) -> int:
+    """Return the time of a version's weights, in seconds since 1970."""
+    return version[0][3] // 1_000_000_000
 
 
 @dataclass(frozen=True)
@@ -54,32 +60,43 @@ class ModelFiles:
         found = []
         for name in names:
             version = self.version(name)
-            if version:
-                found.append(ModelDirectory(name, version[0][3] // 1_000_000_000))
+            if version and self.is_inside(name):
+                found.append(ModelDirectory(name, created_of(version)))
         return found
 
     def has_run(self, name: str) -> bool:
         """Whether there's a directory for a name, with or without a model."""
-        return bool(NAME.fullmatch(name)) and (self._results / name).is_dir()
+        return bool(NAME.fullmatch(name)) and os.path.isdir(self._results / name)  # noqa: PTH112
 
     def version(self, name: str) -> Version | None:
-        """Return the version of a model; None if there's none, or it isn't complete."""
+        """Return the version of a model; None if there's none, or it isn't complete.
+
+        It's quick, because each request compares it.
+        """
         if not NAME.fullmatch(name):
             return None
         version = []
+        directory = f"{self._results}/{name}/model/"
         for file in (*MODEL_FILES, NGRAMS_FILE):
-            path = self.directory(name) / file
             try:
-                found = path.stat()
+                found = os.stat(directory + file)  # noqa: PTH116 - a Path takes three times as long
             except OSError:
                 if file == NGRAMS_FILE:
                     continue
                 return None
-            is_inside = path.resolve().is_relative_to(self._root)
-            if not (stat.S_ISREG(found.st_mode) and is_inside):
+            if not stat.S_ISREG(found.st_mode):
                 return None
             version.append((file, found.st_ino, found.st_size, found.st_mtime_ns))
         return tuple(version)
+
+    def is_inside(self, name: str) -> bool:
+        """Whether no symbolic link leads from a model's directory or files out of the results."""
+        directory = self.directory(name)
+        paths = [directory.parent, directory]
+        paths += [directory / file for file in (*MODEL_FILES, NGRAMS_FILE)]
+        if not any(path.is_symlink() for path in paths):
+            return True
+        return all(path.resolve().is_relative_to(self._root) for path in paths)
 
     def n_bytes(self, name: str) -> int:
         """Return the size of a model's weights file."""

@@ -16,13 +16,14 @@ from nanogpt.config.schema import SampleSettings
 from nanogpt.data.tokenizers import Tokenizer
 from nanogpt.devices import resolve
 from nanogpt.errors import UserError
+from nanogpt.files.atomic import NAME_BYTES
 from nanogpt.inference.engine import Engine
 from nanogpt.model.checkpoints import load_model
 from nanogpt.model.kernels import prepare_kernels
 from nanogpt.ngram.mixing import find_ngrams
-from nanogpt.web.generating import Batcher
+from nanogpt.web.generating import Batcher, BusyError
 from nanogpt.web.meters import Meters
-from nanogpt.web.model_files import ModelFiles, Version
+from nanogpt.web.model_files import ModelFiles, Version, created_of
 from nanogpt.web.site import Site
 from nanogpt.web.token_names import TokenNames
 
@@ -84,6 +85,8 @@ class Models:
     def __init__(self, site: Site, meters: Meters) -> None:
         self.files = ModelFiles(site.results, site.project)
         self._limits = site.limits
+        # Requests, including those whose clients are slow to read what was generated.
+        self._most = site.limits.admitted + site.limits.waiting
         self._meters = meters
         self._lock = threading.Lock()
         self._loaded: dict[str, LoadedModel] = {}
@@ -96,8 +99,8 @@ class Models:
     async def acquire(self, name: str) -> LoadedModel:
         """Return a model, loaded if it isn't yet. Call `release` when its work is done.
 
-        Errors: UnknownModelError; UnavailableError if memory or files are busy; UserError for a
-        damaged model.
+        Errors: UnknownModelError; BusyError for too many requests; UnavailableError if memory or
+        files are busy; UserError for a damaged model.
         """
         for _ in range(MOST_LOADS):
             found = await asyncio.to_thread(self._find, name)
@@ -129,14 +132,14 @@ class Models:
         Errors: UnknownModelError.
         """
         version = self.files.version(name)
-        if version is None:
+        if version is None or not self.files.is_inside(name):
             raise self._unknown(name)
         return version
 
     def in_memory(self) -> list[LoadedModel]:
         """Return the models in memory."""
         with self._lock:
-            return [*self._loaded.values(), *self._retired]
+            return self._all()
 
     def close(self) -> None:
         """End all threads."""
@@ -158,6 +161,8 @@ class Models:
                 self._retire(model)
                 model = None
             if model and (model.version == version or self._keeps(name, version)):
+                if sum(one.n_users for one in self._all()) >= self._most:
+                    raise BusyError
                 model.n_users += 1
                 return model
             if version is not None:
@@ -168,7 +173,10 @@ class Models:
 
     def _unknown(self, name: str) -> UnknownModelError:
         names = [model.name for model in self.files.all() if model.name != name]
-        return UnknownModelError(name, nearest(name, names, cutoff=0.5))
+        return UnknownModelError(name, nearest(name[:NAME_BYTES], names, cutoff=0.5))
+
+    def _all(self) -> list[LoadedModel]:
+        return [*self._loaded.values(), *self._retired]
 
     def _keeps(self, name: str, version: Version | None) -> bool:
         """Whether to serve the old version: the new one is incomplete, or just failed."""
@@ -179,6 +187,8 @@ class Models:
         """Load a model whose files are all of one version."""
         version: Version | None = None
         try:
+            if not self.files.is_inside(name):
+                raise self._unknown(name)
             for attempt in range(LOAD_ATTEMPTS):
                 if attempt:
                     time.sleep(BETWEEN_ATTEMPTS)
@@ -230,7 +240,7 @@ class Models:
             engine=engine,
             batcher=Batcher(engine, self._limits.waiting, name, self._meters.generated.inc),
             weight_bytes=COPIES * self.files.n_bytes(name),
-            created=version[0][3] // 1_000_000_000,
+            created=created_of(version),
         )
 
     def _add(self, model: LoadedModel) -> None:
@@ -255,8 +265,7 @@ class Models:
         """Evict models that nobody uses, the least recently used first, until a new one fits."""
         needed = COPIES * self.files.n_bytes(name)
         with self._lock:
-            every = [*self._loaded.values(), *self._retired]
-            taken = sum(model.n_bytes for model in every)
+            taken = sum(model.n_bytes for model in self._all())
             # The version that the new one replaces goes last, since the new one may be damaged.
             unused = sorted(
                 (model for model in self._loaded.values() if not model.n_users),

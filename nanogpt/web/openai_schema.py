@@ -12,8 +12,17 @@ from nanogpt.config.messages import explain
 from nanogpt.config.schema import SampleSettings
 from nanogpt.web.site import Limits
 
-# Without `max_tokens`, as at OpenAI.
-MAX_TOKENS = 16
+# What a request gets that doesn't say otherwise, as at OpenAI. Its other settings are the run's.
+OPENAI_DEFAULTS = {
+    "max_new_tokens": 16,
+    "temperature": 1.0,
+    "top_k": 0,
+    "top_p": 1.0,
+    "min_p": 0.0,
+    "repetition_penalty": 1.0,
+    "stop": [],
+    "unknown": "error",
+}
 INVALID = "invalid_request_error"
 RETRY_SECONDS = 1
 
@@ -142,14 +151,7 @@ class CompletionRequest(BaseModel):
         """Return the settings of the first choice, but without a seed. own: those of the run."""
         base = own.model_copy(update={"start": "", "num_samples": 1})
         if not self.use_run_settings:
-            neutral: dict[str, object] = {
-                "top_k": 0,
-                "top_p": 1.0,
-                "min_p": 0.0,
-                "repetition_penalty": 1.0,
-            }
-            neutral |= {"temperature": 1.0, "max_new_tokens": MAX_TOKENS, "stop": []}
-            base = base.model_copy(update=neutral | {"unknown": "error"})
+            base = base.model_copy(update=OPENAI_DEFAULTS)
         names = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "unknown")
         given = {name: getattr(self, name) for name in names}
         given["stop"] = None if self.stop is None else self.stops()

@@ -7,6 +7,8 @@ the reason before it: `<!-- not run by the tests: needs a GPU -->`.
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -22,8 +24,12 @@ TRAINED = {
     "INTERCHANGE.md": ("shakespeare_char", "shakespeare_char_quickstart"),
     "REPRODUCIBILITY.md": ("shakespeare_char",),
     "SAMPLING.md": ("shakespeare_char", "shakespeare_char_quickstart"),
+    "SERVE.md": ("shakespeare_char",),
     "UPGRADING.md": ("demo", "shakespeare_char"),
 }
+# Pages whose commands need a running server. They use its usual port; the test takes a free one.
+SERVED = {"SERVE.md"}
+USUAL = "http://127.0.0.1:8000/"
 LANGUAGES = {"bash", "console", "json", "python", "text", "yaml"}
 
 
@@ -65,7 +71,8 @@ def test_a_pages_commands_run(page: Path, checkout: Path) -> None:
     place = checkout.parent if page.name in BESIDE else checkout
     targets = [f"results/{run}/eval.json" for run in TRAINED.get(page.name, ())]
     first = [f"snakemake --cores 2 {' '.join(targets)}"] if targets else []
-    for script in [*first, *scripts_of(page)]:
+
+    def run(script: str) -> None:
         ended = subprocess.run(
             ["bash", "-euxo", "pipefail", "-c", script],
             cwd=place,
@@ -75,3 +82,28 @@ def test_a_pages_commands_run(page: Path, checkout: Path) -> None:
             stdin=subprocess.DEVNULL,
         )
         assert ended.returncode == 0, f"{script}\n{ended.stdout[-2000:]}\n{ended.stderr[-4000:]}"
+
+    for script in first:
+        run(script)
+    with serving(place, environment) if page.name in SERVED else nullcontext(USUAL) as url:
+        for script in scripts_of(page):
+            # Otherwise curl succeeds whatever the server answers.
+            run(script.replace("curl ", "curl --fail ").replace(USUAL, url))
+
+
+@contextmanager
+def serving(place: Path, environment: dict[str, str]) -> Iterator[str]:
+    """Run `nanogpt serve` on a free port; yields its address."""
+    server = subprocess.Popen(
+        ["nanogpt", "serve", "--port=0"],
+        cwd=place,
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert server.stdout
+        yield server.stdout.readline().strip()
+    finally:
+        server.terminate()
+        server.wait()

@@ -256,6 +256,44 @@ def test_the_cache_of_all_sequences_stays_within_a_limit(monkeypatch):
     assert Engine(make_model(1024), BASE).capacity == 1
 
 
+def test_an_engine_has_room_for_as_many_sequences_as_its_caller_says():
+    assert Engine(make_model(), BASE).capacity == module.MOST_SEQUENCES
+    assert Engine(make_model(), BASE, most=200).capacity == 200
+
+
+@pytest.mark.parametrize("most_read", [1, 8, 20])
+@pytest.mark.parametrize("weight", [None, 0.5])
+def test_a_bound_on_what_a_step_reads_changes_no_token(most_read, weight):
+    model, sampling = make_model(dtype=torch.float64), double(max_new_tokens=40)
+    prompts = [*prompts_of(random_prompts(6, 9).tolist(), sampling)]
+    prompts += prompts_of(random_prompts(4, 3).tolist(), double(max_new_tokens=23, top_k=5))
+    ngrams = weight and make_ngrams(weight)
+    expected = continuations(Engine(model, sampling, ngrams=ngrams), prompts)
+    engine = Engine(model, sampling, ngrams=ngrams, most_read=most_read)
+    assert continuations(engine, prompts) == expected
+
+
+def test_a_step_reads_no_more_than_its_bound_and_new_prompts_first(monkeypatch):
+    engine = Engine(make_model(), BASE, most_read=20)
+    n_read, read = [], engine.decoder.read
+    monkeypatch.setattr(engine.decoder, "read", lambda *a: n_read.append(len(a[0])) or read(*a))
+    old = [engine.join(prompt) for prompt in prompts_of(random_prompts(5, 16).tolist(), BASE)]
+    steps = [engine.step()]
+    assert n_read == [16]
+    new = [
+        engine.join(prompt) for prompt in prompts_of(random_prompts(3, 5, seed=6).tolist(), BASE)
+    ]
+    del n_read[:]
+    while 8 not in n_read:
+        n_before = len(n_read)
+        steps.append(engine.step())
+        assert sum(n_read[n_before:]) <= 20
+    # A full window is read again, but after all new prompts.
+    assert sorted(n_read[: n_read.index(8)]) == [5, 5, 5, 16, 16, 16, 16]
+    assert all(sequence.new_tokens for sequence in old + new)
+    assert all(len({id(step.sequence) for step in each}) == len(each) for each in steps)
+
+
 def test_an_engine_without_sequences_does_nothing():
     assert Engine(make_model(), BASE).step() == []
 
