@@ -30,7 +30,7 @@ class FoundRun:
         return run or Run(self.entry.name, status="failed")
 
     def samples(self) -> str | None:
-        """Return the start of its samples; None if there are none."""
+        """Return the start of its samples; None if it has none."""
         if self.files is None or self.files.link:
             return None
         return read_start(self.files.directory / "samples.txt", self.site.results, SAMPLE_BYTES)

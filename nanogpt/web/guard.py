@@ -281,7 +281,7 @@ def _name(host: str) -> str:
 
 
 def _check_site(scope: Scope, headers: dict[bytes, bytes]) -> Refusal | None:
-    """Refuse what another site's page sends, except opening a page of ours."""
+    """Refuse what another site's page sends, except opening one of our pages."""
     refusal = Refusal(403, "sent by a page of another site; only pages of this server may do that")
     sender = headers.get(b"sec-fetch-site", b"none")
     is_safe = scope["method"] in SAFE_METHODS

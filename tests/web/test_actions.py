@@ -18,6 +18,7 @@ import yaml
 from fastapi.testclient import TestClient
 
 from nanogpt.cli.main import main
+from nanogpt.files.atomic import write_text
 from nanogpt.files import locks
 from nanogpt.project import Project
 from nanogpt.web import jobs as jobs_module
@@ -113,6 +114,7 @@ def test_a_run_is_defined_as_by_the_command_line(client, project, monkeypatch):
     ours = (project.fragments / "mine.yaml").read_text().partition("\n")[2]
     (project.fragments / "mine.yaml").unlink()
     monkeypatch.setattr("nanogpt.cli.making.make", lambda *_: 0)
+    write_text(project.results / "mine/metrics.jsonl", '{"step": 0, "tokens": 0}\n')
     flags = ["--max_iters=30", "--learning_rate=1e-2", "--sample.start=Ü: {a"]
     main(["train", "play", "--name=mine", *flags])
     assert (project.fragments / "mine.yaml").read_text().partition("\n")[2] == ours
