@@ -18,8 +18,8 @@ import yaml
 from fastapi.testclient import TestClient
 
 from nanogpt.cli.main import main
-from nanogpt.files.atomic import write_text
 from nanogpt.files import locks
+from nanogpt.files.atomic import write_text
 from nanogpt.project import Project
 from nanogpt.web import jobs as jobs_module
 from nanogpt.web.app import create_app
