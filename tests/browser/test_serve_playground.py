@@ -261,7 +261,7 @@ def test_tokens_can_be_reached_with_keys(open_page) -> None:
     tip = page.get_by_role("tooltip")
     # Only the first token takes part in the order of Tab.
     assert page.locator('[data-text] [tabindex="0"]').count() == 1
-    page.locator("#colours").focus()
+    page.locator("#colors").focus()
     page.keyboard.press("Tab")
     expect(tokens_of(page).nth(0)).to_be_focused()
     expect(tip).to_be_visible()
@@ -399,7 +399,7 @@ def test_a_telephone_shows_everything(open_page, screenshot) -> None:
     page = open_page(viewport=TELEPHONE)
     page.get_by_text("Tokens of the prompt").click()
     page.get_by_label("Compare with").select_option("novel")
-    page.get_by_label("Colour tokens").check()
+    page.get_by_label("Color tokens").check()
     fill(page, prompt="once upon a time", max_tokens=200, stop="")
     finish(page)
     page.get_by_role("button", name="Copy as curl").click()
@@ -412,7 +412,7 @@ def test_a_telephone_shows_everything(open_page, screenshot) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_colours_show_probabilities(open_page, screenshot, scheme: str) -> None:
+def test_colors_show_probabilities(open_page, screenshot, scheme: str) -> None:
     page = open_page(scheme=scheme, reduced_motion="reduce")
     page.get_by_text("Tokens of the prompt").click()
     page.get_by_label("Compare with").select_option("novel")
@@ -423,10 +423,10 @@ def test_colours_show_probabilities(open_page, screenshot, scheme: str) -> None:
     )"""
     plain = dict(tokens_of(page).evaluate_all(looks))
     assert set(plain.values()) == {"rgba(0, 0, 0, 0)"}
-    page.get_by_label("Colour tokens").check()
+    page.get_by_label("Color tokens").check()
     expect(page.locator("#legend")).to_be_visible()
-    colours = dict(tokens_of(page).evaluate_all(looks))
-    assert len(colours) > 2
-    assert len(set(colours.values())) == len(colours)
+    colors = dict(tokens_of(page).evaluate_all(looks))
+    assert len(colors) > 2
+    assert len(set(colors.values())) == len(colors)
     tokens_of(page).nth(30).hover()
     screenshot(page, f"playground-{scheme}")

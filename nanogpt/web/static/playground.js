@@ -207,8 +207,8 @@ byId("new-seed").addEventListener("click", () => {
   fields.seed.value = crypto.getRandomValues(new Uint32Array(1))[0];
 });
 fields.model.addEventListener("change", changeModel);
-byId("colours").addEventListener("change", (event) => {
-  byId("columns").classList.toggle("coloured", event.target.checked);
+byId("colors").addEventListener("change", (event) => {
+  byId("columns").classList.toggle("colored", event.target.checked);
   byId("legend").hidden = !event.target.checked;
 });
 byId("copies").addEventListener("click", (event) => {
