@@ -4,7 +4,7 @@
 #   make report        report on all runs, including unfinished ones: results/report/now/index.html
 #   make watch         show loss curves in TensorBoard
 #   make speed         measure how fast the models in `report.runs` train and sample
-#   make picture       docs/report.png, the picture in the README; needs Chromium
+#   make picture       the pictures of the report and of `nanogpt serve`; needs Chromium
 #   make clean         delete results, downloads, the cache and unfinished trainings
 #   make distclean     the same, and delete .venv
 #
@@ -13,7 +13,7 @@
 #   make test-slow     the few tests that take long and rarely break
 #   make test-faults   kills, full disks and damaged files; SEED=2 for others
 #   make test-slurm    the workflow on a Slurm of two nodes on this machine (docs/CLUSTER.md)
-#   make test-browser  the report in a headless Chromium, which must be installed
+#   make test-browser  the report and `nanogpt serve` in Chromium, which must be installed
 #   make lint          style, types, words, Snakemake's lint
 #   make format        fix the style, and write generated files
 #   make docs          the pages of docs/ as a site, in site/
@@ -87,6 +87,7 @@ watch: environment
 
 picture: environment
 	$(BIN)/python docs/picture.py
+	$(BIN)/python docs/serve_picture.py
 
 clean:
 	rm -rf .snakemake .nanogpt resources/corpora resources/tokenizers resources/imported

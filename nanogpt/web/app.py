@@ -54,7 +54,8 @@ class Application(FastAPI):
         )
         self.guard = Guard(site)
         self.state.site = site
-        self.state.index = Index(site)
+        self.state.jobs = Jobs(site) if site.allow_actions else None
+        self.state.index = Index(site, self.state.jobs)
         self.state.meters = Meters()
         self.state.models = Models(site, self.state.meters)
 
@@ -67,7 +68,7 @@ class Application(FastAPI):
 async def _close_models(app: FastAPI) -> AsyncIterator[None]:
     yield
     app.state.models.close()
-    if app.state.site.allow_actions:
+    if app.state.jobs:
         app.state.jobs.close()
 
 
@@ -78,7 +79,6 @@ def create_app(site: Site) -> Application:
     for router in ROUTERS:
         app.include_router(router)
     if site.allow_actions:
-        app.state.jobs = Jobs(site)
         app.include_router(actions.router)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     return app

@@ -39,6 +39,12 @@ MAIN = (
     *("model.n_layer", "model.n_head", "model.n_embd", "model.block_size", "model.dropout"),
     *("train.eval_interval", "train.device", "dataset.tokenizer", "sample.start"),
 )
+# The page doesn't accept files of this machine, so these descriptions leave them out.
+WITHOUT_FILES = {
+    "sample.start": "prompt; empty: the start of a text",
+    "train.init_from": "initial weights: the name of a run, or gpt2, gpt2-medium, gpt2-large or "
+    "gpt2-xl; none: random weights (docs/FINETUNING.md)",
+}
 # Where a text comes from is chosen elsewhere in the form.
 LEFT_OUT = ("dataset.corpus",)
 # Stands for a text that isn't uploaded yet; no dataset can have this name.
@@ -169,7 +175,8 @@ def _field(name: str, flag: Flag, config: Config, values: Mapping[str, str]) -> 
         choices = tuple(map(str, get_args(kind)))
     built_in = show(flag.details.get_default(call_default_factory=True))
     value = values.get(name, built_in)
-    return FormField(name, flag.details.description or "", value, choices, kind in (int, float))
+    description = WITHOUT_FILES.get(name, flag.details.description or "")
+    return FormField(name, description, value, choices, kind in (int, float))
 
 
 def _read_settings(settings: Mapping[str, str]) -> list[Given]:

@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from fastapi import HTTPException
 
+from nanogpt.artifacts.states import METRICS
 from nanogpt.report.run import Run
 from nanogpt.web.entries import Entry, read_files
 from nanogpt.web.index import Index
@@ -23,6 +25,11 @@ class FoundRun:
     site: Site
     entry: Entry
     files: RunFiles | None
+
+    @property
+    def metrics(self) -> Path:
+        """Its metrics, which may not exist yet."""
+        return self.files.metrics if self.files else self.site.results / self.entry.name / METRICS
 
     def read(self) -> Run:
         """Read everything about it."""

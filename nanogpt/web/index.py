@@ -11,8 +11,10 @@ from nanogpt.files.locks import STALE
 from nanogpt.report.run import natural_order
 from nanogpt.web.entries import Entry, Settings, read_entry
 from nanogpt.web.index_file import IndexFile, Row
+from nanogpt.web.jobs import Jobs
 from nanogpt.web.run_files import RunFiles, find_all, find_awaited
 from nanogpt.web.site import Site
+from nanogpt.web.started import add_jobs
 
 LOOK = 0.5  # seconds between looks at the files, however many clients there are
 BUDGET = 1.0  # seconds of a look; the next one continues
@@ -40,8 +42,10 @@ class _Pulse:
 class Index:
     """An index of a site's runs. Any thread may use it."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Site, jobs: Jobs | None = None) -> None:
+        """jobs: the trainings that were started from the page."""
         self._site = site
+        self._jobs = jobs
         # Other results than the project's own aren't worth a file.
         is_own = site.results.resolve() == site.project.results.resolve()
         self._file = IndexFile(site.project.run_index if is_own else None)
@@ -99,7 +103,7 @@ class Index:
         }
         for name in awaited - found.keys() | awaited & self._not_runs.keys():
             shown[name] = Entry(name=name, status="waiting")
-        self._show(shown)
+        self._show(add_jobs(shown, self._jobs.all()) if self._jobs else shown)
         # A look that has left something over goes on at once.
         self._looked = -LOOK if self._n_unread else time.monotonic()
 

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -44,7 +44,8 @@ KEPT = 50  # ended jobs
 class Job:
     """A training that was started from the page. process: None until it runs.
 
-    child: the same process, if this server started it.
+    child: the same process, if this server started it. since: when it was started from the page, in
+    seconds since 1970.
     """
 
     run: str
@@ -52,6 +53,7 @@ class Job:
     state: State = "queued"
     process: locks.Owner | None = None
     child: subprocess.Popen[bytes] | None = None
+    since: float = field(default_factory=time.time)
 
     def tail(self) -> str:
         """Return the end of what it printed."""
@@ -96,6 +98,11 @@ class Jobs:
             if run not in self._jobs:
                 raise HTTPException(404, f"{run}: not started from this page")
             return self._jobs[run]
+
+    def is_active(self, run: str) -> bool:
+        """Whether a run's training was started from the page and hasn't ended."""
+        with self._changed:
+            return run in self._jobs and self._jobs[run].state not in ENDED
 
     def start(self, run: str) -> Job:
         """Start a run's training, or continue it; if another one runs, as soon as that ends.
@@ -253,7 +260,8 @@ class Jobs:
             with contextlib.suppress(OSError, ValueError, TypeError):
                 owner = locks.Owner(**json.loads(path.read_text("utf-8")))
                 if owner.is_here():
-                    found.append(Job(path.stem, path.with_suffix(".log"), "running", owner))
+                    log, since = path.with_suffix(".log"), path.stat().st_mtime
+                    found.append(Job(path.stem, log, "running", owner, since=since))
                 elif owner.is_gone():
                     path.unlink()
         return found

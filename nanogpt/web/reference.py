@@ -52,13 +52,14 @@ def _areas(schema: dict[str, Any]) -> list[Area]:
     areas: dict[str, Area] = {}
     for path, methods in schema["paths"].items():
         for method, operation in methods.items():
+            summary, _, rest = operation.get("description", "").partition("\n\n")
             name = operation.get("tags", ["other"])[0]
             areas.setdefault(name, Area(name)).endpoints.append(
                 Endpoint(
                     method.upper(),
                     path,
-                    operation.get("summary", ""),
-                    operation.get("description", ""),
+                    summary.removesuffix("."),
+                    rest,
                     [*_parameters(operation), *_body(operation, schema)],
                 )
             )

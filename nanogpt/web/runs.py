@@ -16,6 +16,7 @@ from nanogpt.web import entries, run_tables
 from nanogpt.web.entries import ACTIVE, Entry
 from nanogpt.web.found_runs import FoundRun, find_run, find_runs
 from nanogpt.web.index import Index, index_of
+from nanogpt.web.jobs import Jobs
 from nanogpt.web.pages import page, templates
 from nanogpt.web.reports import report_pages
 from nanogpt.web.site import Site, site_of
@@ -130,13 +131,20 @@ def run_page(request: Request, name: str, site: SiteOf, index: IndexOf) -> HTMLR
         log=found[0].log(logs[0]) if logs else None,
         environment=run.environment.model_dump(exclude_none=True) if run.environment else {},
         reports=report_pages(site),
+        is_started=_is_started(request, name),
     )
 
 
 @router.get("/runs/{name}/state")
 def run_state(request: Request, name: str, site: SiteOf, index: IndexOf) -> HTMLResponse:
     """Return the top of a run's page, for the page's script."""
-    return page(request, "state.html", run=find_run(site, index, name).entry, now=time.time())
+    return page(
+        request,
+        "state.html",
+        run=find_run(site, index, name).entry,
+        now=time.time(),
+        is_started=_is_started(request, name),
+    )
 
 
 @router.get("/compare")
@@ -175,6 +183,12 @@ def _find_for_page(site: Site, index: Index, names: Sequence[str]) -> list[Found
         return find_runs(site, index, names)
     except HTTPException as error:
         return error.detail
+
+
+def _is_started(request: Request, name: str) -> bool:
+    """Whether a run's training was started from the page and hasn't ended."""
+    jobs: Jobs | None = request.app.state.jobs
+    return jobs is not None and jobs.is_active(name)
 
 
 def _matches(entry: Entry, words: str, status: str) -> bool:

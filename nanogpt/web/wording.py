@@ -1,5 +1,7 @@
 """Numbers and times in words, for templates."""
 
+from markupsafe import Markup, escape
+
 from nanogpt.report.formats import setting_text, three_digits
 
 DASH = "–"  # noqa: RUF001
@@ -37,7 +39,18 @@ def ago(seconds: float) -> str:
     return "now"
 
 
+def code(text: str) -> Markup:
+    """Return a text as HTML in which parts between backticks are code."""
+    parts = (
+        Markup("<code>{}</code>").format(part) if is_code else escape(part)
+        for i, part in enumerate(text.split("`"))
+        for is_code in [i % 2 == 1]
+    )
+    return Markup("").join(parts)
+
+
 FILTERS = {
+    "code": code,
     "number": number,
     "amount": count,
     "duration": duration,

@@ -227,7 +227,13 @@ def test_a_curve_grows_while_its_run_trains(open_page, project, screenshot) -> N
     assert chart.evaluate("canvas => canvas.toDataURL()") != before
     expect(page.locator("[data-state]")).to_contain_text("150 of 1,000", timeout=10_000)
     expect(page.locator("[data-state]")).to_contain_text("7 min 5 s left")
+    expect(page.locator(".numbers")).to_contain_text("150", timeout=20_000)
     screenshot(page, "serve-growing")
+    # Points were marked while there were only two.
+    grown = chart.evaluate("canvas => canvas.toDataURL()")
+    page.reload()
+    wait_for_lines(page, "validation loss 3.2500 at step 150.")
+    assert chart.evaluate("canvas => canvas.toDataURL()") == grown
 
 
 def test_a_page_shows_that_its_run_has_finished(open_page, project) -> None:

@@ -52,7 +52,7 @@ function row(job) {
   });
   Object.assign(button.dataset, { act: name, run: job.run });
   button.setAttribute("aria-label", `${button.textContent} ${job.run}`);
-  const cells = [["th", link], ["td", job.state], ["td", job.message], ["td", button]];
+  const cells = [["th", link], ["td", job.state], ["td", button], ["td", job.message]];
   const line = document.createElement("tr");
   line.append(...cells.map(([kind, content]) => {
     const cell = document.createElement(kind);

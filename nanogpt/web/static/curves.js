@@ -3,6 +3,7 @@ import { get, repeat } from "./common.js";
 
 const { uPlot } = window;
 const GROWING = 1500; // milliseconds between looks at a run that trains
+const FEW = 3; // points, which are marked, since one alone makes no line
 const RESTING = 10000; // and at one that doesn't, which may be resumed
 const LABELS = { learning_rate: "learning rate", tokens_per_second: "tokens per second" };
 const KINDS = { val_loss: "validation", train_loss: "training", loss: "batches" };
@@ -134,7 +135,7 @@ class Chart {
         label: runs.length > 1 ? (measures.length > 1 ? `${run.name}, ${KINDS[measure]}` : run.name) : (KINDS[measure] ?? LABELS[measure]),
         ...lookOf(run, measure),
         spanGaps: true,
-        points: { show: data[0].length < 3 },
+        points: { show: data[0].length < FEW },
         value: (_, value) => (value === null || value === undefined ? "–" : format(value)),
       })),
     );
@@ -150,7 +151,9 @@ class Chart {
   update(options) {
     if (!this.plot) return this.draw(options);
     const data = dataOf(this.measures(), { ...options, logY: this.isLog });
-    if (data.length !== this.plot.series.length) return this.draw(options);
+    const wereFew = this.plot.data[0].length < FEW;
+    const isOther = data.length !== this.plot.series.length || wereFew !== data[0].length < FEW;
+    if (isOther) return this.draw(options);
     return this.plot.setData(data, !this.isZoomed);
   }
 }
@@ -313,6 +316,10 @@ if (part) {
   zoomOut.addEventListener("click", drawAll);
   document.addEventListener("theme", drawAll);
   for (const run of runs) follow(run);
+  // On the page of one run, run.js tells whether it trains.
+  document.addEventListener("status", (event) => {
+    for (const run of runs) run.isActive = event.detail.isActive;
+  });
 }
 drawPositions();
 document.addEventListener("theme", drawPositions);
