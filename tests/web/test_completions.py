@@ -489,8 +489,9 @@ def call(app, body, send):
     async def receive():
         return messages.pop() if messages else await asyncio.Event().wait()
 
-    scope = {"type": "http", "method": "POST", "path": URL, "query_string": b"", "headers": []}
-    return app({**scope, "http_version": "1.1"}, receive, send)
+    scope = {"type": "http", "http_version": "1.1", "method": "POST", "path": URL}
+    scope |= {"query_string": b"", "headers": [(b"host", b"127.0.0.1")]}
+    return app(scope, receive, send)
 
 
 def test_a_client_that_reads_nothing_is_given_up(endless, monkeypatch):
