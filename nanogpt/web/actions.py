@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect
 from nanogpt.config.loading import read
 from nanogpt.config.resolving import run_names
 from nanogpt.web.actions_log import log_action
-from nanogpt.web.forms import NewRun, define_run, make_form, values_of
+from nanogpt.web.forms import Name, NewRun, define_run, make_form, values_of
 from nanogpt.web.jobs import Job, Jobs, State
 from nanogpt.web.pages import page
 from nanogpt.web.site import Site, site_of
@@ -79,10 +79,13 @@ def new_page(request: Request, site: OurSite) -> HTMLResponse:
     )
 
 
-@router.get("/api/settings/{run}")
-def show_settings(run: str, site: OurSite) -> dict[str, str]:
-    """Return a run's settings, by their names in the form of a new run."""
-    return values_of(read(site.project.config_file), run)
+@router.get("/api/settings")
+def show_settings(site: OurSite, run: Name = "", preset: Name = "") -> dict[str, str]:
+    """Return the settings of a run, of a dataset's own run, or of a new text.
+
+    They are by name as in the form of a new run. preset: another model preset.
+    """
+    return values_of(read(site.project.config_file), run, preset)
 
 
 @router.post("/api/runs", status_code=202)

@@ -13,13 +13,14 @@ from typing import Annotated, Literal, get_args, get_origin
 from pydantic import BaseModel, Field
 
 from nanogpt.config.adding import add_variant
+from nanogpt.config.corpora import Dataset
 from nanogpt.config.flags import Flag, plain_type
 from nanogpt.config.loading import read
 from nanogpt.config.messages import did_you_mean
 from nanogpt.config.patterns import NAME, NAME_RULE
 from nanogpt.config.resolving import resolve_run
-from nanogpt.config.schema import PROMPT_FILES, Config
-from nanogpt.config.variants import GROUPS, Given, vary_dataset, vary_run
+from nanogpt.config.schema import PROMPT_FILES, Config, RunEntry
+from nanogpt.config.variants import GROUPS, Given, resolve_with, vary_dataset, vary_run
 from nanogpt.errors import UserError
 from nanogpt.project import Project
 
@@ -40,6 +41,8 @@ MAIN = (
 )
 # Where a text comes from is chosen elsewhere in the form.
 LEFT_OUT = ("dataset.corpus",)
+# Stands for a text that isn't uploaded yet; no dataset can have this name.
+NEW_TEXT = "-"
 
 Name = Annotated[str, Field(max_length=255)]
 Value = Annotated[str, Field(max_length=10_000)]
@@ -79,7 +82,8 @@ def fields() -> dict[str, Flag]:
 
 def make_form(config: Config) -> tuple[list[FormField], dict[str, list[FormField]]]:
     """Return the main fields, and the other ones by heading."""
-    made = {name: _field(name, flag, config) for name, flag in fields().items()}
+    values = values_of(config)
+    made = {name: _field(name, flag, config, values) for name, flag in fields().items()}
     others: dict[str, list[FormField]] = {heading: [] for heading in HEADINGS.values()}
     for name, flag in fields().items():
         if name not in MAIN:
@@ -87,17 +91,26 @@ def make_form(config: Config) -> tuple[list[FormField], dict[str, list[FormField
     return [made[name] for name in MAIN], others
 
 
-def values_of(config: Config, run: str) -> dict[str, str]:
-    """Return a run's settings by their names in the form.
+def values_of(config: Config, run: str = "", preset: str = "") -> dict[str, str]:
+    """Return the values that fields stand for while they are empty, by name.
 
-    Errors: UserError for an unknown run.
+    run: the run or the dataset that is chosen; empty: a new text. preset: another model preset.
+
+    Errors: UserError for an unknown name.
     """
-    resolved = resolve_run(config, run)
-    found = {}
+    if not run:
+        run, sweeps = NEW_TEXT, config.sweep_of
+        config = config.model_copy(update={"datasets": {**config.datasets, run: Dataset()}})
+        config._sweep_of = sweeps
+    given = [Given("model", "preset", preset)] if preset else []
+    resolved = resolve_with(config, run, given)
+    groups: dict[str, object] = {name: getattr(resolved, name, None) for name in HEADINGS}
+    groups["dataset"] = config.datasets[resolved.dataset]
+    entry = config.runs.get(run, RunEntry())
+    found = {"model.preset": preset or entry.model.preset or config.defaults.model.preset or ""}
     for name, flag in fields().items():
-        group = getattr(resolved, flag.group, None)
-        if group is not None and hasattr(group, flag.setting):
-            found[name] = show(getattr(group, flag.setting))
+        if hasattr(groups[flag.group], flag.setting):
+            found[name] = show(getattr(groups[flag.group], flag.setting))
     return found
 
 
@@ -145,7 +158,7 @@ def show(value: object) -> str:
     return json.dumps(value, ensure_ascii=False) if isinstance(value, list) else str(value)
 
 
-def _field(name: str, flag: Flag, config: Config) -> FormField:
+def _field(name: str, flag: Flag, config: Config, values: Mapping[str, str]) -> FormField:
     kind = plain_type(flag.details.annotation)
     choices: tuple[str, ...] = ()
     if name == "model.preset":
@@ -154,13 +167,9 @@ def _field(name: str, flag: Flag, config: Config) -> FormField:
         choices = ("yes", "no")
     elif get_origin(kind) is Literal:
         choices = tuple(map(str, get_args(kind)))
-    default = flag.details.get_default(call_default_factory=True)
-    group = getattr(config.defaults, flag.group, None)
-    if group is not None and flag.setting in group.model_fields_set:
-        default = getattr(group, flag.setting)
-    return FormField(
-        name, flag.details.description or "", show(default), choices, kind in (int, float)
-    )
+    built_in = show(flag.details.get_default(call_default_factory=True))
+    value = values.get(name, built_in)
+    return FormField(name, flag.details.description or "", value, choices, kind in (int, float))
 
 
 def _read_settings(settings: Mapping[str, str]) -> list[Given]:

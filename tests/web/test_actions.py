@@ -33,7 +33,10 @@ TEXT = "To be, or not to be, that is the question.\n" * 200
 CONFIG = {
     "corpora": {"play": {"builtin": "play", "n_characters": 20_000}},
     "datasets": {"play": {}},
-    "models": {"tiny": {"n_layer": 1, "n_head": 2, "n_embd": 16, "block_size": 32}},
+    "models": {
+        "tiny": {"n_layer": 1, "n_head": 2, "n_embd": 16, "block_size": 32},
+        "other": {"n_layer": 3, "n_head": 2, "n_embd": 16, "block_size": 32},
+    },
     "defaults": {"model": "tiny", "train": {"max_iters": 20}},
     "runs": {"one": {"dataset": "play"}, "two": {"dataset": "play"}, "both": {"ensemble": ["one"]}},
 }
@@ -221,10 +224,17 @@ def test_the_form_has_the_settings_of_the_schema(client):
     for name in ("train.max_iters", "model.preset", "sample.top_p", "dataset.tokenizer"):
         assert f'data-setting="{name}"' in page
     assert 'data-setting="corpus.' not in page
-    values = client.get("/api/settings/one").json()
+    values = client.get("/api/settings", params={"run": "one"}).json()
     assert values["train.max_iters"] == "20"
     assert values["model.n_embd"] == "16"
-    assert "no run `ones`" in error_of(client.get("/api/settings/ones"))
+    assert "no run `ones`" in error_of(client.get("/api/settings?run=ones"))
+    new = client.get("/api/settings?preset=other").json()
+    assert (new["model.n_layer"], new["model.preset"], new["train.max_iters"]) == (
+        "3",
+        "other",
+        "20",
+    )
+    assert client.get("/api/settings").json()["model.n_embd"] == "16"
 
 
 def test_names_are_escaped_on_the_page(client, project):
@@ -304,7 +314,7 @@ def test_what_cant_be_trained_is_refused(client):
             client.post(f"/api/runs/{path}/resume"),
             client.post(f"/api/runs/{path}/stop"),
             client.get(f"/api/jobs/{path}/log"),
-            client.get(f"/api/settings/{path}"),
+            client.get(f"/api/settings?run={path}"),
         ):
             assert answer.status_code in (400, 404, 409)
 

@@ -6,6 +6,7 @@ const settings = [...form.querySelectorAll("[data-setting]")];
 
 field("dataset").addEventListener("change", showUpload);
 field("run").addEventListener("change", showValues);
+field("model.preset").addEventListener("change", showValues);
 form.addEventListener("submit", (event) => {
   event.preventDefault();
   train();
@@ -17,16 +18,17 @@ function showUpload() {
   showValues();
 }
 
-// Show the values that empty fields stand for: those of the chosen run, or of the dataset's own run.
+// Show the values that empty fields stand for: of the chosen run, of the dataset's own run, or of a
+// new text.
 async function showValues() {
   const run = field("run").value || field("dataset").value;
-  if (!run) return;
-  const response = await fetch(`/api/settings/${encodeURIComponent(run)}`);
+  const preset = field("model.preset").value;
+  const response = await fetch(`/api/settings?${new URLSearchParams({ run, preset })}`);
   if (!response.ok) return;
   const values = await response.json();
   for (const one of settings) {
     const value = values[one.dataset.setting];
-    if (value === undefined) continue;
+    if (value === undefined || (one === field("model.preset") && preset)) continue;
     if (one.tagName === "SELECT") one.options[0].textContent = value;
     else one.placeholder = value;
   }
