@@ -9,6 +9,7 @@ from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, ConfigDict
 
 from nanogpt.config.patterns import NAME
+from nanogpt.config.schema import SampleSettings
 from nanogpt.data.saved_tokenizers import load_tokenizer
 from nanogpt.data.tokenizers import Tokenizer
 from nanogpt.errors import UserError, shorten
@@ -43,7 +44,15 @@ class Piece(BaseModel):
 @router.get("/playground", response_class=HTMLResponse, include_in_schema=False)
 def playground_page(request: Request, site: Annotated[Site, Depends(site_of)]) -> HTMLResponse:
     """Show the playground."""
-    return page(request, "playground.html", datasets=_datasets(site.results))
+    is_own = site.results.resolve() == site.project.results.resolve()
+    results = "" if is_own else str(site.results)
+    return page(
+        request,
+        "playground.html",
+        datasets=_datasets(site.results),
+        defaults=SampleSettings().model_dump(),
+        results=results,
+    )
 
 
 @router.post("/api/tokens")
@@ -58,10 +67,14 @@ def split_text(body: TextToSplit, site: Annotated[Site, Depends(site_of)]) -> li
             "text: has a lone surrogate, which isn't a valid character; remove or replace it"
         )
     tokenizer = _find_tokenizer(body, site.results)
-    return [
-        Piece(id=token, text=tokenizer.decode([token]), bytes=list(tokenizer.to_bytes([token])))
-        for token in tokenizer.encode_prompt(body.text, "error").tolist()
-    ]
+    tokens = tokenizer.encode_prompt(body.text, "error").tolist()
+    pieces = {
+        token: Piece(
+            id=token, text=tokenizer.decode([token]), bytes=list(tokenizer.to_bytes([token]))
+        )
+        for token in set(tokens)
+    }
+    return [pieces[token] for token in tokens]
 
 
 def _find_tokenizer(body: TextToSplit, results: Path) -> Tokenizer:

@@ -209,6 +209,17 @@ def test_the_command_line_has_the_settings(modules, execute, tmp_path, text, she
         assert_safe_to_paste(command)
 
 
+def test_a_command_names_the_model_of_other_results(modules, execute) -> None:
+    words, _ = execute(call(modules, "sampleOf", SETTINGS, "/tmp/it's here", False), "bash")
+    assert words[:2] == ["sample", "/tmp/it's here/novel/model"]
+
+
+def test_a_command_turns_drafts_off(modules, execute) -> None:
+    """The server generates without them, and the texts of drafts differ."""
+    words, _ = execute(call(modules, "sampleOf", SETTINGS, "", True), "bash")
+    assert "--draft=0" in words
+
+
 def assert_safe_to_paste(command: str) -> None:
     """A terminal would act on control characters."""
     assert {character for character in command if character < " " or character == "\x7f"} <= {"\n"}

@@ -103,6 +103,8 @@ export class Generation {
         span.className = likelihood(sum);
         describe(span, piece.tokens);
       }
+      // A line feed has no width to point at.
+      span.classList.toggle("line-feed", piece.text.startsWith("\n"));
     }
     this.#changed.clear();
     if (atEnd) box.scrollTop = box.scrollHeight;

@@ -8,13 +8,10 @@ import { showTokens } from "./tokenizing.js";
 const byId = (id) => document.getElementById(id);
 const form = byId("form");
 const fields = form.elements;
-// Of the schema; used if a run's own settings can't be read.
-const DEFAULTS = {
-  max_tokens: 500, temperature: 0.8, top_k: 200, top_p: 1, min_p: 0, repetition_penalty: 1,
-  seed: 1337, stop: [],
-};
-
+const PRESET = [...share.NUMBERS, "stop"];
+const known = new Set(); // names of models
 const runSettings = new Map(); // by model
+const withDrafts = new Set(); // models whose run uses drafts, for the command line
 let running = []; // generations
 let preset = ""; // the settings that the form got from a run, as text
 
@@ -31,8 +28,8 @@ function currentSettings() {
 function fill(settings) {
   for (const name of ["model", "other"]) {
     if (!(name in settings)) continue;
-    const known = [...fields[name].options].some((option) => option.value === settings[name]);
-    if (!known) fields[name].append(new Option(settings[name]));
+    const isListed = [...fields[name].options].some(({ value }) => value === settings[name]);
+    if (!isListed) fields[name].append(new Option(settings[name]));
     fields[name].value = settings[name];
   }
   for (const name of ["prompt", ...share.NUMBERS])
@@ -50,29 +47,29 @@ function presetFields() {
 async function settingsOf(model) {
   if (!runSettings.has(model)) {
     const response = await fetch(`/v1/models/${encodeURIComponent(model)}`).catch(() => null);
-    if (!response?.ok) return DEFAULTS;
+    if (!response?.ok) return {};
     const { settings } = await response.json();
     settings.max_tokens = Math.min(settings.max_new_tokens, fields.max_tokens.max);
-    const names = Object.keys(DEFAULTS);
-    runSettings.set(model, Object.fromEntries(names.map((name) => [name, settings[name]])));
+    runSettings.set(model, Object.fromEntries(PRESET.map((name) => [name, settings[name]])));
+    if (settings.draft) withDrafts.add(model);
   }
   return runSettings.get(model);
 }
 
-async function usePreset() {
+async function usePreset({ keepSeed = false } = {}) {
   const model = fields.model.value;
-  const settings = model ? await settingsOf(model) : DEFAULTS;
-  if (model !== fields.model.value) return; // another one was chosen meanwhile
+  const before = presetFields();
+  const { seed, ...settings } = known.has(model) ? await settingsOf(model) : {};
+  // Another model may have been chosen meanwhile, or a setting changed.
+  if (model !== fields.model.value || before !== presetFields()) return;
   fill(settings);
   preset = presetFields();
+  if (seed !== undefined && !keepSeed) fill({ seed });
 }
 
 // Follow another run's preset, unless the settings were changed.
-async function changeModel() {
-  if (preset !== presetFields()) return;
-  const { seed } = currentSettings();
-  await usePreset();
-  fill({ seed });
+function changeModel() {
+  if (preset === presetFields()) usePreset({ keepSeed: true });
 }
 
 async function openLink() {
@@ -82,6 +79,8 @@ async function openLink() {
     await usePreset();
   }
   fill(settings);
+  const unknown = [model, settings.other].find((name) => name && !known.has(name));
+  if (unknown) showError(`no model \`${unknown}\`; choose another one`);
   showTokens(form);
 }
 
@@ -89,6 +88,7 @@ async function listModels() {
   const response = await fetch("/v1/models");
   if (!response.ok) throw new Error(await refusal(response));
   const { data } = await response.json();
+  for (const { id } of data) known.add(id);
   for (const select of [fields.model, fields.other])
     select.append(...data.map(({ id }) => new Option(id)));
   if (!data.length) showError("no trained models yet; train one with `nanogpt train`");
@@ -116,10 +116,18 @@ function setRunning(isRunning) {
   byId("stop-button").disabled = !isRunning;
 }
 
+function showInAddress(settings) {
+  try {
+    history.replaceState(null, "", share.fragmentOf(settings));
+  } catch {
+    // Some browsers refuse very long addresses.
+  }
+}
+
 async function generate() {
   if (running.length || !form.reportValidity()) return;
   const { other, ...settings } = currentSettings();
-  history.replaceState(null, "", share.fragmentOf({ other, ...settings }));
+  showInAddress({ other, ...settings });
   showError("");
   byId("finished").textContent = "";
   const names = [settings.model, ...(other ? [other] : [])];
@@ -161,7 +169,8 @@ async function copy(kind) {
     link: () => location.href.replace(/#.*/s, "") + share.fragmentOf(settings),
     curl: () => share.curlOf(settings, location.origin, needsToken),
     python: () => share.pythonOf(settings, location.origin, needsToken),
-    sample: () => share.sampleOf(settings),
+    sample: () =>
+      share.sampleOf(settings, form.dataset.results, withDrafts.has(settings.model)),
   };
   const text = texts[kind]();
   byId("copy").textContent = text;
@@ -193,13 +202,13 @@ document.addEventListener("keydown", (event) => {
   }
 });
 byId("stop-button").addEventListener("click", stop);
-byId("preset").addEventListener("click", usePreset);
+byId("preset").addEventListener("click", () => usePreset());
 byId("new-seed").addEventListener("click", () => {
   fields.seed.value = crypto.getRandomValues(new Uint32Array(1))[0];
 });
 fields.model.addEventListener("change", changeModel);
-byId("colours").addEventListener("change", (event) => {
-  byId("columns").classList.toggle("coloured", event.target.checked);
+byId("colors").addEventListener("change", (event) => {
+  byId("columns").classList.toggle("colored", event.target.checked);
   byId("legend").hidden = !event.target.checked;
 });
 byId("copies").addEventListener("click", (event) => {

@@ -87,8 +87,10 @@ export function pythonOf(settings, origin, needsToken) {
   );
 }
 
-// For bash and zsh. The command prints the prompt, too.
-export function sampleOf(settings) {
+// For bash and zsh. The command prints the prompt, too. results: the directory of the runs, if it
+// isn't the project's own. hasDrafts: whether the run's samples use drafts, which the server doesn't.
+export function sampleOf(settings, results, hasDrafts) {
+  const model = results ? `${results}/${settings.model}/model` : settings.model;
   const flags = {
     num_samples: 1,
     max_new_tokens: settings.max_tokens,
@@ -98,6 +100,7 @@ export function sampleOf(settings) {
     min_p: settings.min_p,
     repetition_penalty: settings.repetition_penalty,
     seed: settings.seed,
+    ...(hasDrafts ? { draft: 0 } : {}),
   };
   const words = [...Object.entries(flags), ...settings.stop.map((text) => ["stop", text])];
   const given = words.map(([name, value]) => `  --${name}=${quote(String(value))}`);
@@ -105,7 +108,7 @@ export function sampleOf(settings) {
   const size = new TextEncoder().encode(prompt).length;
   const fits = size < LONGEST_ARGUMENT && !/^(FILE|LINES):|\0/.test(prompt);
   const start = fits ? `  --start=${quote(prompt)}` : '  --start="FILE:$prompt"';
-  const lines = [`nanogpt sample ${quote(settings.model)}`, ...given, start];
+  const lines = [`nanogpt sample ${quote(model)}`, ...given, start];
   const command = lines.join(" \\\n");
   return fits ? `${command}\n` : `${fileOf(prompt)}\n${command}\nrm "$prompt"\n`;
 }

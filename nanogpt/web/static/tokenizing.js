@@ -1,4 +1,4 @@
-// The tokens of the prompt as coloured pieces.
+// The tokens of the prompt as colored pieces.
 
 import { refusal } from "./generation.js";
 import { annotate } from "./tips.js";

@@ -71,7 +71,7 @@ export function percent(logprob) {
   return `${value.toFixed(1)} %`;
 }
 
-// The class of a token's colour, from its probability.
+// The class of a token's color, from its probability.
 export function likelihood(logprob) {
   const limits = [0.5, 0.2, 0.05, 0.01];
   const level = limits.findIndex((limit) => Math.exp(logprob) >= limit);
