@@ -49,7 +49,10 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True)
 class Result:
-    """What was measured. Times in seconds, memory in MiB, CPU time per token in microseconds."""
+    """What was measured. Times in seconds, memory in MiB, CPU time per token in microseconds.
+
+    memory_start: when CPU time begins to count, with all clients being served.
+    """
 
     model: str
     clients: int
@@ -186,8 +189,14 @@ async def _read_text(
             return
 
 
-async def run_clients(arguments: argparse.Namespace, pid: int) -> tuple[Counts, float, float]:
-    """Run all clients; return what they saw, the server's CPU time per token, and its rate."""
+async def run_clients(
+    arguments: argparse.Namespace, pid: int
+) -> tuple[Counts, float, float, tuple[float, float]]:
+    """Run all clients.
+
+    Returns what they saw, and the server's CPU time per token, its rate, and its memory at the
+    start and end of what is counted.
+    """
     counts = Counts()
     texts = prompts(arguments.clients, arguments.prompt)
     tasks = [
@@ -196,11 +205,13 @@ async def run_clients(arguments: argparse.Namespace, pid: int) -> tuple[Counts, 
     ]
     await asyncio.sleep(WARM_UP * arguments.seconds)
     cpu, n_tokens, began = cpu_seconds(pid), await generated(), time.monotonic()
+    before = memory(pid)
     await asyncio.sleep((1 - WARM_UP) * arguments.seconds - 1)
     cpu, n_tokens = cpu_seconds(pid) - cpu, await generated() - n_tokens
     rate = n_tokens / (time.monotonic() - began)
+    after = memory(pid)
     await asyncio.gather(*tasks)
-    return counts, cpu / n_tokens, rate
+    return counts, cpu / n_tokens, rate, (before, after)
 
 
 async def generated() -> float:
@@ -285,11 +296,9 @@ def measure(arguments: argparse.Namespace) -> Result:
     engine = [engine_in_a_process()]
     with server(arguments.model) as pid:
         os.sched_setaffinity(0, {CLIENT_CORE})
-        before = memory(pid)
         began, cpu = time.monotonic(), time.process_time()
-        counts, per_token, rate = asyncio.run(run_clients(arguments, pid))
+        counts, per_token, rate, memories = asyncio.run(run_clients(arguments, pid))
         share = (time.process_time() - cpu) / (time.monotonic() - began)
-        after = memory(pid)
     os.sched_setaffinity(0, {SERVER_CORE, CLIENT_CORE})
     engine.append(engine_in_a_process())
     alone = statistics.mean(engine)
@@ -308,8 +317,8 @@ def measure(arguments: argparse.Namespace) -> Result:
         server_cpu_per_token=1e6 * per_token,
         engine_cpu_per_token=1e6 * alone,
         ratio=per_token / alone,
-        memory_start=before,
-        memory_end=after,
+        memory_start=memories[0],
+        memory_end=memories[1],
         client_cpu_share=share,
     )
 

@@ -33,6 +33,8 @@ PATHS = {
     "states": ".nanogpt/state",
     "claims": ".nanogpt/runs",
     "jobs": ".nanogpt/jobs",
+    "served": ".nanogpt/serve",
+    "run_index": ".nanogpt/index.sqlite",
     "invocations": ".nanogpt/invocations",
     "code": ".nanogpt/code",
     "snakemake_locks": ".snakemake/locks",

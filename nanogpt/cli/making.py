@@ -161,13 +161,19 @@ def train(
         elif fragment and state is None:
             fragment.unlink()  # nothing was trained: the mistake is probably in a flag
         sys.exit(code)
-    advice = overfitting(read_metrics(directory / METRICS), resolved.train.max_iters)
+    _tell_result(variant.name, resolved.train.max_iters, complete)
+
+
+def _tell_result(run: str, max_iters: int, complete: bool) -> None:
+    """Print what a training has made, what to do next, and advice if it was too long."""
+    directory = HERE.results / run
+    advice = overfitting(read_metrics(directory / METRICS), max_iters)
     if advice:
-        print(f"{variant.name}: {advice}", file=sys.stderr)
-    more, then = "train.log", f", nanogpt eval {variant.name}"
+        print(f"{run}: {advice}", file=sys.stderr)
+    more, then = "train.log", f", nanogpt eval {run}"
     if complete:
         more, then = "eval.json, samples.txt", ""
-    print(f"{directory}: model/, metrics.jsonl, {more}; next: nanogpt sample {variant.name}{then}")
+    print(f"{directory}: model/, metrics.jsonl, {more}; next: nanogpt sample {run}{then}")
 
 
 def _tell_source(run: str) -> None:

@@ -5,7 +5,6 @@ import hashlib
 import re
 from functools import cache
 from importlib.resources import files
-from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, HTTPException
@@ -42,28 +41,28 @@ def report_pages(site: Site) -> dict[str, str]:
 @router.get("/")
 def show_report(site: SiteOf) -> Response:
     """Return the report that the workflow makes."""
-    return _answer(site, Path("report"), PAGE)
+    return _answer(site, "report", PAGE)
 
 
 @router.get("/now/")
 def show_report_now(site: SiteOf) -> Response:
     """Return the report that `nanogpt report` makes."""
-    return _answer(site, Path("report/now"), PAGE)
+    return _answer(site, "report/now", PAGE)
 
 
 @router.get("/{file}")
 def get_file(file: str, site: SiteOf) -> Response:
     """Return another file of the workflow's report."""
-    return _answer(site, Path("report"), file)
+    return _answer(site, "report", file)
 
 
 @router.get("/now/{file}")
 def get_file_now(file: str, site: SiteOf) -> Response:
     """Return another file of `nanogpt report`'s."""
-    return _answer(site, Path("report/now"), file)
+    return _answer(site, "report/now", file)
 
 
-def _answer(site: Site, directory: Path, file: str) -> Response:
+def _answer(site: Site, directory: str, file: str) -> Response:
     match = FILE.fullmatch(file)
     if file != PAGE and match is None:
         raise HTTPException(404, "no such file of a report")

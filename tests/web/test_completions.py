@@ -490,8 +490,8 @@ def call(app, body, send):
         return messages.pop() if messages else await asyncio.Event().wait()
 
     scope = {"type": "http", "http_version": "1.1", "method": "POST", "path": URL}
-    headers = [(b"host", b"127.0.0.1")]
-    return app({**scope, "query_string": b"", "headers": headers}, receive, send)
+    scope |= {"query_string": b"", "headers": [(b"host", b"127.0.0.1")]}
+    return app(scope, receive, send)
 
 
 def test_a_client_that_reads_nothing_is_given_up(endless, monkeypatch):
