@@ -49,7 +49,7 @@ def draw(page: Page, last: str, picture: Path) -> None:
     """Draw the top of a page, down to an element."""
     box = page.locator(last).first.bounding_box()
     width = page.viewport_size["width"]
-    end = box["y"] + box["height"] + page.evaluate("scrollY") + 16
+    end = box["y"] + box["height"] + page.evaluate("scrollY") + 4
     page.screenshot(
         path=picture, full_page=True, clip={"x": 0, "y": 0, "width": width, "height": end}
     )
@@ -71,7 +71,7 @@ def draw_playground(page: Page, picture: Path) -> None:
     page.get_by_role("button", name="Generate").click()
     page.locator("#generate:enabled").wait_for(timeout=WAIT)
     page.locator("[data-text]").first.locator(".level-2").nth(1).hover()
-    draw(page, "#columns", picture)
+    draw(page, "#tip", picture)
 
 
 def main(project: str = ".", directory: str = "docs") -> None:
