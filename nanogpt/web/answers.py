@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from nanogpt.inference.engine import Prompt, Step
 from nanogpt.web.choices import Choice
-from nanogpt.web.generating import BusyError, ClosedError, Job, explain_failure, too_many
+from nanogpt.web.generating import BusyError, ClosedError, GenerationJob, explain_failure, too_many
 from nanogpt.web.meters import Meters
 from nanogpt.web.models import LoadedModel, Models
 from nanogpt.web.openai_schema import ApiError, CompletionRequest
@@ -36,15 +36,15 @@ class Completion:
 
     def __init__(
         self,
-        asked: CompletionRequest,
+        request: CompletionRequest,
         model: LoadedModel,
         prompts: Sequence[Sequence[int]],
         began: float,
         meters: Meters,
     ) -> None:
         self.model = model
-        self.streams = bool(asked.stream)
-        self.counts_usage = bool(asked.stream_options and asked.stream_options.include_usage)
+        self.streams = bool(request.stream)
+        self.counts_usage = bool(request.stream_options and request.stream_options.include_usage)
         self.n_prompt_tokens = sum(map(len, prompts))
         self.error: Exception | None = None
         self.is_gone = False
@@ -53,34 +53,34 @@ class Completion:
         self._waits_for_all = False
         self._waiter: asyncio.Future[None] | None = None
         self._has_news = False
-        settings = asked.sampling(model.settings)
-        seed = asked.seed
+        settings = request.sampling(model.settings)
+        seed = request.seed
         if seed is None:
-            seed = settings.seed if asked.use_run_settings else secrets.randbelow(2**31)
+            seed = settings.seed if request.use_run_settings else secrets.randbelow(2**31)
         self.head = (
             f'{{"id":"cmpl-{secrets.token_hex(12)}","object":"text_completion",'
             f'"created":{int(time.time())},"model":{quote(model.name)},"seed":{seed},"choices":['
         )
-        each = [tokens for tokens in prompts for _ in range(asked.n or 1)]
+        each = [tokens for tokens in prompts for _ in range(request.n or 1)]
         loop = asyncio.get_running_loop()
         self.choices: list[Choice] = []
-        self.jobs: list[Job] = []
+        self.jobs: list[GenerationJob] = []
         for index, tokens in enumerate(each):
             choice = Choice(
                 index,
                 model,
-                echo=bool(asked.echo),
-                n_best=asked.logprobs,
-                is_empty=asked.max_tokens == 0,
+                echo=bool(request.echo),
+                n_best=request.logprobs,
+                is_empty=request.max_tokens == 0,
             )
             prompt = Prompt(
                 tokens,
                 settings.model_copy(update={"seed": seed + index}),
-                asked.logprobs or 0,
-                scored=bool(asked.echo) and asked.logprobs is not None,
+                request.logprobs or 0,
+                scored=bool(request.echo) and request.logprobs is not None,
             )
             self.choices.append(choice)
-            self.jobs.append(Job(prompt, self._receiver(choice), self.fail, loop))
+            self.jobs.append(GenerationJob(prompt, self._receiver(choice), self.fail, loop))
 
     def submit(self) -> None:
         """Queue all choices.

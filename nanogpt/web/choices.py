@@ -72,7 +72,7 @@ class Choice:
         self, index: int, model: LoadedModel, *, echo: bool, n_best: int | None, is_empty: bool
     ) -> None:
         """echo: begin with the prompt. n_best: log probabilities; None: without. is_empty: leave
-        the tokens out, because the client asked for none.
+        the tokens out, because the client wants none.
         """
         self._tail = f',"index":{index},"logprobs":'
         self._model = model

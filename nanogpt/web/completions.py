@@ -60,17 +60,17 @@ def _models_of(request: Request) -> Models:
     responses={200: {"content": {"text/event-stream": {}}}, **ERRORS},
     response_model=None,
 )
-async def create_completion(request: Request) -> Response:
+async def create_completion(http_request: Request) -> Response:
     """Continue a text."""
     began = time.perf_counter()
-    meters: Meters = request.app.state.meters
+    meters: Meters = http_request.app.state.meters
     try:
-        asked = parse_request(await request.body(), site_of(request).limits)
-        models = _models_of(request)
-        model = await _acquire(models, asked.model)
+        request = parse_request(await http_request.body(), site_of(http_request).limits)
+        models = _models_of(http_request)
+        model = await _acquire(models, request.model)
         try:
-            prompts = await asyncio.to_thread(_encode, asked, model)
-            completion = Completion(asked, model, prompts, began, meters)
+            prompts = await asyncio.to_thread(_encode, request, model)
+            completion = Completion(request, model, prompts, began, meters)
             completion.submit()
         except BaseException:
             models.release(model)
@@ -129,17 +129,17 @@ def _unknown(error: UnknownModelError) -> ApiError:
     return ApiError(404, message, param="model", code="model_not_found")
 
 
-def _encode(asked: CompletionRequest, model: LoadedModel) -> list[list[int]]:
+def _encode(request: CompletionRequest, model: LoadedModel) -> list[list[int]]:
     """Return the tokens of each prompt, at least one of each.
 
     Errors: ApiError for a text or tokens that aren't in the vocabulary.
     """
     encoded = []
-    for prompt in asked.prompts():
+    for prompt in request.prompts():
         if not prompt:
             encoded.append(default_prompt(model.tokenizer, model.start))
         elif isinstance(prompt, str):
-            unknown = asked.sampling(model.settings).unknown
+            unknown = request.sampling(model.settings).unknown
             try:
                 encoded.append(encode_prompt(model.tokenizer, prompt, unknown, "prompt"))
             except UserError as error:

@@ -1,7 +1,7 @@
 """Continuous batching: one thread per model generates the tokens of all its requests together.
 
     batcher = Batcher(engine)
-    batcher.submit([Job(prompt, receive, fail, loop), ...])
+    batcher.submit([GenerationJob(prompt, receive, fail, loop), ...])
     batcher.cancel(jobs)
 
 The thread joins waiting sequences while the engine has room, makes a step, and hands all its tokens
@@ -35,7 +35,7 @@ class ClosedError(Exception):
 
 
 @dataclass(eq=False)
-class Job:
+class GenerationJob:
     """A sequence to generate. `receive` and `fail` are called in the event loop.
 
     receive: called with each step. fail: called once, if the job can't end. A cancelled job gets
@@ -80,12 +80,12 @@ class Batcher:
         self._most_jobs = engine.capacity + most_waiting
         self._changed = threading.Condition()
         # The following are shared, and only used while `_changed` is held.
-        self._waiting: deque[Job] = deque()
-        self._cancelled: list[Job] = []
+        self._waiting: deque[GenerationJob] = deque()
+        self._cancelled: list[GenerationJob] = []
         self._n_jobs = 0  # waiting, or in the engine
         self._is_closed = False
         # Those of the thread alone.
-        self._running: dict[GeneratedSequence, Job] = {}
+        self._running: dict[GeneratedSequence, GenerationJob] = {}
         self._count = count
         self._ahead = threading.Semaphore(MOST_AHEAD)
         self._thread = threading.Thread(target=self._run, name=f"generate {name}", daemon=True)
@@ -102,7 +102,7 @@ class Batcher:
             waiting = len(self._waiting)
             return Load(self._n_jobs - waiting, waiting)
 
-    def submit(self, jobs: Sequence[Job]) -> None:
+    def submit(self, jobs: Sequence[GenerationJob]) -> None:
         """Queue jobs: all, or none of them.
 
         Errors: BusyError if too many wait, ClosedError after the thread's end.
@@ -116,7 +116,7 @@ class Batcher:
             self._waiting.extend(jobs)
             self._changed.notify()
 
-    def cancel(self, jobs: Sequence[Job]) -> None:
+    def cancel(self, jobs: Sequence[GenerationJob]) -> None:
         """Remove jobs, within a step; ended ones are ignored."""
         with self._changed:
             for job in jobs:
@@ -171,7 +171,7 @@ class Batcher:
         self._join(joining)
         return not is_closed
 
-    def _join(self, jobs: Sequence[Job]) -> None:
+    def _join(self, jobs: Sequence[GenerationJob]) -> None:
         """Add jobs to the engine. If there isn't enough memory for them, they fail."""
         if not jobs:
             return
@@ -202,7 +202,7 @@ class Batcher:
             self._fail(jobs, error)
             return
         self._count(len(steps))
-        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Job, Step]]] = {}
+        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[GenerationJob, Step]]] = {}
         n_ended = 0
         for step in steps:
             job = self._running[step.sequence]
@@ -222,14 +222,14 @@ class Batcher:
         with self._changed:
             self._n_jobs -= n_jobs
 
-    def _deliver(self, received: Sequence[tuple[Job, Step]]) -> None:
+    def _deliver(self, received: Sequence[tuple[GenerationJob, Step]]) -> None:
         """Hand steps to their jobs, in the event loop."""
         self._ahead.release()
         for job, step in received:
             if not job.is_cancelled:
                 job.receive(step)
 
-    def _fail(self, jobs: Iterable[Job], error: Exception) -> None:
+    def _fail(self, jobs: Iterable[GenerationJob], error: Exception) -> None:
         for job in jobs:
             if not job.is_cancelled:
                 _call(job.loop, job.fail, error)

@@ -1,6 +1,6 @@
 """The part of OpenAI's API that we answer: requests, errors, and lists of models.
 
-Answers with text are written by completions.py, piece by piece.
+answers.py and choices.py write answers with text, piece by piece.
 """
 
 from typing import Annotated, Literal
@@ -79,7 +79,7 @@ class StreamOptions(BaseModel):
 
 
 Token = Annotated[int, Field(ge=0)]
-Prompt = str | list[str] | list[Token] | list[list[Token]]
+PromptField = str | list[str] | list[Token] | list[list[Token]]
 
 
 class CompletionRequest(BaseModel):
@@ -91,7 +91,7 @@ class CompletionRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     model: str = Field(description="name of a run")
-    prompt: Prompt | None = Field(
+    prompt: PromptField | None = Field(
         None, description="text or tokens to continue, or a list of them; empty: start a text"
     )
     max_tokens: int | None = Field(None, ge=0, description="length; without it, 16")

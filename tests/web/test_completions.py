@@ -171,7 +171,7 @@ def test_echo_begins_with_the_prompt_and_zero_tokens_are_only_the_prompt(client)
 def test_requests_together_get_the_texts_that_they_get_alone(directory, site):
     """Random requests join and leave a batch of streams and whole answers."""
     draw = random.Random(1)
-    asked = [
+    bodies = [
         {
             "prompt": "".join(draw.choices("abc xyz", k=draw.randint(1, 30))),
             "seed": draw.randrange(1000),
@@ -193,13 +193,13 @@ def test_requests_together_get_the_texts_that_they_get_alone(directory, site):
         return "".join(part["choices"][0]["text"] for part in parts)
 
     expected = []
-    for body in asked:
+    for body in bodies:
         names = ("seed", "temperature", "top_k")
         same = {name: body[name] for name in names} | {"stop": body["stop"] or []}
         (one,) = samples(directory, start=body["prompt"], max_new_tokens=body["max_tokens"], **same)
         expected.append(one.text)
     with running(site) as url, ThreadPoolExecutor(20) as pool:
-        assert list(pool.map(text, asked)) == expected
+        assert list(pool.map(text, bodies)) == expected
 
 
 # --- Streams --------------------------------------------------------------------------------

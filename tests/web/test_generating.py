@@ -7,7 +7,14 @@ import pytest
 
 from nanogpt.errors import UserError
 from nanogpt.inference.engine import Engine, Prompt, continuations
-from nanogpt.web.generating import Batcher, BusyError, ClosedError, Job, Load, explain_failure
+from nanogpt.web.generating import (
+    Batcher,
+    BusyError,
+    ClosedError,
+    GenerationJob,
+    Load,
+    explain_failure,
+)
 from tests.inference.models import TOKENIZER, make_model, prompts_of, random_prompts
 from tests.web.made_models import DOUBLE, wait_until
 
@@ -29,7 +36,7 @@ class Client:
         self.tokens = []
         self.error = None
         self.ended = asyncio.Event()
-        self.job = Job(prompt, self.receive, self.fail, loop)
+        self.job = GenerationJob(prompt, self.receive, self.fail, loop)
         self.thread = None
 
     def receive(self, step):
