@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import from_json
 
 from nanogpt.config.messages import explain
 from nanogpt.config.schema import SampleSettings
@@ -79,7 +80,12 @@ class StreamOptions(BaseModel):
 
 
 Token = Annotated[int, Field(ge=0)]
-PromptField = str | list[str] | list[Token] | list[list[Token]]
+# Lists can have a megabyte. Without `fail_fast`, each wrong element makes an error in each branch.
+Texts = Annotated[list[str], Field(fail_fast=True)]
+Tokens = Annotated[list[Token], Field(fail_fast=True)]
+PromptField = str | Texts | Tokens | Annotated[list[Tokens], Field(fail_fast=True)]
+# A request with more fields is refused before each unknown one makes an error.
+MOST_FIELDS = 100
 
 
 class CompletionRequest(BaseModel):
@@ -101,7 +107,7 @@ class CompletionRequest(BaseModel):
     top_p: float | None = Field(None, gt=0, le=1, description="without it, 1")
     n: int | None = Field(None, ge=1, description="choices for each prompt; choice i uses seed + i")
     seed: int | None = Field(None, ge=0, lt=2**62, description="without it, a random one")
-    stop: str | list[str] | None = Field(None, description="texts that end a completion")
+    stop: str | Texts | None = Field(None, description="texts that end a completion")
     stream: bool | None = Field(None, description="send the text while it's generated")
     stream_options: StreamOptions | None = None
     logprobs: int | None = Field(
@@ -112,7 +118,7 @@ class CompletionRequest(BaseModel):
     suffix: str | None = Field(None, description="not supported")
     presence_penalty: float | None = Field(None, description="not supported, unless it's 0")
     frequency_penalty: float | None = Field(None, description="not supported, unless it's 0")
-    logit_bias: dict[str, float] | None = Field(None, description="not supported")
+    logit_bias: dict[str, object] | None = Field(None, description="not supported")
     user: str | None = Field(None, description="ignored")
     top_k: int | None = Field(
         None, ge=0, description="choose from this many most likely tokens; without it, all"
@@ -175,7 +181,14 @@ def parse_request(body: bytes, limits: Limits) -> CompletionRequest:
     Errors: ApiError for anything that can't be answered.
     """
     try:
-        request = CompletionRequest.model_validate_json(body)
+        content = from_json(body)
+    except ValueError as error:
+        raise ApiError(400, f"the request isn't JSON: {error}; correct it") from None
+    if isinstance(content, dict) and len(content) > MOST_FIELDS:
+        message = f"the request has {len(content):,} fields, at most {MOST_FIELDS}"
+        raise ApiError(400, message)
+    try:
+        request = CompletionRequest.model_validate(content)
     except ValidationError as error:
         raise _invalid(error) from None
     for name, (neutral, advice) in NEUTRAL.items():
@@ -190,8 +203,6 @@ def parse_request(body: bytes, limits: Limits) -> CompletionRequest:
 
 def _invalid(error: ValidationError) -> ApiError:
     first = error.errors(include_url=False)[0]
-    if first["type"] == "json_invalid":
-        return ApiError(400, f"the request isn't JSON: {first['ctx']['error']}; correct it")
     param = str(first["loc"][0]) if first["loc"] else None
     if first["type"] == "missing":
         return ApiError(400, f"{param}: missing; add it", param=param)

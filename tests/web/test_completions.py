@@ -14,6 +14,7 @@ import openai
 import pytest
 import torch
 from fastapi.testclient import TestClient
+from pydantic import ValidationError
 
 from nanogpt.data.byte_pairs import END_OF_TEXT
 from nanogpt.data.tokenizers import ByteTokenizer
@@ -23,6 +24,7 @@ from nanogpt.web import answers
 from nanogpt.web.app import create_app
 from nanogpt.web.completions import BASE_ONLY
 from nanogpt.web.generating import Load
+from nanogpt.web.openai_schema import ApiError, parse_request
 from nanogpt.web.site import Limits
 from nanogpt.web.token_names import TokenNames
 from tests.inference.models import TOKENIZER, make_ngrams
@@ -385,6 +387,31 @@ def test_a_wrong_request_gets_one_line(client, body, param, message):
 @pytest.mark.usefixtures("directory")
 def test_a_body_that_isnt_a_request_gets_one_line(client, content, message):
     assert message in error_of(client.post(URL, content=content), 400)["message"]
+
+
+MANY = 50_000
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"prompt": [{}] * MANY}, "prompt"),
+        ({"prompt": ["", *[1] * MANY]}, "prompt"),
+        ({"prompt": [[-1] * MANY]}, "prompt"),
+        ({"stop": [{}] * MANY}, "stop"),
+        ({"logit_bias": dict.fromkeys(range(MANY), "")}, "logit_bias"),
+        (dict.fromkeys(range(MANY), 1), None),
+    ],
+    ids=["objects", "mixed", "tokens", "stops", "biases", "fields"],
+)
+def test_many_mistakes_in_a_body_make_few_errors(fields, param):
+    """Each error takes time and a kilobyte, and each two bytes of a body can be a mistake."""
+    with pytest.raises(ApiError) as caught:
+        parse_request(json.dumps({"model": "x"} | fields).encode(), Limits())
+    assert caught.value.status == 400
+    assert caught.value.param == param
+    errors = caught.value.__context__
+    assert not isinstance(errors, ValidationError) or errors.error_count() < 10
 
 
 @pytest.mark.usefixtures("directory")
