@@ -9,6 +9,7 @@ from fastapi import APIRouter, Request, Response
 from nanogpt.errors import UserError, shorten, user_message
 from nanogpt.inference.prompts import default_prompt, encode_prompt
 from nanogpt.web.answers import Completion, CompletionResponse
+from nanogpt.web.choices import EchoedPrompt
 from nanogpt.web.generating import BusyError
 from nanogpt.web.meters import Meters
 from nanogpt.web.model_files import created_of
@@ -20,9 +21,10 @@ from nanogpt.web.openai_schema import (
     ModelDetails,
     ModelList,
     ModelObject,
+    check_limit,
     parse_request,
 )
-from nanogpt.web.site import site_of
+from nanogpt.web.site import Limits, site_of
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +71,8 @@ async def create_completion(http_request: Request) -> Response:
         models = _models_of(http_request)
         model = await _acquire(models, request.model)
         try:
-            prompts = await asyncio.to_thread(_encode, request, model)
+            limits = site_of(http_request).limits
+            prompts = await asyncio.to_thread(_prepare, request, model, limits)
             completion = Completion(request, model, prompts, began, meters)
             completion.submit()
         except BaseException:
@@ -127,6 +130,27 @@ def _unknown(error: UnknownModelError) -> ApiError:
     hint = f"; did you mean `{error.nearest}`?" if error.nearest else "; see GET /v1/models"
     message = f"no model `{shorten(error.name)}`{hint}"
     return ApiError(404, message, param="model", code="model_not_found")
+
+
+def _prepare(
+    request: CompletionRequest, model: LoadedModel, limits: Limits
+) -> list[tuple[list[int], EchoedPrompt | None]]:
+    """Return the tokens of each prompt, and what its choices begin with.
+
+    Errors: ApiError for a prompt that can't be answered.
+    """
+    encoded = _encode(request, model)
+    if not request.echo:
+        return [(tokens, None) for tokens in encoded]
+    is_scored = request.logprobs is not None
+    if is_scored:
+        n_scores = sum(map(len, encoded)) * (request.n or 1)
+        what = "tokens of prompts with all choices to echo"
+        check_limit("logprobs", n_scores, limits.echoed_scores, what)
+    prompts = [EchoedPrompt(tokens, model, is_scored=is_scored) for tokens in encoded]
+    for prompt in prompts:
+        check_limit("prompt", len(prompt.text), limits.prompt_characters, "characters to echo")
+    return list(zip(encoded, prompts, strict=True))
 
 
 def _encode(request: CompletionRequest, model: LoadedModel) -> list[list[int]]:

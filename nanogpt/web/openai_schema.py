@@ -216,24 +216,31 @@ def _invalid(error: ValidationError) -> ApiError:
     return ApiError(400, explain(error, CompletionRequest), param=param)
 
 
+def check_limit(name: str, value: int, most: int, what: str) -> None:
+    """Check a field's value, or a number of things that it asks for.
+
+    Errors: ApiError if it's more than the limit.
+    """
+    if value > most:
+        raise ApiError(400, f"{name}: {value:,} {what}, at most {most:,}", param=name)
+
+
 def _check_limits(request: CompletionRequest, limits: Limits) -> None:
     """Check what a request asks for against the server's limits."""
 
-    def check(name: str, value: int, most: int, what: str) -> None:
-        if value > most:
-            raise ApiError(400, f"{name}: {value:,} {what}, at most {most:,}", param=name)
-
     prompts = request.prompts()
-    check("n", len(prompts) * (request.n or 1), limits.choices, "choices with all prompts")
+    check_limit("n", len(prompts) * (request.n or 1), limits.choices, "choices with all prompts")
     for prompt in prompts:
-        what = "characters" if isinstance(prompt, str) else "tokens"
-        check("prompt", len(prompt), limits.prompt_characters, what)
-    check("max_tokens", request.max_tokens or 0, limits.new_tokens, "tokens")
-    check("logprobs", request.logprobs or 0, limits.logprobs, "alternatives of each token")
+        if isinstance(prompt, str):
+            check_limit("prompt", len(prompt), limits.prompt_characters, "characters")
+        else:
+            check_limit("prompt", len(prompt), limits.prompt_tokens, "tokens")
+    check_limit("max_tokens", request.max_tokens or 0, limits.new_tokens, "tokens")
+    check_limit("logprobs", request.logprobs or 0, limits.logprobs, "alternatives of each token")
     stops = request.stops()
-    check("stop", len(stops), limits.stops, "texts")
+    check_limit("stop", len(stops), limits.stops, "texts")
     for stop in stops:
-        check("stop", len(stop), limits.stop_characters, "characters")
+        check_limit("stop", len(stop), limits.stop_characters, "characters")
         if not stop:
             raise ApiError(400, "stop: an empty text; leave it out", param="stop")
 

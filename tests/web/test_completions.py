@@ -22,6 +22,7 @@ from nanogpt.inference.sampling import draw_samples
 from nanogpt.model.checkpoints import load_model
 from nanogpt.web import answers
 from nanogpt.web.app import create_app
+from nanogpt.web.choices import EchoedPrompt
 from nanogpt.web.completions import BASE_ONLY
 from nanogpt.web.generating import Load
 from nanogpt.web.openai_schema import ApiError, parse_request
@@ -269,6 +270,26 @@ def test_zero_alternatives_are_the_token_itself(client):
     assert choices(client)[0]["logprobs"] is None
 
 
+@pytest.mark.usefixtures("directory")
+def test_log_probabilities_of_long_prompts_are_written_in_a_thread(client, monkeypatch):
+    body = {"prompt": ["once", "a fox"], "n": 2, "logprobs": 2, "seed": 1, "echo": True}
+    short = choices(client, **body)
+    written, write = [], EchoedPrompt.write
+
+    def record(self):
+        with pytest.raises(RuntimeError):  # there's no event loop in this thread
+            asyncio.get_running_loop()
+        written.append(self)
+        write(self)
+
+    monkeypatch.setattr(EchoedPrompt, "write", record)
+    monkeypatch.setattr(answers, "MOST_WRITTEN", 0)
+    assert choices(client, **body) == short
+    assert len(written) == 2  # once for each prompt
+    (whole,) = choices(client, **body | {"prompt": "a fox", "n": 1, "seed": 3})
+    assert whole | {"index": 2} == short[2]
+
+
 class Vocabulary:
     """A tokenizer with the given texts."""
 
@@ -354,7 +375,14 @@ def test_openais_client_works_unchanged(directory, site):
         ({"n": 17}, "n", "17 choices with all prompts, at most 16"),
         ({"prompt": ["a"] * 9, "n": 2}, "n", "18 choices"),
         ({"prompt": "a" * 200_001}, "prompt", "200,001 characters, at most 200,000"),
+        ({"prompt": [1] * 50_001}, "prompt", "50,001 tokens, at most 50,000"),
+        ({"prompt": [[1], [1] * 50_001]}, "prompt", "50,001 tokens"),
         ({"logprobs": 11}, "logprobs", "at most 10"),
+        (
+            {"prompt": "a" * 17_000, "n": 2, "echo": True, "logprobs": 0},
+            "logprobs",
+            "34,000 tokens of prompts with all choices to echo, at most 32,768",
+        ),
         ({"suffix": "x"}, "suffix", "only continue"),
         ({"best_of": 3}, "best_of", "not supported"),
         ({"presence_penalty": 0.5}, "presence_penalty", "repetition_penalty"),
