@@ -57,6 +57,14 @@ class Load:
     waiting: int
 
 
+@dataclass(frozen=True)
+class _Delivery:
+    """Tokens for an event loop. is_counted: whether the thread counts it as one that's ahead."""
+
+    steps: Sequence[tuple[GenerationJob, Step]]
+    is_counted: bool
+
+
 class Batcher:
     """The thread of a model, and the jobs that it works on.
 
@@ -161,13 +169,15 @@ class Batcher:
             if cancelled:
                 self._waiting = deque(job for job in self._waiting if not job.is_cancelled)
             gone = [s for s, job in self._running.items() if job.is_cancelled] if cancelled else []
-            n_room = engine.capacity - len(engine.sequences) + len(gone)
-            joining = [self._waiting.popleft() for _ in range(min(n_room, len(self._waiting)))]
-            self._n_jobs = len(self._running) - len(gone) + len(joining) + len(self._waiting)
-            is_closed = self._is_closed
         for sequence in gone:
             del self._running[sequence]
             engine.leave(sequence)
+        with self._changed:
+            # Only now, since a job that neither waits nor runs would miss an error.
+            n_room = engine.capacity - len(engine.sequences)
+            joining = [self._waiting.popleft() for _ in range(min(n_room, len(self._waiting)))]
+            self._n_jobs = len(self._running) + len(joining) + len(self._waiting)
+            is_closed = self._is_closed
         self._join(joining)
         return not is_closed
 
@@ -213,21 +223,29 @@ class Batcher:
         if n_ended:
             self._forget(n_ended)
         for loop, received in by_loop.items():
-            self._ahead.acquire(timeout=LONGEST_WAIT)
-            if not _call(loop, self._deliver, received):
-                self._ahead.release()
+            is_counted = self._ahead.acquire(timeout=LONGEST_WAIT)
+            if not _call(loop, self._deliver, _Delivery(received, is_counted)):
+                if is_counted:
+                    self._ahead.release()
                 self.cancel([job for job, _ in received])
 
     def _forget(self, n_jobs: int) -> None:
         with self._changed:
             self._n_jobs -= n_jobs
 
-    def _deliver(self, received: Sequence[tuple[GenerationJob, Step]]) -> None:
+    def _deliver(self, delivery: "_Delivery") -> None:
         """Hand steps to their jobs, in the event loop."""
-        self._ahead.release()
-        for job, step in received:
-            if not job.is_cancelled:
+        if delivery.is_counted:
+            self._ahead.release()
+        for job, step in delivery.steps:
+            if job.is_cancelled:
+                continue
+            try:
                 job.receive(step)
+            except Exception as error:
+                logger.exception("a job can't take a token")
+                self.cancel([job])
+                job.fail(error)
 
     def _fail(self, jobs: Iterable[GenerationJob], error: Exception) -> None:
         for job in jobs:

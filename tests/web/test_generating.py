@@ -7,6 +7,7 @@ import pytest
 
 from nanogpt.errors import UserError
 from nanogpt.inference.engine import Engine, Prompt, continuations
+from nanogpt.web import generating
 from nanogpt.web.generating import (
     Batcher,
     BusyError,
@@ -252,6 +253,46 @@ def test_too_little_memory_fails_only_those_who_join(batcher_of, monkeypatch):
     asyncio.run(main())
 
 
+def test_jobs_that_wait_fail_if_a_sequence_cant_leave(batcher_of, monkeypatch):
+    engine = make_engine(most=1)
+    batcher = batcher_of(engine)
+
+    def fail(_):
+        raise KeyError("a bug")
+
+    async def main():
+        first, second = clients_of(prompts_of([[1], [2]], settings(LONG)))
+        batcher.submit([first.job])
+        while not first.tokens:
+            await asyncio.sleep(0.001)
+        monkeypatch.setattr(engine, "leave", fail)
+        batcher.submit([second.job])
+        batcher.cancel([first.job])
+        await asyncio.wait_for(second.ended.wait(), 10)
+        assert isinstance(second.error, KeyError)
+
+    asyncio.run(main())
+
+
+def test_a_job_that_cant_take_a_token_fails_alone(batcher_of):
+    batcher = batcher_of(make_engine())
+    (expected,) = continuations(make_engine(), [Prompt([1], settings(20))])
+
+    def fail(_):
+        raise KeyError("a bug")
+
+    async def main():
+        first, second = clients_of([Prompt([1], settings(20))] * 2)
+        first.job.receive = fail
+        batcher.submit([first.job, second.job])
+        await second.ended.wait()
+        assert second.tokens == expected
+        assert isinstance(first.error, KeyError)
+
+    asyncio.run(main())
+    wait_until(lambda: batcher.load() == Load(0, 0))
+
+
 def test_a_closed_event_loop_frees_its_jobs(batcher_of):
     batcher = batcher_of(make_engine())
 
@@ -265,7 +306,9 @@ def test_a_closed_event_loop_frees_its_jobs(batcher_of):
     wait_until(lambda: batcher.load() == Load(0, 0))
 
 
-def test_the_thread_waits_for_an_event_loop_that_is_behind(batcher_of):
+@pytest.mark.parametrize("was_late", [False, True])
+def test_the_thread_waits_for_an_event_loop_that_is_behind(batcher_of, monkeypatch, was_late):
+    """Even if it has once been so late that the thread went on."""
     n_generated = []
     batcher = batcher_of(make_engine(), count=n_generated.append)
 
@@ -274,10 +317,16 @@ def test_the_thread_waits_for_an_event_loop_that_is_behind(batcher_of):
         batcher.submit([client.job])
         while not client.tokens:
             await asyncio.sleep(0.001)
+        if was_late:
+            with monkeypatch.context() as patch:
+                patch.setattr(generating, "LONGEST_WAIT", 0.01)
+                threading.Event().wait(0.3)
+            await asyncio.sleep(0.05)
         threading.Event().wait(0.2)  # blocks the event loop
         n_before = len(n_generated)
         threading.Event().wait(0.5)
         assert len(n_generated) - n_before <= 1
+        assert batcher._ahead._value <= generating.MOST_AHEAD
         batcher.cancel([client.job])
 
     asyncio.run(main())
