@@ -187,7 +187,9 @@ class Batcher:
             return
         left = deque(jobs)
         try:
-            self._engine.reserve(len(self._engine.sequences) + len(jobs))
+            n_sequences = len(self._engine.sequences) + len(jobs)
+            # A power of two, so that clients who join one by one seldom make it copy everything.
+            self._engine.reserve(1 << (n_sequences - 1).bit_length())
             while left:
                 self._running[self._engine.join(left[0].prompt)] = left[0]
                 left.popleft()

@@ -253,6 +253,24 @@ def test_too_little_memory_fails_only_those_who_join(batcher_of, monkeypatch):
     asyncio.run(main())
 
 
+def test_clients_that_join_one_by_one_seldom_copy_the_cache(batcher_of, monkeypatch):
+    engine = make_engine()
+    sizes, new_cache = [], engine.decoder._new_cache
+    monkeypatch.setattr(engine.decoder, "_new_cache", lambda n: sizes.append(n) or new_cache(n))
+    batcher = batcher_of(engine)
+
+    async def main():
+        clients = clients_of(prompts_of([[1]] * 9, settings(LONG)))
+        for client in clients:
+            batcher.submit([client.job])
+            while not client.tokens:
+                await asyncio.sleep(0.001)
+        batcher.cancel([client.job for client in clients])
+
+    asyncio.run(main())
+    assert sizes == [1, 2, 4, 8, 16]
+
+
 def test_jobs_that_wait_fail_if_a_sequence_cant_leave(batcher_of, monkeypatch):
     engine = make_engine(most=1)
     batcher = batcher_of(engine)
