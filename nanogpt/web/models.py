@@ -39,6 +39,7 @@ BETWEEN_ATTEMPTS = 0.1  # seconds, while a model's files are replaced
 # seconds, and as long as loads that fail take more than this share of the time.
 LEAST_PAUSE = 1.0
 SHARE = 0.05
+LONGEST_CLOSE = 5.0  # seconds, for the threads of all models
 MOST_LOADS = 5  # of one request, if the model is replaced or evicted at once
 
 MISMATCH = (
@@ -160,13 +161,14 @@ class Models:
             return self._all()
 
     def close(self) -> None:
-        """End all threads."""
+        """End all threads, and wait a few seconds for that."""
         self._loader.shutdown(wait=False, cancel_futures=True)
         models = self.in_memory()
         for model in models:
             model.batcher.close()
+        end = time.monotonic() + LONGEST_CLOSE
         for model in models:
-            model.batcher.join(timeout=5)
+            model.batcher.join(max(0, end - time.monotonic()))
 
     def _find(self, name: str) -> "LoadedModel | Future[None]":
         """Return a model for a new request, or the load that it must wait for."""

@@ -222,9 +222,7 @@ def test_files_that_dont_match_their_manifest_are_read_once_and_not_loaded(
     manifest_of(site, "x")
     add_model(site, "x", seed=1)
     for _ in range(3):
-        with pytest.raises(
-            UserError, match="`nanogpt verify results/x`"
-        ):
+        with pytest.raises(UserError, match="`nanogpt verify results/x`"):
             acquire(models, "x")
     assert len(checks) == 1
     manifest_of(site, "x")
