@@ -234,7 +234,7 @@ class CompletionResponse(Response):
         elif not completion.is_gone:
             choices = ",".join(await completion.take())
             body = f'{completion.head}{choices}],"usage":{completion.usage()}}}'.encode()
-            await self._begin(send, 200, JSON, len(body))
+            await self._begin(send, JSON, len(body))
             for first in range(0, len(body), PART):
                 await self._send(send, body[first : first + PART], more=first + PART < len(body))
 
@@ -244,7 +244,7 @@ class CompletionResponse(Response):
         if completion.error:
             await self._send_error(send, completion.error)
             return
-        await self._begin(send, 200, SSE)
+        await self._begin(send, SSE)
         head = f"data: {completion.head}"
         tail = '],"usage":null}\n\n' if completion.counts_usage else "]}\n\n"
         is_last = False
@@ -266,14 +266,16 @@ class CompletionResponse(Response):
 
     async def _send_error(self, send: Send, error: Exception) -> None:
         answer = _failure(error).response()
-        await self._begin(send, answer.status_code, JSON, len(answer.body))
+        headers = [*answer.raw_headers, (b"cache-control", b"no-cache")]
+        start = {"type": "http.response.start", "status": answer.status_code, "headers": headers}
+        await send(start)
         await self._send(send, bytes(answer.body), more=False)
 
-    async def _begin(self, send: Send, status: int, kind: str, length: int | None = None) -> None:
+    async def _begin(self, send: Send, kind: str, length: int | None = None) -> None:
         headers = [(b"content-type", kind.encode()), (b"cache-control", b"no-cache")]
         if length is not None:
             headers.append((b"content-length", str(length).encode()))
-        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
 
     async def _send(self, send: Send, body: bytes, *, more: bool = True) -> None:
         self._sending_since = time.monotonic()
@@ -282,4 +284,7 @@ class CompletionResponse(Response):
 
 
 def _failure(error: Exception) -> ApiError:
-    return ApiError(500, explain_failure(error), kind="server_error")
+    message = explain_failure(error)
+    if isinstance(error, ClosedError):
+        return ApiError(503, message, kind="server_error", code="unavailable")
+    return ApiError(500, message, kind="server_error")

@@ -5,6 +5,7 @@ import logging
 import time
 
 from fastapi import APIRouter, Request, Response
+from starlette.requests import ClientDisconnect
 
 from nanogpt.errors import UserError, shorten, user_message
 from nanogpt.inference.prompts import default_prompt, encode_prompt
@@ -67,7 +68,7 @@ async def create_completion(http_request: Request) -> Response:
     began = time.perf_counter()
     meters: Meters = http_request.app.state.meters
     try:
-        request = parse_request(await http_request.body(), site_of(http_request).limits)
+        request = parse_request(await _body_of(http_request), site_of(http_request).limits)
         models = _models_of(http_request)
         model = await _acquire(models, request.model)
         try:
@@ -106,6 +107,13 @@ def show_model(name: str, request: Request) -> Response | ModelDetails:
     except UnknownModelError as error:
         return _unknown(error).response()
     return ModelDetails(id=name, created=created_of(version), settings=models.files.settings(name))
+
+
+async def _body_of(request: Request) -> bytes:
+    try:
+        return await request.body()
+    except ClientDisconnect:
+        raise ApiError(400, "the request is incomplete; send it again") from None
 
 
 async def _acquire(models: Models, name: str) -> LoadedModel:

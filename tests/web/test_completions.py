@@ -24,7 +24,8 @@ from nanogpt.web import answers
 from nanogpt.web.app import create_app
 from nanogpt.web.choices import EchoedPrompt
 from nanogpt.web.completions import BASE_ONLY
-from nanogpt.web.generating import Load
+from nanogpt.web.generating import BusyError, ClosedError, Load
+from nanogpt.web.models import UnavailableError
 from nanogpt.web.openai_schema import ApiError, parse_request
 from nanogpt.web.site import Limits
 from nanogpt.web.token_names import TokenNames
@@ -537,6 +538,62 @@ def test_a_full_queue_is_refused_with_the_time_to_wait(endless):
         assert httpx.post(url + URL, json={"model": "x", "prompt": "once"}).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("method", "error", "status"),
+    [
+        ("models.Models.acquire", BusyError(), 429),
+        ("models.Models.acquire", UnavailableError("x: its files are being replaced"), 503),
+        ("generating.Batcher.submit", BusyError(), 429),
+        ("generating.Batcher.submit", ClosedError(), 503),
+        ("answers.Completion.wait", ClosedError("the server stops"), 503),
+    ],
+)
+@pytest.mark.usefixtures("directory")
+def test_a_request_that_can_be_sent_again_is_told_when(client, monkeypatch, method, error, status):
+    async def wait(completion, **_):
+        completion.error = error
+
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(f"nanogpt.web.{method}", wait if method.endswith("wait") else fail)
+    answer = post(client)
+    assert error_of(answer, status)["code"] in ("queue_full", "unavailable")
+    assert answer.headers["retry-after"] == "1"
+
+
+def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_bug(site):
+    messages = [{"type": "http.request", "body": b"{", "more_body": True}]
+    messages.append({"type": "http.disconnect"})
+    sent = []
+
+    async def receive():
+        return messages.pop(0)
+
+    async def send(message):
+        sent.append(message)
+
+    asyncio.run(create_app(site)(request_scope(), receive, send))
+    assert [message.get("status") for message in sent][:1] in ([], [400])
+
+
+def test_closing_an_application_closes_its_models_and_its_index(site):
+    add_model(site, "x")
+    app = create_app(site)
+    with TestClient(app, base_url="http://127.0.0.1:8000") as client:
+        post(client, max_tokens=1)
+        client.get("/api/runs")
+        (model,) = app.state.models.in_memory()
+        assert app.state.index._file._database
+    assert not model.batcher._thread.is_alive()
+    assert app.state.index._file._database is None
+
+
+def request_scope():
+    scope = {"type": "http", "http_version": "1.1", "method": "POST", "path": URL}
+    return scope | {"query_string": b"", "headers": [(b"host", b"127.0.0.1")]}
+
+
 def call(app, body, send):
     """Send a request to an application whose client stays, and takes what `send` takes."""
     messages = [{"type": "http.request", "body": json.dumps(body).encode(), "more_body": False}]
@@ -544,9 +601,7 @@ def call(app, body, send):
     async def receive():
         return messages.pop() if messages else await asyncio.Event().wait()
 
-    scope = {"type": "http", "http_version": "1.1", "method": "POST", "path": URL}
-    scope |= {"query_string": b"", "headers": [(b"host", b"127.0.0.1")]}
-    return app(scope, receive, send)
+    return app(request_scope(), receive, send)
 
 
 def test_a_client_that_reads_nothing_is_given_up(endless, monkeypatch):
