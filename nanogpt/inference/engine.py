@@ -45,6 +45,8 @@ if TYPE_CHECKING:  # only callers that mix pass n-grams, so a benchmark doesn't 
 # computed together.
 CACHE_BYTES = 1 << 30
 MOST_SEQUENCES = 64
+# Steps after which a sequence that waits to be read again goes before new ones.
+PATIENCE = 8
 
 
 class Scored(NamedTuple):
@@ -240,12 +242,18 @@ class Engine:
     def _those_in_turn(self) -> list[GeneratedSequence]:
         """Return the sequences that get a token in this step, from slot 0 on.
 
-        New ones are read before those with a full window, and those that wait before others.
+        New ones are read before those with a full window, unless these have waited for long. Those
+        that wait are read before others.
         """
         if self.most_read is None:
             return self.sequences
         to_read = [s for s in self.sequences if self._must_read(s)]
-        to_read.sort(key=lambda s: (len(s.tokens) > len(s.prompt.tokens), -s.n_waited))
+        to_read.sort(
+            key=lambda s: (
+                s.n_waited <= PATIENCE and len(s.tokens) > len(s.prompt.tokens),
+                -s.n_waited,
+            )
+        )
         left, n_in_turn = self.most_read, 0
         for sequence in to_read:
             left -= len(self._context(sequence))

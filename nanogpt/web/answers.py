@@ -15,8 +15,8 @@ from fastapi import Response
 from starlette.types import Receive, Scope, Send
 
 from nanogpt.inference.engine import Prompt, Step
-from nanogpt.web.choices import Choice
-from nanogpt.web.generating import BusyError, ClosedError, Job, explain_failure, too_many
+from nanogpt.web.choices import Choice, EchoedPrompt
+from nanogpt.web.generating import BusyError, ClosedError, GenerationJob, explain_failure, too_many
 from nanogpt.web.meters import Meters
 from nanogpt.web.models import LoadedModel, Models
 from nanogpt.web.openai_schema import ApiError, CompletionRequest
@@ -27,6 +27,8 @@ JSON = "application/json"
 SSE = "text/event-stream; charset=utf-8"
 DONE = b"data: [DONE]\n\n"
 PART = 1 << 16  # bytes of a body to send at once, so that no more waits for a slow client
+# Log probabilities of prompts to write in the event loop, which takes about a millisecond.
+MOST_WRITTEN = 500
 # A client that reads nothing for this many seconds is given up.
 LONGEST_STALL = 60.0
 
@@ -36,51 +38,54 @@ class Completion:
 
     def __init__(
         self,
-        asked: CompletionRequest,
+        request: CompletionRequest,
         model: LoadedModel,
-        prompts: Sequence[Sequence[int]],
+        prompts: Sequence[tuple[Sequence[int], EchoedPrompt | None]],
         began: float,
         meters: Meters,
     ) -> None:
+        """prompts: the tokens of each, and how choices begin with it. began: when it arrived."""
         self.model = model
-        self.streams = bool(asked.stream)
-        self.counts_usage = bool(asked.stream_options and asked.stream_options.include_usage)
-        self.n_prompt_tokens = sum(map(len, prompts))
+        self.streams = bool(request.stream)
+        self.counts_usage = bool(request.stream_options and request.stream_options.include_usage)
+        self.n_prompt_tokens = sum(len(tokens) for tokens, _ in prompts)
         self.error: Exception | None = None
         self.is_gone = False
+        self._prompts = [prompt for _, prompt in prompts if prompt]
+        self._n_best = request.logprobs or 0
         self._began = began  # 0 after the first token
         self._meters = meters
         self._waits_for_all = False
         self._waiter: asyncio.Future[None] | None = None
         self._has_news = False
-        settings = asked.sampling(model.settings)
-        seed = asked.seed
+        settings = request.sampling(model.settings)
+        seed = request.seed
         if seed is None:
-            seed = settings.seed if asked.use_run_settings else secrets.randbelow(2**31)
+            seed = settings.seed if request.use_run_settings else secrets.randbelow(2**31)
         self.head = (
             f'{{"id":"cmpl-{secrets.token_hex(12)}","object":"text_completion",'
             f'"created":{int(time.time())},"model":{quote(model.name)},"seed":{seed},"choices":['
         )
-        each = [tokens for tokens in prompts for _ in range(asked.n or 1)]
+        each = [pair for pair in prompts for _ in range(request.n or 1)]
         loop = asyncio.get_running_loop()
         self.choices: list[Choice] = []
-        self.jobs: list[Job] = []
-        for index, tokens in enumerate(each):
+        self.jobs: list[GenerationJob] = []
+        for index, (tokens, echoed) in enumerate(each):
             choice = Choice(
                 index,
                 model,
-                echo=bool(asked.echo),
-                n_best=asked.logprobs,
-                is_empty=asked.max_tokens == 0,
+                prompt=echoed,
+                has_scores=request.logprobs is not None,
+                is_empty=request.max_tokens == 0,
             )
             prompt = Prompt(
                 tokens,
                 settings.model_copy(update={"seed": seed + index}),
-                asked.logprobs or 0,
-                scored=bool(asked.echo) and asked.logprobs is not None,
+                self._n_best,
+                scored=echoed is not None and request.logprobs is not None,
             )
             self.choices.append(choice)
-            self.jobs.append(Job(prompt, self._receiver(choice), self.fail, loop))
+            self.jobs.append(GenerationJob(prompt, self._receiver(choice), self.fail, loop))
 
     def submit(self) -> None:
         """Queue all choices.
@@ -143,8 +148,14 @@ class Completion:
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
 
-    def take(self) -> list[str]:
+    async def take(self) -> list[str]:
         """Return the JSON of the choices that have something new."""
+        unwritten = [prompt for prompt in self._prompts if prompt.is_unwritten]
+        if sum(len(prompt.tokens) for prompt in unwritten) * (self._n_best + 1) > MOST_WRITTEN:
+            await asyncio.to_thread(lambda: [prompt.write() for prompt in unwritten])
+        else:
+            for prompt in unwritten:
+                prompt.write()
         self._has_news = False
         return [part for choice in self.choices if (part := choice.take())]
 
@@ -221,9 +232,9 @@ class CompletionResponse(Response):
         if completion.error:
             await self._send_error(send, completion.error)
         elif not completion.is_gone:
-            choices = ",".join(completion.take())
+            choices = ",".join(await completion.take())
             body = f'{completion.head}{choices}],"usage":{completion.usage()}}}'.encode()
-            await self._begin(send, 200, JSON, len(body))
+            await self._begin(send, JSON, len(body))
             for first in range(0, len(body), PART):
                 await self._send(send, body[first : first + PART], more=first + PART < len(body))
 
@@ -233,14 +244,14 @@ class CompletionResponse(Response):
         if completion.error:
             await self._send_error(send, completion.error)
             return
-        await self._begin(send, 200, SSE)
+        await self._begin(send, SSE)
         head = f"data: {completion.head}"
         tail = '],"usage":null}\n\n' if completion.counts_usage else "]}\n\n"
         is_last = False
         while not (is_last or completion.is_gone):
             # More can come while this part is sent.
             is_last = bool(completion.error) or completion.is_complete
-            parts = completion.take()
+            parts = await completion.take()
             if parts:
                 events = "".join([f"{head}{part}{tail}" for part in parts])
                 await self._send(send, events.encode())
@@ -255,14 +266,16 @@ class CompletionResponse(Response):
 
     async def _send_error(self, send: Send, error: Exception) -> None:
         answer = _failure(error).response()
-        await self._begin(send, answer.status_code, JSON, len(answer.body))
+        headers = [*answer.raw_headers, (b"cache-control", b"no-cache")]
+        start = {"type": "http.response.start", "status": answer.status_code, "headers": headers}
+        await send(start)
         await self._send(send, bytes(answer.body), more=False)
 
-    async def _begin(self, send: Send, status: int, kind: str, length: int | None = None) -> None:
+    async def _begin(self, send: Send, kind: str, length: int | None = None) -> None:
         headers = [(b"content-type", kind.encode()), (b"cache-control", b"no-cache")]
         if length is not None:
             headers.append((b"content-length", str(length).encode()))
-        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
 
     async def _send(self, send: Send, body: bytes, *, more: bool = True) -> None:
         self._sending_since = time.monotonic()
@@ -271,4 +284,7 @@ class CompletionResponse(Response):
 
 
 def _failure(error: Exception) -> ApiError:
-    return ApiError(500, explain_failure(error), kind="server_error")
+    message = explain_failure(error)
+    if isinstance(error, ClosedError):
+        return ApiError(503, message, kind="server_error", code="unavailable")
+    return ApiError(500, message, kind="server_error")

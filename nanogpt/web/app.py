@@ -1,5 +1,6 @@
 """The application: its endpoints, its files, and what guards them."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -50,7 +51,7 @@ class Application(FastAPI):
             version=__version__,
             docs_url=None,
             redoc_url=None,
-            lifespan=_close_models,
+            lifespan=_close_at_the_end,
         )
         self.guard = Guard(site)
         self.state.site = site
@@ -65,9 +66,10 @@ class Application(FastAPI):
 
 
 @asynccontextmanager
-async def _close_models(app: FastAPI) -> AsyncIterator[None]:
+async def _close_at_the_end(app: FastAPI) -> AsyncIterator[None]:
     yield
-    app.state.models.close()
+    await asyncio.to_thread(app.state.models.close)
+    await asyncio.to_thread(app.state.index.close)
     if app.state.jobs:
         app.state.jobs.close()
 

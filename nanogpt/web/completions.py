@@ -5,10 +5,12 @@ import logging
 import time
 
 from fastapi import APIRouter, Request, Response
+from starlette.requests import ClientDisconnect
 
 from nanogpt.errors import UserError, shorten, user_message
 from nanogpt.inference.prompts import default_prompt, encode_prompt
 from nanogpt.web.answers import Completion, CompletionResponse
+from nanogpt.web.choices import EchoedPrompt
 from nanogpt.web.generating import BusyError
 from nanogpt.web.meters import Meters
 from nanogpt.web.model_files import created_of
@@ -20,9 +22,10 @@ from nanogpt.web.openai_schema import (
     ModelDetails,
     ModelList,
     ModelObject,
+    check_limit,
     parse_request,
 )
-from nanogpt.web.site import site_of
+from nanogpt.web.site import Limits, site_of
 
 logger = logging.getLogger(__name__)
 
@@ -60,17 +63,18 @@ def _models_of(request: Request) -> Models:
     responses={200: {"content": {"text/event-stream": {}}}, **ERRORS},
     response_model=None,
 )
-async def create_completion(request: Request) -> Response:
+async def create_completion(http_request: Request) -> Response:
     """Continue a text."""
     began = time.perf_counter()
-    meters: Meters = request.app.state.meters
+    meters: Meters = http_request.app.state.meters
     try:
-        asked = parse_request(await request.body(), site_of(request).limits)
-        models = _models_of(request)
-        model = await _acquire(models, asked.model)
+        request = parse_request(await _body_of(http_request), site_of(http_request).limits)
+        models = _models_of(http_request)
+        model = await _acquire(models, request.model)
         try:
-            prompts = await asyncio.to_thread(_encode, asked, model)
-            completion = Completion(asked, model, prompts, began, meters)
+            limits = site_of(http_request).limits
+            prompts = await asyncio.to_thread(_prepare, request, model, limits)
+            completion = Completion(request, model, prompts, began, meters)
             completion.submit()
         except BaseException:
             models.release(model)
@@ -105,6 +109,13 @@ def show_model(name: str, request: Request) -> Response | ModelDetails:
     return ModelDetails(id=name, created=created_of(version), settings=models.files.settings(name))
 
 
+async def _body_of(request: Request) -> bytes:
+    try:
+        return await request.body()
+    except ClientDisconnect:
+        raise ApiError(400, "the request is incomplete; send it again") from None
+
+
 async def _acquire(models: Models, name: str) -> LoadedModel:
     try:
         return await models.acquire(name)
@@ -129,17 +140,38 @@ def _unknown(error: UnknownModelError) -> ApiError:
     return ApiError(404, message, param="model", code="model_not_found")
 
 
-def _encode(asked: CompletionRequest, model: LoadedModel) -> list[list[int]]:
+def _prepare(
+    request: CompletionRequest, model: LoadedModel, limits: Limits
+) -> list[tuple[list[int], EchoedPrompt | None]]:
+    """Return the tokens of each prompt, and what its choices begin with.
+
+    Errors: ApiError for a prompt that can't be answered.
+    """
+    encoded = _encode(request, model)
+    if not request.echo:
+        return [(tokens, None) for tokens in encoded]
+    is_scored = request.logprobs is not None
+    if is_scored:
+        n_scores = sum(map(len, encoded)) * (request.n or 1)
+        what = "tokens of prompts with all choices to echo"
+        check_limit("logprobs", n_scores, limits.echoed_scores, what)
+    prompts = [EchoedPrompt(tokens, model, is_scored=is_scored) for tokens in encoded]
+    for prompt in prompts:
+        check_limit("prompt", len(prompt.text), limits.prompt_characters, "characters to echo")
+    return list(zip(encoded, prompts, strict=True))
+
+
+def _encode(request: CompletionRequest, model: LoadedModel) -> list[list[int]]:
     """Return the tokens of each prompt, at least one of each.
 
     Errors: ApiError for a text or tokens that aren't in the vocabulary.
     """
     encoded = []
-    for prompt in asked.prompts():
+    for prompt in request.prompts():
         if not prompt:
             encoded.append(default_prompt(model.tokenizer, model.start))
         elif isinstance(prompt, str):
-            unknown = asked.sampling(model.settings).unknown
+            unknown = request.sampling(model.settings).unknown
             try:
                 encoded.append(encode_prompt(model.tokenizer, prompt, unknown, "prompt"))
             except UserError as error:

@@ -1,7 +1,7 @@
 """Continuous batching: one thread per model generates the tokens of all its requests together.
 
     batcher = Batcher(engine)
-    batcher.submit([Job(prompt, receive, fail, loop), ...])
+    batcher.submit([GenerationJob(prompt, receive, fail, loop), ...])
     batcher.cancel(jobs)
 
 The thread joins waiting sequences while the engine has room, makes a step, and hands all its tokens
@@ -35,7 +35,7 @@ class ClosedError(Exception):
 
 
 @dataclass(eq=False)
-class Job:
+class GenerationJob:
     """A sequence to generate. `receive` and `fail` are called in the event loop.
 
     receive: called with each step. fail: called once, if the job can't end. A cancelled job gets
@@ -55,6 +55,14 @@ class Load:
 
     running: int
     waiting: int
+
+
+@dataclass(frozen=True)
+class _Delivery:
+    """Tokens for an event loop. is_counted: whether the thread counts it as one that's ahead."""
+
+    steps: Sequence[tuple[GenerationJob, Step]]
+    is_counted: bool
 
 
 class Batcher:
@@ -80,12 +88,12 @@ class Batcher:
         self._most_jobs = engine.capacity + most_waiting
         self._changed = threading.Condition()
         # The following are shared, and only used while `_changed` is held.
-        self._waiting: deque[Job] = deque()
-        self._cancelled: list[Job] = []
+        self._waiting: deque[GenerationJob] = deque()
+        self._cancelled: list[GenerationJob] = []
         self._n_jobs = 0  # waiting, or in the engine
         self._is_closed = False
         # Those of the thread alone.
-        self._running: dict[GeneratedSequence, Job] = {}
+        self._running: dict[GeneratedSequence, GenerationJob] = {}
         self._count = count
         self._ahead = threading.Semaphore(MOST_AHEAD)
         self._thread = threading.Thread(target=self._run, name=f"generate {name}", daemon=True)
@@ -102,7 +110,7 @@ class Batcher:
             waiting = len(self._waiting)
             return Load(self._n_jobs - waiting, waiting)
 
-    def submit(self, jobs: Sequence[Job]) -> None:
+    def submit(self, jobs: Sequence[GenerationJob]) -> None:
         """Queue jobs: all, or none of them.
 
         Errors: BusyError if too many wait, ClosedError after the thread's end.
@@ -116,7 +124,7 @@ class Batcher:
             self._waiting.extend(jobs)
             self._changed.notify()
 
-    def cancel(self, jobs: Sequence[Job]) -> None:
+    def cancel(self, jobs: Sequence[GenerationJob]) -> None:
         """Remove jobs, within a step; ended ones are ignored."""
         with self._changed:
             for job in jobs:
@@ -161,23 +169,27 @@ class Batcher:
             if cancelled:
                 self._waiting = deque(job for job in self._waiting if not job.is_cancelled)
             gone = [s for s, job in self._running.items() if job.is_cancelled] if cancelled else []
-            n_room = engine.capacity - len(engine.sequences) + len(gone)
-            joining = [self._waiting.popleft() for _ in range(min(n_room, len(self._waiting)))]
-            self._n_jobs = len(self._running) - len(gone) + len(joining) + len(self._waiting)
-            is_closed = self._is_closed
         for sequence in gone:
             del self._running[sequence]
             engine.leave(sequence)
+        with self._changed:
+            # Only now, since a job that neither waits nor runs would miss an error.
+            n_room = engine.capacity - len(engine.sequences)
+            joining = [self._waiting.popleft() for _ in range(min(n_room, len(self._waiting)))]
+            self._n_jobs = len(self._running) + len(joining) + len(self._waiting)
+            is_closed = self._is_closed
         self._join(joining)
         return not is_closed
 
-    def _join(self, jobs: Sequence[Job]) -> None:
+    def _join(self, jobs: Sequence[GenerationJob]) -> None:
         """Add jobs to the engine. If there isn't enough memory for them, they fail."""
         if not jobs:
             return
         left = deque(jobs)
         try:
-            self._engine.reserve(len(self._engine.sequences) + len(jobs))
+            n_sequences = len(self._engine.sequences) + len(jobs)
+            # A power of two, so that clients who join one by one seldom make it copy everything.
+            self._engine.reserve(1 << (n_sequences - 1).bit_length())
             while left:
                 self._running[self._engine.join(left[0].prompt)] = left[0]
                 left.popleft()
@@ -202,7 +214,7 @@ class Batcher:
             self._fail(jobs, error)
             return
         self._count(len(steps))
-        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[Job, Step]]] = {}
+        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[GenerationJob, Step]]] = {}
         n_ended = 0
         for step in steps:
             job = self._running[step.sequence]
@@ -213,23 +225,31 @@ class Batcher:
         if n_ended:
             self._forget(n_ended)
         for loop, received in by_loop.items():
-            self._ahead.acquire(timeout=LONGEST_WAIT)
-            if not _call(loop, self._deliver, received):
-                self._ahead.release()
+            is_counted = self._ahead.acquire(timeout=LONGEST_WAIT)
+            if not _call(loop, self._deliver, _Delivery(received, is_counted)):
+                if is_counted:
+                    self._ahead.release()
                 self.cancel([job for job, _ in received])
 
     def _forget(self, n_jobs: int) -> None:
         with self._changed:
             self._n_jobs -= n_jobs
 
-    def _deliver(self, received: Sequence[tuple[Job, Step]]) -> None:
+    def _deliver(self, delivery: "_Delivery") -> None:
         """Hand steps to their jobs, in the event loop."""
-        self._ahead.release()
-        for job, step in received:
-            if not job.is_cancelled:
+        if delivery.is_counted:
+            self._ahead.release()
+        for job, step in delivery.steps:
+            if job.is_cancelled:
+                continue
+            try:
                 job.receive(step)
+            except Exception as error:
+                logger.exception("a job can't take a token")
+                self.cancel([job])
+                job.fail(error)
 
-    def _fail(self, jobs: Iterable[Job], error: Exception) -> None:
+    def _fail(self, jobs: Iterable[GenerationJob], error: Exception) -> None:
         for job in jobs:
             if not job.is_cancelled:
                 _call(job.loop, job.fail, error)

@@ -120,6 +120,18 @@ class ModelFiles:
             )
         return True
 
+    def manifests(self, name: str) -> Version:
+        """Return the version of the manifests that list a model's files."""
+        found = []
+        for stage in STAGES:
+            file = f"{stage}{SUFFIX}"
+            try:
+                status = (self._results / name / file).stat()
+            except OSError:
+                continue
+            found.append((file, status.st_ino, status.st_size, status.st_mtime_ns))
+        return tuple(found)
+
     def settings(self, name: str) -> SampleSettings:
         """Return the settings of a run's samples, of config.yaml or else of its manifest."""
         try:

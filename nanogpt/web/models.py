@@ -35,9 +35,17 @@ MOST_READ = 1024
 COPIES = 2
 LOAD_ATTEMPTS = 10
 BETWEEN_ATTEMPTS = 0.1  # seconds, while a model's files are replaced
-# Seconds for which we keep an old model without looking again, after the new one failed to load.
-KEEP_OLD = 1.0
+# After a load that failed, we don't try again with the same files for a while: at least for these
+# seconds, and as long as loads that fail take more than this share of the time.
+LEAST_PAUSE = 1.0
+SHARE = 0.05
+LONGEST_CLOSE = 5.0  # seconds, for the threads of all models
 MOST_LOADS = 5  # of one request, if the model is replaced or evicted at once
+
+MISMATCH = (
+    "{name}: the model's files differ from their manifest; if no workflow is replacing them, see "
+    "`nanogpt verify results/{name}`"
+)
 
 
 class UnknownModelError(Exception):
@@ -50,6 +58,16 @@ class UnknownModelError(Exception):
 
 class UnavailableError(Exception):
     """A model can't be loaded now, but later."""
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """A load that failed: of which files, why, and until when not to try them again."""
+
+    version: Version | None
+    manifests: Version
+    error: BaseException
+    until: float
 
 
 @dataclass(eq=False)
@@ -92,8 +110,9 @@ class Models:
         self._loaded: dict[str, LoadedModel] = {}
         self._retired: list[LoadedModel] = []
         self._loading: dict[str, Future[None]] = {}
-        # Names whose new version failed to load: the version, and when.
-        self._failed: dict[str, tuple[Version | None, float]] = {}
+        self._failed: dict[str, _Failure] = {}
+        # The files that match their manifest, by name, so that they're read once for that.
+        self._matching: dict[str, tuple[Version, Version]] = {}
         self._loader = ThreadPoolExecutor(1, "load model")
 
     async def acquire(self, name: str) -> LoadedModel:
@@ -142,13 +161,14 @@ class Models:
             return self._all()
 
     def close(self) -> None:
-        """End all threads."""
+        """End all threads, and wait a few seconds for that."""
         self._loader.shutdown(wait=False, cancel_futures=True)
         models = self.in_memory()
         for model in models:
             model.batcher.close()
+        end = time.monotonic() + LONGEST_CLOSE
         for model in models:
-            model.batcher.join(timeout=5)
+            model.batcher.join(max(0, end - time.monotonic()))
 
     def _find(self, name: str) -> "LoadedModel | Future[None]":
         """Return a model for a new request, or the load that it must wait for."""
@@ -160,11 +180,14 @@ class Models:
             if model and model.batcher.is_closed:
                 self._retire(model)
                 model = None
-            if model and (model.version == version or self._keeps(name, version)):
+            failure = self._failure(name, version)
+            if model and (version in (None, model.version) or failure):
                 if sum(one.n_users for one in self._all()) >= self._most:
                     raise BusyError
                 model.n_users += 1
                 return model
+            if failure and not isinstance(failure.error, UnavailableError):
+                raise failure.error.with_traceback(None)
             if version is not None:
                 if name not in self._loading:
                     self._loading[name] = self._loader.submit(self._load, name)
@@ -178,22 +201,29 @@ class Models:
     def _all(self) -> list[LoadedModel]:
         return [*self._loaded.values(), *self._retired]
 
-    def _keeps(self, name: str, version: Version | None) -> bool:
-        """Whether to serve the old version: the new one is incomplete, or just failed."""
-        failed, when = self._failed.get(name, (None, 0.0))
-        return version is None or (failed == version and time.monotonic() < when + KEEP_OLD)
+    def _failure(self, name: str, version: Version | None) -> _Failure | None:
+        """Return the failure that these files had lately."""
+        failure = self._failed.get(name)
+        if failure is None or failure.version != version or time.monotonic() > failure.until:
+            return None
+        return failure if failure.manifests == self.files.manifests(name) else None
 
     def _load(self, name: str) -> None:
         """Load a model whose files are all of one version."""
-        version: Version | None = None
+        began = time.monotonic()
+        version, manifests = None, self.files.manifests(name)
+        mismatch = None
         try:
             if not self.files.is_inside(name):
                 raise self._unknown(name)
             for attempt in range(LOAD_ATTEMPTS):
                 if attempt:
                     time.sleep(BETWEEN_ATTEMPTS)
-                version = self.files.version(name)
-                if version is None or not self.files.match_manifest(name):
+                version, manifests = self.files.version(name), self.files.manifests(name)
+                if version is None or (version, manifests) == mismatch:
+                    continue
+                if not self._matches(name, version, manifests):
+                    mismatch = version, manifests
                     continue
                 self._make_room(name)
                 try:
@@ -206,14 +236,27 @@ class Models:
                     self._add(model)
                     return
                 model.batcher.close()
+            if mismatch == (version, manifests):
+                raise UserError(MISMATCH.format(name=name))
             raise UnavailableError(f"{name}: its files are being replaced; try again")
-        except BaseException:
+        except BaseException as error:
+            pause = max(LEAST_PAUSE, (time.monotonic() - began) / SHARE)
+            if isinstance(error, UnavailableError):
+                pause = LEAST_PAUSE
             with self._lock:
-                self._failed[name] = version, time.monotonic()
+                self._failed[name] = _Failure(version, manifests, error, time.monotonic() + pause)
             raise
         finally:
             with self._lock:
                 del self._loading[name]
+
+    def _matches(self, name: str, version: Version, manifests: Version) -> bool:
+        """Whether these files are those of their manifest."""
+        if self._matching.get(name) != (version, manifests):
+            if not self.files.match_manifest(name):
+                return False
+            self._matching[name] = version, manifests
+        return True
 
     def _read(self, name: str, version: Version) -> LoadedModel:
         directory = self.files.directory(name)

@@ -1,12 +1,13 @@
 """The part of OpenAI's API that we answer: requests, errors, and lists of models.
 
-Answers with text are written by completions.py, piece by piece.
+answers.py and choices.py write answers with text, piece by piece.
 """
 
 from typing import Annotated, Literal
 
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import from_json
 
 from nanogpt.config.messages import explain
 from nanogpt.config.schema import SampleSettings
@@ -79,7 +80,12 @@ class StreamOptions(BaseModel):
 
 
 Token = Annotated[int, Field(ge=0)]
-Prompt = str | list[str] | list[Token] | list[list[Token]]
+# Lists can have a megabyte. Without `fail_fast`, each wrong element makes an error in each branch.
+Texts = Annotated[list[str], Field(fail_fast=True)]
+Tokens = Annotated[list[Token], Field(fail_fast=True)]
+PromptField = str | Texts | Tokens | Annotated[list[Tokens], Field(fail_fast=True)]
+# A request with more fields is refused before each unknown one makes an error.
+MOST_FIELDS = 100
 
 
 class CompletionRequest(BaseModel):
@@ -91,7 +97,7 @@ class CompletionRequest(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     model: str = Field(description="name of a run")
-    prompt: Prompt | None = Field(
+    prompt: PromptField | None = Field(
         None, description="text or tokens to continue, or a list of them; empty: start a text"
     )
     max_tokens: int | None = Field(None, ge=0, description="length; without it, 16")
@@ -101,7 +107,7 @@ class CompletionRequest(BaseModel):
     top_p: float | None = Field(None, gt=0, le=1, description="without it, 1")
     n: int | None = Field(None, ge=1, description="choices for each prompt; choice i uses seed + i")
     seed: int | None = Field(None, ge=0, lt=2**62, description="without it, a random one")
-    stop: str | list[str] | None = Field(None, description="texts that end a completion")
+    stop: str | Texts | None = Field(None, description="texts that end a completion")
     stream: bool | None = Field(None, description="send the text while it's generated")
     stream_options: StreamOptions | None = None
     logprobs: int | None = Field(
@@ -112,7 +118,7 @@ class CompletionRequest(BaseModel):
     suffix: str | None = Field(None, description="not supported")
     presence_penalty: float | None = Field(None, description="not supported, unless it's 0")
     frequency_penalty: float | None = Field(None, description="not supported, unless it's 0")
-    logit_bias: dict[str, float] | None = Field(None, description="not supported")
+    logit_bias: dict[str, object] | None = Field(None, description="not supported")
     user: str | None = Field(None, description="ignored")
     top_k: int | None = Field(
         None, ge=0, description="choose from this many most likely tokens; without it, all"
@@ -175,7 +181,14 @@ def parse_request(body: bytes, limits: Limits) -> CompletionRequest:
     Errors: ApiError for anything that can't be answered.
     """
     try:
-        request = CompletionRequest.model_validate_json(body)
+        content = from_json(body)
+    except ValueError as error:
+        raise ApiError(400, f"the request isn't JSON: {error}; correct it") from None
+    if isinstance(content, dict) and len(content) > MOST_FIELDS:
+        message = f"the request has {len(content):,} fields, at most {MOST_FIELDS}"
+        raise ApiError(400, message)
+    try:
+        request = CompletionRequest.model_validate(content)
     except ValidationError as error:
         raise _invalid(error) from None
     for name, (neutral, advice) in NEUTRAL.items():
@@ -190,8 +203,6 @@ def parse_request(body: bytes, limits: Limits) -> CompletionRequest:
 
 def _invalid(error: ValidationError) -> ApiError:
     first = error.errors(include_url=False)[0]
-    if first["type"] == "json_invalid":
-        return ApiError(400, f"the request isn't JSON: {first['ctx']['error']}; correct it")
     param = str(first["loc"][0]) if first["loc"] else None
     if first["type"] == "missing":
         return ApiError(400, f"{param}: missing; add it", param=param)
@@ -205,24 +216,31 @@ def _invalid(error: ValidationError) -> ApiError:
     return ApiError(400, explain(error, CompletionRequest), param=param)
 
 
+def check_limit(name: str, value: int, most: int, what: str) -> None:
+    """Check a field's value, or a number of things that it asks for.
+
+    Errors: ApiError if it's more than the limit.
+    """
+    if value > most:
+        raise ApiError(400, f"{name}: {value:,} {what}, at most {most:,}", param=name)
+
+
 def _check_limits(request: CompletionRequest, limits: Limits) -> None:
     """Check what a request asks for against the server's limits."""
 
-    def check(name: str, value: int, most: int, what: str) -> None:
-        if value > most:
-            raise ApiError(400, f"{name}: {value:,} {what}, at most {most:,}", param=name)
-
     prompts = request.prompts()
-    check("n", len(prompts) * (request.n or 1), limits.choices, "choices with all prompts")
+    check_limit("n", len(prompts) * (request.n or 1), limits.choices, "choices with all prompts")
     for prompt in prompts:
-        what = "characters" if isinstance(prompt, str) else "tokens"
-        check("prompt", len(prompt), limits.prompt_characters, what)
-    check("max_tokens", request.max_tokens or 0, limits.new_tokens, "tokens")
-    check("logprobs", request.logprobs or 0, limits.logprobs, "alternatives of each token")
+        if isinstance(prompt, str):
+            check_limit("prompt", len(prompt), limits.prompt_characters, "characters")
+        else:
+            check_limit("prompt", len(prompt), limits.prompt_tokens, "tokens")
+    check_limit("max_tokens", request.max_tokens or 0, limits.new_tokens, "tokens")
+    check_limit("logprobs", request.logprobs or 0, limits.logprobs, "alternatives of each token")
     stops = request.stops()
-    check("stop", len(stops), limits.stops, "texts")
+    check_limit("stop", len(stops), limits.stops, "texts")
     for stop in stops:
-        check("stop", len(stop), limits.stop_characters, "characters")
+        check_limit("stop", len(stop), limits.stop_characters, "characters")
         if not stop:
             raise ApiError(400, "stop: an empty text; leave it out", param="stop")
 

@@ -26,7 +26,8 @@ router = APIRouter(tags=["playground"])
 class TextToSplit(BaseModel):
     """A text, and the model or dataset whose tokenizer splits it."""
 
-    model_config = ConfigDict(extra="forbid")
+    # Each field that's forbidden would make an error, and there can be a hundred thousand.
+    model_config = ConfigDict(extra="ignore")
 
     text: str
     model: str = ""

@@ -13,8 +13,10 @@ class Limits:
     """The most that a client can ask for.
 
     body_bytes: of a request other than an upload. upload_bytes: of a text. prompt_characters: of
-    one prompt. new_tokens: of one completion. choices: prompts times `n` of one request.
-    admitted: completions that are generated together. waiting: those that wait for that.
+    one prompt. prompt_tokens: of one prompt in tokens. echoed_scores: tokens of prompts times `n`
+    of one request whose log probabilities are sent. new_tokens: of one completion. choices:
+    prompts times `n` of one request. admitted: completions that are generated together. waiting:
+    those that wait for that.
     address_bytes, header_bytes: of a request's head. connections: at the same time. head_seconds,
     body_seconds, upload_seconds: for receiving a request's parts. drain_seconds: for requests in
     progress when the server stops. jobs: trainings that run or wait to be started.
@@ -25,6 +27,8 @@ class Limits:
     body_bytes: int = 1 << 20
     upload_bytes: int = 256 << 20
     prompt_characters: int = 200_000
+    prompt_tokens: int = 50_000
+    echoed_scores: int = 32_768
     new_tokens: int = 4096
     choices: int = 16
     admitted: int = 256

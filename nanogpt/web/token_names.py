@@ -1,6 +1,5 @@
 """The names of a vocabulary's tokens in `logprobs`, each of them different."""
 
-from functools import cached_property
 from json.encoder import encode_basestring_ascii
 
 from nanogpt.data.byte_pairs import END_OF_TEXT
@@ -16,27 +15,20 @@ class TokenNames:
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
-
-    def __getitem__(self, token: int) -> str:
-        return self._names[token]
-
-    @cached_property
-    def as_json(self) -> list[str]:
-        """Each token's name as a JSON string."""
-        return [encode_basestring_ascii(name) for name in self._names]
-
-    @cached_property
-    def _names(self) -> list[str]:
-        names: list[str] = []
+        # All of them now: for a large vocabulary, it takes too long during a request.
+        self._names: list[str] = []
         taken: set[str] = set()
-        for token in range(self._tokenizer.vocab_size):
-            name = _name(self._tokenizer.to_bytes([token]))
+        for token in range(tokenizer.vocab_size):
+            name = _name(tokenizer.to_bytes([token]))
             if name in taken:
                 name = f"{name} (token {token})"
             taken.add(name)
-            names.append(name)
-        return names
+            self._names.append(name)
+        # Each token's name as a JSON string.
+        self.as_json = [encode_basestring_ascii(name) for name in self._names]
+
+    def __getitem__(self, token: int) -> str:
+        return self._names[token]
 
 
 def _name(text: bytes) -> str:

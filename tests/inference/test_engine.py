@@ -294,6 +294,21 @@ def test_a_step_reads_no_more_than_its_bound_and_new_prompts_first(monkeypatch):
     assert all(len({id(step.sequence) for step in each}) == len(each) for each in steps)
 
 
+def test_a_full_window_is_read_in_time_however_many_new_prompts_come():
+    engine = Engine(make_model(), BASE, most_read=16)
+    sampling = BASE.model_copy(update={"max_new_tokens": 1000})
+    first = engine.join(Prompt([1] * 10, sampling))
+    short = BASE.model_copy(update={"max_new_tokens": 1})
+    engine.step()
+    since_last = longest = 0
+    for seed in range(200):
+        engine.join(Prompt([seed % 5] * 16, short))  # as much as a step reads
+        has_first = any(step.sequence is first for step in engine.step())
+        since_last = 0 if has_first else since_last + 1
+        longest = max(longest, since_last)
+    assert longest <= module.PATIENCE + 2
+
+
 def test_an_engine_without_sequences_does_nothing():
     assert Engine(make_model(), BASE).step() == []
 

@@ -14,6 +14,7 @@ import openai
 import pytest
 import torch
 from fastapi.testclient import TestClient
+from pydantic import ValidationError
 
 from nanogpt.data.byte_pairs import END_OF_TEXT
 from nanogpt.data.tokenizers import ByteTokenizer
@@ -21,8 +22,11 @@ from nanogpt.inference.sampling import draw_samples
 from nanogpt.model.checkpoints import load_model
 from nanogpt.web import answers
 from nanogpt.web.app import create_app
+from nanogpt.web.choices import EchoedPrompt
 from nanogpt.web.completions import BASE_ONLY
-from nanogpt.web.generating import Load
+from nanogpt.web.generating import BusyError, ClosedError, Load
+from nanogpt.web.models import UnavailableError
+from nanogpt.web.openai_schema import ApiError, parse_request
 from nanogpt.web.site import Limits
 from nanogpt.web.token_names import TokenNames
 from tests.inference.models import TOKENIZER, make_ngrams
@@ -171,7 +175,7 @@ def test_echo_begins_with_the_prompt_and_zero_tokens_are_only_the_prompt(client)
 def test_requests_together_get_the_texts_that_they_get_alone(directory, site):
     """Random requests join and leave a batch of streams and whole answers."""
     draw = random.Random(1)
-    asked = [
+    bodies = [
         {
             "prompt": "".join(draw.choices("abc xyz", k=draw.randint(1, 30))),
             "seed": draw.randrange(1000),
@@ -193,13 +197,13 @@ def test_requests_together_get_the_texts_that_they_get_alone(directory, site):
         return "".join(part["choices"][0]["text"] for part in parts)
 
     expected = []
-    for body in asked:
+    for body in bodies:
         names = ("seed", "temperature", "top_k")
         same = {name: body[name] for name in names} | {"stop": body["stop"] or []}
         (one,) = samples(directory, start=body["prompt"], max_new_tokens=body["max_tokens"], **same)
         expected.append(one.text)
     with running(site) as url, ThreadPoolExecutor(20) as pool:
-        assert list(pool.map(text, asked)) == expected
+        assert list(pool.map(text, bodies)) == expected
 
 
 # --- Streams --------------------------------------------------------------------------------
@@ -265,6 +269,26 @@ def test_zero_alternatives_are_the_token_itself(client):
     scores = one["logprobs"]
     assert [list(likely) for likely in scores["top_logprobs"]] == [[t] for t in scores["tokens"]]
     assert choices(client)[0]["logprobs"] is None
+
+
+@pytest.mark.usefixtures("directory")
+def test_log_probabilities_of_long_prompts_are_written_in_a_thread(client, monkeypatch):
+    body = {"prompt": ["once", "a fox"], "n": 2, "logprobs": 2, "seed": 1, "echo": True}
+    short = choices(client, **body)
+    written, write = [], EchoedPrompt.write
+
+    def record(self):
+        with pytest.raises(RuntimeError):  # there's no event loop in this thread
+            asyncio.get_running_loop()
+        written.append(self)
+        write(self)
+
+    monkeypatch.setattr(EchoedPrompt, "write", record)
+    monkeypatch.setattr(answers, "MOST_WRITTEN", 0)
+    assert choices(client, **body) == short
+    assert len(written) == 2  # once for each prompt
+    (whole,) = choices(client, **body | {"prompt": "a fox", "n": 1, "seed": 3})
+    assert whole | {"index": 2} == short[2]
 
 
 class Vocabulary:
@@ -352,7 +376,14 @@ def test_openais_client_works_unchanged(directory, site):
         ({"n": 17}, "n", "17 choices with all prompts, at most 16"),
         ({"prompt": ["a"] * 9, "n": 2}, "n", "18 choices"),
         ({"prompt": "a" * 200_001}, "prompt", "200,001 characters, at most 200,000"),
+        ({"prompt": [1] * 50_001}, "prompt", "50,001 tokens, at most 50,000"),
+        ({"prompt": [[1], [1] * 50_001]}, "prompt", "50,001 tokens"),
         ({"logprobs": 11}, "logprobs", "at most 10"),
+        (
+            {"prompt": "a" * 17_000, "n": 2, "echo": True, "logprobs": 0},
+            "logprobs",
+            "34,000 tokens of prompts with all choices to echo, at most 32,768",
+        ),
         ({"suffix": "x"}, "suffix", "only continue"),
         ({"best_of": 3}, "best_of", "not supported"),
         ({"presence_penalty": 0.5}, "presence_penalty", "repetition_penalty"),
@@ -385,6 +416,31 @@ def test_a_wrong_request_gets_one_line(client, body, param, message):
 @pytest.mark.usefixtures("directory")
 def test_a_body_that_isnt_a_request_gets_one_line(client, content, message):
     assert message in error_of(client.post(URL, content=content), 400)["message"]
+
+
+MANY = 50_000
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"prompt": [{}] * MANY}, "prompt"),
+        ({"prompt": ["", *[1] * MANY]}, "prompt"),
+        ({"prompt": [[-1] * MANY]}, "prompt"),
+        ({"stop": [{}] * MANY}, "stop"),
+        ({"logit_bias": dict.fromkeys(range(MANY), "")}, "logit_bias"),
+        (dict.fromkeys(range(MANY), 1), None),
+    ],
+    ids=["objects", "mixed", "tokens", "stops", "biases", "fields"],
+)
+def test_many_mistakes_in_a_body_make_few_errors(fields, param):
+    """Each error takes time and a kilobyte, and each two bytes of a body can be a mistake."""
+    with pytest.raises(ApiError) as caught:
+        parse_request(json.dumps({"model": "x"} | fields).encode(), Limits())
+    assert caught.value.status == 400
+    assert caught.value.param == param
+    errors = caught.value.__context__
+    assert not isinstance(errors, ValidationError) or errors.error_count() < 10
 
 
 @pytest.mark.usefixtures("directory")
@@ -482,6 +538,62 @@ def test_a_full_queue_is_refused_with_the_time_to_wait(endless):
         assert httpx.post(url + URL, json={"model": "x", "prompt": "once"}).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("method", "error", "status"),
+    [
+        ("models.Models.acquire", BusyError(), 429),
+        ("models.Models.acquire", UnavailableError("x: its files are being replaced"), 503),
+        ("generating.Batcher.submit", BusyError(), 429),
+        ("generating.Batcher.submit", ClosedError(), 503),
+        ("answers.Completion.wait", ClosedError("the server stops"), 503),
+    ],
+)
+@pytest.mark.usefixtures("directory")
+def test_a_request_that_can_be_sent_again_is_told_when(client, monkeypatch, method, error, status):
+    async def wait(completion, **_):
+        completion.error = error
+
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(f"nanogpt.web.{method}", wait if method.endswith("wait") else fail)
+    answer = post(client)
+    assert error_of(answer, status)["code"] in ("queue_full", "unavailable")
+    assert answer.headers["retry-after"] == "1"
+
+
+def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_bug(site):
+    messages = [{"type": "http.request", "body": b"{", "more_body": True}]
+    messages.append({"type": "http.disconnect"})
+    sent = []
+
+    async def receive():
+        return messages.pop(0)
+
+    async def send(message):
+        sent.append(message)
+
+    asyncio.run(create_app(site)(request_scope(), receive, send))
+    assert [message.get("status") for message in sent][:1] in ([], [400])
+
+
+def test_closing_an_application_closes_its_models_and_its_index(site):
+    add_model(site, "x")
+    app = create_app(site)
+    with TestClient(app, base_url="http://127.0.0.1:8000") as client:
+        post(client, max_tokens=1)
+        client.get("/api/runs")
+        (model,) = app.state.models.in_memory()
+        assert app.state.index._file._database
+    assert not model.batcher._thread.is_alive()
+    assert app.state.index._file._database is None
+
+
+def request_scope():
+    scope = {"type": "http", "http_version": "1.1", "method": "POST", "path": URL}
+    return scope | {"query_string": b"", "headers": [(b"host", b"127.0.0.1")]}
+
+
 def call(app, body, send):
     """Send a request to an application whose client stays, and takes what `send` takes."""
     messages = [{"type": "http.request", "body": json.dumps(body).encode(), "more_body": False}]
@@ -489,9 +601,7 @@ def call(app, body, send):
     async def receive():
         return messages.pop() if messages else await asyncio.Event().wait()
 
-    scope = {"type": "http", "http_version": "1.1", "method": "POST", "path": URL}
-    scope |= {"query_string": b"", "headers": [(b"host", b"127.0.0.1")]}
-    return app(scope, receive, send)
+    return app(request_scope(), receive, send)
 
 
 def test_a_client_that_reads_nothing_is_given_up(endless, monkeypatch):

@@ -7,7 +7,15 @@ import pytest
 
 from nanogpt.errors import UserError
 from nanogpt.inference.engine import Engine, Prompt, continuations
-from nanogpt.web.generating import Batcher, BusyError, ClosedError, Job, Load, explain_failure
+from nanogpt.web import generating
+from nanogpt.web.generating import (
+    Batcher,
+    BusyError,
+    ClosedError,
+    GenerationJob,
+    Load,
+    explain_failure,
+)
 from tests.inference.models import TOKENIZER, make_model, prompts_of, random_prompts
 from tests.web.made_models import DOUBLE, wait_until
 
@@ -29,7 +37,7 @@ class Client:
         self.tokens = []
         self.error = None
         self.ended = asyncio.Event()
-        self.job = Job(prompt, self.receive, self.fail, loop)
+        self.job = GenerationJob(prompt, self.receive, self.fail, loop)
         self.thread = None
 
     def receive(self, step):
@@ -245,6 +253,64 @@ def test_too_little_memory_fails_only_those_who_join(batcher_of, monkeypatch):
     asyncio.run(main())
 
 
+def test_clients_that_join_one_by_one_seldom_copy_the_cache(batcher_of, monkeypatch):
+    engine = make_engine()
+    sizes, new_cache = [], engine.decoder._new_cache
+    monkeypatch.setattr(engine.decoder, "_new_cache", lambda n: sizes.append(n) or new_cache(n))
+    batcher = batcher_of(engine)
+
+    async def main():
+        clients = clients_of(prompts_of([[1]] * 9, settings(LONG)))
+        for client in clients:
+            batcher.submit([client.job])
+            while not client.tokens:
+                await asyncio.sleep(0.001)
+        batcher.cancel([client.job for client in clients])
+
+    asyncio.run(main())
+    assert sizes == [1, 2, 4, 8, 16]
+
+
+def test_jobs_that_wait_fail_if_a_sequence_cant_leave(batcher_of, monkeypatch):
+    engine = make_engine(most=1)
+    batcher = batcher_of(engine)
+
+    def fail(_):
+        raise KeyError("a bug")
+
+    async def main():
+        first, second = clients_of(prompts_of([[1], [2]], settings(LONG)))
+        batcher.submit([first.job])
+        while not first.tokens:
+            await asyncio.sleep(0.001)
+        monkeypatch.setattr(engine, "leave", fail)
+        batcher.submit([second.job])
+        batcher.cancel([first.job])
+        await asyncio.wait_for(second.ended.wait(), 10)
+        assert isinstance(second.error, KeyError)
+
+    asyncio.run(main())
+
+
+def test_a_job_that_cant_take_a_token_fails_alone(batcher_of):
+    batcher = batcher_of(make_engine())
+    (expected,) = continuations(make_engine(), [Prompt([1], settings(20))])
+
+    def fail(_):
+        raise KeyError("a bug")
+
+    async def main():
+        first, second = clients_of([Prompt([1], settings(20))] * 2)
+        first.job.receive = fail
+        batcher.submit([first.job, second.job])
+        await second.ended.wait()
+        assert second.tokens == expected
+        assert isinstance(first.error, KeyError)
+
+    asyncio.run(main())
+    wait_until(lambda: batcher.load() == Load(0, 0))
+
+
 def test_a_closed_event_loop_frees_its_jobs(batcher_of):
     batcher = batcher_of(make_engine())
 
@@ -258,7 +324,9 @@ def test_a_closed_event_loop_frees_its_jobs(batcher_of):
     wait_until(lambda: batcher.load() == Load(0, 0))
 
 
-def test_the_thread_waits_for_an_event_loop_that_is_behind(batcher_of):
+@pytest.mark.parametrize("was_late", [False, True])
+def test_the_thread_waits_for_an_event_loop_that_is_behind(batcher_of, monkeypatch, was_late):
+    """Even if it has once been so late that the thread went on."""
     n_generated = []
     batcher = batcher_of(make_engine(), count=n_generated.append)
 
@@ -267,10 +335,16 @@ def test_the_thread_waits_for_an_event_loop_that_is_behind(batcher_of):
         batcher.submit([client.job])
         while not client.tokens:
             await asyncio.sleep(0.001)
+        if was_late:
+            with monkeypatch.context() as patch:
+                patch.setattr(generating, "LONGEST_WAIT", 0.01)
+                threading.Event().wait(0.3)
+            await asyncio.sleep(0.05)
         threading.Event().wait(0.2)  # blocks the event loop
         n_before = len(n_generated)
         threading.Event().wait(0.5)
         assert len(n_generated) - n_before <= 1
+        assert batcher._ahead._value <= generating.MOST_AHEAD
         batcher.cancel([client.job])
 
     asyncio.run(main())

@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import shutil
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -161,6 +162,21 @@ def test_the_settings_are_those_of_the_config_or_else_of_the_manifest(site, mode
     assert models.files.settings("x").temperature == 0.5
 
 
+def test_a_damaged_model_is_read_once_in_a_while(site, models, monkeypatch):
+    (add_model(site, "x") / "model.safetensors").write_bytes(b"x")
+    loads, load = [], module.load_model
+    monkeypatch.setattr(module, "load_model", lambda *a: loads.append(a) or load(*a))
+    for _ in range(5):
+        with pytest.raises(UserError, match="damaged"):
+            acquire(models, "x")
+    assert len(loads) == 1
+    now = time.monotonic()
+    monkeypatch.setattr(module.time, "monotonic", lambda: now + 1000)
+    with pytest.raises(UserError, match="damaged"):
+        acquire(models, "x")
+    assert len(loads) == 2
+
+
 # --- Replacement ----------------------------------------------------------------------------
 
 
@@ -196,13 +212,19 @@ def test_files_of_two_versions_are_never_served_together(site, models, tmp_path)
     assert len(acquire(models, "x").engine.decoder.blocks) == 1
 
 
-def test_files_that_dont_match_their_manifest_arent_loaded(site, models, monkeypatch):
+def test_files_that_dont_match_their_manifest_are_read_once_and_not_loaded(
+    site, models, monkeypatch
+):
     monkeypatch.setattr(module, "BETWEEN_ATTEMPTS", 0.001)
+    checks, match = [], models.files.match_manifest
+    monkeypatch.setattr(models.files, "match_manifest", lambda n: checks.append(n) or match(n))
     add_model(site, "x", seed=0)
     manifest_of(site, "x")
     add_model(site, "x", seed=1)
-    with pytest.raises(UnavailableError, match="being replaced"):
-        acquire(models, "x")
+    for _ in range(3):
+        with pytest.raises(UserError, match="`nanogpt verify results/x`"):
+            acquire(models, "x")
+    assert len(checks) == 1
     manifest_of(site, "x")
     assert acquire(models, "x").name == "x"
 
