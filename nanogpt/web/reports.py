@@ -5,12 +5,13 @@ import hashlib
 import re
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, HTTPException
 from fastapi.responses import Response
 
-from nanogpt.web.run_files import open_inside
+from nanogpt.web.run_files import is_inside, open_inside
 from nanogpt.web.site import Site, site_of
 
 router = APIRouter(prefix="/report", tags=["report"], include_in_schema=False)
@@ -31,10 +32,11 @@ def report_pages(site: Site) -> dict[str, str]:
         "/report/": ("report", "Report of the workflow"),
         "/report/now/": ("report/now", "Report on all runs"),
     }
+    pages = {address: site.results / found[address][0] / PAGE for address in found}
     return {
-        address: text
-        for address, (directory, text) in found.items()
-        if (site.results / directory / PAGE).is_file()
+        address: found[address][1]
+        for address, path in pages.items()
+        if path.is_file() and _is_of_report(site, path)
     }
 
 
@@ -66,8 +68,8 @@ def _answer(site: Site, directory: str, file: str) -> Response:
     match = FILE.fullmatch(file)
     if file != PAGE and match is None:
         raise HTTPException(404, "no such file of a report")
-    # Only files of the report itself: a link to a run's files isn't followed either.
-    opened = open_inside(site.results / directory / file, site.results / "report")
+    path = site.results / directory / file
+    opened = open_inside(path, site.results) if _is_of_report(site, path) else None
     if opened is None:
         raise HTTPException(404, f"no {directory}/{file}")
     with opened:
@@ -76,6 +78,15 @@ def _answer(site: Site, directory: str, file: str) -> Response:
     policy = f"{POLICY}; script-src {_script_hash()}" if file == PAGE else POLICY
     headers = {"content-security-policy": policy, "x-content-type-options": "nosniff"}
     return Response(content, media_type=f"{kind}; charset=utf-8", headers=headers)
+
+
+def _is_of_report(site: Site, path: Path) -> bool:
+    """Whether a path is in the report, and the report in the results.
+
+    A link to a run's files isn't followed either.
+    """
+    report = site.results / "report"
+    return is_inside(report, site.results) and is_inside(path, report)
 
 
 @cache

@@ -126,11 +126,18 @@ def is_inside(path: Path, directory: Path) -> bool:
 
 
 def _states(site: Site) -> dict[str, Path]:
-    """Return the states of unfinished trainings, which belong to the project's own results."""
+    """Return the states of unfinished trainings, which belong to the project's own results.
+
+    The workflow makes no links to them, so one may lead anywhere.
+    """
     project = site.project
     if site.results.resolve() != project.results.resolve():
         return {}
-    return {run: path for run, path in find_trainings(project).items() if is_run_name(run)}
+    return {
+        run: path
+        for run, path in find_trainings(project).items()
+        if is_run_name(run) and not path.is_symlink()
+    }
 
 
 def _look(site: Site, name: str, state: Path | None, root: str, is_link: bool) -> RunFiles:
