@@ -21,7 +21,10 @@ KINDS = {".svg": "image/svg+xml", ".csv": "text/csv", ".md": "text/plain"}
 FILE = re.compile(r"[A-Za-z0-9_-]+(\.svg|\.csv|\.md)")
 MOST_BYTES = 64 << 20
 # A sandbox without an origin: whatever is in a report, it can't read the other pages.
-POLICY = "sandbox allow-scripts; default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+POLICY = (
+    "sandbox allow-scripts; default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
+    "frame-ancestors 'none'"
+)
 
 SiteOf = Annotated[Site, Depends(site_of)]
 

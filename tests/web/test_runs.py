@@ -297,12 +297,14 @@ def test_the_report_is_served_in_a_sandbox(client):
     policy = answer.headers["content-security-policy"]
     assert policy.startswith("sandbox allow-scripts; default-src 'none'")
     assert "script-src 'sha256-" in policy
+    assert "frame-ancestors 'none'" in policy
     assert client.get("/report/").status_code == 404
     kinds = {"runs.csv": "text/csv", "report.md": "text/plain", "scaling.svg": "image/svg+xml"}
     for file, kind in kinds.items():
         answer = client.get(f"/report/now/{file}")
         assert answer.headers["content-type"].startswith(kind)
         assert "script-src" not in answer.headers["content-security-policy"]
+        assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
 
 
 @pytest.mark.parametrize("file", ["workflow.html", "x.js", "..%2f..%2fdemo%2feval.md", "a.b.svg"])
