@@ -54,7 +54,9 @@ class Application(FastAPI):
         )
         self.guard = Guard(site)
         self.state.site = site
-        self.state.index = Index(site)
+        jobs = Jobs(site) if site.allow_actions else None
+        self.state.jobs = jobs
+        self.state.index = Index(site, jobs)
         self.state.meters = Meters()
         self.state.models = Models(site, self.state.meters)
 
@@ -78,7 +80,6 @@ def create_app(site: Site) -> Application:
     for router in ROUTERS:
         app.include_router(router)
     if site.allow_actions:
-        app.state.jobs = Jobs(site)
         app.include_router(actions.router)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     return app

@@ -3,6 +3,7 @@
 import math
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fastapi import Request
@@ -11,11 +12,13 @@ from nanogpt.files.locks import STALE
 from nanogpt.report.run import natural_order
 from nanogpt.web.entries import Entry, Settings, read_entry
 from nanogpt.web.index_file import IndexFile, Row
+from nanogpt.web.jobs import Job, Jobs, State
 from nanogpt.web.run_files import RunFiles, find_all, find_awaited
 from nanogpt.web.site import Site
 
 LOOK = 0.5  # seconds between looks at the files, however many clients there are
 BUDGET = 1.0  # seconds of a look; the next one continues
+AWAITED: Sequence[State] = ("queued", "running")  # jobs whose training begins or may have begun
 SHARE = 0.05  # the largest share of the time for reading one growing run again and again
 
 
@@ -38,10 +41,14 @@ class _Pulse:
 
 
 class Index:
-    """An index of a site's runs. Any thread may use it."""
+    """An index of a site's runs. Any thread may use it.
 
-    def __init__(self, site: Site) -> None:
+    jobs: trainings that were started from the page. They have entries before they have files.
+    """
+
+    def __init__(self, site: Site, jobs: Jobs | None = None) -> None:
         self._site = site
+        self._jobs = jobs
         # Other results than the project's own aren't worth a file.
         is_own = site.results.resolve() == site.project.results.resolve()
         self._file = IndexFile(site.project.run_index if is_own else None)
@@ -74,7 +81,10 @@ class Index:
         """Return a run's entry; None if there's no such run."""
         self.listing()
         with self._lock:
-            return self._shown.get(name)
+            found = self._shown.get(name)
+        # A training may have been started since the last look.
+        job = self._started().get(name)
+        return found or (entry_of(job) if job else None)
 
     def settings(self, name: str) -> Settings:
         """Return a run's settings as of the last look."""
@@ -93,12 +103,19 @@ class Index:
         found = find_all(self._site)
         self._update(self._rows, found)
         awaited, started = find_awaited(self._site.project)
+        begun = dict.fromkeys(awaited, started)
+        jobs = self._started()
+        # No error is later than the start of what hasn't been started yet.
+        begun |= {name: math.inf for name, job in jobs.items() if job.state in AWAITED}
         shown = {
-            name: self._live(row.entry, found[name], name in awaited, started)
+            name: self._live(row.entry, found[name], begun.get(name))
             for name, row in self._rows.items()
         }
-        for name in awaited - found.keys() | awaited & self._not_runs.keys():
-            shown[name] = Entry(name=name, status="waiting")
+        unread = found.keys() - shown.keys() - self._not_runs.keys()
+        for name in (begun.keys() | jobs.keys()) - shown.keys() - unread:
+            entry = Entry(name=name, status="waiting") if name in begun else entry_of(jobs[name])
+            if entry:
+                shown[name] = entry
         self._show(shown)
         # A look that has left something over goes on at once.
         self._looked = -LOOK if self._n_unread else time.monotonic()
@@ -137,15 +154,23 @@ class Index:
         when, took = self._read[files.name]
         return time.monotonic() - when < took / SHARE
 
-    def _live(self, entry: Entry, files: RunFiles, is_awaited: bool, started: float) -> Entry:
-        """Add what changes without a change of the files that an entry is made from."""
+    def _started(self) -> dict[str, Job]:
+        """Return the trainings that were started from the page, by run."""
+        return {job.run: job for job in self._jobs.all()} if self._jobs else {}
+
+    def _live(self, entry: Entry, files: RunFiles, started: float | None) -> Entry:
+        """Add what changes without a change of the files that an entry is made from.
+
+        started: when something was started that will train the run; None if nothing will.
+        """
         if entry.status == "training" and files.owner:
             changes: dict[str, object] = {"heartbeat": files.moved / 1e9, "updated": files.updated}
             if self._is_silent(files):
                 changes |= {"status": "stalled", "seconds_left": None}
             return entry.model_copy(update=changes)
-        # A run that failed or was stopped since Snakemake started won't be tried again.
-        if is_awaited and entry.status in ("stopped", "failed") and entry.updated < started:
+        # A run that failed or was stopped since then won't be tried again.
+        is_over = entry.status in ("stopped", "failed")
+        if started is not None and is_over and entry.updated < started:
             return entry.model_copy(update={"status": "waiting", "note": ""})
         return entry
 
@@ -168,6 +193,15 @@ class Index:
         self._changed = {name: self._changed.get(name, 0) for name in shown}
         self._changed |= dict.fromkeys(news, self._revision)
         self._shown = shown
+
+
+def entry_of(job: Job) -> Entry | None:
+    """Return the entry of a training that has no files; None if it's done."""
+    if job.state in AWAITED:
+        return Entry(name=job.run, status="waiting")
+    if job.state == "failed":
+        return Entry(name=job.run, status="failed", note=job.message)
+    return None if job.state == "done" else Entry(name=job.run, status="stopped")
 
 
 def index_of(request: Request) -> Index:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Depends, HTTPException, Query
 from pydantic import BaseModel, JsonValue
 
-from nanogpt.web.curves import Curves, read_curves
+from nanogpt.web.curves import Curves, no_curves, read_curves
 from nanogpt.web.entries import Entry
 from nanogpt.web.found_runs import find_run
 from nanogpt.web.index import Index, index_of
@@ -71,7 +71,9 @@ def get_run(name: str, site: SiteOf, index: IndexOf) -> RunDetails:
 def get_curves(name: str, site: SiteOf, index: IndexOf, since: str = "") -> Curves:
     """Return a run's losses, learning rate and speed, or only those after an earlier answer."""
     found = find_run(site, index, name)
-    if found.files is None or found.files.link:
+    if found.files is None:  # it will be trained
+        return no_curves()
+    if found.files.link:
         raise HTTPException(404, f"`{name}` has no metrics")
     return read_curves(found.files.metrics, since)
 
