@@ -11,7 +11,7 @@ from fastapi import Request
 from nanogpt.files.locks import STALE
 from nanogpt.report.run import natural_order
 from nanogpt.web.entries import Entry, Settings, read_entry
-from nanogpt.web.index_file import IndexFile, Row
+from nanogpt.web.index_file import PATIENCE, IndexFile, Row
 from nanogpt.web.jobs import Job, Jobs, State
 from nanogpt.web.run_files import RunFiles, find_all, find_awaited
 from nanogpt.web.site import Site
@@ -52,7 +52,8 @@ class Index:
         # Other results than the project's own aren't worth a file.
         is_own = site.results.resolve() == site.project.results.resolve()
         self._file = IndexFile(site.project.run_index if is_own else None)
-        self._lock = threading.Lock()
+        self._looking = threading.Lock()  # of the only thread that looks at the files
+        self._lock = threading.Lock()  # of what's shown; never held for long
         self._rows: dict[str, Row] | None = None
         self._not_runs: dict[str, str] = {}  # stamps of directories that aren't runs
         self._shown: dict[str, Entry] = {}
@@ -62,13 +63,23 @@ class Index:
         self._read: dict[str, tuple[float, float]] = {}  # when, and how long it took
         self._pulses: dict[str, _Pulse] = {}
         self._looked = -LOOK
+        self._has_looked = False
         self._n_unread = 0
 
     def listing(self, since: int = 0) -> Listing:
-        """Return all runs, or those that changed since a revision."""
+        """Return all runs, or those that changed since a revision.
+
+        While another thread looks at the files, which may take long, it's what the last look found.
+        """
+        # There's nothing to return before the first look.
+        if self._looking.acquire(blocking=not self._has_looked):
+            try:
+                if time.monotonic() - self._looked >= LOOK:
+                    self._look()
+                    self._has_looked = True
+            finally:
+                self._looking.release()
         with self._lock:
-            if time.monotonic() - self._looked >= LOOK:
-                self._look()
             entries = [self._shown[name] for name in self._order if self._changed[name] > since]
             return Listing(entries, len(self._order), self._n_unread, self._revision)
 
@@ -93,15 +104,18 @@ class Index:
             return dict(row.settings) if row else {}
 
     def close(self) -> None:
-        """Close the index's file."""
-        with self._lock:
-            self._file.close()
+        """Close the index's file, unless a look goes on."""
+        if self._looking.acquire(timeout=PATIENCE):
+            try:
+                self._file.close()
+            finally:
+                self._looking.release()
 
     def _look(self) -> None:
         if self._rows is None:
             self._rows = self._file.load()
         found = find_all(self._site)
-        self._update(self._rows, found)
+        n_unread = self._update(self._rows, found)
         awaited, started = find_awaited(self._site.project)
         begun = dict.fromkeys(awaited, started)
         jobs = self._started()
@@ -116,20 +130,22 @@ class Index:
             entry = Entry(name=name, status="waiting") if name in begun else entry_of(jobs[name])
             if entry:
                 shown[name] = entry
-        self._show(shown)
+        with self._lock:
+            self._n_unread = n_unread
+            self._show(shown)
         # A look that has left something over goes on at once.
-        self._looked = -LOOK if self._n_unread else time.monotonic()
+        self._looked = -LOOK if n_unread else time.monotonic()
 
-    def _update(self, rows: dict[str, Row], found: dict[str, RunFiles]) -> None:
-        """Read again what changed."""
-        begun, self._n_unread = time.monotonic(), 0
+    def _update(self, rows: dict[str, Row], found: dict[str, RunFiles]) -> int:
+        """Read again what changed. Returns how many runs are left for the next look."""
+        begun, n_unread = time.monotonic(), 0
         changed = []
         for name, files in found.items():
             stamp = rows[name].stamp if name in rows else self._not_runs.get(name)
             if stamp == files.stamp or self._is_too_soon(files):
                 continue
             if time.monotonic() - begun > BUDGET:
-                self._n_unread += 1
+                n_unread += 1
                 continue
             start = time.monotonic()
             read = read_entry(files)
@@ -146,6 +162,7 @@ class Index:
             del rows[name]
         if changed or removed:
             self._file.save(changed, removed)
+        return n_unread
 
     def _is_too_soon(self, files: RunFiles) -> bool:
         """Whether a training has grown, but reading it again and again would take long."""

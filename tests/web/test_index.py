@@ -3,7 +3,9 @@
 import os
 import shutil
 import sqlite3
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -279,6 +281,32 @@ def test_runs_come_in_natural_order(site, root):
     for name in ("run-10", "run-9", "a"):
         make_run(root, name)
     assert list(entries(Index(site))) == ["a", "run-9", "run-10"]
+
+
+def test_a_list_does_not_wait_for_another_thread_that_looks(site, root, monkeypatch):
+    make_run(root, "a")
+    index = Index(site)
+    assert list(entries(index)) == ["a"]
+    make_run(root, "b")
+    is_reading, may_go_on = threading.Event(), threading.Event()
+    read = index_module.read_entry
+
+    def slow(files):
+        is_reading.set()
+        assert may_go_on.wait(20)
+        return read(files)
+
+    monkeypatch.setattr(index_module, "read_entry", slow)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(entries, index)
+        try:
+            assert is_reading.wait(20)
+            assert list(pool.submit(entries, index).result(20)) == ["a"]
+            assert index.names() == ["a"]
+            assert index.settings("a")["train.seed"] == 1337
+        finally:
+            may_go_on.set()
+        assert list(first.result(20)) == ["a", "b"]
 
 
 # --- The file ---------------------------------------------------------------------------------
