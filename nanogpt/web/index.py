@@ -5,12 +5,13 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
-from fastapi import Request
+from fastapi import Depends, Request
 
 from nanogpt.files.locks import STALE
 from nanogpt.report.run import natural_order
-from nanogpt.web.entries import Entry, Settings, read_entry
+from nanogpt.web.entries import Entry, RunValues, read_entry
 from nanogpt.web.index_file import PATIENCE, IndexFile, Row
 from nanogpt.web.jobs import Job, Jobs, State
 from nanogpt.web.run_files import RunFiles, find_all, find_awaited
@@ -97,7 +98,7 @@ class Index:
         job = self._started().get(name)
         return found or (entry_of(job) if job else None)
 
-    def settings(self, name: str) -> Settings:
+    def settings(self, name: str) -> RunValues:
         """Return a run's settings as of the last look."""
         with self._lock:
             row = (self._rows or {}).get(name)
@@ -225,3 +226,7 @@ def index_of(request: Request) -> Index:
     """Return the index of the site that a request is for; a dependency of endpoints."""
     index: Index = request.app.state.index
     return index
+
+
+# A parameter of an endpoint.
+IndexOf = Annotated[Index, Depends(index_of)]

@@ -149,6 +149,32 @@ def test_a_damaged_run_names_the_file(site, root):
     assert found["other"].status == "finished"
 
 
+@pytest.mark.parametrize("value", [10**30, -(10**30), 2**63])
+def test_a_number_that_is_too_large_damages_one_run(site, client_of, root, value):
+    run = make_run(root, "demo")
+    make_run(root, "other")
+    change(run / "train.manifest.json", parameters={"train": {"max_iters": value}})
+    client = client_of(site)
+    for _ in range(2):
+        found = {entry["name"]: entry for entry in client.get("/api/runs").json()["runs"]}
+        assert found["demo"]["status"] == "damaged"
+        assert f"{run}: damaged: `max_iters` should be " in found["demo"]["note"]
+        assert found["other"]["status"] == "finished"
+        assert client.get("/runs/demo").status_code == 200
+    client.app.state.index.close()
+    assert rows_in(site.project.run_index) == ["demo", "other"]
+
+
+def test_a_directory_whose_name_is_not_text_can_be_shown(tmp_path, client_of):
+    project = Project(tmp_path / os.fsdecode(b"\xff"))
+    run = make_run(project.root, "demo")
+    (run / "eval.json").unlink()
+    (run / "eval.json").symlink_to(tmp_path)
+    client = client_of(Site(project, project.results))
+    assert "eval.json" in client.get("/api/runs").json()["runs"][0]["note"]
+    assert "eval.json" in client.get("/runs/demo").text
+
+
 def test_runs_that_a_running_snakemake_will_train_wait(site, root):
     log_error(root / "results/failed", "train", "an earlier error")
     age(100, root / "results/failed/train.log")
