@@ -97,7 +97,7 @@ class ModelFiles:
         paths += [directory / file for file in (*MODEL_FILES, NGRAMS_FILE)]
         if not any(path.is_symlink() for path in paths):
             return True
-        return all(path.resolve().is_relative_to(self._root) for path in paths)
+        return all(is_inside(path, self._results) for path in paths)
 
     def n_bytes(self, name: str) -> int:
         """Return the size of a model's weights file."""

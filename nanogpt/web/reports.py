@@ -6,13 +6,12 @@ import re
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated
 
-from fastapi import APIRouter, Depends, HTTPException
+from fastapi import APIRouter, HTTPException
 from fastapi.responses import Response
 
 from nanogpt.web.run_files import is_inside, open_inside
-from nanogpt.web.site import Site, site_of
+from nanogpt.web.site import Site, SiteOf
 
 router = APIRouter(prefix="/report", tags=["report"], include_in_schema=False)
 
@@ -25,8 +24,6 @@ POLICY = (
     "sandbox allow-scripts; default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
     "frame-ancestors 'none'"
 )
-
-SiteOf = Annotated[Site, Depends(site_of)]
 
 
 def report_pages(site: Site) -> dict[str, str]:

@@ -121,8 +121,14 @@ def find_awaited(project: Project) -> tuple[set[str], float]:
 
 
 def is_inside(path: Path, directory: Path) -> bool:
-    """Whether a path is in a directory once symbolic links are followed."""
-    return path.resolve().is_relative_to(directory.resolve())
+    """Whether a path is in a directory once symbolic links are followed.
+
+    It's false for a path that can't be followed, such as a loop of links or a name that's too long.
+    """
+    try:
+        return path.resolve().is_relative_to(directory.resolve())
+    except (OSError, RuntimeError):  # RuntimeError: a loop of links, before Python 3.13
+        return False
 
 
 def _states(site: Site) -> dict[str, Path]:

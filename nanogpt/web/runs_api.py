@@ -3,19 +3,16 @@
 import json
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, HTTPException, Query
+from fastapi import APIRouter, HTTPException, Query
 from pydantic import BaseModel, JsonValue
 
 from nanogpt.web.curves import Curves, no_curves, read_curves
 from nanogpt.web.entries import Entry
 from nanogpt.web.found_runs import find_run
-from nanogpt.web.index import Index, index_of
-from nanogpt.web.site import Site, site_of
+from nanogpt.web.index import IndexOf
+from nanogpt.web.site import SiteOf
 
 router = APIRouter(prefix="/api/runs", tags=["runs"])
-
-SiteOf = Annotated[Site, Depends(site_of)]
-IndexOf = Annotated[Index, Depends(index_of)]
 
 
 class RunList(BaseModel):
