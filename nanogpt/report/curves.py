@@ -112,7 +112,7 @@ def _draw_panel(
         axes.plot(
             curve.x,
             curve.y,
-            color=look.colour,
+            color=look.color,
             lw=curve.width,
             alpha=curve.alpha * (1.0 if look.is_named else 0.5),
             ls=(0, curve.dashes) if curve.dashes else "-",
@@ -123,7 +123,7 @@ def _draw_panel(
         end = _last_finite(curve)
         if end and curve.group and not marked and (curve.label or curve.cross):
             mark = "x" if curve.cross else look.mark
-            axes.plot(*end, color=look.colour, marker=mark, ms=7 if curve.cross else 4)
+            axes.plot(*end, color=look.color, marker=mark, ms=7 if curve.cross else 4)
 
 
 def _look_of(curve: Curve, looks: Mapping[str, Look]) -> Look:
@@ -143,7 +143,7 @@ def _label_ends(axes: Axes, curves: Sequence[Curve], looks: Mapping[str, Look]) 
     gap = LABEL_POINTS / 72 * figure.dpi / axes.get_window_extent().height
     heights = _spread(list(ends[:, 1]), gap, 0.0, 1.0)
     for (curve, _), end, height in zip(labelled, ends, heights, strict=True):
-        line = {"arrowstyle": "-", "color": _look_of(curve, looks).colour, "lw": 0.6}
+        line = {"arrowstyle": "-", "color": _look_of(curve, looks).color, "lw": 0.6}
         axes.annotate(
             curve.label,
             end,

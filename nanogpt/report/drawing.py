@@ -1,4 +1,4 @@
-"""Shared drawing code: charts are SVG in the colour of the surrounding text, to fit any theme."""
+"""Shared drawing code: charts are SVG in the color of the surrounding text, to fit any theme."""
 
 import io
 from collections.abc import Callable, Iterator
@@ -77,7 +77,7 @@ def chart_style(name: str) -> Iterator[None]:
 
 
 def to_svg(figure: Figure) -> str:
-    """Write a figure as SVG in the colour of the surrounding text, without a timestamp."""
+    """Write a figure as SVG in the color of the surrounding text, without a timestamp."""
     buffer = io.StringIO()
     metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     figure.savefig(buffer, format="svg", transparent=True, metadata=metadata)
@@ -87,9 +87,9 @@ def to_svg(figure: Figure) -> str:
 def stand_alone(svg: str) -> str:
     """Make a chart readable as a separate file, in the reader's light or dark theme.
 
-    Canvas and CanvasText are the theme's background and text colours. Both are set because a page
+    Canvas and CanvasText are the theme's background and text colors. Both are set because a page
     that embeds the file as an image may have no dark theme. Programs that don't support them draw
     in black.
     """
-    colours = "color-scheme: light dark; color: CanvasText; background: Canvas"
-    return svg.replace("<defs>", f"<style>:root {{ {colours} }}</style><defs>", 1)
+    colors = "color-scheme: light dark; color: CanvasText; background: Canvas"
+    return svg.replace("<defs>", f"<style>:root {{ {colors} }}</style><defs>", 1)

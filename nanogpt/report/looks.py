@@ -1,4 +1,4 @@
-"""Colours and markers: runs that differ only in their seed look the same in every chart."""
+"""Colors and markers: runs that differ only in their seed look the same in every chart."""
 
 from dataclasses import dataclass
 
@@ -6,22 +6,22 @@ import pandas as pd
 
 from nanogpt.report.run import natural_order
 
-# Okabe and Ito's palette, made for colour-blind readers, without yellow and black, which are
-# invisible on white and on black. Groups with the same colour differ in the marker's shape.
-COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"]
+# Okabe and Ito's palette, made for color-blind readers, without yellow and black, which are
+# invisible on white and on black. Groups with the same color differ in the marker's shape.
+COLORS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"]
 MARKS = [("o", "●"), ("s", "■")]
-MOST_NAMED = len(COLOURS) * len(MARKS)
+MOST_NAMED = len(COLORS) * len(MARKS)
 GREY = "#8c8c8c"
 
 
 @dataclass(frozen=True)
 class Look:
-    """A group's colour and marker. mark: for matplotlib. character: for the page.
+    """A group's color and marker. mark: for matplotlib. character: for the page.
 
     is_named: whether charts label the group. The others are grey.
     """
 
-    colour: str
+    color: str
     mark: str
     character: str
     is_named: bool = True
@@ -30,19 +30,19 @@ class Look:
 def choose_looks(rows: pd.DataFrame) -> dict[str, Look]:
     """Choose the look of each group.
 
-    With more than MOST_NAMED groups, only the best of each dataset get a colour; the rest, and
-    groups that no chart shows, are grey. Colours are assigned in the order of names, so a group
-    keeps its colour in every report on the same runs. rows: from `compare.table`.
+    With more than MOST_NAMED groups, only the best of each dataset get a color; the rest, and
+    groups that no chart shows, are grey. Colors are assigned in the order of names, so a group
+    keeps its color in every report on the same runs. rows: from `compare.table`.
     """
     drawn = rows[rows["steps"].notna() | rows["val_loss_nats_per_token"].notna()]
-    coloured = sorted(set(drawn["group"]), key=natural_order)
-    if len(coloured) > MOST_NAMED:
+    colored = sorted(set(drawn["group"]), key=natural_order)
+    if len(colored) > MOST_NAMED:
         best = drawn.sort_values("val_loss_nats_per_token", kind="stable")
         by_rank = best.drop_duplicates("group").groupby("dataset", sort=False).cumcount()
         ranked = best.loc[by_rank.sort_values(kind="stable").index, "group"]
-        coloured = sorted(ranked[: len(COLOURS)], key=natural_order)
+        colored = sorted(ranked[: len(COLORS)], key=natural_order)
     looks = {group: Look(GREY, "o", "·", is_named=False) for group in rows["group"]}
-    for place, group in enumerate(coloured):
-        mark, character = MARKS[place // len(COLOURS)]
-        looks[group] = Look(COLOURS[place % len(COLOURS)], mark, character)
+    for place, group in enumerate(colored):
+        mark, character = MARKS[place // len(COLORS)]
+        looks[group] = Look(COLORS[place % len(COLORS)], mark, character)
     return looks

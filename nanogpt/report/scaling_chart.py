@@ -59,7 +59,7 @@ def _draw_family(
         _draw_power_law(axes, x, y, symbol)
         for run, run_x, run_y in zip(family, x, y, strict=True):
             look = looks[run.group]
-            axes.plot(run_x, run_y, color=look.colour, marker=look.mark, ms=6, ls="", alpha=0.85)
+            axes.plot(run_x, run_y, color=look.color, marker=look.mark, ms=6, ls="", alpha=0.85)
         axes.set_xlabel(name)
         make_logarithmic(axes, "x", x)
         make_logarithmic(axes, "y", y, "{:g}".format)

@@ -42,8 +42,8 @@ def draw_speed_chart(runs: Sequence[Run], looks: Mapping[str, Look]) -> str:
         for axes, (title, value, form) in zip(panels, PANELS, strict=True):
             values = [value(row.bench) for row in rows]
             for height, (x, row) in enumerate(zip(values, rows, strict=True)):
-                axes.plot([0, x], [height, height], color=row.look.colour, lw=1.5)
-                axes.plot(x, height, color=row.look.colour, marker=row.look.mark, ms=6)
+                axes.plot([0, x], [height, height], color=row.look.color, lw=1.5)
+                axes.plot(x, height, color=row.look.color, marker=row.look.mark, ms=6)
                 axes.annotate(
                     form(x), (x, height), (7, 0), textcoords="offset points", va="center", size=9
                 )

@@ -18,12 +18,10 @@ from nanogpt.web.actions_log import log_action
 from nanogpt.web.forms import Name, NewRun, define_run, make_form, values_of
 from nanogpt.web.jobs import Job, Jobs, State
 from nanogpt.web.pages import page
-from nanogpt.web.site import Site, site_of
+from nanogpt.web.site import SiteOf
 from nanogpt.web.texts import receive_text
 
 router = APIRouter(tags=["actions"])
-
-OurSite = Annotated[Site, Depends(site_of)]
 
 
 def jobs_of(request: Request) -> Jobs:
@@ -64,7 +62,7 @@ class NewText(BaseModel):
 
 
 @router.get("/new", response_class=HTMLResponse, include_in_schema=False)
-def new_page(request: Request, site: OurSite) -> HTMLResponse:
+def new_page(request: Request, site: SiteOf) -> HTMLResponse:
     """Show the form of a new run."""
     config = read(site.project.config_file)
     main, others = make_form(config)
@@ -80,7 +78,7 @@ def new_page(request: Request, site: OurSite) -> HTMLResponse:
 
 
 @router.get("/api/settings")
-def show_settings(site: OurSite, run: Name = "", preset: Name = "") -> dict[str, str]:
+def show_settings(site: SiteOf, run: Name = "", preset: Name = "") -> dict[str, str]:
     """Return the settings of a run, of a dataset's own run, or of a new text.
 
     They are by name as in the form of a new run. preset: another model preset.
@@ -89,7 +87,7 @@ def show_settings(site: OurSite, run: Name = "", preset: Name = "") -> dict[str,
 
 
 @router.post("/api/runs", status_code=202)
-def create_run(request: Request, site: OurSite, jobs: OurJobs, form: NewRun) -> JobStatus:
+def create_run(request: Request, site: SiteOf, jobs: OurJobs, form: NewRun) -> JobStatus:
     """Define a run and train it, then evaluate it and draw samples.
 
     The settings are checked as those of `nanogpt train --name=... --<setting>=...`, and written to
@@ -138,7 +136,7 @@ def show_job_log(jobs: OurJobs, run: str) -> PlainTextResponse:
 )
 async def upload_text(
     request: Request,
-    site: OurSite,
+    site: SiteOf,
     name: Annotated[str, Query(max_length=255, description="name of the text, as of a file")],
 ) -> NewText:
     """Upload a text in any encoding to resources/texts/, where it's a dataset and a run."""

@@ -55,8 +55,9 @@ class Application(FastAPI):
         )
         self.guard = Guard(site)
         self.state.site = site
-        self.state.jobs = Jobs(site) if site.allow_actions else None
-        self.state.index = Index(site, self.state.jobs)
+        jobs = Jobs(site) if site.allow_actions else None
+        self.state.jobs = jobs
+        self.state.index = Index(site, jobs)
         self.state.meters = Meters()
         self.state.models = Models(site, self.state.meters)
 

@@ -55,7 +55,12 @@ def read_curves(path: Path, since: str = "") -> Curves:
         with open(path, "rb") as file:
             return _read(file, str(path), since)
     except OSError:  # not written yet, or being moved to the results
-        return Curves(since="", next="", has_more=False, n_damaged=0, columns=_empty())
+        return no_curves()
+
+
+def no_curves() -> Curves:
+    """Return the curves of a run without metrics."""
+    return Curves(since="", next="", has_more=False, n_damaged=0, columns=_empty())
 
 
 def _read(file: BinaryIO, name: str, since: str) -> Curves:

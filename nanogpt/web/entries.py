@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, JsonValue
+from pydantic import BaseModel, Field, FiniteFloat, JsonValue, ValidationError
 
 from nanogpt.artifacts.progress import last_lines, seconds_left
-from nanogpt.errors import UserError
+from nanogpt.artifacts.records.base import field_name
+from nanogpt.errors import REMAKE, UserError
 from nanogpt.report.run import Run
 from nanogpt.report.runs import read_run
 from nanogpt.web.run_files import RunFiles
@@ -28,6 +29,10 @@ Status = Literal[
 ACTIVE: Sequence[Status] = ("waiting", "training", "stalled")
 
 
+# What fits into SQLite's integers.
+Whole = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+
+
 class Entry(BaseModel, frozen=True):
     """What the list of runs shows about a run.
 
@@ -41,24 +46,32 @@ class Entry(BaseModel, frozen=True):
     status: Status
     note: str = ""
     dataset: str = ""
-    step: int | None = None
-    max_iters: int | None = None
-    best_val_loss: float | None = None
-    last_loss: float | None = None
-    bits_per_byte: float | None = None
-    n_parameters: int | None = None
-    seconds_left: float | None = None
-    heartbeat: float | None = None
-    updated: float = 0.0
+    step: Whole | None = None
+    max_iters: Whole | None = None
+    best_val_loss: FiniteFloat | None = None
+    last_loss: FiniteFloat | None = None
+    bits_per_byte: FiniteFloat | None = None
+    n_parameters: Whole | None = None
+    seconds_left: FiniteFloat | None = None
+    heartbeat: FiniteFloat | None = None
+    updated: FiniteFloat = 0.0
 
 
-Settings = dict[str, JsonValue]
+RunValues = dict[str, JsonValue]  # `group.name`: value
 
 
-def read_entry(files: RunFiles) -> tuple[Entry, Settings] | None:
+def read_entry(files: RunFiles) -> tuple[Entry, RunValues] | None:
     """Read a run's entry and its settings from its files; None if it isn't a run."""
     run = read_files(files)
-    return (summarize(run, files), dict(run.settings)) if run else None
+    if run is None:
+        return None
+    try:
+        return summarize(run, files), dict(run.settings)
+    except ValidationError as error:
+        flaw = error.errors(include_url=False)[0]
+        what = f"`{field_name(flaw['loc'])}` {flaw['msg'].removeprefix('Input ')}"
+        note = str(UserError(f"{files.directory}: damaged: {what}; {REMAKE}"))
+        return Entry(name=run.name, status="damaged", note=note, updated=files.updated), {}
 
 
 def read_files(files: RunFiles) -> Run | None:
@@ -68,14 +81,18 @@ def read_files(files: RunFiles) -> Run | None:
     """
     if files.link:
         note = f"{files.link}: not followed: it's a link to another directory, or not a file"
-        return Run(files.name, status="damaged", note=note)
+        return _damaged(files, note)
     try:
         return read_run(files.directory, files.state)
     except UserError as error:
-        return Run(files.name, status="damaged", note=str(error))
+        return _damaged(files, str(error))
     except OSError as error:  # unreadable, or just being removed
-        note = f"{error.filename}: can't be read: {error.strerror}"
-        return Run(files.name, status="damaged", note=note)
+        return _damaged(files, f"{error.filename}: can't be read: {error.strerror}")
+
+
+def _damaged(files: RunFiles, note: str) -> Run:
+    # The results may be in a directory whose name isn't UTF-8, which no answer can have.
+    return Run(files.name, status="damaged", note=str(UserError(note)))
 
 
 def summarize(run: Run, files: RunFiles) -> Entry:

@@ -5,9 +5,9 @@ import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
 
-from pydantic import BaseModel, JsonValue, ValidationError
+from pydantic import BaseModel, ValidationError
 
-from nanogpt.web.entries import Entry
+from nanogpt.web.entries import Entry, RunValues
 
 logger = logging.getLogger(__name__)
 
@@ -27,15 +27,15 @@ COLUMNS = ("stamp", *Entry.model_fields, "settings")
 
 
 class Row(BaseModel, frozen=True):
-    """A run in the index. entry: None if the directory isn't a run. stamp: of its files."""
+    """A run in the index. stamp: of its files."""
 
     stamp: str
     entry: Entry
-    settings: dict[str, JsonValue] = {}
+    settings: RunValues = {}
 
 
-class _Settings(BaseModel):
-    values: dict[str, JsonValue]
+class _Values(BaseModel):
+    values: RunValues
 
 
 class IndexFile:
@@ -64,15 +64,15 @@ class IndexFile:
         if self._database is None:
             return
         marks = ", ".join("?" * len(COLUMNS))
-        values = [
-            (
-                row.stamp,
-                *row.entry.model_dump().values(),
-                _Settings(values=row.settings).model_dump_json(),
-            )
-            for row in rows
-        ]
         try:
+            values = [
+                (
+                    row.stamp,
+                    *row.entry.model_dump().values(),
+                    _Values(values=row.settings).model_dump_json(),
+                )
+                for row in rows
+            ]
             with self._database:
                 self._database.executemany(
                     f"insert or replace into runs ({', '.join(COLUMNS)}) values ({marks})", values
@@ -80,7 +80,7 @@ class IndexFile:
                 self._database.executemany(
                     "delete from runs where name = ?", [(name,) for name in removed]
                 )
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OverflowError, ValueError) as error:
             # The next start reads the runs again.
             self._give_up(error)
 
@@ -113,7 +113,7 @@ class IndexFile:
             rows[entry.name] = Row(
                 stamp=stamp,
                 entry=entry,
-                settings=_Settings.model_validate_json(settings).values,
+                settings=_Values.model_validate_json(settings).values,
             )
         return rows
 

@@ -17,6 +17,7 @@ from nanogpt.errors import UserError
 from nanogpt.files.atomic import sha256_file
 from nanogpt.model.directories import MODEL_FILES
 from nanogpt.project import NGRAMS_FILE, Project
+from nanogpt.web.run_files import is_inside
 
 WEIGHTS = MODEL_FILES[0]
 # The stages whose manifests have the digests of a model's files.
@@ -96,7 +97,7 @@ class ModelFiles:
         paths += [directory / file for file in (*MODEL_FILES, NGRAMS_FILE)]
         if not any(path.is_symlink() for path in paths):
             return True
-        return all(path.resolve().is_relative_to(self._root) for path in paths)
+        return all(is_inside(path, self._results) for path in paths)
 
     def n_bytes(self, name: str) -> int:
         """Return the size of a model's weights file."""
@@ -109,7 +110,7 @@ class ModelFiles:
         """
         for stage in STAGES:
             path = self._results / name / f"{stage}{SUFFIX}"
-            if not path.is_file():
+            if not (path.is_file() and is_inside(path, self._results)):
                 continue
             outputs = read_record(path, Manifest).outputs
             digests = {Path(output).name: digest for output, digest in outputs.items()}
@@ -142,6 +143,8 @@ class ModelFiles:
         except UserError:
             pass  # the page still has the model, even if config.yaml is being edited
         path = self._results / name / f"sample{SUFFIX}"
+        if not is_inside(path, self._results):
+            return SampleSettings()
         try:
             found = read_record(path, Manifest).parameters.get("sample")
             if isinstance(found, dict):

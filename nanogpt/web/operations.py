@@ -11,8 +11,8 @@ router = APIRouter(tags=["operations"])
 
 
 @router.get("/healthz")
-def healthz() -> dict[str, str]:
-    """Answer that the server runs."""
+async def healthz() -> dict[str, str]:
+    """Answer that the server runs, even while all threads of the other endpoints are busy."""
     return {"status": "ok", "version": __version__}
 
 

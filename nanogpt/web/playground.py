@@ -1,10 +1,10 @@
 """The playground's page, and /api/tokens: the tokens of a text."""
 
+import os
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
 from pydantic import BaseModel, ConfigDict
 
@@ -14,7 +14,8 @@ from nanogpt.data.saved_tokenizers import load_tokenizer
 from nanogpt.data.tokenizers import Tokenizer
 from nanogpt.errors import UserError, shorten
 from nanogpt.web.pages import page
-from nanogpt.web.site import Site, site_of
+from nanogpt.web.run_files import is_inside
+from nanogpt.web.site import SiteOf
 
 # A page with more pieces than this is slow in a browser.
 MOST_CHARACTERS = 20_000
@@ -43,7 +44,7 @@ class Piece(BaseModel):
 
 
 @router.get("/playground", response_class=HTMLResponse, include_in_schema=False)
-def playground_page(request: Request, site: Annotated[Site, Depends(site_of)]) -> HTMLResponse:
+def playground_page(request: Request, site: SiteOf) -> HTMLResponse:
     """Show the playground."""
     is_own = site.results.resolve() == site.project.results.resolve()
     results = "" if is_own else str(site.results)
@@ -57,7 +58,7 @@ def playground_page(request: Request, site: Annotated[Site, Depends(site_of)]) -
 
 
 @router.post("/api/tokens")
-def split_text(body: TextToSplit, site: Annotated[Site, Depends(site_of)]) -> list[Piece]:
+def split_text(body: TextToSplit, site: SiteOf) -> list[Piece]:
     """Split a text into tokens, as a prompt."""
     if len(body.text) > MOST_CHARACTERS:
         raise UserError(
@@ -84,7 +85,7 @@ def _find_tokenizer(body: TextToSplit, results: Path) -> Tokenizer:
     kind, name = ("model", body.model) if body.model else ("dataset", body.dataset)
     path = results / name / "model" if body.model else results / "datasets" / name
     file = path / "tokenizer.json"
-    if not (NAME.fullmatch(name) and _is_inside(file, results)):
+    if not (NAME.fullmatch(name) and _is_there(file, results)):
         raise UserError(f"no {kind} `{shorten(name)}` with a tokenizer")
     status = file.stat()
     return _read_tokenizer(file, status.st_ino, status.st_mtime_ns)
@@ -96,15 +97,12 @@ def _read_tokenizer(file: Path, inode: int, mtime_ns: int) -> Tokenizer:  # noqa
     return load_tokenizer(file)
 
 
-def _is_inside(file: Path, results: Path) -> bool:
-    """Whether a file exists, and no symbolic link leads it out of the results."""
-    try:
-        return file.is_file() and file.resolve().is_relative_to(results.resolve())
-    except OSError:  # a name that's too long, or a directory that can't be read
-        return False
+def _is_there(file: Path, results: Path) -> bool:
+    """Whether a file exists in the results; false, too, for a name that's too long."""
+    return os.path.isfile(file) and is_inside(file, results)  # noqa: PTH113 - a Path may raise
 
 
 def _datasets(results: Path) -> list[str]:
     """Return the names of the datasets with a tokenizer."""
     files = (results / "datasets").glob("*/tokenizer.json")
-    return sorted(file.parent.name for file in files if _is_inside(file, results))
+    return sorted(file.parent.name for file in files if _is_there(file, results))

@@ -5,13 +5,13 @@ import hashlib
 import re
 from functools import cache
 from importlib.resources import files
-from typing import Annotated
+from pathlib import Path
 
-from fastapi import APIRouter, Depends, HTTPException
+from fastapi import APIRouter, HTTPException
 from fastapi.responses import Response
 
-from nanogpt.web.run_files import open_inside
-from nanogpt.web.site import Site, site_of
+from nanogpt.web.run_files import is_inside, open_inside
+from nanogpt.web.site import Site, SiteOf
 
 router = APIRouter(prefix="/report", tags=["report"], include_in_schema=False)
 
@@ -20,9 +20,10 @@ KINDS = {".svg": "image/svg+xml", ".csv": "text/csv", ".md": "text/plain"}
 FILE = re.compile(r"[A-Za-z0-9_-]+(\.svg|\.csv|\.md)")
 MOST_BYTES = 64 << 20
 # A sandbox without an origin: whatever is in a report, it can't read the other pages.
-POLICY = "sandbox allow-scripts; default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-
-SiteOf = Annotated[Site, Depends(site_of)]
+POLICY = (
+    "sandbox allow-scripts; default-src 'none'; style-src 'unsafe-inline'; img-src data:; "
+    "frame-ancestors 'none'"
+)
 
 
 def report_pages(site: Site) -> dict[str, str]:
@@ -31,10 +32,11 @@ def report_pages(site: Site) -> dict[str, str]:
         "/report/": ("report", "Report of the workflow"),
         "/report/now/": ("report/now", "Report on all runs"),
     }
+    pages = {address: site.results / found[address][0] / PAGE for address in found}
     return {
-        address: text
-        for address, (directory, text) in found.items()
-        if (site.results / directory / PAGE).is_file()
+        address: found[address][1]
+        for address, path in pages.items()
+        if path.is_file() and _is_of_report(site, path)
     }
 
 
@@ -66,8 +68,8 @@ def _answer(site: Site, directory: str, file: str) -> Response:
     match = FILE.fullmatch(file)
     if file != PAGE and match is None:
         raise HTTPException(404, "no such file of a report")
-    # Only files of the report itself: a link to a run's files isn't followed either.
-    opened = open_inside(site.results / directory / file, site.results / "report")
+    path = site.results / directory / file
+    opened = open_inside(path, site.results) if _is_of_report(site, path) else None
     if opened is None:
         raise HTTPException(404, f"no {directory}/{file}")
     with opened:
@@ -76,6 +78,15 @@ def _answer(site: Site, directory: str, file: str) -> Response:
     policy = f"{POLICY}; script-src {_script_hash()}" if file == PAGE else POLICY
     headers = {"content-security-policy": policy, "x-content-type-options": "nosniff"}
     return Response(content, media_type=f"{kind}; charset=utf-8", headers=headers)
+
+
+def _is_of_report(site: Site, path: Path) -> bool:
+    """Whether a path is in the report, and the report in the results.
+
+    A link to a run's files isn't followed either.
+    """
+    report = site.results / "report"
+    return is_inside(report, site.results) and is_inside(path, report)
 
 
 @cache

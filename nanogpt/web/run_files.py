@@ -121,16 +121,29 @@ def find_awaited(project: Project) -> tuple[set[str], float]:
 
 
 def is_inside(path: Path, directory: Path) -> bool:
-    """Whether a path is in a directory once symbolic links are followed."""
-    return path.resolve().is_relative_to(directory.resolve())
+    """Whether a path is in a directory once symbolic links are followed.
+
+    It's false for a path that can't be followed, such as a loop of links or a name that's too long.
+    """
+    try:
+        return path.resolve().is_relative_to(directory.resolve())
+    except (OSError, RuntimeError):  # RuntimeError: a loop of links, before Python 3.13
+        return False
 
 
 def _states(site: Site) -> dict[str, Path]:
-    """Return the states of unfinished trainings, which belong to the project's own results."""
+    """Return the states of unfinished trainings, which belong to the project's own results.
+
+    The workflow makes no links to them, so one may lead anywhere.
+    """
     project = site.project
     if site.results.resolve() != project.results.resolve():
         return {}
-    return {run: path for run, path in find_trainings(project).items() if is_run_name(run)}
+    return {
+        run: path
+        for run, path in find_trainings(project).items()
+        if is_run_name(run) and not path.is_symlink()
+    }
 
 
 def _look(site: Site, name: str, state: Path | None, root: str, is_link: bool) -> RunFiles:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
 from typing import Annotated, Any, Literal, get_args
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
 from markupsafe import Markup
 from starlette.exceptions import HTTPException
@@ -15,17 +15,15 @@ from nanogpt.report.run import natural_order
 from nanogpt.web import entries, run_tables
 from nanogpt.web.entries import ACTIVE, Entry
 from nanogpt.web.found_runs import FoundRun, find_run, find_runs
-from nanogpt.web.index import Index, index_of
+from nanogpt.web.index import Index, IndexOf
 from nanogpt.web.jobs import Jobs
 from nanogpt.web.pages import page, templates
 from nanogpt.web.reports import report_pages
-from nanogpt.web.site import Site, site_of
+from nanogpt.web.site import Site, SiteOf
 from nanogpt.web.wording import ago
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 
-SiteOf = Annotated[Site, Depends(site_of)]
-IndexOf = Annotated[Index, Depends(index_of)]
 Column = Literal["run", "status", "progress", "loss", "bits", "parameters", "dataset", "updated"]
 
 MOST_COMPARED = 12  # as many as there are looks of curves

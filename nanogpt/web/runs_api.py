@@ -3,19 +3,16 @@
 import json
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, HTTPException, Query
+from fastapi import APIRouter, HTTPException, Query
 from pydantic import BaseModel, JsonValue
 
-from nanogpt.web.curves import Curves, read_curves
+from nanogpt.web.curves import Curves, no_curves, read_curves
 from nanogpt.web.entries import Entry
 from nanogpt.web.found_runs import find_run
-from nanogpt.web.index import Index, index_of
-from nanogpt.web.site import Site, site_of
+from nanogpt.web.index import IndexOf
+from nanogpt.web.site import SiteOf
 
 router = APIRouter(prefix="/api/runs", tags=["runs"])
-
-SiteOf = Annotated[Site, Depends(site_of)]
-IndexOf = Annotated[Index, Depends(index_of)]
 
 
 class RunList(BaseModel):
@@ -71,7 +68,9 @@ def get_run(name: str, site: SiteOf, index: IndexOf) -> RunDetails:
 def get_curves(name: str, site: SiteOf, index: IndexOf, since: str = "") -> Curves:
     """Return a run's losses, learning rate and speed, or only those after an earlier answer."""
     found = find_run(site, index, name)
-    if found.files and found.files.link:
+    if found.files is None:  # it will be trained
+        return no_curves()
+    if found.files.link:
         raise HTTPException(404, f"`{name}` has no metrics")
     return read_curves(found.metrics, since)
 

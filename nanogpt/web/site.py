@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
-from fastapi import Request
+from fastapi import Depends, Request
 
 from nanogpt.project import Project
 
@@ -68,3 +69,7 @@ def site_of(request: Request) -> Site:
     """Return the site that a request is for; a dependency of FastAPI's endpoints."""
     site: Site = request.app.state.site
     return site
+
+
+# A parameter of an endpoint.
+SiteOf = Annotated[Site, Depends(site_of)]

@@ -97,13 +97,13 @@ def test_runs_can_be_filtered_by_name(open_page) -> None:
     assert len(names(page)) == 16
 
 
-def colour(page: Page, of: str) -> str:
+def color(page: Page, of: str) -> str:
     return page.evaluate(f"getComputedStyle(document.body).{of}")
 
 
 def lightness(page: Page, of: str) -> float:
-    """Return the brightness of a colour on the page, from 0 for black to 1 for white."""
-    channels = colour(page, of).removeprefix("rgb(").removesuffix(")").split(",")
+    """Return the brightness of a color on the page, from 0 for black to 1 for white."""
+    channels = color(page, of).removeprefix("rgb(").removesuffix(")").split(",")
     return sum(map(float, channels)) / 765
 
 
@@ -115,7 +115,7 @@ def test_the_theme_follows_the_reader_and_can_be_switched(open_page, scheme: str
         assert (lightness(page, "backgroundColor") < 0.2) == dark
         assert (lightness(page, "color") > 0.8) == dark
         ink = page.evaluate("getComputedStyle(document.querySelector('figure svg text')).fill")
-        assert ink == colour(page, "color"), "charts have the colour of the text"
+        assert ink == color(page, "color"), "charts have the color of the text"
         page.locator("[data-switch]").click()
         dark = not dark
 

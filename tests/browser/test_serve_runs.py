@@ -24,11 +24,11 @@ ERROR = "2026-11-28 15:57:01,111 ERROR no space left on device\n"
 TEXT_CONTRAST = 4.5  # of WCAG 2, level AA
 EDGE_CONTRAST = 3.0
 
-# The smallest contrast of the colours of some elements, or of their edges, with what's behind them.
+# The smallest contrast of the colors of some elements, or of their edges, with what's behind them.
 CONTRAST = """([selector, property]) => {
   const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
-  const paint = (colours) => {
-    for (const colour of colours) { canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1); }
+  const paint = (colors) => {
+    for (const color of colors) { canvas.fillStyle = color; canvas.fillRect(0, 0, 1, 1); }
     return [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3);
   };
   const luminance = (rgb) => {
@@ -45,8 +45,8 @@ CONTRAST = """([selector, property]) => {
   return Math.min(...contrasts);
 }"""  # noqa: E501
 
-# Whether the canvas of a chart has a pixel of a colour of the page.
-HAS_COLOUR = """([selector, name]) => {
+# Whether the canvas of a chart has a pixel of a color of the page.
+HAS_COLOR = """([selector, name]) => {
   const probe = document.createElement("span");
   probe.className = name;
   document.body.append(probe);
@@ -190,14 +190,14 @@ def test_chosen_runs_are_compared(open_page, screenshot) -> None:
     expect(differing.locator("tbody tr")).to_have_count(1)
     expect(differing).to_contain_text("train.learning_rate")
     for look in ("look-0", "look-1"):
-        assert page.evaluate(HAS_COLOUR, ["[data-chart=loss]", look])
-        assert page.evaluate(HAS_COLOUR, ["[data-positions]", look])
-    assert not page.evaluate(HAS_COLOUR, ["[data-chart=loss]", "look-2"])
+        assert page.evaluate(HAS_COLOR, ["[data-chart=loss]", look])
+        assert page.evaluate(HAS_COLOR, ["[data-positions]", look])
+    assert not page.evaluate(HAS_COLOR, ["[data-chart=loss]", "look-2"])
     screenshot(page, "serve-compare")
     page.get_by_label("Add a run").fill("run-10")
     page.get_by_role("button", name="Add").click()
     wait_for_lines(page, "run-10: validation loss")
-    assert page.evaluate(HAS_COLOUR, ["[data-chart=loss]", "look-2"])
+    assert page.evaluate(HAS_COLOR, ["[data-chart=loss]", "look-2"])
     page.get_by_label("Remove baseline").click()
     expect(page.locator("[data-run=baseline]")).to_have_count(0)
 
@@ -257,7 +257,7 @@ def test_the_charts_have_axes_and_smoothing(open_page) -> None:
         pictures.append(page.locator("[data-chart=loss] canvas").evaluate("c => c.toDataURL()"))
         return pictures[-1] not in pictures[:-1]
 
-    assert page.evaluate(HAS_COLOUR, ["[data-chart=loss]", "look-0"])
+    assert page.evaluate(HAS_COLOR, ["[data-chart=loss]", "look-0"])
     for label in ("log x", "log y"):
         page.get_by_label(label).check()
         assert is_new()
@@ -267,7 +267,7 @@ def test_the_charts_have_axes_and_smoothing(open_page) -> None:
     assert is_new()
     page.get_by_label("validation", exact=True).uncheck()
     assert is_new()
-    assert not page.evaluate(HAS_COLOUR, ["[data-chart=loss]", "look-0"])
+    assert not page.evaluate(HAS_COLOR, ["[data-chart=loss]", "look-0"])
 
 
 def test_a_chart_zooms_and_zooms_out(open_page) -> None:
@@ -318,7 +318,7 @@ def test_pages_fit_a_telephone(open_page, screenshot, path, viewport) -> None:
 
 @pytest.mark.parametrize("path", ["/", "/runs/baseline", "/runs/failed"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_colours_have_enough_contrast(open_page, screenshot, path, scheme) -> None:
+def test_colors_have_enough_contrast(open_page, screenshot, path, scheme) -> None:
     page = open_page(path, scheme=scheme)
     if path == "/runs/baseline":
         wait_for_lines(page, "at step")
@@ -353,7 +353,7 @@ def test_the_theme_is_remembered_and_redraws_charts(open_page) -> None:
     paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
     page.get_by_role("button", name="Switch theme").click()
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") != paper
-    assert page.evaluate(HAS_COLOUR, ["[data-chart=loss]", "look-0"])
+    assert page.evaluate(HAS_COLOR, ["[data-chart=loss]", "look-0"])
     page.goto(page.url.removesuffix("/runs/baseline") + "/")
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
 

@@ -17,7 +17,7 @@ def write(directories, destination):
     return write_report(read_runs(directories), destination)
 
 
-def test_a_group_has_the_same_colour_everywhere(sizes, sizes_report):
+def test_a_group_has_the_same_color_everywhere(sizes, sizes_report):
     page = (sizes_report / "index.html").read_text()
     of_run = dict(
         re.findall(r'data-value="(s\.[\w.-]+)"><span class="mark" style="color: (#\w{6})"', page)
@@ -28,8 +28,8 @@ def test_a_group_has_the_same_colour_everywhere(sizes, sizes_report):
         assert of_run[f"s.model-{name}.seed-1"] == of_run[f"s.model-{name}.seed-2"]
     for chart in CHARTS:
         svg = (sizes_report / f"{chart}.svg").read_text()
-        for colour in set(of_run.values()):
-            assert f"stroke: {colour}" in svg, chart
+        for color in set(of_run.values()):
+            assert f"stroke: {color}" in svg, chart
 
 
 def test_a_users_matplotlib_settings_are_ignored_and_kept(runs, report, tmp_path):

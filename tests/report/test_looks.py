@@ -1,4 +1,4 @@
-"""A group's colour doesn't depend on the order of runs."""
+"""A group's color doesn't depend on the order of runs."""
 
 from nanogpt.report.compare import table
 from nanogpt.report.looks import GREY, choose_looks
@@ -12,29 +12,29 @@ def write(directories, destination):
     return write_report(read_runs(directories), destination)
 
 
-def test_with_many_groups_only_the_best_of_each_dataset_have_colours(tmp_path):
+def test_with_many_groups_only_the_best_of_each_dataset_have_colors(tmp_path):
     runs = [
         make_run(tmp_path, f"{dataset}{i}", dataset, 1 + i / 100, train={"beta1": i / 100})
         for dataset in ("play", "prose")
         for i in range(20)
     ]
     looks = choose_looks(table(read_runs(runs)))
-    coloured = [group for group, look in looks.items() if look.is_named]
-    assert coloured == ["play0", "play1", "play2", "prose0", "prose1", "prose2"]
-    assert len({looks[group].colour for group in coloured}) == len(coloured)
-    assert looks["play9"].colour == GREY
+    colored = [group for group, look in looks.items() if look.is_named]
+    assert colored == ["play0", "play1", "play2", "prose0", "prose1", "prose2"]
+    assert len({looks[group].color for group in colored}) == len(colored)
+    assert looks["play9"].color == GREY
     write(runs, tmp_path / "report")
     svg = (tmp_path / "report/loss_tokens.svg").read_text()
     assert ">play0</text>" in svg
     assert ">play9</text>" not in svg
 
 
-def test_a_colour_does_not_depend_on_the_order_of_runs(sizes):
+def test_a_color_does_not_depend_on_the_order_of_runs(sizes):
     forth, back = (choose_looks(table(read_runs(runs))) for runs in (sizes, sizes[::-1]))
     assert forth == back
 
 
-def test_a_run_with_nothing_to_draw_uses_no_colour(tmp_path):
+def test_a_run_with_nothing_to_draw_uses_no_color(tmp_path):
     failed = [Run(f"a{i}", status="failed", note="no", group=f"a{i}") for i in range(20)]
     looks = choose_looks(table([*failed, *read_runs([make_run(tmp_path, "z")])]))
     assert [group for group, look in looks.items() if look.is_named] == ["z"]

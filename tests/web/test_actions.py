@@ -278,6 +278,36 @@ def test_trainings_run_one_at_a_time(client, waiting):
     ]
 
 
+def status_of(client, run):
+    page, answer = client.get(f"/runs/{run}"), client.get(f"/api/runs/{run}")
+    if answer.status_code == 404:
+        assert page.status_code == 404
+        return None
+    status = answer.json()["run"]["status"]
+    assert f'<div data-status="{status}"' in page.text
+    return status
+
+
+@pytest.mark.usefixtures("waiting")
+def test_a_run_has_a_page_as_soon_as_it_is_started(client):
+    assert status_of(client, "mine") is None
+    for name in ("mine", "next"):
+        client.post("/api/runs", json={"dataset": "play", "name": name})
+        assert status_of(client, name) == "waiting"
+    client.post("/api/runs/next/stop")
+    wait_for(lambda: status_of(client, "next") == "stopped", "the next look")
+    wait_for(lambda: len(client.get("/api/runs").json()["runs"]) == 2, "the list")
+
+
+@pytest.mark.usefixtures("waiting")
+def test_a_run_that_failed_waits_again_when_it_is_started(client, project):
+    (project.results / "one").mkdir()
+    (project.results / "one/train.log").write_text("2026-11-28 15:57:01,111 ERROR no space\n")
+    assert status_of(client, "one") == "failed"
+    client.post("/api/runs/one/resume")
+    wait_for(lambda: status_of(client, "one") == "waiting", "the next look")
+
+
 @pytest.mark.usefixtures("waiting")
 def test_of_two_starts_at_once_one_succeeds(client):
     answers = []
@@ -330,6 +360,7 @@ def test_a_process_that_fails_shows_its_message(client, monkeypatch):
     client.post("/api/runs/one/resume")
     wait_for(lambda: states(client) == {"one": "failed"}, "its end")
     wait_for(lambda: "/absent/python" in client.get("/api/jobs/one").json()["message"], "why")
+    assert "/absent/python" in client.get("/runs/one").text
 
 
 @pytest.mark.usefixtures("waiting")

@@ -111,6 +111,44 @@ def test_links_out_of_the_results_arent_followed(client, project, secret):
     assert SECRET not in client.get("/report/").text
 
 
+@pytest.mark.parametrize("place", ["report", "report/now"])
+def test_a_report_outside_the_results_isnt_shown(client, project, secret, place):
+    for name in ("index.html", "secret.csv", "secret.md", "secret.svg"):
+        (secret.parent / name).write_text(SECRET)
+    link = project.results / place
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(secret.parent)
+    for name in ("", "secret.csv", "secret.md", "secret.svg"):
+        assert client.get(f"/{place}/{name}").status_code == 404
+    assert f'href="/{place}/"' not in client.get("/").text
+
+
+def test_models_and_states_outside_arent_read(client, project, secret):
+    other = Project(secret.parent / "made")
+    make_run(other.root, "run", sampling={"start": SECRET})
+    make_training(other.root, "three", train={"init_from": SECRET}, version="fedcba987654")
+    for name in ("model.safetensors", "config.json", "tokenizer.json"):
+        (secret.parent / name).write_text(SECRET)
+    (project.results / "one/model").symlink_to(secret.parent)
+    (project.results / "one/sample.manifest.json").unlink()
+    (project.results / "one/sample.manifest.json").symlink_to(
+        other.results / "run/sample.manifest.json"
+    )
+    (project.states / "fedcba987654").symlink_to(other.states / "fedcba987654")
+    assert client.get("/v1/models").json()["data"] == []
+    for body in ({"model": "one", "prompt": ""}, {"model": "one", "echo": True}):
+        answer = client.post("/v1/completions", json=body)
+        assert answer.status_code == 404
+        assert SECRET not in answer.text
+    answer = client.post("/api/tokens", json={"model": "one", "text": "a"})
+    assert answer.status_code == 400
+    for path in addresses(client):
+        for name in ("one", "three"):
+            answer = client.get(re.sub(r"\{\w+\}", name, path))
+            assert SECRET not in answer.text, answer.url
+            assert answer.status_code < 500, answer.url
+
+
 def test_scripts_in_results_are_shown_as_text(client, project):
     run = project.results / "one"
     (run / "train.log").write_text(SCRIPT)

@@ -3,7 +3,9 @@
 import os
 import shutil
 import sqlite3
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -147,6 +149,32 @@ def test_a_damaged_run_names_the_file(site, root):
     assert found["other"].status == "finished"
 
 
+@pytest.mark.parametrize("value", [10**30, -(10**30), 2**63])
+def test_a_number_that_is_too_large_damages_one_run(site, client_of, root, value):
+    run = make_run(root, "demo")
+    make_run(root, "other")
+    change(run / "train.manifest.json", parameters={"train": {"max_iters": value}})
+    client = client_of(site)
+    for _ in range(2):
+        found = {entry["name"]: entry for entry in client.get("/api/runs").json()["runs"]}
+        assert found["demo"]["status"] == "damaged"
+        assert f"{run}: damaged: `max_iters` should be " in found["demo"]["note"]
+        assert found["other"]["status"] == "finished"
+        assert client.get("/runs/demo").status_code == 200
+    client.app.state.index.close()
+    assert rows_in(site.project.run_index) == ["demo", "other"]
+
+
+def test_a_directory_whose_name_is_not_text_can_be_shown(tmp_path, client_of):
+    project = Project(tmp_path / os.fsdecode(b"\xff"))
+    run = make_run(project.root, "demo")
+    (run / "eval.json").unlink()
+    (run / "eval.json").symlink_to(tmp_path)
+    client = client_of(Site(project, project.results))
+    assert "eval.json" in client.get("/api/runs").json()["runs"][0]["note"]
+    assert "eval.json" in client.get("/runs/demo").text
+
+
 def test_runs_that_a_running_snakemake_will_train_wait(site, root):
     log_error(root / "results/failed", "train", "an earlier error")
     age(100, root / "results/failed/train.log")
@@ -279,6 +307,32 @@ def test_runs_come_in_natural_order(site, root):
     for name in ("run-10", "run-9", "a"):
         make_run(root, name)
     assert list(entries(Index(site))) == ["a", "run-9", "run-10"]
+
+
+def test_a_list_does_not_wait_for_another_thread_that_looks(site, root, monkeypatch):
+    make_run(root, "a")
+    index = Index(site)
+    assert list(entries(index)) == ["a"]
+    make_run(root, "b")
+    is_reading, may_go_on = threading.Event(), threading.Event()
+    read = index_module.read_entry
+
+    def slow(files):
+        is_reading.set()
+        assert may_go_on.wait(20)
+        return read(files)
+
+    monkeypatch.setattr(index_module, "read_entry", slow)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(entries, index)
+        try:
+            assert is_reading.wait(20)
+            assert list(pool.submit(entries, index).result(20)) == ["a"]
+            assert index.names() == ["a"]
+            assert index.settings("a")["train.seed"] == 1337
+        finally:
+            may_go_on.set()
+        assert list(first.result(20)) == ["a", "b"]
 
 
 # --- The file ---------------------------------------------------------------------------------

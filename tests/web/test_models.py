@@ -18,7 +18,7 @@ from nanogpt.web.generating import BusyError
 from nanogpt.web.meters import Meters
 from nanogpt.web.models import Models, UnavailableError, UnknownModelError
 from nanogpt.web.site import Limits
-from tests.made_runs import write_manifest
+from tests.made_runs import make_run, write_manifest
 from tests.web.made_models import add_model, wait_until
 
 
@@ -87,6 +87,16 @@ def test_a_symbolic_link_out_of_the_results_isnt_followed(site, models, tmp_path
     assert names(models) == []
     with pytest.raises(UnknownModelError):
         acquire(models, "out")
+
+
+def test_settings_outside_the_results_arent_read(site, models, tmp_path):
+    run = make_run(tmp_path / "elsewhere", "one", sampling={"start": "a secret"})
+    add_model(site, "one")
+    (site.results / "one/sample.manifest.json").symlink_to(run / "sample.manifest.json")
+    assert models.files.settings("one").start != "a secret"
+    (site.results / "one/sample.manifest.json").unlink()
+    shutil.copy(run / "sample.manifest.json", site.results / "one")
+    assert models.files.settings("one").start == "a secret"
 
 
 def test_a_symbolic_link_within_the_results_is_followed(site, models):

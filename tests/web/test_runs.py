@@ -131,8 +131,7 @@ def test_a_waiting_run_has_a_page(client, root, site):
     (root / ".snakemake/locks/0.output.lock").write_text("results/new/metrics.jsonl\n")
     with locks.hold(site.project.invocations / "here-1", "running the workflow"):
         assert "waiting" in client.get("/runs/new").text
-        # An error would be a message in the browser's console, since the page's script asks.
-        assert client.get("/api/runs/new/curves").json()["next"] == ""
+        assert client.get("/api/runs/new/curves").json()["columns"]["step"] == []
 
 
 @pytest.mark.parametrize("file", ["samples.txt", "train.log", "metrics.jsonl"])
@@ -298,12 +297,14 @@ def test_the_report_is_served_in_a_sandbox(client):
     policy = answer.headers["content-security-policy"]
     assert policy.startswith("sandbox allow-scripts; default-src 'none'")
     assert "script-src 'sha256-" in policy
+    assert "frame-ancestors 'none'" in policy
     assert client.get("/report/").status_code == 404
     kinds = {"runs.csv": "text/csv", "report.md": "text/plain", "scaling.svg": "image/svg+xml"}
     for file, kind in kinds.items():
         answer = client.get(f"/report/now/{file}")
         assert answer.headers["content-type"].startswith(kind)
         assert "script-src" not in answer.headers["content-security-policy"]
+        assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
 
 
 @pytest.mark.parametrize("file", ["workflow.html", "x.js", "..%2f..%2fdemo%2feval.md", "a.b.svg"])

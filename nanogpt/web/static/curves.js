@@ -22,8 +22,8 @@ const shownKinds = new Set(runs.length > 1 ? ["val_loss"] : ["val_loss", "train_
 
 // --- Looks ----------------------------------------------------------------------------------
 
-/** The colour of a CSS class. Canvases don't know light-dark(). */
-function colour(name, alpha = 1) {
+/** The color of a CSS class. Canvases don't know light-dark(). */
+function color(name, alpha = 1) {
   const probe = document.createElement("span");
   probe.className = name;
   document.body.append(probe);
@@ -34,14 +34,14 @@ function colour(name, alpha = 1) {
 
 function lookOf(run, kind) {
   if (runs.length === 1) {
-    if (kind === "val_loss") return { stroke: colour("look-0"), width: 2.5 };
-    if (kind === "train_loss") return { stroke: colour("look-1"), width: 1.5, dash: [6, 4] };
-    return { stroke: colour(kind === "loss" ? "faint" : "look-0", kind === "loss" ? 0.6 : 1), width: 1 };
+    if (kind === "val_loss") return { stroke: color("look-0"), width: 2.5 };
+    if (kind === "train_loss") return { stroke: color("look-1"), width: 1.5, dash: [6, 4] };
+    return { stroke: color(kind === "loss" ? "faint" : "look-0", kind === "loss" ? 0.6 : 1), width: 1 };
   }
   const name = `look-${run.place}`;
-  if (kind === "train_loss") return { stroke: colour(name), width: 1.2, dash: [6, 4] };
-  if (kind === "loss") return { stroke: colour(name, 0.5), width: 1 };
-  return { stroke: colour(name), width: kind === "val_loss" ? 2.2 : 1.2 };
+  if (kind === "train_loss") return { stroke: color(name), width: 1.2, dash: [6, 4] };
+  if (kind === "loss") return { stroke: color(name, 0.5), width: 1 };
+  return { stroke: color(name), width: kind === "val_loss" ? 2.2 : 1.2 };
 }
 
 const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
@@ -142,7 +142,7 @@ class Chart {
     this.plot = makePlot(this, data, series, format, {
       x: { label: { step: "step", tokens: "tokens", seconds: "seconds" }[options.x], isLog: options.logX },
       isLogY: this.isLog,
-      // Several runs have the same colours in all charts.
+      // Several runs have the same colors in all charts.
       hasLegend: runs.length === 1 || this.element.dataset.chart === "loss",
     });
   }
@@ -167,7 +167,7 @@ function widthOf(plot, values, place, cycle) {
 }
 
 function makePlot(chart, data, series, format, { x, isLogY, hasLegend = true }) {
-  const axis = { stroke: colour("faint"), grid: { stroke: colour("rule"), width: 1 }, ticks: { stroke: colour("rule"), width: 1 }, font: "12px system-ui" };
+  const axis = { stroke: color("faint"), grid: { stroke: color("rule"), width: 1 }, ticks: { stroke: color("rule"), width: 1 }, font: "12px system-ui" };
   const zoom = (isZoomed) => {
     chart.isZoomed = isZoomed;
     showZoomOut();
@@ -272,7 +272,7 @@ function drawPositions() {
   const chart = new Chart(element, () => []);
   const series = [...table.tHead.rows[0].cells].slice(1).map((cell, place) => ({
     label: cell.textContent,
-    stroke: colour(`look-${place}`),
+    stroke: color(`look-${place}`),
     width: 2,
     points: { show: true, size: 5 },
     value: (_, value) => (value === null || value === undefined ? "–" : FORMATS.loss(value)),
