@@ -48,6 +48,9 @@ class Decoder(Protocol):
     def reserve(self, n_slots: int) -> None:
         """Make room for this many sequences. Earlier slots keep their content."""
 
+    def free(self) -> None:
+        """Give up the room for sequences and its content."""
+
     def copy(self, source: int, target: int) -> None:
         """Copy a slot's content to another slot."""
 
@@ -114,6 +117,9 @@ class GPTDecoder:
         if n_slots > old.shape[2]:
             self.cache = self._new_cache(n_slots)
             self.cache[:, :, : old.shape[2]] = old
+
+    def free(self) -> None:
+        self.cache = self._new_cache(0)
 
     def copy(self, source: int, target: int) -> None:
         self.cache[:, :, target] = self.cache[:, :, source]
@@ -391,6 +397,10 @@ class EnsembleDecoder:
     def reserve(self, n_slots: int) -> None:
         for member in self.members:
             member.reserve(n_slots)
+
+    def free(self) -> None:
+        for member in self.members:
+            member.free()
 
     def copy(self, source: int, target: int) -> None:
         for member in self.members:

@@ -195,6 +195,14 @@ class Engine:
         self.reserved = max(self.reserved, min(n_sequences, self.capacity))
         self.decoder.reserve(self.reserved)
 
+    @undisturbed()
+    @torch.inference_mode()
+    def free(self) -> None:
+        """Give up the room for sequences. It must have no sequences."""
+        assert not self.sequences
+        self.reserved = 0
+        self.decoder.free()
+
     def leave(self, sequence: GeneratedSequence) -> None:
         """Remove a sequence, finished or not."""
         slot = self.sequences.index(sequence)

@@ -151,11 +151,15 @@ class Completion:
     async def take(self) -> list[str]:
         """Return the JSON of the choices that have something new."""
         unwritten = [prompt for prompt in self._prompts if prompt.is_unwritten]
-        if sum(len(prompt.tokens) for prompt in unwritten) * (self._n_best + 1) > MOST_WRITTEN:
-            await asyncio.to_thread(lambda: [prompt.write() for prompt in unwritten])
-        else:
+
+        def write() -> None:
             for prompt in unwritten:
                 prompt.write()
+
+        if sum(len(prompt.tokens) for prompt in unwritten) * (self._n_best + 1) > MOST_WRITTEN:
+            await asyncio.to_thread(write)
+        else:
+            write()
         self._has_news = False
         return [part for choice in self.choices if (part := choice.take())]
 

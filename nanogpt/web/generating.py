@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 # Passes that the event loop may be behind. The thread waits for it then, so that tokens that it
 # hasn't sent don't pile up.
 MOST_AHEAD = 2
+IDLE = 10.0  # seconds without work, after which keys and values give up their memory
 LONGEST_WAIT = 60.0  # seconds for an event loop that is behind
 
 
@@ -164,7 +165,8 @@ class Batcher:
         engine = self._engine
         with self._changed:
             while not (self._is_closed or self._waiting or self._cancelled or self._running):
-                self._changed.wait()
+                if not self._changed.wait(IDLE if engine.reserved else None):
+                    engine.free()  # other models may need the memory
             cancelled, self._cancelled = self._cancelled, []
             if cancelled:
                 self._waiting = deque(job for job in self._waiting if not job.is_cancelled)

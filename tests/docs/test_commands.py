@@ -89,6 +89,10 @@ def test_a_pages_commands_run(page: Path, checkout: Path) -> None:
         for script in scripts_of(page):
             # Otherwise curl succeeds whatever the server answers.
             run(script.replace("curl ", "curl --fail ").replace(USUAL, url))
+        if page.name in SERVED:
+            for block in blocks_of(page):
+                if block.language == "python" and block.is_run:
+                    run(f"python <<'END'\n{block.text.replace(USUAL, url)}END")
 
 
 @contextmanager

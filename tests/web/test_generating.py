@@ -271,6 +271,24 @@ def test_clients_that_join_one_by_one_seldom_copy_the_cache(batcher_of, monkeypa
     assert sizes == [1, 2, 4, 8, 16]
 
 
+def test_an_idle_model_gives_up_the_memory_of_its_keys_and_values(batcher_of, monkeypatch):
+    monkeypatch.setattr(generating, "IDLE", 0.05)
+    engine = make_engine()
+    (expected,) = continuations(make_engine(), [Prompt([1], settings(20))])
+    batcher = batcher_of(engine)
+
+    async def main():
+        for _ in range(2):
+            (client,) = clients_of([Prompt([1], settings(20))])
+            batcher.submit([client.job])
+            await client.ended.wait()
+            assert client.tokens == expected
+            while engine.reserved or engine.decoder.cache.numel():
+                await asyncio.sleep(0.01)
+
+    asyncio.run(asyncio.wait_for(main(), 10))
+
+
 def test_jobs_that_wait_fail_if_a_sequence_cant_leave(batcher_of, monkeypatch):
     engine = make_engine(most=1)
     batcher = batcher_of(engine)
