@@ -16,7 +16,7 @@ from nanogpt.project import HERE
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 ALL_ADDRESSES = ("0.0.0.0", "::")
-PACKAGES = ("fastapi", "httptools", "jinja2", "multipart", "uvicorn")
+PACKAGES = ("fastapi", "httptools", "prometheus_client", "uvicorn")
 
 
 @app.command
