@@ -16,7 +16,7 @@ from nanogpt.config.loading import read
 from nanogpt.config.resolving import run_names
 from nanogpt.web.actions_log import log_action
 from nanogpt.web.forms import Name, NewRun, define_run, make_form, values_of
-from nanogpt.web.jobs import Job, Jobs, State
+from nanogpt.web.jobs import Jobs, State, TrainingJob
 from nanogpt.web.pages import page
 from nanogpt.web.site import Site, site_of
 from nanogpt.web.texts import receive_text
@@ -43,7 +43,7 @@ class JobStatus(BaseModel):
     message: str
 
     @classmethod
-    def of(cls, job: Job) -> "JobStatus":
+    def of(cls, job: TrainingJob) -> "JobStatus":
         """Return a job's status."""
         return cls(run=job.run, state=job.state, message=job.message)
 

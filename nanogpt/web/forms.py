@@ -83,12 +83,12 @@ def fields() -> dict[str, Flag]:
 def make_form(config: Config) -> tuple[list[FormField], dict[str, list[FormField]]]:
     """Return the main fields, and the other ones by heading."""
     values = values_of(config)
-    made = {name: _field(name, flag, config, values) for name, flag in fields().items()}
+    form = {name: _field(name, flag, config, values) for name, flag in fields().items()}
     others: dict[str, list[FormField]] = {heading: [] for heading in HEADINGS.values()}
     for name, flag in fields().items():
         if name not in MAIN:
-            others[HEADINGS[flag.group]].append(made[name])
-    return [made[name] for name in MAIN], others
+            others[HEADINGS[flag.group]].append(form[name])
+    return [form[name] for name in MAIN], others
 
 
 def values_of(config: Config, run: str = "", preset: str = "") -> dict[str, str]:

@@ -41,7 +41,7 @@ KEPT = 50  # ended jobs
 
 
 @dataclass
-class Job:
+class TrainingJob:
     """A training that was started from the page. process: None until it runs.
 
     child: the same process, if this server started it.
@@ -82,12 +82,12 @@ class Jobs:
         if self._jobs:
             self._run_thread()
 
-    def all(self) -> list[Job]:
+    def all(self) -> list[TrainingJob]:
         """Return all jobs, the latest last."""
         with self._changed:
             return list(self._jobs.values())
 
-    def find(self, run: str) -> Job:
+    def find(self, run: str) -> TrainingJob:
         """Return a run's job.
 
         Errors: HTTPException if it has none.
@@ -97,7 +97,7 @@ class Jobs:
                 raise HTTPException(404, f"{run}: not started from this page")
             return self._jobs[run]
 
-    def start(self, run: str) -> Job:
+    def start(self, run: str) -> TrainingJob:
         """Start a run's training, or continue it; if another one runs, as soon as that ends.
 
         Errors: UserError for a run that can't be trained; HTTPException if it's being trained or if
@@ -119,7 +119,7 @@ class Jobs:
                 )
             self._jobs.pop(run, None)  # so that it becomes the latest
             self._forget_old()
-            job = self._jobs[run] = Job(run, self.project.served / f"{run}.log")
+            job = self._jobs[run] = TrainingJob(run, self.project.served / f"{run}.log")
             job.log.unlink(missing_ok=True)
             self._run_thread()
             self._changed.notify_all()
@@ -195,12 +195,12 @@ class Jobs:
                     self._begin(job)
             self._wait(job)
 
-    def _next(self) -> Job | None:
+    def _next(self) -> TrainingJob | None:
         """Return the job to wait for: one that runs, or else the first of the queue."""
         waiting = [job for job in self._jobs.values() if job.state not in ENDED]
         return next((job for job in waiting if job.process), waiting[0] if waiting else None)
 
-    def _begin(self, job: Job) -> None:
+    def _begin(self, job: TrainingJob) -> None:
         """Start a job's process. If that isn't possible, its log has the reason."""
         try:
             job.log.parent.mkdir(parents=True, exist_ok=True)
@@ -223,7 +223,7 @@ class Jobs:
             with contextlib.suppress(OSError):
                 job.log.write_text(f"error: {error}\n")
 
-    def _wait(self, job: Job) -> None:
+    def _wait(self, job: TrainingJob) -> None:
         """Wait for the end of a job."""
         while not self._is_closed and job.state not in ENDED:
             if job.child:
@@ -231,12 +231,12 @@ class Jobs:
                     self._end(job, job.child.wait(POLL))
             elif job.process is None or job.process.is_gone():
                 # Another server started it, so its exit code isn't known.
-                made = (self.project.results / job.run / "samples.txt").is_file()
-                self._end(job, 0 if made else 1)
+                samples = self.project.results / job.run / "samples.txt"
+                self._end(job, 0 if samples.is_file() else 1)
             else:
                 time.sleep(POLL)
 
-    def _end(self, job: Job, code: int) -> None:
+    def _end(self, job: TrainingJob, code: int) -> None:
         with self._changed:
             # A signal that came after the last step stopped nothing.
             is_stopped = code != 0 and (job.state == "stopping" or code in STOPPED)
@@ -246,14 +246,14 @@ class Jobs:
     def _record_of(self, run: str) -> Path:
         return self.project.served / f"{run}.json"
 
-    def _find_running(self) -> list[Job]:
+    def _find_running(self) -> list[TrainingJob]:
         """Return the trainings that an earlier server started and that still run."""
         found = []
         for path in sorted(self.project.served.glob("*.json")):
             with contextlib.suppress(OSError, ValueError, TypeError):
                 owner = locks.Owner(**json.loads(path.read_text("utf-8")))
                 if owner.is_here():
-                    found.append(Job(path.stem, path.with_suffix(".log"), "running", owner))
+                    found.append(TrainingJob(path.stem, path.with_suffix(".log"), "running", owner))
                 elif owner.is_gone():
                     path.unlink()
         return found
