@@ -1,15 +1,22 @@
 """Add a run or a dataset that a command or a form defines, as a fragment."""
 
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from nanogpt.config.fragments import merge_fragments, write_fragment
 from nanogpt.config.loading import add_fragments, find_texts, load, read, read_mapping
 from nanogpt.config.schema import Config
-from nanogpt.config.variants import Variant
+from nanogpt.config.variants import Given, Variant
 from nanogpt.errors import UserError
 from nanogpt.files.locks import hold
 from nanogpt.project import HERE, Project
+
+
+def show_command(command: str, base: str, given: Sequence[Given], name: str = "") -> str:
+    """Return the command line that makes a variant. name: of a new run."""
+    words = [f"--{one.name}={one.value}" for one in given]
+    return shlex.join(["nanogpt", command, base, *words, *([f"--name={name}"] if name else [])])
 
 
 def add_variant(

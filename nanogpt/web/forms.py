@@ -5,14 +5,13 @@ and the same file in resources/config/.
 """
 
 import json
-import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal, get_args, get_origin
 
 from pydantic import BaseModel, Field
 
-from nanogpt.config.adding import add_variant
+from nanogpt.config.adding import add_variant, show_command
 from nanogpt.config.corpora import Dataset
 from nanogpt.config.flags import Flag, plain_type
 from nanogpt.config.loading import read
@@ -129,7 +128,7 @@ def define_run(project: Project, form: NewRun) -> str:
     dataset, fragment = form.dataset, None
     if of_dataset:
         dataset = dataset or resolve_run(read(project.config_file), form.run).dataset
-        made_by = _command("prepare", dataset, of_dataset)
+        made_by = show_command("prepare", dataset, of_dataset)
         varied, fragment = add_variant(
             lambda config: vary_dataset(config, dataset, of_dataset), made_by, project
         )
@@ -137,7 +136,7 @@ def define_run(project: Project, form: NewRun) -> str:
     base = form.run or dataset
     if form.run and dataset:
         of_run.insert(0, Given("", "dataset", dataset))
-    made_by = _command("train", base, of_run, form.name)
+    made_by = show_command("train", base, of_run, form.name)
     try:
         variant, _ = add_variant(
             lambda config: vary_run(config, base, of_run, form.name), made_by, project
@@ -194,8 +193,3 @@ def _refuse_files(given: Given) -> None:
             f"{given.name}: can't be a file when it's set on the page; {instead}, or use the "
             "command line"
         )
-
-
-def _command(command: str, base: str, given: Sequence[Given], name: str = "") -> str:
-    words = [f"--{one.name}={one.value}" for one in given]
-    return shlex.join(["nanogpt", command, base, *words, *([f"--name={name}"] if name else [])])
