@@ -4,6 +4,8 @@ The guard lets a request through to them only with the token and from a page of 
 logged in one line.
 """
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -12,8 +14,10 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from nanogpt.config.adding import remove_unused
 from nanogpt.config.loading import read
 from nanogpt.config.resolving import run_names
+from nanogpt.errors import UserError
 from nanogpt.web.actions_log import log_action
 from nanogpt.web.forms import Name, NewRun, define_run, make_form, values_of
 from nanogpt.web.jobs import Jobs, State, TrainingJob
@@ -93,10 +97,15 @@ def create_run(request: Request, site: OurSite, jobs: OurJobs, form: NewRun) -> 
     """Define a run and train it, then evaluate it and draw samples.
 
     The settings are checked as those of `nanogpt train --name=... --<setting>=...`, and written to
-    the same file in resources/config/.
+    the same file in resources/config/. If the training can't start, or ends before its first step,
+    that file is removed, so that the settings can be corrected.
     """
-    run = define_run(site.project, form)
-    return _start(request, jobs, run)
+    run, fragments = define_run(site.project, form)
+    try:
+        return _start(request, jobs, run, fragments)
+    except (HTTPException, UserError):
+        remove_unused(fragments, site.project)
+        raise
 
 
 @router.post("/api/runs/{run}/resume", status_code=202)
@@ -151,7 +160,7 @@ async def upload_text(
     return NewText(file=place.name, dataset=place.stem, n_bytes=n_bytes)
 
 
-def _start(request: Request, jobs: Jobs, run: str) -> JobStatus:
-    job = jobs.start(run)
+def _start(request: Request, jobs: Jobs, run: str, fragments: Sequence[Path] = ()) -> JobStatus:
+    job = jobs.start(run, fragments)
     log_action(request.scope, f"start {run}")
     return JobStatus.of(job)
