@@ -1,9 +1,11 @@
 """The wheel has everything that it needs, and works without the checkout."""
 
+import re
 import shutil
 import site
 import subprocess
 import sys
+import tomllib
 import venv
 import zipfile
 from importlib import metadata
@@ -13,6 +15,7 @@ import pytest
 import yaml
 
 import nanogpt
+from nanogpt.cli.serve import PACKAGES
 from tests.checkouts import PROJECT, own_environment
 from tests.made_runs import make_run
 
@@ -52,6 +55,13 @@ def isolation() -> list[str]:
     except metadata.PackageNotFoundError:
         return []
     return ["--no-build-isolation"] if int(version.split(".")[0]) >= 77 else []
+
+
+def test_serve_checks_all_packages_of_its_extra() -> None:
+    extras = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    requirements = extras["optional-dependencies"]["web"]
+    names = {re.match(r"[\w-]+", one)[0].replace("-", "_") for one in requirements}
+    assert set(PACKAGES) == names - {"uvloop"}  # it's only faster
 
 
 def test_the_citation_has_the_packages_version() -> None:

@@ -1,6 +1,5 @@
 """Commands that run the workflow: prepare, train, eval."""
 
-import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -20,7 +19,7 @@ from nanogpt.cli.flags import FlagValues, given_by, with_flags
 from nanogpt.cli.peers import translate
 from nanogpt.cli.progress import Progress, overfitting
 from nanogpt.cli.workflow import DIED, make
-from nanogpt.config.adding import add_variant
+from nanogpt.config.adding import add_variant, show_command
 from nanogpt.config.corpora import Corpus, Dataset
 from nanogpt.config.initial import find_source
 from nanogpt.config.loading import read
@@ -245,9 +244,7 @@ def _add(
     vary: Callable[[Config], Variant], command: str, base: str, given: Sequence[Given]
 ) -> tuple[Variant, Path | None]:
     """Make a variant, and write its fragment unless it already exists. Returns both."""
-    words = [f"--{one.name}={one.value}" for one in given]
-    made_by = shlex.join(["nanogpt", command, base, *words])
-    variant, fragment = add_variant(vary, made_by)
+    variant, fragment = add_variant(vary, show_command(command, base, given))
     if fragment:
         print(f"{fragment}: settings of {variant.name}", file=sys.stderr)
     return variant, fragment

@@ -16,7 +16,7 @@ from nanogpt.project import HERE
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 ALL_ADDRESSES = ("0.0.0.0", "::")
-PACKAGES = ("fastapi", "httptools", "jinja2", "multipart", "uvicorn")
+PACKAGES = ("fastapi", "httptools", "prometheus_client", "uvicorn")
 
 
 @app.command
@@ -40,6 +40,11 @@ def serve(
     check_port(port)
     if not results.is_dir():
         raise UserError(f"{results}: no such directory; name one that contains runs")
+    if allow_actions and results.resolve() != HERE.results.resolve():
+        raise UserError(
+            f"--allow-actions: {results} isn't this project's `{HERE.results}`; run `nanogpt serve "
+            "--allow-actions` in the directory of that project"
+        )
     from nanogpt.web.server import serve as run_server
     from nanogpt.web.site import Site
 

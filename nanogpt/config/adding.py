@@ -1,15 +1,22 @@
 """Add a run or a dataset that a command or a form defines, as a fragment."""
 
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from nanogpt.config.fragments import merge_fragments, write_fragment
 from nanogpt.config.loading import add_fragments, find_texts, load, read, read_mapping
 from nanogpt.config.schema import Config
-from nanogpt.config.variants import Variant
+from nanogpt.config.variants import Given, Variant
 from nanogpt.errors import UserError
 from nanogpt.files.locks import hold
 from nanogpt.project import HERE, Project
+
+
+def show_command(command: str, base: str, given: Sequence[Given], name: str = "") -> str:
+    """Return the command line that makes a variant. name: of a new run."""
+    words = [f"--{one.name}={one.value}" for one in given]
+    return shlex.join(["nanogpt", command, base, *words, *([f"--name={name}"] if name else [])])
 
 
 def add_variant(
@@ -26,6 +33,27 @@ def add_variant(
     with hold(project.fragments_lock, f"adding {variant.name}"):
         variant = vary(read(project.config_file))  # another process may have added it
         return variant, _write(variant, made_by, project) if variant.entries else None
+
+
+def remove_unused(fragments: Iterable[Path], project: Project = HERE) -> None:
+    """Remove fragments, in this order, except those that other entries of the config need."""
+    with hold(project.fragments_lock, "removing entries"):
+        for path in fragments:
+            if path.is_file() and _is_unused(path, project):
+                path.unlink()
+
+
+def _is_unused(fragment: Path, project: Project) -> bool:
+    """Whether the config is valid without a fragment."""
+    mapping = read_mapping(project.config_file)
+    try:
+        add_fragments(mapping, project)
+        for kind, entries in read_mapping(fragment).items():
+            mapping[kind] = {name: mapping[kind][name] for name in mapping[kind].keys() - entries}
+        load(mapping, find_texts(project), project)
+    except UserError:
+        return False
+    return True
 
 
 def _write(variant: Variant, made_by: str, project: Project) -> Path:

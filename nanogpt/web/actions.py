@@ -4,6 +4,8 @@ The guard lets a request through to them only with the token and from a page of 
 logged in one line.
 """
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -12,11 +14,13 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
+from nanogpt.config.adding import remove_unused
 from nanogpt.config.loading import read
 from nanogpt.config.resolving import run_names
+from nanogpt.errors import UserError
 from nanogpt.web.actions_log import log_action
 from nanogpt.web.forms import Name, NewRun, define_run, make_form, values_of
-from nanogpt.web.jobs import Job, Jobs, State
+from nanogpt.web.jobs import Jobs, State, TrainingJob
 from nanogpt.web.pages import page
 from nanogpt.web.site import SiteOf
 from nanogpt.web.texts import receive_text
@@ -41,7 +45,7 @@ class JobStatus(BaseModel):
     message: str
 
     @classmethod
-    def of(cls, job: Job) -> "JobStatus":
+    def of(cls, job: TrainingJob) -> "JobStatus":
         """Return a job's status."""
         return cls(run=job.run, state=job.state, message=job.message)
 
@@ -91,10 +95,15 @@ def create_run(request: Request, site: SiteOf, jobs: OurJobs, form: NewRun) -> J
     """Define a run and train it, then evaluate it and draw samples.
 
     The settings are checked as those of `nanogpt train --name=... --<setting>=...`, and written to
-    the same file in resources/config/.
+    the same file in resources/config/. If the training can't start, or ends before its first step,
+    that file is removed, so that the settings can be corrected.
     """
-    run = define_run(site.project, form)
-    return _start(request, jobs, run)
+    run, fragments = define_run(site.project, form)
+    try:
+        return _start(request, jobs, run, fragments)
+    except (HTTPException, UserError):
+        remove_unused(fragments, site.project)
+        raise
 
 
 @router.post("/api/runs/{run}/resume", status_code=202)
@@ -149,7 +158,7 @@ async def upload_text(
     return NewText(file=place.name, dataset=place.stem, n_bytes=n_bytes)
 
 
-def _start(request: Request, jobs: Jobs, run: str) -> JobStatus:
-    job = jobs.start(run)
+def _start(request: Request, jobs: Jobs, run: str, fragments: Sequence[Path] = ()) -> JobStatus:
+    job = jobs.start(run, fragments)
     log_action(request.scope, f"start {run}")
     return JobStatus.of(job)

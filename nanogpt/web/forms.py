@@ -5,22 +5,23 @@ and the same file in resources/config/.
 """
 
 import json
-import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal, get_args, get_origin
 
 from pydantic import BaseModel, Field
 
-from nanogpt.config.adding import add_variant
+from nanogpt.config.adding import add_variant, show_command
 from nanogpt.config.corpora import Dataset
 from nanogpt.config.flags import Flag, plain_type
+from nanogpt.config.initial import GPT2_SIZES
 from nanogpt.config.loading import read
-from nanogpt.config.messages import did_you_mean
+from nanogpt.config.messages import did_you_mean, look_up
 from nanogpt.config.patterns import NAME, NAME_RULE
-from nanogpt.config.resolving import resolve_run
+from nanogpt.config.resolving import resolve_run, run_names
 from nanogpt.config.schema import PROMPT_FILES, Config, RunEntry
-from nanogpt.config.variants import GROUPS, Given, resolve_with, vary_dataset, vary_run
+from nanogpt.config.variants import GROUPS, NO_VALUE, Given, resolve_with, vary_dataset, vary_run
 from nanogpt.errors import UserError
 from nanogpt.project import Project
 
@@ -89,12 +90,12 @@ def fields() -> dict[str, Flag]:
 def make_form(config: Config) -> tuple[list[FormField], dict[str, list[FormField]]]:
     """Return the main fields, and the other ones by heading."""
     values = values_of(config)
-    made = {name: _field(name, flag, config, values) for name, flag in fields().items()}
+    form = {name: _field(name, flag, config, values) for name, flag in fields().items()}
     others: dict[str, list[FormField]] = {heading: [] for heading in HEADINGS.values()}
     for name, flag in fields().items():
         if name not in MAIN:
-            others[HEADINGS[flag.group]].append(made[name])
-    return [made[name] for name in MAIN], others
+            others[HEADINGS[flag.group]].append(form[name])
+    return [form[name] for name in MAIN], others
 
 
 def values_of(config: Config, run: str = "", preset: str = "") -> dict[str, str]:
@@ -120,8 +121,10 @@ def values_of(config: Config, run: str = "", preset: str = "") -> dict[str, str]
     return found
 
 
-def define_run(project: Project, form: NewRun) -> str:
-    """Define the run of a filled-in form, if it doesn't exist yet. Returns its name.
+def define_run(project: Project, form: NewRun) -> tuple[str, list[Path]]:
+    """Define the run of a filled-in form, if it doesn't exist yet.
+
+    Returns its name and the fragments that were written: the run's before the dataset's.
 
     Errors: UserError with the message that the command line or config.yaml would give.
     """
@@ -129,30 +132,31 @@ def define_run(project: Project, form: NewRun) -> str:
         raise UserError(f"runs: invalid name `{form.name}`; {NAME_RULE}")
     if not (form.run or form.dataset):
         raise UserError("choose a text, a dataset or a run")
-    given = _read_settings(form.settings)
+    config = read(project.config_file)
+    given = _read_settings(form.settings, config)
     of_dataset = [one for one in given if one.group == "dataset"]
     of_run = [one for one in given if one.group != "dataset"]
-    dataset, fragment = form.dataset, None
+    dataset, fragment_of_dataset = form.dataset, None
     if of_dataset:
-        dataset = dataset or resolve_run(read(project.config_file), form.run).dataset
-        made_by = _command("prepare", dataset, of_dataset)
-        varied, fragment = add_variant(
+        dataset = dataset or resolve_run(config, form.run).dataset
+        made_by = show_command("prepare", dataset, of_dataset)
+        varied, fragment_of_dataset = add_variant(
             lambda config: vary_dataset(config, dataset, of_dataset), made_by, project
         )
         dataset = varied.name
     base = form.run or dataset
     if form.run and dataset:
         of_run.insert(0, Given("", "dataset", dataset))
-    made_by = _command("train", base, of_run, form.name)
+    made_by = show_command("train", base, of_run, form.name)
     try:
-        variant, _ = add_variant(
+        variant, fragment = add_variant(
             lambda config: vary_run(config, base, of_run, form.name), made_by, project
         )
     except UserError:
-        if fragment:
-            fragment.unlink()
+        if fragment_of_dataset:
+            fragment_of_dataset.unlink()
         raise
-    return variant.name
+    return variant.name, [path for path in (fragment, fragment_of_dataset) if path]
 
 
 def show(value: object) -> str:
@@ -179,7 +183,7 @@ def _field(name: str, flag: Flag, config: Config, values: Mapping[str, str]) -> 
     return FormField(name, description, value, choices, kind in (int, float))
 
 
-def _read_settings(settings: Mapping[str, str]) -> list[Given]:
+def _read_settings(settings: Mapping[str, str], config: Config) -> list[Given]:
     """Return the settings of a filled-in form, whose values are read as those of flags."""
     known, given = fields(), []
     for name, value in settings.items():
@@ -187,22 +191,22 @@ def _read_settings(settings: Mapping[str, str]) -> list[Given]:
             raise UserError(f"{name}: unknown setting{did_you_mean(name, known)}")
         given.append(Given(known[name].group, known[name].setting, value))
     for one in given:
-        _refuse_files(one)
+        _refuse_files(one, config)
     return given
 
 
-def _refuse_files(given: Given) -> None:
+def _refuse_files(given: Given, config: Config) -> None:
     """Refuse to read files of this machine, whose content a sample would show."""
-    is_prompt = given.name == "sample.start" and given.value.startswith(PROMPT_FILES)
-    is_model = given.name == "train.init_from" and "/" in given.value
-    if is_prompt or is_model:
-        instead = "write the prompt itself" if is_prompt else "name a run"
+    instead = ""
+    if given.name == "sample.start" and given.value.startswith(PROMPT_FILES):
+        instead = "write the prompt itself"
+    elif given.name == "train.init_from" and given.value not in NO_VALUE:
+        if NAME.fullmatch(given.value):
+            look_up([*run_names(config), *GPT2_SIZES], given.value, given.name, "run")
+        else:
+            instead = "name a run"
+    if instead:
         raise UserError(
             f"{given.name}: can't be a file when it's set on the page; {instead}, or use the "
             "command line"
         )
-
-
-def _command(command: str, base: str, given: Sequence[Given], name: str = "") -> str:
-    words = [f"--{one.name}={one.value}" for one in given]
-    return shlex.join(["nanogpt", command, base, *words, *([f"--name={name}"] if name else [])])

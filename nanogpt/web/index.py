@@ -13,7 +13,7 @@ from nanogpt.files.locks import STALE
 from nanogpt.report.run import natural_order
 from nanogpt.web.entries import Entry, RunValues, read_entry
 from nanogpt.web.index_file import PATIENCE, IndexFile, Row
-from nanogpt.web.jobs import Job, Jobs, State
+from nanogpt.web.jobs import Jobs, State, TrainingJob
 from nanogpt.web.run_files import RunFiles, find_all, find_awaited
 from nanogpt.web.site import Site
 
@@ -172,7 +172,7 @@ class Index:
         when, took = self._read[files.name]
         return time.monotonic() - when < took / SHARE
 
-    def _started(self) -> dict[str, Job]:
+    def _started(self) -> dict[str, TrainingJob]:
         """Return the trainings that were started from the page, by run."""
         return {job.run: job for job in self._jobs.all()} if self._jobs else {}
 
@@ -213,7 +213,7 @@ class Index:
         self._shown = shown
 
 
-def entry_of(job: Job) -> Entry | None:
+def entry_of(job: TrainingJob) -> Entry | None:
     """Return the entry of a training that has no files; None if it's done."""
     if job.state in AWAITED:
         return Entry(name=job.run, status="waiting")

@@ -14,16 +14,19 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
 from starlette.exceptions import HTTPException
 
-from nanogpt.artifacts.states import find_trainings
+from nanogpt.artifacts.states import METRICS, find_trainings
+from nanogpt.config.adding import remove_unused
 from nanogpt.config.loading import read
 from nanogpt.config.messages import look_up
 from nanogpt.config.resolving import check_trains, resolve_run, run_names
+from nanogpt.errors import UserError
 from nanogpt.files import locks
 from nanogpt.files.atomic import write_text
 from nanogpt.project import Project
@@ -41,11 +44,11 @@ KEPT = 50  # ended jobs
 
 
 @dataclass
-class Job:
+class TrainingJob:
     """A training that was started from the page. process: None until it runs.
 
-    child: the same process, if this server started it. since: when it was started from the page, in
-    seconds since 1970.
+    child: the same process, if this server started it. fragments: those that were written for this
+    job, to define its run.
     """
 
     run: str
@@ -53,7 +56,7 @@ class Job:
     state: State = "queued"
     process: locks.Owner | None = None
     child: subprocess.Popen[bytes] | None = None
-    since: float = field(default_factory=time.time)
+    fragments: Sequence[Path] = ()
 
     def tail(self) -> str:
         """Return the end of what it printed."""
@@ -84,12 +87,12 @@ class Jobs:
         if self._jobs:
             self._run_thread()
 
-    def all(self) -> list[Job]:
+    def all(self) -> list[TrainingJob]:
         """Return all jobs, the latest last."""
         with self._changed:
             return list(self._jobs.values())
 
-    def find(self, run: str) -> Job:
+    def find(self, run: str) -> TrainingJob:
         """Return a run's job.
 
         Errors: HTTPException if it has none.
@@ -104,8 +107,10 @@ class Jobs:
         with self._changed:
             return run in self._jobs and self._jobs[run].state not in ENDED
 
-    def start(self, run: str) -> Job:
+    def start(self, run: str, fragments: Sequence[Path] = ()) -> TrainingJob:
         """Start a run's training, or continue it; if another one runs, as soon as that ends.
+
+        fragments: those that were written for it; removed if it ends without a state or a result.
 
         Errors: UserError for a run that can't be trained; HTTPException if it's being trained or if
         too many are waiting.
@@ -126,7 +131,8 @@ class Jobs:
                 )
             self._jobs.pop(run, None)  # so that it becomes the latest
             self._forget_old()
-            job = self._jobs[run] = Job(run, self.project.served / f"{run}.log")
+            log = self.project.served / f"{run}.log"
+            job = self._jobs[run] = TrainingJob(run, log, fragments=fragments)
             job.log.unlink(missing_ok=True)
             self._run_thread()
             self._changed.notify_all()
@@ -142,6 +148,7 @@ class Jobs:
         with self._changed:
             job = self._jobs.get(run)
             if job and job.state == "queued":
+                self._remove_unused(job)
                 job.state = "stopped"
                 return f"{run}: taken out of the queue"
             if job and job.state not in ENDED and job.process:
@@ -202,12 +209,12 @@ class Jobs:
                     self._begin(job)
             self._wait(job)
 
-    def _next(self) -> Job | None:
+    def _next(self) -> TrainingJob | None:
         """Return the job to wait for: one that runs, or else the first of the queue."""
         waiting = [job for job in self._jobs.values() if job.state not in ENDED]
         return next((job for job in waiting if job.process), waiting[0] if waiting else None)
 
-    def _begin(self, job: Job) -> None:
+    def _begin(self, job: TrainingJob) -> None:
         """Start a job's process. If that isn't possible, its log has the reason."""
         try:
             job.log.parent.mkdir(parents=True, exist_ok=True)
@@ -222,15 +229,17 @@ class Jobs:
                 )
             job.process = locks.identify(job.child.pid, f"training {job.run}")
             job.state = "running"
-            record = json.dumps(asdict(job.process))
-            write_text(self._record_of(job.run), record)
+            names = [path.name for path in job.fragments]
+            record = {"process": asdict(job.process), "fragments": names}
+            write_text(self._record_of(job.run), json.dumps(record))
         except OSError as error:
             if job.child is None:
+                self._remove_unused(job)
                 job.state = "failed"
             with contextlib.suppress(OSError):
                 job.log.write_text(f"error: {error}\n")
 
-    def _wait(self, job: Job) -> None:
+    def _wait(self, job: TrainingJob) -> None:
         """Wait for the end of a job."""
         while not self._is_closed and job.state not in ENDED:
             if job.child:
@@ -238,31 +247,52 @@ class Jobs:
                     self._end(job, job.child.wait(POLL))
             elif job.process is None or job.process.is_gone():
                 # Another server started it, so its exit code isn't known.
-                made = (self.project.results / job.run / "samples.txt").is_file()
-                self._end(job, 0 if made else 1)
+                self._end(job, 0 if self._has_new_samples(job.run) else 1)
             else:
                 time.sleep(POLL)
 
-    def _end(self, job: Job, code: int) -> None:
+    def _has_new_samples(self, run: str) -> bool:
+        """Whether a training has made its last result since it was started."""
+        samples = self.project.results / run / "samples.txt"
+        try:
+            return samples.stat().st_mtime >= self._record_of(run).stat().st_mtime
+        except OSError:
+            return False
+
+    def _end(self, job: TrainingJob, code: int) -> None:
+        if code:
+            self._remove_unused(job)
         with self._changed:
             # A signal that came after the last step stopped nothing.
             is_stopped = code != 0 and (job.state == "stopping" or code in STOPPED)
             job.state = "stopped" if is_stopped else "failed" if code else "done"
             self._record_of(job.run).unlink(missing_ok=True)
 
+    def _remove_unused(self, job: TrainingJob) -> None:
+        """Remove the definition of a run without a state or a result, so it can be corrected."""
+        directory = self.project.results / job.run
+        is_trained = any((directory / name).exists() for name in (METRICS, "model"))
+        if job.fragments and not is_trained and job.run not in find_trainings(self.project):
+            with contextlib.suppress(OSError, UserError):
+                remove_unused(job.fragments, self.project)
+
     def _record_of(self, run: str) -> Path:
         return self.project.served / f"{run}.json"
 
-    def _find_running(self) -> list[Job]:
+    def _find_running(self) -> list[TrainingJob]:
         """Return the trainings that an earlier server started and that still run."""
         found = []
         for path in sorted(self.project.served.glob("*.json")):
-            with contextlib.suppress(OSError, ValueError, TypeError):
-                owner = locks.Owner(**json.loads(path.read_text("utf-8")))
+            with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+                record = json.loads(path.read_text("utf-8"))
+                owner = locks.Owner(**record["process"])
+                fragments = [self.project.fragments / Path(one).name for one in record["fragments"]]
+                log = path.with_suffix(".log")
+                job = TrainingJob(path.stem, log, "running", owner, fragments=fragments)
                 if owner.is_here():
-                    log, since = path.with_suffix(".log"), path.stat().st_mtime
-                    found.append(Job(path.stem, log, "running", owner, since=since))
+                    found.append(job)
                 elif owner.is_gone():
+                    self._remove_unused(job)
                     path.unlink()
         return found
 

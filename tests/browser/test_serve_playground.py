@@ -27,7 +27,7 @@ from nanogpt.web.site import Site
 from tests.browser.screens import DESKTOP, TELEPHONE
 from tests.browser.serving import serving
 from tests.inference.models import TOKENIZER, make_model
-from tests.made_runs import write_manifest
+from tests.made_runs import metrics_text, write_manifest
 
 OWN = {"max_new_tokens": 60, "temperature": 0.7, "top_k": 20, "seed": 42, "stop": ["\n\n", "\\"]}
 SCRIPT = "<img src=x onerror=alert(1)><script>alert(2)</script>"
@@ -48,6 +48,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FastAPI]:
     raw = GPT(ModelSettings(n_layer=1, n_head=2, n_embd=16, block_size=64), 256)
     (project.results / "raw/model").mkdir(parents=True)
     save_model(project.results / "raw/model", raw.state_dict(), raw.settings, ByteTokenizer())
+    (project.results / "raw/metrics.jsonl").write_text(metrics_text(0.6))
     (project.results / "datasets/tale").mkdir(parents=True)
     ByteTokenizer().save(project.results / "datasets/tale/tokenizer.json")
     with pytest.MonkeyPatch.context() as patch:
@@ -327,6 +328,14 @@ def test_a_link_reproduces_everything(open_page, address: str) -> None:
         expect(again.locator(f"#{name}")).to_have_value(value)
     finish(again)
     assert [text_of(again, column) for column in (0, 1)] == texts
+
+
+def test_a_runs_page_opens_the_playground_with_its_model(open_page, address: str) -> None:
+    page = open_page()
+    page.goto(f"{address}/runs/raw")
+    page.get_by_role("link", name="Open in the playground").click()
+    page.locator("form[data-ready]").wait_for()
+    expect(page.locator("#model")).to_have_value("raw")
 
 
 def test_the_copies_give_the_same_text(open_page, address: str) -> None:

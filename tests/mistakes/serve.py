@@ -16,6 +16,12 @@ def _write_project() -> None:
     write_files({"config.yaml": CONFIG, "text.txt": TEXT})
 
 
+def _write_two_projects() -> None:
+    _write_project()
+    for path in ("results", "other/results"):
+        Path(path).mkdir(parents=True)
+
+
 def _use_port_in_use() -> None:
     Path("results").mkdir()
     with closing(socket.create_server(("127.0.0.1", 8765))):
@@ -58,6 +64,13 @@ SERVE = [
         "serving a directory that doesn't exist",
         "serve elsewhere",
         "elsewhere: no such directory; name one that contains runs",
+    ),
+    command(
+        "actions on another project's runs",
+        "serve other/results --allow-actions",
+        "--allow-actions: other/results isn't this project's `results`; run `nanogpt serve "
+        "--allow-actions` in the directory of that project",
+        _write_two_projects,
     ),
     Mistake(
         "serving on a port that's in use",

@@ -84,7 +84,18 @@ def waiting(monkeypatch):
 
     monkeypatch.setattr(jobs_module.subprocess, "Popen", start)
     monkeypatch.setattr(jobs_module, "POLL", 0.05)
+    opened = []
+    run_thread = jobs_module.Jobs._run_thread
+
+    def run_and_remember(jobs):
+        opened.append(jobs)
+        run_thread(jobs)
+
+    monkeypatch.setattr(jobs_module.Jobs, "_run_thread", run_and_remember)
     yield commands
+    for jobs in opened:  # so that none starts in the directory of the next test
+        jobs.close()
+        jobs._thread.join()
     for process in processes:
         process.kill()
         process.wait()
@@ -136,6 +147,11 @@ def test_a_run_is_defined_as_by_the_command_line(client, project, monkeypatch):
         ({"sample.start": "FILE:/etc/passwd"}, "sample.start: can't be a file when it's set on "),
         ({"sample.start": "LINES:../secret"}, "sample.start: can't be a file when it's set on "),
         ({"train.init_from": "../other/model"}, "train.init_from: can't be a file when it's set"),
+        ({"train.init_from": "~"}, "train.init_from: can't be a file when it's set on the page; "),
+        ({"train.init_from": "~root"}, "train.init_from: can't be a file when it's set on the "),
+        ({"train.init_from": ".."}, "train.init_from: can't be a file when it's set on the page"),
+        ({"train.init_from": "results"}, "train.init_from: no run `results`"),
+        ({"train.init_from": "on"}, "train.init_from: no run `on`; did you mean `one`?"),
         ({"corpus.files": "/etc/passwd"}, "corpus.files: unknown setting"),
         ({"corpus.url": "http://127.0.0.1/"}, "corpus.url: unknown setting"),
         ({"dataset.corpus": "other"}, "dataset.corpus: unknown setting"),
@@ -219,6 +235,17 @@ def test_another_dataset_and_tokenizer_are_used(client, project):
     assert answer.json()["run"] == f"one.dataset-{dataset}.max_iters-5"
     written = yaml.safe_load((project.fragments / f"{dataset}.yaml").read_text())
     assert written == {"datasets": {dataset: {"corpus": "play", "tokenizer": "byte"}}}
+
+
+@pytest.mark.usefixtures("unstarted")
+@pytest.mark.parametrize("name", ["one", "none"])
+def test_a_run_can_start_from_another_ones_model(client, project, name):
+    settings = {"train.init_from": name, "train.max_iters": "5"}
+    form = {"dataset": "play", "name": "mine", "settings": settings}
+    assert client.post("/api/runs", json=form).status_code == 202
+    written = yaml.safe_load((project.fragments / "mine.yaml").read_text())
+    expected = None if name == "none" else name
+    assert written["runs"]["mine"]["train"].get("init_from") == expected
 
 
 def test_the_form_has_the_settings_of_the_schema(client):
@@ -337,6 +364,108 @@ def test_the_queue_is_bounded_and_can_be_left(project):
     assert client.post("/api/runs/one/resume").status_code == 202
 
 
+FORM = {
+    "dataset": "play",
+    "name": "mine",
+    "settings": {"train.max_iters": "9", "dataset.tokenizer": "byte"},
+}
+CORRECTED = {**FORM, "settings": {"train.max_iters": "8", "dataset.tokenizer": "byte"}}
+
+
+def fragments(project):
+    return sorted(path.stem for path in project.fragments.glob("*.yaml"))
+
+
+@pytest.mark.usefixtures("waiting")
+def test_a_refused_start_defines_nothing(project):
+    client = open_actions(project, jobs=1)
+    client.post("/api/runs/one/resume")
+    assert "1 trainings run or wait" in error_of(client.post("/api/runs", json=FORM), 429)
+    assert fragments(project) == []
+
+
+@pytest.mark.usefixtures("waiting")
+def test_a_second_start_of_a_run_leaves_its_definition(client, project):
+    assert client.post("/api/runs", json=FORM).status_code == 202
+    assert "already" in error_of(client.post("/api/runs", json=FORM), 409)
+    assert fragments(project) == ["mine", "play.tokenizer-byte"]
+
+
+@pytest.mark.usefixtures("waiting")
+def test_a_training_without_a_result_can_be_corrected(client, project):
+    client.post("/api/runs", json=FORM)
+    wait_for(lambda: states(client) == {"mine": "running"}, "the training")
+    client.post("/api/runs/mine/stop")
+    wait_for(lambda: states(client) == {"mine": "stopped"}, "its end")
+    assert fragments(project) == []
+    assert client.post("/api/runs", json=CORRECTED).status_code == 202
+    wait_for(lambda: states(client) == {"mine": "running"}, "the training")
+
+
+@pytest.mark.usefixtures("waiting")
+def test_what_is_taken_out_of_the_queue_can_be_corrected(client, project):
+    client.post("/api/runs/one/resume")
+    client.post("/api/runs", json=FORM)
+    client.post("/api/runs/mine/stop")
+    assert fragments(project) == []
+    assert client.post("/api/runs", json=CORRECTED).status_code == 202
+
+
+@pytest.mark.usefixtures("waiting")
+@pytest.mark.parametrize("has_state", [True, False])
+def test_a_training_with_a_state_or_result_keeps_its_definition(client, project, has_state):
+    client.post("/api/runs", json=FORM)
+    wait_for(lambda: states(client) == {"mine": "running"}, "the training")
+    if has_state:
+        make_training(project.root, "mine")
+    else:
+        write_text(project.results / "mine/metrics.jsonl", "")
+    client.post("/api/runs/mine/stop")
+    wait_for(lambda: states(client) == {"mine": "stopped"}, "its end")
+    assert fragments(project) == ["mine", "play.tokenizer-byte"]
+
+
+@pytest.mark.usefixtures("waiting")
+def test_a_definition_that_another_run_needs_is_kept(client, project):
+    client.post("/api/runs", json=FORM)
+    wait_for(lambda: states(client) == {"mine": "running"}, "the training")
+    client.post("/api/runs", json={**FORM, "name": "yours"})
+    client.post("/api/runs/mine/stop")
+    wait_for(lambda: states(client)["mine"] == "stopped", "its end")
+    assert fragments(project) == ["play.tokenizer-byte", "yours"]
+
+
+@pytest.mark.usefixtures("waiting")
+def test_the_next_server_removes_the_definition_of_a_training_without_a_result(client, project):
+    client.post("/api/runs", json=FORM)
+    wait_for(lambda: list(project.served.glob("*.json")), "its record")
+    client.app.state.jobs.close()
+    client.app.state.jobs._thread.join()
+    client.app.state.jobs.find("mine").child.kill()
+    client.app.state.jobs.find("mine").child.wait()
+    assert states(open_actions(project)) == {}
+    assert fragments(project) == []
+
+
+@pytest.mark.usefixtures("waiting")
+@pytest.mark.parametrize("is_new", [True, False])
+def test_samples_of_an_earlier_training_arent_a_result(client, project, is_new):
+    samples = project.results / "one/samples.txt"
+    write_text(samples, "To be")
+    os.utime(samples, (1e9, 1e9))
+    client.post("/api/runs/one/resume")
+    wait_for(lambda: list(project.served.glob("*.json")), "its record")
+    client.app.state.jobs.close()
+    client.app.state.jobs._thread.join()
+    later = open_actions(project)
+    if is_new:
+        samples.touch()
+    client.app.state.jobs.find("one").child.kill()
+    client.app.state.jobs.find("one").child.wait()
+    state = "done" if is_new else "failed"
+    wait_for(lambda: states(later) == {"one": state}, "its end")
+
+
 def test_what_cant_be_trained_is_refused(client):
     assert "no run `ones`; did you mean `one`?" in error_of(client.post("/api/runs/ones/resume"))
     assert "an ensemble isn't trained" in error_of(client.post("/api/runs/both/resume"))
@@ -444,11 +573,20 @@ def test_the_next_server_finds_the_training_that_runs(client, project):
 def test_damaged_records_are_ignored(project):
     project.served.mkdir(parents=True)
     for number, text in enumerate(
-        ("", "[1]", "{}", '{"pid": 1}', '{"touched": 1, "pid": 1}', "\xff")
+        (
+            "",
+            "[1]",
+            "{}",
+            '{"pid": 1}',
+            '{"touched": 1, "pid": 1}',
+            "\xff",
+            '{"process": {"touched": 1, "pid": 1}, "fragments": 3}',
+        )
     ):
         (project.served / f"r{number}.json").write_text(text)
     gone = locks.Owner(1, 1, "1", machine=locks.identify(os.getpid(), "").machine)
-    (project.served / "gone.json").write_text(json.dumps(vars(gone)))
+    record = {"process": vars(gone), "fragments": []}
+    (project.served / "gone.json").write_text(json.dumps(record))
     assert states(open_actions(project)) == {}
     assert not (project.served / "gone.json").exists()
 
