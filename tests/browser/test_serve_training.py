@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.browser.screens import DESKTOP
-from tests.browser.test_serve_runs import HAS_COLOUR
+from tests.browser.test_serve_runs import HAS_COLOR
 from tests.web.serving import COMMAND, environment_here, running
 from tests.workflow.conftest import write_project
 
@@ -105,7 +105,7 @@ def watch_and_stop(page: Page) -> int:
         timeout=LONG,
     )
     assert curve(page) != picture
-    assert page.evaluate(HAS_COLOUR, ["[data-chart=loss]", "look-0"])
+    assert page.evaluate(HAS_COLOR, ["[data-chart=loss]", "look-0"])
     expect(page.locator("[data-log]")).to_contain_text("INFO step", timeout=LONG)
     stopped_at = last_step(page)
     page.get_by_role("button", name="Stop").click()
