@@ -79,7 +79,7 @@ def find_all(site: Site) -> dict[str, RunFiles]:
             names = {
                 item.name: item.is_symlink()
                 for item in items
-                if is_run_name(item.name) and item.is_dir()
+                if is_run_name(item.name) and _is_directory(item)
             }
     except FileNotFoundError:
         names = {}
@@ -89,6 +89,13 @@ def find_all(site: Site) -> dict[str, RunFiles]:
         name: _look(site, name, states.get(name), root, names.get(name, False))
         for name in sorted(names.keys() | states.keys())
     }
+
+
+def _is_directory(item: os.DirEntry[str]) -> bool:
+    try:
+        return item.is_dir()
+    except OSError:  # a loop of links
+        return False
 
 
 def find_one(site: Site, name: str) -> RunFiles | None:
