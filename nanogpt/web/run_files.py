@@ -104,7 +104,8 @@ def find_one(site: Site, name: str) -> RunFiles | None:
         return None
     state = _states(site).get(name)
     directory = site.results / name
-    if state is None and not directory.is_dir():
+    # A Path would raise an error for a name that's too long.
+    if state is None and not os.path.isdir(directory):  # noqa: PTH112
         return None
     return _look(site, name, state, str(site.results.resolve()), directory.is_symlink())
 
