@@ -79,7 +79,7 @@ def find_all(site: Site) -> dict[str, RunFiles]:
             names = {
                 item.name: item.is_symlink()
                 for item in items
-                if is_run_name(item.name) and item.is_dir()
+                if is_run_name(item.name) and _is_directory(item)
             }
     except FileNotFoundError:
         names = {}
@@ -91,13 +91,21 @@ def find_all(site: Site) -> dict[str, RunFiles]:
     }
 
 
+def _is_directory(item: os.DirEntry[str]) -> bool:
+    try:
+        return item.is_dir()
+    except OSError:  # a loop of links
+        return False
+
+
 def find_one(site: Site, name: str) -> RunFiles | None:
     """Find the files of a run; None if there's no such run."""
     if not is_run_name(name):
         return None
     state = _states(site).get(name)
     directory = site.results / name
-    if state is None and not directory.is_dir():
+    # A Path would raise an error for a name that's too long.
+    if state is None and not os.path.isdir(directory):  # noqa: PTH112
         return None
     return _look(site, name, state, str(site.results.resolve()), directory.is_symlink())
 

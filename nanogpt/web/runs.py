@@ -152,7 +152,7 @@ def compare_page(
     index: IndexOf,
     run: Annotated[list[str] | None, Query()] = None,
 ) -> HTMLResponse:
-    """Show several runs over one another, and what differs between them."""
+    """Overlay the curves of several runs, and show what differs between them."""
     names = list(dict.fromkeys(run or []))[:MOST_COMPARED]
     found = _find_for_page(site, index, names)
     if isinstance(found, str):

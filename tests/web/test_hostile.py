@@ -123,6 +123,20 @@ def test_a_report_outside_the_results_isnt_shown(client, project, secret, place)
     assert f'href="/{place}/"' not in client.get("/").text
 
 
+def test_a_loop_of_links_is_nothing(client, project):
+    for path in ("report", "loop", "datasets/loop", "three/model", "three/train.log"):
+        link = project.results / path
+        link.parent.mkdir(exist_ok=True, parents=True)
+        link.symlink_to(link)
+    assert client.get("/report/").status_code == 404
+    for path in addresses(client):
+        for name in ("loop", "three"):
+            answer = client.get(re.sub(r"\{\w+\}", name, path))
+            assert answer.status_code < 500, answer.url
+    answer = client.post("/api/tokens", json={"dataset": "loop", "text": "a"})
+    assert answer.status_code == 400
+
+
 def test_models_and_states_outside_arent_read(client, project, secret):
     other = Project(secret.parent / "made")
     make_run(other.root, "run", sampling={"start": SECRET})

@@ -110,7 +110,7 @@ def test_details_have_no_nan(client, root):
 @pytest.mark.parametrize(
     "name",
     ["missing", "datasets", "report", "gpt2", "%2e%2e", "..%2f..%2fsecret", "a%20b", "-a",
-     ".nanogpt", "demo%0a", "demo%00", "%3Cscript%3E"],
+     ".nanogpt", "demo%0a", "demo%00", "%3Cscript%3E", "x" * 300],
 )  # fmt: skip
 def test_anything_that_is_no_run_is_not_found(client, root, name, part):
     make_run(root, "demo")
