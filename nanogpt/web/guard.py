@@ -175,7 +175,8 @@ class _Exchange:
         # One slash, since browsers read `//name/` as another site.
         place = "/" + quote(self.scope["path"].lstrip("/"))
         place += f"?{urlencode(kept)}" if kept else ""
-        cookie = f"{cookie_name(self._site)}={self._site.token}; HttpOnly; SameSite=Strict; Path=/"
+        # Lax, so that a link on another site to one of our pages works.
+        cookie = f"{cookie_name(self._site)}={self._site.token}; HttpOnly; SameSite=Lax; Path=/"
         headers = [(b"location", place.encode()), (b"set-cookie", cookie.encode())]
         await self._respond(303, headers, b"")
 
