@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from nanogpt.web.guard import Refusal
+from nanogpt.web.guard import RETRY_SECONDS, Refusal
 from nanogpt.web.site import Limits
 
 STALL_CHECKS = 4  # looks in a row at data that a client doesn't read, before it's given up
@@ -129,9 +129,10 @@ class Connection(HttpToolsProtocol):
         self._stop_timer()
         if self._is_idle():  # no response is under way
             body = refusal.body("/")
+            retry = f"Retry-After: {RETRY_SECONDS}\r\n" if refusal.status == 503 else ""
             head = (
                 f"HTTP/1.1 {refusal.status} Refused\r\nContent-Type: application/json\r\n"
-                f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+                f"Content-Length: {len(body)}\r\nConnection: close\r\n{retry}\r\n"
             )
             self.transport.write(head.encode() + body)
         self.transport.close()

@@ -41,6 +41,7 @@ STOPPED = (-signal.SIGTERM, 128 + signal.SIGTERM, -signal.SIGINT, 128 + signal.S
 POLL = 1.0  # seconds
 LOG_TAIL = 65_536  # bytes
 KEPT = 50  # ended jobs
+RETRY_SECONDS = 60  # for a place in the queue
 
 
 @dataclass
@@ -122,7 +123,9 @@ class Jobs:
                 raise HTTPException(409, f"{run}: already being trained by {owner}")
             if sum(job.state not in ENDED for job in self._jobs.values()) >= self.most:
                 raise HTTPException(
-                    429, f"{self.most} trainings run or wait already; wait until one ends"
+                    429,
+                    f"{self.most} trainings run or wait already; wait until one ends",
+                    {"Retry-After": str(RETRY_SECONDS)},
                 )
             self._jobs.pop(run, None)  # so that it becomes the latest
             self._forget_old()

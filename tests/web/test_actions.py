@@ -329,7 +329,9 @@ def test_the_queue_is_bounded_and_can_be_left(project):
         for number in range(2)
     ]
     assert [run["run"] for run in runs] == ["n0", "n1"]
-    assert "2 trainings run or wait" in error_of(client.post("/api/runs/one/resume"), 429)
+    answer = client.post("/api/runs/one/resume")
+    assert "2 trainings run or wait" in error_of(answer, 429)
+    assert answer.headers["retry-after"] == "60"
     assert "out of the queue" in client.post("/api/runs/n1/stop").json()["message"]
     assert client.post("/api/runs/one/resume").status_code == 202
 
