@@ -1,19 +1,26 @@
 """Endpoints for those who run the server: /healthz and /metrics."""
 
-from fastapi import APIRouter, Request, Response
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from nanogpt import __version__
 from nanogpt.web.meters import Meters
 from nanogpt.web.models import Models
+from nanogpt.web.site import Site, site_of
 
 router = APIRouter(tags=["operations"])
 
 
 @router.get("/healthz")
-def healthz() -> dict[str, str]:
-    """Answer that the server runs."""
-    return {"status": "ok", "version": __version__}
+def healthz(site: Annotated[Site, Depends(site_of)]) -> dict[str, str]:
+    """Answer that the server runs.
+
+    A public server answers without a token, as load balancers need it, and hides its version.
+    """
+    status = {"status": "ok"}
+    return status if site.is_public else {**status, "version": __version__}
 
 
 @router.get("/metrics", response_class=Response)
