@@ -117,10 +117,14 @@ class Jobs:
         with self._changed:
             job = self._jobs.get(run)
             if job and job.state not in ENDED:
-                raise HTTPException(409, f"{run}: already {job.state}")
+                raise HTTPException(
+                    409, f"{run}: already {job.state}; stop it, or wait until it ends"
+                )
             owner = self._find_owner(run)
             if owner:
-                raise HTTPException(409, f"{run}: already being trained by {owner}")
+                raise HTTPException(
+                    409, f"{run}: already being trained by {owner}; stop it, or wait until it ends"
+                )
             if sum(job.state not in ENDED for job in self._jobs.values()) >= self.most:
                 raise HTTPException(
                     429,
@@ -154,7 +158,7 @@ class Jobs:
                 return self._terminate(run, job.process)
         owner = self._find_owner(run)
         if owner is None:
-            raise HTTPException(409, f"{run}: not being trained")
+            raise HTTPException(409, f"{run}: not being trained; reload the page to see its status")
         return self._terminate(run, owner)
 
     def close(self) -> None:
@@ -181,7 +185,9 @@ class Jobs:
         try:
             os.kill(owner.pid, signal.SIGTERM)
         except ProcessLookupError:
-            raise HTTPException(409, f"{run}: not being trained") from None
+            raise HTTPException(
+                409, f"{run}: not being trained; reload the page to see its status"
+            ) from None
         except PermissionError:
             raise HTTPException(
                 409, f"{run}: trained by {owner}, which belongs to another user"

@@ -96,7 +96,7 @@ function post(address, body, type) {
       if (request.status < 300) resolve(request.response);
       else reject(new Error(request.response?.error ?? `the server answered ${request.status}`));
     };
-    request.onerror = () => reject(new Error("no answer from the server"));
+    request.onerror = () => reject(new Error("no answer from the server; check that `nanogpt serve` still runs, then try again"));
     request.send(body);
   });
 }
