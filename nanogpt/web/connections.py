@@ -1,7 +1,7 @@
-"""Connections with limits that uvicorn doesn't have: their number, and a head's size and time.
+"""Connections with limits that uvicorn doesn't have: their number, time to read, size of a head.
 
-A client that opens many connections, or sends a request's first lines slowly or without end, would
-otherwise keep others out.
+A client that opens many connections, sends a request's first lines slowly or without end, or never
+reads a response, would otherwise keep others out.
 """
 
 import asyncio
@@ -9,8 +9,10 @@ from typing import ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from nanogpt.web.guard import Refusal
+from nanogpt.web.guard import RETRY_SECONDS, Refusal
 from nanogpt.web.site import Limits
+
+STALL_CHECKS = 4  # looks in a row at data that a client doesn't read, before it's given up
 
 
 class Connection(HttpToolsProtocol):
@@ -19,6 +21,9 @@ class Connection(HttpToolsProtocol):
     limits: ClassVar[Limits] = Limits()
 
     _timer: asyncio.TimerHandle | None = None  # runs while a head is expected
+    _stall_timer: asyncio.TimerHandle | None = None  # runs while a client may have stalled
+    _n_unsent = 0  # bytes at the last look
+    _n_checks = 0  # since the client has read something
     _n_bytes = 0  # received since the last complete head or part of a body
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -32,6 +37,7 @@ class Connection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget a connection."""
         self._stop_timer()
+        self._stop_watching()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -56,6 +62,52 @@ class Connection(HttpToolsProtocol):
         self._n_bytes = 0
         super().on_body(body)
 
+    def pause_writing(self) -> None:
+        """Wait until the client has read most of what was written; nothing more is written then."""
+        super().pause_writing()
+        self._watch()
+
+    def resume_writing(self) -> None:
+        """Continue writing."""
+        super().resume_writing()
+        self._stop_watching()
+        self._watch_rest()
+
+    def on_response_complete(self) -> None:
+        """End a response, the rest of which the client may still have to read."""
+        super().on_response_complete()
+        self._watch_rest()
+
+    def _watch_rest(self) -> None:
+        if self._stall_timer is None and self._is_idle():
+            self._watch()
+
+    def _watch(self) -> None:
+        """Look whether the client reads, as long as there's unsent data."""
+        self._stop_watching()
+        self._n_unsent, self._n_checks = self.transport.get_write_buffer_size(), 0
+        if self._n_unsent:
+            self._look_later()
+
+    def _look_later(self) -> None:
+        seconds = self.limits.stall_seconds / STALL_CHECKS
+        self._stall_timer = self.loop.call_later(seconds, self._look)
+
+    def _look(self) -> None:
+        self._stall_timer = None
+        n_unsent = self.transport.get_write_buffer_size()
+        self._n_checks = self._n_checks + 1 if n_unsent >= self._n_unsent else 0
+        self._n_unsent = n_unsent
+        if self._n_checks == STALL_CHECKS:
+            self.transport.abort()
+        elif n_unsent:
+            self._look_later()
+
+    def _stop_watching(self) -> None:
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None
+
     def _is_idle(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
 
@@ -77,12 +129,15 @@ class Connection(HttpToolsProtocol):
         self._stop_timer()
         if self._is_idle():  # no response is under way
             body = refusal.body("/")
+            retry = f"Retry-After: {RETRY_SECONDS}\r\n" if refusal.status == 503 else ""
             head = (
                 f"HTTP/1.1 {refusal.status} Refused\r\nContent-Type: application/json\r\n"
-                f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+                f"Content-Length: {len(body)}\r\nConnection: close\r\n{retry}\r\n"
             )
             self.transport.write(head.encode() + body)
         self.transport.close()
+        if self._stall_timer is None:
+            self._watch()
 
 
 def connection_with(limits: Limits) -> type[Connection]:

@@ -65,4 +65,8 @@ def _answer_mistake(request: Request, error: Exception) -> Response:
 def _answer_other(request: Request, error: Exception) -> Response:
     """Describe a full disk and the like. The server's log has the traceback of a bug."""
     known = user_message(error)
-    return error_response(request.url.path, 500, known or "a bug; the server's log has details")
+    return error_response(
+        request.url.path,
+        500,
+        known or "a bug in nanogpt; please report it with the traceback that the server printed",
+    )

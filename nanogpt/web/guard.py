@@ -49,6 +49,7 @@ HOST = re.compile(r"(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::[0-9]+)?")
 
 TOKEN_HINT = "open the address that `nanogpt serve` printed, or send `Authorization: Bearer TOKEN`"
 STOPPING = "the server is stopping; try again later"
+RETRY_SECONDS = 5  # after a 503
 LAST_WORDS = 1.0  # seconds for telling a client that the server stops
 
 Headers = list[tuple[bytes, bytes]]
@@ -167,6 +168,8 @@ class _Exchange:
         headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
         if refusal.status == 401:
             headers.append((b"www-authenticate", b"Bearer"))
+        if refusal.status == 503:
+            headers.append((b"retry-after", str(RETRY_SECONDS).encode()))
         await self._respond(refusal.status, headers, body)
 
     async def redirect_without_token(self) -> None:
@@ -175,7 +178,8 @@ class _Exchange:
         # One slash, since browsers read `//name/` as another site.
         place = "/" + quote(self.scope["path"].lstrip("/"))
         place += f"?{urlencode(kept)}" if kept else ""
-        cookie = f"{cookie_name(self._site)}={self._site.token}; HttpOnly; SameSite=Strict; Path=/"
+        # Lax, so that a link on another site to one of our pages works.
+        cookie = f"{cookie_name(self._site)}={self._site.token}; HttpOnly; SameSite=Lax; Path=/"
         headers = [(b"location", place.encode()), (b"set-cookie", cookie.encode())]
         await self._respond(303, headers, b"")
 

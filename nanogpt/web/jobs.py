@@ -41,6 +41,7 @@ STOPPED = (-signal.SIGTERM, 128 + signal.SIGTERM, -signal.SIGINT, 128 + signal.S
 POLL = 1.0  # seconds
 LOG_TAIL = 65_536  # bytes
 KEPT = 50  # ended jobs
+RETRY_SECONDS = 60  # for a place in the queue
 
 
 @dataclass
@@ -121,13 +122,19 @@ class Jobs:
         with self._changed:
             job = self._jobs.get(run)
             if job and job.state not in ENDED:
-                raise HTTPException(409, f"{run}: already {job.state}")
+                raise HTTPException(
+                    409, f"{run}: already {job.state}; stop it, or wait until it ends"
+                )
             owner = self._find_owner(run)
             if owner:
-                raise HTTPException(409, f"{run}: already being trained by {owner}")
+                raise HTTPException(
+                    409, f"{run}: already being trained by {owner}; stop it, or wait until it ends"
+                )
             if sum(job.state not in ENDED for job in self._jobs.values()) >= self.most:
                 raise HTTPException(
-                    429, f"{self.most} trainings run or wait already; wait until one ends"
+                    429,
+                    f"{self.most} trainings run or wait already; wait until one ends",
+                    {"Retry-After": str(RETRY_SECONDS)},
                 )
             self._jobs.pop(run, None)  # so that it becomes the latest
             self._forget_old()
@@ -156,7 +163,7 @@ class Jobs:
                 return self._terminate(run, job.process)
         owner = self._find_owner(run)
         if owner is None:
-            raise HTTPException(409, f"{run}: not being trained")
+            raise HTTPException(409, f"{run}: not being trained; reload the page to see its status")
         return self._terminate(run, owner)
 
     def close(self) -> None:
@@ -183,7 +190,9 @@ class Jobs:
         try:
             os.kill(owner.pid, signal.SIGTERM)
         except ProcessLookupError:
-            raise HTTPException(409, f"{run}: not being trained") from None
+            raise HTTPException(
+                409, f"{run}: not being trained; reload the page to see its status"
+            ) from None
         except PermissionError:
             raise HTTPException(
                 409, f"{run}: trained by {owner}, which belongs to another user"

@@ -6,14 +6,19 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from nanogpt import __version__
 from nanogpt.web.meters import Meters
 from nanogpt.web.models import Models
+from nanogpt.web.site import SiteOf
 
 router = APIRouter(tags=["operations"])
 
 
 @router.get("/healthz")
-async def healthz() -> dict[str, str]:
-    """Answer that the server runs, even while all threads of the other endpoints are busy."""
-    return {"status": "ok", "version": __version__}
+async def healthz(site: SiteOf) -> dict[str, str]:
+    """Answer that the server runs, even while all threads of the other endpoints are busy.
+
+    A public server answers without a token, as load balancers need it, and hides its version.
+    """
+    status = {"status": "ok"}
+    return status if site.is_public else {**status, "version": __version__}
 
 
 @router.get("/metrics", response_class=Response)

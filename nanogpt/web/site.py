@@ -19,7 +19,8 @@ class Limits:
     prompts times `n` of one request. admitted: completions that are generated together. waiting:
     those that wait for that.
     address_bytes, header_bytes: of a request's head. connections: at the same time. head_seconds,
-    body_seconds, upload_seconds: for receiving a request's parts. drain_seconds: for requests in
+    body_seconds, upload_seconds: for receiving a request's parts. stall_seconds: without reading
+    anything of a response. drain_seconds: for requests in
     progress when the server stops. jobs: trainings that run or wait to be started.
     logprobs: alternatives of each token. stops: stop strings of a request, and their characters.
     model_bytes: memory of loaded models.
@@ -40,6 +41,7 @@ class Limits:
     head_seconds: float = 10.0
     body_seconds: float = 20.0
     upload_seconds: float = 900.0
+    stall_seconds: float = 60.0
     drain_seconds: float = 30.0
     jobs: int = 8
     logprobs: int = 10

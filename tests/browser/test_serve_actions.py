@@ -79,6 +79,19 @@ def test_a_text_is_uploaded_and_trained(page, project, tmp_path, screenshot):
     assert (project.texts / "My_novel.txt").read_text() == TEXT
 
 
+def test_a_text_without_a_usable_name_gets_one(page, project, tmp_path):
+    for number, name in enumerate(("text", "text-2")):
+        text = tmp_path / "война.txt"
+        text.write_text(TEXT)
+        page.goto(page.url.partition("/runs")[0].removesuffix("/new") + "/new")
+        page.get_by_label("Text", exact=True).select_option("")
+        page.get_by_label("File").set_input_files(text)
+        page.get_by_label("Name").fill(f"run-{number}")
+        page.get_by_role("button", name="Train").click()
+        page.wait_for_url(f"**/runs/run-{number}")
+        assert (project.texts / f"{name}.txt").read_text() == TEXT
+
+
 def test_a_mistake_is_shown_at_its_field(page, tmp_path):
     upload(page, tmp_path)
     page.get_by_label("sample.top_p").evaluate("field => { field.value = '7'; }")

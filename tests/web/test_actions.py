@@ -42,6 +42,8 @@ CONFIG = {
     "runs": {"one": {"dataset": "play"}, "two": {"dataset": "play"}, "both": {"ensemble": ["one"]}},
 }
 
+NOT_TRAINED = "one: not being trained; reload the page to see its status"
+
 # Stands for `nanogpt train`: says something, then waits for a signal.
 WAITING = """
 import signal, sys, time
@@ -359,7 +361,9 @@ def test_the_queue_is_bounded_and_can_be_left(project):
         for number in range(2)
     ]
     assert [run["run"] for run in runs] == ["n0", "n1"]
-    assert "2 trainings run or wait" in error_of(client.post("/api/runs/one/resume"), 429)
+    answer = client.post("/api/runs/one/resume")
+    assert "2 trainings run or wait" in error_of(answer, 429)
+    assert answer.headers["retry-after"] == "60"
     assert "out of the queue" in client.post("/api/runs/n1/stop").json()["message"]
     assert client.post("/api/runs/one/resume").status_code == 202
 
@@ -469,7 +473,7 @@ def test_samples_of_an_earlier_training_arent_a_result(client, project, is_new):
 def test_what_cant_be_trained_is_refused(client):
     assert "no run `ones`; did you mean `one`?" in error_of(client.post("/api/runs/ones/resume"))
     assert "an ensemble isn't trained" in error_of(client.post("/api/runs/both/resume"))
-    assert error_of(client.post("/api/runs/one/stop"), 409) == "one: not being trained"
+    assert error_of(client.post("/api/runs/one/stop"), 409) == NOT_TRAINED
     for path in ("..%2f..%2fetc", "%2e%2e", "..%252f", "%00", "%0a", "a%2fb"):
         for answer in (
             client.post(f"/api/runs/{path}/resume"),
@@ -535,7 +539,7 @@ def test_a_training_in_a_terminal_can_be_stopped(client, tmp_path):
         assert answer.status_code == 200
         assert process.wait(timeout=30) == -signal.SIGTERM
         # Its id may belong to any process now.
-        assert error_of(client.post("/api/runs/one/stop"), 409) == "one: not being trained"
+        assert error_of(client.post("/api/runs/one/stop"), 409) == NOT_TRAINED
 
 
 def test_a_training_on_another_machine_isnt_signalled(client, tmp_path):
@@ -552,7 +556,7 @@ def test_a_reused_process_id_isnt_signalled(client, tmp_path):
     with training(tmp_path) as (state, process):
         (lock,) = state.glob("lock.*")
         lock.write_text(json.dumps({**json.loads(lock.read_text()), "started": "1"}))
-        assert error_of(client.post("/api/runs/one/stop"), 409) == "one: not being trained"
+        assert error_of(client.post("/api/runs/one/stop"), 409) == NOT_TRAINED
         assert process.poll() is None
 
 

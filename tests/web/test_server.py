@@ -19,7 +19,7 @@ from fastapi import Request
 from nanogpt.project import HERE
 from nanogpt.web import server
 from nanogpt.web.site import Limits, Site
-from starlette.responses import StreamingResponse
+from starlette.responses import PlainTextResponse, StreamingResponse
 
 create_app = server.create_app
 def create_slow_app(site):
@@ -34,14 +34,24 @@ def create_slow_app(site):
     @app.post("/v1/read")
     async def read(request: Request):
         return len(await request.body())
+    @app.get("/api/large")
+    async def large(n: int):
+        return PlainTextResponse("a" * n)
+    @app.get("/api/parts")
+    async def parts():
+        async def texts():
+            while True:
+                yield "a" * 10_000
+                await asyncio.sleep(0)
+        return StreamingResponse(texts())
     @app.get("/api/ticks")
     async def endless():
         return await ticks(10**9)
     return app
 
 server.create_app = create_slow_app
-limits = Limits(head_seconds=0.5, body_seconds=0.5, drain_seconds=1.5, connections=8,
-                address_bytes=500, header_bytes=1500)
+limits = Limits(head_seconds=0.5, body_seconds=0.5, drain_seconds=1.5, stall_seconds=1,
+                connections=8, address_bytes=500, header_bytes=1500)
 server.serve(Site(HERE, HERE.results, limits=limits), "127.0.0.1", 0,
              lambda port: print(f"http://127.0.0.1:{port}/", flush=True))
 """
@@ -202,10 +212,44 @@ def test_endless_heads_behind_a_stream_close_it(slow):
 def test_too_many_connections_are_refused_and_later_ones_are_served(slow):
     idle = [slow.connect() for _ in range(8)]
     with slow.connect() as one_more:
-        assert " 503 " in read_all(one_more)
+        answer = read_all(one_more)
+    assert " 503 " in answer
+    assert "\r\nRetry-After: 5\r\n" in answer
     for connection in idle:
         connection.close()
     wait_for(lambda: httpx.get(f"{slow.address}/healthz").status_code == 200, "a connection")
+
+
+LARGE = 16_000_000  # bytes, more than what the system keeps of a connection
+
+
+@pytest.mark.parametrize(
+    "path", [f"/api/large?n={LARGE}", "/api/parts"], ids=["one part", "many parts"]
+)
+def test_clients_that_never_read_make_room_for_others(slow, path):
+    stalled = [slow.connect() for _ in range(8)]
+    for connection in stalled:
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+    time.sleep(0.2)
+    wait_for(lambda: httpx.get(f"{slow.address}/healthz").status_code == 200, "a connection", 10)
+    for connection in stalled:
+        connection.close()
+    assert slow.errors.read_text() == ""
+
+
+def test_clients_that_read_slowly_get_everything(slow):
+    n_bytes = 0
+    with slow.connect() as connection:
+        request = f"GET /api/large?n={LARGE} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+        connection.sendall(request.encode())
+        deadline = time.monotonic() + 1.5
+        while time.monotonic() < deadline:
+            n_bytes += len(connection.recv(100_000))
+            time.sleep(0.05)
+        while n_bytes < LARGE:
+            part = connection.recv(1 << 20)
+            assert part
+            n_bytes += len(part)
 
 
 # --- Stopping --------------------------------------------------------------------------------

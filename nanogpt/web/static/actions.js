@@ -17,7 +17,7 @@ document.addEventListener("click", async (event) => {
     const answer = await response.json();
     shown.textContent = answer.error ?? answer.message ?? (act === "stop" ? "Stopping" : "Started");
   } catch {
-    shown.textContent = "no answer from the server";
+    shown.textContent = "no answer from the server; check that `nanogpt serve` still runs, then try again";
   }
   button.disabled = false;
 });

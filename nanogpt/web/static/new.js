@@ -62,13 +62,22 @@ async function upload() {
   if (!file) throw new Error("choose a text, or a file to upload");
   const most = Number(field("file").dataset.most);
   if (file.size > most) throw new Error(`${file.name}: larger than ${most.toLocaleString("en")} bytes`);
-  const stem = file.name.replace(/\.txt$/i, "").replace(/[^A-Za-z0-9._-]+/g, "_").replace(/^[._-]+/, "");
-  const text = await post(`/api/texts?name=${encodeURIComponent(stem)}`, file, "text/plain");
+  const text = await post(`/api/texts?name=${encodeURIComponent(nameOf(file))}`, file, "text/plain");
   // The text is a dataset now: a second try with other settings doesn't upload it again.
   const option = new Option(text.dataset, text.dataset, true, true);
   field("dataset").add(option);
   field("upload").hidden = true;
   return text.dataset;
+}
+
+// The name of a file's dataset; `text`, `text-2` and so on if nothing of the file's name can be kept.
+function nameOf(file) {
+  const stem = file.name.replace(/\.txt$/i, "").replace(/[^A-Za-z0-9._-]+/g, "_").replace(/^[._-]+/, "");
+  if (stem) return stem;
+  const taken = [...field("dataset").options].map((option) => option.value);
+  let name = "text";
+  for (let number = 2; taken.includes(name); number++) name = `text-${number}`;
+  return name;
 }
 
 // XMLHttpRequest, since fetch doesn't report the progress of an upload.
@@ -87,7 +96,7 @@ function post(address, body, type) {
       if (request.status < 300) resolve(request.response);
       else reject(new Error(request.response?.error ?? `the server answered ${request.status}`));
     };
-    request.onerror = () => reject(new Error("no answer from the server"));
+    request.onerror = () => reject(new Error("no answer from the server; check that `nanogpt serve` still runs, then try again"));
     request.send(body);
   });
 }
