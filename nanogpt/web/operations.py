@@ -6,19 +6,19 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from nanogpt import __version__
 from nanogpt.web.meters import Meters
 from nanogpt.web.models import Models
-from nanogpt.web.site import SiteOf
+from nanogpt.web.site import site_of
 
 router = APIRouter(tags=["operations"])
 
 
 @router.get("/healthz")
-async def healthz(site: SiteOf) -> dict[str, str]:
+async def healthz(request: Request) -> dict[str, str]:
     """Answer that the server runs, even while all threads of the other endpoints are busy.
 
     A public server answers without a token, as load balancers need it, and hides its version.
     """
     status = {"status": "ok"}
-    return status if site.is_public else {**status, "version": __version__}
+    return status if site_of(request).is_public else {**status, "version": __version__}
 
 
 @router.get("/metrics", response_class=Response)
