@@ -79,7 +79,7 @@ def find_all(site: Site) -> dict[str, RunFiles]:
             names = {
                 item.name: item.is_symlink()
                 for item in items
-                if is_run_name(item.name) and item.is_dir()
+                if is_run_name(item.name) and _is_directory(item)
             }
     except FileNotFoundError:
         names = {}
@@ -89,6 +89,14 @@ def find_all(site: Site) -> dict[str, RunFiles]:
         name: _look(site, name, states.get(name), root, names.get(name, False))
         for name in sorted(names.keys() | states.keys())
     }
+
+
+def _is_directory(item: os.DirEntry[str]) -> bool:
+    """Whether it's a directory; not if that can't be seen, as for a loop of links."""
+    try:
+        return item.is_dir()
+    except OSError:
+        return False
 
 
 def find_one(site: Site, name: str) -> RunFiles | None:
@@ -159,6 +167,7 @@ def _look(site: Site, name: str, state: Path | None, root: str, is_link: bool) -
             if stat.S_ISLNK(found.st_mode):
                 if not is_inside(Path(path), Path(top)):
                     link = Path(path)
+                    stamps.append("link")
                 found = Path(path).stat()
         except OSError:
             stamps.append("")

@@ -89,6 +89,19 @@ def test_a_symbolic_link_out_of_the_results_isnt_followed(site, models, tmp_path
         acquire(models, "out")
 
 
+@pytest.mark.parametrize("part", ["bad", "bad/model", "bad/model/ngrams.safetensors"])
+def test_a_loop_of_links_hides_one_model(site, models, part):
+    add_model(site, "good")
+    add_model(site, "bad")
+    place = site.results / part
+    if place.is_dir():
+        shutil.rmtree(place)
+    place.symlink_to(place.name)
+    assert names(models) == ["good"]
+    with pytest.raises(UnknownModelError):
+        acquire(models, "bad")
+
+
 def test_settings_outside_the_results_arent_read(site, models, tmp_path):
     run = make_run(tmp_path / "elsewhere", "one", sampling={"start": "a secret"})
     add_model(site, "one")
