@@ -81,7 +81,7 @@ def find_all(site: Site) -> dict[str, RunFiles]:
                 for item in items
                 if is_run_name(item.name) and _is_directory(item)
             }
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         names = {}
     root = str(site.results.resolve())
     # Sorted, so that a first reading in parts goes in order.

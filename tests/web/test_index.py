@@ -256,6 +256,15 @@ def test_a_file_that_becomes_a_loop_of_links_is_noticed(site, root):
     assert entries(index)["demo"].status == "damaged"
 
 
+def test_results_that_become_a_file_have_no_runs(site, root):
+    make_run(root, "demo")
+    index = Index(site)
+    assert list(entries(index)) == ["demo"]
+    shutil.rmtree(site.results)
+    site.results.write_text("no directory")
+    assert entries(index) == {}
+
+
 # --- Reading again ----------------------------------------------------------------------------
 
 
