@@ -418,8 +418,13 @@ def break_row(path: Path) -> None:
         database.execute("update runs set status = 'no status', settings = '{'")
 
 
+def break_text(path: Path) -> None:
+    with sqlite3.connect(path) as database:
+        database.execute("update runs set dataset = cast(x'66ff' as text)")
+
+
 @pytest.mark.parametrize(
-    "damage", [overwrite, cut, scribble, change_version, change_table, break_row]
+    "damage", [overwrite, cut, scribble, change_version, change_table, break_row, break_text]
 )
 def test_a_damaged_file_is_made_again(site, made, damage):
     damage(made)
