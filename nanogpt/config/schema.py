@@ -16,7 +16,7 @@ from pydantic import (
 from nanogpt.config.corpora import Corpus, Dataset
 from nanogpt.config.parameters import input_setting, new_setting
 from nanogpt.config.patterns import DEVICE
-from nanogpt.config.values import Seed, Settings, whole_number
+from nanogpt.config.values import Count, Seed, Settings, whole_number
 from nanogpt.errors import UserError
 
 
@@ -133,11 +133,10 @@ class TrainSettings(Settings):
         description="initial weights: the name of a run, a model directory (a path with a slash), "
         "or gpt2, gpt2-medium, gpt2-large or gpt2-xl; none: random weights (docs/FINETUNING.md)",
     )
-    max_iters: int = Field(5000, ge=1, description="number of optimizer steps")
-    batch_size: int = Field(64, ge=1, description="windows of block_size tokens per micro-batch")
-    gradient_accumulation_steps: int = Field(
+    max_iters: Count = Field(5000, description="number of optimizer steps")
+    batch_size: Count = Field(64, description="windows of block_size tokens per micro-batch")
+    gradient_accumulation_steps: Count = Field(
         1,
-        ge=1,
         description="micro-batches per step; needs less memory than a larger batch_size",
     )
     optimizer: Literal["adamw", "muon"] = new_setting(
@@ -184,9 +183,12 @@ class TrainSettings(Settings):
         le=1,
         description="with wsd: share of the steps with decay; at most those after the warm-up",
     )
-    warmup_iters: int = Field(100, ge=0, description="steps of linear warm-up")
+    warmup_iters: int = Field(100, ge=0, lt=2**63, description="steps of linear warm-up")
     lr_decay_iters: int | None = Field(
-        None, ge=1, description="step at which the learning rate reaches min_lr; none: max_iters"
+        None,
+        ge=1,
+        lt=2**63,
+        description="step at which the learning rate reaches min_lr; none: max_iters",
     )
     min_lr: float = Field(
         1e-4,
@@ -200,16 +202,16 @@ class TrainSettings(Settings):
     beta1: float = Field(0.9, ge=0, lt=1, description="AdamW's decay of the first moment")
     beta2: float = Field(0.99, ge=0, lt=1, description="AdamW's decay of the second moment")
     grad_clip: float = Field(1.0, ge=0, description="clip gradients to this norm; 0: no clipping")
-    eval_interval: int = Field(250, ge=1, description="steps between evaluations during training")
-    eval_iters: int = Field(
-        200, ge=1, description="batches per split in these evaluations, always the same ones"
+    eval_interval: Count = Field(250, description="steps between evaluations during training")
+    eval_iters: Count = Field(
+        200, description="batches per split in these evaluations, always the same ones"
     )
-    log_interval: int = Field(10, ge=1, description="steps between lines of metrics.jsonl")
+    log_interval: Count = Field(10, description="steps between lines of metrics.jsonl")
     keep: Literal["best", "last"] = Field(
         "best",
         description="weights to keep: those with the best validation loss, or the last",
     )
-    milestones: list[Annotated[int, Field(ge=1), BeforeValidator(whole_number)]] = Field(
+    milestones: list[Annotated[Count, BeforeValidator(whole_number)]] = Field(
         [], description="steps whose weights are also kept, in results/<run>/milestones/<step>/"
     )
     seed: Seed = Field(1337, description="seed of the initial weights, batches and dropout")

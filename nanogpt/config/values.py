@@ -56,6 +56,7 @@ class Settings(BaseModel):
 
 # Below 2^63, so that seed + the number of a sample is a seed too.
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Count = Annotated[int, Field(ge=1, lt=2**63)]
 
 
 def warn_of_escapes(text: str, where: str) -> None:

@@ -22,7 +22,8 @@ from nanogpt.config.patterns import NAME, NAME_RULE
 from nanogpt.config.resolving import resolve_run, run_names
 from nanogpt.config.schema import PROMPT_FILES, Config, RunEntry
 from nanogpt.config.variants import GROUPS, NO_VALUE, Given, resolve_with, vary_dataset, vary_run
-from nanogpt.errors import UserError
+from nanogpt.errors import UserError, shorten
+from nanogpt.files.atomic import NAME_BYTES
 from nanogpt.project import Project
 
 # The groups of the form, with their headings.
@@ -130,6 +131,8 @@ def define_run(project: Project, form: NewRun) -> tuple[str, list[Path]]:
     """
     if form.name and not NAME.fullmatch(form.name):
         raise UserError(f"runs: invalid name `{form.name}`; {NAME_RULE}")
+    if len(f"{form.name}.yaml") > NAME_BYTES:
+        raise UserError(f"{shorten(form.name)}: name too long; use a shorter one")
     if not (form.run or form.dataset):
         raise UserError("choose a text, a dataset or a run")
     config = read(project.config_file)

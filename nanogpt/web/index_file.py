@@ -140,7 +140,8 @@ def _is_damage(error: Exception) -> bool:
     """Whether a file's content is wrong, rather than locked, read-only or on a full disk."""
     if not isinstance(error, sqlite3.OperationalError):
         return not isinstance(error, OSError)
-    return error.sqlite_errorcode == sqlite3.SQLITE_ERROR  # another table than ours
+    # Another table than ours; or, without a code, a text that isn't UTF-8.
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) == sqlite3.SQLITE_ERROR
 
 
 def _one_line(error: Exception) -> str:

@@ -1,23 +1,23 @@
 """The model directories in a server's results: names, versions, and the settings of their runs."""
 
+import json
 import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
 
 from nanogpt.artifacts.manifests import SUFFIX
-from nanogpt.artifacts.records.base import read_record
 from nanogpt.artifacts.records.manifests import Manifest
 from nanogpt.config.loading import read
 from nanogpt.config.parameters import complete
 from nanogpt.config.patterns import NAME
 from nanogpt.config.resolving import resolve_run, run_names
 from nanogpt.config.schema import SampleSettings
-from nanogpt.errors import UserError
+from nanogpt.errors import REMAKE, UserError
 from nanogpt.files.atomic import sha256_file
 from nanogpt.model.directories import MODEL_FILES
 from nanogpt.project import NGRAMS_FILE, Project
-from nanogpt.web.run_files import is_inside
+from nanogpt.web.run_files import is_inside, open_inside
 
 WEIGHTS = MODEL_FILES[0]
 # The stages whose manifests have the digests of a model's files.
@@ -112,7 +112,7 @@ class ModelFiles:
             path = self._results / name / f"{stage}{SUFFIX}"
             if not (path.is_file() and is_inside(path, self._results)):
                 continue
-            outputs = read_record(path, Manifest).outputs
+            outputs = self._read_manifest(path).outputs
             digests = {Path(output).name: digest for output, digest in outputs.items()}
             return all(
                 sha256_file(self.directory(name) / file) == digests[file]
@@ -143,15 +143,29 @@ class ModelFiles:
         except UserError:
             pass  # the page still has the model, even if config.yaml is being edited
         path = self._results / name / f"sample{SUFFIX}"
-        if not is_inside(path, self._results):
-            return SampleSettings()
         try:
-            found = read_record(path, Manifest).parameters.get("sample")
+            found = self._read_manifest(path).parameters.get("sample")
             if isinstance(found, dict):
                 return complete(SampleSettings, found)
         except UserError:
             pass
         return SampleSettings()
+
+    def _read_manifest(self, path: Path) -> Manifest:
+        """Read a manifest without waiting, as a pipe would make us.
+
+        Errors: UserError if it's damaged, or no file in the results.
+        """
+        file = open_inside(path, self._results)
+        if file is None:
+            raise UserError(f"{path}: not a file in the results that can be read; {REMAKE}")
+        try:
+            with file:
+                content = json.loads(file.read())
+            json.dumps(content, ensure_ascii=False).encode()  # fails for a lone surrogate
+        except (OSError, ValueError, RecursionError):
+            raise UserError(f"{path}: damaged: not JSON; {REMAKE}") from None
+        return Manifest.parse(content, str(path), REMAKE)
 
     def _is_of_project(self) -> bool:
         return self._root == self._project.results.resolve()

@@ -11,6 +11,7 @@ from pydantic_core import from_json
 
 from nanogpt.config.messages import explain
 from nanogpt.config.schema import SampleSettings
+from nanogpt.errors import shorten
 from nanogpt.web.site import Limits
 
 # What a request gets that doesn't say otherwise, as at OpenAI. Its other settings are the run's.
@@ -79,7 +80,9 @@ class StreamOptions(BaseModel):
     include_usage: bool = Field(False, description="send the number of tokens at the end")
 
 
-Token = Annotated[int, Field(ge=0)]
+# More than any limit of the server. Python can't write a number of thousands of digits.
+LARGEST = 2**63 - 1
+Token = Annotated[int, Field(ge=0, le=LARGEST)]
 # Lists can have a megabyte. Without `fail_fast`, each wrong element makes an error in each branch.
 Texts = Annotated[list[str], Field(fail_fast=True)]
 Tokens = Annotated[list[Token], Field(fail_fast=True)]
@@ -100,18 +103,23 @@ class CompletionRequest(BaseModel):
     prompt: PromptField | None = Field(
         None, description="text or tokens to continue, or a list of them; empty: start a text"
     )
-    max_tokens: int | None = Field(None, ge=0, description="length; without it, 16")
+    max_tokens: int | None = Field(None, ge=0, le=LARGEST, description="length; without it, 16")
     temperature: float | None = Field(
         None, ge=0, allow_inf_nan=False, description="without it, 1; 0: the most likely token"
     )
     top_p: float | None = Field(None, gt=0, le=1, description="without it, 1")
-    n: int | None = Field(None, ge=1, description="choices for each prompt; choice i uses seed + i")
+    n: int | None = Field(
+        None, ge=1, le=LARGEST, description="choices for each prompt; choice i uses seed + i"
+    )
     seed: int | None = Field(None, ge=0, lt=2**62, description="without it, a random one")
     stop: str | Texts | None = Field(None, description="texts that end a completion")
     stream: bool | None = Field(None, description="send the text while it's generated")
     stream_options: StreamOptions | None = None
     logprobs: int | None = Field(
-        None, ge=0, description="log probabilities of each token and of this many likely ones"
+        None,
+        ge=0,
+        le=LARGEST,
+        description="log probabilities of each token and of this many likely ones",
     )
     echo: bool | None = Field(None, description="begin the text with the prompt")
     best_of: int | None = Field(None, description="not supported, unless it's n")
@@ -121,7 +129,10 @@ class CompletionRequest(BaseModel):
     logit_bias: dict[str, object] | None = Field(None, description="not supported")
     user: str | None = Field(None, description="ignored")
     top_k: int | None = Field(
-        None, ge=0, description="choose from this many most likely tokens; without it, all"
+        None,
+        ge=0,
+        le=LARGEST,
+        description="choose from this many most likely tokens; without it, all",
     )
     min_p: float | None = Field(
         None, ge=0, le=1, description="least share of the most likely token's probability"
@@ -203,7 +214,8 @@ def parse_request(body: bytes, limits: Limits) -> CompletionRequest:
 
 def _invalid(error: ValidationError) -> ApiError:
     first = error.errors(include_url=False)[0]
-    param = str(first["loc"][0]) if first["loc"] else None
+    field = str(first["loc"][0]) if first["loc"] else None
+    param = field and shorten(field)
     if first["type"] == "missing":
         return ApiError(400, f"{param}: missing; add it", param=param)
     if param == "prompt":
@@ -211,9 +223,10 @@ def _invalid(error: ValidationError) -> ApiError:
         return ApiError(400, message, param=param)
     if param == "stop":
         return ApiError(400, "stop: should be a text or a list of texts", param=param)
-    if param is None:
+    if field is None or param is None:
         return ApiError(400, "the request isn't a JSON object; send one with `model` and `prompt`")
-    return ApiError(400, explain(error, CompletionRequest), param=param)
+    message = explain(error, CompletionRequest).replace(field, param)
+    return ApiError(400, message, param=param)
 
 
 def check_limit(name: str, value: int, most: int, what: str) -> None:

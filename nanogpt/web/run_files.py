@@ -81,7 +81,7 @@ def find_all(site: Site) -> dict[str, RunFiles]:
                 for item in items
                 if is_run_name(item.name) and _is_directory(item)
             }
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         names = {}
     root = str(site.results.resolve())
     # Sorted, so that a first reading in parts goes in order.
@@ -92,9 +92,10 @@ def find_all(site: Site) -> dict[str, RunFiles]:
 
 
 def _is_directory(item: os.DirEntry[str]) -> bool:
+    """Whether it's a directory; not if that can't be seen, as for a loop of links."""
     try:
         return item.is_dir()
-    except OSError:  # a loop of links
+    except OSError:
         return False
 
 
@@ -167,6 +168,7 @@ def _look(site: Site, name: str, state: Path | None, root: str, is_link: bool) -
             if stat.S_ISLNK(found.st_mode):
                 if not is_inside(Path(path), Path(top)):
                     link = Path(path)
+                    stamps.append("link")
                 found = Path(path).stat()
         except OSError:
             stamps.append("")

@@ -14,8 +14,8 @@ from nanogpt.config.loading import add_fragments, find_texts, load, read_mapping
 from nanogpt.config.patterns import NAME, NAME_RULE
 from nanogpt.data.encodings import decide_encoding
 from nanogpt.data.opening import open_unpacked
-from nanogpt.errors import NoTextError, UserError
-from nanogpt.files.atomic import put_in_place
+from nanogpt.errors import NoTextError, UserError, shorten
+from nanogpt.files.atomic import NAME_BYTES, put_in_place
 from nanogpt.files.locks import hold
 from nanogpt.project import Project
 
@@ -38,6 +38,8 @@ async def receive_text(
     if not NAME.fullmatch(stem):
         raise UserError(f"invalid name `{name}`; {NAME_RULE}")
     place = project.texts / f"{stem}{SUFFIX}"
+    if len(place.name) > NAME_BYTES:
+        raise UserError(f"{shorten(stem)}: name too long; use a shorter one")
     temporary = await asyncio.to_thread(_begin, place)
     try:
         with temporary.open("wb") as file:

@@ -5,6 +5,7 @@ from pydantic import ValidationError
 
 from nanogpt.config.corpora import Corpus
 from nanogpt.config.resolving import resolve_run
+from nanogpt.config.schema import TrainSettings
 from tests.config.examples import (
     assert_one_line,
     load_yaml,
@@ -154,3 +155,14 @@ def test_resolved_run_is_frozen():
         run.train.seed = 1
     with pytest.raises(ValidationError, match="frozen"):
         run.name = "another"
+
+
+COUNTS = ("max_iters", "batch_size", "gradient_accumulation_steps", "warmup_iters")
+STEPS = ("lr_decay_iters", "eval_interval", "eval_iters", "log_interval")
+
+
+@pytest.mark.parametrize("name", [*COUNTS, *STEPS])
+def test_whole_numbers_of_a_training_fit_into_64_bits(name):
+    assert getattr(TrainSettings(**{name: 2**63 - 1}), name) == 2**63 - 1
+    with pytest.raises(ValidationError, match="less than"):
+        TrainSettings(**{name: 2**63})

@@ -179,6 +179,17 @@ def test_names_that_could_leave_their_directory_are_refused(client, project, nam
     assert not project.fragments.exists()
 
 
+@pytest.mark.usefixtures("unstarted")
+def test_a_name_that_is_too_long_is_refused(client, project):
+    name = "a" * 255
+    answer = client.post("/api/runs", json={"dataset": "play", "name": name})
+    assert f"{'a' * 80}…: name too long" in error_of(answer)
+    assert not list(project.fragments.glob("*"))
+    answer = post_text(client, TEXT, "a" * 252)
+    assert f"{'a' * 80}…: name too long" in error_of(answer)
+    assert not list(project.texts.glob("a*"))
+
+
 # References that grow to billions of items when they're expanded.
 BOMB = "&a [x,x,x]"
 for letter in "bcdefghi":

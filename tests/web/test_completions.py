@@ -392,6 +392,7 @@ def test_openais_client_works_unchanged(directory, site):
         ({"model": "y"}, "model", "no model `y`"),
         ({"model": "../x"}, "model", "no model"),
         ({"model": "x" * 100_000}, "model", "no model `xxx"),
+        ({"x" * 100_000: 1}, "x" * 80 + "…", "unknown setting"),
     ],
 )
 @pytest.mark.usefixtures("directory")
@@ -399,6 +400,31 @@ def test_a_wrong_request_gets_one_line(client, body, param, message):
     error = error_of(post(client, **body), 404 if "model" in body else 400)
     assert error["param"] == param
     assert message in error["message"]
+    assert len(error["message"]) < 300
+
+
+def test_the_largest_number_of_likely_tokens_is_all(client, directory):  # noqa: ARG001
+    assert text_of(client, seed=1, top_k=2**63 - 1) == text_of(client, seed=1)
+
+
+WHOLE_NUMBERS = ("n", "max_tokens", "logprobs", "seed", "top_k", "best_of")
+
+
+@pytest.mark.parametrize("digits", [40, 4300, 5000])
+@pytest.mark.parametrize("field", [*WHOLE_NUMBERS, "prompt", "temperature", "model"])
+@pytest.mark.usefixtures("directory")
+def test_a_number_that_is_too_long_gets_one_line(client, field, digits):
+    value = "9" * digits
+    value = f"[{value}]" if field == "prompt" else value
+    model = "" if field == "model" else '"model": "x", '
+    more = ', "prompt": ["a", "b"]' if field == "n" else ""
+    body = f'{{{model}"{field}": {value}{more}}}'
+    answer = client.post("/v1/completions", content=body)
+    if (field, digits) == ("temperature", 40):
+        assert answer.status_code == 200
+        return
+    error = error_of(answer, 400)
+    assert error["param"] == (None if digits == 5000 else field)
     assert len(error["message"]) < 300
 
 

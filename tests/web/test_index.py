@@ -233,6 +233,40 @@ def test_a_link_to_another_run_is_followed(site, root):
     assert entries(Index(site))["copy"].status == "finished"
 
 
+@pytest.mark.parametrize("link", ["loop", "aaa", "aaa/eval.json", "aaa/sample.manifest.json"])
+def test_a_loop_of_links_damages_one_run_at_most(site, root, link):
+    make_run(root, "aaa")
+    make_run(root, "demo")
+    target = root / "results" / link
+    if target.is_dir():
+        shutil.rmtree(target)
+    target.unlink(missing_ok=True)
+    target.symlink_to(target.name)
+    found = entries(Index(site))
+    assert found["demo"].status == "finished"
+    assert "loop" not in found
+    assert "aaa" not in found or found["aaa"].status == ("damaged" if "/" in link else "finished")
+
+
+def test_a_file_that_becomes_a_loop_of_links_is_noticed(site, root):
+    make_run(root, "demo")
+    path = root / "results/demo/eval.json"
+    path.unlink()
+    index = Index(site)
+    assert entries(index)["demo"].status == "not evaluated"
+    path.symlink_to(path.name)
+    assert entries(index)["demo"].status == "damaged"
+
+
+def test_results_that_become_a_file_have_no_runs(site, root):
+    make_run(root, "demo")
+    index = Index(site)
+    assert list(entries(index)) == ["demo"]
+    shutil.rmtree(site.results)
+    site.results.write_text("no directory")
+    assert entries(index) == {}
+
+
 # --- Reading again ----------------------------------------------------------------------------
 
 
@@ -407,8 +441,13 @@ def break_row(path: Path) -> None:
         database.execute("update runs set status = 'no status', settings = '{'")
 
 
+def break_text(path: Path) -> None:
+    with sqlite3.connect(path) as database:
+        database.execute("update runs set dataset = cast(x'66ff' as text)")
+
+
 @pytest.mark.parametrize(
-    "damage", [overwrite, cut, scribble, change_version, change_table, break_row]
+    "damage", [overwrite, cut, scribble, change_version, change_table, break_row, break_text]
 )
 def test_a_damaged_file_is_made_again(site, made, damage):
     damage(made)

@@ -1,10 +1,13 @@
 """Models are found, loaded once, replaced whole, and evicted when nobody uses them."""
 
 import asyncio
+import contextlib
 import dataclasses
+import os
 import shutil
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ from nanogpt.config.schema import SampleSettings
 from nanogpt.errors import UserError
 from nanogpt.files.atomic import sha256_file
 from nanogpt.model.directories import MODEL_FILES
+from nanogpt.project import NGRAMS_FILE
 from nanogpt.web import models as module
 from nanogpt.web.generating import BusyError
 from nanogpt.web.meters import Meters
@@ -87,6 +91,47 @@ def test_a_symbolic_link_out_of_the_results_isnt_followed(site, models, tmp_path
     assert names(models) == []
     with pytest.raises(UnknownModelError):
         acquire(models, "out")
+
+
+@pytest.mark.parametrize("part", ["bad", "bad/model", "bad/model/ngrams.safetensors"])
+def test_a_loop_of_links_hides_one_model(site, models, part):
+    add_model(site, "good")
+    add_model(site, "bad")
+    place = site.results / part
+    if place.is_dir():
+        shutil.rmtree(place)
+    place.symlink_to(place.name)
+    assert names(models) == ["good"]
+    with pytest.raises(UnknownModelError):
+        acquire(models, "bad")
+
+
+@pytest.mark.parametrize("file", [*MODEL_FILES, NGRAMS_FILE])
+def test_a_pipe_is_no_file_of_a_model(site, models, file):
+    path = add_model(site, "one") / file
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    assert names(models) == []
+    with pytest.raises(UnknownModelError):
+        acquire(models, "one")
+
+
+@pytest.mark.parametrize("stage", ["train", "combine", "sample"])
+def test_a_manifest_that_is_a_pipe_isnt_waited_for(site, models, stage):
+    add_model(site, "one")
+    os.mkfifo(site.results / f"one/{stage}.manifest.json")
+    with ThreadPoolExecutor(1) as pool:
+        found = pool.submit(acquire, models, "one")
+        try:
+            assert found.result(timeout=10).settings.max_new_tokens == 500
+        finally:
+            release_readers(site.results / f"one/{stage}.manifest.json")
+
+
+def release_readers(pipe):
+    """Let threads go on that wait for a writer of a pipe."""
+    with contextlib.suppress(OSError):
+        os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
 
 
 def test_settings_outside_the_results_arent_read(site, models, tmp_path):
