@@ -12,6 +12,7 @@ import tarfile
 import threading
 import zipfile
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 import yaml
@@ -345,7 +346,9 @@ def test_a_run_that_failed_waits_again_when_it_is_started(client, project):
     (project.results / "one/train.log").write_text("2026-11-28 15:57:01,111 ERROR no space\n")
     assert status_of(client, "one") == "failed"
     client.post("/api/runs/one/resume")
-    wait_for(lambda: status_of(client, "one") == "waiting", "the next look")
+    ask = partial(client.get, "/api/runs/one")
+    wait_for(lambda: ask().json()["run"]["status"] == "waiting", "the next look")
+    assert status_of(client, "one") == "waiting"
 
 
 @pytest.mark.usefixtures("waiting")
