@@ -12,7 +12,6 @@ import tarfile
 import threading
 import zipfile
 from contextlib import contextmanager
-from functools import partial
 
 import pytest
 import yaml
@@ -329,6 +328,13 @@ def status_of(client, run):
     return status
 
 
+def wait_for_status(client, run, status):
+    """Wait until the next look at the files; then the page and its JSON agree."""
+    ask = f"/api/runs/{run}"
+    wait_for(lambda: client.get(ask).json()["run"]["status"] == status, "the next look")
+    assert status_of(client, run) == status
+
+
 @pytest.mark.usefixtures("waiting")
 def test_a_run_has_a_page_as_soon_as_it_is_started(client):
     assert status_of(client, "mine") is None
@@ -336,7 +342,7 @@ def test_a_run_has_a_page_as_soon_as_it_is_started(client):
         client.post("/api/runs", json={"dataset": "play", "name": name})
         assert status_of(client, name) == "waiting"
     client.post("/api/runs/next/stop")
-    wait_for(lambda: status_of(client, "next") == "stopped", "the next look")
+    wait_for_status(client, "next", "stopped")
     wait_for(lambda: len(client.get("/api/runs").json()["runs"]) == 2, "the list")
 
 
@@ -346,9 +352,7 @@ def test_a_run_that_failed_waits_again_when_it_is_started(client, project):
     (project.results / "one/train.log").write_text("2026-11-28 15:57:01,111 ERROR no space\n")
     assert status_of(client, "one") == "failed"
     client.post("/api/runs/one/resume")
-    ask = partial(client.get, "/api/runs/one")
-    wait_for(lambda: ask().json()["run"]["status"] == "waiting", "the next look")
-    assert status_of(client, "one") == "waiting"
+    wait_for_status(client, "one", "waiting")
 
 
 @pytest.mark.usefixtures("waiting")
