@@ -14,7 +14,6 @@ from nanogpt.cli.parameters import check_port
 from nanogpt.errors import UserError
 from nanogpt.project import HERE
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 ALL_ADDRESSES = ("0.0.0.0", "::")
 PACKAGES = ("fastapi", "httptools", "prometheus_client", "uvicorn")
 
@@ -46,7 +45,7 @@ def serve(
             "--allow-actions` in the directory of that project"
         )
     from nanogpt.web.server import serve as run_server
-    from nanogpt.web.site import Site
+    from nanogpt.web.site import LOOPBACK, Site
 
     host = host.strip("[]")
     is_public = not _is_loopback(host)
@@ -55,7 +54,7 @@ def serve(
         HERE,
         results,
         token=token,
-        hosts=frozenset() if is_public else frozenset({*LOOPBACK, host.lower()}),
+        hosts=frozenset() if is_public else LOOPBACK | {host.lower()},
         allow_actions=allow_actions,
         is_public=is_public,
     )

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
 from fastapi import HTTPException
 
@@ -15,7 +16,8 @@ from nanogpt.web.site import Site
 
 SAMPLE_BYTES = 40_000  # of samples.txt, from its start
 LOG_BYTES = 64_000  # of a log, from its end
-STAGES = ("train", "eval", "sample", "bench")
+Stage = Literal["train", "eval", "sample", "bench"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
 
 
 @dataclass(frozen=True)
@@ -42,13 +44,13 @@ class FoundRun:
             return None
         return read_start(self.files.directory / "samples.txt", self.site.results, SAMPLE_BYTES)
 
-    def log(self, stage: str) -> str | None:
+    def log(self, stage: Stage) -> str | None:
         """Return the end of a stage's log; None if there's none."""
         if self.files is None or self.files.link:
             return None
         return read_end(self.files.directory / f"{stage}.log", self.site.results, LOG_BYTES)
 
-    def logs(self) -> list[str]:
+    def logs(self) -> list[Stage]:
         """Return the stages that have a log."""
         return [stage for stage in STAGES if self.log(stage) is not None]
 

@@ -51,8 +51,7 @@ class Index:
         self._site = site
         self._jobs = jobs
         # Other results than the project's own aren't worth a file.
-        is_own = site.results.resolve() == site.project.results.resolve()
-        self._file = IndexFile(site.project.run_index if is_own else None)
+        self._file = IndexFile(site.project.run_index if site.shows_own_results else None)
         self._looking = threading.Lock()  # of the only thread that looks at the files
         self._lock = threading.Lock()  # of what's shown; never held for long
         self._rows: dict[str, Row] | None = None

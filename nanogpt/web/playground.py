@@ -46,8 +46,7 @@ class Piece(BaseModel):
 @router.get("/playground", response_class=HTMLResponse, include_in_schema=False)
 def playground_page(request: Request, site: SiteOf) -> HTMLResponse:
     """Show the playground."""
-    is_own = site.results.resolve() == site.project.results.resolve()
-    results = "" if is_own else str(site.results)
+    results = "" if site.shows_own_results else str(site.results)
     return page(
         request,
         "playground.html",

@@ -145,12 +145,11 @@ def _states(site: Site) -> dict[str, Path]:
 
     The workflow makes no links to them, so one may lead anywhere.
     """
-    project = site.project
-    if site.results.resolve() != project.results.resolve():
+    if not site.shows_own_results:
         return {}
     return {
         run: path
-        for run, path in find_trainings(project).items()
+        for run, path in find_trainings(site.project).items()
         if is_run_name(run) and not path.is_symlink()
     }
 

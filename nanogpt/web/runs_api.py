@@ -1,14 +1,14 @@
 """/api/runs: the list of runs, and the curves, settings, samples and logs of each."""
 
 import json
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import APIRouter, HTTPException, Query
 from pydantic import BaseModel, JsonValue
 
 from nanogpt.web.curves import Curves, no_curves, read_curves
 from nanogpt.web.entries import Entry
-from nanogpt.web.found_runs import find_run
+from nanogpt.web.found_runs import Stage, find_run
 from nanogpt.web.index import IndexOf
 from nanogpt.web.site import SiteOf
 
@@ -89,7 +89,7 @@ def get_log(
     name: str,
     site: SiteOf,
     index: IndexOf,
-    stage: Literal["train", "eval", "sample", "bench"] = "train",
+    stage: Stage = "train",
 ) -> TextOfRun:
     """Return the end of the log of one of a run's stages; empty if there's none."""
     return TextOfRun(text=find_run(site, index, name).log(stage) or "")

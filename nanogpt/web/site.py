@@ -8,6 +8,9 @@ from fastapi import Depends, Request
 
 from nanogpt.project import Project
 
+# Names of this machine that others can't reach.
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -17,13 +20,12 @@ class Limits:
     one prompt. prompt_tokens: of one prompt in tokens. echoed_scores: tokens of prompts times `n`
     of one request whose log probabilities are sent. new_tokens: of one completion. choices:
     prompts times `n` of one request. admitted: completions that are generated together. waiting:
-    those that wait for that.
-    address_bytes, header_bytes: of a request's head. connections: at the same time. head_seconds,
-    body_seconds, upload_seconds: for receiving a request's parts. stall_seconds: without reading
-    anything of a response. drain_seconds: for requests in
-    progress when the server stops. jobs: trainings that run or wait to be started.
-    logprobs: alternatives of each token. stops: stop strings of a request, and their characters.
-    model_bytes: memory of loaded models.
+    those that wait for that. address_bytes, header_bytes: of a request's head. connections: at the
+    same time. head_seconds, body_seconds, upload_seconds: for receiving a request's parts.
+    stall_seconds: without reading anything of a response. drain_seconds: for requests in progress
+    when the server stops. jobs: trainings that run or wait to be started. logprobs: alternatives
+    of each token. stops: stop strings of a request. stop_characters: of each. model_bytes: memory
+    of loaded models.
     """
 
     body_bytes: int = 1 << 20
@@ -60,11 +62,16 @@ class Site:
 
     project: Project
     results: Path
-    hosts: frozenset[str] = frozenset({"127.0.0.1", "localhost", "::1"})
+    hosts: frozenset[str] = LOOPBACK
     token: str = ""
     allow_actions: bool = False
     is_public: bool = False
     limits: Limits = field(default_factory=Limits)
+
+    @property
+    def shows_own_results(self) -> bool:
+        """Whether the results are the project's own."""
+        return self.results.resolve() == self.project.results.resolve()
 
 
 def site_of(request: Request) -> Site:
