@@ -33,8 +33,9 @@ GPUS = (
     Gpu("H100 SXM", 989e12, 80 * 10**9),
 )
 
-# The assumed share of that speed in training. 0.3 to 0.4 is usual for models of 100 million
-# parameters and more. Small models reach less, since their steps are too short to fill the GPU.
+# The assumed share of that speed in training. Published trainings of GPT-2 with 124 million
+# parameters and more reach 0.29 to 0.60 (docs/SCALING.md). Small models reach less, since their
+# steps are too short to fill the GPU.
 UTILISATION = 0.35
 
 

@@ -43,7 +43,8 @@ class TrainingMemory:
 
     activations: including the gradients, which replace them during the backward pass. logits: the
     activations of the output layer. gradients: also part of the activations. kept: the best weights
-    so far. spare: fragmentation and buffers. process: Python and torch.
+    so far, unless they're in main memory. spare: fragmentation and buffers. process: Python and
+    torch.
     """
 
     weights: int
@@ -159,7 +160,9 @@ def training_memory(
             _trace(model.model_copy(update={"n_layer": n}), traced, vocab_size) for n in FEW_LAYERS
         )
         step = first.deeper(second, model.n_layer - few)
-    n_kept = n_parameters(model, vocab_size) if train.keep == "best" else 0
+    # With a GPU, the best weights are in main memory.
+    is_gpu = train.device.startswith("cuda")
+    n_kept = n_parameters(model, vocab_size) if train.keep == "best" and not is_gpu else 0
     logits = train.batch_size * model.block_size * vocab_size
     peak = max(step.peaks)
     if vocab_size >= LARGE_VOCABULARY and train.device == "cpu":

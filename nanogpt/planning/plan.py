@@ -195,7 +195,8 @@ def _plan_disk(
 ) -> Disk:
     """Estimate a run's disk space, and the part that isn't used yet."""
     model = FLOAT32 * parameters.total
-    state = model + memory.kept + memory.optimizer if memory else 0
+    kept = model if run.train.keep == "best" else 0
+    state = model + kept + memory.optimizer if memory else 0
     states = (STATES_KEPT + 1) * state  # the new state is complete before the oldest is removed
     dataset = project.datasets / run.dataset
     results = project.results / run.name / "model"

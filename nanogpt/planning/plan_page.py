@@ -67,12 +67,12 @@ def _write_training(training: Training) -> list[tuple[str, str]]:
     memory, label = training.memory, "memory, training"
     epochs = f", {_show_times(training.epochs)} of the training split" if training.epochs else ""
     how = ", estimated from a step on a CPU" if training.missing else ""
+    kept = f" best weights {in_bytes(memory.kept)}," if memory.kept else ""
     return [
         (label, f"{in_bytes(memory.total)} in {training.dtype} on {training.device}{how}:"),
         (
             label,
-            f"weights {in_bytes(memory.weights)}, best weights {in_bytes(memory.kept)}, "
-            f"optimizer {in_bytes(memory.optimizer)},",
+            f"weights {in_bytes(memory.weights)},{kept} optimizer {in_bytes(memory.optimizer)},",
         ),
         (
             label,

@@ -277,16 +277,18 @@ def _parts(path: Path, metadata: dict[str, str]) -> list[Path]:
 
 
 def _read_tensors(path: Path, metadata: dict[str, str]) -> dict[str, Tensor]:
-    tensors: dict[str, Tensor] = {}
+    pieces: dict[str, list[Tensor]] = {}
     for each in [path, *_parts(path, metadata)]:
         with safetensors.safe_open(each, framework="pt") as file:
             names = file.keys()
             for name in names:
-                tensor = file.get_tensor(name)
-                if name in tensors and tensor.dim():  # sharded: join in the order of the ranks
-                    tensor = torch.cat([tensors[name], tensor])
-                tensors[name] = tensor
-    return tensors
+                pieces.setdefault(name, []).append(file.get_tensor(name))
+    return {name: _join(pieces.pop(name)) for name in list(pieces)}
+
+
+def _join(pieces: list[Tensor]) -> Tensor:
+    """Join the pieces of a sharded tensor, in the order of the ranks. Others have one piece."""
+    return torch.cat(pieces) if len(pieces) > 1 and pieces[0].dim() else pieces[-1]
 
 
 def _misfit(path: Path) -> UserError:

@@ -112,6 +112,18 @@ def test_run_for_a_missing_device_can_be_planned(config: Config, tmp_path: Path)
     assert max(map(len, page)) <= 100
 
 
+def test_best_weights_need_no_memory_of_a_gpu(config: Config, tmp_path: Path) -> None:
+    """Rank 0 keeps them in main memory. A saved state has them too."""
+    far, here = plan(config, "far", tmp_path), plan(config, "one", tmp_path)
+    assert far.training
+    assert here.training
+    assert here.training.memory.kept == 4 * here.parameters.total
+    assert far.training.memory.kept == 0
+    assert far.disk.state == here.disk.state
+    assert any("best weights" in line for line in plan_page(here))
+    assert not any("best weights" in line for line in plan_page(far))
+
+
 @pytest.mark.skipif(torch.backends.mps.is_available(), reason="the device is here")
 def test_mps_run_can_be_planned_on_another_machine(config: Config, tmp_path: Path) -> None:
     made = plan(config, "apple", tmp_path)
