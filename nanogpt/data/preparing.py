@@ -27,6 +27,7 @@ from nanogpt.artifacts.records.groups import GroupCounts, GroupTotals, Plan, Spl
 from nanogpt.config.corpora import Corpus, Dataset
 from nanogpt.config.values import warn_of_escapes
 from nanogpt.data.byte_pairs import separated_at, train_byte_pairs
+from nanogpt.data.cleaning import Choice, Cleaner, choose_documents, cleans, summarize
 from nanogpt.data.encodings import OnBytesRead, decide_encoding
 from nanogpt.data.formats import read_documents
 from nanogpt.data.pieces import Group, Piece, read_pieces, recut
@@ -65,8 +66,12 @@ def check_sha256(digests: Mapping[str, str], corpus: Corpus) -> None:
             )
 
 
-def count(files: Sequence[Path], corpus: Corpus, threads: int = 1) -> GroupCounts:
+def count(
+    files: Sequence[Path], corpus: Corpus, threads: int = 1, cleaner: Cleaner | None = None
+) -> GroupCounts:
     """Read a group of files and count their documents, characters and bytes.
+
+    cleaner: judges all documents, for a dataset that can leave out some.
 
     Errors: UserError for a file that can't be read, isn't text, or has the wrong sha256.
     """
@@ -77,7 +82,9 @@ def count(files: Sequence[Path], corpus: Corpus, threads: int = 1) -> GroupCount
             digest = pool.submit(sha256_file, path)
             if corpus.sha256:  # only then wait for the digest before reading
                 check_sha256({str(path): digest.result()}, corpus)
-            counted.append(_count_file(path, digest, corpus, occurs, pool, progress.update))
+            counted.append(
+                _count_file(path, digest, corpus, occurs, pool, progress.update, cleaner)
+            )
     return GroupCounts(
         files=tuple(counted),
         n_documents=sum(file.n_documents for file in counted),
@@ -93,12 +100,13 @@ def _count_file(
     occurs: NDArray[np.bool_],
     pool: OrderedPool,
     progress: OnBytesRead,
+    cleaner: Cleaner | None,
 ) -> FileMeta:
     encoding = decide_encoding(path, corpus)
     n_documents = n_characters = n_bytes = 0
     text_hash = hashlib.sha256()
 
-    def texts() -> Iterator[str]:
+    def pieces() -> Iterator[tuple[str, bool]]:
         nonlocal n_documents, n_characters, n_bytes
         for text, ends_document in read_documents(path, corpus, encoding, progress):
             data = text.encode("utf-8")
@@ -106,10 +114,11 @@ def _count_file(
             n_documents += ends_document
             n_characters += len(text)
             n_bytes += len(data)
-            yield text
+            yield text, ends_document
 
+    texts = cleaner.read(pieces()) if cleaner else (text for text, _ in pieces())
     with contextlib.suppress(NoTextError):  # `plan_dataset` reports it
-        for _ in pool.in_order(partial(_mark, occurs), in_batches(texts(), len)):
+        for _ in pool.in_order(partial(_mark, occurs), in_batches(texts, len)):
             pass
     return FileMeta(
         path=str(path),
@@ -138,14 +147,16 @@ def plan_dataset(
     dataset: Dataset,
     tokenizer_file: str | Path | None = None,
     threads: int = 1,
+    choice: Choice | None = None,
 ) -> tuple[Plan, Tokenizer]:
     """Plan a dataset's split, and build or load its tokenizer.
 
-    counts: of all groups, in order. tokenizer_file: another dataset's, or GPT-2's merges.
+    counts: of all groups, in order. tokenizer_file: another dataset's, or GPT-2's merges. choice:
+    the documents that stay, if some can be left out.
     """
-    n_documents = sum(group.n_documents for group in counts)
     _check_texts(counts)
-    plan = _plan_split(counts, dataset, n_documents)
+    plan = _plan_split(counts, dataset, choice)
+    n_documents = plan.n_documents
     if tokenizer_file:
         return plan, load_tokenizer(tokenizer_file)
     if n_documents > 1 and dataset.tokenizer in ("char", "byte"):
@@ -155,7 +166,8 @@ def plan_dataset(
     if dataset.tokenizer == "char":
         separator = dataset.separator if n_documents > 1 else ""
         return plan, char_tokenizer(separator.join(["", *(c.characters for c in counts)]))
-    groups = [Group(c, plan, number, corpus, dataset) for number, c in enumerate(counts)]
+    kept = choice.kept if choice else None
+    groups = [Group(c, plan, number, corpus, dataset, kept) for number, c in enumerate(counts)]
     return plan, _train_byte_pairs(groups, dataset.vocab_size, threads)
 
 
@@ -172,16 +184,21 @@ def _check_texts(counts: Sequence[GroupCounts]) -> None:
         logger.warning("%d more files: no text in them; skipped", len(empty) - EMPTY_SHOWN)
 
 
-def _plan_split(counts: Sequence[GroupCounts], dataset: Dataset, n_documents: int) -> Plan:
+def _plan_split(counts: Sequence[GroupCounts], dataset: Dataset, choice: Choice | None) -> Plan:
     """Decide how to split a text of at least one document."""
     split: Split
+    n_documents = sum(group.n_documents for group in counts)
+    if choice:
+        n_documents = choice.plan.totals.n_documents
     if dataset.train_bytes:
         split = "bytes"
     elif dataset.split == "auto":
         split = "document" if n_documents >= MANY_DOCUMENTS else "position"
     else:
         split = dataset.split
-    if split == "bytes":
+    if choice:
+        lengths = list(choice.n_bytes if split == "bytes" else choice.plan.n_characters)
+    elif split == "bytes":
         lengths = [sum(file.n_bytes for file in group.files) for group in counts]
     else:
         lengths = [group.n_characters for group in counts]
@@ -189,8 +206,9 @@ def _plan_split(counts: Sequence[GroupCounts], dataset: Dataset, n_documents: in
     if dataset.train_bytes:
         n_end = dataset.train_bytes + dataset.val_bytes if dataset.val_bytes else total
         if total < n_end or dataset.train_bytes >= total:
+            in_total = "left" if choice else "in total"
             raise UserError(
-                f"{counts[0].files[0].path}: {plural(total, 'byte')} in total, too few for the "
+                f"{counts[0].files[0].path}: {plural(total, 'byte')} {in_total}, too few for the "
                 "dataset's `train_bytes` and `val_bytes`; lower them or add text"
             )
     if split == "last_file":
@@ -201,7 +219,7 @@ def _plan_split(counts: Sequence[GroupCounts], dataset: Dataset, n_documents: in
                 "before it, but one of the two has no text; add text, or change the dataset's "
                 "`split:`"
             )
-    return Plan(
+    plan = Plan(
         split=split,
         n_documents=n_documents,
         # nanoGPT cuts at the same place.
@@ -209,6 +227,7 @@ def _plan_split(counts: Sequence[GroupCounts], dataset: Dataset, n_documents: in
         n_end=n_end,
         starts=tuple(sum(lengths[:group]) for group in range(len(counts))),
     )
+    return plan.model_copy(update={"cleaning": choice.plan}) if choice else plan
 
 
 def _train_byte_pairs(groups: Sequence[Group], vocab_size: int, threads: int) -> Tokenizer:
@@ -301,7 +320,7 @@ def encode(group: Group, tokenizer: Tokenizer, directory: Path, threads: int = 1
         totals = GroupTotals(train=writers["train"].totals(), val=writers["val"].totals())
         # Checked inside the `with` block, so an error leaves no token files.
         n_characters = totals.train.n_characters + totals.val.n_characters
-        if group.plan.n_end is None and n_characters != group.counts.n_characters:
+        if group.plan.n_end is None and n_characters != group.n_characters:
             raise UserError(
                 f"{paths[0]}: this file or a later one of the corpus changed while the dataset "
                 "was prepared; run the same command again"
@@ -330,18 +349,19 @@ def _check_splits(groups: Sequence[GroupTotals], dataset: Dataset, first: Path) 
     """Raise UserError if a split of all groups is too short. first: a file, for the message."""
     splits = [group.train for group in groups], [group.val for group in groups]
     n_characters = sum(totals.n_characters for split in splits for totals in split)
+    in_total = "left" if cleans(dataset) else "in total"
     by = "train_bytes" if dataset.train_bytes else f"val_ratio {dataset.val_ratio:g}"
     for name, split in zip(("train", "val"), splits, strict=True):
         n_tokens = sum(totals.n_tokens for totals in split)
         if n_tokens < 2 and dataset.split == "document":
             n_documents = sum(totals.n_documents for split in splits for totals in split)
             raise UserError(
-                f"{first}: of {plural(n_documents, 'document')} in total, the {name} split would "
+                f"{first}: of {plural(n_documents, 'document')} {in_total}, the {name} split would "
                 "get none; add documents, or set the dataset's `split: position`"
             )
         if n_tokens < 2:
             raise UserError(
-                f"{first}: {plural(n_characters, 'character')} in total, too few to split by "
+                f"{first}: {plural(n_characters, 'character')} {in_total}, too few to split by "
                 f"{by}: the {name} split would get "
                 f"{plural(n_tokens, 'token')}; add text, or change the dataset's `val_ratio:` or "
                 "`split:`"
@@ -381,9 +401,12 @@ def prepare(
             for name in ("train.bin", "val.bin")
         )
     else:
-        counts = [count(files, corpus, threads)]
-        plan, tokenizer = plan_dataset(counts, corpus, dataset, tokenizer_file, threads)
-        group = Group(counts[0], plan, 0, corpus, dataset)
+        cleaner = Cleaner(dataset) if cleans(dataset) else None
+        counts = [count(files, corpus, threads, cleaner)]
+        documents = [cleaner.documents()] if cleaner else []
+        choice = choose_documents(counts, documents, dataset)
+        plan, tokenizer = plan_dataset(counts, corpus, dataset, tokenizer_file, threads, choice)
+        group = Group(counts[0], plan, 0, corpus, dataset, choice.kept if choice else None)
         totals = [encode(group, tokenizer, directory, threads)]
         train_sha256, val_sha256 = totals[0].train.sha256, totals[0].val.sha256
     tokenizer.save(directory / "tokenizer.json")
@@ -404,6 +427,8 @@ def prepare(
     if corpus.builtin:
         source = SourceMeta(val_bits_per_byte=_entropy(files[0], corpus, plan, tokenizer, meta))
         meta = meta.model_copy(update={"source": source})
+    if plan.cleaning:
+        meta = meta.model_copy(update={"cleaning": plan.cleaning.totals})
     write_record(directory / "meta.json", meta)
     return _summary(meta)
 
@@ -419,6 +444,8 @@ def _summary(meta: DatasetMeta) -> str:
     if meta.passed_over:
         n_read = plural(len(meta.files), "file")
         summary += f"; read {n_read}, skipped {in_words(meta.passed_over)}"
+    if meta.cleaning:
+        summary += f"; {summarize(meta.cleaning)}"
     return summary
 
 

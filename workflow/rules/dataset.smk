@@ -10,11 +10,12 @@
 
 
 rule count:
-    """Read a group of files for the first time: encodings, lengths and characters."""
+    """Read a group of files for the first time: encodings, lengths, characters and quality."""
     input:
         corpus=group_files,
     output:
         counts=temp("results/datasets/{dataset}/groups/{group}/counts.json"),
+        documents=temp("results/datasets/{dataset}/groups/{group}/documents.npy"),
     log:
         "results/datasets/{dataset}/groups/{group}/count.log",
     benchmark:
@@ -35,13 +36,15 @@ rule count:
 
 
 rule plan:
-    """Choose the split, and build the tokenizer."""
+    """Choose the documents that stay and the split, and build the tokenizer."""
     input:
         counts=of_groups("counts.json"),
+        documents=of_groups("documents.npy"),
         corpus=dataset_corpus,
         tokenizer=given_tokenizer,
     output:
         plan=temp("results/datasets/{dataset}/groups/plan.json"),
+        kept=temp("results/datasets/{dataset}/groups/kept.npy"),
         tokenizer=temp("results/datasets/{dataset}/groups/tokenizer.json"),
     log:
         "results/datasets/{dataset}/groups/plan.log",
@@ -66,6 +69,7 @@ rule encode:
         corpus=group_files,
         counts="results/datasets/{dataset}/groups/{group}/counts.json",
         plan="results/datasets/{dataset}/groups/plan.json",
+        kept="results/datasets/{dataset}/groups/kept.npy",
         tokenizer="results/datasets/{dataset}/groups/tokenizer.json",
     output:
         train=temp("results/datasets/{dataset}/groups/{group}/train.bin"),

@@ -41,9 +41,23 @@ class FileMeta(Record):
     hash: str | None
 
 
+class CleaningMeta(Record):
+    """The documents that a dataset leaves out. removed: their number, by reason.
+
+    n_documents_read, n_characters_read: of the corpus. The others are what's left.
+    """
+
+    n_documents_read: Count
+    n_characters_read: Count
+    removed: dict[str, Count]
+    n_documents: Count
+    n_characters: Count
+
+
 class DatasetMeta(Record):
     """meta.json of a dataset. dtype: of the token files. source: for a built-in corpus only.
 
+    cleaning: only for a dataset that can leave out documents.
     separator: the token ids after each of several documents; empty for a single document.
     passed_over: number of files in the corpus's directories that weren't read, by kind.
     """
@@ -59,3 +73,4 @@ class DatasetMeta(Record):
     source: SourceMeta | None = None
     files: tuple[FileMeta, ...]
     passed_over: dict[str, Count] = Field(default_factory=dict)
+    cleaning: CleaningMeta | None = None
