@@ -401,12 +401,8 @@ def prepare(
             for name in ("train.bin", "val.bin")
         )
     else:
-        cleaner = Cleaner(dataset) if cleans(dataset) else None
-        counts = [count(files, corpus, threads, cleaner)]
-        documents = [cleaner.documents()] if cleaner else []
-        choice = choose_documents(counts, documents, dataset)
-        plan, tokenizer = plan_dataset(counts, corpus, dataset, tokenizer_file, threads, choice)
-        group = Group(counts[0], plan, 0, corpus, dataset, choice.kept if choice else None)
+        group, tokenizer = _plan_here(files, corpus, dataset, tokenizer_file, threads)
+        counts, plan = [group.counts], group.plan
         totals = [encode(group, tokenizer, directory, threads)]
         train_sha256, val_sha256 = totals[0].train.sha256, totals[0].val.sha256
     tokenizer.save(directory / "tokenizer.json")
@@ -431,6 +427,22 @@ def prepare(
         meta = meta.model_copy(update={"cleaning": plan.cleaning.totals})
     write_record(directory / "meta.json", meta)
     return _summary(meta)
+
+
+def _plan_here(
+    files: Sequence[Path],
+    corpus: Corpus,
+    dataset: Dataset,
+    tokenizer_file: str | Path | None,
+    threads: int,
+) -> tuple[Group, Tokenizer]:
+    """Count and plan all files as one group."""
+    cleaner = Cleaner(dataset) if cleans(dataset) else None
+    counts = [count(files, corpus, threads, cleaner)]
+    documents = [cleaner.documents()] if cleaner else []
+    choice = choose_documents(counts, documents, dataset)
+    plan, tokenizer = plan_dataset(counts, corpus, dataset, tokenizer_file, threads, choice)
+    return Group(counts[0], plan, 0, corpus, dataset, choice.kept if choice else None), tokenizer
 
 
 def _without_directories(counts: Sequence[GroupCounts]) -> tuple[FileMeta, ...]:
