@@ -36,20 +36,20 @@ class Signature:
 
     def __init__(self) -> None:
         self._min_hash = _empty_min_hash().copy()
-        self._last_words: list[str] = []
+        self._last_words: list[bytes] = []
         self._n_shingles = 0
 
     def update(self, text: str) -> None:
         """Add the next part of the text."""
-        words = self._last_words + WORD.findall(text.lower())
-        shingles = [" ".join(words[n : n + SHINGLE]) for n in range(len(words) - SHINGLE + 1)]
-        self._add(shingles)
+        words = self._last_words + " ".join(WORD.findall(text.lower())).encode("utf-8").split()
+        runs = zip(*(words[n:] for n in range(SHINGLE)), strict=False)  # the last are shorter
+        self._add(list(map(b" ".join, runs)))
         self._last_words = words[1 - SHINGLE :]
 
     def bands(self, digest: bytes) -> list[int]:
         """A number for each band, after the last part. digest: of the text."""
         if not self._n_shingles and self._last_words:
-            self._add([" ".join(self._last_words)])
+            self._add([b" ".join(self._last_words)])
         if not self._n_shingles:  # without words, only the same text is a duplicate
             self._min_hash.update(digest)
         bands = self._min_hash.hashvalues.astype("<u4").reshape(N_BANDS, N_ROWS)
@@ -58,11 +58,10 @@ class Signature:
             for band in bands
         ]
 
-    def _add(self, shingles: list[str]) -> None:
+    def _add(self, shingles: list[bytes]) -> None:
         self._n_shingles += len(shingles)
         for start in range(0, len(shingles), BATCH):
-            batch = shingles[start : start + BATCH]
-            self._min_hash.update_batch([shingle.encode("utf-8") for shingle in batch])
+            self._min_hash.update_batch(shingles[start : start + BATCH])
 
 
 @cache
