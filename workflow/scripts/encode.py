@@ -17,6 +17,8 @@ with logged(snakemake, "encode"):
     group = Group(counts, plan, number, *load_dataset(snakemake.config, name))
     tokenizer = load_tokenizer(snakemake.input.tokenizer)
     totals_file = Path(snakemake.output.totals)
-    totals = encode(group, tokenizer, totals_file.parent, snakemake.threads)
+    directory = Path(snakemake.output.train).parent
+    shard = None if directory == totals_file.parent else number
+    totals = encode(group, tokenizer, directory, snakemake.threads, shard)
     write_record(totals_file, totals)
     say(f"encode {name}: {totals.train.n_tokens:,} of train, {totals.val.n_tokens:,} of val")
