@@ -211,6 +211,12 @@ class Dataset(Settings):
         "chosen by their hash; last_file: the last file; auto: document for 100 documents or more, "
         "else position",
     )
+    shards: Literal["auto", "always", "never"] = new_setting(
+        "auto",
+        neutral="auto",
+        description="numbered token files instead of one per split, each written by one job, if "
+        "the corpus has several files; auto: if they are local and have 16 GiB or more",
+    )
     separator: str = Field(
         "\n",
         description="text added after each document, if there are several, for `char` and `byte`; "

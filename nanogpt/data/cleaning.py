@@ -285,7 +285,7 @@ def write_array(path: Path, array: Documents | Kept) -> None:
         np.save(file, array)
 
 
-def read_array(path: Path) -> Any:
+def read_array(path: str | Path) -> Any:
     """Map a file of `write_array` into memory.
 
     Errors: UserError for a damaged file.

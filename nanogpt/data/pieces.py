@@ -31,7 +31,7 @@ class Group:
     """A group of a corpus's files, with the plan of their dataset.
 
     counts: from the first pass over these files. number: the group's index in the plan. kept: which
-    documents of all groups stay, if some can be left out.
+    documents of all groups stay, if the plan has `cleaning`.
     """
 
     counts: GroupCounts
@@ -63,7 +63,7 @@ def read_pieces(group: Group, progress: OnBytesRead) -> Iterator[Piece]:
     for file in files:
         is_last = is_last_group and file is files[-1]
         documents = read_documents(Path(file.path), group.corpus, file.encoding, progress)
-        if group.kept is not None:
+        if plan.cleaning and group.kept is not None:
             documents = keep(documents, group.kept[first : first + file.n_documents], file.path)
             first += file.n_documents
         for text, ends_document in documents:

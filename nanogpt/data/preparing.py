@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nanogpt.artifacts.records.base import read_record, write_record
-from nanogpt.artifacts.records.datasets import DatasetMeta, FileMeta, SourceMeta, Split, SplitMeta
+from nanogpt.artifacts.records.datasets import DatasetMeta, FileMeta, SourceMeta, Split
 from nanogpt.artifacts.records.groups import GroupCounts, GroupTotals, Plan, SplitTotals
 from nanogpt.config.corpora import Corpus, Dataset
 from nanogpt.config.values import warn_of_escapes
@@ -30,6 +30,7 @@ from nanogpt.data.byte_pairs import separated_at, train_byte_pairs
 from nanogpt.data.cleaning import Choice, Cleaner, choose_documents, cleans, summarize
 from nanogpt.data.encodings import OnBytesRead, decide_encoding
 from nanogpt.data.formats import read_documents
+from nanogpt.data.joining import add_up, put_together, remove_old_token_files
 from nanogpt.data.pieces import Group, Piece, read_pieces, recut
 from nanogpt.data.play import surprisal
 from nanogpt.data.saved_tokenizers import load_tokenizer
@@ -45,14 +46,12 @@ from nanogpt.data.tokenizers import (
 )
 from nanogpt.errors import NoTextError, UserError, plural
 from nanogpt.files.atomic import atomic_write, sha256_file
+from nanogpt.project import group_name, token_file
 
 logger = logging.getLogger(__name__)
 
 MANY_DOCUMENTS = 100  # at this number, `split: auto` starts to split by document
 EMPTY_SHOWN = 3  # files without text that are logged by name
-BLOCK = 1 << 18  # bytes of a token file copied at a time
-
-# The advice for a damaged file from an earlier job.
 
 
 def check_sha256(digests: Mapping[str, str], corpus: Corpus) -> None:
@@ -293,8 +292,14 @@ class _SplitWriter:
         )
 
 
-def encode(group: Group, tokenizer: Tokenizer, directory: Path, threads: int = 1) -> GroupTotals:
-    """Write train.bin and val.bin of a group of files to `directory`.
+def encode(
+    group: Group,
+    tokenizer: Tokenizer,
+    directory: Path,
+    threads: int = 1,
+    shard: int | None = None,
+) -> GroupTotals:
+    """Write the token files of a group of files to `directory`. shard: their number, if any.
 
     Errors: UserError for characters that a given tokenizer lacks, for a text that can't be cut,
     and for a file that changed since it was counted.
@@ -305,8 +310,8 @@ def encode(group: Group, tokenizer: Tokenizer, directory: Path, threads: int = 1
 
     paths = group.paths
     with (
-        atomic_write(directory / "train.bin") as train,
-        atomic_write(directory / "val.bin") as val,
+        atomic_write(directory / token_file("train", shard)) as train,
+        atomic_write(directory / token_file("val", shard)) as val,
         OrderedPool(threads) as pool,
         ThreadPoolExecutor(1) as hasher,
         progress_bar("encode", paths) as progress,
@@ -377,12 +382,13 @@ def prepare(
     tokenizer_file: str | Path | None = None,
     plan_file: str | Path | None = None,
     threads: int = 1,
+    sharded: bool = False,
 ) -> str:
     """Write train.bin, val.bin, tokenizer.json and meta.json of a corpus to `directory`.
 
     tokenizer_file: another dataset's, or GPT-2's merges. plan_file: plan.json from earlier jobs,
-    in a directory with tokenizer.json and the directories of all groups. Without it, all steps
-    run here, with a single group.
+    in a directory with tokenizer.json and the directories of all groups; None: all steps run here,
+    with a single group. sharded: the groups' token files are already there, as shards.
 
     Returns a one-line summary.
 
@@ -392,19 +398,18 @@ def prepare(
         jobs = Path(plan_file).parent
         plan = read_record(Path(plan_file), Plan)
         tokenizer = load_tokenizer(jobs / "tokenizer.json")
-        groups = [jobs / str(number) for number in range(len(plan.starts))]
+        groups = [jobs / group_name(number) for number in range(len(plan.starts))]
         counts = [read_record(group / "counts.json", GroupCounts) for group in groups]
         totals = [read_record(group / "totals.json", GroupTotals) for group in groups]
         _check_splits(totals, dataset, files[0])
-        train_sha256, val_sha256 = (
-            _join([group / name for group in groups], directory / name)
-            for name in ("train.bin", "val.bin")
-        )
+        parts = [] if sharded else groups
+        train = put_together("train", [group.train for group in totals], parts, directory)
+        val = put_together("val", [group.val for group in totals], parts, directory)
     else:
         group, tokenizer = _plan_here(files, corpus, dataset, tokenizer_file, threads)
         counts, plan = [group.counts], group.plan
         totals = [encode(group, tokenizer, directory, threads)]
-        train_sha256, val_sha256 = totals[0].train.sha256, totals[0].val.sha256
+        train, val = (add_up([split], split.sha256) for split in (totals[0].train, totals[0].val))
     tokenizer.save(directory / "tokenizer.json")
     several = plan.n_documents > 1
     separator = tokenizer.end_of_document(dataset.separator) if several else ()
@@ -415,8 +420,8 @@ def prepare(
         split=plan.split,
         separator=tuple(map(int, separator)),
         tokenizer_sha256=sha256_file(directory / "tokenizer.json"),
-        train=_add_up([group.train for group in totals], train_sha256),
-        val=_add_up([group.val for group in totals], val_sha256),
+        train=train,
+        val=val,
         files=_without_directories(counts),
         passed_over=passed_over(corpus),
     )
@@ -426,6 +431,7 @@ def prepare(
     if plan.cleaning:
         meta = meta.model_copy(update={"cleaning": plan.cleaning.totals})
     write_record(directory / "meta.json", meta)
+    remove_old_token_files(directory, meta)
     return _summary(meta)
 
 
@@ -453,35 +459,14 @@ def _without_directories(counts: Sequence[GroupCounts]) -> tuple[FileMeta, ...]:
 
 def _summary(meta: DatasetMeta) -> str:
     summary = f"{meta.train.n_tokens:,} tokens to train on, {meta.val.n_tokens:,} to validate"
+    if meta.train.shards:
+        summary += f", in {plural(len(meta.train.shards), 'shard')}"
     if meta.passed_over:
         n_read = plural(len(meta.files), "file")
         summary += f"; read {n_read}, skipped {in_words(meta.passed_over)}"
     if meta.cleaning:
         summary += f"; {summarize(meta.cleaning)}"
     return summary
-
-
-def _join(parts: Sequence[Path], path: Path) -> str:
-    """Concatenate files into one; return its sha256."""
-    digest = hashlib.sha256()
-    with atomic_write(path) as whole:
-        for part in parts:
-            with open(part, "rb") as file:
-                while block := file.read(BLOCK):
-                    whole.write(block)
-                    digest.update(block)
-    return digest.hexdigest()
-
-
-def _add_up(groups: Sequence[SplitTotals], sha256: str) -> SplitMeta:
-    """Add up a split's totals over all groups. sha256: of its token file."""
-    return SplitMeta(
-        n_tokens=sum(group.n_tokens for group in groups),
-        n_characters=sum(group.n_characters for group in groups),
-        n_bytes=sum(group.n_bytes for group in groups),
-        n_documents=sum(group.n_documents for group in groups),
-        sha256=sha256,
-    )
 
 
 def _entropy(

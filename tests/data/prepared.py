@@ -15,6 +15,7 @@ from nanogpt.data.cleaning import Cleaner, choose_documents, cleans, read_array,
 from nanogpt.data.pieces import Group
 from nanogpt.data.preparing import count, encode, plan_dataset, prepare
 from nanogpt.data.saved_tokenizers import load_tokenizer
+from nanogpt.project import group_name
 from tests.data.hard_texts import MIRROR, gpt2_only
 
 PLAY_FILE = (
@@ -99,12 +100,13 @@ def prepare_text(directory, text, **dataset):
     return prepare_files([directory / "text.txt"], directory / "dataset", **dataset)
 
 
-def prepare_by_groups(groups, directory, given=None, threads=1, **dataset):
+def prepare_by_groups(groups, directory, given=None, threads=1, sharded=False, **dataset):
     """Prepare groups of files like the workflow, in steps with JSON files; return the directory."""
     paths = [path for group in groups for path in group]
     corpus, dataset = Corpus(files=list(map(str, paths))), Dataset(**dataset)
     jobs = directory / "groups"
-    directories = [jobs / str(number) for number in range(len(groups))]
+    made = directory / "made"
+    directories = [jobs / group_name(number) for number in range(len(groups))]
     for group, place in zip(groups, directories, strict=True):
         cleaner = Cleaner(dataset) if cleans(dataset) else None
         write_record(place / "counts.json", count(group, corpus, threads, cleaner))
@@ -121,9 +123,9 @@ def prepare_by_groups(groups, directory, given=None, threads=1, **dataset):
         plan = read_record(jobs / "plan.json", Plan)
         tokenizer = load_tokenizer(jobs / "tokenizer.json")
         group = Group(counts[number], plan, number, corpus, dataset, kept)
-        write_record(place / "totals.json", encode(group, tokenizer, place, threads))
-    made = directory / "made"
-    prepare(paths, corpus, dataset, made, plan_file=jobs / "plan.json")
+        where = (made, threads, number) if sharded else (place, threads)
+        write_record(place / "totals.json", encode(group, tokenizer, *where))
+    prepare(paths, corpus, dataset, made, plan_file=jobs / "plan.json", sharded=sharded)
     return made
 
 

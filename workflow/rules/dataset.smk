@@ -1,12 +1,14 @@
 # Datasets: from text to token files.
 #
 # reads   corpus files: resources/corpora/..., resources/texts/<name>.txt or paths of config.yaml
-# writes  results/datasets/<dataset>/{train.bin,val.bin,tokenizer.json,meta.json}
+# writes  results/datasets/<dataset>/{train.bin,val.bin,tokenizer.json,meta.json}, and instead of the
+#         token files train.000.bin, train.001.bin, ..., val.000.bin, ... for a sharded dataset
 #
 # One job prepares a corpus of one file. A corpus of many files is split into groups: `count` and
 # `encode` run once per group, in results/datasets/<dataset>/groups/, and `prepare` joins them.
-# Files of groups are temporary. The params of `prepare` decide if a dataset is out of date. Those
-# of the other rules decide if files of an interrupted run can still be used.
+# In a sharded dataset, each group's token files are shards, and `prepare_shards` only lists them.
+# The other files of groups are temporary. The params of `prepare` decide if a dataset is out of
+# date. Those of the other rules decide if files of an interrupted run can still be used.
 
 
 rule count:
@@ -80,6 +82,7 @@ rule encode:
     benchmark:
         "results/datasets/{dataset}/groups/{group}/encode.benchmark.tsv"
     wildcard_constraints:
+        dataset=not_one_of(SHARDED),
         group=r"\d+",
     conda:
         "../../envs/nanogpt.yaml"
@@ -94,6 +97,16 @@ rule encode:
         "../scripts/encode.py"
 
 
+use rule encode as encode_shard with:
+    output:
+        train="results/datasets/{dataset}/train.{group}.bin",
+        val="results/datasets/{dataset}/val.{group}.bin",
+        totals=temp("results/datasets/{dataset}/groups/{group}/totals.json"),
+    wildcard_constraints:
+        dataset=any_of(SHARDED),
+        group=r"\d+",
+
+
 rule prepare:
     """Write a dataset, from one file or by joining the groups of many files."""
     input:
@@ -102,8 +115,8 @@ rule prepare:
         planned=planned_groups,
         counts=of_groups("counts.json"),
         totals=of_groups("totals.json"),
-        train=of_groups("train.bin"),
-        val=of_groups("val.bin"),
+        train=token_parts("train"),
+        val=token_parts("val"),
     output:
         train="results/datasets/{dataset}/train.bin",
         val="results/datasets/{dataset}/val.bin",
@@ -116,6 +129,8 @@ rule prepare:
         "results/datasets/{dataset}/prepare.log",
     benchmark:
         "results/datasets/{dataset}/prepare.benchmark.tsv"
+    wildcard_constraints:
+        dataset=not_one_of(SHARDED),
     conda:
         "../../envs/nanogpt.yaml"
     threads: 8
@@ -129,11 +144,22 @@ rule prepare:
         "../scripts/prepare.py"
 
 
+use rule prepare as prepare_shards with:
+    output:
+        tokenizer="results/datasets/{dataset}/tokenizer.json",
+        meta=shown(
+            "results/datasets/{dataset}/meta.json", "dataset", "counts", "{dataset}"
+        ),
+        manifest="results/datasets/{dataset}/prepare.manifest.json",
+    wildcard_constraints:
+        dataset=any_of(SHARDED),
+
+
 rule ngram:
     """Count n-grams and evaluate them on the validation split, as a baseline for GPTs."""
     input:
-        train="results/datasets/{dataset}/train.bin",
-        val="results/datasets/{dataset}/val.bin",
+        train=dataset_tokens("train"),
+        val=dataset_tokens("val"),
         tokenizer="results/datasets/{dataset}/tokenizer.json",
         meta="results/datasets/{dataset}/meta.json",
     output:

@@ -13,7 +13,7 @@ with logged(snakemake, "plan"):
     name, given = snakemake.wildcards.dataset, snakemake.input
     corpus, dataset = load_dataset(snakemake.config, name)
     counts = [read_record(Path(path), GroupCounts) for path in given.counts]
-    tables = [read_array(Path(path)) for path in given.documents]
+    tables = [read_array(path) for path in given.documents]
     choice = choose_documents(counts, tables, dataset)
     write_array(Path(snakemake.output.kept), choice.kept if choice else ALL)
     file = next(iter(given.tokenizer), None)

@@ -10,14 +10,26 @@ from nanogpt.artifacts.records.base import Count, PositiveCount, Record
 Split = Literal["position", "document", "last_file", "bytes"]
 
 
+class ShardMeta(Record):
+    """A token file of a sharded dataset. It can be empty."""
+
+    n_tokens: Count
+    sha256: str
+
+
 class SplitMeta(Record):
-    """A split of a dataset. n_characters, n_bytes: lengths of its text."""
+    """A split of a dataset. n_characters, n_bytes: lengths of its text.
+
+    sha256: of its token file or, in a sharded dataset, of its shards' digests in order. shards:
+    its token files; empty if there's one without a number.
+    """
 
     n_tokens: PositiveCount
     n_characters: Count
     n_bytes: Count
     n_documents: Count
     sha256: str
+    shards: tuple[ShardMeta, ...] = ()
 
 
 class SourceMeta(Record):
