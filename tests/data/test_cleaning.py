@@ -209,6 +209,11 @@ def test_groups_pieces_and_threads_do_not_matter(tmp_path, monkeypatch, tokenize
     groups = [paths[:1], paths[1:4], paths[4:]]
     by_groups = prepare_by_groups(groups, tmp_path / "jobs", threads=2, **options)
     assert contents(whole) == contents(small) == contents(by_groups)
+    in_shards = prepare_by_groups(groups, tmp_path / "shards", sharded=True, **options)
+    for split in ("train", "val"):
+        parts = b"".join(path.read_bytes() for path in sorted(in_shards.glob(f"{split}.*.bin")))
+        assert parts == (whole / f"{split}.bin").read_bytes()
+    assert load(in_shards).meta.cleaning == load(whole).meta.cleaning
 
 
 def test_a_file_of_one_document_is_judged_as_a_whole(tmp_path, monkeypatch):
