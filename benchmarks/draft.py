@@ -145,7 +145,7 @@ def ngrams_of(files: TokenFiles, order: int, weight: float) -> Ngrams:
         train_sha256=files.meta.train.sha256,
         n_tokens=len(files.train),
     )
-    trie = build_trie(count(files.train, files.tokenizer.vocab_size, order))
+    trie = build_trie(count(files.train[:], files.tokenizer.vocab_size, order))
     return Ngrams(trie, header, Path(NGRAMS_FILE))
 
 
@@ -208,7 +208,7 @@ def print_kept(model_directory: Path, dataset_directory: Path) -> None:
     model, files = load_model(model_directory).model, load(dataset_directory)
     settings = SampleSettings(max_new_tokens=N_TOKENS, device="cpu", dtype="float32")
     engine = Engine(model, settings)
-    tries = {o: build_trie(count(files.train, model.vocab_size, o)) for o in ORDERS}
+    tries = {o: build_trie(count(files.train[:], model.vocab_size, o)) for o in ORDERS}
     for temperature in TEMPERATURES:
         texts = texts_of(engine, temperature)
         for order, trie in tries.items():
@@ -248,7 +248,7 @@ def in_turn(works: Mapping[str, Callable[[], object]], n_calls: int) -> dict[str
 def print_costs(dataset_directory: Path) -> None:
     """Print the time of a step, of passes and of drafts."""
     files = load(dataset_directory)
-    trie = build_trie(count(files.train, files.tokenizer.vocab_size, 5))
+    trie = build_trie(count(files.train[:], files.tokenizer.vocab_size, 5))
     text = files.val[:100].astype(int).tolist()
     print(f"{torch.get_num_threads()} threads; drafting a token: {draft_cost(trie, text):.3f} ms")
     for name, (settings, vocab_size) in MODELS.items():

@@ -84,7 +84,7 @@ def report(directory: Path, run: Run) -> None:
     print(f"GPT alone: {survey.token_nats.mean(dtype=np.float64):.4f} nats on {len(gpt):,} tokens")
     print("order  contexts        n-grams  weight  loss    weight  caution  loss")
     for order in ORDERS:
-        trie = build_trie(count(files.train, files.tokenizer.vocab_size, order))
+        trie = build_trie(count(files.train[:], files.tokenizer.vocab_size, order))
         for name, n_before in (("across windows", None), ("within windows", within)):
             ngrams = trie.probabilities(files.val, n_before)
             fixed = best(gpt, ngrams, (0.0,))

@@ -119,7 +119,11 @@ def time_steps(
     seconds = []
     for step in range(WARM_UP + steps):
         start = time.perf_counter()
-        optimizer_step(loss_of, optimizer, scaler, windows, 1e-3, settings, step, ranks=ranks)
+        optimizer_step(
+            *(loss_of, optimizer, scaler, windows[ranks.share], 1e-3, settings, step),
+            ranks=ranks,
+            n_rows=rows,
+        )
         seconds.append(time.perf_counter() - start)
     return statistics.median(seconds[WARM_UP:])
 

@@ -30,6 +30,16 @@ DEPLOYED = Path("../workflow/Snakefile")
 NGRAMS_FILE = "ngrams.safetensors"
 
 
+def group_name(number: int) -> str:
+    """The number of a group of a corpus's files in paths; also that of its shard."""
+    return f"{number:03d}"
+
+
+def token_file(split: str, shard: int | None = None) -> str:
+    """The name of the token file of a split, or of one of its shards."""
+    return f"{split}.bin" if shard is None else f"{split}.{group_name(shard)}.bin"
+
+
 @dataclass(frozen=True)
 class Project:
     """A directory with a config.yaml, corpora, results and unfinished trainings."""

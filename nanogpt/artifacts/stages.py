@@ -70,10 +70,14 @@ class Job:
 
 @dataclass(frozen=True)
 class Made:
-    """A stage's result: a one-line summary for the terminal and the layouts of a training."""
+    """A stage's result: a one-line summary for the terminal and the layouts of a training.
+
+    made_before: the sha256 of outputs that earlier jobs wrote, by path.
+    """
 
     summary: str
     layouts: Sequence[Layout] = ()
+    made_before: Mapping[str, str] = field(default_factory=dict)
 
 
 class WorkflowJob(Protocol):
@@ -202,6 +206,7 @@ def run_stage(
     *,
     check: Callable[[Mapping[str, str]], None] | None = None,
     inputs: Sequence[str] | None = None,
+    known: Callable[[], Mapping[str, str]] = dict,
     more_outputs: Sequence[str] = (),
     more_directory: Path | None = None,
     cached: bool = True,
@@ -214,9 +219,9 @@ def run_stage(
     stage: its name in versions and manifests, independent of its rule's name. check: is called
     with the sha256 of each input by path, also before a restore, and raises UserError for an input
     that doesn't match the settings. inputs: the inputs listed in the manifest, if some of the
-    rule's inputs are temporary. more_outputs: undeclared outputs in more_directory, which is
-    removed first. run: the run to train. Only one process at a time owns the state of its
-    training. A second process waits for the first and uses its outputs.
+    rule's inputs are temporary. known: returns the sha256 of inputs that earlier jobs read, by
+    path. more_outputs: undeclared outputs in more_directory, which is removed first. run: the run
+    to train. One process at a time owns its state; a second one waits and uses the same outputs.
 
     Errors are handled as in `logged`.
     """
@@ -225,9 +230,8 @@ def run_stage(
         parameters = _resolve(job.params.settings, job.threads)
         manifest_path = next(path for path in job.output if path.endswith(manifests.SUFFIX))
         outputs = [*(path for path in job.output if path != manifest_path), *more_outputs]
-        request = _request(
-            project, stage, parameters, job.input if inputs is None else inputs, job.params.code
-        )
+        digests = _input_digests(project, job.input if inputs is None else inputs, known())
+        request = _request(project, stage, parameters, digests, job.params.code)
         if check:
             check(request.inputs)
         logger.info("stage %s, version %s", stage, request.version)
@@ -247,7 +251,7 @@ def run_stage(
             manifest = Manifest(
                 **request.content(),
                 summary=made.summary,
-                outputs=manifests.digests(project, outputs),
+                outputs={**manifests.digests(project, outputs), **made.made_before},
                 environment=manifests.environment(job.threads, made.layouts),
                 wall_seconds=round(time.monotonic() - start, 3),
             )
@@ -257,11 +261,18 @@ def run_stage(
             _summarize(stage, manifest_path, made.summary)
 
 
+def _input_digests(
+    project: Project, inputs: Sequence[str], known: Mapping[str, str]
+) -> dict[str, str]:
+    """The sha256 of each input, in order. known: of some of them, which aren't read again."""
+    read = manifests.digests(project, (path for path in inputs if path not in known))
+    return {path: known.get(path) or read[path] for path in inputs}
+
+
 def _request(
-    project: Project, stage: str, parameters: JsonObject, inputs: Sequence[str], code: str
+    project: Project, stage: str, parameters: JsonObject, digests: dict[str, str], code: str
 ) -> Request:
     hashed = without_device_index(parameters)
-    digests = manifests.digests(project, inputs)
     version = manifests.version(stage, hashed, digests, code)
     _note_functions(project, stage, code)
     return Request(stage=stage, version=version, inputs=digests, parameters=hashed, code=code)

@@ -39,6 +39,7 @@ from nanogpt.config.variants import (
 )
 from nanogpt.data.sources import find_files
 from nanogpt.errors import UserError
+from nanogpt.planning.stages import files_of_dataset, is_sharded
 from nanogpt.project import HERE, NGRAMS_FILE
 from nanogpt.training.state_files import saved_steps
 
@@ -86,8 +87,8 @@ def prepare(
 
     variant, fragment = _add(vary, "prepare", dataset, given)
     directory = HERE.datasets / variant.name
-    names = ("train.bin", "val.bin", "tokenizer.json", "meta.json")
-    code = make([str(directory / name) for name in names], cores)
+    files = files_of_dataset(is_sharded=is_sharded(read(), variant.name))
+    code = make([str(directory / name) for name in files], cores)
     if code:
         if code > DIED:
             print(f"{variant.name}: stopped; run the same command to continue", file=sys.stderr)

@@ -176,7 +176,7 @@ TOKENIZERS = ("char", "bpe", "gpt2", "byte")
 
 
 class Dataset(Settings):
-    """A corpus, a tokenizer and a split."""
+    """A corpus, a tokenizer and a split, and which documents are left out."""
 
     corpus: str | None = Field(None, description="name of a corpus; none: the dataset's name")
     tokenizer: str = Field(
@@ -211,11 +211,54 @@ class Dataset(Settings):
         "chosen by their hash; last_file: the last file; auto: document for 100 documents or more, "
         "else position",
     )
+    shards: Literal["auto", "always", "never"] = new_setting(
+        "auto",
+        neutral="auto",
+        description="numbered token files instead of one per split, each written by one job, if "
+        "the corpus has several files; auto: if they are local and have 16 GiB or more",
+    )
     separator: str = Field(
         "\n",
         description="text added after each document, if there are several, for `char` and `byte`; "
         "`bpe` and `gpt2` have a token for it",
     )
+    deduplicate: Literal["none", "exact", "near"] = new_setting(
+        "none",
+        neutral="none",
+        description="leave out documents that occurred before; exact: those with the same text; "
+        "near: also those with about 75% or more of their runs of five words in common, by MinHash",
+    )
+    min_characters: int = new_setting(
+        0, neutral=0, ge=0, description="leave out documents with fewer characters"
+    )
+    max_characters: int | None = new_setting(
+        None, neutral=None, ge=1, description="leave out documents with more characters"
+    )
+    min_alphabetic_words: float = new_setting(
+        0.0,
+        neutral=0.0,
+        ge=0,
+        le=1,
+        description="leave out documents in which a smaller share of the words has a letter; "
+        "Gopher's rule is 0.8",
+    )
+    max_repeated_lines: float = new_setting(
+        1.0,
+        neutral=1.0,
+        ge=0,
+        le=1,
+        description="leave out documents in which a larger share of the characters is in lines "
+        "that occurred before in the same document; Gopher's rule is 0.2",
+    )
+
+    @model_validator(mode="after")
+    def _lengths_in_order(self) -> "Dataset":
+        if self.max_characters is not None and self.max_characters < self.min_characters:
+            raise ValueError(
+                f"`max_characters` {self.max_characters} is less than `min_characters` "
+                f"{self.min_characters}; no document has both, so correct one of them"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_split(self) -> "Dataset":

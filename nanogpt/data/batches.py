@@ -1,34 +1,37 @@
 """Datasets: open token files and draw batches from them.
 
 `train.bin` and `val.bin`, written by preparing.py, are raw little-endian token ids in nanoGPT's
-format. The batch of a step is a pure function of (tokens, seed, batch size, step), so a resumed
-training has no data-loader state to restore.
+format; see shards.py for large datasets. The batch of a step is a pure function of (tokens, seed,
+batch size, step), so a resumed training has no data-loader state to restore.
 """
 
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nanogpt.artifacts.records.base import read_record
-from nanogpt.artifacts.records.datasets import DatasetMeta
+from nanogpt.artifacts.records.datasets import DatasetMeta, SplitMeta
 from nanogpt.data.saved_tokenizers import load_tokenizer
+from nanogpt.data.shards import ShardedTokens, SplitTokens, check_ids, check_size
 from nanogpt.data.tokenizers import Tokenizer, Tokens, token_texts
-from nanogpt.errors import REMAKE, RUN_AGAIN, UserError, plural
+from nanogpt.errors import UserError, plural
+from nanogpt.project import token_file
 
 BLOCK = 1 << 22  # bytes of a token file checked at a time
 COUNTED = 1 << 24  # tokens counted to find the most frequent one
+ALL_ROWS = slice(None)
 
 
 @dataclass(frozen=True)
 class TokenFiles:
     """A dataset on disk: its tokens, tokenizer and meta.json."""
 
-    train: Tokens
-    val: Tokens
+    train: SplitTokens
+    val: SplitTokens
     tokenizer: Tokenizer
     meta: DatasetMeta
 
@@ -37,7 +40,7 @@ def load(directory: Path) -> TokenFiles:
     """Open a dataset, with its token files memory-mapped.
 
     Errors: UserError for a file that's missing, damaged or not the size given in meta.json, and
-    for a token id outside the vocabulary.
+    for a token id outside the vocabulary. (Those of a sharded dataset are checked when read.)
     """
     meta_file = directory / "meta.json"
     if not meta_file.exists() and not directory.is_file():
@@ -48,30 +51,21 @@ def load(directory: Path) -> TokenFiles:
     meta = read_record(meta_file, DatasetMeta)
     dtype = np.dtype(meta.dtype).newbyteorder("<")
     tokenizer = load_tokenizer(directory / "tokenizer.json")
-    n_symbols = tokenizer.vocab_size
-    return TokenFiles(
-        train=_open_tokens(directory / "train.bin", dtype, meta.train.n_tokens, n_symbols),
-        val=_open_tokens(directory / "val.bin", dtype, meta.val.n_tokens, n_symbols),
-        tokenizer=tokenizer,
-        meta=meta,
-    )
+
+    def open_split(split: str, of_split: SplitMeta) -> SplitTokens:
+        if of_split.shards:
+            return ShardedTokens(directory, split, of_split, dtype, tokenizer.vocab_size)
+        return _open_tokens(
+            directory / token_file(split), dtype, of_split.n_tokens, tokenizer.vocab_size
+        )
+
+    train, val = open_split("train", meta.train), open_split("val", meta.val)
+    return TokenFiles(train, val, tokenizer, meta)
 
 
 def _open_tokens(path: Path, dtype: np.dtype[Any], n_tokens: int, vocab_size: int) -> Tokens:
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; {RUN_AGAIN}")
-    size = path.stat().st_size
-    if size != n_tokens * dtype.itemsize:
-        raise UserError(
-            f"{path}: has {plural(size, 'byte')}, but should have {n_tokens * dtype.itemsize:,} "
-            f"({plural(n_tokens, 'token')} as {dtype}, according to meta.json); {REMAKE}"
-        )
-    largest = _largest_id(path, dtype)
-    if largest >= vocab_size:
-        raise UserError(
-            f"{path}: token id {largest} is outside the vocabulary of "
-            f"{plural(vocab_size, 'token')}; {REMAKE}"
-        )
+    check_size(path, n_tokens, dtype)
+    check_ids(path, _largest_id(path, dtype), vocab_size)
     tokens: Tokens = np.memmap(path, dtype=dtype, mode="r")
     return tokens
 
@@ -116,26 +110,42 @@ def start_tokens(files: TokenFiles) -> tuple[int, ...]:
     return (int((ending if ending.any() else counts).argmax()),)
 
 
-def windows(tokens: Tokens, starts: NDArray[np.int64], block_size: int) -> NDArray[np.int64]:
+def windows(tokens: SplitTokens, starts: NDArray[np.int64], block_size: int) -> NDArray[np.int64]:
     """The windows that start at `starts`, each with the token after it: (B, block_size + 1)."""
-    rows: NDArray[np.int64] = tokens[starts[:, None] + np.arange(block_size + 1)].astype(np.int64)
-    return rows
+    if isinstance(tokens, ShardedTokens):
+        rows = np.empty((len(starts), block_size + 1), np.int64)
+        for row, start in zip(rows, starts.tolist(), strict=True):
+            row[:] = tokens[start : start + block_size + 1]
+        return rows
+    return cast(
+        NDArray[np.int64], tokens[starts[:, None] + np.arange(block_size + 1)].astype(np.int64)
+    )
 
 
-def batch(tokens: Tokens, block_size: int, n_rows: int, seed: int, step: int) -> NDArray[np.int64]:
+def batch(
+    tokens: SplitTokens,
+    block_size: int,
+    n_rows: int,
+    seed: int,
+    step: int,
+    share: slice = ALL_ROWS,
+) -> NDArray[np.int64]:
     """The windows of one optimizer step, (n_rows, block_size + 1): inputs and shifted targets.
+
+    share: the rows to read.
 
     Each epoch cuts the tokens into windows from a random offset and uses each window once, in
     random order. Tokens at the ends that don't fill a window are left to other epochs' offsets.
     """
-    n_windows = max(1, (len(tokens) - block_size) // block_size)
+    n_tokens = len(tokens)
+    n_windows = max(1, (n_tokens - block_size) // block_size)
     first, last = step * n_rows, (step + 1) * n_rows  # window numbers over all epochs
     starts = []
     for epoch in range(first // n_windows, (last - 1) // n_windows + 1):
-        offset, order = _epoch(len(tokens), n_windows, block_size, seed, epoch)
+        offset, order = _epoch(n_tokens, n_windows, block_size, seed, epoch)
         before = epoch * n_windows
         starts.append(offset + block_size * order[max(0, first - before) : last - before])
-    return windows(tokens, np.concatenate(starts), block_size)
+    return windows(tokens, np.concatenate(starts)[share], block_size)
 
 
 # A batch can span two epochs.

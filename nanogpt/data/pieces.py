@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from nanogpt.artifacts.records.groups import GroupCounts, Plan
 from nanogpt.config.corpora import Corpus, Dataset
+from nanogpt.data.cleaning import Kept, keep
 from nanogpt.data.encodings import OnBytesRead
 from nanogpt.data.formats import read_documents
 from nanogpt.errors import UserError
@@ -29,7 +30,8 @@ class Piece(NamedTuple):
 class Group:
     """A group of a corpus's files, with the plan of their dataset.
 
-    counts: from the first pass over these files. number: the group's index in the plan.
+    counts: from the first pass over these files. number: the group's index in the plan. kept: which
+    documents of all groups stay, if the plan has `cleaning`.
     """
 
     counts: GroupCounts
@@ -37,6 +39,13 @@ class Group:
     number: int
     corpus: Corpus
     dataset: Dataset
+    kept: Kept | None = None
+
+    @property
+    def n_characters(self) -> int:
+        """The characters of the documents that stay."""
+        cleaning = self.plan.cleaning
+        return cleaning.n_characters[self.number] if cleaning else self.counts.n_characters
 
     @property
     def paths(self) -> list[Path]:
@@ -50,9 +59,13 @@ def read_pieces(group: Group, progress: OnBytesRead) -> Iterator[Piece]:
     position = plan.starts[group.number]
     is_last_group = group.number == len(plan.starts) - 1
     files = [file for file in group.counts.files if file.n_documents]
+    first = plan.cleaning.first_documents[group.number] if plan.cleaning else 0
     for file in files:
         is_last = is_last_group and file is files[-1]
         documents = read_documents(Path(file.path), group.corpus, file.encoding, progress)
+        if plan.cleaning and group.kept is not None:
+            documents = keep(documents, group.kept[first : first + file.n_documents], file.path)
+            first += file.n_documents
         for text, ends_document in documents:
             if plan.split == "document":
                 # In a file of several documents, each document is one piece.

@@ -22,13 +22,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nanogpt.artifacts.records.base import read_record, write_record
-from nanogpt.artifacts.records.datasets import DatasetMeta, FileMeta, SourceMeta, Split, SplitMeta
+from nanogpt.artifacts.records.datasets import DatasetMeta, FileMeta, SourceMeta, Split
 from nanogpt.artifacts.records.groups import GroupCounts, GroupTotals, Plan, SplitTotals
 from nanogpt.config.corpora import Corpus, Dataset
 from nanogpt.config.values import warn_of_escapes
 from nanogpt.data.byte_pairs import separated_at, train_byte_pairs
+from nanogpt.data.cleaning import Choice, Cleaner, choose_documents, cleans, summarize
 from nanogpt.data.encodings import OnBytesRead, decide_encoding
 from nanogpt.data.formats import read_documents
+from nanogpt.data.joining import add_up, put_together, remove_old_token_files
 from nanogpt.data.pieces import Group, Piece, read_pieces, recut
 from nanogpt.data.play import surprisal
 from nanogpt.data.saved_tokenizers import load_tokenizer
@@ -44,14 +46,12 @@ from nanogpt.data.tokenizers import (
 )
 from nanogpt.errors import NoTextError, UserError, plural
 from nanogpt.files.atomic import atomic_write, sha256_file
+from nanogpt.project import group_name, token_file
 
 logger = logging.getLogger(__name__)
 
 MANY_DOCUMENTS = 100  # at this number, `split: auto` starts to split by document
 EMPTY_SHOWN = 3  # files without text that are logged by name
-BLOCK = 1 << 18  # bytes of a token file copied at a time
-
-# The advice for a damaged file from an earlier job.
 
 
 def check_sha256(digests: Mapping[str, str], corpus: Corpus) -> None:
@@ -65,8 +65,12 @@ def check_sha256(digests: Mapping[str, str], corpus: Corpus) -> None:
             )
 
 
-def count(files: Sequence[Path], corpus: Corpus, threads: int = 1) -> GroupCounts:
+def count(
+    files: Sequence[Path], corpus: Corpus, threads: int = 1, cleaner: Cleaner | None = None
+) -> GroupCounts:
     """Read a group of files and count their documents, characters and bytes.
+
+    cleaner: judges all documents, for a dataset that can leave out some.
 
     Errors: UserError for a file that can't be read, isn't text, or has the wrong sha256.
     """
@@ -77,7 +81,9 @@ def count(files: Sequence[Path], corpus: Corpus, threads: int = 1) -> GroupCount
             digest = pool.submit(sha256_file, path)
             if corpus.sha256:  # only then wait for the digest before reading
                 check_sha256({str(path): digest.result()}, corpus)
-            counted.append(_count_file(path, digest, corpus, occurs, pool, progress.update))
+            counted.append(
+                _count_file(path, digest, corpus, occurs, pool, progress.update, cleaner)
+            )
     return GroupCounts(
         files=tuple(counted),
         n_documents=sum(file.n_documents for file in counted),
@@ -93,12 +99,13 @@ def _count_file(
     occurs: NDArray[np.bool_],
     pool: OrderedPool,
     progress: OnBytesRead,
+    cleaner: Cleaner | None,
 ) -> FileMeta:
     encoding = decide_encoding(path, corpus)
     n_documents = n_characters = n_bytes = 0
     text_hash = hashlib.sha256()
 
-    def texts() -> Iterator[str]:
+    def pieces() -> Iterator[tuple[str, bool]]:
         nonlocal n_documents, n_characters, n_bytes
         for text, ends_document in read_documents(path, corpus, encoding, progress):
             data = text.encode("utf-8")
@@ -106,10 +113,11 @@ def _count_file(
             n_documents += ends_document
             n_characters += len(text)
             n_bytes += len(data)
-            yield text
+            yield text, ends_document
 
+    texts = cleaner.read(pieces()) if cleaner else (text for text, _ in pieces())
     with contextlib.suppress(NoTextError):  # `plan_dataset` reports it
-        for _ in pool.in_order(partial(_mark, occurs), in_batches(texts(), len)):
+        for _ in pool.in_order(partial(_mark, occurs), in_batches(texts, len)):
             pass
     return FileMeta(
         path=str(path),
@@ -138,14 +146,16 @@ def plan_dataset(
     dataset: Dataset,
     tokenizer_file: str | Path | None = None,
     threads: int = 1,
+    choice: Choice | None = None,
 ) -> tuple[Plan, Tokenizer]:
     """Plan a dataset's split, and build or load its tokenizer.
 
-    counts: of all groups, in order. tokenizer_file: another dataset's, or GPT-2's merges.
+    counts: of all groups, in order. tokenizer_file: another dataset's, or GPT-2's merges. choice:
+    the documents that stay, if some can be left out.
     """
-    n_documents = sum(group.n_documents for group in counts)
     _check_texts(counts)
-    plan = _plan_split(counts, dataset, n_documents)
+    plan = _plan_split(counts, dataset, choice)
+    n_documents = plan.n_documents
     if tokenizer_file:
         return plan, load_tokenizer(tokenizer_file)
     if n_documents > 1 and dataset.tokenizer in ("char", "byte"):
@@ -155,7 +165,8 @@ def plan_dataset(
     if dataset.tokenizer == "char":
         separator = dataset.separator if n_documents > 1 else ""
         return plan, char_tokenizer(separator.join(["", *(c.characters for c in counts)]))
-    groups = [Group(c, plan, number, corpus, dataset) for number, c in enumerate(counts)]
+    kept = choice.kept if choice else None
+    groups = [Group(c, plan, number, corpus, dataset, kept) for number, c in enumerate(counts)]
     return plan, _train_byte_pairs(groups, dataset.vocab_size, threads)
 
 
@@ -172,16 +183,21 @@ def _check_texts(counts: Sequence[GroupCounts]) -> None:
         logger.warning("%d more files: no text in them; skipped", len(empty) - EMPTY_SHOWN)
 
 
-def _plan_split(counts: Sequence[GroupCounts], dataset: Dataset, n_documents: int) -> Plan:
+def _plan_split(counts: Sequence[GroupCounts], dataset: Dataset, choice: Choice | None) -> Plan:
     """Decide how to split a text of at least one document."""
     split: Split
+    n_documents = sum(group.n_documents for group in counts)
+    if choice:
+        n_documents = choice.plan.totals.n_documents
     if dataset.train_bytes:
         split = "bytes"
     elif dataset.split == "auto":
         split = "document" if n_documents >= MANY_DOCUMENTS else "position"
     else:
         split = dataset.split
-    if split == "bytes":
+    if choice:
+        lengths = list(choice.n_bytes if split == "bytes" else choice.plan.n_characters)
+    elif split == "bytes":
         lengths = [sum(file.n_bytes for file in group.files) for group in counts]
     else:
         lengths = [group.n_characters for group in counts]
@@ -189,8 +205,9 @@ def _plan_split(counts: Sequence[GroupCounts], dataset: Dataset, n_documents: in
     if dataset.train_bytes:
         n_end = dataset.train_bytes + dataset.val_bytes if dataset.val_bytes else total
         if total < n_end or dataset.train_bytes >= total:
+            in_total = "left" if choice else "in total"
             raise UserError(
-                f"{counts[0].files[0].path}: {plural(total, 'byte')} in total, too few for the "
+                f"{counts[0].files[0].path}: {plural(total, 'byte')} {in_total}, too few for the "
                 "dataset's `train_bytes` and `val_bytes`; lower them or add text"
             )
     if split == "last_file":
@@ -201,7 +218,7 @@ def _plan_split(counts: Sequence[GroupCounts], dataset: Dataset, n_documents: in
                 "before it, but one of the two has no text; add text, or change the dataset's "
                 "`split:`"
             )
-    return Plan(
+    plan = Plan(
         split=split,
         n_documents=n_documents,
         # nanoGPT cuts at the same place.
@@ -209,6 +226,7 @@ def _plan_split(counts: Sequence[GroupCounts], dataset: Dataset, n_documents: in
         n_end=n_end,
         starts=tuple(sum(lengths[:group]) for group in range(len(counts))),
     )
+    return plan.model_copy(update={"cleaning": choice.plan}) if choice else plan
 
 
 def _train_byte_pairs(groups: Sequence[Group], vocab_size: int, threads: int) -> Tokenizer:
@@ -274,8 +292,14 @@ class _SplitWriter:
         )
 
 
-def encode(group: Group, tokenizer: Tokenizer, directory: Path, threads: int = 1) -> GroupTotals:
-    """Write train.bin and val.bin of a group of files to `directory`.
+def encode(
+    group: Group,
+    tokenizer: Tokenizer,
+    directory: Path,
+    threads: int = 1,
+    shard: int | None = None,
+) -> GroupTotals:
+    """Write the token files of a group of files to `directory`. shard: their number, if any.
 
     Errors: UserError for characters that a given tokenizer lacks, for a text that can't be cut,
     and for a file that changed since it was counted.
@@ -286,8 +310,8 @@ def encode(group: Group, tokenizer: Tokenizer, directory: Path, threads: int = 1
 
     paths = group.paths
     with (
-        atomic_write(directory / "train.bin") as train,
-        atomic_write(directory / "val.bin") as val,
+        atomic_write(directory / token_file("train", shard)) as train,
+        atomic_write(directory / token_file("val", shard)) as val,
         OrderedPool(threads) as pool,
         ThreadPoolExecutor(1) as hasher,
         progress_bar("encode", paths) as progress,
@@ -301,7 +325,7 @@ def encode(group: Group, tokenizer: Tokenizer, directory: Path, threads: int = 1
         totals = GroupTotals(train=writers["train"].totals(), val=writers["val"].totals())
         # Checked inside the `with` block, so an error leaves no token files.
         n_characters = totals.train.n_characters + totals.val.n_characters
-        if group.plan.n_end is None and n_characters != group.counts.n_characters:
+        if group.plan.n_end is None and n_characters != group.n_characters:
             raise UserError(
                 f"{paths[0]}: this file or a later one of the corpus changed while the dataset "
                 "was prepared; run the same command again"
@@ -330,18 +354,19 @@ def _check_splits(groups: Sequence[GroupTotals], dataset: Dataset, first: Path) 
     """Raise UserError if a split of all groups is too short. first: a file, for the message."""
     splits = [group.train for group in groups], [group.val for group in groups]
     n_characters = sum(totals.n_characters for split in splits for totals in split)
+    in_total = "left" if cleans(dataset) else "in total"
     by = "train_bytes" if dataset.train_bytes else f"val_ratio {dataset.val_ratio:g}"
     for name, split in zip(("train", "val"), splits, strict=True):
         n_tokens = sum(totals.n_tokens for totals in split)
         if n_tokens < 2 and dataset.split == "document":
             n_documents = sum(totals.n_documents for split in splits for totals in split)
             raise UserError(
-                f"{first}: of {plural(n_documents, 'document')} in total, the {name} split would "
+                f"{first}: of {plural(n_documents, 'document')} {in_total}, the {name} split would "
                 "get none; add documents, or set the dataset's `split: position`"
             )
         if n_tokens < 2:
             raise UserError(
-                f"{first}: {plural(n_characters, 'character')} in total, too few to split by "
+                f"{first}: {plural(n_characters, 'character')} {in_total}, too few to split by "
                 f"{by}: the {name} split would get "
                 f"{plural(n_tokens, 'token')}; add text, or change the dataset's `val_ratio:` or "
                 "`split:`"
@@ -357,12 +382,13 @@ def prepare(
     tokenizer_file: str | Path | None = None,
     plan_file: str | Path | None = None,
     threads: int = 1,
+    sharded: bool = False,
 ) -> str:
     """Write train.bin, val.bin, tokenizer.json and meta.json of a corpus to `directory`.
 
     tokenizer_file: another dataset's, or GPT-2's merges. plan_file: plan.json from earlier jobs,
-    in a directory with tokenizer.json and the directories of all groups. Without it, all steps
-    run here, with a single group.
+    in a directory with tokenizer.json and the directories of all groups; None: all steps run here,
+    with a single group. sharded: the groups' token files are already there, as shards.
 
     Returns a one-line summary.
 
@@ -372,20 +398,18 @@ def prepare(
         jobs = Path(plan_file).parent
         plan = read_record(Path(plan_file), Plan)
         tokenizer = load_tokenizer(jobs / "tokenizer.json")
-        groups = [jobs / str(number) for number in range(len(plan.starts))]
+        groups = [jobs / group_name(number) for number in range(len(plan.starts))]
         counts = [read_record(group / "counts.json", GroupCounts) for group in groups]
         totals = [read_record(group / "totals.json", GroupTotals) for group in groups]
         _check_splits(totals, dataset, files[0])
-        train_sha256, val_sha256 = (
-            _join([group / name for group in groups], directory / name)
-            for name in ("train.bin", "val.bin")
-        )
+        parts = [] if sharded else groups
+        train = put_together("train", [group.train for group in totals], parts, directory)
+        val = put_together("val", [group.val for group in totals], parts, directory)
     else:
-        counts = [count(files, corpus, threads)]
-        plan, tokenizer = plan_dataset(counts, corpus, dataset, tokenizer_file, threads)
-        group = Group(counts[0], plan, 0, corpus, dataset)
+        group, tokenizer = _plan_here(files, corpus, dataset, tokenizer_file, threads)
+        counts, plan = [group.counts], group.plan
         totals = [encode(group, tokenizer, directory, threads)]
-        train_sha256, val_sha256 = totals[0].train.sha256, totals[0].val.sha256
+        train, val = (add_up([split], split.sha256) for split in (totals[0].train, totals[0].val))
     tokenizer.save(directory / "tokenizer.json")
     several = plan.n_documents > 1
     separator = tokenizer.end_of_document(dataset.separator) if several else ()
@@ -396,16 +420,35 @@ def prepare(
         split=plan.split,
         separator=tuple(map(int, separator)),
         tokenizer_sha256=sha256_file(directory / "tokenizer.json"),
-        train=_add_up([group.train for group in totals], train_sha256),
-        val=_add_up([group.val for group in totals], val_sha256),
+        train=train,
+        val=val,
         files=_without_directories(counts),
         passed_over=passed_over(corpus),
     )
     if corpus.builtin:
         source = SourceMeta(val_bits_per_byte=_entropy(files[0], corpus, plan, tokenizer, meta))
         meta = meta.model_copy(update={"source": source})
+    if plan.cleaning:
+        meta = meta.model_copy(update={"cleaning": plan.cleaning.totals})
     write_record(directory / "meta.json", meta)
+    remove_old_token_files(directory, meta)
     return _summary(meta)
+
+
+def _plan_here(
+    files: Sequence[Path],
+    corpus: Corpus,
+    dataset: Dataset,
+    tokenizer_file: str | Path | None,
+    threads: int,
+) -> tuple[Group, Tokenizer]:
+    """Count and plan all files as one group."""
+    cleaner = Cleaner(dataset) if cleans(dataset) else None
+    counts = [count(files, corpus, threads, cleaner)]
+    documents = [cleaner.documents()] if cleaner else []
+    choice = choose_documents(counts, documents, dataset)
+    plan, tokenizer = plan_dataset(counts, corpus, dataset, tokenizer_file, threads, choice)
+    return Group(counts[0], plan, 0, corpus, dataset, choice.kept if choice else None), tokenizer
 
 
 def _without_directories(counts: Sequence[GroupCounts]) -> tuple[FileMeta, ...]:
@@ -416,33 +459,14 @@ def _without_directories(counts: Sequence[GroupCounts]) -> tuple[FileMeta, ...]:
 
 def _summary(meta: DatasetMeta) -> str:
     summary = f"{meta.train.n_tokens:,} tokens to train on, {meta.val.n_tokens:,} to validate"
+    if meta.train.shards:
+        summary += f", in {plural(len(meta.train.shards), 'shard')}"
     if meta.passed_over:
         n_read = plural(len(meta.files), "file")
         summary += f"; read {n_read}, skipped {in_words(meta.passed_over)}"
+    if meta.cleaning:
+        summary += f"; {summarize(meta.cleaning)}"
     return summary
-
-
-def _join(parts: Sequence[Path], path: Path) -> str:
-    """Concatenate files into one; return its sha256."""
-    digest = hashlib.sha256()
-    with atomic_write(path) as whole:
-        for part in parts:
-            with open(part, "rb") as file:
-                while block := file.read(BLOCK):
-                    whole.write(block)
-                    digest.update(block)
-    return digest.hexdigest()
-
-
-def _add_up(groups: Sequence[SplitTotals], sha256: str) -> SplitMeta:
-    """Add up a split's totals over all groups. sha256: of its token file."""
-    return SplitMeta(
-        n_tokens=sum(group.n_tokens for group in groups),
-        n_characters=sum(group.n_characters for group in groups),
-        n_bytes=sum(group.n_bytes for group in groups),
-        n_documents=sum(group.n_documents for group in groups),
-        sha256=sha256,
-    )
 
 
 def _entropy(

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from nanogpt.artifacts.records.evaluations import CopiedShares, Copying, Copying
 from nanogpt.config.parameters import complete
 from nanogpt.config.schema import EvalSettings, SampleSettings
 from nanogpt.data import batches as dataset
-from nanogpt.data.tokenizers import Tokens
+from nanogpt.data.shards import SplitTokens, read_unmapped
 from nanogpt.inference.engine import Engine, Prompt, continuations
 from nanogpt.model.ensemble import Model
 from nanogpt.model.losses import window_starts
@@ -44,11 +43,11 @@ SEED = 1337  # for the hashes
 
 
 def measure_copying(
-    model: Model, train: Path, n_train: int, val: Tokens, settings: EvalSettings
+    model: Model, train: SplitTokens, val: SplitTokens, settings: EvalSettings
 ) -> Copying:
     """Return the share of the model's generated n-grams that occur in the training split.
 
-    train: the file with its n_train tokens, in val's dtype. The prompts are spread evenly over the
+    The prompts are spread evenly over the
     validation split. The real text after them is the reference: it wasn't copied.
     """
     length = min(PROMPT_TOKENS + COPYING.max_new_tokens, len(val) - 1)
@@ -61,7 +60,7 @@ def measure_copying(
     continued = continuations(Engine(model, sampling), list(map(Prompt, prompts.tolist(), seeded)))
     written = np.array(continued)  # (num_samples, max_new_tokens)
     texts = [written, rows[:, PROMPT_TOKENS:]]
-    copied, reference = copied_shares(texts, train, n_train, val.dtype, model.vocab_size)
+    copied, reference = copied_shares(texts, train, model.vocab_size)
     return Copying(
         settings=CopyingSettings(
             prompt_tokens=PROMPT_TOKENS,
@@ -80,19 +79,15 @@ def measure_copying(
 
 
 def copied_shares(
-    texts: Sequence[NDArray[np.int64]],
-    path: Path,
-    n_tokens: int,
-    dtype: np.dtype[Any],
-    vocab_size: int,
+    texts: Sequence[NDArray[np.int64]], tokens: SplitTokens, vocab_size: int
 ) -> list[CopiedShares]:
-    """Return the share of each text's n-grams that occur in a token file; NaN without any.
+    """Return the share of each text's n-grams that occur in a split; NaN without any.
 
     texts: rows of tokens (rows, T); n-grams don't cross rows.
 
     N-grams are compared by 64-bit hashes, built from a random number per token. Two different
     n-grams collide with a probability of about 2^-60. With 25,000 n-grams to find, the probability
-    of a false match is about 2e-8 in a file of 10^6 tokens and 2e-4 in one of 10^10.
+    of a false match is about 2e-8 in a split of 10^6 tokens and 2e-4 in one of 10^10.
     """
     random = np.random.default_rng(SEED)
     number_of = random.integers(1 << 64, size=vocab_size, dtype=np.uint64)
@@ -100,7 +95,7 @@ def copied_shares(
     odd = random.integers(1 << 64, size=doublings, dtype=np.uint64) | np.uint64(1)
     hashes_of = [dict(_ngram_hashes(number_of[text], odd)) for text in texts]
     sought = {n: np.unique(np.concatenate([h[n].ravel() for h in hashes_of])) for n in NGRAMS}
-    found = _find(sought, (number_of[block] for block in _blocks(path, n_tokens, dtype)), odd)
+    found = _find(sought, (number_of[block] for block in _blocks(tokens)), odd)
 
     def share(hashes: NDArray[np.uint64], n: int) -> float:
         return float(np.isin(hashes, found[n]).mean()) if hashes.size else math.nan
@@ -111,14 +106,10 @@ def copied_shares(
     ]
 
 
-def _blocks(path: Path, n_tokens: int, dtype: np.dtype[Any]) -> Iterator[NDArray[Any]]:
-    """Read a token file in overlapping blocks, so that each n-gram is in one of them.
-
-    A memory map would leave all of a large file in memory.
-    """
-    for first in range(0, n_tokens, SEARCHED_AT_ONCE):
-        count = SEARCHED_AT_ONCE + max(NGRAMS) - 1
-        yield np.fromfile(path, dtype, count, offset=first * dtype.itemsize)
+def _blocks(tokens: SplitTokens) -> Iterator[NDArray[Any]]:
+    """Read a split in overlapping blocks, so that each n-gram is in one of them."""
+    for first in range(0, len(tokens), SEARCHED_AT_ONCE):
+        yield read_unmapped(tokens, first, first + SEARCHED_AT_ONCE + max(NGRAMS) - 1)
 
 
 # Hashes of n-grams, by n.

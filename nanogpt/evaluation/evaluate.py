@@ -18,7 +18,7 @@ from nanogpt.artifacts.records.evaluations import (
 from nanogpt.config.schema import EvalSettings
 from nanogpt.data import batches as dataset
 from nanogpt.data.batches import TokenFiles
-from nanogpt.data.tokenizers import Tokens
+from nanogpt.data.shards import SplitTokens
 from nanogpt.errors import REMAKE, RUN_AGAIN, UserError
 from nanogpt.evaluation.copying import measure_copying
 from nanogpt.evaluation.mixture import evaluate_mixture
@@ -71,9 +71,7 @@ def evaluate(
         by_kind=loss_by_kind(survey),
         calibration=measure_calibration(survey),
         # We can't sample from probabilities that are NaN.
-        copying=measure_copying(
-            model, dataset_directory / "train.bin", len(files.train), files.val, settings
-        )
+        copying=measure_copying(model, files.train, files.val, settings)
         if math.isfinite(survey.nats)
         else None,
         nanogpt_estimate=NanogptEstimate(
@@ -131,7 +129,7 @@ def _evaluate_train(
     return summarize_split(survey).model_copy(update={"n_windows": len(starts)})
 
 
-def nanogpt_estimate(model: Model, tokens: Tokens, settings: EvalSettings) -> float:
+def nanogpt_estimate(model: Model, tokens: SplitTokens, settings: EvalSettings) -> float:
     """Return nanoGPT's estimate in nats per token, over random windows. Only for comparison."""
     block_size = model.settings.block_size
     n_windows = settings.eval_iters * settings.batch_size

@@ -6,13 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nanogpt.artifacts.records.evaluations import MixtureEvaluation, SplitEvaluation
-from nanogpt.data.tokenizers import Tokens
+from nanogpt.data.shards import SplitTokens
 from nanogpt.evaluation.statistics import summarize_split
 from nanogpt.evaluation.survey import Survey
 from nanogpt.ngram.mixing import Ngrams
 
 
-def evaluate_mixture(survey: Survey, tokens: Tokens, ngrams: Ngrams) -> MixtureEvaluation:
+def evaluate_mixture(survey: Survey, tokens: SplitTokens, ngrams: Ngrams) -> MixtureEvaluation:
     """Return the loss of the mixture on a split. survey: the GPT's, of all tokens but the first.
 
     At a window's first prediction, the GPT and the n-grams see one token.

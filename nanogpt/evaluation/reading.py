@@ -19,8 +19,8 @@ from torch import Tensor
 
 from nanogpt.config.schema import EvalSettings
 from nanogpt.data.batches import windows
+from nanogpt.data.shards import SplitTokens
 from nanogpt.data.streams import OrderedPool
-from nanogpt.data.tokenizers import Tokens
 from nanogpt.devices import autocast
 from nanogpt.inference.decoder import decoder_of
 from nanogpt.model.ensemble import Model
@@ -51,7 +51,7 @@ class Predictions:
 
 
 def read_windows(
-    model: Model, tokens: Tokens, parts: Sequence[Part], settings: EvalSettings
+    model: Model, tokens: SplitTokens, parts: Sequence[Part], settings: EvalSettings
 ) -> Iterator[Predictions]:
     """Yield the predictions for windows of a split, without dropout, batch_size at a time."""
     batches = [
@@ -101,7 +101,7 @@ def _in_threads(
 
 
 @torch.no_grad()
-def _predict(model: Model, tokens: Tokens, piece: Part, settings: EvalSettings) -> Predictions:
+def _predict(model: Model, tokens: SplitTokens, piece: Part, settings: EvalSettings) -> Predictions:
     """Make one forward pass and reduce its logits."""
     rows = torch.from_numpy(windows(tokens, *piece)).to(settings.device)  # (B, T + 1)
     targets = rows[:, 1:]

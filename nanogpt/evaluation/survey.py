@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nanogpt.config.schema import EvalSettings
-from nanogpt.data.tokenizers import Tokens
+from nanogpt.data.shards import SplitTokens
 from nanogpt.evaluation.reading import Part, read_windows
 from nanogpt.evaluation.symbols import KINDS, Symbols
 from nanogpt.model.ensemble import Model
@@ -41,7 +41,7 @@ class Survey:
 
 def survey_windows(
     model: Model,
-    tokens: Tokens,
+    tokens: SplitTokens,
     parts: Sequence[Part],
     symbols: Symbols,
     settings: EvalSettings,
@@ -77,7 +77,9 @@ def _sums(
     return np.stack([np.bincount(index, weight, size) for weight in weights], axis=1).astype(float)
 
 
-def survey_split(model: Model, tokens: Tokens, symbols: Symbols, settings: EvalSettings) -> Survey:
+def survey_split(
+    model: Model, tokens: SplitTokens, symbols: Symbols, settings: EvalSettings
+) -> Survey:
     """Read a whole split; every token except the first is predicted once."""
     block_size = model.settings.block_size
     full = n_full_windows(len(tokens), block_size)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from nanogpt.data.batches import load
 from nanogpt.data.byte_pairs import GPT2_SHA256
+from nanogpt.data.shards import token_files
 from nanogpt.errors import UserError
 from nanogpt.files.atomic import atomic_write, sha256_file
 from nanogpt.interchange.nanogpt_meta import write_meta
@@ -30,9 +31,11 @@ def export_dataset(directory: Path, destination: Path) -> str:
         raise UserError(
             f"{destination}: can't be created: {error.strerror}; name another destination"
         ) from None
-    for name in ("train.bin", "val.bin"):
-        with open(directory / name, "rb") as source, atomic_write(destination / name) as copy:
-            shutil.copyfileobj(source, copy)
+    for split, of_split in (("train", files.meta.train), ("val", files.meta.val)):
+        with atomic_write(destination / f"{split}.bin") as copy:
+            for name in token_files(split, of_split):
+                with open(directory / name, "rb") as source:
+                    shutil.copyfileobj(source, copy)
     meta_file = destination / "meta.pkl"
     if sha256_file(directory / "tokenizer.json") == GPT2_SHA256:
         meta_file.unlink(missing_ok=True)  # left by an earlier export of another dataset

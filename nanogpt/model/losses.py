@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from nanogpt.data.batches import windows
-from nanogpt.data.tokenizers import Tokens
+from nanogpt.data.shards import SplitTokens
 from nanogpt.devices import autocast
 from nanogpt.model import alike
 from nanogpt.model.gpt import GPT
@@ -78,7 +78,7 @@ def mean_loss(model: GPT, idx: Tensor, targets: Tensor) -> Tensor:
 @torch.no_grad()
 def predictions(
     model: GPT,
-    tokens: Tokens,
+    tokens: SplitTokens,
     starts: NDArray[np.int64],
     settings: ForwardSettings,
 ) -> Iterator[tuple[Tensor, Tensor]]:
@@ -105,7 +105,7 @@ def token_nats(logits: Tensor, targets: Tensor) -> Tensor:
 
 def windows_loss(
     model: GPT,
-    tokens: Tokens,
+    tokens: SplitTokens,
     starts: NDArray[np.int64],
     settings: ForwardSettings,
 ) -> Loss:

@@ -19,6 +19,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from nanogpt.data.shards import SplitTokens
 from nanogpt.data.tokenizers import Tokens
 from nanogpt.ngram.counting import NgramCounts, count_ngrams, discounts
 
@@ -93,7 +94,7 @@ class NgramModels:
             contexts = np.append(NOT_SEEN, ids[:-1])
         return p
 
-    def nats(self, tokens: Tokens) -> NDArray[np.float64]:
+    def nats(self, tokens: SplitTokens) -> NDArray[np.float64]:
         """The total surprisal of all tokens except the first in nats, (n_orders,)."""
         total = np.zeros(len(self.orders))
         for start in range(1, len(tokens), BLOCK):

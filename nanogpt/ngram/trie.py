@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from nanogpt.data.tokenizers import Tokens
+from nanogpt.data.shards import SplitTokens
 from nanogpt.ngram.counting import discounts
 from nanogpt.ngram.counts import NgramTable
 
@@ -58,7 +58,7 @@ class NgramTrie:
     after_nothing: NDArray[np.float32]  # the distribution of order 1, (vocab_size,)
 
     def probabilities(
-        self, tokens: Tokens, n_before: NDArray[np.int64] | None = None
+        self, tokens: SplitTokens, n_before: NDArray[np.int64] | None = None
     ) -> Predictions:
         """Predict each token except the first from those before it: n_tokens - 1 predictions.
 

@@ -47,6 +47,7 @@ BYTES_OF_NGRAM = 300  # per counted token
 COUNTING = 2_000 * MB  # counting a dataset's n-grams for its statistics
 READING = 1_000 * MB  # streaming a text
 BYTES_OF_WORDS = 2  # memory per byte of a text that byte pairs are trained on
+BYTES_OF_HASHES = 0.1  # memory per byte of a text whose duplicates are left out
 
 
 def n_parameters(model: ModelSettings, vocab_size: int) -> int:
@@ -116,7 +117,9 @@ def memory_mb(
     if stage in ("count", "plan", "encode", "prepare"):
         has_words = config.datasets[name].tokenizer == "bpe" and stage in ("plan", "prepare")
         words = BYTES_OF_WORDS * input_mb * MB if has_words else 0
-        return _megabytes(PROCESSES + READING + words)
+        has_hashes = config.datasets[name].deduplicate != "none" and stage in ("plan", "prepare")
+        hashes = BYTES_OF_HASHES * input_mb * MB if has_hashes else 0
+        return _megabytes(PROCESSES + READING + words + hashes)
     if stage == "ngram":
         return _megabytes(PROCESSES + COUNTING)
     if stage in BY_SETTINGS:

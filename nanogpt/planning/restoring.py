@@ -64,7 +64,7 @@ class Outcomes:
         """Return the version of a job's outputs; None if an input's contents aren't known."""
         workflow = self.workflow
         inputs = {}
-        for path in inputs_of(workflow.config, job, workflow.project):
+        for path in inputs_of(workflow.config, job, workflow.sharded, workflow.project):
             if path in self._made:
                 inputs[path] = self._made[path]
             elif path not in workflow.makers and (workflow.project.root / path).is_file():

@@ -8,7 +8,7 @@ workflow/rules/common.smk calls them.
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,7 +35,8 @@ from nanogpt.project import HERE, NGRAMS_FILE, Project
 
 MODEL_FILES = ("model.safetensors", "config.json", "tokenizer.json")
 MODEL = tuple(f"model/{file}" for file in MODEL_FILES)
-DATASET = ("train.bin", "val.bin", "tokenizer.json", "meta.json")
+TOKEN_FILES = ("train.bin", "val.bin")
+DATASET = ("tokenizer.json", "meta.json")
 DESCRIPTION = ("eval.json", "eval.manifest.json", "train.manifest.json")  # for the model card
 NGRAMS = f"model/{NGRAMS_FILE}"
 GPT2_MERGES = "resources/tokenizers/gpt2/vocab.bpe"
@@ -59,8 +60,6 @@ OF_RUN: dict[str, tuple[str, ...]] = {
     "export_nanogpt": ("export/nanogpt/ckpt.pt", "export/nanogpt/export.json"),
 }
 EXPORTS = tuple(stage for stage in OF_RUN if stage.startswith("export_"))
-# The outputs of each stage of a dataset in results/datasets/<dataset>/.
-OF_DATASET: dict[str, tuple[str, ...]] = {"prepare": DATASET, "ngram": ("ngram.json",)}
 CHARTS = (
     *(f"loss_{axis}" for axis in ("tokens", "steps", "seconds", "flops")),
     *("scaling", "speed", "position", "calibration"),
@@ -80,6 +79,9 @@ GROUPS: dict[str, tuple[str, ...]] = {
 
 # The state of files that aren't the user's own.
 MADE_HERE = "made by the workflow"
+
+# Bytes of a corpus of several local files from which on `shards: auto` writes shards.
+SHARDED_FROM = 1 << 34
 
 # Settings of a corpus for the source of its text. The others affect how it's read.
 NOT_READING = {"url", "sha256", "files", "n_characters", "seed"}
@@ -120,10 +122,13 @@ def jobs_of_run(config: Config, run: str) -> list[StageJob]:
     ]
 
 
-def jobs_of_dataset(dataset: str) -> list[StageJob]:
+def jobs_of_dataset(dataset: str, *, is_sharded: bool) -> list[StageJob]:
     """Return all jobs of a dataset, in order."""
     directory = f"results/datasets/{dataset}"
-    return [_make_job(stage, dataset, directory, outputs) for stage, outputs in OF_DATASET.items()]
+    return [
+        _make_job("prepare", dataset, directory, files_of_dataset(is_sharded=is_sharded)),
+        _make_job("ngram", dataset, directory, ("ngram.json",)),
+    ]
 
 
 def jobs_of_corpus(config: Config, corpus: str) -> list[StageJob]:
@@ -143,15 +148,15 @@ def jobs_of_corpus(config: Config, corpus: str) -> list[StageJob]:
     ]
 
 
-def find_jobs(config: Config) -> Iterator[StageJob]:
-    """Yield every possible job of a config."""
+def find_jobs(config: Config, sharded: Collection[str]) -> Iterator[StageJob]:
+    """Yield every possible job of a config. sharded: from `sharded_datasets`."""
     for corpus in config.corpora:
         yield from jobs_of_corpus(config, corpus)
     yield _make_job("download_gpt2", "gpt2", "resources/tokenizers/gpt2", ("vocab.bpe",))
     for model in imported_models(config):
         yield _make_job("import_model", model, f"resources/imported/{model}", MODEL_FILES)
     for dataset in config.datasets:
-        yield from jobs_of_dataset(dataset)
+        yield from jobs_of_dataset(dataset, is_sharded=dataset in sharded)
     for run in run_names(config):
         yield from jobs_of_run(config, run)
     yield _make_job("bench_report", "report", "results/report", OF_REPORT)
@@ -160,27 +165,33 @@ def find_jobs(config: Config) -> Iterator[StageJob]:
 # --- Inputs ----------------------------------------------------------------------------------
 
 
-def inputs_of(config: Config, job: StageJob, project: Project = HERE) -> list[str]:
+def inputs_of(
+    config: Config, job: StageJob, sharded: Collection[str], project: Project = HERE
+) -> list[str]:
     """Return the inputs of a job, without temporary files, in the rule's order.
+
+    sharded: from `sharded_datasets`.
 
     Errors: UserError for a corpus without files.
     """
     if job.stage == "prepare":
         return [*corpus_files(config, job.name, project), *given_tokenizer(config, job.name)]
     if job.stage == "ngram":
-        return [f"{job.directory}/{file}" for file in DATASET]
+        files = files_of_dataset(is_sharded=job.name in sharded)
+        return [f"{job.directory}/{file}" for file in files]
     if job.stage == "bench_report":
         return _list_report_inputs(config)
     if job.stage == "import_model":
         return imported_files(imported_models(config)[job.name], project)
     if job.stage in OF_RUN:
-        return _list_run_inputs(config, job)
+        return _list_run_inputs(config, job, sharded)
     return []
 
 
-def _list_run_inputs(config: Config, job: StageJob) -> list[str]:
+def _list_run_inputs(config: Config, job: StageJob, sharded: Collection[str]) -> list[str]:
     run = resolve_run(config, job.name)
-    dataset = [f"results/datasets/{run.dataset}/{file}" for file in DATASET]
+    files = files_of_dataset(is_sharded=run.dataset in sharded)
+    dataset = [f"results/datasets/{run.dataset}/{file}" for file in files]
     model = [f"{job.directory}/{file}" for file in MODEL]
     ngrams = [f"{job.directory}/{NGRAMS}"] if run.ngram else []
     prompt = [run.sample.prompt_file] if run.sample.prompt_file else []
@@ -222,6 +233,35 @@ def corpus_files(config: Config, dataset: str, project: Project = HERE) -> list[
     files = find_files(name, config.corpora[name], project)
     root = project.root
     return [str(file.relative_to(root) if file.is_relative_to(root) else file) for file in files]
+
+
+def sharded_datasets(config: Config, project: Project = HERE) -> frozenset[str]:
+    """Return the datasets whose token files are shards."""
+    return frozenset(name for name in config.datasets if is_sharded(config, name, project))
+
+
+def is_sharded(config: Config, dataset: str, project: Project = HERE) -> bool:
+    """Whether a dataset's token files are shards; see `shards` in SETTINGS.md."""
+    shards = config.datasets[dataset].shards
+    if shards == "never":
+        return False
+    try:
+        files = corpus_files(config, dataset, project)
+        if len(files) == 1 or shards == "always":
+            return len(files) > 1
+        is_local = bool(config.corpora[corpus_of(config, dataset)].files)
+        return is_local and sum((project.root / f).stat().st_size for f in files) >= SHARDED_FROM
+    except (UserError, OSError):  # reported if the dataset is requested
+        return False
+
+
+def files_of_dataset(*, is_sharded: bool) -> tuple[str, ...]:
+    """Return the names of a dataset's files, in order.
+
+    Shards aren't among them, so that a run doesn't have hundreds of inputs. meta.json, which has
+    their digests, stands for them.
+    """
+    return DATASET if is_sharded else (*TOKEN_FILES, *DATASET)
 
 
 def given_tokenizer(config: Config, dataset: str) -> list[str]:

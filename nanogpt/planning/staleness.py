@@ -8,6 +8,7 @@ the settings, inputs and code that it was made with.
 """
 
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -40,6 +41,7 @@ from nanogpt.planning.stages import (
     inputs_of,
     params_of,
     settings_of,
+    sharded_datasets,
 )
 from nanogpt.project import Project
 
@@ -47,7 +49,8 @@ from nanogpt.project import Project
 # it's gone and nothing needs it.
 State = Literal["current", "again", "never made", "gone"]
 
-GROUPS = "/groups/"  # temporary files of a dataset of many files
+# Files that jobs of a dataset of many files pass on: temporary ones of groups, and shards.
+PARTS = re.compile(r"/groups/|/(train|val)\.\d+\.bin$")
 
 
 @dataclass(frozen=True)
@@ -93,9 +96,14 @@ class Workflow:
     _digests: dict[str, str] = field(default_factory=dict)
 
     @cached_property
+    def sharded(self) -> frozenset[str]:
+        """The datasets whose token files are shards."""
+        return sharded_datasets(self.config, self.project)
+
+    @cached_property
     def makers(self) -> dict[str, StageJob]:
         """The job that makes each file, by path."""
-        jobs = list(find_jobs(self.config))
+        jobs = list(find_jobs(self.config, self.sharded))
         return {path: job for job in jobs for path in (*job.outputs, job.manifest)}
 
     def plan(self, jobs: Iterable[StageJob], needed: Iterable[str] = ()) -> list[Verdict]:
@@ -118,7 +126,7 @@ class Workflow:
         """Add a job and its inputs, after the jobs that it depends on."""
         if job in inputs or job in below:
             return
-        paths = inputs_of(self.config, job, self.project)
+        paths = inputs_of(self.config, job, self.sharded, self.project)
         for path in paths:
             if path in self.makers:
                 self._collect(self.makers[path], inputs, (*below, job))
@@ -272,7 +280,11 @@ class Workflow:
 
     def _compare_local_files(self, job: StageJob, manifest: Manifest) -> list[Difference]:
         """Find local files that differ from those that a dataset was made from."""
-        paths = [p for p in inputs_of(self.config, job, self.project) if p not in self.makers]
+        paths = [
+            p
+            for p in inputs_of(self.config, job, self.sharded, self.project)
+            if p not in self.makers
+        ]
         before = {path for path in manifest.inputs if path not in self.makers}
         words = {
             path: "is new" if path not in before else "has different contents now"
@@ -284,7 +296,7 @@ class Workflow:
 
     def _find_other_inputs(self, inputs: Sequence[str], record: RuleRecord) -> list[Difference]:
         """Find inputs that a rule has gained or lost."""
-        before = {path for path in record.inputs if GROUPS not in path}
+        before = {path for path in record.inputs if not PARTS.search(path)}
         added = [
             Difference("input", f"{path} is a new input") for path in inputs if path not in before
         ]

@@ -23,7 +23,7 @@ from nanogpt.artifacts.signals import Signals, Stopped
 from nanogpt.artifacts.states import METRICS, TrainingState
 from nanogpt.config.schema import TrainSettings
 from nanogpt.data.batches import TokenFiles, batch, start_tokens
-from nanogpt.data.tokenizers import Tokens
+from nanogpt.data.shards import SplitTokens
 from nanogpt.errors import ClaimedError, DivergedError
 from nanogpt.files.atomic import atomic_write
 from nanogpt.model.directories import MODEL_FILES, save_model
@@ -92,9 +92,8 @@ class Session:
         settings, progress = self.settings, self.progress
         learning_rate = learning_rate_at(progress.step, settings)
         block_size = self.model.settings.block_size
-        windows = batch(
-            self.files.train, block_size, self._rows_per_step, settings.seed, progress.step
-        )
+        n_rows, share = self._rows_per_step, self.ranks.share
+        windows = batch(self.files.train, block_size, n_rows, settings.seed, progress.step, share)
         loss, norm = optimizer_step(
             self.loss_of,
             self.optimizer,
@@ -104,6 +103,7 @@ class Session:
             settings,
             progress.step,
             ranks=self.ranks,
+            n_rows=n_rows,
         )
         progress.step += 1
         progress.line = None
@@ -169,7 +169,7 @@ class Session:
     def _evaluates(self) -> bool:
         return self.progress.step % self.settings.eval_interval == 0 or self.is_last
 
-    def _loss(self, tokens: Tokens) -> float:
+    def _loss(self, tokens: SplitTokens) -> float:
         """Return the loss of a split on eval_iters * batch_size windows, the same in every call."""
         n_windows = self.settings.eval_iters * self.settings.batch_size
         starts = window_starts(len(tokens), self.model.settings.block_size, n_windows)

@@ -37,10 +37,11 @@ def optimizer_step(
     step: int,
     done: Callable[[str], None] = lambda _: None,
     ranks: Ranks = ALONE,
+    n_rows: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """Make a step on windows (rows, block_size + 1); return the mean loss and gradient norm.
 
-    ranks: each computes its share of the rows; the loss is the mean over all of them.
+    ranks: each has windows of its own, its share of n_rows; the loss is the mean over all of them.
 
     scaler: from `loss_scaler`. If it's on and a gradient overflows float16, the norm is NaN or
     infinite, the parameters stay the same, and the next step's loss is scaled down.
@@ -52,13 +53,13 @@ def optimizer_step(
     torch.manual_seed(int(np.random.SeedSequence(seeds).generate_state(1)[0]))
     set_learning_rates(optimizer, learning_rate, settings)
     total = torch.zeros((), device=settings.device)
-    own = windows[ranks.share]
-    for first in range(0, len(own), settings.batch_size):
-        micro_batch = own[first : first + settings.batch_size]
+    n_rows = n_rows or len(windows)
+    for first in range(0, len(windows), settings.batch_size):
+        micro_batch = windows[first : first + settings.batch_size]
         rows = torch.from_numpy(micro_batch).to(settings.device)
         with autocast(settings.device, settings.dtype):
             loss = loss_of(rows[:, :-1], rows[:, 1:])
-        loss = loss / (len(windows) / len(micro_batch))
+        loss = loss / (n_rows / len(micro_batch))
         done("forward")
         scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         done("backward")

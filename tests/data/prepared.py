@@ -11,9 +11,11 @@ from nanogpt.artifacts.records.base import read_record, write_record
 from nanogpt.artifacts.records.groups import GroupCounts, Plan
 from nanogpt.config.corpora import Corpus, Dataset
 from nanogpt.data.batches import load
+from nanogpt.data.cleaning import Cleaner, choose_documents, cleans, read_array, write_array
 from nanogpt.data.pieces import Group
 from nanogpt.data.preparing import count, encode, plan_dataset, prepare
 from nanogpt.data.saved_tokenizers import load_tokenizer
+from nanogpt.project import group_name
 from tests.data.hard_texts import MIRROR, gpt2_only
 
 PLAY_FILE = (
@@ -98,25 +100,32 @@ def prepare_text(directory, text, **dataset):
     return prepare_files([directory / "text.txt"], directory / "dataset", **dataset)
 
 
-def prepare_by_groups(groups, directory, given=None, threads=1, **dataset):
+def prepare_by_groups(groups, directory, given=None, threads=1, sharded=False, **dataset):
     """Prepare groups of files like the workflow, in steps with JSON files; return the directory."""
     paths = [path for group in groups for path in group]
     corpus, dataset = Corpus(files=list(map(str, paths))), Dataset(**dataset)
     jobs = directory / "groups"
-    directories = [jobs / str(number) for number in range(len(groups))]
+    made = directory / "made"
+    directories = [jobs / group_name(number) for number in range(len(groups))]
     for group, place in zip(groups, directories, strict=True):
-        write_record(place / "counts.json", count(group, corpus, threads))
+        cleaner = Cleaner(dataset) if cleans(dataset) else None
+        write_record(place / "counts.json", count(group, corpus, threads, cleaner))
+        if cleaner:
+            write_array(place / "documents.npy", cleaner.documents())
     counts = [read_record(place / "counts.json", GroupCounts) for place in directories]
-    plan, tokenizer = plan_dataset(counts, corpus, dataset, given, threads)
+    files = [place / "documents.npy" for place in directories]
+    choice = choose_documents(counts, [read_array(f) for f in files if f.exists()], dataset)
+    kept = choice.kept if choice else None
+    plan, tokenizer = plan_dataset(counts, corpus, dataset, given, threads, choice)
     write_record(jobs / "plan.json", plan)
     tokenizer.save(jobs / "tokenizer.json")
     for number, place in enumerate(directories):
         plan = read_record(jobs / "plan.json", Plan)
         tokenizer = load_tokenizer(jobs / "tokenizer.json")
-        group = Group(counts[number], plan, number, corpus, dataset)
-        write_record(place / "totals.json", encode(group, tokenizer, place, threads))
-    made = directory / "made"
-    prepare(paths, corpus, dataset, made, plan_file=jobs / "plan.json")
+        group = Group(counts[number], plan, number, corpus, dataset, kept)
+        where = (made, threads, number) if sharded else (place, threads)
+        write_record(place / "totals.json", encode(group, tokenizer, *where))
+    prepare(paths, corpus, dataset, made, plan_file=jobs / "plan.json", sharded=sharded)
     return made
 
 

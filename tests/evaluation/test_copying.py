@@ -33,10 +33,14 @@ def by_length(shares):
     return {n: None if math.isnan(share) else share for n, share in found.items()}
 
 
+def mapped(directory, dtype):
+    return np.memmap(directory / "train.bin", dtype, mode="r")
+
+
 def found_shares(text, tokens, tmp_path, vocab_size, dtype):
     array = np.array(tokens, dtype=dtype)
     array.tofile(tmp_path / "train.bin")
-    shares = copied_shares([text], tmp_path / "train.bin", len(tokens), array.dtype, vocab_size)
+    shares = copied_shares([text], mapped(tmp_path, array.dtype), vocab_size)
     return by_length(shares[0])
 
 
@@ -79,7 +83,7 @@ def test_a_large_file_is_searched_in_little_memory(tmp_path):
     tokens.tofile(tmp_path / "train.bin")
     text = tokens[None, -200:].astype(int)
     tracemalloc.start()
-    shares = copied_shares([text], tmp_path / "train.bin", len(tokens), tokens.dtype, 1000)
+    shares = copied_shares([text], mapped(tmp_path, tokens.dtype), 1000)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert [by_length(found) for found in shares] == [{8: 1.0, 16: 1.0, 32: 1.0}]
@@ -91,7 +95,7 @@ def test_each_of_several_texts_gets_its_own_share(tmp_path):
     tokens.tofile(tmp_path / "train.bin")
     copied, other = tokens[None, 100:200].astype(int), make_tokens(100, 50, seed=1)[None]
     both = np.concatenate([copied[:, :60], other[:, :60]], axis=1)
-    shares = copied_shares([copied, other, both], tmp_path / "train.bin", 1000, tokens.dtype, 50)
+    shares = copied_shares([copied, other, both], mapped(tmp_path, tokens.dtype), 50)
     assert by_length(shares[0]) == {8: 1.0, 16: 1.0, 32: 1.0}
     assert by_length(shares[1]) == {8: 0.0, 16: 0.0, 32: 0.0}
     assert shares[2].of_32 == (60 - 31) / (120 - 31)
@@ -99,7 +103,7 @@ def test_each_of_several_texts_gets_its_own_share(tmp_path):
 
 def test_copying_is_measured_on_continuations_of_validation_prompts(play):
     model, files = make_model(load(play).tokenizer.vocab_size), load(play)
-    copying = measure_copying(model, play / "train.bin", len(files.train), files.val, SETTINGS)
+    copying = measure_copying(model, files.train, files.val, SETTINGS)
     starts = window_starts(len(files.val), 16 + 128, 32)
     val = files.val.astype(np.int64)
     prompts = [val[start : start + 16].tolist() for start in starts]

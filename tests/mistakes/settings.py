@@ -225,6 +225,17 @@ SETTINGS = [
         "`random`)",
     ),
     setting(
+        "an unknown way to deduplicate",
+        "datasets: {text: {deduplicate: off}}",
+        "datasets.text.deduplicate: should be `none`, `exact` or `near` (found `no`)",
+    ),
+    setting(
+        "filters that exclude each other",
+        "datasets: {text: {min_characters: 100, max_characters: 50}}",
+        "datasets.text: `max_characters` 50 is less than `min_characters` 100; no document has "
+        "both, so correct one of them",
+    ),
+    setting(
         "an unknown tokenizer",
         "datasets: {text: {tokenizer: word}}",
         "datasets.text.tokenizer: no tokenizer or dataset `word`; choose from `char`, `bpe`, "

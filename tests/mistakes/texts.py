@@ -239,6 +239,26 @@ TEXTS = [
         dataset={"split": "last_file"},
     ),
     text(
+        "filters that leave out every document",
+        "`min_characters: 1000` of `book.txt` with 300 characters",
+        b"x" * 300,
+        "book.txt: the dataset's settings leave out every document (1 by `min_characters`); change "
+        "these settings or add text",
+        dataset={"min_characters": 1000},
+    ),
+    Mistake(
+        "filters that leave out the validation file",
+        "`split: last_file` and `max_characters: 100` of `book.txt` with 300 characters",
+        lambda: prepare_book(
+            {"a.txt": "Some text.", "book.txt": "x" * 300},
+            {"files": ["a.txt", "book.txt"]},
+            split="last_file",
+            max_characters=100,
+        ),
+        "book.txt: the dataset's settings leave out every document of the last file (1 by "
+        "`max_characters`); change these settings or add text",
+    ),
+    text(
         "zero bytes in a text",
         "`book.txt` with a zero byte",
         b"a\0b" + TEXT.encode(),

@@ -97,6 +97,16 @@ def test_ngrams_and_larger_files_need_more_memory(tmp_path: Path) -> None:
     assert streamed[0] == streamed[1]
 
 
+def test_hashes_of_documents_need_more_memory(tmp_path: Path) -> None:
+    config = config_of(SMALL, {})
+    config.datasets["clean"] = config.datasets["text"].model_copy(update={"deduplicate": "near"})
+    plain, clean = (
+        memory_mb(config, "plan", name, 1, 50_000, project=Project(tmp_path))
+        for name in ("text", "clean")
+    )
+    assert clean == plain + 5_000
+
+
 def test_needs_does_not_import_torch() -> None:
     code = "import sys, nanogpt.planning.needs, nanogpt.planning.partitions\n"
     code += "sys.exit('torch' in sys.modules)"

@@ -91,6 +91,26 @@ def test_the_number_of_cores_does_not_change_a_datasets_bytes(
     assert again == made
 
 
+def test_duplicates_in_different_groups_are_left_out(essays: Path) -> None:
+    setting = {"deduplicate": "near", "min_characters": 10}
+    edit_config(essays, lambda c: c["datasets"]["essays"].update(setting))
+    (essays / FIRST).write_text("Short.\n")
+    make(essays, ESSAYS)
+    meta = json.loads((essays / ESSAYS).read_text())
+    n_removed = N_ESSAYS - len(TEXTS)
+    assert meta["cleaning"]["removed"] == {
+        "min_characters": 1,
+        "exact_duplicates": n_removed - 1,
+        "near_duplicates": 0,
+    }
+    assert meta["train"]["n_characters"] + meta["val"]["n_characters"] == sum(map(len, TEXTS))
+    assert (
+        f"left out {n_removed} of {N_ESSAYS} documents"
+        in (essays / "results/datasets/essays/prepare.log").read_text()
+    )
+    assert planned(essays, ESSAYS) == {}
+
+
 def test_a_dataset_can_use_another_datasets_tokenizer(project: Path) -> None:
     other = {"corpus": "play", "tokenizer": "essays"}
     edit_config(project, lambda c: c["datasets"].update(other=other))

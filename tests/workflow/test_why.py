@@ -17,7 +17,7 @@ from nanogpt.planning.explaining import explain, find_targets
 from nanogpt.planning.restoring import Outcomes
 from nanogpt.planning.stage_code import current_code
 from nanogpt.planning.stages import find_jobs, inputs_of, params_of
-from nanogpt.planning.staleness import GROUPS, Verdict, Workflow
+from nanogpt.planning.staleness import PARTS, Verdict, Workflow
 from nanogpt.project import Project
 from tests.checkouts import own_environment
 from tests.workflow.projects import (
@@ -88,7 +88,7 @@ def noted_outputs(root: Path) -> set[str]:
     """Return the files with Snakemake metadata, without temporary ones."""
     names = (path.name for path in (root / ".snakemake/metadata").iterdir() if path.is_file())
     outputs = {urlsafe_b64decode(name).decode() for name in names}
-    return {path for path in outputs if GROUPS not in path}
+    return {path for path in outputs if not PARTS.search(path)}
 
 
 def test_the_outputs_agree_with_the_rules(done_project: Path) -> None:
@@ -102,18 +102,18 @@ def test_the_outputs_agree_with_the_rules(done_project: Path) -> None:
 def test_the_stages_agree_with_the_rules(done_project: Path) -> None:
     workflow = workflow_of(done_project)
     compared = set()
-    for job in find_jobs(workflow.config):
+    for job in find_jobs(workflow.config, workflow.sharded):
         record = read_rule_record(workflow.project, job.outputs[0])
         if record is None:  # not used in this project
             continue
         code = current_code(job.stage, workflow.project)
         params = params_of(workflow.config, job, code, workflow.project)
-        inputs = inputs_of(workflow.config, job, workflow.project)
+        inputs = inputs_of(workflow.config, job, workflow.sharded, workflow.project)
         assert record.rule == job.stage
         assert params <= record.params, job
         # `bench` also has a number of threads, which a profile can set.
         assert job.stage == "bench" or params == record.params, job
-        assert set(inputs) == {path for path in record.inputs if GROUPS not in path}, job
+        assert set(inputs) == {path for path in record.inputs if not PARTS.search(path)}, job
         compared.add(job.stage)
     listed = snakemake(done_project, "--list-rules").stdout.splitlines()
     rules = {line.split()[0] for line in listed if line.strip()}

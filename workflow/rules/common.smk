@@ -48,7 +48,14 @@ from nanogpt.config.resolving import (
     run_parameters,
 )
 from nanogpt.errors import UserError
-from nanogpt.project import HERE, keep_torch_quiet, let_threads_sleep, name_user
+from nanogpt.project import (
+    HERE,
+    group_name,
+    keep_torch_quiet,
+    let_threads_sleep,
+    name_user,
+    token_file,
+)
 from nanogpt.artifacts.code_digest import code_digest
 from nanogpt.artifacts.code_functions import adapters_of
 from nanogpt.artifacts.invocations import register
@@ -140,6 +147,14 @@ def any_of(names):
     return "|".join(map(re.escape, names)) or "(?!)"
 
 
+SHARDED = stages.sharded_datasets(CONFIG)
+
+
+def not_one_of(names):
+    """A pattern that matches other names than these. A slash must follow."""
+    return rf"(?!(?:{any_of(names)})/){NAME.pattern}"
+
+
 ENSEMBLES = [name for name, entry in CONFIG.runs.items() if entry.ensemble]
 
 
@@ -182,18 +197,21 @@ def file_groups(dataset):
     """The files of a dataset's corpus in groups. One job counts a group, and one encodes it.
 
     Each download is a group, because its size may not be known yet. A group of other files has up
-    to 64 MiB, and up to 16 files or a 64th of all files, so that small files need few jobs.
+    to 64 MiB, and up to 16 files or a 64th of all files, so that small files need few jobs. There
+    are at most about 1,000 groups, so that Snakemake stays quick.
     """
     corpus = CONFIG.corpora[corpus_of(CONFIG, dataset)]
     files = corpus_files(dataset)
+    sizes = [file.stat().st_size if corpus.files else 0 for file in files]
     most = 1 if corpus.url else max(16, math.ceil(len(files) / 64))
+    full = max(2**26, sum(sizes) / 1000)
     groups, size = [[]], 0
-    for file in files:
-        if groups[-1] and (len(groups[-1]) == most or size >= 2**26):
+    for file, of_file in zip(files, sizes, strict=True):
+        if groups[-1] and (len(groups[-1]) == most or size >= full):
             groups.append([])
             size = 0
         groups[-1].append(str(file))
-        size += file.stat().st_size if corpus.files else 0
+        size += of_file
     return groups
 
 
@@ -212,8 +230,27 @@ def of_groups(name):
     """An input function: this file of each group of a corpus of many files."""
     return lambda wildcards: of_many_files(
         wildcards.dataset,
-        [f"{group}/{name}" for group in range(len(file_groups(wildcards.dataset)))],
+        [
+            f"{group_name(group)}/{name}"
+            for group in range(len(file_groups(wildcards.dataset)))
+        ],
     )
+
+
+def token_parts(split):
+    """An input function: the parts of a split from which many files' datasets are put together.
+
+    They are temporary files of groups or, in a sharded dataset, its shards.
+    """
+
+    def paths(wildcards):
+        name = wildcards.dataset
+        if name not in SHARDED:
+            return of_groups(f"{split}.bin")(wildcards)
+        shards = range(len(file_groups(name)))
+        return [f"results/datasets/{name}/{token_file(split, n)}" for n in shards]
+
+    return paths
 
 
 def planned_groups(wildcards):
@@ -302,6 +339,22 @@ def dataset_file(name):
     return (
         lambda wildcards: f"results/datasets/{find_run(wildcards.run).dataset}/{name}"
     )
+
+
+def dataset_tokens(split):
+    """An input function: the token file of the run's or rule's dataset.
+
+    It's an empty list for a sharded dataset. meta.json, which has the shards' digests, stands for
+    them, so that a run doesn't have hundreds of inputs.
+    """
+
+    def paths(wildcards):
+        run = wildcards.get("run")
+        name = find_run(run).dataset if run else wildcards.dataset
+        path = f"results/datasets/{name}/{token_file(split)}"
+        return [] if name in SHARDED else path
+
+    return paths
 
 
 IMPORTED = one_line_errors(stages.imported_models)(CONFIG)

@@ -1,20 +1,23 @@
 # Datasets: from text to token files.
 #
 # reads   corpus files: resources/corpora/..., resources/texts/<name>.txt or paths of config.yaml
-# writes  results/datasets/<dataset>/{train.bin,val.bin,tokenizer.json,meta.json}
+# writes  results/datasets/<dataset>/{train.bin,val.bin,tokenizer.json,meta.json}, and instead of the
+#         token files train.000.bin, train.001.bin, ..., val.000.bin, ... for a sharded dataset
 #
 # One job prepares a corpus of one file. A corpus of many files is split into groups: `count` and
 # `encode` run once per group, in results/datasets/<dataset>/groups/, and `prepare` joins them.
-# Files of groups are temporary. The params of `prepare` decide if a dataset is out of date. Those
-# of the other rules decide if files of an interrupted run can still be used.
+# In a sharded dataset, each group's token files are shards, and `prepare_shards` only lists them.
+# The other files of groups are temporary. The params of `prepare` decide if a dataset is out of
+# date. Those of the other rules decide if files of an interrupted run can still be used.
 
 
 rule count:
-    """Read a group of files for the first time: encodings, lengths and characters."""
+    """Read a group of files for the first time: encodings, lengths, characters and quality."""
     input:
         corpus=group_files,
     output:
         counts=temp("results/datasets/{dataset}/groups/{group}/counts.json"),
+        documents=temp("results/datasets/{dataset}/groups/{group}/documents.npy"),
     log:
         "results/datasets/{dataset}/groups/{group}/count.log",
     benchmark:
@@ -35,13 +38,15 @@ rule count:
 
 
 rule plan:
-    """Choose the split, and build the tokenizer."""
+    """Choose the documents that stay and the split, and build the tokenizer."""
     input:
         counts=of_groups("counts.json"),
+        documents=of_groups("documents.npy"),
         corpus=dataset_corpus,
         tokenizer=given_tokenizer,
     output:
         plan=temp("results/datasets/{dataset}/groups/plan.json"),
+        kept=temp("results/datasets/{dataset}/groups/kept.npy"),
         tokenizer=temp("results/datasets/{dataset}/groups/tokenizer.json"),
     log:
         "results/datasets/{dataset}/groups/plan.log",
@@ -66,6 +71,7 @@ rule encode:
         corpus=group_files,
         counts="results/datasets/{dataset}/groups/{group}/counts.json",
         plan="results/datasets/{dataset}/groups/plan.json",
+        kept="results/datasets/{dataset}/groups/kept.npy",
         tokenizer="results/datasets/{dataset}/groups/tokenizer.json",
     output:
         train=temp("results/datasets/{dataset}/groups/{group}/train.bin"),
@@ -76,6 +82,7 @@ rule encode:
     benchmark:
         "results/datasets/{dataset}/groups/{group}/encode.benchmark.tsv"
     wildcard_constraints:
+        dataset=not_one_of(SHARDED),
         group=r"\d+",
     conda:
         "../../envs/nanogpt.yaml"
@@ -90,6 +97,16 @@ rule encode:
         "../scripts/encode.py"
 
 
+use rule encode as encode_shard with:
+    output:
+        train="results/datasets/{dataset}/train.{group}.bin",
+        val="results/datasets/{dataset}/val.{group}.bin",
+        totals=temp("results/datasets/{dataset}/groups/{group}/totals.json"),
+    wildcard_constraints:
+        dataset=any_of(SHARDED),
+        group=r"\d+",
+
+
 rule prepare:
     """Write a dataset, from one file or by joining the groups of many files."""
     input:
@@ -98,8 +115,8 @@ rule prepare:
         planned=planned_groups,
         counts=of_groups("counts.json"),
         totals=of_groups("totals.json"),
-        train=of_groups("train.bin"),
-        val=of_groups("val.bin"),
+        train=token_parts("train"),
+        val=token_parts("val"),
     output:
         train="results/datasets/{dataset}/train.bin",
         val="results/datasets/{dataset}/val.bin",
@@ -112,6 +129,8 @@ rule prepare:
         "results/datasets/{dataset}/prepare.log",
     benchmark:
         "results/datasets/{dataset}/prepare.benchmark.tsv"
+    wildcard_constraints:
+        dataset=not_one_of(SHARDED),
     conda:
         "../../envs/nanogpt.yaml"
     threads: 8
@@ -125,11 +144,22 @@ rule prepare:
         "../scripts/prepare.py"
 
 
+use rule prepare as prepare_shards with:
+    output:
+        tokenizer="results/datasets/{dataset}/tokenizer.json",
+        meta=shown(
+            "results/datasets/{dataset}/meta.json", "dataset", "counts", "{dataset}"
+        ),
+        manifest="results/datasets/{dataset}/prepare.manifest.json",
+    wildcard_constraints:
+        dataset=any_of(SHARDED),
+
+
 rule ngram:
     """Count n-grams and evaluate them on the validation split, as a baseline for GPTs."""
     input:
-        train="results/datasets/{dataset}/train.bin",
-        val="results/datasets/{dataset}/val.bin",
+        train=dataset_tokens("train"),
+        val=dataset_tokens("val"),
         tokenizer="results/datasets/{dataset}/tokenizer.json",
         meta="results/datasets/{dataset}/meta.json",
     output:

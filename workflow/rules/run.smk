@@ -8,8 +8,8 @@ import json
 rule train:
     """Train a model, and write its best (or last) weights and its metrics."""
     input:
-        train=dataset_file("train.bin"),
-        val=dataset_file("val.bin"),
+        train=dataset_tokens("train"),
+        val=dataset_tokens("val"),
         tokenizer=dataset_file("tokenizer.json"),
         meta=dataset_file("meta.json"),
         initial=initial_model,
@@ -24,7 +24,7 @@ rule train:
     benchmark:
         "results/{run}/train.benchmark.tsv"
     wildcard_constraints:
-        run=rf"(?!(?:{any_of(ENSEMBLES)})/){NAME.pattern}",
+        run=not_one_of(ENSEMBLES),
     conda:
         "../../envs/nanogpt.yaml"
     threads: 8
@@ -116,8 +116,8 @@ rule combine:
 rule count_ngrams:
     """Count the n-grams that a run mixes with its GPT. Training doesn't use them."""
     input:
-        train=dataset_file("train.bin"),
-        val=dataset_file("val.bin"),
+        train=dataset_tokens("train"),
+        val=dataset_tokens("val"),
         tokenizer=dataset_file("tokenizer.json"),
         meta=dataset_file("meta.json"),
     output:
@@ -142,8 +142,8 @@ rule count_ngrams:
 rule eval:
     """Evaluate a model on the whole validation split, and on equally much of the training split."""
     input:
-        train=dataset_file("train.bin"),
-        val=dataset_file("val.bin"),
+        train=dataset_tokens("train"),
+        val=dataset_tokens("val"),
         tokenizer=dataset_file("tokenizer.json"),
         meta=dataset_file("meta.json"),
         weights="results/{run}/model/model.safetensors",
@@ -200,8 +200,8 @@ rule sample:
 rule bench:
     """Measure a model's speed of training and sampling, and the rate of matrix products."""
     input:
-        train=dataset_file("train.bin"),
-        val=dataset_file("val.bin"),
+        train=dataset_tokens("train"),
+        val=dataset_tokens("val"),
         tokenizer=dataset_file("tokenizer.json"),
         meta=dataset_file("meta.json"),
     output:

@@ -6,17 +6,21 @@ from nanogpt.artifacts.records.base import read_record, write_record
 from nanogpt.artifacts.records.groups import GroupCounts, Plan
 from nanogpt.artifacts.stages import logged, say
 from nanogpt.config.loading import load_dataset
+from nanogpt.data.cleaning import read_array
 from nanogpt.data.pieces import Group
 from nanogpt.data.preparing import encode
 from nanogpt.data.saved_tokenizers import load_tokenizer
 
 with logged(snakemake, "encode"):
-    name, number = snakemake.wildcards.dataset, int(snakemake.wildcards.group)
-    counts = read_record(Path(snakemake.input.counts), GroupCounts)
-    plan = read_record(Path(snakemake.input.plan), Plan)
-    group = Group(counts, plan, number, *load_dataset(snakemake.config, name))
-    tokenizer = load_tokenizer(snakemake.input.tokenizer)
+    wildcards, given = snakemake.wildcards, snakemake.input
+    name, number, kept = wildcards.dataset, int(wildcards.group), read_array(given.kept)
+    counts = read_record(Path(given.counts), GroupCounts)
+    plan = read_record(Path(given.plan), Plan)
+    group = Group(counts, plan, number, *load_dataset(snakemake.config, name), kept)
+    tokenizer = load_tokenizer(given.tokenizer)
     totals_file = Path(snakemake.output.totals)
-    totals = encode(group, tokenizer, totals_file.parent, snakemake.threads)
+    directory = Path(snakemake.output.train).parent
+    shard = None if directory == totals_file.parent else number
+    totals = encode(group, tokenizer, directory, snakemake.threads, shard)
     write_record(totals_file, totals)
     say(f"encode {name}: {totals.train.n_tokens:,} of train, {totals.val.n_tokens:,} of val")

@@ -1,4 +1,4 @@
-"""Rule plan: the counts of all groups in, a plan and a tokenizer out."""
+"""Rule plan: the counts and documents of all groups in, a plan and a tokenizer out."""
 
 from pathlib import Path
 
@@ -6,14 +6,18 @@ from nanogpt.artifacts.records.base import read_record, write_record
 from nanogpt.artifacts.records.groups import GroupCounts
 from nanogpt.artifacts.stages import logged, say
 from nanogpt.config.loading import load_dataset
+from nanogpt.data.cleaning import ALL, choose_documents, read_array, write_array
 from nanogpt.data.preparing import plan_dataset
 
 with logged(snakemake, "plan"):
-    name = snakemake.wildcards.dataset
+    name, given = snakemake.wildcards.dataset, snakemake.input
     corpus, dataset = load_dataset(snakemake.config, name)
-    counts = [read_record(Path(path), GroupCounts) for path in snakemake.input.counts]
-    tokenizer_file = next(iter(snakemake.input.tokenizer), None)
-    plan, tokenizer = plan_dataset(counts, corpus, dataset, tokenizer_file, snakemake.threads)
+    counts = [read_record(Path(path), GroupCounts) for path in given.counts]
+    tables = [read_array(path) for path in given.documents]
+    choice = choose_documents(counts, tables, dataset)
+    write_array(Path(snakemake.output.kept), choice.kept if choice else ALL)
+    file = next(iter(given.tokenizer), None)
+    plan, tokenizer = plan_dataset(counts, corpus, dataset, file, snakemake.threads, choice)
     write_record(Path(snakemake.output.plan), plan)
     tokenizer.save(snakemake.output.tokenizer)
     say(f"plan {name}: {plan.n_documents:,} documents, {tokenizer.vocab_size:,} symbols")

@@ -4,22 +4,25 @@ from pathlib import Path
 
 from nanogpt.artifacts.stages import Job, Made, run_stage
 from nanogpt.config.loading import load_dataset
+from nanogpt.data.joining import counted_digests, shard_digests
 from nanogpt.data.preparing import check_sha256, prepare
 
-given, name, threads = snakemake.input, snakemake.wildcards.dataset, snakemake.threads
+given, output, name = snakemake.input, snakemake.output, snakemake.wildcards.dataset
 
 
 def make(_: Job) -> Made:
-    files, directory = list(map(Path, given.corpus)), Path(snakemake.output.meta).parent
+    files, directory = list(map(Path, given.corpus)), Path(output.meta).parent
     tokenizer, plan = (next(iter(names), None) for names in (given.tokenizer, given.planned))
-    more = {"tokenizer_file": tokenizer, "plan_file": plan, "threads": threads}
-    return Made(prepare(files, *load_dataset(snakemake.config, name), directory, **more))
+    more = {"tokenizer_file": tokenizer, "plan_file": plan, "sharded": not output.get("train")}
+    source = load_dataset(snakemake.config, name)
+    summary = prepare(files, *source, directory, threads=snakemake.threads, **more)
+    return Made(summary, made_before=shard_digests(directory))
 
 
-def check(digests: dict[str, str]) -> None:
-    of_corpus = {path: digests[path] for path in given.corpus}
-    check_sha256(of_corpus, load_dataset(snakemake.config, name)[0])
+def check(found: dict[str, str]) -> None:
+    check_sha256({f: found[f] for f in given.corpus}, load_dataset(snakemake.config, name)[0])
 
 
-inputs = [*given.corpus, *given.tokenizer]  # many files are joined from parts, not cached
-run_stage(snakemake, "prepare", make, check=check, inputs=inputs, cached=not given.planned)
+more = {"check": check, "known": lambda: counted_digests(given.counts)}
+more["inputs"] = [*given.corpus, *given.tokenizer]  # many files are joined from parts, not cached
+run_stage(snakemake, "prepare", make, cached=not given.planned, **more)

@@ -10,14 +10,26 @@ from nanogpt.artifacts.records.base import Count, PositiveCount, Record
 Split = Literal["position", "document", "last_file", "bytes"]
 
 
+class ShardMeta(Record):
+    """A token file of a sharded dataset. It can be empty."""
+
+    n_tokens: Count
+    sha256: str
+
+
 class SplitMeta(Record):
-    """A split of a dataset. n_characters, n_bytes: lengths of its text."""
+    """A split of a dataset. n_characters, n_bytes: lengths of its text.
+
+    sha256: of its token file or, in a sharded dataset, of its shards' digests in order. shards:
+    its token files; empty if there's one without a number.
+    """
 
     n_tokens: PositiveCount
     n_characters: Count
     n_bytes: Count
     n_documents: Count
     sha256: str
+    shards: tuple[ShardMeta, ...] = ()
 
 
 class SourceMeta(Record):
@@ -41,9 +53,23 @@ class FileMeta(Record):
     hash: str | None
 
 
+class CleaningMeta(Record):
+    """The documents that a dataset leaves out. removed: their number, by reason.
+
+    n_documents_read, n_characters_read: of the corpus. The others are what's left.
+    """
+
+    n_documents_read: Count
+    n_characters_read: Count
+    removed: dict[str, Count]
+    n_documents: Count
+    n_characters: Count
+
+
 class DatasetMeta(Record):
     """meta.json of a dataset. dtype: of the token files. source: for a built-in corpus only.
 
+    cleaning: only for a dataset that can leave out documents.
     separator: the token ids after each of several documents; empty for a single document.
     passed_over: number of files in the corpus's directories that weren't read, by kind.
     """
@@ -59,3 +85,4 @@ class DatasetMeta(Record):
     source: SourceMeta | None = None
     files: tuple[FileMeta, ...]
     passed_over: dict[str, Count] = Field(default_factory=dict)
+    cleaning: CleaningMeta | None = None

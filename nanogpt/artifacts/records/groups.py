@@ -1,7 +1,7 @@
 """Files that jobs pass to each other while they prepare a corpus of many files."""
 
 from nanogpt.artifacts.records.base import Count, Record
-from nanogpt.artifacts.records.datasets import FileMeta, Split
+from nanogpt.artifacts.records.datasets import CleaningMeta, FileMeta, Split
 
 
 class GroupCounts(Record):
@@ -14,6 +14,18 @@ class GroupCounts(Record):
     n_documents: Count
     n_characters: Count
     characters: str
+
+
+class CleaningPlan(Record):
+    """Which documents stay, for a dataset that can leave some out.
+
+    first_documents: the number of documents in all groups before each group, as read.
+    n_characters: of the documents of each group that stay.
+    """
+
+    first_documents: tuple[Count, ...]
+    n_characters: tuple[Count, ...]
+    totals: CleaningMeta
 
 
 class Plan(Record):
@@ -29,6 +41,7 @@ class Plan(Record):
     n_train: Count
     n_end: Count | None = None
     starts: tuple[Count, ...]
+    cleaning: CleaningPlan | None = None
 
 
 class SplitTotals(Record):

@@ -1,0 +1,125 @@
+"""Token files: one per split, or numbered shards that are read as one.
+
+A split is `train.bin` or, in a sharded dataset, `train.000.bin`, `train.001.bin`, ... meta.json
+lists the shards. Documents, and windows of a training, can continue in the next shard.
+"""
+
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from nanogpt.artifacts.records.datasets import SplitMeta
+from nanogpt.data.tokenizers import Tokens
+from nanogpt.errors import REMAKE, RUN_AGAIN, UserError, plural
+from nanogpt.project import token_file
+
+# Memory maps of a split at a time. Each keeps a file open, and many systems allow 1,024.
+MOST_MAPPED = 256
+
+
+def token_files(split: str, meta: SplitMeta) -> list[str]:
+    """The names of all token files of a split, in order."""
+    shards = [token_file(split, shard) for shard in range(len(meta.shards))]
+    return shards or [token_file(split)]
+
+
+class ShardedTokens:
+    """The tokens of a split in several files, read in slices as if it were one array.
+
+    A file is mapped when it's first read, so a process maps only what it reads.
+    """
+
+    def __init__(
+        self, directory: Path, split: str, meta: SplitMeta, dtype: np.dtype[Any], vocab_size: int
+    ) -> None:
+        self.dtype = dtype
+        self._paths = [directory / name for name in token_files(split, meta)]
+        lengths = [shard.n_tokens for shard in meta.shards]
+        self._ends = np.cumsum(lengths)
+        self._vocab_size = vocab_size
+        self._map = lru_cache(MOST_MAPPED)(self._open)
+        for path, n_tokens in zip(self._paths, lengths, strict=True):
+            check_size(path, n_tokens, dtype, of_shards=True)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, part: slice) -> Tokens:
+        return self._join(
+            (path, self._map(path)[first:last]) for path, first, last in self._parts(part)
+        )
+
+    def read(self, part: slice) -> Tokens:
+        """Read a slice without a memory map, whose pages would stay in memory."""
+        width = self.dtype.itemsize
+        return self._join(
+            (path, np.fromfile(path, self.dtype, last - first, offset=first * width))
+            for path, first, last in self._parts(part)
+        )
+
+    def _open(self, path: Path) -> Tokens:
+        return cast(Tokens, np.memmap(path, self.dtype, mode="r"))
+
+    def _parts(self, part: slice) -> Iterator[tuple[Path, int, int]]:
+        """Yield the files of a slice, each with the first and last position in it."""
+        start, stop, step = part.indices(len(self))
+        assert step == 1, part
+        number = int(np.searchsorted(self._ends, start, side="right"))
+        while start < stop:
+            end = int(self._ends[number])
+            before = int(self._ends[number - 1]) if number else 0
+            if start < end:
+                yield self._paths[number], start - before, min(stop, end) - before
+            start, number = max(start, end), number + 1
+
+    def _join(self, parts: Iterator[tuple[Path, Tokens]]) -> Tokens:
+        """Join parts of files. Each is checked, because a scan of all files would take long."""
+        arrays = [np.empty(0, self.dtype)]
+        for path, tokens in parts:
+            check_ids(path, int(tokens.max()), self._vocab_size, of_shards=True)
+            arrays.append(tokens)
+        return cast(Tokens, arrays[-1] if len(arrays) <= 2 else np.concatenate(arrays))
+
+
+# The tokens of a split.
+SplitTokens = Tokens | ShardedTokens
+
+
+def read_unmapped(tokens: SplitTokens, start: int, stop: int) -> Tokens:
+    """Read tokens from their files, for one pass over a large split that leaves no pages behind."""
+    if isinstance(tokens, ShardedTokens):
+        return tokens.read(slice(start, stop))
+    assert isinstance(tokens, np.memmap)
+    assert tokens.filename
+    offset = start * tokens.dtype.itemsize
+    return cast(Tokens, np.fromfile(tokens.filename, tokens.dtype, stop - start, offset=offset))
+
+
+def check_size(path: Path, n_tokens: int, dtype: np.dtype[Any], *, of_shards: bool = False) -> None:
+    """Raise UserError if a token file is missing or doesn't have the size given in meta.json."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; {_remedy(path) if of_shards else RUN_AGAIN}")
+    size = path.stat().st_size
+    if size != n_tokens * dtype.itemsize:
+        raise UserError(
+            f"{path}: has {plural(size, 'byte')}, but should have {n_tokens * dtype.itemsize:,} "
+            f"({plural(n_tokens, 'token')} as {dtype}, according to meta.json); "
+            f"{_remedy(path) if of_shards else REMAKE}"
+        )
+
+
+def check_ids(path: Path, largest: int, vocab_size: int, *, of_shards: bool = False) -> None:
+    """Raise UserError if the largest token id of a file is outside the vocabulary."""
+    if largest >= vocab_size:
+        raise UserError(
+            f"{path}: token id {largest} is outside the vocabulary of "
+            f"{plural(vocab_size, 'token')}; {_remedy(path) if of_shards else REMAKE}"
+        )
+
+
+def _remedy(path: Path) -> str:
+    # The workflow looks at meta.json, not at each shard.
+    return f"delete {path.parent / 'meta.json'} and {RUN_AGAIN}"
