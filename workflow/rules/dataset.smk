@@ -14,7 +14,7 @@
 rule count:
     """Read a group of files for the first time: encodings, lengths and characters."""
     input:
-        corpus=group_files,
+        corpus=group_downloads,
     output:
         counts=temp("results/datasets/{dataset}/groups/{group}/counts.json"),
     log:
@@ -32,6 +32,7 @@ rule count:
         settings=dataset_settings,
         code=dataset_code,
         corpus_state=corpus_state,
+        files=group_files,
     script:
         "../scripts/count.py"
 
@@ -65,7 +66,7 @@ rule plan:
 rule encode:
     """Read a group of files for the second time, and write its tokens."""
     input:
-        corpus=group_files,
+        corpus=group_downloads,
         counts="results/datasets/{dataset}/groups/{group}/counts.json",
         plan="results/datasets/{dataset}/groups/plan.json",
         tokenizer="results/datasets/{dataset}/groups/tokenizer.json",

@@ -10,6 +10,7 @@ from nanogpt.data.preparing import count
 with logged(snakemake, "count"):
     name = snakemake.wildcards.dataset
     corpus, _ = load_dataset(snakemake.config, name)
-    counts = count(list(map(Path, snakemake.input.corpus)), corpus, snakemake.threads)
+    files = snakemake.input.corpus or snakemake.params.files
+    counts = count(list(map(Path, files)), corpus, snakemake.threads)
     write_record(Path(snakemake.output.counts), counts)
     say(f"count {name}: {len(counts.files)} files, {counts.n_characters:,} characters")
