@@ -13,6 +13,7 @@
 #   make test-slow     the few tests that take long and rarely break
 #   make test-faults   kills, full disks and damaged files; SEED=2 for others
 #   make test-slurm    the workflow on a Slurm of two nodes on this machine (docs/CLUSTER.md)
+#   make test-cloud    the workflow with S3 and Kubernetes, both stand-ins on this machine
 #   make test-browser  the report and `nanogpt serve` in Chromium, which must be installed
 #   make lint          style, types, words, Snakemake's lint
 #   make format        fix the style, and write generated files
@@ -28,24 +29,33 @@ SEED ?= 1
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
+CLOUD := $(abspath $(VENV)/cloud)
 
-.PHONY: demo test test-slow test-faults test-slurm test-browser lint format docs bench speed report watch picture clean distclean environment
+.PHONY: demo test test-slow test-faults test-slurm test-cloud test-browser lint format docs bench speed report watch picture clean distclean environment
 
 demo: environment
 	$(BIN)/snakemake --cores $(CORES) results/demo/samples.txt results/demo/eval.json
 	@echo && cat results/demo/samples.txt
 
 test: environment
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not slurm" --ignore tests/browser $(OPTIONS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not slurm and not cloud" --ignore tests/browser $(OPTIONS)
 
 test-slow: environment
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "slow and not slurm" --ignore tests/browser
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "slow and not slurm and not cloud" --ignore tests/browser
 
 test-faults: environment
 	NANOGPT_FAULTS=full NANOGPT_FAULT_SEED=$(SEED) $(BIN)/python -m pytest -n 2 --dist loadfile tests/faults
 
 test-slurm: environment
 	$(BIN)/python -m pytest -n 3 --dist loadfile -m slurm --ignore tests/browser
+
+# These packages would slow down each snakemake command, so they stay out of the environment.
+test-cloud: $(CLOUD)
+	PYTHONPATH=$(CLOUD) $(BIN)/python -m pytest -n 2 --dist loadfile -m cloud --ignore tests/browser
+
+$(CLOUD): $(READY) envs/cloud.lock
+	rm -rf $@
+	$(BIN)/pip install --quiet --no-deps --target $@ --requirement envs/cloud.lock
 
 test-browser: environment
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/browser
@@ -70,6 +80,7 @@ format: environment
 	$(BIN)/nanogpt schema > workflow/schemas/config.schema.json
 	$(BIN)/nanogpt settings > docs/SETTINGS.md
 	$(BIN)/python -m tests.mistakes.page > docs/ERRORS.md
+	$(BIN)/python -m tests.conda > envs/nanogpt.yaml
 
 bench: environment
 	@test -n "$(NANOGPT)" || { echo "NANOGPT is not set; run make bench NANOGPT=PATH_OF_A_NANOGPT_CHECKOUT"; exit 1; }

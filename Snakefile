@@ -23,6 +23,7 @@ rule all:
 
 
 include: "workflow/rules/common.smk"
+include: "workflow/rules/storage.smk"
 include: "workflow/rules/corpus.smk"
 include: "workflow/rules/dataset.smk"
 include: "workflow/rules/run.smk"

@@ -9,7 +9,8 @@ each sends a new request when its text has ended, until the time is over. The cl
 have all lengths up to that of the later ones, so that they don't end together. Before and after
 that, the engine alone generates the same sequences for up to a minute, in one thread on the
 server's core: the mean of its CPU times per token is what the server's is compared with. CPU time
-is counted in the last two thirds of the time. Weights are random. Prints figures; the last line is JSON.
+is counted in the last two thirds of the time. Weights are random. Prints figures; the last line is
+JSON.
 """
 
 import argparse

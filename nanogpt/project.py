@@ -26,6 +26,9 @@ BETWEEN_LOOKS = 0.05  # seconds
 # The Snakefile that snakedeploy writes, relative to config/.
 DEPLOYED = Path("../workflow/Snakefile")
 
+# The working directory of a job on Kubernetes, chosen by Snakemake's plugin.
+POD_DIRECTORY = Path("/workdir")
+
 # The n-grams of a run, in its model directory.
 NGRAMS_FILE = "ngrams.safetensors"
 
@@ -174,6 +177,14 @@ HERE = Project()
 def mirror() -> str | None:
     """NANOGPT_MIRROR: a directory or URL prefix to try before every download."""
     return os.environ.get("NANOGPT_MIRROR") or None
+
+
+def copies_of_stored() -> str:
+    """NANOGPT_COPIES: where Snakemake copies files of a storage to; "" without a storage.
+
+    The workflow sets it for its jobs. The paths below it are those of a project.
+    """
+    return os.environ.get("NANOGPT_COPIES", "")
 
 
 def save_interval() -> float | None:

@@ -35,7 +35,7 @@ from nanogpt.errors import (
 from nanogpt.files import locks
 from nanogpt.files.atomic import fit_name, remove_temporaries
 from nanogpt.files.clocks import wait_until_past
-from nanogpt.project import HERE, Project
+from nanogpt.project import HERE, Project, copies_of_stored
 
 logger = logging.getLogger(__name__)
 
@@ -231,9 +231,9 @@ def run_stage(
         manifest_path = next(path for path in job.output if path.endswith(manifests.SUFFIX))
         outputs = [*(path for path in job.output if path != manifest_path), *more_outputs]
         digests = _input_digests(project, job.input if inputs is None else inputs, known())
-        request = _request(project, stage, parameters, digests, job.params.code)
         if check:
-            check(request.inputs)
+            check(digests)
+        request = _request(project, stage, parameters, digests, job.params.code)
         logger.info("stage %s, version %s", stage, request.version)
         with _alone(project, manifest_path, request, run, job.params.settings) as training:
             if run and _is_made(project, manifest_path, request.version):
@@ -245,7 +245,7 @@ def run_stage(
                 shutil.rmtree(project.root / more_directory, ignore_errors=True)
             if cached and _restore(project, request, outputs, manifest_path):
                 return
-            made = make(Job(parameters, request.version, training, request.inputs))
+            made = make(Job(parameters, request.version, training, digests))
             if training:
                 training.check_owner()
             manifest = Manifest(
@@ -255,7 +255,8 @@ def run_stage(
                 environment=manifests.environment(job.threads, made.layouts),
                 wall_seconds=round(time.monotonic() - start, 3),
             )
-            write_record(project.root / manifest_path, manifest)
+            named = manifest.model_copy(update={"outputs": _in_project(manifest.outputs)})
+            write_record(project.root / manifest_path, named)
             if cached:
                 cache.store(project, manifest, cache.names_in_entry(outputs, manifest_path))
             _summarize(stage, manifest_path, made.summary)
@@ -270,12 +271,20 @@ def _input_digests(
 
 
 def _request(
-    project: Project, stage: str, parameters: JsonObject, digests: dict[str, str], code: str
+    project: Project, stage: str, parameters: JsonObject, digests: Mapping[str, str], code: str
 ) -> Request:
     hashed = without_device_index(parameters)
-    version = manifests.version(stage, hashed, digests, code)
+    inputs = _in_project(digests)
+    version = manifests.version(stage, hashed, inputs, code)
     _note_functions(project, stage, code)
-    return Request(stage=stage, version=version, inputs=digests, parameters=hashed, code=code)
+    return Request(stage=stage, version=version, inputs=inputs, parameters=hashed, code=code)
+
+
+def _in_project(digests: Mapping[str, str]) -> dict[str, str]:
+    """Digests by paths in the project, if the files are copies from a storage."""
+    copies = copies_of_stored()
+    below = f"{copies}/" if copies else ""
+    return {path.removeprefix(below): digest for path, digest in digests.items()}
 
 
 def _note_functions(project: Project, stage: str, code: str) -> None:
@@ -301,7 +310,7 @@ def _restore(
         return False
     logger.info("restored from the cache")
     restored = {names[name]: digest for name, digest in entry.outputs.items()}
-    content = {**entry.content(), **request.content(), "outputs": restored}
+    content = {**entry.content(), **request.content(), "outputs": _in_project(restored)}
     write_record(project.root / manifest_path, Manifest.model_validate(content))
     _summarize(request.stage, manifest_path, entry.summary, " (from the cache)")
     return True
@@ -349,7 +358,7 @@ def _is_made(project: Project, manifest_path: str, version: str) -> bool:
     path = project.root / manifest_path
     return (
         path.exists()
-        and not manifests.verify(project, path)
+        and not manifests.verify(Project(project.root / copies_of_stored()), path)
         and read_record(path, Manifest).version == version
     )
 

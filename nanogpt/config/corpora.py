@@ -21,13 +21,16 @@ BUILTIN = BeforeValidator(
 
 # curl's notation for numbered URLs: part-[00-79].parquet
 URL_RANGE = re.compile(r"\[(\d+)-(\d+)\]")
+URL_FORMS = "use http(s)://host/path or s3://bucket/path"
 
 
 class Corpus(Settings):
     """Raw text: exactly one of `url`, `files` or `builtin`."""
 
     url: Annotated[list[str], OneOrMore] = Field(
-        [], description="URL to download, or a list of URLs; `[00-79]` in a URL is a numbered range"
+        [],
+        description="http(s) or s3 URL to download, or a list of URLs; `[00-79]` in a URL is a "
+        "numbered range",
     )
     sha256: Annotated[list[Annotated[str, Field(pattern=SHA256)]], OneOrMore] = Field(
         [],
@@ -108,12 +111,12 @@ class Corpus(Settings):
     @classmethod
     def _is_of_a_file(cls, urls: list[str]) -> list[str]:
         for url in urls:
-            if not re.fullmatch(r"https?://[^/?#\s]+/\S+", url):
-                raise ValueError(f"`{url}` isn't the URL of a file; use http(s)://host/path")
+            if not re.fullmatch(r"(https?|s3)://[^/?#\s]+/\S+", url):
+                raise ValueError(f"`{url}` isn't the URL of a file; {URL_FORMS}")
             if any(int(low) > int(high) for low, high in URL_RANGE.findall(url)):
                 raise ValueError(f"`{url}`: the range is descending; put the lowest number first")
             if not all(NAME.fullmatch(_last_part(one)) for one in expand_url(url)):
-                raise ValueError(f"`{url}` doesn't end in a file name; use http(s)://host/path")
+                raise ValueError(f"`{url}` doesn't end in a file name; {URL_FORMS}")
         return urls
 
     @field_validator("delimiter")

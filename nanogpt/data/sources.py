@@ -93,7 +93,7 @@ def _expand(entry: str, project: Project) -> list[Path]:
         raise UserError(f"{entry}: a pipe or a device, which can't be read twice; name a file")
     if path.is_symlink():
         raise UserError(f"{entry}: a broken link; fix it or name a file")
-    if entry.startswith(("http://", "https://")):
+    if entry.startswith(("http://", "https://", "s3://")):
         raise UserError(f"{entry}: a URL, not a file; put it under `url:` instead of `files:`")
     if not glob.has_magic(entry):
         raise UserError(f"{entry}: no such file; put a text there or correct the path")

@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from nanogpt.errors import UserError
 from nanogpt.files.atomic import fsync_directory, write_json
+from nanogpt.files.buckets import link_of
 from nanogpt.files.locks import Lock, hold
 from nanogpt.files.signatures import HEAD, WEB_PAGE, find_flaw
 from nanogpt.project import mirror
@@ -338,7 +339,11 @@ def _attempt(
         headers["Range"] = f"bytes={part.size}-"
         if part.origin.validator:
             headers["If-Range"] = part.origin.validator
-    with _get(client, url, headers, downgrade=sha256 is not None) as response:
+    try:
+        link = link_of(url)
+    except UserError as error:
+        raise _SourceError(str(error)) from None
+    with _get(client, link, headers, downgrade=sha256 is not None) as response:
         status = response.status_code
         if status in (200, 206):
             part.is_page = response.headers.get("Content-Type", "").startswith("text/html")

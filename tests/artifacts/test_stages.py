@@ -377,6 +377,19 @@ def test_a_cached_version_is_restored_instead_of_made(tmp_path):
     assert manifest_of(second)["environment"]["threads"] == 1
 
 
+def test_with_a_storage_manifests_have_the_paths_of_the_project(tmp_path):
+    output = [f"copies/demo/{name}" for name in ("out.txt", "request.json", "shout.manifest.json")]
+    options = {"output": output, "NANOGPT_COPIES": "copies", "NANOGPT_CACHE": "cache"}
+    (tmp_path / "copies/demo").mkdir(parents=True)
+    for body in (WRITE, "raise AssertionError('made again')"):
+        ended = run_stage(tmp_path, body, **options)
+        assert ended.returncode == 0, ended.stderr
+        manifest = read_json(tmp_path / output[-1])
+        assert list(manifest["inputs"]) == ["in.txt"], "a file of the user's own isn't a copy"
+        assert list(manifest["outputs"]) == ["demo/out.txt", "demo/request.json"]
+        (tmp_path / output[-1]).unlink()
+
+
 def test_a_restored_manifest_has_the_paths_of_its_own_stage(tmp_path, monkeypatch):
     first, second = tmp_path / "first", tmp_path / "second"
     body = "for path in workflow_job.output[:-1]:\n    Path(path).write_text('made')"

@@ -387,12 +387,13 @@ SETTINGS = [
         "an FTP URL",
         "corpora: {text: {url: 'ftp://example.org/book.txt'}}",
         "corpora.text.url: `ftp://example.org/book.txt` isn't the URL of a file; use "
-        "http(s)://host/path",
+        "http(s)://host/path or s3://bucket/path",
     ),
     setting(
         "a URL without a file",
         "corpora: {text: {url: 'https://example.org/'}}",
-        "corpora.text.url: `https://example.org/` isn't the URL of a file; use http(s)://host/path",
+        "corpora.text.url: `https://example.org/` isn't the URL of a file; use "
+        "http(s)://host/path or s3://bucket/path",
     ),
     setting(
         "a descending range",

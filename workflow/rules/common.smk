@@ -93,6 +93,7 @@ onstart:
     register()
     one_line_errors(check_partitions)()
     one_line_errors(check_dates)()
+    warn_about_retries()
 
 
 wildcard_constraints:
@@ -189,7 +190,7 @@ def corpus_files(dataset):
 
 def dataset_corpus(wildcards):
     """An input function: all files of a dataset's corpus."""
-    return list(map(str, corpus_files(wildcards.dataset)))
+    return own_files(map(str, corpus_files(wildcards.dataset)))
 
 
 @cache
@@ -318,7 +319,7 @@ def prompt_file(wildcards):
         raise UserError(f"{where}: no such file; create it, or set `start` to a text")
     if set("{}") & set(file):
         raise UserError(f"{where}: {BRACES}; rename the file")
-    return file
+    return own_files([file])
 
 
 def mixed_ngrams(wildcards):
@@ -378,7 +379,7 @@ IMPORTED = one_line_errors(stages.imported_models)(CONFIG)
 
 def imported_files(wildcards):
     """An input function: the files of another program's model."""
-    return stages.imported_files(IMPORTED[wildcards.model])
+    return own_files(stages.imported_files(IMPORTED[wildcards.model]))
 
 
 def imported_state(wildcards):
@@ -395,7 +396,7 @@ def initial_model(wildcards):
         where = f"runs.{wildcards.run}.train.init_from"
         directory = os.path.dirname(files[0])
         raise UserError(f"{where}: {directory}: {BRACES}; rename the directory")
-    return files
+    return own_files(files)
 
 
 def initial_state(wildcards):

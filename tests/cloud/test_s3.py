@@ -1,0 +1,157 @@
+"""Texts and results in S3: the commands of docs/STORAGE.md, downloads, and an interrupted run."""
+
+import hashlib
+import json
+import logging
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nanogpt.errors import UserError
+from nanogpt.files.downloads import fetch
+from tests.checkouts import PROJECT
+from tests.cloud.conftest import BUCKET
+from tests.cloud.projects import TEXT, make_project, with_packages
+from tests.docs.commands import blocks_of
+from tests.faults import attacks
+
+pytestmark = pytest.mark.cloud
+
+STORED = ("--default-storage-provider", "s3", "--default-storage-prefix", f"s3://{BUCKET}/plays")
+COPIES = f".snakemake/storage/s3/{BUCKET}/plays"
+SAME = ("model/model.safetensors", "model/config.json", "eval.json", "samples.txt")
+DATASET = ("train.bin", "val.bin", "tokenizer.json", "meta.json")
+
+
+def snakemake(project: Path, *arguments: str) -> attacks.Call:
+    command = [sys.executable, "-m", "snakemake", "--cores", "all", *arguments]
+    return attacks.start(project, command, PYTHONPATH=with_packages())
+
+
+def run(project: Path, *arguments: str) -> str:
+    call = snakemake(project, *arguments)
+    assert call.end(600) == 0, call.printed()
+    return call.printed()
+
+
+def shown_commands(first_words: str) -> list[str]:
+    """The commands of docs/STORAGE.md that begin with these words, as arguments."""
+    scripts = [block.text for block in blocks_of(PROJECT / "docs/STORAGE.md")]
+    lines = [line for text in scripts for line in text.replace("\\\n", "").splitlines()]
+    return [shlex.split(line) for line in lines if line.startswith(first_words)]
+
+
+def sync(bucket: Any, project: Path) -> None:
+    """Copy a bucket's results to a project, as `aws s3 sync` does."""
+    for stored in bucket.objects.filter(Prefix="plays/results/"):
+        path = project / stored.key.removeprefix("plays/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        bucket.download_file(stored.key, str(path))
+
+
+def test_the_commands_of_the_page_give_the_bytes_of_local_files(
+    bucket: Any, tmp_path: Path
+) -> None:
+    local, stored = make_project(tmp_path / "local"), make_project(tmp_path / "stored")
+    (command,) = shown_commands("snakemake --cores all")
+    assert tuple(command[3:7]) == STORED
+    run(stored, *command[3:])
+    assert not (stored / "results").exists()
+    assert "Nothing to be done" in run(stored, *command[3:])
+    run(local, *command[7:])
+
+    sync(bucket, stored)
+    paths = [f"results/demo/{name}" for name in SAME]
+    paths += [f"results/datasets/own/{name}" for name in DATASET]
+    assert [path for path in paths if not same(local / path, stored / path)] == []
+    assert not list(stored.glob("results/datasets/own/groups/*/*.bin")), "temporary files are gone"
+    verify = [sys.executable, "-m", *shown_commands("nanogpt verify")[0]]
+    ended = subprocess.run(
+        verify, cwd=stored, env=attacks.environment(), capture_output=True, text=True
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert "4 manifests" in ended.stdout
+
+
+def same(one: Path, other: Path) -> bool:
+    return one.read_bytes() == other.read_bytes()
+
+
+@pytest.mark.usefixtures("bucket")
+def test_a_killed_training_continues_from_the_state_on_this_machine(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "project")
+    call = snakemake(project, *STORED, *attacks.TRAINED)
+    attacks.wait_for_steps(project, call)
+    attacks.send(call.process.pid, signal.SIGKILL, to_group=True)
+    attacks.end_all(project)
+    run(project, *STORED, "--unlock")
+    run(project, *STORED, *attacks.TRAINED)
+    assert "resuming from step" in (project / COPIES / "results/one/train.log").read_text()
+
+
+# --- s3:// URLs -----------------------------------------------------------------------------
+
+
+def test_a_corpus_comes_from_a_bucket(bucket: Any, tmp_path: Path) -> None:
+    bucket.put_object(Key="texts/far.txt", Body=TEXT)
+    project = make_project(tmp_path / "project")
+    run(project, "results/datasets/far/meta.json")
+    assert (project / "resources/corpora/far/far.txt").read_bytes() == TEXT
+
+
+def test_a_download_from_a_bucket_is_resumed(
+    bucket: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    url = f"s3://{BUCKET}/a b/far.txt"
+    stored = bucket.put_object(Key="a b/far.txt", Body=TEXT)
+    (tmp_path / "far.txt.part").write_bytes(TEXT[:500])
+    origin = {"source": url, "validator": stored.e_tag}
+    (tmp_path / "far.txt.part.json").write_text(json.dumps(origin))
+    assert fetch(url, tmp_path / "far.txt") == hashlib.sha256(TEXT).hexdigest()
+    logged = [text for name, _, text in caplog.record_tuples if name.startswith("nanogpt")]
+    assert f"{url}: resumed at byte 500 of {len(TEXT)}" in logged
+    assert "Signature" not in str(logged), "the signed link is secret"
+
+
+@pytest.mark.usefixtures("bucket")
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("AWS_ACCESS_KEY_ID", None, "AWS settings: Unable to locate credentials; check"),
+        ("AWS_ENDPOINT_URL", "nowhere", "AWS settings: Invalid endpoint: nowhere; check"),
+        ("AWS_PROFILE", "nobody", "AWS settings: The config profile (nobody) could not be found"),
+    ],
+)
+def test_wrong_settings_of_a_bucket_are_an_error(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    variable: str,
+    value: str | None,
+    message: str,
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv(variable, value) if value else monkeypatch.delenv(variable)
+    with pytest.raises(UserError) as error:
+        fetch(f"s3://{BUCKET}/far.txt", tmp_path / "far.txt")
+    assert str(error.value).startswith(f"s3://{BUCKET}/far.txt: {message}")
+
+
+@pytest.mark.usefixtures("bucket")
+def test_a_missing_object_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^s3://my-bucket/far.txt: HTTP 404; check the URL"):
+        fetch(f"s3://{BUCKET}/far.txt", tmp_path / "far.txt")
+
+
+def test_without_boto3_the_error_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "boto3", None)
+    with pytest.raises(UserError, match=r"s3:// URLs need boto3; run `pip install boto3`"):
+        fetch(f"s3://{BUCKET}/far.txt", tmp_path / "far.txt")
