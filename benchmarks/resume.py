@@ -1,17 +1,15 @@
-"""Measure the overhead of saved states, the cache, and planning many runs.
+"""Measure the overhead of saved states and the cache.
 
     python benchmarks/resume.py [--rounds 5]
 
 Saves the state of models of several sizes and prints its share of the training time at the default
-interval. Restores a model of 100 MB from the cache. Plans 500 runs with `snakemake -n`, compared
-with the same rules with constant params. Prints the median, minimum and maximum of the rounds.
+interval. Restores a model of 100 MB from the cache. Prints the median, minimum and maximum of the
+rounds.
 """
 
 import argparse
 import os
-import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -19,7 +17,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-import yaml
 
 PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT))
@@ -36,30 +33,6 @@ from nanogpt.training.session import SAVE_INTERVAL, interval_between_saves  # no
 from nanogpt.training.step import loss_scaler  # noqa: E402
 
 GPT2 = {"n_layer": 12, "n_head": 12, "n_embd": 768, "block_size": 1024}
-N_RUNS = 500
-# Params of rules that are functions of a run, and the constants that replace them.
-CONSTANT = {
-    'lambda wildcards: json.dumps(run_settings("model", "train")(wildcards))': '"{}"',
-    'settings=run_settings("name", "dataset", "eval")': "settings={}",
-    'settings=run_settings("name", "sample")': "settings={}",
-    **{
-        f'code=lambda wildcards: stage_code("{rule}")': 'code=""'
-        for rule in (
-            "train",
-            "eval",
-            "sample",
-            "tensorboard",
-            "bench",
-            "ngram",
-            "bench_report",
-            "write_builtin",
-        )
-    },
-    "settings=bench_settings": "settings={}",
-    "settings=dataset_settings": "settings={}",
-    "code=dataset_code": 'code=""',
-    "corpus_state=corpus_state": 'corpus_state=""',
-}
 
 
 def seconds(function: Callable[[], object]) -> float:
@@ -128,40 +101,6 @@ def restore_times(rounds: int) -> None:
     report("restore 100 MB from the cache", times)
 
 
-def plan_times(rounds: int) -> None:
-    """Time `snakemake -n` of many runs, with our params and with constant ones."""
-    runs = {f"run{number}": {"train": {"seed": number}} for number in range(N_RUNS)}
-    with tempfile.TemporaryDirectory() as directory:
-        checkouts = [Path(directory) / name for name in ("ours", "constant")]
-        for checkout in checkouts:
-            for name in ("nanogpt", "workflow", "profiles", "envs"):
-                shutil.copytree(PROJECT / name, checkout / name)
-            shutil.copy(PROJECT / "Snakefile", checkout)
-            settings = yaml.safe_load((PROJECT / "config.yaml").read_text())
-            settings["runs"] = {
-                name: {"dataset": "playwright", **run} for name, run in runs.items()
-            }
-            settings["report"] = {"runs": list(runs)}
-            (checkout / "config.yaml").write_text(yaml.safe_dump(settings))
-        rules = {path: path.read_text() for path in checkouts[1].glob("workflow/rules/*.smk")}
-        for params, constant in CONSTANT.items():
-            assert any(params in text for text in rules.values()), params
-            rules = {path: text.replace(params, constant) for path, text in rules.items()}
-        for path, text in rules.items():
-            path.write_text(text)
-        command = [sys.executable, "-m", "snakemake", "-n", "--quiet", "all", "--cores", "1"]
-        times: dict[str, list[float]] = {checkout.name: [] for checkout in checkouts}
-        for _ in range(rounds):
-            for checkout in checkouts:
-
-                def plan(directory: Path = checkout) -> None:
-                    subprocess.run(command, cwd=directory, check=True, capture_output=True)
-
-                times[checkout.name].append(seconds(plan))
-    for name, taken in times.items():
-        report(f"snakemake -n of {N_RUNS} runs, {name} params", taken)
-
-
 def main() -> None:
     """Print all results."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -173,7 +112,6 @@ def main() -> None:
     save_times("baby", models["baby"], 65, rounds)
     save_times("GPT-2", ModelSettings(**GPT2), 50257, rounds)
     restore_times(rounds)
-    plan_times(rounds)
 
 
 if __name__ == "__main__":

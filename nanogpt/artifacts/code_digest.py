@@ -292,7 +292,8 @@ class Dumper:
         if isinstance(node, ast.Name | ast.Attribute | ast.Import | ast.ImportFrom):
             self._check_names(node)
         fields = []
-        for name, value in ast.iter_fields(node):
+        for name in node._fields:
+            value = getattr(node, name, None)
             if value is None or value == []:
                 continue
             if name == "body" and isinstance(node, DOCUMENTED) and _has_docstring(node):

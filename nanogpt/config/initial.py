@@ -33,6 +33,8 @@ GPT2_SIZES = {
     "gpt2-xl": (48, 25, 1600),
 }
 
+NO_ENTRY = RunEntry()  # of a run named after its dataset
+
 # Tokenizers with the same vocabulary for all datasets.
 FIXED_TOKENIZERS = ("gpt2", "byte")
 
@@ -114,7 +116,7 @@ def _name_import(directory: Path) -> str:
 
 def _find_setting(config: Config, run: str) -> str | None:
     """Return the value of `init_from` from the source with the highest priority."""
-    for entry in (config, config.runs.get(run, RunEntry()), config.defaults):
+    for entry in (config, config.runs.get(run, NO_ENTRY), config.defaults):
         if "init_from" in entry.train.model_fields_set:
             name = entry.train.init_from
             return _with_home(name) if name and name.startswith("~") else name
@@ -140,7 +142,7 @@ def _check_run(config: Config, name: str, where: str) -> None:
     if name not in (*_list_runs(config), *GPT2_SIZES) and (config.root / name).is_dir():
         raise UserError(f"{where}: no run `{name}`; write `./{name}` to use the directory")
     look_up([*_list_runs(config), *GPT2_SIZES], name, where, "run")
-    ensemble = config.runs.get(name, RunEntry()).ensemble
+    ensemble = config.runs.get(name, NO_ENTRY).ensemble
     if ensemble:
         raise UserError(
             f"{where}: `{name}` is an ensemble; use one of its runs: {list_some(ensemble)}"
@@ -223,7 +225,7 @@ def check_begins(config: Config, run: Run, source: Source, model: ModelSettings)
     """Raise UserError if a run's settings don't fit its initial model. model: the latter's."""
     check_model_agrees(run.model, model, source.name, f"runs.{run.name}.model")
     if source.run:
-        entry = config.runs.get(source.run, RunEntry())
+        entry = config.runs.get(source.run, NO_ENTRY)
         theirs = _find_vocabulary(config, entry.dataset or source.run)
     elif source.name in GPT2_SIZES:
         theirs = "gpt2"

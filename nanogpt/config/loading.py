@@ -156,11 +156,12 @@ def load(mapping: Mapping[str, Any], texts: Iterable[str] = (), project: Project
     config = _add_texts(config, texts)
     _check_names(config)
     config = expand_ensembles(expand_sweeps(config))
+    config = config.model_copy(update={"report": Report(runs=_report_runs(config))})
     for name in run_names(config):
         with contextlib.suppress(SourceError):  # reported when that run is needed
             resolve_run(config, name)
     _check_lengths(config)
-    return config.model_copy(update={"report": Report(runs=_report_runs(config))})
+    return config
 
 
 def _with_sources(mapping: dict[str, Any], texts: Iterable[str]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ a new setting re-runs nothing. A setting that's missing from the parameters has 
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, Field, JsonValue, ValidationError
@@ -49,6 +50,7 @@ def input_setting(**details: Any) -> Any:
     return field
 
 
+@cache
 def neutral_values(model: type[BaseModel]) -> dict[str, JsonValue]:
     """Return the neutral value of each setting that declares one."""
     return {
@@ -59,17 +61,22 @@ def neutral_values(model: type[BaseModel]) -> dict[str, JsonValue]:
     }
 
 
+@cache
+def _input_names(model: type[BaseModel]) -> frozenset[str]:
+    """Return the settings that name inputs."""
+    return frozenset(
+        name
+        for name, field in model.model_fields.items()
+        if any(isinstance(mark, NamesInput) for mark in field.metadata)
+    )
+
+
 def as_parameters(settings: BaseModel, only: set[str] | None = None) -> dict[str, JsonValue]:
     """Return a group's settings as JSON, without inputs and those at their neutral values.
 
     only: the settings that matter; None: all.
     """
-    neutral = neutral_values(type(settings))
-    named = {
-        name
-        for name, field in type(settings).model_fields.items()
-        if any(isinstance(mark, NamesInput) for mark in field.metadata)
-    }
+    neutral, named = neutral_values(type(settings)), _input_names(type(settings))
     return {
         name: value
         for name, value in settings.model_dump(mode="json", include=only).items()

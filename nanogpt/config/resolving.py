@@ -1,12 +1,13 @@
 """Resolve a run's settings from defaults, presets, its entry and the command line."""
 
+import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pydantic import JsonValue
 
 from nanogpt.config.corpora import Corpus, Dataset
-from nanogpt.config.initial import check_begins, find_source, model_of_source
+from nanogpt.config.initial import NO_ENTRY, Source, check_begins, find_source, model_of_source
 from nanogpt.config.messages import list_some, look_up
 from nanogpt.config.parameters import as_parameters
 from nanogpt.config.schema import (
@@ -15,7 +16,6 @@ from nanogpt.config.schema import (
     ModelSettings,
     Run,
     RunDefaults,
-    RunEntry,
     SampleSettings,
     TrainSettings,
     check_device,
@@ -29,6 +29,8 @@ DERIVED = {
     ("bench", "batch_size"): ("train", "batch_size"),
 }
 
+
+DEFAULTS = TrainSettings()
 
 # Settings of a run from one source: (source, {group: {setting: value}}).
 Layer = tuple[str, dict[str, dict[str, JsonValue]]]
@@ -129,13 +131,35 @@ def resolve_run(config: Config, name: str) -> Run:
 
     Errors: UserError for an unknown run or preset, and settings that contradict each other.
     """
+    resolved = _resolved_runs(config)
+    if name in resolved:
+        return resolved[name]
+    initial = find_source(config, name)
+    run = _resolve(config, name, initial)
+    if initial is None:  # otherwise it depends on files, which can change
+        resolved[name] = run
+    return run
+
+
+def _resolved_runs(config: Config) -> dict[str, Run]:
+    """Return the runs of a config that have been resolved, by name; for as long as it exists."""
+    if id(config) not in _RESOLVED:
+        _RESOLVED[id(config)] = {}
+        weakref.finalize(config, _RESOLVED.pop, id(config))
+    return _RESOLVED[id(config)]
+
+
+_RESOLVED: dict[int, dict[str, Run]] = {}
+
+
+def _resolve(config: Config, name: str, initial: Source | None) -> Run:
     merged: dict[str, Any] = {group: {} for group in RunDefaults.GROUPS}
     layers = run_layers(config, name)
     for _, groups in layers:
         for group, settings in groups.items():
             merged[group].update(settings)
     _shorten_warm_up(merged["train"], layers)
-    entry = config.runs.get(name, RunEntry())
+    entry = config.runs.get(name, NO_ENTRY)
     uses_ngrams = merged["ngram"].pop("use", False)
     if not uses_ngrams:
         del merged["ngram"]
@@ -152,7 +176,6 @@ def resolve_run(config: Config, name: str) -> Run:
     except UserError as error:
         raise UserError(f"runs.{name}.model: {error}; change one of them") from None
     check_draft(run)
-    initial = find_source(config, name)
     if initial:
         check_begins(config, run, initial, ModelSettings.model_validate(layers[0][1]["model"]))
     if train.decay_lr and train.min_lr > train.peak_rate:
@@ -197,8 +220,8 @@ def _shorten_warm_up(train: dict[str, Any], layers: Sequence[Layer]) -> None:
         for number, (_, groups) in enumerate(layers)
         for setting in groups.get("train", {})
     }
-    steps = train.get("max_iters", TrainSettings().max_iters)
-    warm_up = train.get("warmup_iters", TrainSettings().warmup_iters)
+    steps = train.get("max_iters", DEFAULTS.max_iters)
+    warm_up = train.get("warmup_iters", DEFAULTS.warmup_iters)
     follows = source.get("max_iters", -1) > source.get("warmup_iters", -1)
     if follows and "lr_decay_iters" not in train and warm_up >= steps:
         train["warmup_iters"] = steps // 10

@@ -40,12 +40,15 @@ MOST_LOGITS = 1 << 27  # logits of a large vocabulary that are kept at once
 BESIDE_GPU = 4_000 * MB
 
 # Stages whose memory depends only on settings, not on the size of files.
-BY_SETTINGS = frozenset({"ngram", "train", "bench", "eval", "sample", "count_ngrams"})
+BY_SETTINGS = frozenset(
+    {"ngram", "train", "bench", "eval", "sample", "count_ngrams", "tensorboard"}
+)
 
 SAMPLING_CACHE = 1 << 30  # bytes of keys and values, at most
 BYTES_OF_NGRAM = 300  # per counted token
 COUNTING = 2_000 * MB  # counting a dataset's n-grams for its statistics
 READING = 1_000 * MB  # streaming a text
+BYTES_OF_METRICS = 4_000  # per line of metrics.jsonl
 BYTES_OF_WORDS = 2  # memory per byte of a text that byte pairs are trained on
 BYTES_OF_HASHES = 0.1  # memory per byte of a text whose duplicates are left out
 
@@ -132,6 +135,10 @@ def memory_mb(
 def _bytes_of_run(
     config: Config, stage: str, run: Run, threads: int, project: Project, processes: int
 ) -> int:
+    if stage == "tensorboard":
+        train = run.train
+        lines = train.max_iters // train.log_interval + train.max_iters // train.eval_interval
+        return PROCESSES + READING + BYTES_OF_METRICS * lines
     vocab_size = _vocab_size(config, run.dataset, project)
     counted = BYTES_OF_NGRAM * run.ngram.max_tokens if run.ngram else 0
     if stage == "count_ngrams":

@@ -1,5 +1,7 @@
 """A run resolves from its layers in the documented order, with derived settings filled in."""
 
+import json
+
 import pytest
 
 from nanogpt.config.parameters import as_parameters
@@ -358,6 +360,24 @@ def test_error_for_a_corpus_without_a_dataset_says_what_to_add():
 def test_warm_up_longer_than_the_steps_of_the_same_source_is_an_error():
     message = message_of("train: {warmup_iters: 100, max_iters: 50}")
     assert "warmup_iters 100 leaves no step" in message
+
+
+def test_run_is_resolved_once_for_each_config():
+    config = load_yaml("{}")
+    run = resolve_run(config, "first")
+    assert resolve_run(config, "first") is run
+    changed = config.model_copy(update={"train": TrainSettings(seed=7)})
+    assert resolve_run(changed, "first").train.seed == 7
+    assert resolve_run(config, "first") is run
+
+
+def test_run_from_a_model_directory_is_resolved_again_as_its_files_can_change(tmp_path):
+    text = f"runs: {{r: {{dataset: letters, train: {{init_from: {tmp_path}}}}}}}"
+    config = load_yaml(text)
+    for n_layer in (2, 3):
+        source = {"architecture": "gpt2", **ModelSettings(n_layer=n_layer).model_dump()}
+        (tmp_path / "config.json").write_text(json.dumps(source))
+        assert resolve_run(config, "r").model.n_layer == n_layer
 
 
 @pytest.mark.parametrize("value", ["null", "none"])

@@ -107,6 +107,13 @@ def test_hashes_of_documents_need_more_memory(tmp_path: Path) -> None:
     assert clean == plain + 5_000
 
 
+def test_tensorboard_needs_memory_for_each_line_of_metrics(tmp_path: Path) -> None:
+    short = config_of(SMALL, {})
+    long = config_of(SMALL, {"max_iters": 5_000_000, "log_interval": 1})
+    asked = [memory_mb(c, "tensorboard", "one", 1, 0, Project(tmp_path)) for c in (short, long)]
+    assert asked == [2000, 22_100]
+
+
 def test_needs_does_not_import_torch() -> None:
     code = "import sys, nanogpt.planning.needs, nanogpt.planning.partitions\n"
     code += "sys.exit('torch' in sys.modules)"

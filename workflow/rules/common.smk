@@ -2,6 +2,7 @@
 #
 # A helper turns wildcards into paths or settings. A user's mistake ends the workflow with one line
 # before any job starts. Nothing here imports torch, so a dry run is quick.
+import inspect
 import math
 import os
 import re
@@ -116,6 +117,12 @@ def one_line_errors(function):
             sys.exit(f"error: {error}")
 
     return checked
+
+
+def known_signature(function):
+    """Store the signature of a function, which Snakemake looks up several times for each job."""
+    function.__signature__ = inspect.signature(function)
+    return function
 
 
 def has_our_settings(path):
@@ -306,6 +313,7 @@ def dataset_settings(wildcards):
     return stages.dataset_settings(CONFIG, wildcards.dataset)
 
 
+@known_signature
 @one_line_errors
 def prompt_file(wildcards):
     """An input function: the file with a run's prompt, or an empty list."""
@@ -322,6 +330,7 @@ def prompt_file(wildcards):
     return own_files([file])
 
 
+@known_signature
 def mixed_ngrams(wildcards):
     """An input function: the n-grams that a run mixes with its GPT, as a list; or empty."""
     path = f"results/{wildcards.run}/model/ngrams.safetensors"
@@ -353,7 +362,7 @@ def exported_file(name, form):
 
 def dataset_file(name):
     """An input function: this file of the run's dataset."""
-    return (
+    return known_signature(
         lambda wildcards: f"results/datasets/{find_run(wildcards.run).dataset}/{name}"
     )
 
@@ -387,6 +396,7 @@ def imported_state(wildcards):
     return stages.imported_state(IMPORTED[wildcards.model])
 
 
+@known_signature
 @one_line_errors
 def initial_model(wildcards):
     """An input function: the files of the model that a run starts from, as a list; or empty."""
@@ -399,6 +409,7 @@ def initial_model(wildcards):
     return own_files(files)
 
 
+@known_signature
 def initial_state(wildcards):
     """Sizes and mtimes of the user's own model that a run starts from."""
     return stages.initial_state(CONFIG, wildcards.run)
@@ -406,7 +417,9 @@ def initial_state(wildcards):
 
 def run_settings(*groups):
     """A params function: these groups of the run's settings, or its name or dataset."""
-    return lambda wildcards: run_parameters(find_run(wildcards.run), groups)
+    return known_signature(
+        lambda wildcards: run_parameters(find_run(wildcards.run), groups)
+    )
 
 
 def bench_settings(wildcards):
@@ -415,20 +428,25 @@ def bench_settings(wildcards):
 
 
 def stage_code(rule_name):
-    """The digest of a rule's code, for its params."""
+    """A params function: the digest of a rule's code."""
+    return known_signature(lambda wildcards: rule_code(rule_name))
+
+
+def rule_code(rule_name):
+    """The digest of a rule's code."""
     # `rules` knows rules that a caller renamed. Rules that a caller doesn't use are missing.
     command = getattr(rules, rule_name).rule.shellcmd if rules.has(rule_name) else None
-    return _stage_code(rule_name, command or "")
+    return digest_of(rule_name, command or "")
 
 
 def dataset_code(wildcards):
     """The digest of all code that prepares a dataset, in one job or in many."""
-    return " ".join(map(stage_code, adapters_of("prepare")))
+    return " ".join(map(rule_code, adapters_of("prepare")))
 
 
 @cache
 @one_line_errors
-def _stage_code(rule_name, command):
+def digest_of(rule_name, command):
     return code_digest(script_path(rule_name), command)
 
 
@@ -468,14 +486,14 @@ def memory_of(stage, of="run"):
         size = input.size_mb if stage not in needs.BY_SETTINGS else 0
         name = getattr(wildcards, of, "")
         needed = needs.memory_mb(
-            CONFIG, stage, name, threads, size, processes=processes_on_node()
+            CONFIG, stage, name, threads, size, processes=known_processes()
         )
         if attempt == 1:
             return needed
         grown = round(needed * (1 + (attempt - 1) / 2))
         return max(needed, min(grown, partitions.largest_memory() or grown))
 
-    return megabytes
+    return known_signature(megabytes)
 
 
 @one_line_errors
@@ -486,6 +504,12 @@ def processes_on_node():
     names = {"processes", "nodes", "tasks", "tasks_per_node"} & resources.keys()
     given = {name: read_processes(resources[name].raw, name) for name in names}
     return max(given["processes"], tasks_on_node(given))
+
+
+@cache
+def known_processes():
+    """The same for a job. All rules are parsed by then, so it doesn't change."""
+    return processes_on_node()
 
 
 def tasks_on_node(resources):

@@ -47,7 +47,7 @@ rule write_builtin:
     threads: 1
     params:
         settings=builtin_settings,
-        code=lambda wildcards: stage_code("write_builtin"),
+        code=stage_code("write_builtin"),
     script:
         "../scripts/write_builtin.py"
 

@@ -179,6 +179,6 @@ rule ngram:
         mem_mb=memory_of("ngram", "dataset"),
     params:
         settings=lambda wildcards: {"name": wildcards.dataset},
-        code=lambda wildcards: stage_code("ngram"),
+        code=stage_code("ngram"),
     script:
         "../scripts/ngram.py"

@@ -33,7 +33,7 @@ rule export_huggingface:
         mem_mb=memory_of("export_huggingface"),
     params:
         settings=run_settings("name"),
-        code=lambda wildcards: stage_code("export_huggingface"),
+        code=stage_code("export_huggingface"),
     script:
         "../scripts/export_huggingface.py"
 
@@ -59,7 +59,7 @@ rule export_gguf:
         mem_mb=memory_of("export_gguf"),
     params:
         settings=run_settings("name"),
-        code=lambda wildcards: stage_code("export_gguf"),
+        code=stage_code("export_gguf"),
     script:
         "../scripts/export_gguf.py"
 
@@ -85,6 +85,6 @@ rule export_nanogpt:
         mem_mb=memory_of("export_nanogpt"),
     params:
         settings=run_settings("name"),
-        code=lambda wildcards: stage_code("export_nanogpt"),
+        code=stage_code("export_nanogpt"),
     script:
         "../scripts/export_nanogpt.py"

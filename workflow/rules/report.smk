@@ -64,6 +64,6 @@ rule bench_report:
         mem_mb=memory_of("bench_report"),
     params:
         settings={"runs": CONFIG.report.runs},
-        code=lambda wildcards: stage_code("bench_report"),
+        code=stage_code("bench_report"),
     script:
         "../scripts/bench_report.py"

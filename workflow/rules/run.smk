@@ -38,7 +38,7 @@ rule train:
         mem_mb=memory_of("train"),
     params:
         settings=lambda wildcards: json.dumps(run_settings("model", "train")(wildcards)),
-        code=lambda wildcards: stage_code("train"),
+        code=stage_code("train"),
         initial_state=initial_state,
         # Checked against the dataset before training. Snakemake doesn't compare params that use
         # `input` with earlier ones, so another prompt trains nothing again.
@@ -78,7 +78,7 @@ rule import_model:
         mem_mb=memory_of("import_model"),
     params:
         settings=lambda wildcards: {"source": IMPORTED[wildcards.model]},
-        code=lambda wildcards: stage_code("import_model"),
+        code=stage_code("import_model"),
         source_state=imported_state,
     script:
         "../scripts/import_model.py"
@@ -108,7 +108,7 @@ rule combine:
         mem_mb=memory_of("combine"),
     params:
         settings={},
-        code=lambda wildcards: stage_code("combine"),
+        code=stage_code("combine"),
     script:
         "../scripts/combine.py"
 
@@ -134,7 +134,7 @@ rule count_ngrams:
         mem_mb=memory_of("count_ngrams"),
     params:
         settings=ngram_settings,
-        code=lambda wildcards: stage_code("count_ngrams"),
+        code=stage_code("count_ngrams"),
     script:
         "../scripts/count_ngrams.py"
 
@@ -164,7 +164,7 @@ rule eval:
         mem_mb=memory_of("eval"),
     params:
         settings=run_settings("name", "dataset", "eval"),
-        code=lambda wildcards: stage_code("eval"),
+        code=stage_code("eval"),
     script:
         "../scripts/eval.py"
 
@@ -192,7 +192,7 @@ rule sample:
         mem_mb=memory_of("sample"),
     params:
         settings=run_settings("name", "sample"),
-        code=lambda wildcards: stage_code("sample"),
+        code=stage_code("sample"),
     script:
         "../scripts/sample.py"
 
@@ -219,7 +219,7 @@ rule bench:
         mem_mb=memory_of("bench"),
     params:
         settings=bench_settings,
-        code=lambda wildcards: stage_code("bench"),
+        code=stage_code("bench"),
         train_threads=train_threads,
     script:
         "../scripts/bench.py"
@@ -243,6 +243,6 @@ rule tensorboard:
         mem_mb=memory_of("tensorboard"),
     params:
         settings={},
-        code=lambda wildcards: stage_code("tensorboard"),
+        code=stage_code("tensorboard"),
     script:
         "../scripts/tensorboard.py"
