@@ -1,7 +1,8 @@
 # A workflow with as many rules and jobs as ours, and nothing else: `benchmarks/dag.py` plans it.
 #
-# Names, inputs, outputs, logs, benchmarks, threads, memory and scripts are those of workflow/rules/,
-# and params have their size. All values are literal: no functions, no settings, no checks.
+# Names, inputs, outputs, logs, benchmarks, threads, memory and scripts are those of
+# workflow/rules/, and params have their size. All values are literal: no functions, no settings, no
+# checks.
 RUNS = [f"run-{number}" for number in range(config["n_runs"])]
 SETTINGS = "x" * 700
 CODE = "0" * 64

@@ -1,8 +1,8 @@
 # Datasets: from text to token files.
 #
 # reads   corpus files: resources/corpora/..., resources/texts/<name>.txt or paths of config.yaml
-# writes  results/datasets/<dataset>/{train.bin,val.bin,tokenizer.json,meta.json}, and instead of the
-#         token files train.000.bin, train.001.bin, ..., val.000.bin, ... for a sharded dataset
+# writes  results/datasets/<dataset>/{train.bin,val.bin,tokenizer.json,meta.json}, and instead of
+#         the token files train.000.bin, train.001.bin, ..., val.000.bin, ... for a sharded dataset
 #
 # One job prepares a corpus of one file. A corpus of many files is split into groups: `count` and
 # `encode` run once per group, in results/datasets/<dataset>/groups/, and `prepare` joins them.
