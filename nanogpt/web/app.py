@@ -30,15 +30,15 @@ from nanogpt.web.site import Site
 
 STATIC = Path(__file__).parent / "static"
 
-# Each area of the site has a module with a router.
+# Each area of the site has a module with a router. The page /docs keeps their order.
 ROUTERS = (
-    operations.router,
     completions.router,
     runs.router,
     runs_api.router,
     reports.router,
     playground.router,
     reference.router,
+    operations.router,
 )
 
 

@@ -10,7 +10,7 @@ from nanogpt.artifacts.progress import last_lines, seconds_left
 from nanogpt.artifacts.records.base import field_name
 from nanogpt.errors import REMAKE, UserError
 from nanogpt.report.run import Run
-from nanogpt.report.runs import read_run
+from nanogpt.report.runs import EVALUATE, read_run
 from nanogpt.web.run_files import RunFiles
 
 # Those of the report, and: waiting, of a run that a running Snakemake will train; stalled, of a
@@ -55,6 +55,11 @@ class Entry(BaseModel, frozen=True):
     seconds_left: FiniteFloat | None = None
     heartbeat: FiniteFloat | None = None
     updated: FiniteFloat = 0.0
+
+    @property
+    def is_unevaluated(self) -> bool:
+        """Whether nothing went wrong: the run just hasn't been evaluated yet."""
+        return self.note == EVALUATE
 
 
 RunValues = dict[str, JsonValue]  # `group.name`: value

@@ -43,7 +43,10 @@ def numbers_table(runs: Sequence[Run]) -> Table:
 
 
 def differences_table(runs: Sequence[Run]) -> tuple[Table, dict[str, str]]:
-    """Return the settings that differ, a column per run, and those that all runs share."""
+    """Return the settings that differ, a column per run, and those that all runs share.
+
+    Different datasets come first, since losses on them can't be compared.
+    """
     differ, shared = settings_that_differ(runs)
     rows = [
         [
@@ -52,6 +55,9 @@ def differences_table(runs: Sequence[Run]) -> tuple[Table, dict[str, str]]:
         ]
         for name in differ
     ]
+    datasets = [run.dataset or DASH for run in runs]
+    if len(set(datasets)) > 1:
+        rows.insert(0, ["dataset", *datasets])
     table = Table(["setting", *(run.name for run in runs)], rows)
     return table, {name: setting_text(value) for name, value in sorted(shared.items())}
 

@@ -1,7 +1,10 @@
 """Numbers and times in words, for templates."""
 
+import re
+
 from markupsafe import Markup, escape
 
+from nanogpt.errors import plural
 from nanogpt.report.formats import setting_text, three_digits
 
 DASH = "–"  # noqa: RUF001
@@ -49,11 +52,18 @@ def code(text: str) -> Markup:
     return Markup("").join(parts)
 
 
+def breakable(name: str) -> Markup:
+    """Return a name as HTML that can break after its punctuation."""
+    return Markup("<wbr>").join(re.split(r"(?<=[._-])(?=.)", name))
+
+
 FILTERS = {
+    "breakable": breakable,
     "code": code,
     "number": number,
     "amount": count,
     "duration": duration,
     "ago": ago,
+    "plural": plural,
     "setting": setting_text,
 }

@@ -109,7 +109,7 @@ def test_a_mistake_is_shown_at_its_field(page, tmp_path):
 def test_jobs_are_listed_and_can_be_stopped(page):
     page.get_by_label("Text", exact=True).select_option("play")
     expect(page.get_by_label("train.max_iters")).to_have_attribute("placeholder", "20")
-    page.get_by_label("Settings of the run").fill("one")
+    page.get_by_label("Start from the settings of").fill("one")
     page.get_by_role("button", name="Train").click()
     expect_waiting(page, "one")
     page.goto(page.url.replace("/runs/one", "/new"))

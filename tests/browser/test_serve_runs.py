@@ -285,6 +285,16 @@ def test_a_chart_zooms_and_zooms_out(open_page) -> None:
     expect(button).to_be_hidden()
 
 
+def test_the_only_validation_loss_is_marked(open_page, project) -> None:
+    losses = [metrics_line(step, 3.5) for step in (0, 5, 10, 15)]
+    batches = [line.replace('"val_loss": 3.5', '"val_loss": null') for line in losses[1:]]
+    (project.results / "baseline/metrics.jsonl").write_text("".join([losses[0], *batches]))
+    page = open_page("/runs/baseline")
+    wait_for_lines(page, "validation loss 3.5000 at step 0")
+    page.get_by_label("training", exact=True).uncheck()  # it has the same value
+    assert page.evaluate(HAS_COLOR, ["[data-chart=loss]", "look-0"])
+
+
 def test_a_failed_run_says_why(open_page, screenshot) -> None:
     page = open_page("/runs/failed", viewport=TELEPHONE)
     expect(page.locator(".note-of-run")).to_have_text("no space left on device")

@@ -12,7 +12,7 @@ from nanogpt.model.directories import save_model
 from nanogpt.model.gpt import GPT
 from tests.checkouts import MIRROR, PROJECT, copy_checkout
 
-TEXT = "The old clocks were striking thirteen, and no ROMEO: was there to hear.\n" * 60
+TEXT = "The old clocks were striking thirteen, and no ROMEO: or Tam: was there to hear.\n" * 60
 
 
 def shrink(config: dict[str, Any]) -> None:

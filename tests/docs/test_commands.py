@@ -24,7 +24,7 @@ TRAINED = {
     "INTERCHANGE.md": ("shakespeare_char", "shakespeare_char_quickstart"),
     "REPRODUCIBILITY.md": ("shakespeare_char",),
     "SAMPLING.md": ("shakespeare_char", "shakespeare_char_quickstart"),
-    "SERVE.md": ("shakespeare_char",),
+    "SERVE.md": ("demo",),
     "UPGRADING.md": ("demo", "shakespeare_char"),
 }
 # Pages whose commands need a running server. They use its usual port; the test takes a free one.

@@ -24,7 +24,7 @@ from nanogpt.project import Project
 from nanogpt.web import jobs as jobs_module
 from nanogpt.web.app import create_app
 from nanogpt.web.site import Limits, Site
-from tests.made_runs import make_training
+from tests.made_runs import make_run, make_training
 from tests.web.serving import environment_here, wait_for
 
 OWN = "http://127.0.0.1:8000"
@@ -347,6 +347,13 @@ def test_a_run_has_a_page_as_soon_as_it_is_started(client):
 
 
 @pytest.mark.usefixtures("waiting")
+def test_a_trained_run_can_be_evaluated(client, project):
+    run = make_run(project.root, "one")
+    (run / "eval.json").unlink()
+    assert ">Evaluate</button>" in client.get("/runs/one").text
+    assert "Continue" not in client.get("/runs/one").text
+
+
 def test_a_run_that_failed_waits_again_when_it_is_started(client, project):
     (project.results / "one").mkdir()
     (project.results / "one/train.log").write_text("2026-11-28 15:57:01,111 ERROR no space\n")

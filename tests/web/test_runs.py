@@ -137,13 +137,13 @@ def test_a_waiting_run_has_a_page(client, root, site):
 @pytest.mark.parametrize("file", ["samples.txt", "train.log", "metrics.jsonl"])
 def test_links_out_of_a_run_are_not_served(client, root, tmp_path_factory, file):
     secret = tmp_path_factory.mktemp("outside") / "secret"
-    secret.write_text('{"step": 1, "tokens": 1, "loss": 777}\n777\n')
+    secret.write_text('{"step": 1, "tokens": 1, "loss": 770077007700}\n770077007700\n')
     run = make_run(root, "demo")
     (run / file).unlink(missing_ok=True)
     (run / file).symlink_to(secret)
     for address in ("/runs/demo", "/api/runs/demo/samples", "/api/runs/demo/log",
                     "/api/runs/demo/curves"):  # fmt: skip
-        assert "777" not in client.get(address).text
+        assert "770077007700" not in client.get(address).text
 
 
 def test_a_pipe_in_place_of_a_file_is_not_waited_for(client, root):
@@ -245,6 +245,26 @@ def test_an_unknown_place_in_curves_is_the_start(client, root, since):
     assert (found["since"], found["columns"]["step"][0]) == ("", 0)
 
 
+def test_a_run_without_its_evaluation_names_the_command(client, root):
+    run = make_run(root, "demo")
+    (run / "eval.json").unlink()
+    page = client.get("/runs/demo").text
+    assert "Evaluate it with <code>nanogpt eval demo</code>." in page
+    assert "alarm" not in page
+
+
+def test_a_failed_evaluation_is_an_alarm(client, root):
+    run = make_run(root, "demo")
+    (run / "eval.json").unlink()
+    (run / "eval.log").write_text("2026-11-28 15:57:01,111 ERROR no memory\n")
+    assert '<p class="card alarm note-of-run">no memory</p>' in client.get("/runs/demo").text
+
+
+def test_one_row_is_not_plural(client, root):
+    make_training(root, "demo", last_step=0)
+    assert "Losses during training (1 row)<" in client.get("/runs/demo").text
+
+
 # --- Several runs -----------------------------------------------------------------------------
 
 
@@ -258,6 +278,21 @@ def test_compared_runs_show_what_differs(client, root):
         assert text in table
     assert page.count("data-run=") == 2
     assert "Loss by kind of token" in page
+
+
+def test_compared_runs_on_different_datasets_show_them(client, root):
+    make_run(root, "a", "novel")
+    make_run(root, "b", "play")
+    page = client.get("/compare?run=a&run=b").text
+    table = page.partition('aria-label="Settings that differ"')[2].partition("</table>")[0]
+    assert '<th scope="row">dataset</th><td>novel</td><td>play</td>' in table
+
+
+def test_long_names_break_after_punctuation(client, root):
+    make_run(root, "my_novel.large-2")
+    assert (
+        ">my_<wbr>novel.<wbr>large-<wbr>2</th>" in client.get("/compare?run=my_novel.large-2").text
+    )
 
 
 def test_comparing_needs_runs_that_exist(client, root):

@@ -135,7 +135,7 @@ class Chart {
         label: runs.length > 1 ? (measures.length > 1 ? `${run.name}, ${KINDS[measure]}` : run.name) : (KINDS[measure] ?? LABELS[measure]),
         ...lookOf(run, measure),
         spanGaps: true,
-        points: { show: data[0].length < FEW },
+        points: { show: hasFew },
         value: (_, value) => (value === null || value === undefined ? "–" : format(value)),
       })),
     );
@@ -151,11 +151,15 @@ class Chart {
   update(options) {
     if (!this.plot) return this.draw(options);
     const data = dataOf(this.measures(), { ...options, logY: this.isLog });
-    const wereFew = this.plot.data[0].length < FEW;
-    const isOther = data.length !== this.plot.series.length || wereFew !== data[0].length < FEW;
-    if (isOther) return this.draw(options);
+    if (data.length !== this.plot.series.length) return this.draw(options);
     return this.plot.setData(data, !this.isZoomed);
   }
+}
+
+/** Whether a series has so few values that each is marked. */
+function hasFew(plot, place) {
+  let n = 0;
+  return plot.data[place].every((value) => value === null || value === undefined || ++n < FEW);
 }
 
 /** The width of an axis whose numbers have these texts. */
