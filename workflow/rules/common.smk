@@ -200,6 +200,10 @@ def dataset_corpus(wildcards):
     return own_files(map(str, corpus_files(wildcards.dataset)))
 
 
+# A group can have this many files, however large the others of its corpus are.
+FEW_FILES = 16
+
+
 @cache
 def file_groups(dataset):
     """The files of a dataset's corpus in groups. One job counts a group, and one encodes it.
@@ -211,7 +215,7 @@ def file_groups(dataset):
     corpus = CONFIG.corpora[corpus_of(CONFIG, dataset)]
     files = corpus_files(dataset)
     sizes = [file.stat().st_size if corpus.files else 0 for file in files]
-    most = 1 if corpus.url else max(16, math.ceil(len(files) / 16))
+    most = 1 if corpus.url else max(FEW_FILES, math.ceil(len(files) / 16))
     full = max(2**26, sum(sizes) / 1000)
     groups, size = [[]], 0
     for file, of_file in zip(files, sizes, strict=True):
@@ -228,14 +232,14 @@ def group_files(wildcards):
     return file_groups(wildcards.dataset)[int(wildcards.group)]
 
 
-def group_downloads(wildcards):
-    """An input function: the files of a group, if they are made by the workflow.
+def group_inputs(wildcards):
+    """An input function: the files of a group; none for a group of many.
 
-    Snakemake looks at each input many times, which takes minutes for 10,000 local files. So they
-    aren't inputs of the jobs of groups. `corpus_state` notices their changes.
+    Snakemake looks at each input many times, which takes minutes for 10,000 files. Only local files
+    are many in a group, and `corpus_state` notices their changes.
     """
-    corpus = CONFIG.corpora[corpus_of(CONFIG, wildcards.dataset)]
-    return [] if corpus.files else group_files(wildcards)
+    files = group_files(wildcards)
+    return files if len(files) <= FEW_FILES else []
 
 
 def of_many_files(dataset, names):
