@@ -164,6 +164,11 @@ class Project:
         return self.root / ".nanogpt/index.sqlite"
 
     @property
+    def verified(self) -> Path:
+        """What `nanogpt verify` has read; it can be removed at any time."""
+        return self.root / ".nanogpt/verified.json"
+
+    @property
     def cache(self) -> Path | None:
         """Finished artifacts by version: NANOGPT_CACHE if set; None if it's `off`."""
         path = os.environ.get("NANOGPT_CACHE") or ".nanogpt/cache"

@@ -4,8 +4,10 @@ import hashlib
 import json
 import platform
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -91,41 +93,44 @@ class Problem:
         return f"{self.path}: {self.problem}"
 
 
-def find_manifests(project: Project, paths: Sequence[Path]) -> list[Path]:
-    """The manifests at or below some paths, and recursively those of their inputs."""
-    waiting: list[Path] = []
+def find_manifests(project: Project, paths: Sequence[Path]) -> dict[Path, Manifest | None]:
+    """The manifests at or below some paths, and recursively those of their inputs.
+
+    A damaged manifest is None; `verify` reports it.
+    """
+    waiting: deque[Path] = deque()
+    read = cache(_read)
     makers: dict[Path, dict[str, list[Path]]] = {}  # by directory and output
     for path in paths:
         waiting += [path] if path.is_file() else sorted(path.rglob(f"*{SUFFIX}"))
-    found: dict[Path, None] = {}
+    found: dict[Path, Manifest | None] = {}
     while waiting:
-        path = waiting.pop(0)
+        path = waiting.popleft()
         if path in found:
             continue
-        found[path] = None
-        manifest = _read(path)
+        manifest = found[path] = read(path)
         for input_path in manifest.inputs if manifest else ():
             # A stage's manifest is in the directory of its outputs or one directory up.
             beside = (project.root / input_path).parent
             for directory in (beside, beside.parent):
                 if directory not in makers:
-                    makers[directory] = _makers(directory)
+                    makers[directory] = _makers(directory, read)
                 waiting += makers[directory].get(input_path, [])
-    return list(found)
+    return found
 
 
-def _makers(directory: Path) -> dict[str, list[Path]]:
+def _makers(directory: Path, read: Callable[[Path], Manifest | None]) -> dict[str, list[Path]]:
     """The manifests in a directory, by the outputs that they list."""
     makers: dict[str, list[Path]] = {}
     for path in sorted(directory.glob(f"*{SUFFIX}")):
-        manifest = _read(path)
+        manifest = read(path)
         for output in manifest.outputs if manifest else ():
             makers.setdefault(output, []).append(path)
     return makers
 
 
 def _read(path: Path) -> Manifest | None:
-    """Read a manifest; None if it's damaged, which `verify` reports."""
+    """Read a manifest; None if it's damaged."""
     try:
         return read_record(path, Manifest)
     except UserError:

@@ -7,8 +7,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional
 
-from nanogpt.artifacts.manifests import find_manifests
-from nanogpt.artifacts.manifests import verify as verify_manifest
+from nanogpt.artifacts.verification import verify_files
 from nanogpt.cli.app import app, examples, optional, print_json
 from nanogpt.config.loading import read
 from nanogpt.errors import UserError, plural
@@ -19,14 +18,17 @@ from nanogpt.project import HERE, Project
 @examples("verify", "nanogpt verify", "nanogpt verify results/shakespeare_char --json")
 def verify(
     paths: Positional[tuple[Path, ...]] = (HERE.results, HERE.root / "resources"),
+    all: bool = False,
     json: bool = False,
 ) -> None:
     """Check files against their manifests, including everything upstream.
 
-    Prints a line for each file that differs. The exit code is 1 if there are any.
+    Prints a line for each file that differs. The exit code is 1 if there are any. A file that
+    hasn't changed since it was last checked isn't read again.
 
     Args:
         paths: directories or manifests, in the project's directory.
+        all: read every file again, to find damage by a disk.
         json: print the manifests that were read and the problems as JSON.
     """
     for path in paths:
@@ -34,22 +36,24 @@ def verify(
             raise UserError(
                 f"{path}: no such file or directory; use a directory of results, or a manifest"
             )
-    manifests = find_manifests(HERE, paths)
-    if not manifests:
+    checked = verify_files(HERE, paths, read_all=all)
+    if not checked.manifests:
         raise UserError(f"{', '.join(map(str, paths))}: no manifests found; run the workflow first")
-    digests: dict[str, str] = {}
-    found = {
-        problem: None for path in manifests for problem in verify_manifest(HERE, path, digests)
-    }
-    problems = sorted(found, key=str)
+    problems = checked.problems
     if json:
         print_json(
-            {"manifests": list(map(str, manifests)), "problems": list(map(asdict, problems))}
+            {
+                "manifests": list(map(str, checked.manifests)),
+                "problems": list(map(asdict, problems)),
+                "unchanged": checked.n_unchanged,
+            }
         )
     else:
         for problem in problems:
             print(problem)
-        print(f"{plural(len(manifests), 'manifest')}, {plural(len(problems), 'problem')}")
+        of_all = f"{plural(len(checked.manifests), 'manifest')}, {plural(len(problems), 'problem')}"
+        unchanged = f"{plural(checked.n_unchanged, 'file')} not read again"
+        print(f"{of_all} ({unchanged})" if checked.n_unchanged else of_all)
     if problems:
         sys.exit(1)
 

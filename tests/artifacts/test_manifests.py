@@ -289,9 +289,9 @@ def test_a_manifest_of_the_first_format_gives_its_own_version(path):
 def test_manifests_are_found_below_directories_and_by_name(made):
     other = Path("resources/corpora/text/generate.manifest.json")
     write_json(other, {})
-    assert find_manifests(HERE, [Path("results"), Path("resources")]) == [made, other]
-    assert find_manifests(HERE, [other]) == [other]
-    assert find_manifests(HERE, [Path("data")]) == []
+    assert list(find_manifests(HERE, [Path("results"), Path("resources")])) == [made, other]
+    assert find_manifests(HERE, [other]) == {other: None}
+    assert find_manifests(HERE, [Path("data")]) == {}
 
 
 @pytest.mark.parametrize("beside", ["data", "."], ids=["beside its output", "a directory up"])
@@ -300,7 +300,7 @@ def test_the_manifests_of_inputs_are_found_too(made, beside):
     upstream = Path(beside) / "download.manifest.json"
     write_record(upstream, manifest.model_copy(update={"inputs": {}, "outputs": manifest.inputs}))
     write_json(Path(beside) / "broken.manifest.json", {"outputs": ["data/text.txt"]})
-    assert find_manifests(HERE, [Path("results")]) == [made, upstream]
+    assert list(find_manifests(HERE, [Path("results")])) == [made, upstream]
 
 
 def test_paths_in_manifests_are_relative_to_the_projects_root(made, monkeypatch, tmp_path):
@@ -313,6 +313,6 @@ def test_paths_in_manifests_are_relative_to_the_projects_root(made, monkeypatch,
     monkeypatch.chdir(tmp_path / "elsewhere")
     project = Project(tmp_path)
     found = find_manifests(project, [project.results])
-    assert found == [tmp_path / made, tmp_path / "data/download.manifest.json"]
+    assert list(found) == [tmp_path / made, tmp_path / "data/download.manifest.json"]
     assert manifests.verify(project, tmp_path / made) == []
     assert len(manifests.verify(HERE, tmp_path / made)) == 3
