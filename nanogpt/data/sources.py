@@ -79,7 +79,7 @@ def _expand(entry: str, project: Project) -> list[Path]:
     path = project.root / entry
     if path.is_dir():
         passed: Counter[str] = Counter()
-        files = sorted(_files_below(path, passed))
+        files = sorted(_files_below(path, passed), key=lambda file: file.parts)
         if not files:
             found = f" (found {in_words(passed)})" if passed else ""
             raise UserError(
@@ -114,28 +114,38 @@ def _expand(entry: str, project: Project) -> list[Path]:
 
 def _files_below(directory: Path, passed: Counter[str]) -> Iterator[Path]:
     """Yield a directory's texts by their suffixes, and count other files; skip hidden ones."""
-
-    def fail(error: OSError) -> None:
-        raise error
-
     walked = set()  # links can form a cycle
-    for root, directories, names in os.walk(directory, onerror=fail, followlinks=True):
+    waiting = [str(directory)]
+    while waiting:
+        root = waiting.pop()
         if (place := os.path.realpath(root)) in walked:
-            directories.clear()
             continue
         walked.add(place)
-        # Sorted, so that the first of two links to the same directory is followed everywhere.
-        directories[:] = sorted(name for name in directories if not name.startswith("."))
-        for name in names:
-            path = Path(root, name)
-            if name.startswith("."):
-                continue
-            if not path.exists():
-                passed["links to nothing"] += 1
-            elif not path.is_file():
-                passed["pipes and devices"] += 1
-            elif content_suffix(name) in KINDS:
-                yield path
+        with os.scandir(root) as entries:
+            # Sorted, so that the first of two links to the same directory is followed everywhere.
+            shown = sorted((e for e in entries if not e.name.startswith(".")), key=lambda e: e.name)
+        directories = []
+        for entry in shown:
+            kind = _kind(entry)
+            if kind == "directory":
+                directories.append(entry.path)
+            elif kind != "file":
+                passed[kind] += 1
+            elif content_suffix(entry.name) in KINDS:
+                yield Path(entry.path)
             else:
-                suffix = path.suffix.lower()
+                suffix = Path(entry.name).suffix.lower()
                 passed[suffix if SUFFIX.fullmatch(suffix) else "others"] += 1
+        waiting += reversed(directories)
+
+
+def _kind(entry: os.DirEntry[str]) -> str:
+    """The kind of an entry of a directory, without a system call for each file."""
+    try:
+        if entry.is_dir():
+            return "directory"
+        if entry.is_file():
+            return "file"
+    except OSError:  # such as a link to itself
+        return "links to nothing"
+    return "pipes and devices" if Path(entry.path).exists() else "links to nothing"

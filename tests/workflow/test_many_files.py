@@ -76,7 +76,7 @@ def test_many_small_files_make_few_jobs(essays: Path) -> None:
     edit_config(essays, lambda c: c["corpora"].update(many={"files": "many"}))
     edit_config(essays, lambda c: c["datasets"].update(many={}))
     jobs = planned(essays, "results/datasets/many/meta.json")
-    assert jobs == {"count": 64, "plan": 1, "encode": 64, "prepare": 1}
+    assert jobs == {"count": 16, "plan": 1, "encode": 16, "prepare": 1}
 
 
 def test_the_number_of_cores_does_not_change_a_datasets_bytes(

@@ -192,18 +192,22 @@ def dataset_corpus(wildcards):
     return list(map(str, corpus_files(wildcards.dataset)))
 
 
+# A group can have this many files, however large the others of its corpus are.
+FEW_FILES = 16
+
+
 @cache
 def file_groups(dataset):
     """The files of a dataset's corpus in groups. One job counts a group, and one encodes it.
 
     Each download is a group, because its size may not be known yet. A group of other files has up
-    to 64 MiB, and up to 16 files or a 64th of all files, so that small files need few jobs. There
+    to 64 MiB, and up to 16 files or a 16th of all files, so that small files need few jobs. There
     are at most about 1,000 groups, so that Snakemake stays quick.
     """
     corpus = CONFIG.corpora[corpus_of(CONFIG, dataset)]
     files = corpus_files(dataset)
     sizes = [file.stat().st_size if corpus.files else 0 for file in files]
-    most = 1 if corpus.url else max(16, math.ceil(len(files) / 64))
+    most = 1 if corpus.url else max(FEW_FILES, math.ceil(len(files) / 16))
     full = max(2**26, sum(sizes) / 1000)
     groups, size = [[]], 0
     for file, of_file in zip(files, sizes, strict=True):
@@ -216,8 +220,18 @@ def file_groups(dataset):
 
 
 def group_files(wildcards):
-    """An input function: the files of a group."""
+    """A params function: the files of a group."""
     return file_groups(wildcards.dataset)[int(wildcards.group)]
+
+
+def group_inputs(wildcards):
+    """An input function: the files of a group; none for a group of many.
+
+    Snakemake looks at each input many times, which takes minutes for 10,000 files. Only local files
+    are many in a group, and `corpus_state` notices their changes.
+    """
+    files = group_files(wildcards)
+    return files if len(files) <= FEW_FILES else []
 
 
 def of_many_files(dataset, names):
@@ -265,8 +279,14 @@ def given_tokenizer(wildcards):
 
 def corpus_state(wildcards):
     """Sizes and mtimes of local files, because replacing one with an older file is a change too."""
-    corpus_files(wildcards.dataset)  # ends with one line if there isn't one
-    return stages.corpus_state(CONFIG, wildcards.dataset)
+    return state_of_corpus(wildcards.dataset)
+
+
+@cache
+def state_of_corpus(dataset):
+    """The same for a dataset. Snakemake asks for the params of each job several times."""
+    corpus_files(dataset)  # ends with one line if there isn't one
+    return stages.corpus_state(CONFIG, dataset)
 
 
 def url_of(wildcards):

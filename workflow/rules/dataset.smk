@@ -14,7 +14,7 @@
 rule count:
     """Read a group of files for the first time: encodings, lengths, characters and quality."""
     input:
-        corpus=group_files,
+        corpus=group_inputs,
     output:
         counts=temp("results/datasets/{dataset}/groups/{group}/counts.json"),
         documents=temp("results/datasets/{dataset}/groups/{group}/documents.npy"),
@@ -33,6 +33,7 @@ rule count:
         settings=dataset_settings,
         code=dataset_code,
         corpus_state=corpus_state,
+        files=group_files,
     script:
         "../scripts/count.py"
 
@@ -68,7 +69,7 @@ rule plan:
 rule encode:
     """Read a group of files for the second time, and write its tokens."""
     input:
-        corpus=group_files,
+        corpus=group_inputs,
         counts="results/datasets/{dataset}/groups/{group}/counts.json",
         plan="results/datasets/{dataset}/groups/plan.json",
         kept="results/datasets/{dataset}/groups/kept.npy",
