@@ -100,6 +100,7 @@ def test_nothing_is_made_again_and_changed_shards_are_found(made: Path, tmp_path
     assert planned(project, META, *(f"results/{run}/eval.json" for run in RUNS)) == {}
     why = nanogpt(project, "why", "sharded")
     assert re.search("train sharded +up to date", why.stdout), why.stdout
+    assert "up to date" in nanogpt(project, "why", DATASET).stdout
     assert nanogpt(project, "verify", "results/sharded").returncode == 0
     shard = project / f"{DATASET}/train.001.bin"
     shard.write_bytes(shard.read_bytes()[:-2] + b"\0\0")

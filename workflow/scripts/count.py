@@ -11,8 +11,8 @@ from nanogpt.data.preparing import count
 with logged(snakemake, "count"):
     name = snakemake.wildcards.dataset
     corpus, dataset = load_dataset(snakemake.config, name)
-    files = list(map(Path, snakemake.input.corpus or snakemake.params.files))
     cleaner = Cleaner(dataset)
+    files = list(map(Path, snakemake.input.corpus or snakemake.params.files))
     counts = count(files, corpus, snakemake.threads, cleaner if cleans(dataset) else None)
     write_record(Path(snakemake.output.counts), counts)
     write_array(Path(snakemake.output.documents), cleaner.documents())
