@@ -2,6 +2,7 @@
 #
 # A helper turns wildcards into paths or settings. A user's mistake ends the workflow with one line
 # before any job starts. Nothing here imports torch, so a dry run is quick.
+import gc
 import inspect
 import math
 import os
@@ -141,6 +142,8 @@ for path in workflow.configfiles:
 # This adds to Snakemake's own mapping, which scripts see.
 one_line_errors(add_fragments)(config)
 CONFIG = one_line_errors(load)(config, find_texts())
+# The settings of thousands of runs stay, so Python needn't look for garbage among them.
+gc.freeze()
 
 
 @cache
