@@ -242,7 +242,7 @@ def group_inputs(wildcards):
     are many in a group, and `corpus_state` notices their changes.
     """
     files = group_files(wildcards)
-    return files if len(files) <= FEW_FILES else []
+    return own_files(files) if len(files) <= FEW_FILES else []
 
 
 def of_many_files(dataset, names):
