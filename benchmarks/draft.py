@@ -52,8 +52,8 @@ from nanogpt.inference.engine import (  # noqa: E402
     Prompt,
     continuations,
     generate,
-    small_operations,
 )
+from nanogpt.inference.torch_state import small_operations  # noqa: E402
 from nanogpt.model.checkpoints import load_model  # noqa: E402
 from nanogpt.model.gpt import GPT  # noqa: E402
 from nanogpt.model.kernels import softmax  # noqa: E402

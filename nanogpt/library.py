@@ -20,9 +20,10 @@ from nanogpt.data.tokenizers import Tokenizer
 from nanogpt.devices import resolve
 from nanogpt.errors import UserError
 from nanogpt.inference.drafting import engine_of
-from nanogpt.inference.engine import Engine, Prompt, undisturbed
+from nanogpt.inference.engine import Engine, Prompt
 from nanogpt.inference.prompts import default_prompt, encode_prompt
 from nanogpt.inference.sampling import stream_prompt
+from nanogpt.inference.torch_state import undisturbed
 from nanogpt.model.checkpoints import Checkpoint, load_model
 from nanogpt.model.ensemble import Model
 from nanogpt.ngram.mixing import Ngrams, find_ngrams

@@ -14,8 +14,8 @@ import nanogpt
 from nanogpt import load
 from nanogpt.errors import UserError
 from nanogpt.inference import sampling
-from nanogpt.inference.engine import small_operations
 from nanogpt.inference.sampling import stream
+from nanogpt.inference.torch_state import small_operations
 from nanogpt.model.directories import save_model
 from nanogpt.project import NGRAMS_FILE
 from tests.inference.models import TOKENIZER, make_model, with_settings

@@ -5,14 +5,15 @@ tokens at a time instead of whole windows:
 
 - each weight is copied once into the fastest layout for few rows (products.py)
 - one preallocated tensor holds the keys and values of all layers, with a slot per sequence
-- each prompt is read separately, so its result never depends on other sequences; after that, one
-  new token of each sequence is computed in a batch
+- prompts are read together, but attention is computed for each one; after that, one new token of
+  each sequence is computed in a batch
 - queries and keys are rotated in place, as complex numbers
 
 Shapes: B sequences, T tokens of a prompt, S tokens with keys and values, L window, C n_embd, H
 n_head, D = C / H head width, V vocab_size.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -59,6 +60,9 @@ class Decoder(Protocol):
 
         The logits are those after each of the last n_logits tokens.
         """
+
+    def read_together(self, contexts: Sequence[Sequence[int]], slots: Sequence[int]) -> Tensor:
+        """Read sequences from their start into slots; return logits (B, V) after their ends."""
 
     def step(self, tokens: Sequence[int], positions: Sequence[int]) -> Tensor:
         """Read one more token of each sequence in slots 0 to B - 1; return logits (B, V).
@@ -125,23 +129,33 @@ class GPTDecoder:
         self.cache[:, :, target] = self.cache[:, :, source]
 
     def read(self, tokens: Sequence[int], slot: int, n_logits: int) -> Tensor:
-        T = len(tokens)
-        assert self.window >= T, "more tokens than the window holds"
-        x = self._embed(tokens, slice(0, T))
-        turns = self._turns(slice(0, T))
-        kept = self.cache[:, :, slot, :, :T].unbind()  # per layer: (2, H, T, D)
+        return self._logits(self._read([tokens], [slot])[-n_logits:])
+
+    def read_together(self, contexts: Sequence[Sequence[int]], slots: Sequence[int]) -> Tensor:
+        x = self._read(contexts, slots)
+        ends = itertools.accumulate(map(len, contexts))
+        # One by one, since a product of one row may add numbers in another order than one of many.
+        return torch.cat([self._logits(x[end - 1 : end]) for end in ends])
+
+    def _read(self, contexts: Sequence[Sequence[int]], slots: Sequence[int]) -> Tensor:
+        """Read sequences from their start; return the last block's output at each token, (N, C)."""
+        lengths = [len(tokens) for tokens in contexts]
+        assert self.window >= max(lengths), "more tokens than the window holds"
+        places = torch.cat([torch.arange(T, device=self.device) for T in lengths])
+        x = self._embed([token for tokens in contexts for token in tokens], places)
+        turns = self._turns(places)
+        kept = [
+            self.cache[:, :, slot, :, :T].unbind() for slot, T in zip(slots, lengths, strict=True)
+        ]  # per sequence and layer: (2, H, T, D)
 
         def attention(layer: int, qkv: Tensor) -> Tensor:
-            by_head = qkv.permute(1, 2, 0, 3)  # (3, H, T, D)
-            kept[layer].copy_(by_head[1:])
-            q, k, v = by_head[:, None]  # 3 x (1, H, T, D)
-            if alike.on():
-                y = attend(q, k, v, 0.0)
-            else:
-                y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-            return y[0].transpose(0, 1).reshape(T, -1)
+            each = [
+                _attend_causally(part, to[layer])
+                for part, to in zip(torch.split(qkv, lengths), kept, strict=True)
+            ]
+            return each[0] if len(each) == 1 else torch.cat(each)
 
-        return self._logits(self._blocks(x, turns, attention)[-n_logits:])
+        return self._blocks(x, turns, attention)
 
     def step(self, tokens: Sequence[int], positions: Sequence[int]) -> Tensor:
         if len(tokens) == 1:
@@ -364,6 +378,21 @@ def _whole_steps(length: int) -> int:
     return -(-length // LENGTH_STEP) * LENGTH_STEP
 
 
+def _attend_causally(qkv: Tensor, kept: Tensor) -> Tensor:
+    """Keep the keys and values of one sequence, (2, H, T, D); return its attention (T, C).
+
+    qkv: (T, 3, H, D).
+    """
+    by_head = qkv.permute(1, 2, 0, 3)  # (3, H, T, D)
+    kept.copy_(by_head[1:])
+    q, k, v = by_head[:, None]  # 3 x (1, H, T, D)
+    if alike.on():
+        y = attend(q, k, v, 0.0)
+    else:
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    return y[0].transpose(0, 1).reshape(len(qkv), -1)
+
+
 def _attend_by_products(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor) -> Tensor:
     """Return attention (B, C) of one query per row (B, H, D) on keys and values (B, H, S, D).
 
@@ -409,6 +438,11 @@ class EnsembleDecoder:
     def read(self, tokens: Sequence[int], slot: int, n_logits: int) -> Tensor:
         logits = [member.read(tokens, slot, n_logits) for member in self.members]
         return mean_log_probabilities(logits)
+
+    def read_together(self, contexts: Sequence[Sequence[int]], slots: Sequence[int]) -> Tensor:
+        return mean_log_probabilities(
+            [member.read_together(contexts, slots) for member in self.members]
+        )
 
     def step(self, tokens: Sequence[int], positions: Sequence[int]) -> Tensor:
         return mean_log_probabilities([member.step(tokens, positions) for member in self.members])

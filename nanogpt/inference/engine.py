@@ -13,11 +13,10 @@ the mixed distribution.
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cache
-from threading import Lock
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
@@ -33,6 +32,7 @@ from nanogpt.errors import UserError
 from nanogpt.inference.choosing import Uniforms, choose
 from nanogpt.inference.decoder import decoder_of, state_dtype
 from nanogpt.inference.stopping import TextPieces
+from nanogpt.inference.torch_state import small_operations, undisturbed
 from nanogpt.model.ensemble import Model
 from nanogpt.model.gpt import GPT
 from nanogpt.model.kernels import log_softmax
@@ -47,6 +47,8 @@ CACHE_BYTES = 1 << 30
 MOST_SEQUENCES = 64
 # Steps after which a sequence that waits to be read again goes before new ones.
 PATIENCE = 8
+# Tokens of several contexts to read in one pass. Larger passes aren't faster.
+READ_TOGETHER = 256
 
 
 class Scored(NamedTuple):
@@ -110,23 +112,6 @@ class GeneratedSequence:
     def new_tokens(self) -> list[int]:
         """The tokens generated so far."""
         return self.tokens[len(self.prompt.tokens) :]
-
-
-@contextmanager
-def undisturbed() -> Iterator[None]:
-    """Undo the caller's torch contexts: no autocast, and the CPU as the default device."""
-    cast = [device for device in ("cpu", "cuda", "mps") if torch.is_autocast_enabled(device)]
-    # A default device is a function mode in torch. Reading it directly takes a hundred times as
-    # long as this check.
-    has_mode = torch._C._is_torch_function_mode_enabled()
-    if not (cast or has_mode):
-        yield
-        return
-    with ExitStack() as stack:
-        for device in cast:
-            stack.enter_context(torch.autocast(device, enabled=False))
-        stack.enter_context(torch.device("cpu"))
-        yield
 
 
 class Engine:
@@ -293,7 +278,7 @@ class Engine:
         """Return the logits (B, V) for the next token of the sequences in the first B slots.
 
         Sequences with one new token are computed together. The others (new, or with a full window)
-        are read one by one; equal ones are read once.
+        are read before.
         """
         unread = list(map(self._unread, group))
         together = None
@@ -301,22 +286,15 @@ class Engine:
             # This also writes to the slots of the others, which are read from the start below.
             positions = [sequence.n_read for sequence in group]
             together = self.decoder.step([tokens[-1] for tokens in unread], positions)
-        rows: list[Tensor] = []
-        read: dict[tuple[int, ...], int] = {}  # the slot that has read these tokens
-        for slot, (sequence, tokens) in enumerate(zip(group, unread, strict=True)):
-            if sequence.n_read:
-                assert together is not None
-                rows.append(together[slot])
-            elif tuple(tokens) in read and not sequence.prompt.scored:
-                first = read[tuple(tokens)]
-                self.decoder.copy(first, slot)
-                rows.append(rows[first])
-            else:
-                read[tuple(tokens)] = slot
-                rows.append(self._read(sequence, tokens, slot))
+        new = {slot: unread[slot] for slot, sequence in enumerate(group) if not sequence.n_read}
+        if new:
+            rows = {} if together is None else dict(enumerate(together))
+            rows |= self._read(new)
+            together = torch.stack([rows[slot] for slot in range(len(group))])
+        for sequence, tokens in zip(group, unread, strict=True):
             sequence.n_read += len(tokens)
-        logits = torch.stack(rows) if read or together is None else together
-        return logits.cpu() if logits.device.type == "mps" else logits  # which has no float64
+        assert together is not None
+        return together.cpu() if together.device.type == "mps" else together  # has no float64
 
     def _unread(self, sequence: GeneratedSequence) -> list[int]:
         """Return the tokens that a slot must read next: the newest one, or the whole context.
@@ -338,11 +316,31 @@ class Engine:
         halved = sequence.n_read > 0 and self.policy == "half"
         return sequence.tokens[-(max(1, self.window // 2) if halved else self.window) :]
 
-    def _read(self, sequence: GeneratedSequence, tokens: list[int], slot: int) -> Tensor:
-        """Read a sequence's context; return the logits (V,) after it."""
-        is_new = len(sequence.tokens) == len(sequence.prompt.tokens)
-        if not (sequence.prompt.scored and is_new):
-            return self.decoder.read(tokens, slot, 1)[0]
+    def _read(self, contexts: Mapping[int, list[int]]) -> dict[int, Tensor]:
+        """Read the context of each slot; return the logits (V,) after it.
+
+        Equal contexts are read once. Short ones are read together, except single tokens, because a
+        product of one row may add numbers in another order.
+        """
+        rows = {}
+        slots_of: dict[tuple[int, ...], list[int]] = {}
+        for slot, tokens in contexts.items():
+            sequence = self.sequences[slot]
+            if sequence.prompt.scored and len(sequence.tokens) == len(sequence.prompt.tokens):
+                rows[slot] = self._read_scored(sequence, tokens, slot)
+            else:
+                slots_of.setdefault(tuple(tokens), []).append(slot)
+        for batch in _batches(slots_of):
+            firsts = [slots_of[tokens][0] for tokens in batch]
+            rows |= zip(firsts, self.decoder.read_together(batch, firsts), strict=True)
+        for first, *others in slots_of.values():
+            for slot in others:
+                self.decoder.copy(first, slot)
+                rows[slot] = rows[first]
+        return rows
+
+    def _read_scored(self, sequence: GeneratedSequence, tokens: list[int], slot: int) -> Tensor:
+        """Read a new sequence's context and score it; return the logits (V,) after it."""
         logits = self.decoder.read(tokens, slot, len(tokens))
         before = logits[:-1]
         if self.ngrams and len(before):
@@ -425,41 +423,19 @@ def continuations(engine: Engine, prompts: Sequence[Prompt]) -> list[list[int]]:
     return list(tokens.values())
 
 
-class _SmallOperations:
-    """The state of `small_operations`: threads inside it, and torch's settings before."""
-
-    def __init__(self) -> None:
-        self.lock = Lock()
-        self.n_inside = 0
-        self.n_threads = 1
-        self.enabled = True
-
-
-_small = _SmallOperations()
-
-
-@contextmanager
-def small_operations() -> Iterator[None]:
-    """Use one thread, and oneDNN only where it's called explicitly.
-
-    For a few numbers, oneDNN's GELU takes five times as long as torch's own. Both settings apply to
-    the whole process, so the last of several threads restores them.
-    """
-    onednn = torch.backends.mkldnn
-    with _small.lock:
-        if not _small.n_inside:
-            _small.n_threads, _small.enabled = torch.get_num_threads(), bool(onednn.enabled)
-        _small.n_inside += 1
-        torch.set_num_threads(1)
-        onednn.enabled = False  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        with _small.lock:
-            _small.n_inside -= 1
-            torch.set_num_threads(_small.n_threads)
-            if not _small.n_inside:
-                onednn.enabled = _small.enabled  # type: ignore[assignment]
+def _batches(contexts: Iterable[tuple[int, ...]]) -> Iterator[list[tuple[int, ...]]]:
+    """Group contexts to read together: single tokens alone, others up to READ_TOGETHER tokens."""
+    batch: list[tuple[int, ...]] = []
+    for tokens in contexts:
+        if len(tokens) == 1:
+            yield [tokens]
+            continue
+        if batch and len(tokens) + sum(map(len, batch)) > READ_TOGETHER:
+            yield batch
+            batch = []
+        batch.append(tokens)
+    if batch:
+        yield batch
 
 
 def _choice(settings: SampleSettings) -> tuple[float, ...]:

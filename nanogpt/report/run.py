@@ -31,7 +31,7 @@ class Run:
     dataset: str = ""
     status: Status = "finished"
     note: str = ""  # why it isn't finished
-    metrics: pd.DataFrame = field(default_factory=pd.DataFrame)  # from runs.metrics_frame
+    metrics: pd.DataFrame = field(default_factory=pd.DataFrame)  # as in metrics_table.Metrics
     settings: Mapping[str, JsonValue] = field(default_factory=dict)  # `group.name`: value
     model: ModelSettings | None = None
     vocab_size: int | None = None

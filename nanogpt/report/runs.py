@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import pandas as pd
 from pydantic import JsonValue
 
 from nanogpt.artifacts.manifests import model_among
@@ -16,7 +15,6 @@ from nanogpt.artifacts.records.benchmarks import Benchmark
 from nanogpt.artifacts.records.datasets import DatasetMeta
 from nanogpt.artifacts.records.evaluations import Evaluation
 from nanogpt.artifacts.records.manifests import Manifest, Request, TrainingRequest
-from nanogpt.artifacts.records.metrics import MEASURES, MetricsLine, read_metrics
 from nanogpt.artifacts.records.ngrams import NgramEvaluation
 from nanogpt.artifacts.states import METRICS, REQUEST, find_trainings
 from nanogpt.config.parameters import complete
@@ -26,6 +24,7 @@ from nanogpt.errors import REMAKE, UserError
 from nanogpt.files import locks
 from nanogpt.project import Project
 from nanogpt.report.groups import relate
+from nanogpt.report.metrics_table import metrics_table, read_table
 from nanogpt.report.run import Run, Status, natural_order
 
 # The note on a run that was trained, and whose evaluation didn't fail.
@@ -95,29 +94,17 @@ def read_run(directory: Path, state: Path | None) -> Run | None:
     return Run(directory.name, status="failed", note=note) if note else None
 
 
-def metrics_frame(lines: Sequence[MetricsLine]) -> pd.DataFrame:
-    """Return the lines of a metrics.jsonl as a table; NaN for anything that wasn't measured.
-
-    Columns: step, tokens (seen so far), MEASURES, seconds (of training so far).
-    """
-    columns = {
-        name: [getattr(line, name) for line in lines]
-        for name in ("step", "tokens", *MEASURES, "seconds")
-    }
-    return pd.DataFrame(columns).astype(float).astype({"step": int, "tokens": int})
-
-
 # --- Runs on disk -----------------------------------------------------------------------------
 
 
 def _read_finished(directory: Path, notes: list[str] | None = None) -> Run:
     """Read an evaluated run. notes: collects problems with parts that aren't essential."""
-    lines = read_metrics(directory / METRICS)
+    metrics = read_table(directory / METRICS)
     evaluation = _read_if_there(directory / "eval.json", Evaluation)
     if evaluation is None:
         raise UserError(f"{directory / 'eval.json'}: no such file; evaluate the run first")
     losses = (evaluation.val.loss, evaluation.train.loss)
-    diverged = _has_diverged(lines) or not all(map(math.isfinite, losses))
+    diverged = metrics.diverged or not all(map(math.isfinite, losses))
     trained = _read_manifest(directory, "train")
     settings = _trained_settings(trained) if trained else {}
     for stage in ("eval", "sample"):
@@ -131,7 +118,7 @@ def _read_finished(directory: Path, notes: list[str] | None = None) -> Run:
         directory.name,
         evaluation.dataset,
         "diverged" if diverged else "finished",
-        metrics=metrics_frame(lines),
+        metrics=metrics.table,
         settings=settings,
         model=_model(trained, _manifest_path(directory, "train")),
         vocab_size=evaluation.model.vocab_size,
@@ -168,17 +155,12 @@ def _read_requested(directory: Path, request: Request | None, path: Path) -> Run
 
 def _unfinished(run: Run, status: Status, note: str, metrics: Path) -> Run:
     try:
-        lines = read_metrics(metrics)
+        found = read_table(metrics)
     except UserError:  # no line has been written yet
-        lines = []
-    if _has_diverged(lines):
+        return replace(run, status=status, note=note, metrics=metrics_table([]))
+    if found.diverged:  # the kept weights may be from before that
         status = "diverged"
-    return replace(run, status=status, note=note, metrics=metrics_frame(lines))
-
-
-def _has_diverged(lines: Sequence[MetricsLine]) -> bool:
-    """Whether any logged loss was NaN or infinite; the kept weights may be from before that."""
-    return any(line.diverged() for line in lines)
+    return replace(run, status=status, note=note, metrics=found.table)
 
 
 def _is_of(manifest: Manifest | None, trained: Manifest | None) -> bool:

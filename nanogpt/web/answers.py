@@ -5,7 +5,6 @@ costs one task switch and one write, and a slow client gets several tokens in on
 """
 
 import asyncio
-import logging
 import secrets
 import time
 from collections.abc import Callable, Sequence
@@ -21,16 +20,12 @@ from nanogpt.web.meters import Meters
 from nanogpt.web.models import LoadedModel, Models
 from nanogpt.web.openai_schema import ApiError, CompletionRequest
 
-logger = logging.getLogger(__name__)
-
 JSON = "application/json"
 SSE = "text/event-stream; charset=utf-8"
 DONE = b"data: [DONE]\n\n"
 PART = 1 << 16  # bytes of a body to send at once, so that no more waits for a slow client
 # Log probabilities of prompts to write in the event loop, which takes about a millisecond.
 MOST_WRITTEN = 500
-# A client that reads nothing for this many seconds is given up.
-LONGEST_STALL = 60.0
 
 
 class Completion:
@@ -184,16 +179,11 @@ class CompletionResponse(Response):
         self._completion = completion
         self._models = models
         self._meters = meters
-        self._sending_since = 0.0  # 0 while nothing is sent
-        self._is_stalled = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         """Send the answer."""
         completion = self._completion
-        task = asyncio.current_task()
-        assert task
-        watchers = [asyncio.create_task(self._watch(receive))]
-        watchers.append(asyncio.create_task(self._watch_time(task)))
+        watcher = asyncio.create_task(self._watch(receive))
         outcome = "cancelled"
         try:
             await (self._stream if completion.streams else self._send_whole)(send)
@@ -201,13 +191,8 @@ class CompletionResponse(Response):
                 outcome = "failed"
             elif not completion.is_gone:
                 outcome = "ok"
-        except asyncio.CancelledError:
-            if not self._is_stalled:
-                raise
-            task.uncancel()
         finally:
-            for watcher in watchers:
-                watcher.cancel()
+            watcher.cancel()
             completion.cancel()
             self._models.release(completion.model)
             self._meters.requests.labels(outcome).inc()
@@ -217,18 +202,6 @@ class CompletionResponse(Response):
         while (await receive())["type"] != "http.disconnect":
             pass
         self._completion.leave()
-
-    async def _watch_time(self, task: asyncio.Task[None]) -> None:
-        """Give up a client that reads nothing for too long.
-
-        It's cheaper to look now and then than to limit the time of each `send`.
-        """
-        while not self._is_stalled:
-            await asyncio.sleep(LONGEST_STALL / 4)
-            since = self._sending_since
-            self._is_stalled = bool(since) and time.monotonic() > since + LONGEST_STALL
-        logger.warning("gave up a client that read nothing for %d s", LONGEST_STALL)
-        task.cancel()
 
     async def _send_whole(self, send: Send) -> None:
         completion = self._completion
@@ -282,9 +255,7 @@ class CompletionResponse(Response):
         await send({"type": "http.response.start", "status": 200, "headers": headers})
 
     async def _send(self, send: Send, body: bytes, *, more: bool = True) -> None:
-        self._sending_since = time.monotonic()
         await send({"type": "http.response.body", "body": body, "more_body": more})
-        self._sending_since = 0.0
 
 
 def _failure(error: Exception) -> ApiError:

@@ -13,8 +13,10 @@ from nanogpt.config.corpora import Corpus
 from nanogpt.config.loading import add_fragments, find_texts, load, read_mapping
 from nanogpt.config.patterns import NAME, NAME_RULE
 from nanogpt.data.encodings import decide_encoding
+from nanogpt.data.formats import read_documents
 from nanogpt.data.opening import open_unpacked
-from nanogpt.errors import NoTextError, UserError, shorten
+from nanogpt.data.sniffing import format_of
+from nanogpt.errors import UserError, shorten
 from nanogpt.files.atomic import NAME_BYTES, put_in_place
 from nanogpt.files.locks import hold
 from nanogpt.project import Project
@@ -85,13 +87,14 @@ def _finish(project: Project, temporary: Path, place: Path) -> None:
 
 
 def _check_text(path: Path) -> None:
-    """Raise UserError for a file that isn't plain text."""
-    if path.stat().st_size == 0:
-        raise NoTextError(path)
+    """Raise UserError for a file that `nanogpt prepare` can't read, or without text."""
     with open_unpacked(path) as (raw, content, _):
         if content is not raw:
             raise UserError(f"{path}: a compressed file or an archive; unpack it first")
-    decide_encoding(path, Corpus(files=[str(path)]))
+    corpus = Corpus(files=[str(path)])
+    if format_of(path, corpus) == "parquet":
+        raise UserError(f"{path}: a parquet file; name it under `corpora` in config.yaml")
+    next(read_documents(path, corpus, decide_encoding(path, corpus)))
 
 
 def _refuse_existing(place: Path) -> None:

@@ -104,6 +104,23 @@ def test_in_a_batch_a_sequences_bits_do_not_depend_on_the_others(architecture, n
         assert torch.equal(logits_of(some), everyone[some])
 
 
+@pytest.mark.parametrize("architecture", ["gpt2 with biases", "modern"])
+@pytest.mark.parametrize("n_embd", [32, 384])
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.int8, marks=with_fbgemm)])
+@torch.inference_mode()
+def test_prompts_read_together_have_the_bits_of_each_read_alone(architecture, n_embd, dtype):
+    own = ARCHITECTURES[architecture] | {"n_embd": n_embd, "n_head": 4}
+    lengths = [5, 2, 17, 41, 3, 16, 30]
+    contexts = [row[:T].tolist() for row, T in zip(random_prompts(7, 41), lengths, strict=True)]
+    decoder = decoder_of(make_model(41, 2.0, **own), dtype, 41)
+    decoder.reserve(8)
+    together = decoder.read_together(contexts, range(1, 8))
+    for slot, (tokens, logits) in enumerate(zip(contexts, together, strict=True), 1):
+        assert torch.equal(decoder.read(tokens, 0, 1)[0], logits)
+        kept = decoder.cache[:, :, :, :, : len(tokens)]
+        assert torch.equal(kept[:, :, 0], kept[:, :, slot])
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_bfloat16_logits_are_close_to_a_bfloat16_forward_pass(architecture):
     model, rows = make_model(20, 3.0, **ARCHITECTURES[architecture]), random_prompts(3, 20)

@@ -122,12 +122,11 @@ def test_a_sliding_window_continues_forever_without_rereading(monkeypatch):
     model = make_model(8, **ARCHITECTURES["modern"])
     sampling = with_settings(window="slide", max_new_tokens=60)
     engine = Engine(model, sampling)
-    n_read = []
-    read = engine.decoder.read
-    monkeypatch.setattr(engine.decoder, "read", lambda *a: n_read.append(a[0]) or read(*a))
+    n_read, read = [], engine.decoder.read_together
+    monkeypatch.setattr(engine.decoder, "read_together", lambda *a: n_read.extend(a[0]) or read(*a))
     (new,) = continuations(engine, [Prompt([1, 2, 3], sampling)])
     assert len(new) == 60
-    assert n_read == [[1, 2, 3]]
+    assert n_read == [(1, 2, 3)]
 
 
 @pytest.mark.parametrize("n_sequences", [1, 2])
@@ -228,11 +227,24 @@ def test_in_float32_probabilities_among_others_are_within_1e_5(architecture):
 def test_equal_prompts_are_read_once_and_get_different_samples(monkeypatch):
     model = make_model()
     engine = Engine(model, BASE)
-    n_read, read = [], engine.decoder.read
-    monkeypatch.setattr(engine.decoder, "read", lambda *a: n_read.append(a[1]) or read(*a))
+    slots, read = [], engine.decoder.read_together
+    monkeypatch.setattr(engine.decoder, "read_together", lambda *a: slots.extend(a[1]) or read(*a))
     new = continuations(engine, prompts_of([[1, 2, 3]] * 8, with_settings(max_new_tokens=10)))
     assert len({tuple(tokens) for tokens in new}) == 8
-    assert n_read == [0]
+    assert slots == [0]
+
+
+def test_short_prompts_are_read_in_few_passes(monkeypatch):
+    engine = Engine(make_model(64), BASE)
+    passes, read = [], engine.decoder.read_together
+    monkeypatch.setattr(
+        engine.decoder, "read_together", lambda *a: passes.append(list(map(len, a[0]))) or read(*a)
+    )
+    lengths = [60] * 5 + [1] * 2 + [3]
+    for n, length in enumerate(lengths):
+        engine.join(Prompt([n] * length, BASE))
+    engine.step()
+    assert sorted(passes) == [[1], [1], [60, 3], [60] * 4]
 
 
 def test_more_sequences_than_fit_wait_until_others_leave(monkeypatch):
@@ -275,8 +287,10 @@ def test_a_bound_on_what_a_step_reads_changes_no_token(most_read, weight):
 
 def test_a_step_reads_no_more_than_its_bound_and_new_prompts_first(monkeypatch):
     engine = Engine(make_model(), BASE, most_read=20)
-    n_read, read = [], engine.decoder.read
-    monkeypatch.setattr(engine.decoder, "read", lambda *a: n_read.append(len(a[0])) or read(*a))
+    n_read, read = [], engine.decoder.read_together
+    monkeypatch.setattr(
+        engine.decoder, "read_together", lambda *a: n_read.extend(map(len, a[0])) or read(*a)
+    )
     old = [engine.join(prompt) for prompt in prompts_of(random_prompts(5, 16).tolist(), BASE)]
     steps = [engine.step()]
     assert n_read == [16]
@@ -315,9 +329,9 @@ def test_an_engine_without_sequences_does_nothing():
 
 def test_small_models_use_one_thread_and_restore_torchs_settings(monkeypatch):
     engine = Engine(make_model(), BASE)
-    seen, step = [], engine.decoder.read
+    seen, step = [], engine.decoder.read_together
     monkeypatch.setattr(
-        engine.decoder, "read", lambda *a: seen.append(torch.get_num_threads()) or step(*a)
+        engine.decoder, "read_together", lambda *a: seen.append(torch.get_num_threads()) or step(*a)
     )
     before = torch.get_num_threads()
     torch.set_num_threads(2)

@@ -6,12 +6,12 @@ import re
 import pandas as pd
 import pytest
 
-from nanogpt.artifacts.records.metrics import read_metrics
 from nanogpt.errors import UserError
 from nanogpt.files import locks
 from nanogpt.project import Project
 from nanogpt.report.compare import table
-from nanogpt.report.runs import find_runs, metrics_frame, read_runs
+from nanogpt.report.metrics_table import read_table
+from nanogpt.report.runs import find_runs, read_runs
 from tests.made_runs import (
     VOCAB_SIZE,
     change,
@@ -215,15 +215,13 @@ def test_an_evaluation_with_nan_losses_means_the_run_diverged(tmp_path):
 
 def test_a_truncated_last_line_is_ignored(tmp_path):
     path = make_run(tmp_path, "demo") / "metrics.jsonl"
-    whole = metrics_frame(read_metrics(path))
+    whole = read_table(path).table
     path.write_text(path.read_text()[:-20])
-    pd.testing.assert_frame_equal(metrics_frame(read_metrics(path)), whole[:-1])
+    pd.testing.assert_frame_equal(read_table(path).table, whole[:-1])
 
 
 def test_null_and_missing_metrics_are_nan(tmp_path):
-    metrics = metrics_frame(
-        read_metrics(make_run(tmp_path, "demo", diverges_at=400) / "metrics.jsonl")
-    )
+    metrics = read_table(make_run(tmp_path, "demo", diverges_at=400) / "metrics.jsonl").table
     assert metrics["step"].tolist() == list(range(0, 401, 50))
     assert metrics["loss"].isna().tolist() == [True, *[False] * 7, True]
     assert metrics["val_loss"].isna().tolist() == [False, True] * 4 + [True]
@@ -235,7 +233,7 @@ def test_bad_metrics_are_named_in_one_line(tmp_path, text):
     if text is not None:
         path.write_text(text)
     with pytest.raises(UserError, match=re.escape(str(path))) as error:
-        metrics_frame(read_metrics(path))
+        read_table(path)
     assert "\n" not in str(error.value)
 
 

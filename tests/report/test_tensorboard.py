@@ -8,7 +8,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from nanogpt.artifacts.records.metrics import read_metrics
 from nanogpt.errors import UserError
-from nanogpt.report.runs import metrics_frame
+from nanogpt.report.metrics_table import metrics_table
 from nanogpt.report.tensorboard import EVENTS_FILE, TAGS, append_events, write_events
 from tests.made_runs import make_run, metrics_text
 
@@ -22,7 +22,7 @@ def test_tensorboard_reads_the_metrics_back(tmp_path):
     path = make_run(tmp_path, "demo", diverges_at=400) / "metrics.jsonl"
     assert write_events(path, tmp_path / "events") == "6 curves, 9 lines of metrics"
     events = read_events(tmp_path / "events")
-    metrics = metrics_frame(read_metrics(path))
+    metrics = metrics_table(read_metrics(path))
     assert set(events.Tags()["scalars"]) == set(TAGS.values())
     for column, tag in TAGS.items():
         logged = metrics[metrics[column].notna() | (metrics["step"] == 400)]

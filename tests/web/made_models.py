@@ -9,6 +9,7 @@ import uvicorn
 
 from nanogpt.model.directories import save_model
 from nanogpt.web.app import create_app
+from nanogpt.web.connections import connection_with
 from nanogpt.web.model_files import ModelFiles
 from tests.inference.models import BASE, TOKENIZER, make_model
 
@@ -33,7 +34,12 @@ def use_float64(monkeypatch):
 def running(site) -> Iterator[str]:
     """Serve a site with uvicorn on a free port of this machine; yields its URL."""
     config = uvicorn.Config(
-        create_app(site), host="127.0.0.1", port=0, log_level="warning", access_log=False
+        create_app(site),
+        host="127.0.0.1",
+        port=0,
+        http=connection_with(site.limits),
+        log_level="warning",
+        access_log=False,
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)

@@ -683,8 +683,25 @@ def test_names_of_texts_cant_leave_their_directory(client, tmp_path, name):
         (archive("w:gz"), "a compressed file or an archive; unpack it first"),
         (archive("w"), "a compressed file or an archive; unpack it first"),
         (b"\x1f\x8b\x08" + b"0" * 100, "truncated or damaged"),
+        (b"PAR1" + b"a" * 100, "a parquet file; name it under `corpora` in config.yaml"),
+        ("\ufeff".encode(), "no text in it"),
+        ("\ufeff".encode("utf-16-le"), "no text in it"),
+        (b'{"text": ""}\n' * 2, "no text in it"),
     ],
-    ids=["empty", "NUL", "PDF", "HTML", "zip", "tar.gz", "tar", "damaged"],
+    ids=[
+        "empty",
+        "NUL",
+        "PDF",
+        "HTML",
+        "zip",
+        "tar.gz",
+        "tar",
+        "damaged",
+        "parquet",
+        "mark",
+        "mark of UTF-16",
+        "empty rows",
+    ],
 )
 def test_what_isnt_text_is_refused(client, project, content, message):
     error = error_of(post_text(client, content))
