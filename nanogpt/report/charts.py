@@ -15,11 +15,12 @@ CHARTS = (*(f"loss_{name}" for name in LOSS_OVER), "scaling", "speed", "position
 
 def draw_charts(runs: Sequence[Run], looks: Mapping[str, Look]) -> dict[str, str]:
     """Draw each of CHARTS as SVG. looks: by group of runs."""
-    charts = {f"loss_{name}": chart for name, chart in draw_loss_charts(runs, looks).items()} | {
+    drawn = [run for run in runs if looks[run.group].is_drawn]
+    charts = {f"loss_{name}": chart for name, chart in draw_loss_charts(drawn, looks).items()} | {
         "scaling": draw_scaling_chart(runs, looks),
         "speed": draw_speed_chart(runs, looks),
-        "position": draw_position_chart(runs, looks),
-        "calibration": draw_calibration_chart(runs, looks),
+        "position": draw_position_chart(drawn, looks),
+        "calibration": draw_calibration_chart(drawn, looks),
     }
     assert tuple(charts) == CHARTS
     return charts

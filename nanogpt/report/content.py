@@ -37,11 +37,18 @@ class Cell:
 
 @dataclass(frozen=True)
 class RunLine:
-    """A row of the table of runs."""
+    """A row of the table of runs. group: its group of seeds."""
 
     cells: Sequence[Cell]
     look: Look
     status: str
+    dataset: str
+    group: str
+
+    @property
+    def sweep(self) -> str:
+        """The start of the name, which runs of a sweep share."""
+        return str(self.cells[0].value).partition(".")[0]
 
 
 @dataclass(frozen=True)
@@ -101,7 +108,8 @@ class Content:
     """Everything that index.html and report.md show except the charts.
 
     n_left_out: the number of runs whose samples aren't shown. key: the look of each group that the
-    charts label. shared: settings that all runs share. is_filtered: whether the page has a filter.
+    charts label. n_groups, n_drawn: how many groups of runs there are, and how many the charts of
+    curves show. shared: settings that all runs share. is_filtered: whether the page has a filter.
     """
 
     title: str
@@ -114,6 +122,8 @@ class Content:
     samples: Sequence[Sample]
     n_left_out: int
     key: Sequence[tuple[Look, str]]
+    n_groups: int
+    n_drawn: int
     settings: Table
     shared: Mapping[str, str]
     machines: Sequence[Machine]
@@ -135,6 +145,8 @@ def gather_content(runs: Sequence[Run], rows: pd.DataFrame, looks: Mapping[str, 
         samples=[Sample(_sampled(run), looks[run.group], text) for run, text in samples],
         n_left_out=sum(run.sample is not None for run in runs) - len(samples),
         key=[(look, group) for group, look in looks.items() if look.is_named],
+        n_groups=len(looks),
+        n_drawn=sum(look.is_drawn for look in looks.values()),
         settings=Table(
             ["run", *differ],
             [[run.name, *(_setting(run, name) for name in differ)] for run in runs],
@@ -228,7 +240,8 @@ def _runs_table(rows: pd.DataFrame, looks: Mapping[str, Look]) -> RunsTable:
             assert column.form
             text = column.form(value) if is_known else DASH
             cells.append(Cell(text, value if is_known else ""))
-        lines.append(RunLine(cells, looks[row["group"]], row["status"]))
+        group = row["group"]
+        lines.append(RunLine(cells, looks[group], row["status"], row["dataset"], group))
     return RunsTable(columns, lines)
 
 

@@ -38,6 +38,11 @@ def render_markdown(content: Content) -> str:
     for machine in content.machines:
         parts += [f"## Trained on: {machine.runs}", _table(["", "value"], machine.values.items())]
     parts.append("## Charts")
+    if content.n_drawn < content.n_groups:
+        parts.append(
+            f"Curves of the best {content.n_drawn} of {content.n_groups} groups, by validation "
+            "loss within each dataset."
+        )
     parts += [f"![{name.replace('_', ' over ', 1)}]({name}.svg)" for name in CHARTS]
     return "\n\n".join(parts) + "\n"
 

@@ -22,14 +22,21 @@ from nanogpt.report.looks import Look
 from nanogpt.report.power_laws import SIZE_SETTINGS, fit_power_law, size_families
 from nanogpt.report.run import Run
 
+MOST_FAMILIES = 6  # rows of the chart
+
 
 def draw_scaling_chart(runs: Sequence[Run], looks: Mapping[str, Look]) -> str:
     """Draw the loss over parameters and compute, with a power law from three sizes up.
 
     There's one row per family of runs that differ only in size and seed. If the source's entropy is
-    known, the chart shows the loss above it, the part that more size and compute can remove.
+    known, the chart shows the loss above it, the part that more size and compute can remove. Of
+    more than MOST_FAMILIES, it shows those with the lowest losses.
     """
     families = size_families(runs)
+    if len(families) > MOST_FAMILIES:
+        losses = sorted(min(run.val_loss for run in family) for family in families)
+        most = losses[MOST_FAMILIES - 1]
+        families = [family for family in families if min(r.val_loss for r in family) <= most]
     if not families:
         return draw_nothing("scaling", "no two runs differ only in size and seed")
     with chart_style("scaling"):

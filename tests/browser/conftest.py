@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -58,9 +59,36 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "report"
 
 
+@pytest.fixture(scope="session")
+def many_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report on 60 groups of runs on each of two datasets, with losses in the order of names."""
+    root = tmp_path_factory.mktemp("many")
+    runs = [
+        make_run(root, f"{dataset}.{i}", dataset, 1 + i / 100, train={"beta1": i / 100}, deep=False)
+        for dataset in ("play", "prose")
+        for i in range(60)
+    ]
+    write_report(read_runs(runs), root / "report")
+    return root / "report"
+
+
 @pytest.fixture
 def open_page(browser: Browser, report: Path) -> Iterator[Callable[..., Page]]:
     """A function that opens the report. Afterwards, there must be no network requests or errors."""
+    with opener(browser, report) as open_report:
+        yield open_report
+
+
+@pytest.fixture
+def open_many(browser: Browser, many_runs: Path) -> Iterator[Callable[..., Page]]:
+    """The same for the report on many runs."""
+    with opener(browser, many_runs) as open_report:
+        yield open_report
+
+
+@contextmanager
+def opener(browser: Browser, report: Path) -> Iterator[Callable[..., Page]]:
+    """A function that opens a report, and a check of requests and errors afterwards."""
     contexts, requests, messages = [], [], []
 
     def open_report(scheme: str = "light", viewport: dict[str, int] = DESKTOP) -> Page:

@@ -97,6 +97,76 @@ def test_runs_can_be_filtered_by_name(open_page) -> None:
     assert len(names(page)) == 16
 
 
+def test_a_filter_of_several_words_finds_names_with_all_of_them(open_page) -> None:
+    page = open_page()
+    page.locator("[data-filter]").fill("seed-2 mi")
+    assert names(page) == [f"sizes.model-{name}.seed-2" for name in ("micro", "mini", "midi")]
+
+
+@pytest.mark.parametrize(
+    ("by", "headings"),
+    [
+        ("dataset", ["play: 9", "prose: 7"]),
+        ("sweep", ["sizes: 9", "run-2: 1", "run-10: 1", "old-0: 1"]),
+        ("seeds", ["sizes.model-micro: 3", "sizes.model-mini: 3", "sizes.model-midi: 3"]),
+    ],
+)
+def test_runs_can_be_grouped(open_page, by: str, headings: list[str]) -> None:
+    page = open_page()
+    everything = names(page)
+    page.locator("[data-group]").select_option(by)
+    shown = page.locator("table.runs tr.heading").all_inner_texts()
+    assert shown[: len(headings)] == headings
+    assert sorted(run_names(page)) == sorted(everything)
+    page.locator("[data-group]").select_option("nothing")
+    assert names(page) == everything
+
+
+def run_names(page: Page) -> list[str]:
+    """Return the runs in the order of the table, without the headings of groups."""
+    cells = page.locator("table.runs tbody tr:not(.heading) th")
+    return cells.evaluate_all("cells => cells.map((cell) => cell.dataset.value)")
+
+
+def test_the_best_of_each_group_can_be_shown(open_many) -> None:
+    page = open_many()
+    click_heading(page, "val_loss_nats_per_token")
+    page.locator("[data-group]").select_option("dataset")
+    page.locator("[data-most]").select_option("10")
+    headings = page.locator("table.runs tr.heading").all_inner_texts()
+    assert headings == ["play: 10 of 60", "prose: 10 of 60"]
+    best = [f"{dataset}.{i}" for dataset in ("play", "prose") for i in range(10)]
+    assert run_names(page) == best
+    assert page.locator("[data-shown]").inner_text() == "20 of 120"
+
+
+def test_the_first_100_runs_are_shown_until_all_are_chosen(open_many) -> None:
+    page = open_many()
+    assert len(names(page)) == 100
+    assert page.locator("[data-shown]").inner_text() == "100 of 120"
+    page.locator("[data-filter]").fill("prose.59")
+    assert names(page) == ["prose.59"]
+    page.locator("[data-filter]").fill("")
+    page.locator("[data-most]").select_option("all")
+    assert len(names(page)) == 120
+    assert page.locator("[data-shown]").inner_text() == ""
+
+
+def test_many_runs_are_sorted_before_the_first_are_shown(open_many) -> None:
+    page = open_many()
+    for _ in range(2):
+        click_heading(page, "val_loss_nats_per_token")
+    assert names(page)[:2] == ["play.59", "prose.59"]
+
+
+def test_all_of_many_runs_are_readable_without_scripts(browser, many_runs: Path) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto((many_runs / "index.html").as_uri())
+    assert page.locator("table.runs tbody tr:visible").count() == 120
+    context.close()
+
+
 def color(page: Page, of: str) -> str:
     return page.evaluate(f"getComputedStyle(document.body).{of}")
 

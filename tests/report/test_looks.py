@@ -29,6 +29,29 @@ def test_with_many_groups_only_the_best_of_each_dataset_have_colors(tmp_path):
     assert ">play9</text>" not in svg
 
 
+def test_curves_of_the_best_groups_are_drawn_and_the_report_says_so(tmp_path):
+    runs = [
+        make_run(tmp_path, f"{name}{i}", name, 1 + i / 100, train={"beta1": i / 100}, deep=i < 25)
+        for name in ("play", "prose")
+        for i in range(30)
+    ]
+    looks = choose_looks(table(read_runs(runs)))
+    drawn = [group for group, look in looks.items() if look.is_drawn]
+    assert drawn == [f"{name}{i}" for name in ("play", "prose") for i in range(20)]
+    write(runs, tmp_path / "report")
+    page, text = ((tmp_path / "report" / name).read_text() for name in ("index.html", "report.md"))
+    assert "Shown: the best 40 of 60 groups of runs" in page
+    assert "Curves of the best 40 of 60 groups" in text
+    svg = (tmp_path / "report/loss_tokens.svg").read_text()
+    assert svg.count("stroke: #8c8c8c") < 2 * len(drawn)
+
+
+def test_all_curves_of_40_groups_are_drawn(tmp_path):
+    runs = [make_run(tmp_path, f"r{i}", train={"beta1": i / 100}, deep=False) for i in range(40)]
+    looks = choose_looks(table(read_runs(runs)))
+    assert all(look.is_drawn for look in looks.values())
+
+
 def test_a_color_does_not_depend_on_the_order_of_runs(sizes):
     forth, back = (choose_looks(table(read_runs(runs))) for runs in (sizes, sizes[::-1]))
     assert forth == back
