@@ -11,7 +11,7 @@ from nanogpt.report.run import natural_order
 COLORS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"]
 MARKS = [("o", "●"), ("s", "■")]
 MOST_NAMED = len(COLORS) * len(MARKS)
-MOST_DRAWN = 40  # groups in a chart; more can't be told apart, and make the page slow
+MOST_DRAWN = 40  # groups in a chart; more would be hard to distinguish, and make the page slow
 GREY = "#8c8c8c"
 
 
