@@ -204,7 +204,7 @@ def run_stage(
     stage: str,
     make: Callable[[Job], Made],
     *,
-    check: Callable[[Mapping[str, str]], None] | None = None,
+    check: Callable[[Mapping[str, str]], None] = lambda _: None,
     inputs: Sequence[str] | None = None,
     known: Callable[[], Mapping[str, str]] = dict,
     more_outputs: Sequence[str] = (),
@@ -231,8 +231,7 @@ def run_stage(
         manifest_path = next(path for path in job.output if path.endswith(manifests.SUFFIX))
         outputs = [*(path for path in job.output if path != manifest_path), *more_outputs]
         digests = _input_digests(project, job.input if inputs is None else inputs, known())
-        if check:
-            check(digests)
+        check(digests)
         request = _request(project, stage, parameters, digests, job.params.code)
         logger.info("stage %s, version %s", stage, request.version)
         with _alone(project, manifest_path, request, run, job.params.settings) as training:
