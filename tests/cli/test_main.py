@@ -348,6 +348,18 @@ def test_verify_accepts_unchanged_files(made):
     assert ended.stderr == ""
 
 
+def test_verify_reads_unchanged_files_again_on_request(made, monkeypatch, capsys):
+    assert made.exists()
+    monkeypatch.setattr("nanogpt.artifacts.verification.RECENT", -3600 * 10**9)
+    for arguments, said in (
+        ([], "1 manifest, 0 problems\n"),
+        ([], "1 manifest, 0 problems (1 file not read again)\n"),
+        (["--all"], "1 manifest, 0 problems\n"),
+    ):
+        main(["verify", "results", *arguments])
+        assert capsys.readouterr().out == said
+
+
 def test_verify_checks_results_and_resources_by_default(made, project, capsys):
     assert made.exists()
     (project / "resources").mkdir()

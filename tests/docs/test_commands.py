@@ -22,6 +22,7 @@ BESIDE = {"EMBEDDING.md"}
 # Pages whose commands need trained runs.
 TRAINED = {
     "INTERCHANGE.md": ("shakespeare_char", "shakespeare_char_quickstart"),
+    "RELIABILITY.md": ("demo",),
     "REPRODUCIBILITY.md": ("shakespeare_char",),
     "SAMPLING.md": ("shakespeare_char", "shakespeare_char_quickstart"),
     "SERVE.md": ("demo",),
