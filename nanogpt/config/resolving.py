@@ -145,7 +145,7 @@ def _resolved_runs(config: Config) -> dict[str, Run]:
     """Return the runs of a config that have been resolved, by name; for as long as it exists."""
     if id(config) not in _RESOLVED:
         _RESOLVED[id(config)] = {}
-        weakref.finalize(config, _RESOLVED.pop, id(config))
+        weakref.finalize(config, _RESOLVED.pop, id(config), None)
     return _RESOLVED[id(config)]
 
 

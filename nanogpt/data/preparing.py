@@ -309,6 +309,8 @@ def encode(
         return [_encode_piece(piece, tokenizer, group) for piece in batch]
 
     paths = group.paths
+    if shard is not None:  # it would list new shards as its own
+        (directory / "meta.json").unlink(missing_ok=True)
     with (
         atomic_write(directory / token_file("train", shard)) as train,
         atomic_write(directory / token_file("val", shard)) as val,

@@ -243,14 +243,14 @@ def sharded_datasets(config: Config, project: Project = HERE) -> frozenset[str]:
 def is_sharded(config: Config, dataset: str, project: Project = HERE) -> bool:
     """Whether a dataset's token files are shards; see `shards` in SETTINGS.md."""
     shards = config.datasets[dataset].shards
-    if shards == "never":
+    is_local = bool(config.corpora[corpus_of(config, dataset)].files)
+    if shards == "never" or (shards == "auto" and not is_local):
         return False
     try:
         files = corpus_files(config, dataset, project)
         if len(files) == 1 or shards == "always":
             return len(files) > 1
-        is_local = bool(config.corpora[corpus_of(config, dataset)].files)
-        return is_local and sum((project.root / f).stat().st_size for f in files) >= SHARDED_FROM
+        return sum((project.root / file).stat().st_size for file in files) >= SHARDED_FROM
     except (UserError, OSError):  # reported if the dataset is requested
         return False
 

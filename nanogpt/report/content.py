@@ -10,7 +10,7 @@ from nanogpt.errors import plural
 from nanogpt.report.columns import COLUMNS, Column
 from nanogpt.report.compare import environments, seeds_table, settings_that_differ
 from nanogpt.report.formats import setting_text
-from nanogpt.report.looks import Look
+from nanogpt.report.looks import Look, measured_rows
 from nanogpt.report.run import Run
 
 MOST_SAMPLES = 24  # on the page
@@ -108,7 +108,7 @@ class Content:
     """Everything that index.html and report.md show except the charts.
 
     n_left_out: the number of runs whose samples aren't shown. key: the look of each group that the
-    charts label. n_groups, n_drawn: how many groups of runs there are, and how many the charts of
+    charts label. n_groups, n_drawn: how many groups of runs have curves, and how many the charts of
     curves show. shared: settings that all runs share. is_filtered: whether the page has a filter.
     """
 
@@ -145,7 +145,7 @@ def gather_content(runs: Sequence[Run], rows: pd.DataFrame, looks: Mapping[str, 
         samples=[Sample(_sampled(run), looks[run.group], text) for run, text in samples],
         n_left_out=sum(run.sample is not None for run in runs) - len(samples),
         key=[(look, group) for group, look in looks.items() if look.is_named],
-        n_groups=len(looks),
+        n_groups=measured_rows(rows)["group"].nunique(),
         n_drawn=sum(look.is_drawn for look in looks.values()),
         settings=Table(
             ["run", *differ],

@@ -35,23 +35,28 @@ def choose_looks(rows: pd.DataFrame) -> dict[str, Look]:
 
     With more than MOST_NAMED groups, only the best of each dataset get a color; the rest, and
     groups that no chart shows, are grey. With more than MOST_DRAWN, charts of curves show only the
-    best of each dataset. Colors are assigned in the order of names, so a group
-    keeps its color in every report on the same runs. rows: from `compare.table`.
+    best of each dataset. Colors are assigned in the order of names, so a group keeps its color in
+    every report on the same runs. rows: from `compare.table`.
     """
-    drawn = rows[rows["steps"].notna() | rows["val_loss_nats_per_token"].notna()]
-    colored = sorted(set(drawn["group"]), key=natural_order)
-    left_out: set[str] = set()
+    measured = measured_rows(rows)
+    colored = sorted(set(measured["group"]), key=natural_order)
+    drawn = set(colored)
     if len(colored) > MOST_NAMED:
-        best = drawn.sort_values("val_loss_nats_per_token", kind="stable")
+        best = measured.sort_values("val_loss_nats_per_token", kind="stable")
         by_rank = best.drop_duplicates("group").groupby("dataset", sort=False).cumcount()
         ranked = best.loc[by_rank.sort_values(kind="stable").index, "group"]
         colored = sorted(ranked[: len(COLORS)], key=natural_order)
-        left_out = set(ranked[MOST_DRAWN:])
+        drawn = set(ranked[:MOST_DRAWN])
     looks = {
-        group: Look(GREY, "o", "·", is_named=False, is_drawn=group not in left_out)
+        group: Look(GREY, "o", "·", is_named=False, is_drawn=group in drawn)
         for group in rows["group"]
     }
     for place, group in enumerate(colored):
         mark, character = MARKS[place // len(COLORS)]
         looks[group] = Look(COLORS[place % len(COLORS)], mark, character)
     return looks
+
+
+def measured_rows(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of runs that have something to draw."""
+    return rows[rows["steps"].notna() | rows["val_loss_nats_per_token"].notna()]

@@ -58,7 +58,9 @@ def _read_quickly(path: Path) -> pd.DataFrame | None:
     except (pyarrow.ArrowException, OSError):
         return None
     whole, numbers = found.select(WHOLE).columns, found.select(NUMBERS).columns
-    is_good = all(not column.null_count and compute.min(column).as_py() >= 0 for column in whole)
+    is_good = found.num_rows and all(
+        not column.null_count and compute.min(column).as_py() >= 0 for column in whole
+    )
     if not is_good or not all(
         compute.all(compute.is_finite(column), min_count=0).as_py() for column in numbers
     ):

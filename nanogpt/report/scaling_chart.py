@@ -1,6 +1,7 @@
 """The chart of the loss over parameters and compute, with power laws."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -30,13 +31,9 @@ def draw_scaling_chart(runs: Sequence[Run], looks: Mapping[str, Look]) -> str:
 
     There's one row per family of runs that differ only in size and seed. If the source's entropy is
     known, the chart shows the loss above it, the part that more size and compute can remove. Of
-    more than MOST_FAMILIES, it shows those with the lowest losses.
+    more than MOST_FAMILIES, it shows the best of each dataset.
     """
-    families = size_families(runs)
-    if len(families) > MOST_FAMILIES:
-        losses = sorted(min(run.val_loss for run in family) for family in families)
-        most = losses[MOST_FAMILIES - 1]
-        families = [family for family in families if min(r.val_loss for r in family) <= most]
+    families = _best_families(size_families(runs))
     if not families:
         return draw_nothing("scaling", "no two runs differ only in size and seed")
     with chart_style("scaling"):
@@ -45,6 +42,18 @@ def draw_scaling_chart(runs: Sequence[Run], looks: Mapping[str, Look]) -> str:
         for axes, family in zip(grid, families, strict=True):
             _draw_family(axes, family, _differences(family, families), looks)
         return to_svg(figure)
+
+
+def _best_families(families: Sequence[Sequence[Run]]) -> list[Sequence[Run]]:
+    """Choose families to draw. Losses of different datasets or tokens can't be compared."""
+    places: Counter[str] = Counter()
+    ranked = []
+    for family in sorted(families, key=lambda family: min(run.val_loss for run in family)):
+        ranked.append((places[family[0].dataset], family))
+        places[family[0].dataset] += 1
+    ranked.sort(key=lambda pair: pair[0])
+    kept = {id(family) for _, family in ranked[:MOST_FAMILIES]}
+    return [family for family in families if id(family) in kept]
 
 
 def _draw_family(

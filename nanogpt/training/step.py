@@ -37,11 +37,12 @@ def optimizer_step(
     step: int,
     done: Callable[[str], None] = lambda _: None,
     ranks: Ranks = ALONE,
-    n_rows: int = 0,
+    n_rows: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Make a step on windows (rows, block_size + 1); return the mean loss and gradient norm.
 
     ranks: each has windows of its own, its share of n_rows; the loss is the mean over all of them.
+    n_rows: of all ranks; by default those of windows.
 
     scaler: from `loss_scaler`. If it's on and a gradient overflows float16, the norm is NaN or
     infinite, the parameters stay the same, and the next step's loss is scaled down.
@@ -53,6 +54,7 @@ def optimizer_step(
     torch.manual_seed(int(np.random.SeedSequence(seeds).generate_state(1)[0]))
     set_learning_rates(optimizer, learning_rate, settings)
     total = torch.zeros((), device=settings.device)
+    assert n_rows or ranks.n == 1
     n_rows = n_rows or len(windows)
     for first in range(0, len(windows), settings.batch_size):
         micro_batch = windows[first : first + settings.batch_size]

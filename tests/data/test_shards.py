@@ -8,14 +8,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nanogpt.artifacts.records.base import read_record
 from nanogpt.artifacts.records.datasets import ShardMeta, SplitMeta
+from nanogpt.artifacts.records.groups import GroupCounts, Plan
+from nanogpt.config.corpora import Corpus, Dataset
 from nanogpt.data import shards
 from nanogpt.data.batches import batch, load, start_tokens, windows
 from nanogpt.data.joining import shard_digests
+from nanogpt.data.pieces import Group
+from nanogpt.data.preparing import encode
+from nanogpt.data.saved_tokenizers import load_tokenizer
 from nanogpt.data.shards import ShardedTokens, read_unmapped
 from nanogpt.errors import UserError
 from nanogpt.files.atomic import sha256_file
-from nanogpt.project import token_file
+from nanogpt.project import group_name, token_file
 from tests.data.prepared import made_up, prepare_by_groups, write_texts
 
 GROUPS = (3, 1, 6, 2)  # files per group
@@ -187,3 +193,14 @@ def test_token_files_of_an_earlier_layout_are_removed(texts, tmp_path):
     assert names(made) == sorted(notes + [f for f in of_shards if f[-7:-4] in ("000", "001")])
     prepare_by_groups(texts, tmp_path)
     assert names(made) == sorted([*notes, "train.bin", "val.bin"])
+
+
+def test_while_shards_are_made_again_the_dataset_cant_be_read(texts, tmp_path):
+    directory = prepare_by_groups(texts, tmp_path, sharded=True)
+    jobs = tmp_path / "groups"
+    corpus = Corpus(files=[str(path) for group in texts for path in group])
+    counts = read_record(jobs / group_name(1) / "counts.json", GroupCounts)
+    group = Group(counts, read_record(jobs / "plan.json", Plan), 1, corpus, Dataset(), None)
+    encode(group, load_tokenizer(jobs / "tokenizer.json"), directory, shard=1)
+    with pytest.raises(UserError, match=r"meta\.json"):
+        load(directory)

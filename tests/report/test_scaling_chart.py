@@ -36,3 +36,23 @@ def test_only_the_best_of_many_families_are_drawn(tmp_path):
     svg = draw_scaling_chart(found, choose_looks(table(found)))
     drawn = [rate for rate in range(MOST_FAMILIES + 2) if f"beta1 {rate / 10}:" in svg]
     assert drawn == list(range(MOST_FAMILIES))
+
+
+def test_families_of_another_dataset_are_drawn_although_their_losses_are_higher(tmp_path):
+    datasets = ["play"] * (MOST_FAMILIES + 1) + ["prose"]
+    runs = [
+        make_run(
+            tmp_path,
+            f"rate-{rate}.n_layer-{n_layer}",
+            dataset,
+            val_loss=(1 if dataset == "play" else 3) + rate / 10 + n_layer / 100,
+            model={"n_layer": n_layer},
+            train={"beta1": rate / 10},
+            deep=False,
+        )
+        for rate, dataset in enumerate(datasets)
+        for n_layer in (1, 2)
+    ]
+    found = read_runs(runs)
+    svg = draw_scaling_chart(found, choose_looks(table(found)))
+    assert svg.count("prose") == 1

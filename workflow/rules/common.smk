@@ -158,7 +158,7 @@ def any_of(names):
     return "|".join(map(re.escape, names)) or "(?!)"
 
 
-SHARDED = stages.sharded_datasets(CONFIG)
+SHARDED = frozenset() if COPIES else stages.sharded_datasets(CONFIG)
 
 
 def not_one_of(names):
@@ -242,7 +242,7 @@ def group_inputs(wildcards):
     are many in a group, and `corpus_state` notices their changes.
     """
     files = group_files(wildcards)
-    return own_files(files) if len(files) <= FEW_FILES else []
+    return own_files(files) if len(files) <= FEW_FILES or COPIES else []
 
 
 def of_many_files(dataset, names):
