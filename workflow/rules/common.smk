@@ -158,9 +158,6 @@ def any_of(names):
     return "|".join(map(re.escape, names)) or "(?!)"
 
 
-SHARDED = frozenset() if COPIES else stages.sharded_datasets(CONFIG)
-
-
 def not_one_of(names):
     """A pattern that matches other names than these. A slash must follow."""
     return rf"(?!(?:{any_of(names)})/){NAME.pattern}"

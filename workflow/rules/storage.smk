@@ -9,6 +9,10 @@ from nanogpt.project import POD_DIRECTORY
 COPIES = os.path.dirname(workflow.inputfile("results"))
 os.environ.update(NANOGPT_COPIES=COPIES)
 
+# Datasets whose token files are shards. Those aren't inputs of trainings, so a storage wouldn't
+# deliver them.
+SHARDED = frozenset() if COPIES else stages.sharded_datasets(CONFIG)
+
 # Where rules write.
 MADE = (
     "results/",
