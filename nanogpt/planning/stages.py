@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -236,23 +237,26 @@ def corpus_files(config: Config, dataset: str, project: Project = HERE) -> list[
 
 
 def sharded_datasets(config: Config, project: Project = HERE) -> frozenset[str]:
-    """Return the datasets whose token files are shards."""
-    return frozenset(name for name in config.datasets if is_sharded(config, name, project))
+    """Return the datasets whose token files are shards; see `shards` in SETTINGS.md."""
 
+    @cache  # each process of the workflow asks, and a directory can have a million files
+    def size_of(corpus: str) -> tuple[int, int]:
+        """Return the number of a corpus's files, and the bytes of those that are the user's own."""
+        try:
+            files = find_files(corpus, config.corpora[corpus], project)
+            own = files if config.corpora[corpus].files else []
+            return len(files), sum(file.stat().st_size for file in own)
+        except (UserError, OSError):  # reported if the dataset is requested
+            return 0, 0
 
-def is_sharded(config: Config, dataset: str, project: Project = HERE) -> bool:
-    """Whether a dataset's token files are shards; see `shards` in SETTINGS.md."""
-    shards = config.datasets[dataset].shards
-    is_local = bool(config.corpora[corpus_of(config, dataset)].files)
-    if shards == "never" or (shards == "auto" and not is_local):
-        return False
-    try:
-        files = corpus_files(config, dataset, project)
-        if len(files) == 1 or shards == "always":
-            return len(files) > 1
-        return sum((project.root / file).stat().st_size for file in files) >= SHARDED_FROM
-    except (UserError, OSError):  # reported if the dataset is requested
-        return False
+    def is_sharded(name: str) -> bool:
+        shards, corpus = config.datasets[name].shards, corpus_of(config, name)
+        if shards == "never" or (shards == "auto" and not config.corpora[corpus].files):
+            return False
+        n_files, n_bytes = size_of(corpus)
+        return n_files > 1 and (shards == "always" or n_bytes >= SHARDED_FROM)
+
+    return frozenset(filter(is_sharded, config.datasets))
 
 
 def files_of_dataset(*, is_sharded: bool) -> tuple[str, ...]:
