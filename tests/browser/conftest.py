@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from nanogpt.project import Project
 from nanogpt.report.page import write_report
@@ -20,6 +20,8 @@ from tests.made_runs import make_run, write_ngram
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next(filter(None, map(shutil.which, PROGRAMS)), None)
+
+expect.set_options(timeout=30_000)  # milliseconds, since other suites may use the machine too
 
 
 @pytest.fixture(scope="session")

@@ -119,7 +119,8 @@ def resume(page: Page) -> None:
     expect_status(page, "training")
     expect_status(page, "finished")
     expect(page.locator("[data-summary]")).to_contain_text("at step 1,200", timeout=20_000)
-    expect(page.get_by_role("region", name="Samples")).to_contain_text("On day ")
+    samples = page.get_by_role("region", name="Samples")
+    expect(samples).to_contain_text("On day ", timeout=LONG)
 
 
 def generate(page: Page) -> tuple[str, str]:
