@@ -35,6 +35,7 @@ PATHS = {
     "jobs": ".nanogpt/jobs",
     "served": ".nanogpt/serve",
     "run_index": ".nanogpt/index.sqlite",
+    "verified": ".nanogpt/verified.json",
     "invocations": ".nanogpt/invocations",
     "code": ".nanogpt/code",
     "snakemake_locks": ".snakemake/locks",

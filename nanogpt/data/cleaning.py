@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from nanogpt.artifacts.records.datasets import CleaningMeta
 from nanogpt.artifacts.records.groups import CleaningPlan, GroupCounts
 from nanogpt.config.corpora import Dataset
+from nanogpt.config.parameters import neutral_values
 from nanogpt.data.near_duplicates import N_BANDS, Signature, find_near_duplicates
 from nanogpt.errors import REMAKE, UserError, plural
 from nanogpt.files.atomic import atomic_write
@@ -41,8 +42,8 @@ def cleans(dataset: Dataset) -> bool:
 
 def _filters(dataset: Dataset) -> list[str]:
     """The filters that a dataset uses."""
-    fields = Dataset.model_fields
-    return [name for name in FILTERS if getattr(dataset, name) != fields[name].default]
+    off = neutral_values(Dataset)
+    return [name for name in FILTERS if getattr(dataset, name) != off[name]]
 
 
 def _row_type(dataset: Dataset) -> np.dtype[np.void]:

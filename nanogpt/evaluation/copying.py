@@ -47,8 +47,8 @@ def measure_copying(
 ) -> Copying:
     """Return the share of the model's generated n-grams that occur in the training split.
 
-    The prompts are spread evenly over the
-    validation split. The real text after them is the reference: it wasn't copied.
+    The prompts are spread evenly over the validation split. The real text after them is the
+    reference: it wasn't copied.
     """
     length = min(PROMPT_TOKENS + COPYING.max_new_tokens, len(val) - 1)
     starts = window_starts(len(val), length, COPYING.num_samples)

@@ -278,23 +278,23 @@ class Engine:
         """Return the logits (B, V) for the next token of the sequences in the first B slots.
 
         Sequences with one new token are computed together. The others (new, or with a full window)
-        are read before.
+        are read from the start.
         """
         unread = list(map(self._unread, group))
-        together = None
+        logits = None
         if any(sequence.n_read for sequence in group):
             # This also writes to the slots of the others, which are read from the start below.
             positions = [sequence.n_read for sequence in group]
-            together = self.decoder.step([tokens[-1] for tokens in unread], positions)
+            logits = self.decoder.step([tokens[-1] for tokens in unread], positions)
         new = {slot: unread[slot] for slot, sequence in enumerate(group) if not sequence.n_read}
         if new:
-            rows = {} if together is None else dict(enumerate(together))
+            rows = {} if logits is None else dict(enumerate(logits))
             rows |= self._read(new)
-            together = torch.stack([rows[slot] for slot in range(len(group))])
+            logits = torch.stack([rows[slot] for slot in range(len(group))])
         for sequence, tokens in zip(group, unread, strict=True):
             sequence.n_read += len(tokens)
-        assert together is not None
-        return together.cpu() if together.device.type == "mps" else together  # has no float64
+        assert logits is not None
+        return logits.cpu() if logits.device.type == "mps" else logits  # which has no float64
 
     def _unread(self, sequence: GeneratedSequence) -> list[int]:
         """Return the tokens that a slot must read next: the newest one, or the whole context.

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from nanogpt.errors import UserError
 from nanogpt.files.downloads import fetch
@@ -155,3 +156,16 @@ def test_without_boto3_the_error_says_what_to_install(
     monkeypatch.setitem(sys.modules, "boto3", None)
     with pytest.raises(UserError, match=r"s3:// URLs need boto3; run `pip install boto3`"):
         fetch(f"s3://{BUCKET}/far.txt", tmp_path / "far.txt")
+
+
+@pytest.mark.usefixtures("bucket")
+def test_a_storage_has_no_shards_since_it_would_not_deliver_them(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "project")
+    config = yaml.safe_load((project / "config.yaml").read_text())
+    config["datasets"]["own"] = {"shards": "always"}
+    (project / "config.yaml").write_text(yaml.safe_dump(config))
+    target = "results/datasets/own/meta.json"
+    assert "rule encode_shard:" in run(project, "-n", target)
+    stored = run(project, "-n", *STORED, target)
+    assert "rule encode:" in stored
+    assert "rule encode_shard:" not in stored
