@@ -13,7 +13,7 @@ import re
 import zlib
 from collections.abc import Callable
 from functools import cache
-from itertools import pairwise
+from operator import getitem
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ N_BANDS = 14
 N_ROWS = 8  # numbers in a band
 SHINGLE = 5  # words
 BATCH = 1 << 9  # shingles whose 112 numbers are computed at once, in 0.2 MB
+CHUNK = 1 << 8  # documents whose buckets are looked at together
 
 # Chinese and Japanese have no spaces between words, so each character is taken as one.
 WITHOUT_SPACES = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
@@ -76,42 +77,39 @@ def find_near_duplicates(n_documents: int, band: Callable[[int], Keys]) -> NDArr
 
     band: returns one of the bands of all documents.
     """
-    documents: list[NDArray[np.int64]] = []
-    buckets: list[NDArray[np.int64]] = []  # each has the documents with the same key in a band
-    n_buckets = 0
+    # A bucket has the documents with the same key in a band. A document that shares a key with no
+    # other one is in bucket 0. With 4 bytes for each, any input needs the same memory.
+    buckets = np.zeros((N_BANDS, n_documents), dtype=np.uint32)
+    taken = []  # for each band, whether a bucket has a document that stays
     for number in range(N_BANDS):
-        keys = band(number)
-        order = np.argsort(keys, kind="stable")
-        keys = keys[order]
-        same = keys[1:] == keys[:-1]  # as the key before
-        shared = np.zeros(n_documents, dtype=np.bool_)
-        shared[1:] |= same
-        shared[:-1] |= same
-        first = shared.copy()
-        first[1:] &= ~same
-        documents.append(order[shared])
-        buckets.append(np.cumsum(first)[shared] - 1 + n_buckets)
-        n_buckets += int(first.sum())
-    return _mark(n_documents, np.concatenate(documents), np.concatenate(buckets), n_buckets)
-
-
-def _mark(
-    n_documents: int,
-    documents: NDArray[np.int64],
-    buckets: NDArray[np.int64],
-    n_buckets: int,
-) -> NDArray[np.bool_]:
-    """Mark documents in order. documents, buckets: which document is in which bucket."""
+        n_buckets = _find_buckets(band(number), buckets[number])
+        taken.append(bytearray(1 + n_buckets))
     marked = np.zeros(n_documents, dtype=np.bool_)
-    order = np.argsort(documents, kind="stable")
-    documents, buckets = documents[order], buckets[order]
-    taken = bytearray(n_buckets)  # whether a bucket has a document that stays
-    ends = np.flatnonzero(documents[1:] != documents[:-1]) + 1
-    for start, end in pairwise([0, *ends.tolist(), len(documents)]):
-        own = buckets[start:end].tolist()
-        if any(map(taken.__getitem__, own)):
-            marked[documents[start]] = True
-        else:
-            for bucket in own:
-                taken[bucket] = 1
+    for start in range(0, n_documents, CHUNK):
+        part = buckets[:, start : start + CHUNK]
+        shared = np.flatnonzero(part.any(axis=0))
+        for document, own in zip(shared.tolist(), part[:, shared].T.tolist(), strict=True):
+            if any(map(getitem, taken, own)):
+                marked[start + document] = True
+            else:
+                for of_band, bucket in zip(taken, own, strict=True):
+                    of_band[bucket] = bucket > 0
     return marked
+
+
+def _find_buckets(keys: Keys, buckets: NDArray[np.uint32]) -> int:
+    """Number the keys that occur several times from 1 on, and return how many there are.
+
+    buckets: gets the number of each document's key; it's zero before.
+    """
+    order = np.argsort(keys, kind="stable")
+    keys = keys[order]
+    same = np.zeros(len(keys) + 1, dtype=np.bool_)  # as the key before; at the end, no key follows
+    same[1:-1] = keys[1:] == keys[:-1]
+    del keys
+    first = ~same[:-1] & same[1:]
+    numbers = np.cumsum(first, dtype=np.uint32)
+    n_buckets = int(numbers[-1]) if len(numbers) else 0
+    numbers *= first | same[:-1]
+    buckets[order] = numbers
+    return n_buckets
