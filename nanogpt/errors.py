@@ -74,6 +74,8 @@ def user_message(error: Exception) -> str | None:
         return f"{error.filename}: the file system is read-only; work in another directory"
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
         return f"{shorten(str(error.filename))}: name too long; use a shorter one"
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return f"{error.filename}: too many open files; raise the limit with `ulimit -n 65536`"
     if isinstance(error, FileExistsError | NotADirectoryError | IsADirectoryError):
         return f"{error.filename}: {error.strerror}; move or remove what's there"
     # torch's message is "out of memory" for a GPU and "can't allocate memory" for a CPU.

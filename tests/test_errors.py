@@ -19,6 +19,7 @@ LINES = {
         OSError(errno.ENAMETOOLONG, "", "a" * 300),
         f"{'a' * 80}…: name too long",
     ),
+    "too many files": (OSError(errno.EMFILE, "", "a.bin"), "a.bin: too many open files; raise the"),
     "a file in the way": (
         FileExistsError(errno.EEXIST, "File exists", "a"),
         "a: File exists; move or remove what's there",

@@ -30,6 +30,6 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
                 return BytePairTokenizer(tokens)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; {RUN_AGAIN}") from None
-    except (ValueError, KeyError, TypeError, AttributeError, OSError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         pass
     raise UserError(f"{path}: not a nanogpt tokenizer; {REMAKE}")
