@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from nanogpt.config.messages import did_you_mean
-from nanogpt.config.parameters import new_setting
+from nanogpt.config.parameters import neutral_values, new_setting
 from nanogpt.config.patterns import NAME, SHA256
 from nanogpt.config.values import OneOrMore, Seed, Settings
 
@@ -177,6 +177,9 @@ def _last_part(url: str) -> str:
 
 TOKENIZERS = ("char", "bpe", "gpt2", "byte")
 
+# Settings of a dataset that leave out documents for what they are, whatever the others are.
+FILTERS = ("min_characters", "max_characters", "min_alphabetic_words", "max_repeated_lines")
+
 
 class Dataset(Settings):
     """A corpus, a tokenizer and a split, and which documents are left out."""
@@ -253,6 +256,17 @@ class Dataset(Settings):
         description="leave out documents in which a larger share of the characters is in lines "
         "that occurred before in the same document; Gopher's rule is 0.2",
     )
+
+    @property
+    def filters(self) -> list[str]:
+        """The filters that are used."""
+        off = neutral_values(Dataset)
+        return [name for name in FILTERS if getattr(self, name) != off[name]]
+
+    @property
+    def cleans(self) -> bool:
+        """Whether documents can be left out."""
+        return self.deduplicate != "none" or bool(self.filters)
 
     @model_validator(mode="after")
     def _lengths_in_order(self) -> "Dataset":

@@ -8,6 +8,7 @@ requests too little is killed. `tests/planning/test_needs.py` compares them with
 
 import json
 
+from nanogpt.config.corpora import Dataset
 from nanogpt.config.resolving import resolve_run
 from nanogpt.config.schema import Config, ModelSettings, Run
 from nanogpt.planning.vocabulary import find_vocabulary
@@ -50,7 +51,13 @@ COUNTING = 2_000 * MB  # counting a dataset's n-grams for its statistics
 READING = 1_000 * MB  # streaming a text
 BYTES_OF_METRICS = 4_000  # per line of metrics.jsonl
 BYTES_OF_WORDS = 2  # memory per byte of a text that byte pairs are trained on
-BYTES_OF_HASHES = 0.1  # memory per byte of a text whose duplicates are left out
+
+# Per document, by `deduplicate`: memory for choosing the documents that stay, and a row in a table.
+BYTES_OF_CHOICE = {"none": 5, "exact": 55, "near": 105}
+BYTES_OF_ROW = {"none": 33, "exact": 33, "near": 145}
+# The size of a document on disk, if their number isn't known. TinyStories, which are short, take
+# 470 bytes in Parquet.
+BYTES_OF_DOCUMENT = 400
 
 
 def n_parameters(model: ModelSettings, vocab_size: int) -> int:
@@ -111,18 +118,20 @@ def memory_mb(
     input_mb: float,
     project: Project = HERE,
     processes: int = 1,
+    table_bytes: int | None = None,
+    in_groups: bool = False,
 ) -> int:
     """Return the megabytes to request from a cluster for a job of a stage.
 
     name: the run or dataset; unused for other stages. input_mb: the size of the job's input files.
-    processes: of a training, on one machine.
+    processes: of a training, on one machine. table_bytes: the size of the tables of documents, if
+    they're known. in_groups: whether `prepare` gets the results of other jobs.
     """
-    if stage in ("count", "plan", "encode", "prepare"):
-        has_words = config.datasets[name].tokenizer == "bpe" and stage in ("plan", "prepare")
-        words = BYTES_OF_WORDS * input_mb * MB if has_words else 0
-        has_hashes = config.datasets[name].deduplicate != "none" and stage in ("plan", "prepare")
-        hashes = BYTES_OF_HASHES * input_mb * MB if has_hashes else 0
-        return _megabytes(PROCESSES + READING + words + hashes)
+    if stage in ("count", "encode") or (stage == "prepare" and in_groups):
+        return _megabytes(PROCESSES + READING)
+    if stage in ("plan", "prepare"):
+        of_plan = _planning_bytes(config.datasets[name], input_mb * MB, table_bytes)
+        return _megabytes(PROCESSES + READING + of_plan)
     if stage == "ngram":
         return _megabytes(PROCESSES + COUNTING)
     if stage in BY_SETTINGS:
@@ -130,6 +139,18 @@ def memory_mb(
         return _megabytes(_bytes_of_run(config, stage, run, threads, project, processes))
     # Conversions of models, tables and charts.
     return _megabytes(PROCESSES + READING + 3 * input_mb * MB)
+
+
+def _planning_bytes(dataset: Dataset, input_bytes: float, table_bytes: int | None) -> float:
+    """Estimate the memory for planning a dataset, which grows with its text or its documents."""
+    words = BYTES_OF_WORDS * input_bytes if dataset.tokenizer == "bpe" else 0
+    if not dataset.cleans:
+        return words
+    of_row, of_choice = BYTES_OF_ROW[dataset.deduplicate], BYTES_OF_CHOICE[dataset.deduplicate]
+    if table_bytes is not None:
+        return words + of_choice * table_bytes / of_row
+    # One job does everything, so its tables are in memory.
+    return words + (of_row + of_choice) * input_bytes / BYTES_OF_DOCUMENT
 
 
 def _bytes_of_run(

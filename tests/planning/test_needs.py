@@ -97,14 +97,29 @@ def test_ngrams_and_larger_files_need_more_memory(tmp_path: Path) -> None:
     assert streamed[0] == streamed[1]
 
 
-def test_hashes_of_documents_need_more_memory(tmp_path: Path) -> None:
+@pytest.mark.parametrize("setting", [{"deduplicate": "near"}, {"min_characters": 9}])
+def test_choosing_documents_needs_memory_for_each_of_them(setting: dict) -> None:
     config = config_of(SMALL, {})
-    config.datasets["clean"] = config.datasets["text"].model_copy(update={"deduplicate": "near"})
-    plain, clean = (
-        memory_mb(config, "plan", name, 1, 50_000, project=Project(tmp_path))
-        for name in ("text", "clean")
-    )
-    assert clean == plain + 5_000
+    config.datasets["clean"] = config.datasets["text"].model_copy(update=setting)
+    plain = memory_mb(config, "plan", "text", 8, 50_000, table_bytes=0)
+    way = setting.get("deduplicate", "none")
+    table_bytes = needs.BYTES_OF_ROW[way] * 10**8
+    asked = memory_mb(config, "plan", "clean", 8, 50_000, table_bytes=table_bytes)
+    assert asked == plain + needs.BYTES_OF_CHOICE[way] * 100
+    # One job doesn't know the number of documents before.
+    alone = memory_mb(config, "prepare", "clean", 8, 40_000)
+    assert alone == plain + (needs.BYTES_OF_CHOICE[way] + needs.BYTES_OF_ROW[way]) * 100
+
+
+@pytest.mark.parametrize("setting", [{"deduplicate": "near"}, {"tokenizer": "bpe"}])
+def test_jobs_that_plan_nothing_need_no_memory_for_documents_or_words(setting: dict) -> None:
+    config = config_of(SMALL, {})
+    config.datasets["other"] = config.datasets["text"].model_copy(update=setting)
+    for stage in ("count", "encode", "prepare"):
+        plain, asked = (
+            memory_mb(config, stage, name, 8, 50_000, in_groups=True) for name in ("text", "other")
+        )
+        assert asked == plain
 
 
 def test_tensorboard_needs_memory_for_each_line_of_metrics(tmp_path: Path) -> None:

@@ -486,11 +486,22 @@ def memory_of(stage, of="run"):
     """
 
     def megabytes(wildcards, input, threads, attempt):
-        # Inputs may not exist yet. Snakemake calls this again once they do.
-        size = input.size_mb if stage not in needs.BY_SETTINGS else 0
+        def size_of(part):
+            # Inputs may not exist yet. Snakemake calls this again once they do.
+            return type(input)(input.get(part, input)).size
+
+        size = size_of("corpus") / 2**20 if stage not in needs.BY_SETTINGS else 0
+        tables = size_of("documents") if stage == "plan" else None
         name = getattr(wildcards, of, "")
         needed = needs.memory_mb(
-            CONFIG, stage, name, threads, size, processes=known_processes()
+            CONFIG,
+            stage,
+            name,
+            threads,
+            size,
+            processes=known_processes(),
+            table_bytes=tables,
+            in_groups=bool(input.get("planned")),
         )
         if attempt == 1:
             return needed
