@@ -3,47 +3,42 @@
 Pass 1 gives each document a row in a table: the filter that it fails, its length, and hashes of its
 text. From the tables of all groups, `choose_documents` decides which documents stay. So the choice
 doesn't depend on how the files are grouped. Pass 2 skips the others.
+
+Tables can have more rows than fit into memory, so they're written and read in parts. Only a column
+or two of them are in memory at a time.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nanogpt.artifacts.records.datasets import CleaningMeta
 from nanogpt.artifacts.records.groups import CleaningPlan, GroupCounts
-from nanogpt.config.corpora import Dataset
-from nanogpt.config.parameters import neutral_values
-from nanogpt.data.near_duplicates import N_BANDS, Signature, find_near_duplicates
-from nanogpt.errors import REMAKE, UserError, plural
+from nanogpt.config.corpora import FILTERS, Dataset
+from nanogpt.data.near_duplicates import N_BANDS, Keys, Signature, find_near_duplicates
+from nanogpt.errors import REMAKE, RUN_AGAIN, UserError, plural
 from nanogpt.files.atomic import atomic_write
 
-FILTERS = ("min_characters", "max_characters", "min_alphabetic_words", "max_repeated_lines")
 # Why a document is left out; 0 is for those that stay.
 REASONS = ("", *FILTERS, "exact_duplicates", "near_duplicates")
 EXACT, NEAR = REASONS.index("exact_duplicates"), REASONS.index("near_duplicates")
 
 LONGEST_LINE = 1 << 20  # characters; a longer line is judged in parts
-CHUNK = 1 << 12  # rows that are converted to an array at once
+MOST_LINES = 1 << 20  # different lines of a document that later lines are compared with
+CHUNK = 1 << 12  # rows that are written or read at once
 
 Documents = NDArray[np.void]  # a row for each document
+Table = Iterable[Documents]  # all documents of a group, in parts; can be read several times
 Kept = NDArray[np.bool_]  # whether each document stays
 ALL: Kept = np.zeros(0, dtype=np.bool_)  # for a dataset that leaves out none
-
-
-def cleans(dataset: Dataset) -> bool:
-    """Whether a dataset can leave out documents."""
-    return dataset.deduplicate != "none" or bool(_filters(dataset))
-
-
-def _filters(dataset: Dataset) -> list[str]:
-    """The filters that a dataset uses."""
-    off = neutral_values(Dataset)
-    return [name for name in FILTERS if getattr(dataset, name) != off[name]]
 
 
 def _row_type(dataset: Dataset) -> np.dtype[np.void]:
@@ -55,101 +50,116 @@ def _row_type(dataset: Dataset) -> np.dtype[np.void]:
     return np.dtype(fields)
 
 
-class Cleaner:
-    """Judges the documents of a group of files in pass 1."""
+def _limits(dataset: Dataset) -> dict[str, Fraction]:
+    """The limits of the filters, as the decimal numbers that they are in config.yaml."""
+    return {name: Fraction(repr(getattr(dataset, name))) for name in dataset.filters}
 
-    def __init__(self, dataset: Dataset) -> None:
-        self._dataset = dataset
+
+class Cleaner:
+    """Judges the documents of a group of files in pass 1.
+
+    write: is called with the rows of the next documents.
+    """
+
+    def __init__(self, dataset: Dataset, write: Callable[[Documents], object]) -> None:
+        self._limits = _limits(dataset)
+        self._is_near = dataset.deduplicate == "near"
+        self._row_type = _row_type(dataset)
         self._rows: list[tuple[Any, ...]] = []
-        self._chunks = [np.zeros(0, dtype=_row_type(dataset))]
+        self._write = write
 
     def read(self, pieces: Iterable[tuple[str, bool]]) -> Iterator[str]:
         """Judge documents, and yield the characters of those that pass the filters.
 
         pieces: the documents of a file, as `read_documents` returns them.
         """
-        document, characters = _Document(self._dataset), set[str]()
+        document, characters = self._new_document(), set[str]()
         for text, ends_document in pieces:
             document.read(text)
             is_whole = ends_document and not characters
             if not is_whole:
                 characters.update(text)
             if ends_document:
-                self._add(document.row())
+                self._rows.append(document.row())
                 if not self._rows[-1][0]:
                     yield text if is_whole else "".join(sorted(characters))
-                document, characters = _Document(self._dataset), set()
+                if len(self._rows) == CHUNK:
+                    self.write_rows()
+                document, characters = self._new_document(), set()
 
-    def documents(self) -> Documents:
-        """The rows of all documents so far."""
-        self._pack()
-        return np.concatenate(self._chunks)
-
-    def _add(self, row: tuple[Any, ...]) -> None:
-        if len(self._rows) == CHUNK:
-            self._pack()
-        self._rows.append(row)
-
-    def _pack(self) -> None:
-        self._chunks.append(np.array(self._rows, dtype=self._chunks[0].dtype))
+    def write_rows(self) -> None:
+        """Write the rows that haven't been written yet."""
+        self._write(np.array(self._rows, dtype=self._row_type))
         self._rows = []
+
+    def _new_document(self) -> "_Document":
+        return _Document(self._limits, self._is_near)
 
 
 class _Document:
-    """Judges one document, whose text comes in pieces."""
+    """Judges one document, whose text comes in pieces. limits: of the filters, by name."""
 
-    def __init__(self, dataset: Dataset) -> None:
-        self._dataset = dataset
-        self._filters = _filters(dataset)
+    def __init__(self, limits: dict[str, Fraction], is_near: bool) -> None:
+        self._limits = limits
         self._digest = hashlib.sha256()
-        self._signature = Signature() if dataset.deduplicate == "near" else None
-        self._needs_lines = self._signature or {*self._filters} & {*FILTERS[2:]}
-        self._line = ""  # the start of a line, which isn't complete yet
-        self._n_characters = self._n_bytes = 0
+        self._signature = Signature() if is_near else None
+        self._needs_lines = self._signature or limits.keys() & {*FILTERS[2:]}
+        self._line: list[str] = []  # the parts of a line that isn't complete yet
+        self._n_characters = self._n_bytes = self._n_in_line = 0
         self._n_words = self._n_alphabetic = 0
-        self._lines: set[int] = set()  # hashes of all lines
+        self._lines: set[int] = set()  # hashes of different lines
         self._n_in_lines = self._n_repeated = 0  # characters
 
     def read(self, text: str) -> None:
-        """Judge the next piece."""
-        data = text.encode("utf-8")
-        self._digest.update(data)
-        self._n_characters += len(text)
-        self._n_bytes += len(data)
-        if self._needs_lines:
-            text = self._line + text
-            end = text.rfind("\n") + 1
-            if not end and len(text) >= LONGEST_LINE:
-                end = len(text)
-            self._judge(text[:end])
-            self._line = text[end:]
+        """Judge the next piece. It can be a whole document of any length."""
+        for start in range(0, len(text), LONGEST_LINE):
+            part = text[start : start + LONGEST_LINE]
+            data = part.encode("utf-8")
+            self._digest.update(data)
+            self._n_characters += len(part)
+            self._n_bytes += len(data)
+            if self._needs_lines:
+                self._read_lines(part)
 
     def row(self) -> tuple[Any, ...]:
         """The document's row, after the last piece."""
-        self._judge(self._line)
-        failed = next((name for name in self._filters if self._fails(name)), "")
+        self._judge("".join(self._line))
+        failed = next((name for name in self._limits if self._fails(name)), "")
         digest = self._digest.digest()[:16]
         halves = [int.from_bytes(digest[start : start + 8], "little") for start in (0, 8)]
         row = (REASONS.index(failed), self._n_characters, self._n_bytes, halves)
         return (*row, self._signature.bands(digest)) if self._signature else row
 
+    def _read_lines(self, text: str) -> None:
+        """Judge the lines that end in a part of the text, and keep the start of the next one."""
+        end = text.rfind("\n") + 1
+        if not end and self._n_in_line + len(text) >= LONGEST_LINE:
+            end = len(text)
+        if end:
+            self._judge("".join([*self._line, text[:end]]))
+            self._line, self._n_in_line = [], 0
+        self._line.append(text[end:])
+        self._n_in_line += len(text) - end
+
     def _judge(self, text: str) -> None:
         """Count the words and repeated lines of some whole lines."""
-        if "min_alphabetic_words" in self._filters:
+        if "min_alphabetic_words" in self._limits:
             words = text.split()
             self._n_words += len(words)
             self._n_alphabetic += sum(any(map(str.isalpha, word)) for word in words)
-        if "max_repeated_lines" in self._filters:
+        if "max_repeated_lines" in self._limits:
             for line in map(str.strip, text.splitlines()):
-                n_lines = len(self._lines)
-                self._lines.add(hash(line))
                 self._n_in_lines += len(line)
-                self._n_repeated += len(line) if len(self._lines) == n_lines else 0
+                line_hash = hash(line)
+                if line_hash in self._lines:
+                    self._n_repeated += len(line)
+                elif len(self._lines) < MOST_LINES:
+                    self._lines.add(line_hash)
         if self._signature:
             self._signature.update(text)
 
     def _fails(self, name: str) -> bool:
-        limit: float = getattr(self._dataset, name)
+        limit = self._limits[name]
         if name == "min_characters":
             return self._n_characters < limit
         if name == "max_characters":
@@ -157,6 +167,39 @@ class _Document:
         if name == "min_alphabetic_words":
             return self._n_alphabetic < limit * self._n_words or not self._n_words
         return self._n_repeated > limit * self._n_in_lines
+
+
+@dataclass(frozen=True)
+class TableFile:
+    """The table of a group in a file. It's open only while it's read. n_documents: its rows.
+
+    Errors of reading: UserError for a missing or damaged file.
+    """
+
+    path: Path
+    row_type: np.dtype[np.void]
+    n_documents: int
+
+    def __iter__(self) -> Iterator[Documents]:
+        try:
+            with self.path.open("rb") as file:
+                if os.fstat(file.fileno()).st_size != self.n_documents * self.row_type.itemsize:
+                    raise UserError(f"{self.path}: damaged; {REMAKE}")
+                for start in range(0, self.n_documents, CHUNK):
+                    n_rows = min(CHUNK, self.n_documents - start)
+                    yield np.fromfile(file, self.row_type, n_rows)
+        except FileNotFoundError:
+            raise UserError(f"{self.path}: no such file; {RUN_AGAIN}") from None
+
+
+def table_files(
+    paths: Iterable[str], counts: Sequence[GroupCounts], dataset: Dataset
+) -> list[TableFile]:
+    """The tables of all groups; none for a dataset that leaves out no documents."""
+    row_type = _row_type(dataset)
+    groups = zip(paths, counts, strict=True)
+    tables = [TableFile(Path(path), row_type, group.n_documents) for path, group in groups]
+    return tables if dataset.cleans else []
 
 
 @dataclass(frozen=True)
@@ -169,84 +212,121 @@ class Choice:
 
 
 def choose_documents(
-    counts: Sequence[GroupCounts], tables: Sequence[Documents], dataset: Dataset
+    counts: Sequence[GroupCounts], tables: Sequence[Table], dataset: Dataset
 ) -> Choice | None:
     """Choose the documents that stay; None for all. counts, tables: of all groups, in order.
 
     The first of several duplicates stays, in the order of the corpus. With `split: last_file`, the
     last file comes first, so that the validation split loses no document to the training split.
 
-    Errors: UserError if no document stays, or none of the last file with `split: last_file`.
+    Errors: UserError if no document stays or, with `split: last_file`, none of the last file or
+    none of the others.
     """
-    if not cleans(dataset):
+    if not dataset.cleans:
         return None
-    sizes = [len(table) for table in tables]
-    reasons = np.concatenate([table["reason"] for table in tables])
+    sizes = [group.n_documents for group in counts]
     n_last = counts[-1].files[-1].n_documents if dataset.split == "last_file" else 0
-    order = np.roll(np.arange(len(reasons)), n_last)
-    _mark_duplicates(reasons, order, tables, dataset)
+    reasons = _column(tables, sum(sizes), "reason")
+    _mark_duplicates(reasons, n_last, tables, dataset)
     kept = reasons == 0
-    if len(kept) and not kept.any():
-        raise _nothing_left(counts[0].files[0].path, reasons, "document")
-    if n_last and not kept[-n_last:].any():
-        what = "document of the last file"
-        raise _nothing_left(counts[-1].files[-1].path, reasons[-n_last:], what)
-    bounds = np.cumsum(sizes)[:-1]
-    of_groups = list(zip(np.split(kept, bounds), tables, strict=True))
-    n_characters = [int(table["n_characters"][own].sum()) for own, table in of_groups]
-    deduplicating = {"none": 0, "exact": 1, "near": 2}[dataset.deduplicate]
-    names = [*_filters(dataset), *REASONS[EXACT : EXACT + deduplicating]]
-    numbers = np.bincount(reasons, minlength=len(REASONS)).tolist()
-    totals = CleaningMeta(
-        n_documents_read=len(kept),
-        n_characters_read=sum(group.n_characters for group in counts),
-        removed={name: numbers[REASONS.index(name)] for name in names},
-        n_documents=int(kept.sum()),
-        n_characters=sum(n_characters),
-    )
+    _check_left(counts, reasons, n_last)
+    of_groups = np.split(kept, np.cumsum(sizes)[:-1])
+    lengths = [_lengths(table, own) for table, own in zip(tables, of_groups, strict=True)]
+    n_characters, n_bytes = zip(*lengths, strict=True)
     plan = CleaningPlan(
         first_documents=tuple(sum(sizes[:group]) for group in range(len(sizes))),
-        n_characters=tuple(n_characters),
-        totals=totals,
+        n_characters=n_characters,
+        totals=CleaningMeta(
+            n_documents_read=len(kept),
+            n_characters_read=sum(group.n_characters for group in counts),
+            removed=_removed(reasons, dataset),
+            n_documents=int(kept.sum()),
+            n_characters=sum(n_characters),
+        ),
     )
-    n_bytes = tuple(int(table["n_bytes"][own].sum()) for own, table in of_groups)
     return Choice(kept, plan, n_bytes)
 
 
-def _mark_duplicates(
-    reasons: NDArray[np.uint8],
-    order: NDArray[np.int64],
-    tables: Sequence[Documents],
-    dataset: Dataset,
-) -> None:
-    """Set the reason of each duplicate. order: the documents, those first that take precedence."""
+def _column(
+    tables: Sequence[Table], n_documents: int, field: str, number: int | None = None
+) -> NDArray[Any]:
+    """A field of all documents. number: which of its numbers, if it has several."""
+    column, end = np.zeros(n_documents, np.uint8 if field == "reason" else np.uint64), 0
+    for table in tables:
+        for rows in table:
+            values = rows[field] if number is None else rows[field][:, number]
+            column[end : end + len(rows)] = values
+            end += len(rows)
+    return column
 
-    def column(field: str, number: int, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
-        parts = [table[field][:, number] for table in tables]
-        return np.concatenate(parts)[rows]
+
+def _mark_duplicates(
+    reasons: NDArray[np.uint8], n_last: int, tables: Sequence[Table], dataset: Dataset
+) -> None:
+    """Set the reason of each duplicate. n_last: documents at the end that take precedence."""
+
+    def candidates() -> NDArray[np.int64]:
+        """The documents that aren't left out yet, those first that take precedence."""
+        rows = np.flatnonzero(reasons == 0)
+        return np.roll(rows, np.count_nonzero(rows >= len(reasons) - n_last))
+
+    def column(field: str, number: int, rows: NDArray[np.int64]) -> Keys:
+        return cast(Keys, _column(tables, len(reasons), field, number)[rows])
 
     if dataset.deduplicate == "none":
         return
-    rows = order[reasons[order] == 0]
-    low, high = (column("digest", half, rows) for half in (0, 1))
-    by_digest = np.lexsort((low, high))  # stable
-    low, high = low[by_digest], high[by_digest]
-    is_copy = (low[1:] == low[:-1]) & (high[1:] == high[:-1])
-    reasons[rows[by_digest[1:][is_copy]]] = EXACT
+    rows = candidates()
+    reasons[rows[_copies(*(column("digest", half, rows) for half in (0, 1)))]] = EXACT
     if dataset.deduplicate == "near":
-        del low, high, by_digest
-        rows = order[reasons[order] == 0]
+        rows = candidates()
         near = find_near_duplicates(len(rows), lambda number: column("bands", number, rows))
         reasons[rows[near]] = NEAR
 
 
-def _nothing_left(path: str, reasons: NDArray[np.uint8], what: str) -> UserError:
-    numbers = np.bincount(reasons).tolist()
-    by = ", ".join(f"{n:,} by `{REASONS[reason]}`" for reason, n in enumerate(numbers) if n)
-    return UserError(
-        f"{path}: the dataset's settings leave out every {what} ({by}); change these settings or "
-        "add text"
-    )
+def _copies(low: Keys, high: Keys) -> NDArray[np.int64]:
+    """The indices of digests that occurred before. low, high: the halves of each digest."""
+    order = np.lexsort((low, high))  # stable
+    is_copy = np.ones(max(0, len(order) - 1), dtype=np.bool_)
+    for half in (low, high):
+        half = half[order]
+        is_copy &= half[1:] == half[:-1]
+    return order[1:][is_copy]
+
+
+def _check_left(counts: Sequence[GroupCounts], reasons: NDArray[np.uint8], n_last: int) -> None:
+    """Raise UserError if no document stays, or none for a split. n_last: of the last file."""
+    first, last = counts[0].files[0].path, counts[-1].files[-1].path
+    parts = [(first, reasons, "", "")]
+    if n_last:
+        parts.append((last, reasons[-n_last:], " of the last file", "validate"))
+        parts.append((first, reasons[:-n_last], " before the last file", "train"))
+    for path, of_part, which, purpose in parts:
+        if len(of_part) and of_part.all():
+            numbers = np.bincount(of_part, minlength=len(REASONS)).tolist()
+            removed = _by_setting(dict(zip(REASONS[1:], numbers[1:], strict=True)))
+            nothing = f", so there's nothing to {purpose} on" if purpose else ""
+            raise UserError(
+                f"{path}: the dataset's settings leave out every document{which} ({removed})"
+                f"{nothing}; change these settings or add text"
+            )
+
+
+def _lengths(table: Table, kept: Kept) -> tuple[int, int]:
+    """The characters and bytes of the documents of a group that stay."""
+    n_characters = n_bytes = start = 0
+    for rows in table:
+        own = kept[start : start + len(rows)]
+        n_characters += int(rows["n_characters"][own].sum())
+        n_bytes += int(rows["n_bytes"][own].sum())
+        start += len(rows)
+    return n_characters, n_bytes
+
+
+def _removed(reasons: NDArray[np.uint8], dataset: Dataset) -> dict[str, int]:
+    """The number of documents left out for each reason that the dataset's settings allow."""
+    deduplicating = {"none": 0, "exact": 1, "near": 2}[dataset.deduplicate]
+    names = [*dataset.filters, *REASONS[EXACT : EXACT + deduplicating]]
+    return {name: int(np.count_nonzero(reasons == REASONS.index(name))) for name in names}
 
 
 def keep(
@@ -280,18 +360,38 @@ def summarize(totals: CleaningMeta) -> str:
     return f"left out {n_removed:,} of {n_read}" + (f" ({', '.join(parts)})" if parts else "")
 
 
-def write_array(path: Path, array: Documents | Kept) -> None:
-    """Write a table or a choice to a file, for later jobs."""
+def explain(cleaning: CleaningPlan) -> str:
+    """Describe which settings left out documents, for an error message."""
+    totals = cleaning.totals
+    n_removed = totals.n_documents_read - totals.n_documents
+    n_read = plural(totals.n_documents_read, "document")
+    return (
+        f"the dataset's settings leave out {n_removed:,} of {n_read}: {_by_setting(totals.removed)}"
+    )
+
+
+def _by_setting(removed: Mapping[str, int]) -> str:
+    """How many documents each setting left out. removed: by reason."""
+    numbers = Counter[str]()
+    for reason, number in removed.items():
+        numbers[reason if reason in FILTERS else "deduplicate"] += number
+    return ", ".join(f"{number:,} by `{name}`" for name, number in numbers.items() if number)
+
+
+def write_choice(path: Path, kept: Kept) -> None:
+    """Write to a file which documents stay, for later jobs."""
     with atomic_write(path) as file:
-        np.save(file, array)
+        np.save(file, kept)
 
 
-def read_array(path: str | Path) -> Any:
-    """Map a file of `write_array` into memory.
+def read_choice(path: str | Path) -> Kept:
+    """Map a file of `write_choice` into memory.
 
-    Errors: UserError for a damaged file.
+    Errors: UserError for a missing or damaged file.
     """
     try:
-        return np.load(path, mmap_mode="r")
-    except (OSError, ValueError, EOFError):
-        raise UserError(f"{path}: missing or damaged; {REMAKE}") from None
+        return cast(Kept, np.load(path, mmap_mode="r"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; {RUN_AGAIN}") from None
+    except (ValueError, EOFError):
+        raise UserError(f"{path}: damaged; {REMAKE}") from None

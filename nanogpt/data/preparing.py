@@ -22,12 +22,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nanogpt.artifacts.records.base import read_record, write_record
-from nanogpt.artifacts.records.datasets import DatasetMeta, FileMeta, SourceMeta, Split
-from nanogpt.artifacts.records.groups import GroupCounts, GroupTotals, Plan, SplitTotals
+from nanogpt.artifacts.records.datasets import DatasetMeta, FileMeta, SourceMeta
+from nanogpt.artifacts.records.groups import (
+    GroupCounts,
+    GroupTotals,
+    Plan,
+    SplitTotals,
+)
 from nanogpt.config.corpora import Corpus, Dataset
 from nanogpt.config.values import warn_of_escapes
 from nanogpt.data.byte_pairs import separated_at, train_byte_pairs
-from nanogpt.data.cleaning import Choice, Cleaner, choose_documents, cleans, summarize
+from nanogpt.data.cleaning import (
+    Choice,
+    Cleaner,
+    Documents,
+    choose_documents,
+    summarize,
+)
 from nanogpt.data.encodings import OnBytesRead, decide_encoding
 from nanogpt.data.formats import read_documents
 from nanogpt.data.joining import add_up, put_together, remove_old_token_files
@@ -35,6 +46,7 @@ from nanogpt.data.pieces import Group, Piece, read_pieces, recut
 from nanogpt.data.play import surprisal
 from nanogpt.data.saved_tokenizers import load_tokenizer
 from nanogpt.data.sources import in_words, passed_over
+from nanogpt.data.splitting import check_splits, plan_split
 from nanogpt.data.streams import OrderedPool, in_batches, progress_bar
 from nanogpt.data.tokenizers import (
     ByteTokenizer,
@@ -50,7 +62,6 @@ from nanogpt.project import group_name, token_file
 
 logger = logging.getLogger(__name__)
 
-MANY_DOCUMENTS = 100  # at this number, `split: auto` starts to split by document
 EMPTY_SHOWN = 3  # files without text that are logged by name
 
 
@@ -84,6 +95,8 @@ def count(
             counted.append(
                 _count_file(path, digest, corpus, occurs, pool, progress.update, cleaner)
             )
+    if cleaner:
+        cleaner.write_rows()
     return GroupCounts(
         files=tuple(counted),
         n_documents=sum(file.n_documents for file in counted),
@@ -154,7 +167,7 @@ def plan_dataset(
     the documents that stay, if some can be left out.
     """
     _check_texts(counts)
-    plan = _plan_split(counts, dataset, choice)
+    plan = plan_split(counts, dataset, choice)
     n_documents = plan.n_documents
     if tokenizer_file:
         return plan, load_tokenizer(tokenizer_file)
@@ -181,52 +194,6 @@ def _check_texts(counts: Sequence[GroupCounts]) -> None:
         logger.warning("%s: no text in it; skipped", path)
     if len(empty) > EMPTY_SHOWN:
         logger.warning("%d more files: no text in them; skipped", len(empty) - EMPTY_SHOWN)
-
-
-def _plan_split(counts: Sequence[GroupCounts], dataset: Dataset, choice: Choice | None) -> Plan:
-    """Decide how to split a text of at least one document."""
-    split: Split
-    n_documents = sum(group.n_documents for group in counts)
-    if choice:
-        n_documents = choice.plan.totals.n_documents
-    if dataset.train_bytes:
-        split = "bytes"
-    elif dataset.split == "auto":
-        split = "document" if n_documents >= MANY_DOCUMENTS else "position"
-    else:
-        split = dataset.split
-    if choice:
-        lengths = list(choice.n_bytes if split == "bytes" else choice.plan.n_characters)
-    elif split == "bytes":
-        lengths = [sum(file.n_bytes for file in group.files) for group in counts]
-    else:
-        lengths = [group.n_characters for group in counts]
-    total, n_end = sum(lengths), None
-    if dataset.train_bytes:
-        n_end = dataset.train_bytes + dataset.val_bytes if dataset.val_bytes else total
-        if total < n_end or dataset.train_bytes >= total:
-            in_total = "left" if choice else "in total"
-            raise UserError(
-                f"{counts[0].files[0].path}: {plural(total, 'byte')} {in_total}, too few for the "
-                "dataset's `train_bytes` and `val_bytes`; lower them or add text"
-            )
-    if split == "last_file":
-        *others, last = [file for group in counts for file in group.files]
-        if not last.n_documents or not any(file.n_documents for file in others):
-            raise UserError(
-                f"{last.path}: `split: last_file` validates on this file and trains on those "
-                "before it, but one of the two has no text; add text, or change the dataset's "
-                "`split:`"
-            )
-    plan = Plan(
-        split=split,
-        n_documents=n_documents,
-        # nanoGPT cuts at the same place.
-        n_train=dataset.train_bytes or int(total * (1 - dataset.val_ratio)),
-        n_end=n_end,
-        starts=tuple(sum(lengths[:group]) for group in range(len(counts))),
-    )
-    return plan.model_copy(update={"cleaning": choice.plan}) if choice else plan
 
 
 def _train_byte_pairs(groups: Sequence[Group], vocab_size: int, threads: int) -> Tokenizer:
@@ -333,7 +300,7 @@ def encode(
                 "was prepared; run the same command again"
             )
         if len(group.plan.starts) == 1:
-            _check_splits([totals], group.dataset, paths[0])
+            check_splits([totals], group.dataset, group.plan, paths[0])
     return totals
 
 
@@ -350,29 +317,6 @@ def _encode_piece(piece: Piece, tokenizer: Tokenizer, group: Group) -> EncodedPi
             f"{dataset.separator!r}: {error}, or choose another tokenizer or separator"
         ) from None
     return EncodedPiece(piece, tokens, len(piece.text.encode("utf-8")))
-
-
-def _check_splits(groups: Sequence[GroupTotals], dataset: Dataset, first: Path) -> None:
-    """Raise UserError if a split of all groups is too short. first: a file, for the message."""
-    splits = [group.train for group in groups], [group.val for group in groups]
-    n_characters = sum(totals.n_characters for split in splits for totals in split)
-    in_total = "left" if cleans(dataset) else "in total"
-    by = "train_bytes" if dataset.train_bytes else f"val_ratio {dataset.val_ratio:g}"
-    for name, split in zip(("train", "val"), splits, strict=True):
-        n_tokens = sum(totals.n_tokens for totals in split)
-        if n_tokens < 2 and dataset.split == "document":
-            n_documents = sum(totals.n_documents for split in splits for totals in split)
-            raise UserError(
-                f"{first}: of {plural(n_documents, 'document')} {in_total}, the {name} split would "
-                "get none; add documents, or set the dataset's `split: position`"
-            )
-        if n_tokens < 2:
-            raise UserError(
-                f"{first}: {plural(n_characters, 'character')} {in_total}, too few to split by "
-                f"{by}: the {name} split would get "
-                f"{plural(n_tokens, 'token')}; add text, or change the dataset's `val_ratio:` or "
-                "`split:`"
-            )
 
 
 def prepare(
@@ -403,7 +347,7 @@ def prepare(
         groups = [jobs / group_name(number) for number in range(len(plan.starts))]
         counts = [read_record(group / "counts.json", GroupCounts) for group in groups]
         totals = [read_record(group / "totals.json", GroupTotals) for group in groups]
-        _check_splits(totals, dataset, files[0])
+        check_splits(totals, dataset, plan, files[0])
         parts = [] if sharded else groups
         train = put_together("train", [group.train for group in totals], parts, directory)
         val = put_together("val", [group.val for group in totals], parts, directory)
@@ -445,10 +389,10 @@ def _plan_here(
     threads: int,
 ) -> tuple[Group, Tokenizer]:
     """Count and plan all files as one group."""
-    cleaner = Cleaner(dataset) if cleans(dataset) else None
+    rows: list[Documents] = []
+    cleaner = Cleaner(dataset, rows.append) if dataset.cleans else None
     counts = [count(files, corpus, threads, cleaner)]
-    documents = [cleaner.documents()] if cleaner else []
-    choice = choose_documents(counts, documents, dataset)
+    choice = choose_documents(counts, [rows], dataset)
     plan, tokenizer = plan_dataset(counts, corpus, dataset, tokenizer_file, threads, choice)
     return Group(counts[0], plan, 0, corpus, dataset, choice.kept if choice else None), tokenizer
 

@@ -11,10 +11,11 @@ from nanogpt.artifacts.records.base import read_record, write_record
 from nanogpt.artifacts.records.groups import GroupCounts, Plan
 from nanogpt.config.corpora import Corpus, Dataset
 from nanogpt.data.batches import load
-from nanogpt.data.cleaning import Cleaner, choose_documents, cleans, read_array, write_array
+from nanogpt.data.cleaning import Cleaner, choose_documents, table_files
 from nanogpt.data.pieces import Group
 from nanogpt.data.preparing import count, encode, plan_dataset, prepare
 from nanogpt.data.saved_tokenizers import load_tokenizer
+from nanogpt.files.atomic import atomic_write
 from nanogpt.project import group_name
 from tests.data.hard_texts import MIRROR, gpt2_only
 
@@ -108,13 +109,12 @@ def prepare_by_groups(groups, directory, given=None, threads=1, sharded=False, *
     made = directory / "made"
     directories = [jobs / group_name(number) for number in range(len(groups))]
     for group, place in zip(groups, directories, strict=True):
-        cleaner = Cleaner(dataset) if cleans(dataset) else None
-        write_record(place / "counts.json", count(group, corpus, threads, cleaner))
-        if cleaner:
-            write_array(place / "documents.npy", cleaner.documents())
+        with atomic_write(place / "documents.bin") as file:
+            cleaner = Cleaner(dataset, file.write) if dataset.cleans else None
+            write_record(place / "counts.json", count(group, corpus, threads, cleaner))
     counts = [read_record(place / "counts.json", GroupCounts) for place in directories]
-    files = [place / "documents.npy" for place in directories]
-    choice = choose_documents(counts, [read_array(f) for f in files if f.exists()], dataset)
+    tables = table_files([place / "documents.bin" for place in directories], counts, dataset)
+    choice = choose_documents(counts, tables, dataset)
     kept = choice.kept if choice else None
     plan, tokenizer = plan_dataset(counts, corpus, dataset, given, threads, choice)
     write_record(jobs / "plan.json", plan)

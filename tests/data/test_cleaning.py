@@ -1,15 +1,28 @@
 """Documents that fail a filter or are duplicates are left out, the same in any grouping."""
 
 import json
+import os
+import resource
+import subprocess
+import sys
+import tracemalloc
+from itertools import chain
+from pathlib import Path
 
+import numpy as np
 import pytest
 
-from nanogpt.artifacts.records.datasets import CleaningMeta
-from nanogpt.config.corpora import Dataset
+from nanogpt.artifacts.records.base import write_record
+from nanogpt.artifacts.records.datasets import CleaningMeta, FileMeta
+from nanogpt.artifacts.records.groups import GroupCounts
+from nanogpt.config.corpora import Corpus, Dataset
 from nanogpt.data import cleaning, encodings
 from nanogpt.data import pieces as data_pieces
 from nanogpt.data.batches import load
-from nanogpt.errors import UserError
+from nanogpt.data.preparing import count
+from nanogpt.data.saved_tokenizers import load_tokenizer
+from nanogpt.errors import UserError, user_message
+from nanogpt.planning import needs
 from tests.data.prepared import (
     FRENCH,
     JAPANESE,
@@ -25,6 +38,8 @@ from tests.data.prepared import (
     write_rows,
     write_texts,
 )
+
+ROOT = Path(__file__).resolve().parents[2]
 
 # Two documents with nothing in common, and one that is nearly the first.
 NEWS = " ".join(f"sentence {number} of the news item" for number in range(40))
@@ -130,6 +145,13 @@ def test_a_validation_file_keeps_its_documents(tmp_path, by_groups):
         ({"min_alphabetic_words": 0.5}, "हिन्दी 1", "١٢٣ 1 a"),
         ({"max_repeated_lines": 0.5}, "ab\ncd\n\n\nab\ncd\n", "ab\nc\nab\nab\n"),
         ({"max_repeated_lines": 0.0}, "ab\n\nabc\n\n", "ab\r\n  ab"),
+        # In floating-point numbers, 0.28 * 25 is more than 7, and 0.29 * 100 is less than 29.
+        ({"min_alphabetic_words": 0.28}, "a " * 7 + "1 " * 18, "a " * 6 + "1 " * 19),
+        (
+            {"max_repeated_lines": 0.29},
+            f"{'a' * 29}\n" * 2 + "b" * 42,
+            f"{'a' * 30}\n" * 2 + "b" * 40,
+        ),
     ],
 )
 def test_a_filter_leaves_out_documents_beyond_its_limit(tmp_path, setting, stay, go):
@@ -257,13 +279,19 @@ def test_settings_that_leave_out_all_documents_are_an_error(tmp_path, by_groups)
 
 def test_settings_that_leave_out_a_whole_validation_file_are_an_error(tmp_path):
     paths = write_texts(tmp_path / "texts", [NEWS, REPORT, "short"])
-    message = r"0002.txt: .* every document of the last file \(1 by `min_characters`\)"
+    message = (
+        r"0002.txt: .* every document of the last file \(1 by `min_characters`\), so there's "
+        "nothing to validate on; change these settings"
+    )
     with pytest.raises(UserError, match=message):
         prepare_files(paths, tmp_path / "made", split="last_file", min_characters=10)
 
 
 def test_too_little_text_left_is_an_error(tmp_path):
-    message = r"1 character left, too few to split by val_ratio 0.1"
+    message = (
+        r"1 character left \(the dataset's settings leave out 1 of 2 documents: 1 by "
+        r"`max_characters`\), too few to split by val_ratio 0.1"
+    )
     with pytest.raises(UserError, match=message):
         prepare_rows(tmp_path, ["a", NEWS], max_characters=1)
 
@@ -286,6 +314,64 @@ def test_empty_files_are_no_documents(tmp_path, caplog):
         prepare_files([paths[0], paths[2]], tmp_path / "none", deduplicate="near")
 
 
+@pytest.mark.parametrize("by_groups", [False, True])
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"deduplicate": "near"}, "3 by `deduplicate`"),
+        ({"deduplicate": "exact", "min_characters": 2000}, "1 by `min_characters`, 2 by `ded"),
+    ],
+)
+def test_settings_that_leave_out_all_training_documents_are_an_error(
+    tmp_path, options, reason, by_groups
+):
+    texts = [NEWS * 3, REPORT * 3, NEAR_NEWS if "min_characters" not in options else NEWS]
+    paths = write_texts(tmp_path / "texts", texts)
+    write_rows(tmp_path / "val.jsonl", [NEWS * 3, REPORT * 3])
+    paths.append(tmp_path / "val.jsonl")
+    message = (
+        rf"0000.txt: the dataset's settings leave out every document before the last file "
+        rf"\({reason}.*\), so there's nothing to train on; change these settings"
+    )
+    prepare, given = (
+        (prepare_by_groups, [paths[:2], paths[2:]]) if by_groups else (prepare_files, paths)
+    )
+    with pytest.raises(UserError, match=message):
+        prepare(given, tmp_path / "made", split="last_file", **options)
+
+
+@pytest.mark.parametrize("by_groups", [False, True])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"split": "document"},
+            r"of 1 document left \(the dataset's settings leave out 2 of 3 documents: 2 by "
+            r"`deduplicate`\), the (train|val) split would get none; add documents",
+        ),
+        (
+            {"train_bytes": 2000, "val_bytes": 2000},
+            r"bytes left \(the dataset's settings leave out 2 of 3 documents: 2 by "
+            r"`deduplicate`\), too few for the dataset's `train_bytes` and `val_bytes`",
+        ),
+        (
+            {"split": "position", "val_ratio": 0.0001},
+            r"1,\d{3} characters left \(the dataset's settings leave out 2 of 3 documents: 2 by "
+            r"`deduplicate`\), too few to split by val_ratio 0.0001",
+        ),
+    ],
+)
+def test_too_few_documents_left_are_an_error_that_names_the_settings(
+    tmp_path, options, message, by_groups
+):
+    paths = write_texts(tmp_path / "texts", [NEWS, NEWS, NEWS])
+    prepare, given = (
+        (prepare_by_groups, [paths[:1], paths[1:]]) if by_groups else (prepare_files, paths)
+    )
+    with pytest.raises(UserError, match=message):
+        prepare(given, tmp_path / "made", deduplicate="exact", **options)
+
+
 @pytest.mark.parametrize("n_rows", [2, 4])
 def test_a_file_that_changes_between_the_passes_is_an_error(tmp_path, monkeypatch, n_rows):
     path = tmp_path / "a.jsonl"
@@ -300,12 +386,170 @@ def test_a_file_that_changes_between_the_passes_is_an_error(tmp_path, monkeypatc
         prepare_rows(tmp_path, [NEWS, REPORT, FRENCH], "a.jsonl", deduplicate="exact")
 
 
-def test_a_damaged_table_is_an_error(tmp_path):
-    path = tmp_path / "documents.npy"
+def write_table(path, dataset, texts):
+    """Write the table of a group with these documents; return its counts."""
+    write_rows(path.with_suffix(".jsonl"), texts)
+    with open(path, "wb") as file:
+        cleaner = cleaning.Cleaner(dataset, file.write)
+        return count([path.with_suffix(".jsonl")], Corpus(files=["a"]), cleaner=cleaner)
+
+
+def test_a_missing_or_damaged_table_is_an_error(tmp_path):
+    path, dataset = tmp_path / "documents.bin", Dataset(deduplicate="exact")
+    counts = write_table(path, dataset, [NEWS, REPORT])
+    for content in (b"", path.read_bytes()[:-1], path.read_bytes() * 2):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r"documents.bin: damaged; delete the file"):
+            choose(path, counts, dataset)
+    path.unlink()
+    with pytest.raises(UserError, match=r"documents.bin: no such file; run the workflow again"):
+        choose(path, counts, dataset)
+
+
+def choose(path, counts, dataset):
+    tables = cleaning.table_files([path], [counts], dataset)
+    return cleaning.choose_documents([counts], tables, dataset)
+
+
+def test_a_missing_or_damaged_choice_is_an_error(tmp_path):
+    path = tmp_path / "kept.npy"
     for content in (b"", b"\x93NUMPY\x01\x00"):
         path.write_bytes(content)
-        with pytest.raises(UserError, match=r"documents.npy: missing or damaged; delete the file"):
-            cleaning.read_array(path)
+        with pytest.raises(UserError, match=r"kept.npy: damaged; delete the file"):
+            cleaning.read_choice(path)
+    path.unlink()
+    with pytest.raises(UserError, match=r"kept.npy: no such file; run the workflow again"):
+        cleaning.read_choice(path)
+
+
+# --- Limits of the machine --------------------------------------------------------------------
+
+
+@pytest.fixture
+def few_files():
+    """A function that lowers the number of files that this process can open, until the end."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    def lower(n_more):
+        highest = max(int(path.name) for path in Path("/proc/self/fd").iterdir())
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + n_more, limits[1]))
+
+    yield lower
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_a_corpus_of_many_groups_needs_few_open_files(tmp_path, few_files):
+    paths = write_texts(tmp_path / "texts", [f"{NEWS} {n // 2}" for n in range(120)])
+    few_files(20)
+    made = prepare_by_groups([[path] for path in paths], tmp_path, deduplicate="exact")
+    assert removed(made) == {"exact_duplicates": 60}
+
+
+def test_too_many_open_files_are_not_damage(tmp_path, few_files):
+    path, dataset = tmp_path / "documents.bin", Dataset(deduplicate="exact")
+    counts = write_table(path, dataset, [NEWS, REPORT])
+    cleaning.write_choice(tmp_path / "kept.npy", np.ones(2, np.bool_))
+    (tmp_path / "tokenizer.json").write_text('{"type": "byte"}')
+    few_files(0)
+    for read in (
+        lambda: choose(path, counts, dataset),
+        lambda: cleaning.read_choice(tmp_path / "kept.npy"),
+        lambda: load_tokenizer(tmp_path / "tokenizer.json"),
+    ):
+        with pytest.raises(OSError, match="Too many open files") as caught:
+            read()
+        assert "too many open files; raise the limit" in user_message(caught.value)
+
+
+PLAN = """
+import runpy, sys
+from types import SimpleNamespace
+
+class Inputs(list):
+    counts, documents, tokenizer = ["counts.json"], ["documents.bin"], []
+
+script, min_characters = sys.argv[1], int(sys.argv[2])
+job = SimpleNamespace(input=Inputs(["counts.json", "documents.bin"]), log=["plan.log"], threads=1)
+job.output = SimpleNamespace(plan="plan.json", kept="kept.npy", tokenizer="tokenizer.json")
+job.wildcards = SimpleNamespace(dataset="a")
+datasets = {"a": {"min_characters": min_characters}}
+job.config = {"corpora": {"a": {"files": "texts"}}, "datasets": datasets}
+sys.addaudithook(lambda event, args: event == "open" and print(f"opened {args[0]}"))
+runpy.run_path(script, {"snakemake": job})
+"""
+
+
+@pytest.mark.parametrize("min_characters", [0, 1])
+def test_plan_opens_tables_only_if_documents_can_be_left_out(tmp_path, min_characters):
+    write_rows(tmp_path / "a.jsonl", [NEWS, REPORT])
+    counts = write_table(tmp_path / "documents.bin", Dataset(), [NEWS, REPORT])
+    write_record(tmp_path / "counts.json", counts)
+    arguments = ["-c", PLAN, str(ROOT / "workflow/scripts/plan.py"), str(min_characters)]
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    assert (tmp_path / "plan.json").is_file()
+    assert "opened counts.json" in done.stdout
+    assert ("opened documents.bin" in done.stdout) == (min_characters > 0)
+
+
+@pytest.mark.parametrize(("deduplicate", "field"), [("exact", "digest"), ("near", "bands")])
+@pytest.mark.parametrize("n_copies", [1, 2, 50_000])
+def test_choosing_needs_a_limited_memory_for_each_document(deduplicate, field, n_copies):
+    n_documents, dataset, rows = 50_000, Dataset(deduplicate=deduplicate), []
+    cleaning.Cleaner(dataset, rows.append).write_rows()
+    table = np.zeros(n_documents, rows[0].dtype)
+    table["digest"] = np.arange(2 * n_documents).reshape(-1, 2)
+    table[field] = np.arange(n_documents)[:, None] // n_copies
+    file = FileMeta(
+        **{"path": "a", "sha256": "", "encoding": "utf-8", "hash": None},
+        **{"n_documents": n_documents, "n_characters": 0, "n_bytes": 0},
+    )
+    counts = GroupCounts(files=(file,), n_documents=n_documents, n_characters=0, characters="")
+    tracemalloc.start()
+    choice = cleaning.choose_documents([counts], [[table]], dataset)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert choice.kept.sum() == n_documents // n_copies
+    assert peak / n_documents < needs.BYTES_OF_CHOICE[deduplicate]
+    assert table.itemsize == needs.BYTES_OF_ROW[deduplicate]
+
+
+def test_a_long_document_needs_little_memory(monkeypatch):
+    monkeypatch.setattr(cleaning, "LONGEST_LINE", 1 << 14)
+    monkeypatch.setattr(cleaning, "MOST_LINES", 1 << 10)
+    dataset, rows = Dataset(**{**ALL, "max_characters": 10**9}), []
+    text = "".join(f"line {number}\n" for number in range(100_000)) + "ab " * 100_000
+    cleaner = cleaning.Cleaner(dataset, rows.append)
+    tracemalloc.start()
+    for _ in cleaner.read([(text, True)]):
+        pass
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 5_000_000
+
+
+def test_later_lines_are_compared_with_a_limited_number(tmp_path, monkeypatch):
+    monkeypatch.setattr(cleaning, "MOST_LINES", 2)
+    texts = ["aa\nbb\ncc\ncc", "aa\ncc\nbb\ncc"]
+    assert left(prepare_rows(tmp_path, texts, max_repeated_lines=0.2)) == texts[:1]
+
+
+def test_a_line_in_many_pieces_is_judged_like_a_whole_one():
+    text = "word " * 2**16
+    for pieces in ([text], text):
+        rows = []
+        cleaner = cleaning.Cleaner(Dataset(max_repeated_lines=0.5), rows.append)
+        for _ in cleaner.read(chain(((piece, False) for piece in pieces), [("", True)])):
+            pass
+        cleaner.write_rows()
+        assert rows[0]["reason"].tolist() == [0]
+        assert rows[0]["n_characters"].tolist() == [len(text)]
 
 
 @pytest.mark.parametrize(

@@ -416,7 +416,7 @@ def test_an_error_in_a_later_group_leaves_nothing_in_its_directory(tmp_path):
     options = {"tokenizer": "other", "given": tmp_path / "given.json"}
     with pytest.raises(UserError, match=r"U\+00E9"):
         prepare_by_groups([[path] for path in paths], tmp_path, **options)
-    assert set(contents(tmp_path / "groups" / "001")) == {"counts.json"}
+    assert set(contents(tmp_path / "groups" / "001")) == {"counts.json", "documents.bin"}
     assert not (tmp_path / "made").exists()
 
 

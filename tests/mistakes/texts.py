@@ -256,7 +256,33 @@ TEXTS = [
             max_characters=100,
         ),
         "book.txt: the dataset's settings leave out every document of the last file (1 by "
-        "`max_characters`); change these settings or add text",
+        "`max_characters`), so there's nothing to validate on; change these settings or add text",
+    ),
+    Mistake(
+        "duplicates that leave out all training text",
+        "`split: last_file` and `deduplicate: exact` of `a.txt` and `book.txt` with the same text",
+        lambda: prepare_book(
+            {"a.txt": TEXT, "book.txt": TEXT},
+            {"files": ["a.txt", "book.txt"]},
+            split="last_file",
+            deduplicate="exact",
+        ),
+        "a.txt: the dataset's settings leave out every document before the last file (1 by "
+        "`deduplicate`), so there's nothing to train on; change these settings or add text",
+    ),
+    Mistake(
+        "filters that leave too few documents",
+        "`split: document` and `max_characters: 100` of `a.txt`, and of `book.txt` with 300 "
+        "characters",
+        lambda: prepare_book(
+            {"a.txt": "Some text.", "book.txt": "x" * 300},
+            {"files": ["a.txt", "book.txt"]},
+            split="document",
+            max_characters=100,
+        ),
+        "a.txt: of 1 document left (the dataset's settings leave out 1 of 2 documents: 1 by "
+        "`max_characters`), the train split would get none; add documents, or set the dataset's "
+        "`split: position`",
     ),
     text(
         "zero bytes in a text",

@@ -2,11 +2,13 @@
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 
+from nanogpt.planning import needs
 from tests.workflow.projects import (
     ESSAYS,
     GROUP_JOBS,
@@ -17,6 +19,7 @@ from tests.workflow.projects import (
     nanogpt,
     planned,
     results,
+    snakemake,
 )
 
 FIRST = "texts/my éssays/00 é.txt"
@@ -109,6 +112,28 @@ def test_duplicates_in_different_groups_are_left_out(essays: Path) -> None:
         in (essays / "results/datasets/essays/prepare.log").read_text()
     )
     assert planned(essays, ESSAYS) == {}
+
+
+def test_memory_is_requested_for_the_documents_that_were_counted(essays: Path) -> None:
+    setting = {"deduplicate": "near"}
+    edit_config(essays, lambda c: c["datasets"]["essays"].update(setting))
+    groups = essays / "results/datasets/essays/groups"
+    n_documents = 3 * 10**7
+    for number in range(GROUP_JOBS["count"]):
+        directory = groups / f"{number:03}"
+        directory.mkdir(parents=True)
+        (directory / "counts.json").touch()
+        with open(directory / "documents.bin", "wb") as file:  # takes no space on disk
+            file.truncate(needs.BYTES_OF_ROW["near"] * n_documents)
+    run = snakemake(essays, "-n", ESSAYS)
+    requests = re.findall(
+        r"^rule (\w+):.*?mem_mb=(\d+|<TBD>)", run.stdout, re.DOTALL | re.MULTILINE
+    )
+    memory = dict(requests)
+    assert memory.keys() == {"plan", "encode", "prepare"}, run.stdout
+    of_documents = GROUP_JOBS["count"] * n_documents * needs.BYTES_OF_CHOICE["near"] // 10**6
+    assert 0 <= int(memory["plan"]) - 2000 - of_documents <= 100
+    assert memory["encode"] == memory["prepare"] == "2000"
 
 
 def test_a_dataset_can_use_another_datasets_tokenizer(project: Path) -> None:

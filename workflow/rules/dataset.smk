@@ -17,7 +17,7 @@ rule count:
         corpus=group_inputs,
     output:
         counts=temp("results/datasets/{dataset}/groups/{group}/counts.json"),
-        documents=temp("results/datasets/{dataset}/groups/{group}/documents.npy"),
+        documents=temp("results/datasets/{dataset}/groups/{group}/documents.bin"),
     log:
         "results/datasets/{dataset}/groups/{group}/count.log",
     benchmark:
@@ -42,7 +42,7 @@ rule plan:
     """Choose the documents that stay and the split, and build the tokenizer."""
     input:
         counts=of_groups("counts.json"),
-        documents=of_groups("documents.npy"),
+        documents=of_groups("documents.bin"),
         corpus=dataset_corpus,
         tokenizer=given_tokenizer,
     output:

@@ -6,14 +6,14 @@ from nanogpt.artifacts.records.base import read_record, write_record
 from nanogpt.artifacts.records.groups import GroupCounts, Plan
 from nanogpt.artifacts.stages import logged, say
 from nanogpt.config.loading import load_dataset
-from nanogpt.data.cleaning import read_array
+from nanogpt.data.cleaning import read_choice
 from nanogpt.data.pieces import Group
 from nanogpt.data.preparing import encode
 from nanogpt.data.saved_tokenizers import load_tokenizer
 
 with logged(snakemake, "encode"):
     wildcards, given = snakemake.wildcards, snakemake.input
-    name, number, kept = wildcards.dataset, int(wildcards.group), read_array(given.kept)
+    name, number, kept = wildcards.dataset, int(wildcards.group), read_choice(given.kept)
     counts = read_record(Path(given.counts), GroupCounts)
     plan = read_record(Path(given.plan), Plan)
     group = Group(counts, plan, number, *load_dataset(snakemake.config, name), kept)
