@@ -124,6 +124,14 @@ def logged(job: WorkflowJob, stage: str, project: Project = HERE) -> Iterator[No
     A user error ends the process with one line and exit code 1, and a signal with 128 + n. Other
     errors are raised, with their traceback in the log too.
     """
+    with _logged(job, stage, project):
+        for path in job.output:
+            remove_temporaries(project.root / path)
+        yield
+
+
+@contextmanager
+def _logged(job: WorkflowJob, stage: str, project: Project) -> Iterator[None]:
     with _ending(stage):
         log = project.root / job.log[0]
         _log_to(log)
@@ -226,7 +234,7 @@ def run_stage(
     Errors are handled as in `logged`.
     """
     start = time.monotonic()
-    with logged(job, stage, project):
+    with _logged(job, stage, project):
         parameters = _resolve(job.params.settings, job.threads)
         manifest_path = next(path for path in job.output if path.endswith(manifests.SUFFIX))
         outputs = [*(path for path in job.output if path != manifest_path), *more_outputs]

@@ -469,12 +469,14 @@ def wait_for(path):
         time.sleep(0.01)
 
 
-def test_temporary_files_of_killed_writers_are_removed(tmp_path):
+@pytest.mark.parametrize("call", [stage_call(), LOGGED], ids=["stage", "logged"])
+def test_temporary_files_of_killed_writers_are_removed(tmp_path, call):
     left = [".out.txt.x7f3.tmp", ".request.json.ab12.tmp", ".shout.manifest.json.q.tmp"]
     kept = [".other.txt.x7f3.tmp", ".out.txt", "out.txt.tmp"]
     for name in [*left, *kept]:
         (tmp_path / name).write_text("left")
-    assert run_stage(tmp_path, WRITE).returncode == 0
+    write = 'for path in (out, request_file):\n    path.write_text("made")'
+    assert run_stage(tmp_path, write, call=call).returncode == 0
     assert [name for name in left if (tmp_path / name).exists()] == []
     assert [name for name in kept if (tmp_path / name).exists()] == kept
 

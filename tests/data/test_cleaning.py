@@ -468,9 +468,12 @@ from types import SimpleNamespace
 class Inputs(list):
     counts, documents, tokenizer = ["counts.json"], ["documents.bin"], []
 
+class Outputs(list):
+    plan, kept, tokenizer = "plan.json", "kept.npy", "tokenizer.json"
+
 script, min_characters = sys.argv[1], int(sys.argv[2])
 job = SimpleNamespace(input=Inputs(["counts.json", "documents.bin"]), log=["plan.log"], threads=1)
-job.output = SimpleNamespace(plan="plan.json", kept="kept.npy", tokenizer="tokenizer.json")
+job.output = Outputs(["plan.json", "kept.npy", "tokenizer.json"])
 job.wildcards = SimpleNamespace(dataset="a")
 datasets = {"a": {"min_characters": min_characters}}
 job.config = {"corpora": {"a": {"files": "texts"}}, "datasets": datasets}

@@ -94,7 +94,8 @@ def as_a_job(work: Callable[[], object]) -> Callable[[], None]:
         package = logging.getLogger("nanogpt")
         before, level = list(package.handlers), package.level
         try:
-            with logged(SimpleNamespace(input=[], log=["results/first/logs/train.log"]), "train"):
+            job = SimpleNamespace(input=[], output=[], log=["results/first/logs/train.log"])
+            with logged(job, "train"):
                 work()
         finally:
             package.setLevel(level)
