@@ -3,6 +3,7 @@
 #
 # Snakemake then copies the files that a job reads or writes to a local directory. The user's own
 # files, such as texts, stay where they are.
+from nanogpt.files.buckets import check_bucket
 from nanogpt.project import POD_DIRECTORY
 
 # The directory of these copies, in which paths are those of the project; empty without a storage.
@@ -27,6 +28,19 @@ def own_files(paths):
     if not COPIES:
         return list(paths)
     return [path if path.startswith(MADE) else local(path) for path in paths]
+
+
+@one_line_errors
+def check_storage():
+    """Check that a bucket can be read, before Snakemake looks for each file in it."""
+    provider = workflow.storage_registry.default_storage_provider
+    if workflow.is_main_process and hasattr(provider, "s3c"):
+        prefix = workflow.storage_settings.default_storage_prefix
+        check_bucket(provider.s3c.meta.client, prefix)
+
+
+if COPIES:
+    check_storage()
 
 
 def warn_about_retries():
