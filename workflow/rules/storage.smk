@@ -47,11 +47,20 @@ def warn_about_retries():
     """Say that a retried training starts over, if nothing keeps the states that it saves."""
     if "input-output" in map(str, workflow.storage_settings.shared_fs_usage):
         return
-    volumes = getattr(workflow.executor_settings, "persistent_volumes", [])
+    jobs = [job for job in workflow.dag.needrun_jobs() if not job.is_local]
+    if not any("$NANOGPT_TRAIN" in (job.rule.shellcmd or "") for job in jobs):
+        return
+    volumes = getattr(workflow.executor_settings, "persistent_volumes", None)
     kept = POD_DIRECTORY / HERE.states
-    if not any(kept.is_relative_to(volume.path) for volume in volumes):
-        print(
-            "warning: jobs keep no files, so a training that's tried again starts from the "
-            f"beginning; mount a volume at {POD_DIRECTORY}/.nanogpt to continue instead",
-            file=sys.stderr,
-        )
+    if any(kept.is_relative_to(volume.path) for volume in volumes or []):
+        return
+    to_continue = (
+        "share `.nanogpt` among the machines of the jobs"
+        if volumes is None
+        else f"mount a volume at {POD_DIRECTORY}/.nanogpt"
+    )
+    print(
+        "warning: jobs keep no files, so a training that's tried again starts from the "
+        f"beginning; {to_continue} to continue instead",
+        file=sys.stderr,
+    )
