@@ -19,6 +19,7 @@ def make_project(directory: Path) -> Path:
     config["datasets"] = {"own": {}, "far": {}}
     prompted = {"sample": {"start": "FILE:prompt.txt"}}
     config["runs"] = {"demo": {"dataset": "own", **prompted}, "one": {"dataset": "own"}}
+    config["runs"]["one"]["train"] = {"milestones": [10]}
     (project / "config.yaml").write_text(yaml.safe_dump(config))
     (project / "prompt.txt").write_text("It was")
     (project / "texts").mkdir()

@@ -14,6 +14,11 @@ os.environ.update(NANOGPT_COPIES=COPIES)
 # deliver them.
 SHARDED = frozenset() if COPIES else stages.sharded_datasets(CONFIG)
 
+# Runs with files that other runs don't have: by the steps of their milestones, and those with a
+# meta.pkl. A storage gets only the outputs of rules, so these runs have rules of their own.
+MILESTONES = stages.milestones(CONFIG) if COPIES else {}
+WITH_VOCABULARY = stages.runs_with_characters(CONFIG) if COPIES else []
+
 # Where rules write.
 MADE = (
     "results/",
@@ -28,6 +33,34 @@ def own_files(paths):
     if not COPIES:
         return list(paths)
     return [path if path.startswith(MADE) else local(path) for path in paths]
+
+
+def add_variant(name, variant, runs, more):
+    """Add a rule with more outputs than another one, for some runs.
+
+    It's what `use rule <name> as <variant> with:` does, which needs a variant that's written out.
+    """
+    if not rules.has(name):
+        return
+    original = getattr(rules, name).rule
+    outputs = dict(original.ruleinfo.output.kwpaths)
+    manifest = outputs.pop("manifest")  # it's the last one
+    changes = workflow.run(None)
+    workflow.output(**outputs, more=more, manifest=manifest)(changes)
+    workflow.register_wildcard_constraints(run=any_of(runs))(changes)
+    workflow.userule(rules=[name], name_modifier=variant)(changes)
+    getattr(rules, variant).rule.resources = (
+        original.resources
+    )  # with those of a profile
+
+
+def milestone_files(steps):
+    """The files of a run's milestones."""
+    return expand(
+        "results/{{run}}/milestones/{step}/{name}",
+        step=steps,
+        name=stages.MODEL_FILES,
+    )
 
 
 @one_line_errors
