@@ -58,13 +58,15 @@ def link_of(url: str) -> str:
 
 
 def check_bucket(client: Any, url: str) -> None:
-    """Raise UserError if the files of a bucket can't be listed.
+    """Raise UserError if the files of a bucket can't be listed, or a prefix can't be used.
 
     client: of boto3. A bucket that doesn't exist is fine, because Snakemake creates it.
     """
     from botocore.exceptions import BotoCoreError, ClientError
 
-    bucket, _ = _split(url)
+    bucket, prefix = _split(url)
+    if {"#", "?"} & set(prefix):
+        raise UserError(f"{url}: a prefix can't have `#` or `?`; choose another one")
     try:
         client.list_objects_v2(Bucket=bucket, MaxKeys=1)
     except ClientError as error:

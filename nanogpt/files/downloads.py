@@ -119,11 +119,7 @@ def fetch(
     Errors: UserError if no source provides the file, if its digest isn't `sha256` (the file is
     then kept as <destination>.corrupt, and no other source is tried), or if it can't be written.
     """
-    try:
-        parsed = httpx.URL(url)
-    except httpx.InvalidURL as error:
-        raise UserError(f"{url}: invalid URL: {error}; correct `url:` in config.yaml") from None
-    relative = (parsed.netloc + parsed.raw_path).decode()
+    relative = _below_mirror(url)
     sources = [*(place for mirror in mirrors for place in _in_mirror(mirror, relative)), url]
     locks = Path(f"{destination}.part.lock")
     try:
@@ -142,6 +138,17 @@ def fetch(
             f"{url}: {error}; {error.remedy}, save the file as {destination} yourself, or set the "
             "environment variable NANOGPT_MIRROR to a directory or URL with it"
         ) from None
+
+
+def _below_mirror(url: str) -> str:
+    """Return the path of a file in a mirror. Errors: UserError for an invalid URL."""
+    if url.startswith(SCHEME):
+        return url.removeprefix(SCHEME)
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise UserError(f"{url}: invalid URL: {error}; correct `url:` in config.yaml") from None
+    return (parsed.netloc + parsed.raw_path).decode()
 
 
 def _fetch(sources: Sequence[Path | str], destination: Path, sha256: str | None, lock: Lock) -> str:

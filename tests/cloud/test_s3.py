@@ -19,7 +19,7 @@ from nanogpt.errors import UserError
 from nanogpt.files.downloads import fetch
 from tests.checkouts import PROJECT
 from tests.cloud.conftest import BUCKET
-from tests.cloud.projects import TEXT, make_project, with_packages
+from tests.cloud.projects import KEY, TEXT, make_project, with_packages
 from tests.docs.commands import blocks_of
 from tests.faults import attacks
 
@@ -114,10 +114,10 @@ def test_a_killed_training_continues_from_the_state_on_this_machine(
 
 
 def test_a_corpus_comes_from_a_bucket(bucket: Any, tmp_path: Path) -> None:
-    bucket.put_object(Key="texts/far.txt", Body=TEXT)
+    bucket.put_object(Key=KEY, Body=TEXT)
     project = make_project(tmp_path / "project")
     run(project, "results/datasets/far/meta.json")
-    assert (project / "resources/corpora/far/far.txt").read_bytes() == TEXT
+    assert (project / "resources/corpora/far/far_1_100_.txt").read_bytes() == TEXT
 
 
 def test_a_download_from_a_bucket_is_resumed(
@@ -186,6 +186,17 @@ def with_wrong_credentials(server: str) -> Iterator[None]:
     check_after("0")
     yield
     check_after("inf")
+
+
+@pytest.mark.usefixtures("bucket")
+def test_a_prefix_that_the_plugin_would_cut_off_ends_the_workflow_with_a_line(
+    tmp_path: Path,
+) -> None:
+    project = make_project(tmp_path / "project")
+    call = snakemake(project, *STORED[:3], "s3://my-bucket/plays#1", "results/one/samples.txt")
+    assert call.end(600) != 0
+    last = call.printed().rstrip().splitlines()[-1]
+    assert last.startswith("error: s3://my-bucket/plays#1: a prefix can't have `#` or `?`; ")
 
 
 @pytest.mark.usefixtures("bucket", "with_wrong_credentials")

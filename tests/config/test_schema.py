@@ -140,6 +140,17 @@ def test_old_name_of_the_built_in_corpus_still_works():
     assert load_yaml("corpora: {text: {builtin: playwright}}").corpora["text"].builtin == "play"
 
 
+def test_download_from_s3_gets_the_file_name_of_its_key():
+    """Keys can have any characters, and `%20` means just that."""
+    names = {"a b.txt": "a_b.txt", "a#1?.txt": "a_1_.txt", "a%20b.txt": "a_20b.txt"}
+    for key, name in {**names, "日本.parquet": "text.parquet"}.items():
+        url = f"s3://bucket/texts/{key}"
+        assert Corpus(url=url).downloads == {name: url}
+    for key in ("../up.txt", "texts/./a.txt", ""):
+        with pytest.raises(ValueError, match="isn't the URL of a file"):
+            Corpus(url=f"s3://bucket/{key}")
+
+
 def test_numbered_range_of_urls_is_expanded_as_in_curl():
     corpus = Corpus(url=["https://example.org/[8-10]-part-[00-01].txt", "https://example.org/z"])
     parts = ["8-part-00", "8-part-01", "9-part-00", "9-part-01", "10-part-00", "10-part-01"]
