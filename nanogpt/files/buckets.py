@@ -72,14 +72,24 @@ def check_bucket(client: Any, url: str) -> None:
     except ClientError as error:
         code, answer = error.response["Error"]["Code"], error.response["ResponseMetadata"]
         if code != "NoSuchBucket":
-            found = explain(url, answer["HTTPStatusCode"], answer["HTTPHeaders"], code)
+            status, headers = answer["HTTPStatusCode"], answer["HTTPHeaders"]
+            found = explain(url, status, headers, code, variable="SNAKEMAKE_STORAGE_S3_REGION")
             raise UserError(f"{url}: {found}") from None
     except (BotoCoreError, ValueError) as error:
         raise UserError(f"{url}: {_of_settings(error)}") from None
 
 
-def explain(url: str, status: int, headers: Mapping[str, str], answer: str) -> BucketError:
-    """Explain S3's response to a request for an object. answer: its body, or the code in it."""
+def explain(
+    url: str,
+    status: int,
+    headers: Mapping[str, str],
+    answer: str,
+    variable: str = "AWS_DEFAULT_REGION",
+) -> BucketError:
+    """Explain S3's response to a request for an object.
+
+    answer: its body, or the code in it. variable: sets the region.
+    """
     bucket, _ = _split(url)
     found = re.search(r"<Code>(\w+)</Code>", answer)
     code = found[1] if found else answer if answer.isalnum() else ""
@@ -92,7 +102,7 @@ def explain(url: str, status: int, headers: Mapping[str, str], answer: str) -> B
         return BucketError("the clock of this machine is wrong", "set it")
     if code in WRONG_REGION or status == 301:
         where, name = (f"the region {region}", region) if region else ("another region", "...")
-        return BucketError(f"bucket `{bucket}` is in {where}", f"set AWS_DEFAULT_REGION={name}")
+        return BucketError(f"bucket `{bucket}` is in {where}", f"set {variable}={name}")
     if code == "NoSuchBucket":
         return BucketError(
             f"bucket `{bucket}` doesn't exist",

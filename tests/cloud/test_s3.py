@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -71,6 +72,7 @@ def test_the_commands_of_the_page_give_the_bytes_of_local_files(
     exported = "results/demo/export/nanogpt/ckpt.pt"
     run(stored, *command[3:], exported)
     assert not (stored / "results").exists()
+    shutil.rmtree(stored / ".snakemake/storage")
     assert "Nothing to be done" in run(stored, *command[3:], exported)
     run(local, *command[7:], exported)
 
@@ -85,6 +87,11 @@ def test_the_commands_of_the_page_give_the_bytes_of_local_files(
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "5 manifests" in ended.stdout
+
+    model = "results/demo/model/model.safetensors"
+    bucket.Object(f"plays/{model}").delete()
+    assert "rule train:" in run(stored, "-n", *STORED, model)
+    assert "Nothing to be done" in run(stored, "-n", *command[3:], exported), "it needs no model"
 
 
 def milestones(bucket: Any) -> list[str]:
