@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, PrivateAttr, WithJsonSchema
 from nanogpt.config.corpora import Corpus, Dataset
 from nanogpt.config.parameters import input_setting, new_setting
 from nanogpt.config.patterns import DEVICE
-from nanogpt.config.values import Count, Seed, Settings, whole_number
+from nanogpt.config.values import Count, Seed, Settings, read_switch, whole_number
 from nanogpt.errors import UserError
 
 
@@ -359,7 +359,7 @@ class NgramChoice(NgramSettings):
 
 def _on_or_off(value: Any) -> Any:
     if isinstance(value, bool | str):  # a string from the command line
-        return {"use": value}
+        return {"use": read_switch(value)}
     return {**IMPLIED["ngram"], **value} if isinstance(value, dict) else value or {}
 
 
