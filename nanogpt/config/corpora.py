@@ -12,6 +12,7 @@ from nanogpt.config.messages import did_you_mean
 from nanogpt.config.parameters import neutral_values, new_setting
 from nanogpt.config.patterns import NAME, SHA256
 from nanogpt.config.values import OneOrMore, Seed, Settings
+from nanogpt.files.buckets import SCHEME
 
 # The first version called the generator `playwright`.
 BUILTIN = BeforeValidator(
@@ -21,6 +22,8 @@ BUILTIN = BeforeValidator(
 
 # curl's notation for numbered URLs: part-[00-79].parquet
 URL_RANGE = re.compile(r"\[(\d+)-(\d+)\]")
+# Keys in S3 can have any characters, but not `.` or `..` as a part: links couldn't name them.
+URL = r"https?://[^/?#\s]+/\S+|s3://[^/?#\s]+/(?!(?:.*/)?\.{1,2}/).*\S"
 URL_FORMS = "use http(s)://host/path or s3://bucket/path"
 
 
@@ -111,7 +114,7 @@ class Corpus(Settings):
     @classmethod
     def _is_of_a_file(cls, urls: list[str]) -> list[str]:
         for url in urls:
-            if not re.fullmatch(r"(https?|s3)://[^/?#\s]+/\S+", url):
+            if not re.fullmatch(URL, url):
                 raise ValueError(f"`{url}` isn't the URL of a file; {URL_FORMS}")
             if any(int(low) > int(high) for low, high in URL_RANGE.findall(url)):
                 raise ValueError(f"`{url}`: the range is descending; put the lowest number first")
@@ -171,8 +174,10 @@ def expand_url(url: str) -> list[str]:
 
 def _last_part(url: str) -> str:
     """Return the local file name of a URL: its last part, with `_` for invalid characters."""
-    last = unquote(urlsplit(url).path).rpartition("/")[2]
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", last).lstrip("._-")
+    path = url if url.startswith(SCHEME) else unquote(urlsplit(url).path)
+    name = re.sub(r"[^A-Za-z0-9._-]+", "_", path.rpartition("/")[2])
+    is_suffix = re.fullmatch(r"[._-]*\.[A-Za-z0-9]+", name)  # such as of 日本.txt
+    return ("text." if is_suffix else "") + name.lstrip("._-")
 
 
 TOKENIZERS = ("char", "bpe", "gpt2", "byte")

@@ -4,19 +4,14 @@ Each group of settings is a frozen model that rejects unknown keys. `Config` is 
 and `Run` has the resolved settings of one run."""
 
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import (
-    BeforeValidator,
-    Field,
-    PrivateAttr,
-    WithJsonSchema,
-)
+from pydantic import BeforeValidator, Field, PrivateAttr, WithJsonSchema
 
 from nanogpt.config.corpora import Corpus, Dataset
 from nanogpt.config.parameters import input_setting, new_setting
 from nanogpt.config.patterns import DEVICE
-from nanogpt.config.values import Count, Seed, Settings, whole_number
+from nanogpt.config.values import Count, Seed, Settings, read_switch, whole_number
 from nanogpt.errors import UserError
 
 
@@ -136,8 +131,7 @@ class TrainSettings(Settings):
     max_iters: Count = Field(5000, description="number of optimizer steps")
     batch_size: Count = Field(64, description="windows of block_size tokens per micro-batch")
     gradient_accumulation_steps: Count = Field(
-        1,
-        description="micro-batches per step; needs less memory than a larger batch_size",
+        1, description="micro-batches per step; needs less memory than a larger batch_size"
     )
     optimizer: Literal["adamw", "muon"] = new_setting(
         "adamw",
@@ -146,9 +140,7 @@ class TrainSettings(Settings):
         "AdamW for the rest",
     )
     learning_rate: float = Field(
-        1e-3,
-        gt=0,
-        description="peak learning rate; with muon, of biases, norms and positions",
+        1e-3, gt=0, description="peak learning rate; with muon, of biases, norms and positions"
     )
     matrix_lr: float = new_setting(
         0.02,
@@ -367,7 +359,7 @@ class NgramChoice(NgramSettings):
 
 def _on_or_off(value: Any) -> Any:
     if isinstance(value, bool | str):  # a string from the command line
-        return {"use": value}
+        return {"use": read_switch(value)}
     return {**IMPLIED["ngram"], **value} if isinstance(value, dict) else value or {}
 
 
@@ -469,6 +461,12 @@ class Config(RunDefaults):
 
     _sweep_of: dict[str, str] = PrivateAttr(default_factory=dict)
     _root: Path = PrivateAttr(default_factory=Path)
+    _resolved: dict[str, "Run"] = PrivateAttr(default_factory=dict)  # filled by `resolve_run`
+
+    def __copy__(self) -> Self:
+        copied = super().__copy__()
+        copied._resolved = {}  # because `model_copy` changes the copy's settings
+        return copied
 
     @property
     def root(self) -> Path:

@@ -5,7 +5,15 @@ import logging
 import re
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +84,14 @@ ESCAPES = re.compile(r"\\[nrt]")
 
 def _one_makes_a_list(value: Any) -> Any:
     return [] if value is None else [value] if isinstance(value, str | int | float) else value
+
+
+def read_switch(value: bool | str) -> bool:
+    """Read `true`, `on` or another form of it. Errors: ValueError for another text."""
+    try:
+        return TypeAdapter(bool).validate_python(value)
+    except ValidationError:
+        raise ValueError("should be true or false") from None
 
 
 # `files: novel.txt` is short for `files: [novel.txt]`.

@@ -43,10 +43,16 @@ WRONG = {
     "seed of more than 64 bits": ("train: {seed: 18446744073709551616}", ["train.seed"]),
     "everything held out": ("datasets: {d: {corpus: text, val_ratio: 1}}", ["d.val_ratio"]),
     "nothing held out": ("datasets: {d: {corpus: text, val_ratio: 0}}", ["d.val_ratio"]),
-    "milestone before the first step": ("train: {milestones: [0]}", ["milestones.0", "found `0`"]),
-    "milestone that is no step": ("train: {milestones: [5, 2.5]}", ["milestones.1", "2.5"]),
-    "word for a milestone": ("train: {milestones: [all]}", ["milestones.0", "a number", "`all`"]),
-    "yes for a milestone": ("train: {milestones: [yes]}", ["milestones.0", "yes or no"]),
+    "milestone before the first step": (
+        "train: {milestones: [0]}",
+        ["milestones: ", "found `0`"],
+    ),
+    "milestone that is no step": ("train: {milestones: [5, 2.5]}", ["train.milestones: ", "2.5"]),
+    "word for a milestone": (
+        "train: {milestones: [all]}",
+        ["milestones: ", "a number", "`all`"],
+    ),
+    "yes for a milestone": ("train: {milestones: [yes]}", ["train.milestones: ", "yes or no"]),
     "number for milestones": ("train: {milestones: 500}", ["train.milestones", "list", "500"]),
     "negative temperature": ("sample: {temperature: -1}", ["sample.temperature", "equal to 0"]),
     "negative top_k": ("sample: {top_k: -1}", ["sample.top_k", "-1"]),
@@ -88,7 +94,7 @@ WRONG = {
         ["corpora.c", "1 sha256 for 2 files"],
     ),
     "number for files": ("corpora: {c: {files: 3}}", ["corpora.c.files", "should be text"]),
-    "empty path": ("corpora: {c: {files: ['']}}", ["corpora.c.files.0", "not be empty"]),
+    "empty path": ("corpora: {c: {files: ['']}}", ["corpora.c.files: ", "not be empty"]),
     "no files": ("corpora: {c: {files: []}}", ["corpora.c", "exactly one"]),
     "errors": ("corpora: {c: {files: f, errors: ignore}}", ["c.errors", "`replace`", "`ignore`"]),
     "newlines": ("corpora: {c: {files: f, newlines: crlf}}", ["c.newlines", "`lf`", "`crlf`"]),
@@ -138,6 +144,17 @@ def test_download_gets_the_file_name_of_its_url():
 def test_old_name_of_the_built_in_corpus_still_works():
     assert Corpus(builtin="playwright") == Corpus(builtin="play")
     assert load_yaml("corpora: {text: {builtin: playwright}}").corpora["text"].builtin == "play"
+
+
+def test_download_from_s3_gets_the_file_name_of_its_key():
+    """Keys can have any characters, and `%20` means just that."""
+    names = {"a b.txt": "a_b.txt", "a#1?.txt": "a_1_.txt", "a%20b.txt": "a_20b.txt"}
+    for key, name in {**names, "日本.parquet": "text.parquet"}.items():
+        url = f"s3://bucket/texts/{key}"
+        assert Corpus(url=url).downloads == {name: url}
+    for key in ("../up.txt", "texts/./a.txt", ""):
+        with pytest.raises(ValueError, match="isn't the URL of a file"):
+            Corpus(url=f"s3://bucket/{key}")
 
 
 def test_numbered_range_of_urls_is_expanded_as_in_curl():
