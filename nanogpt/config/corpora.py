@@ -6,12 +6,12 @@ from pathlib import PurePath
 from typing import Annotated, Literal
 from urllib.parse import unquote, urlsplit
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from nanogpt.config.messages import did_you_mean
 from nanogpt.config.parameters import neutral_values, new_setting
 from nanogpt.config.patterns import NAME, SHA256
-from nanogpt.config.values import OneOrMore, Seed, Settings
+from nanogpt.config.values import OneOrMore, Seed, Settings, expand_home
 from nanogpt.files.buckets import SCHEME
 
 # The first version called the generator `playwright`.
@@ -40,7 +40,9 @@ class Corpus(Settings):
         description="sha256 digests of the files, in the same order; none: the digests of the "
         "first download are recorded",
     )
-    files: Annotated[list[Annotated[str, Field(min_length=1)]], OneOrMore] = Field(
+    files: Annotated[
+        list[Annotated[str, Field(min_length=1), AfterValidator(expand_home)]], OneOrMore
+    ] = Field(
         [],
         description="local file, directory or pattern such as `texts/**/*.txt`, or a list of them",
     )

@@ -6,12 +6,12 @@ and `Run` has the resolved settings of one run."""
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field, PrivateAttr, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, WithJsonSchema
 
 from nanogpt.config.corpora import Corpus, Dataset
 from nanogpt.config.parameters import input_setting, new_setting
 from nanogpt.config.patterns import DEVICE
-from nanogpt.config.values import Count, Seed, Settings, read_switch, whole_number
+from nanogpt.config.values import Count, Seed, Settings, expand_home, read_switch, whole_number
 from nanogpt.errors import UserError
 
 
@@ -308,7 +308,7 @@ class SampleSettings(Settings):
     def prompt_file(self) -> str | None:
         """The prompt file in `start`, if there is one."""
         prefix = next((prefix for prefix in PROMPT_FILES if self.start.startswith(prefix)), None)
-        return None if prefix is None else self.start.removeprefix(prefix)
+        return None if prefix is None else expand_home(self.start.removeprefix(prefix))
 
 
 class BenchSettings(Settings):
@@ -454,7 +454,7 @@ class Config(RunDefaults):
         default_factory=RunDefaults
     )
     report: Annotated[Report, empty_allowed(Report)] = Field(default_factory=Report)
-    mirrors: Annotated[list[str], EMPTY_LIST] = Field(
+    mirrors: Annotated[list[Annotated[str, AfterValidator(expand_home)]], EMPTY_LIST] = Field(
         default_factory=list,
         description="directories or URL prefixes to try first, which have files at <host>/<path>",
     )

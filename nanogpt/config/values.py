@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import re
 from typing import Annotated, Any
 
@@ -84,6 +85,11 @@ ESCAPES = re.compile(r"\\[nrt]")
 
 def _one_makes_a_list(value: Any) -> Any:
     return [] if value is None else [value] if isinstance(value, str | int | float) else value
+
+
+def expand_home(path: str) -> str:
+    """Replace `~/` by the home directory, as shells do."""
+    return os.path.expanduser(path) if path.startswith("~/") else path  # noqa: PTH111
 
 
 def read_switch(value: bool | str) -> bool:

@@ -5,7 +5,7 @@ from pydantic import ValidationError
 
 from nanogpt.config.corpora import Corpus
 from nanogpt.config.resolving import resolve_run
-from nanogpt.config.schema import TrainSettings
+from nanogpt.config.schema import SampleSettings, TrainSettings
 from tests.config.examples import (
     assert_one_line,
     load_yaml,
@@ -155,6 +155,14 @@ def test_download_from_s3_gets_the_file_name_of_its_key():
     for key in ("../up.txt", "texts/./a.txt", ""):
         with pytest.raises(ValueError, match="isn't the URL of a file"):
             Corpus(url=f"s3://bucket/{key}")
+
+
+def test_tilde_in_a_path_is_the_home_directory(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert Corpus(files=["~/texts", "~x", "a~/b"]).files == ["/home/me/texts", "~x", "a~/b"]
+    assert Corpus(files="~/one.txt").files == ["/home/me/one.txt"]
+    assert load_yaml("mirrors: [~/mirror]").mirrors == ["/home/me/mirror"]
+    assert SampleSettings(start="FILE:~/prompt.txt").prompt_file == "/home/me/prompt.txt"
 
 
 def test_numbered_range_of_urls_is_expanded_as_in_curl():
