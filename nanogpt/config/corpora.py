@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from nanogpt.config.messages import did_you_mean
 from nanogpt.config.parameters import new_setting
 from nanogpt.config.patterns import NAME, SHA256
-from nanogpt.config.values import OneOrMore, Seed, Settings
+from nanogpt.config.values import NonEmptyPlace, OneOrMore, Seed, Settings
 
 # The first version called the generator `playwright`.
 BUILTIN = BeforeValidator(
@@ -37,7 +37,7 @@ class Corpus(Settings):
         description="sha256 digests of the files, in the same order; none: the digests of the "
         "first download are recorded",
     )
-    files: Annotated[list[Annotated[str, Field(min_length=1)]], OneOrMore] = Field(
+    files: Annotated[list[NonEmptyPlace], OneOrMore] = Field(
         [],
         description="local file, directory or pattern such as `texts/**/*.txt`, or a list of them",
     )

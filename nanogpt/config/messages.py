@@ -59,14 +59,15 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     parts = [str(part) for part in first["loc"] if part != "[key]"]
     if first["loc"][-1:] == ("[key]",):  # pydantic shows the key as Python, not as YAML
         parts[-1] = show_value(first["input"])
-    where = ".".join(parts)
     if first["type"] == "extra_forbidden":
         *way, name = first["loc"]
         message = _unknown(str(name), way, model)
     else:
+        if first["type"] != "invalid_key" and isinstance((first["loc"] or ("",))[-1], int):
+            parts.pop()  # the place in a list; the message quotes the entry
         message = explain_one(first)
     more = f" (and {plural(len(problems) - 1, 'more mistake')})" if len(problems) > 1 else ""
-    return f"{where or 'config'}: {message}{more}"
+    return f"{'.'.join(parts) or 'config'}: {message}{more}"
 
 
 def explain_one(error: ErrorDetails) -> str:

@@ -16,7 +16,7 @@ from pydantic import (
 from nanogpt.config.corpora import Corpus, Dataset
 from nanogpt.config.parameters import input_setting, new_setting
 from nanogpt.config.patterns import DEVICE
-from nanogpt.config.values import Count, Seed, Settings, whole_number
+from nanogpt.config.values import Count, Place, Seed, Settings, read_switch, whole_number, with_home
 from nanogpt.errors import UserError
 
 
@@ -316,7 +316,7 @@ class SampleSettings(Settings):
     def prompt_file(self) -> str | None:
         """The prompt file in `start`, if there is one."""
         prefix = next((prefix for prefix in PROMPT_FILES if self.start.startswith(prefix)), None)
-        return None if prefix is None else self.start.removeprefix(prefix)
+        return None if prefix is None else with_home(self.start.removeprefix(prefix))
 
 
 class BenchSettings(Settings):
@@ -367,7 +367,7 @@ class NgramChoice(NgramSettings):
 
 def _on_or_off(value: Any) -> Any:
     if isinstance(value, bool | str):  # a string from the command line
-        return {"use": value}
+        return {"use": read_switch(value)}
     return {**IMPLIED["ngram"], **value} if isinstance(value, dict) else value or {}
 
 
@@ -462,7 +462,7 @@ class Config(RunDefaults):
         default_factory=RunDefaults
     )
     report: Annotated[Report, empty_allowed(Report)] = Field(default_factory=Report)
-    mirrors: Annotated[list[str], EMPTY_LIST] = Field(
+    mirrors: Annotated[list[Place], EMPTY_LIST] = Field(
         default_factory=list,
         description="directories or URL prefixes to try first, which have files at <host>/<path>",
     )

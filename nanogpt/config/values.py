@@ -3,9 +3,19 @@
 import contextlib
 import logging
 import re
+from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +36,17 @@ def whole_number(value: Any) -> Any:
             number = float(value)
             return int(number) if "e" in value and number.is_integer() else value
     return _number(value)
+
+
+def read_switch(value: bool | str) -> bool:
+    """Read `on` or `off`, which the command line gives as text. ValueError for another text."""
+    try:
+        return SWITCH.validate_python(value)
+    except ValidationError:
+        raise ValueError("should be on, off or a mapping of settings") from None
+
+
+SWITCH = TypeAdapter(bool)
 
 
 def _is_unicode(text: str) -> bool:
@@ -57,6 +78,18 @@ class Settings(BaseModel):
 # Below 2^63, so that seed + the number of a sample is a seed too.
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Count = Annotated[int, Field(ge=1, lt=2**63)]
+
+
+def with_home(path: str) -> str:
+    """Expand `~` at the start of a path; return it as it is if there's no such user."""
+    with contextlib.suppress(RuntimeError):
+        return str(Path(path).expanduser()) if path.startswith("~") else path
+    return path
+
+
+# A path or URL, with `~` expanded.
+Place = Annotated[str, AfterValidator(with_home)]
+NonEmptyPlace = Annotated[str, Field(min_length=1), AfterValidator(with_home)]
 
 
 def warn_of_escapes(text: str, where: str) -> None:

@@ -97,6 +97,13 @@ def test_misplaced_setting_gets_its_right_place(text, begins, place):
             "should be text; put it in quotes (found `2024-01-01`)",
         ),
         ("runs: {2024-01-01: {}}", "runs.2024-01-01: should be text; put it in quotes"),
+        (
+            "runs: {first: {train: {milestones: [5, ten]}}}",
+            "runs.first.train.milestones: should be a number, such as 10000, 10_000 or 1e4 "
+            "(found `ten`)",
+        ),
+        ("ngram: 1", "ngram: should be a mapping of settings (found `1`)"),
+        ("2024: {}", "2024: keys should be strings (found `2024`)"),
         ("runs: {2024: {}}", "runs.2024: should be text; put it in quotes (found `2024`)"),
         ("runs: {on: {}}", "runs.yes: should be text; put it in quotes (found `yes`)"),
         (

@@ -5,7 +5,7 @@ from pydantic import ValidationError
 
 from nanogpt.config.corpora import Corpus
 from nanogpt.config.resolving import resolve_run
-from nanogpt.config.schema import TrainSettings
+from nanogpt.config.schema import SampleSettings, TrainSettings
 from tests.config.examples import (
     assert_one_line,
     load_yaml,
@@ -43,10 +43,16 @@ WRONG = {
     "seed of more than 64 bits": ("train: {seed: 18446744073709551616}", ["train.seed"]),
     "everything held out": ("datasets: {d: {corpus: text, val_ratio: 1}}", ["d.val_ratio"]),
     "nothing held out": ("datasets: {d: {corpus: text, val_ratio: 0}}", ["d.val_ratio"]),
-    "milestone before the first step": ("train: {milestones: [0]}", ["milestones.0", "found `0`"]),
-    "milestone that is no step": ("train: {milestones: [5, 2.5]}", ["milestones.1", "2.5"]),
-    "word for a milestone": ("train: {milestones: [all]}", ["milestones.0", "a number", "`all`"]),
-    "yes for a milestone": ("train: {milestones: [yes]}", ["milestones.0", "yes or no"]),
+    "milestone before the first step": (
+        "train: {milestones: [0]}",
+        ["train.milestones: ", "found `0`"],
+    ),
+    "milestone that is no step": ("train: {milestones: [5, 2.5]}", ["train.milestones: ", "2.5"]),
+    "word for a milestone": (
+        "train: {milestones: [all]}",
+        ["train.milestones: ", "a number", "`all`"],
+    ),
+    "yes for a milestone": ("train: {milestones: [yes]}", ["train.milestones: ", "yes or no"]),
     "number for milestones": ("train: {milestones: 500}", ["train.milestones", "list", "500"]),
     "negative temperature": ("sample: {temperature: -1}", ["sample.temperature", "equal to 0"]),
     "negative top_k": ("sample: {top_k: -1}", ["sample.top_k", "-1"]),
@@ -88,7 +94,7 @@ WRONG = {
         ["corpora.c", "1 sha256 for 2 files"],
     ),
     "number for files": ("corpora: {c: {files: 3}}", ["corpora.c.files", "should be text"]),
-    "empty path": ("corpora: {c: {files: ['']}}", ["corpora.c.files.0", "not be empty"]),
+    "empty path": ("corpora: {c: {files: ['']}}", ["corpora.c.files: ", "not be empty"]),
     "no files": ("corpora: {c: {files: []}}", ["corpora.c", "exactly one"]),
     "errors": ("corpora: {c: {files: f, errors: ignore}}", ["c.errors", "`replace`", "`ignore`"]),
     "newlines": ("corpora: {c: {files: f, newlines: crlf}}", ["c.newlines", "`lf`", "`crlf`"]),
@@ -166,3 +172,18 @@ def test_whole_numbers_of_a_training_fit_into_64_bits(name):
     assert getattr(TrainSettings(**{name: 2**63 - 1}), name) == 2**63 - 1
     with pytest.raises(ValidationError, match="less than"):
         TrainSettings(**{name: 2**63})
+
+
+def test_home_directory_is_expanded_in_paths(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ada")
+    sha256 = "0" * 64
+    corpus = Corpus(files="~/books/novel.txt", sha256=sha256)
+    assert corpus.files == ["/home/ada/books/novel.txt"]
+    assert corpus.digest_of("/home/ada/books/novel.txt") == sha256
+    assert Corpus(files=["./~/novel.txt", "a~b.txt"]).files == ["./~/novel.txt", "a~b.txt"]
+    assert load_yaml("mirrors: [~/mirror, 'https://mirror.example']").mirrors == [
+        "/home/ada/mirror",
+        "https://mirror.example",
+    ]
+    assert SampleSettings(start="FILE:~/prompt.txt").prompt_file == "/home/ada/prompt.txt"
+    assert SampleSettings(start="~ ").start == "~ "

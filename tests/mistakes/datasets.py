@@ -37,14 +37,14 @@ DATASETS = [
         "an unknown dtype of tokens",
         '`"dtype": "uint17"` in `meta.json`',
         lambda: edit_json(BOOK / "meta.json", dtype="uint17"),
-        "results/datasets/book/meta.json: damaged: `dtype` should be 'uint16' or 'uint32'; delete "
+        "results/datasets/book/meta.json: damaged: `dtype` should be `uint16` or `uint32`; delete "
         "the file and run the workflow again",
     ),
     damaged_dataset(
         "a dtype that token files don't have",
         '`"dtype": "int16"` in `meta.json`',
         lambda: edit_json(BOOK / "meta.json", dtype="int16"),
-        "results/datasets/book/meta.json: damaged: `dtype` should be 'uint16' or 'uint32'; delete "
+        "results/datasets/book/meta.json: damaged: `dtype` should be `uint16` or `uint32`; delete "
         "the file and run the workflow again",
     ),
     damaged_dataset(

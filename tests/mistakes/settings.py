@@ -117,7 +117,7 @@ SETTINGS = [
     setting(
         "n-grams that are neither on nor off",
         "ngram: maybe",
-        "ngram.use: should be true or false (found `maybe`)",
+        "ngram: should be on, off or a mapping of settings (found `maybe`)",
     ),
     setting(
         "a list for a number",
@@ -409,12 +409,12 @@ SETTINGS = [
     setting(
         "a short sha256",
         "corpora: {text: {files: text.txt, sha256: abc}}",
-        "corpora.text.sha256.0: should be 64 lowercase hex digits (found `abc`)",
+        "corpora.text.sha256: should be 64 lowercase hex digits (found `abc`)",
     ),
     setting(
         "a sha256 that YAML reads as a number",
         f"corpora: {{text: {{files: text.txt, sha256: {64 * '1'}}}}}",
-        "corpora.text.sha256.0: should be text; put it in quotes (found "
+        "corpora.text.sha256: should be text; put it in quotes (found "
         "`1111111111111111111111111111111111111111111111111111111111111111`)",
     ),
     setting(

@@ -139,6 +139,8 @@ def _first_flaw(error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"`{field}` is missing"
     message = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    if first["type"] == "literal_error":
+        message = message.replace("'", "`")
     return f"`{field}` {FLAWS.get(first['type'], message)}"
 
 
