@@ -185,14 +185,29 @@ def explain_comparison(first: str, second: str, comparisons: Sequence[Comparison
     end = ", but with the same contents" if same else ""
     lines = [f"{first} -> {second}: made differently{end}"]
     rows = [
-        (one.stage, _write_line(difference)) for one in differing for difference in one.differences
+        (_name_comparison(one, comparisons), line)
+        for one in comparisons
+        for line in map(_write_line, one.differences)
     ]
     rows += [
-        (one.stage, "same settings, code and environment; only its inputs differ")
+        (
+            _name_comparison(one, comparisons),
+            "same settings, code and environment; only its inputs differ",
+        )
         for one in comparisons
         if not one.differences and not one.same
     ]
     return lines + _align(rows, max(len(name) for name, _ in rows))
+
+
+def _name_comparison(one: Comparison, comparisons: Sequence[Comparison]) -> str:
+    """Return the stage, with the two names if it's compared several times.
+
+    That's the case for runs that start from two runs, which are compared too.
+    """
+    if sum(other.stage == one.stage for other in comparisons) == 1:
+        return one.stage
+    return f"{one.stage} {Path(one.first).name} -> {Path(one.second).name}"
 
 
 # --- JSON -------------------------------------------------------------------------------------
