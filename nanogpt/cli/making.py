@@ -85,7 +85,7 @@ def prepare(
             refuse_file(dataset)
         return vary_dataset(config, dataset, given, output)
 
-    variant, fragment = _add(vary, "prepare", dataset, given)
+    variant, fragment = _add(vary, show_command("prepare", dataset, given, output, path))
     directory = HERE.datasets / variant.name
     files = files_of_dataset(is_sharded=variant.name in sharded_datasets(read()))
     code = make([str(directory / name) for name in files], cores)
@@ -138,7 +138,8 @@ def train(
         _evaluate_only(config, base, given, name, cores)
         return
     variant, fragment = _add(
-        lambda config: vary_run(config, base.run, given, name), "train", base.run, given
+        lambda config: vary_run(config, base.run, given, name),
+        show_command("train", base.run, given, name),
     )
     resolved = resolve_run(read(HERE.config_file), variant.name)
     _tell_source(variant.name)
@@ -241,11 +242,9 @@ def _of_text(config: Config, path: str, given: Sequence[Given], output: str) -> 
     return new_dataset(config, name, dataset, corpus)
 
 
-def _add(
-    vary: Callable[[Config], Variant], command: str, base: str, given: Sequence[Given]
-) -> tuple[Variant, Path | None]:
+def _add(vary: Callable[[Config], Variant], made_by: str) -> tuple[Variant, Path | None]:
     """Make a variant, and write its fragment unless it already exists. Returns both."""
-    variant, fragment = add_variant(vary, show_command(command, base, given))
+    variant, fragment = add_variant(vary, made_by)
     if fragment:
         print(f"{fragment}: settings of {variant.name}", file=sys.stderr)
     return variant, fragment
