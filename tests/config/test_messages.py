@@ -113,7 +113,7 @@ def test_misplaced_setting_gets_its_right_place(text, begins, place):
         ("train: {max_iters: '1,000'}", "should be a number, such as"),
         ("train: {max_iters: 1.5}", "train.max_iters: should be a whole number (found `1.5`)"),
         ("train: {max_iters: '1.5'}", "train.max_iters: should be a whole number (found `1.5`)"),
-        ("train: {learning_rate: 1/1000}", "should be a number, such as"),
+        ("train: {learning_rate: 1/1000}", "should be a number, such as 0.1 or 1e-3 (found"),
         ("train: {learning_rate: 5%}", "should be a number, such as"),
     ],
 )
