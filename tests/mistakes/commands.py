@@ -259,6 +259,12 @@ COMMANDS = [
         _write_project,
     ),
     command(
+        "a number of cores that isn't one",
+        "train first --max_iters=50 --cores=two",
+        "train: --cores: should be a whole number of at least 1, or all (found `two`)",
+        _write_project,
+    ),
+    command(
         "other settings for a dataset that a command made",
         "prepare textfile text.txt --output=book --val_ratio=0.5",
         "datasets: `book` already exists with other settings (dataset.val_ratio is `0.2`); "
