@@ -56,18 +56,19 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     """Describe the first mistake that a validation found, in one line. model: its class."""
     problems = error.errors(include_url=False)
     first = problems[0]
-    parts = [str(part) for part in first["loc"] if part != "[key]"]
-    if first["loc"][-1:] == ("[key]",):  # pydantic shows the key as Python, not as YAML
-        parts[-1] = show_value(first["input"])
+    location = first["loc"]
+    # Without numbers of entries in lists: the entry is shown, and YAML may have it without a list.
+    parts = [part for part in location if isinstance(part, str) and part != "[key]"]
+    if location[-1:] == ("[key]",):  # pydantic shows the key as Python, not as YAML
+        parts = [*map(str, location[:-2]), show_value(first["input"])]
+    where = ".".join(parts)
     if first["type"] == "extra_forbidden":
-        *way, name = first["loc"]
+        *way, name = location
         message = _unknown(str(name), way, model)
     else:
-        if first["type"] != "invalid_key" and isinstance((first["loc"] or ("",))[-1], int):
-            parts.pop()  # the place in a list; the message quotes the entry
         message = explain_one(first)
     more = f" (and {plural(len(problems) - 1, 'more mistake')})" if len(problems) > 1 else ""
-    return f"{'.'.join(parts) or 'config'}: {message}{more}"
+    return f"{where or 'config'}: {message}{more}"
 
 
 def explain_one(error: ErrorDetails) -> str:

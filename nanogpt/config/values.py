@@ -38,17 +38,6 @@ def whole_number(value: Any) -> Any:
     return _number(value)
 
 
-def read_switch(value: bool | str) -> bool:
-    """Read `on` or `off`, which the command line gives as text. ValueError for another text."""
-    try:
-        return SWITCH.validate_python(value)
-    except ValidationError:
-        raise ValueError("should be on, off or a mapping of settings") from None
-
-
-SWITCH = TypeAdapter(bool)
-
-
 def _is_unicode(text: str) -> bool:
     """Whether a text is valid: command-line bytes that aren't UTF-8 become lone surrogates."""
     return not any("\ud800" <= character <= "\udfff" for character in text)
@@ -109,6 +98,14 @@ ESCAPES = re.compile(r"\\[nrt]")
 
 def _one_makes_a_list(value: Any) -> Any:
     return [] if value is None else [value] if isinstance(value, str | int | float) else value
+
+
+def read_switch(value: bool | str) -> bool:
+    """Read `true`, `on` or another form of it. Errors: ValueError for another text."""
+    try:
+        return TypeAdapter(bool).validate_python(value)
+    except ValidationError:
+        raise ValueError("should be true or false") from None
 
 
 # `files: novel.txt` is short for `files: [novel.txt]`.

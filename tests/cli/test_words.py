@@ -281,7 +281,7 @@ def test_every_setting_of_a_commands_groups_has_a_flag(command):
     [
         ("sample a --start=x", "sample.start: `unknown: skip`", "--start: `--unknown=skip`"),
         ("train a --n_layer=x", "model.n_layer: wrong", "--n_layer: wrong"),
-        ("train a --milestones=x", "train.milestones.0: wrong", "--milestones: wrong"),
+        ("train a --milestones=x", "train.milestones: wrong", "--milestones: wrong"),
         ("train a --sample.seed=x", "runs.a.b-1.sample.seed: wrong", "--sample.seed: wrong"),
         ("train a --min_lr=1", "runs.a.train.min_lr: `matrix_lr`", "--min_lr: `--matrix_lr`"),
         ("prepare a --tokenizer=x", "datasets.a.tokenizer: no `x`", "--tokenizer: no `x`"),

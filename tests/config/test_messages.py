@@ -103,7 +103,7 @@ def test_misplaced_setting_gets_its_right_place(text, begins, place):
             "(found `ten`)",
         ),
         ("ngram: 1", "ngram: should be a mapping of settings (found `1`)"),
-        ("2024: {}", "2024: keys should be strings (found `2024`)"),
+        ("2024: {}", "config: keys should be strings (found `2024`)"),
         ("runs: {2024: {}}", "runs.2024: should be text; put it in quotes (found `2024`)"),
         ("runs: {on: {}}", "runs.yes: should be text; put it in quotes (found `yes`)"),
         (

@@ -45,12 +45,12 @@ WRONG = {
     "nothing held out": ("datasets: {d: {corpus: text, val_ratio: 0}}", ["d.val_ratio"]),
     "milestone before the first step": (
         "train: {milestones: [0]}",
-        ["train.milestones: ", "found `0`"],
+        ["milestones: ", "found `0`"],
     ),
     "milestone that is no step": ("train: {milestones: [5, 2.5]}", ["train.milestones: ", "2.5"]),
     "word for a milestone": (
         "train: {milestones: [all]}",
-        ["train.milestones: ", "a number", "`all`"],
+        ["milestones: ", "a number", "`all`"],
     ),
     "yes for a milestone": ("train: {milestones: [yes]}", ["train.milestones: ", "yes or no"]),
     "number for milestones": ("train: {milestones: 500}", ["train.milestones", "list", "500"]),

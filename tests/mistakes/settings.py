@@ -117,7 +117,7 @@ SETTINGS = [
     setting(
         "n-grams that are neither on nor off",
         "ngram: maybe",
-        "ngram: should be on, off or a mapping of settings (found `maybe`)",
+        "ngram: should be true or false (found `maybe`)",
     ),
     setting(
         "a list for a number",
