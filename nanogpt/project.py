@@ -64,6 +64,11 @@ class Project:
         return deployed if is_deployed else own
 
     @property
+    def resources(self) -> Path:
+        """Texts and other inputs of runs: downloaded, built in, or the user's own."""
+        return self.root / "resources"
+
+    @property
     def texts(self) -> Path:
         """The user's texts. Each is a dataset and a run without any config."""
         return self.root / "resources/texts"

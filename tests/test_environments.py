@@ -1,6 +1,9 @@
 """The lock files, the conda environment and the recipes of images have the same versions."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -70,6 +73,26 @@ def test_an_image_has_all_files_that_it_copies(recipe: Path) -> None:
         *("pyproject.toml", "README.md", "LICENSE", "nanogpt"),
     }
     assert all((PROJECT / name).exists() for name in files)
+
+
+def test_a_checkout_in_the_docker_container_is_used_instead_of_the_images_copy() -> None:
+    text = (PROJECT / "envs/Dockerfile").read_text()
+    (path,) = re.findall(r"^ENV PYTHONPATH=(.+)$", text, re.M)
+    *_, workdir = re.findall(r"^WORKDIR (.+)$", text, re.M)
+    assert path == workdir
+
+
+def test_a_checkout_is_used_instead_of_the_apptainer_images_copy(tmp_path: Path) -> None:
+    text = (PROJECT / "envs/nanogpt.def").read_text()
+    (section,) = re.findall(r"^%environment\n((?: {4}.+\n)+)", text, re.M)
+    (tmp_path / "nanogpt").mkdir()
+    (tmp_path / "nanogpt/__init__.py").touch()
+    script = f"{section}\n{sys.executable} -c 'import nanogpt; print(nanogpt.__file__)'"
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    found = subprocess.run(
+        ["sh", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert Path(found.stdout.strip()).parent == tmp_path / "nanogpt"
 
 
 def test_the_docker_image_does_not_run_as_root() -> None:

@@ -220,8 +220,8 @@ def run_stage(
     with the sha256 of each input by path, also before a restore, and raises UserError for an input
     that doesn't match the settings. inputs: the inputs listed in the manifest, if some of the
     rule's inputs are temporary. known: returns the sha256 of inputs that earlier jobs read, by
-    path. more_outputs: undeclared outputs in more_directory, which is removed first. run: the run
-    to train. One process at a time owns its state; a second one waits and uses the same outputs.
+    path. more_outputs: outputs in more_directory, which is removed first; declared only for a
+    storage. run: the run to train. One process at a time owns its state; others wait for it.
 
     Errors are handled as in `logged`.
     """
@@ -229,7 +229,7 @@ def run_stage(
     with logged(job, stage, project):
         parameters = _resolve(job.params.settings, job.threads)
         manifest_path = next(path for path in job.output if path.endswith(manifests.SUFFIX))
-        outputs = [*(path for path in job.output if path != manifest_path), *more_outputs]
+        outputs = [p for p in dict.fromkeys((*job.output, *more_outputs)) if p != manifest_path]
         digests = _input_digests(project, job.input if inputs is None else inputs, known())
         check(digests)
         request = _request(project, stage, parameters, digests, job.params.code)

@@ -2,7 +2,7 @@
 
 The digest of each file that was read is recorded in .nanogpt/verified.json, with the file's size,
 dates and inode. If these are the same later, the file isn't read again. The record is a cache:
-without it, all files are read.
+without it, all files are read. A check of the whole project drops files that it doesn't meet.
 """
 
 import contextlib
@@ -68,7 +68,8 @@ def verify_files(project: Project, paths: Iterable[Path], read_all: bool = False
 
     read_all: whether to also read files that haven't changed since an earlier verification.
     """
-    manifests = find_manifests(project, list(paths))
+    paths = list(paths)
+    manifests = find_manifests(project, paths)
     expected: dict[str, set[str]] = {}
     for manifest in filter(None, manifests.values()):
         for file, digest in (*manifest.inputs.items(), *manifest.outputs.items()):
@@ -87,6 +88,8 @@ def verify_files(project: Project, paths: Iterable[Path], read_all: bool = False
                 readings[file] = reading
                 if reading.digest in expected[file] and _is_settled(reading.stamp, started):
                     record[file] = reading
+        if {project.results, project.resources} <= set(paths):
+            record = {file: reading for file, reading in record.items() if file in readings}
     finally:  # also after Ctrl-C
         _save_record(project, record)
     digests = {file: reading.digest for file, reading in readings.items()}

@@ -17,7 +17,7 @@ from nanogpt.project import HERE, Project
 @app.command
 @examples("verify", "nanogpt verify", "nanogpt verify results/shakespeare_char --json")
 def verify(
-    paths: Positional[tuple[Path, ...]] = (HERE.results, HERE.root / "resources"),
+    paths: Positional[tuple[Path, ...]] = (HERE.results, HERE.resources),
     all: bool = False,
     json: bool = False,
 ) -> None:

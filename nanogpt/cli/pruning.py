@@ -227,7 +227,7 @@ def _made_by(project: Project) -> set[str]:
     """Return the code digests of all results, artifacts and states."""
     found = set()
     records: list[tuple[Path, type[Request]]] = []
-    for directory in (project.results, project.root / "resources"):
+    for directory in (project.results, project.resources):
         for place, _, names in os.walk(directory):
             records += [(Path(place) / name, Manifest) for name in names if name.endswith(SUFFIX)]
     if project.cache is not None:

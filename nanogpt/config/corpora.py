@@ -6,12 +6,13 @@ from pathlib import PurePath
 from typing import Annotated, Literal
 from urllib.parse import unquote, urlsplit
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from nanogpt.config.messages import did_you_mean
 from nanogpt.config.parameters import new_setting
 from nanogpt.config.patterns import NAME, SHA256
-from nanogpt.config.values import NonEmptyPlace, OneOrMore, Seed, Settings
+from nanogpt.config.values import OneOrMore, Seed, Settings, expand_home
+from nanogpt.files.buckets import SCHEME
 
 # The first version called the generator `playwright`.
 BUILTIN = BeforeValidator(
@@ -21,6 +22,8 @@ BUILTIN = BeforeValidator(
 
 # curl's notation for numbered URLs: part-[00-79].parquet
 URL_RANGE = re.compile(r"\[(\d+)-(\d+)\]")
+# Keys in S3 can have any characters, but not `.` or `..` as a part: links couldn't name them.
+URL = r"https?://[^/?#\s]+/\S+|s3://[^/?#\s]+/(?!(?:.*/)?\.{1,2}/).*\S"
 URL_FORMS = "use http(s)://host/path or s3://bucket/path"
 
 
@@ -37,7 +40,9 @@ class Corpus(Settings):
         description="sha256 digests of the files, in the same order; none: the digests of the "
         "first download are recorded",
     )
-    files: Annotated[list[NonEmptyPlace], OneOrMore] = Field(
+    files: Annotated[
+        list[Annotated[str, Field(min_length=1), AfterValidator(expand_home)]], OneOrMore
+    ] = Field(
         [],
         description="local file, directory or pattern such as `texts/**/*.txt`, or a list of them",
     )
@@ -111,7 +116,7 @@ class Corpus(Settings):
     @classmethod
     def _is_of_a_file(cls, urls: list[str]) -> list[str]:
         for url in urls:
-            if not re.fullmatch(r"(https?|s3)://[^/?#\s]+/\S+", url):
+            if not re.fullmatch(URL, url):
                 raise ValueError(f"`{url}` isn't the URL of a file; {URL_FORMS}")
             if any(int(low) > int(high) for low, high in URL_RANGE.findall(url)):
                 raise ValueError(f"`{url}`: the range is descending; put the lowest number first")
@@ -171,8 +176,10 @@ def expand_url(url: str) -> list[str]:
 
 def _last_part(url: str) -> str:
     """Return the local file name of a URL: its last part, with `_` for invalid characters."""
-    last = unquote(urlsplit(url).path).rpartition("/")[2]
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", last).lstrip("._-")
+    path = url if url.startswith(SCHEME) else unquote(urlsplit(url).path)
+    name = re.sub(r"[^A-Za-z0-9._-]+", "_", path.rpartition("/")[2])
+    is_suffix = re.fullmatch(r"[._-]*\.[A-Za-z0-9]+", name)  # such as of 日本.txt
+    return ("text." if is_suffix else "") + name.lstrip("._-")
 
 
 TOKENIZERS = ("char", "bpe", "gpt2", "byte")

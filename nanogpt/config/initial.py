@@ -4,6 +4,7 @@ They come from another run's model, a model directory, or a GPT-2 by name. The r
 architecture and the same vocabulary as that model.
 """
 
+import contextlib
 import hashlib
 import json
 import re
@@ -18,7 +19,6 @@ from nanogpt.config.foreign import is_foreign, read_transformers_config
 from nanogpt.config.messages import list_some, look_up
 from nanogpt.config.parameters import complete
 from nanogpt.config.schema import Config, ModelSettings, Run, RunEntry
-from nanogpt.config.values import with_home
 from nanogpt.errors import UserError
 from nanogpt.project import HERE
 
@@ -119,8 +119,15 @@ def _find_setting(config: Config, run: str) -> str | None:
     for entry in (config, config.runs.get(run, NO_ENTRY), config.defaults):
         if "init_from" in entry.train.model_fields_set:
             name = entry.train.init_from
-            return with_home(name) if name else name
+            return _with_home(name) if name and name.startswith("~") else name
     return None
+
+
+def _with_home(name: str) -> str:
+    """Expand `~` in a path; return it as it is if there's no such user."""
+    with contextlib.suppress(RuntimeError):
+        return str(Path(name).expanduser())
+    return name
 
 
 def _list_runs(config: Config) -> list[str]:

@@ -9,6 +9,7 @@ a new setting re-runs nothing. A setting that's missing from the parameters has 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, Field, JsonValue, ValidationError
@@ -51,14 +52,16 @@ def input_setting(**details: Any) -> Any:
 
 
 @cache
-def neutral_values(model: type[BaseModel]) -> dict[str, JsonValue]:
+def neutral_values(model: type[BaseModel]) -> Mapping[str, JsonValue]:
     """Return the neutral value of each setting that declares one."""
-    return {
-        name: mark.value
-        for name, field in model.model_fields.items()
-        for mark in field.metadata
-        if isinstance(mark, Neutral)
-    }
+    return MappingProxyType(
+        {
+            name: mark.value
+            for name, field in model.model_fields.items()
+            for mark in field.metadata
+            if isinstance(mark, Neutral)
+        }
+    )
 
 
 @cache

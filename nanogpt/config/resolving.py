@@ -1,6 +1,5 @@
 """Resolve a run's settings from defaults, presets, its entry and the command line."""
 
-import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -131,25 +130,13 @@ def resolve_run(config: Config, name: str) -> Run:
 
     Errors: UserError for an unknown run or preset, and settings that contradict each other.
     """
-    resolved = _resolved_runs(config)
-    if name in resolved:
-        return resolved[name]
+    if name in config._resolved:
+        return config._resolved[name]
     initial = find_source(config, name)
     run = _resolve(config, name, initial)
     if initial is None:  # otherwise it depends on files, which can change
-        resolved[name] = run
+        config._resolved[name] = run
     return run
-
-
-def _resolved_runs(config: Config) -> dict[str, Run]:
-    """Return the runs of a config that have been resolved, by name; for as long as it exists."""
-    if id(config) not in _RESOLVED:
-        _RESOLVED[id(config)] = {}
-        weakref.finalize(config, _RESOLVED.pop, id(config), None)
-    return _RESOLVED[id(config)]
-
-
-_RESOLVED: dict[int, dict[str, Run]] = {}
 
 
 def _resolve(config: Config, name: str, initial: Source | None) -> Run:

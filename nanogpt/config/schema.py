@@ -4,19 +4,14 @@ Each group of settings is a frozen model that rejects unknown keys. `Config` is 
 and `Run` has the resolved settings of one run."""
 
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import (
-    BeforeValidator,
-    Field,
-    PrivateAttr,
-    WithJsonSchema,
-)
+from pydantic import AfterValidator, BeforeValidator, Field, PrivateAttr, WithJsonSchema
 
 from nanogpt.config.corpora import Corpus, Dataset
 from nanogpt.config.parameters import input_setting, new_setting
 from nanogpt.config.patterns import DEVICE
-from nanogpt.config.values import Count, Place, Seed, Settings, read_switch, whole_number, with_home
+from nanogpt.config.values import Count, Seed, Settings, expand_home, read_switch, whole_number
 from nanogpt.errors import UserError
 
 
@@ -136,8 +131,7 @@ class TrainSettings(Settings):
     max_iters: Count = Field(5000, description="number of optimizer steps")
     batch_size: Count = Field(64, description="windows of block_size tokens per micro-batch")
     gradient_accumulation_steps: Count = Field(
-        1,
-        description="micro-batches per step; needs less memory than a larger batch_size",
+        1, description="micro-batches per step; needs less memory than a larger batch_size"
     )
     optimizer: Literal["adamw", "muon"] = new_setting(
         "adamw",
@@ -146,9 +140,7 @@ class TrainSettings(Settings):
         "AdamW for the rest",
     )
     learning_rate: float = Field(
-        1e-3,
-        gt=0,
-        description="peak learning rate; with muon, of biases, norms and positions",
+        1e-3, gt=0, description="peak learning rate; with muon, of biases, norms and positions"
     )
     matrix_lr: float = new_setting(
         0.02,
@@ -316,7 +308,7 @@ class SampleSettings(Settings):
     def prompt_file(self) -> str | None:
         """The prompt file in `start`, if there is one."""
         prefix = next((prefix for prefix in PROMPT_FILES if self.start.startswith(prefix)), None)
-        return None if prefix is None else with_home(self.start.removeprefix(prefix))
+        return None if prefix is None else expand_home(self.start.removeprefix(prefix))
 
 
 class BenchSettings(Settings):
@@ -462,13 +454,19 @@ class Config(RunDefaults):
         default_factory=RunDefaults
     )
     report: Annotated[Report, empty_allowed(Report)] = Field(default_factory=Report)
-    mirrors: Annotated[list[Place], EMPTY_LIST] = Field(
+    mirrors: Annotated[list[Annotated[str, AfterValidator(expand_home)]], EMPTY_LIST] = Field(
         default_factory=list,
         description="directories or URL prefixes to try first, which have files at <host>/<path>",
     )
 
     _sweep_of: dict[str, str] = PrivateAttr(default_factory=dict)
     _root: Path = PrivateAttr(default_factory=Path)
+    _resolved: dict[str, "Run"] = PrivateAttr(default_factory=dict)  # filled by `resolve_run`
+
+    def __copy__(self) -> Self:
+        copied = super().__copy__()
+        copied._resolved = {}  # because `model_copy` changes the copy's settings
+        return copied
 
     @property
     def root(self) -> Path:

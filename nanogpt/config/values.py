@@ -2,12 +2,11 @@
 
 import contextlib
 import logging
+import os
 import re
-from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -69,18 +68,6 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Count = Annotated[int, Field(ge=1, lt=2**63)]
 
 
-def with_home(path: str) -> str:
-    """Expand `~` at the start of a path; return it as it is if there's no such user."""
-    with contextlib.suppress(RuntimeError):
-        return str(Path(path).expanduser()) if path.startswith("~") else path
-    return path
-
-
-# A path or URL, with `~` expanded.
-Place = Annotated[str, AfterValidator(with_home)]
-NonEmptyPlace = Annotated[str, Field(min_length=1), AfterValidator(with_home)]
-
-
 def warn_of_escapes(text: str, where: str) -> None:
     """Warn about a backslash and a letter that were probably meant as a line feed or a tab."""
     found = ESCAPES.search(text)
@@ -98,6 +85,11 @@ ESCAPES = re.compile(r"\\[nrt]")
 
 def _one_makes_a_list(value: Any) -> Any:
     return [] if value is None else [value] if isinstance(value, str | int | float) else value
+
+
+def expand_home(path: str) -> str:
+    """Replace `~/` by the home directory, as shells do."""
+    return os.path.expanduser(path) if path.startswith("~/") else path  # noqa: PTH111
 
 
 def read_switch(value: bool | str) -> bool:

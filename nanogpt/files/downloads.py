@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from nanogpt.errors import UserError
 from nanogpt.files.atomic import fsync_directory, write_json
-from nanogpt.files.buckets import link_of
+from nanogpt.files.buckets import SCHEME, BucketError, explain, link_of
 from nanogpt.files.locks import Lock, hold
 from nanogpt.files.signatures import HEAD, WEB_PAGE, find_flaw
 from nanogpt.project import mirror
@@ -46,13 +46,18 @@ PROGRESS = 1 << 20
 BACKOFF = 1.0  # seconds before the second attempt; doubles with each further one
 RETRY_AFTER_LIMIT = 120.0  # longest wait in seconds that a server can ask for
 REDIRECTS = 20
+ERROR_SIZE = 1 << 14  # how many characters of S3's explanation of an error are read
 
 # `bytes 5-9/10`: the last five of ten bytes; `bytes */10`: none, but there are ten.
 CONTENT_RANGE = re.compile(r"bytes (?:([0-9]{1,19})-([0-9]{1,19})|\*)/([0-9]{1,19})")
 
 
 class _SourceError(Exception):
-    """A source can't provide the file, with the reason in plain words."""
+    """A source can't provide the file, with the reason in plain words, and what to do."""
+
+    def __init__(self, reason: str, remedy: str = "check the URL and your network") -> None:
+        super().__init__(reason)
+        self.remedy = remedy
 
 
 class _PassingError(Exception):
@@ -114,11 +119,7 @@ def fetch(
     Errors: UserError if no source provides the file, if its digest isn't `sha256` (the file is
     then kept as <destination>.corrupt, and no other source is tried), or if it can't be written.
     """
-    try:
-        parsed = httpx.URL(url)
-    except httpx.InvalidURL as error:
-        raise UserError(f"{url}: invalid URL: {error}; correct `url:` in config.yaml") from None
-    relative = (parsed.netloc + parsed.raw_path).decode()
+    relative = _below_mirror(url)
     sources = [*(place for mirror in mirrors for place in _in_mirror(mirror, relative)), url]
     locks = Path(f"{destination}.part.lock")
     try:
@@ -134,9 +135,20 @@ def fetch(
         ) from None
     except _SourceError as error:
         raise UserError(
-            f"{url}: {error}; check the URL and your network, save the file as {destination} "
-            "yourself, or set the environment variable NANOGPT_MIRROR to a directory or URL with it"
+            f"{url}: {error}; {error.remedy}, save the file as {destination} yourself, or set the "
+            "environment variable NANOGPT_MIRROR to a directory or URL with it"
         ) from None
+
+
+def _below_mirror(url: str) -> str:
+    """Return the path of a file in a mirror. Errors: UserError for an invalid URL."""
+    if url.startswith(SCHEME):
+        return url.removeprefix(SCHEME)
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise UserError(f"{url}: invalid URL: {error}; correct `url:` in config.yaml") from None
+    return (parsed.netloc + parsed.raw_path).decode()
 
 
 def _fetch(sources: Sequence[Path | str], destination: Path, sha256: str | None, lock: Lock) -> str:
@@ -341,8 +353,8 @@ def _attempt(
             headers["If-Range"] = part.origin.validator
     try:
         link = link_of(url)
-    except UserError as error:
-        raise _SourceError(str(error)) from None
+    except BucketError as error:
+        raise _SourceError(error.reason, error.remedy) from None
     with _get(client, link, headers, downgrade=sha256 is not None) as response:
         status = response.status_code
         if status in (200, 206):
@@ -372,6 +384,10 @@ def _attempt(
             return True
         if status == 429 or status >= 500:
             raise _PassingError(f"HTTP {status}", _retry_after(response))
+        if url.startswith(SCHEME):
+            answer = next(response.iter_text(ERROR_SIZE), "")
+            of_bucket = explain(url, status, response.headers, answer)
+            raise _SourceError(of_bucket.reason, of_bucket.remedy)
         raise _SourceError(f"HTTP {status}")
 
 

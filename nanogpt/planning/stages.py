@@ -16,7 +16,7 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from nanogpt.config.corpora import TOKENIZERS
-from nanogpt.config.initial import GPT2_SIZES, find_source
+from nanogpt.config.initial import GPT2_SIZES, NO_ENTRY, find_source, find_tokenizer
 from nanogpt.config.messages import look_up
 from nanogpt.config.parameters import as_parameters
 from nanogpt.config.resolving import (
@@ -301,6 +301,28 @@ def initial_model(config: Config, run: str) -> list[str]:
 
 
 # --- Settings --------------------------------------------------------------------------------
+
+
+def milestones(config: Config) -> dict[tuple[int, ...], list[str]]:
+    """Return the runs that keep milestones, by steps. This needs only settings, no files."""
+    runs: dict[tuple[int, ...], list[str]] = {}
+    for name in run_names(config):
+        entry = config.runs.get(name, NO_ENTRY)
+        layers = [layer.train for layer in (config, entry, config.defaults)]
+        given = [train.milestones for train in layers if "milestones" in train.model_fields_set]
+        if given and given[0] and not entry.ensemble:
+            runs.setdefault(tuple(given[0]), []).append(name)
+    return runs
+
+
+def runs_with_characters(config: Config) -> list[str]:
+    """Return the runs whose tokens are characters."""
+    datasets = {name: config.runs.get(name, NO_ENTRY).dataset or name for name in run_names(config)}
+    return [
+        name
+        for name, dataset in datasets.items()
+        if dataset in config.datasets and find_tokenizer(config, dataset)[0] == "char"
+    ]
 
 
 def settings_of(config: Config, job: StageJob) -> dict[str, JsonValue]:

@@ -20,6 +20,7 @@ from nanogpt.report.run import Run
 
 TEMPLATES = Path(__file__).parent / "templates"
 TEMPLATE = "report.html"
+MOST_ROWS = 100  # rows of the table at first, until the reader chooses more
 
 
 def write_report(runs: Sequence[Run], directory: Path) -> str:
@@ -74,5 +75,9 @@ def _render_page(template: jinja2.Template, content: Content, charts: Mapping[st
     drawn = {name: svg[svg.index("<svg") :] for name, svg in charts.items()}
     loss_charts = [(name, axis, drawn[f"loss_{name}"]) for name, (axis, _) in LOSS_OVER.items()]
     return template.render(
-        report=content, charts=drawn, loss_charts=loss_charts, dictionary=COLUMNS
+        report=content,
+        charts=drawn,
+        loss_charts=loss_charts,
+        dictionary=COLUMNS,
+        most_rows=MOST_ROWS,
     )

@@ -117,6 +117,17 @@ def test_the_record_keeps_files_that_were_not_part_of_this_check(project):
     assert counts(project) == (0, 2, 0)
 
 
+def test_a_check_of_everything_forgets_other_files(project):
+    counts(project)
+    for file in project.results.glob("one/*"):
+        file.unlink()
+    verify_files(project, [project.results])
+    assert "text.txt" in project.verified.read_text()
+    project.resources.mkdir()
+    verify_files(project, [project.results, project.resources])
+    assert project.verified.read_text() == "{}"
+
+
 def test_a_project_that_cannot_be_written_is_still_verified(project):
     (project.root / ".nanogpt").write_text("not a directory")
     assert counts(project) == (2, 0, 0)

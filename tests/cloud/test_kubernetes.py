@@ -1,8 +1,10 @@
 """profiles/kubernetes: read by the plugin's own parser, and run with a stand-in for its API."""
 
 import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from tests.faults import attacks
 pytestmark = pytest.mark.cloud
 
 PROFILE = PROJECT / "profiles/kubernetes/config.yaml"
+WARNING = "warning: jobs keep no files, so a training that's tried again starts from the "
 VOLUME = "nanogpt-state:/workdir/.nanogpt"
 
 
@@ -94,10 +97,23 @@ def test_a_training_whose_pod_is_lost_continues_from_the_volume(
     assert "resuming from step" in log
     assert not (project / "results").exists()
 
+    assert bucket.Object("plays/results/one/milestones/10/model.safetensors").content_length > 0
+
     (train, *_) = [c for c in cluster.submitted.values() if "train" in " ".join(c["args"])]
     assert train["image"] == "registry.example.org/nanogpt:1.0.0"
     assert train["resources"]["requests"]["cpu"] == "1900m"
     assert train["resources"]["limits"]["memory"] == train["resources"]["requests"]["memory"]
+
+
+def wait_for(text: str, call: attacks.Call) -> None:
+    """Wait until a call prints a text, and end it."""
+    deadline = time.monotonic() + 600
+    while text not in call.printed():
+        assert call.process.poll() is None, call.printed()
+        assert time.monotonic() < deadline, call.printed()
+        time.sleep(0.2)
+    attacks.send(call.process.pid, signal.SIGKILL, to_group=True)
+    call.end()
 
 
 @pytest.mark.usefixtures("bucket")
@@ -109,5 +125,18 @@ def test_without_a_volume_the_start_says_that_retries_start_over(
     profile.write_text(re.sub(volumes, "", profile.read_text()))
     call = start(project, cluster, "results/datasets/own/meta.json")
     assert call.end(600) == 0, call.printed()
-    assert call.printed().count("warning: jobs keep no files, so a training that's tried") == 1
+    assert "warning" not in call.printed(), "nothing is trained"
     assert cluster.submitted == {}, "jobs that read the user's own texts run here"
+    volume = "beginning; mount a volume at /workdir/.nanogpt to continue instead"
+    wait_for(f"{WARNING}{volume}", start(project, cluster, "results/one/samples.txt"))
+
+
+@pytest.mark.usefixtures("bucket")
+def test_the_start_of_other_jobs_without_a_shared_disk_says_so_too(project: Path) -> None:
+    options = ("--executor", "cluster-generic", "--cluster-generic-submit-cmd", "echo 1")
+    storage = ("--default-storage-provider", "s3", "--default-storage-prefix", f"s3://{BUCKET}")
+    command = [sys.executable, "-m", "snakemake", *options, *storage, "--jobs", "1"]
+    command += ["--cluster-generic-status-cmd", "echo running", "--shared-fs-usage", "none"]
+    command += ["--", "results/one/samples.txt"]
+    call = attacks.start(project, command, PYTHONPATH=with_packages())
+    wait_for(f"{WARNING}beginning; share `.nanogpt` among the machines of the jobs", call)

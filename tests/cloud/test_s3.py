@@ -4,12 +4,15 @@ import hashlib
 import json
 import logging
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 
@@ -17,7 +20,7 @@ from nanogpt.errors import UserError
 from nanogpt.files.downloads import fetch
 from tests.checkouts import PROJECT
 from tests.cloud.conftest import BUCKET
-from tests.cloud.projects import TEXT, make_project, with_packages
+from tests.cloud.projects import KEY, TEXT, make_project, with_packages
 from tests.docs.commands import blocks_of
 from tests.faults import attacks
 
@@ -26,6 +29,11 @@ pytestmark = pytest.mark.cloud
 STORED = ("--default-storage-provider", "s3", "--default-storage-prefix", f"s3://{BUCKET}/plays")
 COPIES = f".snakemake/storage/s3/{BUCKET}/plays"
 SAME = ("model/model.safetensors", "model/config.json", "eval.json", "samples.txt")
+MILESTONES = [
+    f"plays/results/one/milestones/10/{name}"
+    for name in ("config.json", "model.safetensors", "tokenizer.json")
+]
+VOCABULARY = "export/nanogpt/data/demo/meta.pkl"
 DATASET = ("train.bin", "val.bin", "tokenizer.json", "meta.json")
 
 
@@ -61,13 +69,15 @@ def test_the_commands_of_the_page_give_the_bytes_of_local_files(
     local, stored = make_project(tmp_path / "local"), make_project(tmp_path / "stored")
     (command,) = shown_commands("snakemake --cores all")
     assert tuple(command[3:7]) == STORED
-    run(stored, *command[3:])
+    exported = "results/demo/export/nanogpt/ckpt.pt"
+    run(stored, *command[3:], exported)
     assert not (stored / "results").exists()
-    assert "Nothing to be done" in run(stored, *command[3:])
-    run(local, *command[7:])
+    shutil.rmtree(stored / ".snakemake/storage")
+    assert "Nothing to be done" in run(stored, *command[3:], exported)
+    run(local, *command[7:], exported)
 
     sync(bucket, stored)
-    paths = [f"results/demo/{name}" for name in SAME]
+    paths = [f"results/demo/{name}" for name in (*SAME, VOCABULARY)]
     paths += [f"results/datasets/own/{name}" for name in DATASET]
     assert [path for path in paths if not same(local / path, stored / path)] == []
     assert not list(stored.glob("results/datasets/own/groups/*/*.bin")), "temporary files are gone"
@@ -76,15 +86,26 @@ def test_the_commands_of_the_page_give_the_bytes_of_local_files(
         verify, cwd=stored, env=attacks.environment(), capture_output=True, text=True
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert "4 manifests" in ended.stdout
+    assert "5 manifests" in ended.stdout
+
+    model = "results/demo/model/model.safetensors"
+    bucket.Object(f"plays/{model}").delete()
+    assert "rule train:" in run(stored, "-n", *STORED, model)
+    assert "Nothing to be done" in run(stored, "-n", *command[3:], exported), "it needs no model"
+
+
+def milestones(bucket: Any) -> list[str]:
+    """The files in a bucket of the milestones of the run `one`."""
+    return [stored.key for stored in bucket.objects.filter(Prefix="plays/results/one/milestones/")]
 
 
 def same(one: Path, other: Path) -> bool:
     return one.read_bytes() == other.read_bytes()
 
 
-@pytest.mark.usefixtures("bucket")
-def test_a_killed_training_continues_from_the_state_on_this_machine(tmp_path: Path) -> None:
+def test_a_killed_training_continues_from_the_state_on_this_machine(
+    bucket: Any, tmp_path: Path
+) -> None:
     project = make_project(tmp_path / "project")
     call = snakemake(project, *STORED, *attacks.TRAINED)
     attacks.wait_for_steps(project, call)
@@ -93,16 +114,17 @@ def test_a_killed_training_continues_from_the_state_on_this_machine(tmp_path: Pa
     run(project, *STORED, "--unlock")
     run(project, *STORED, *attacks.TRAINED)
     assert "resuming from step" in (project / COPIES / "results/one/train.log").read_text()
+    assert milestones(bucket) == MILESTONES
 
 
 # --- s3:// URLs -----------------------------------------------------------------------------
 
 
 def test_a_corpus_comes_from_a_bucket(bucket: Any, tmp_path: Path) -> None:
-    bucket.put_object(Key="texts/far.txt", Body=TEXT)
+    bucket.put_object(Key=KEY, Body=TEXT)
     project = make_project(tmp_path / "project")
     run(project, "results/datasets/far/meta.json")
-    assert (project / "resources/corpora/far/far.txt").read_bytes() == TEXT
+    assert (project / "resources/corpora/far/far_1_100_.txt").read_bytes() == TEXT
 
 
 def test_a_download_from_a_bucket_is_resumed(
@@ -124,7 +146,7 @@ def test_a_download_from_a_bucket_is_resumed(
 @pytest.mark.parametrize(
     ("variable", "value", "message"),
     [
-        ("AWS_ACCESS_KEY_ID", None, "AWS settings: Unable to locate credentials; check"),
+        ("AWS_ACCESS_KEY_ID", None, "no AWS credentials found; set AWS_ACCESS_KEY_ID and"),
         ("AWS_ENDPOINT_URL", "nowhere", "AWS settings: Invalid endpoint: nowhere; check"),
         ("AWS_PROFILE", "nobody", "AWS settings: The config profile (nobody) could not be found"),
     ],
@@ -145,9 +167,57 @@ def test_wrong_settings_of_a_bucket_are_an_error(
 
 
 @pytest.mark.usefixtures("bucket")
-def test_a_missing_object_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"^s3://my-bucket/far.txt: HTTP 404; check the URL"):
-        fetch(f"s3://{BUCKET}/far.txt", tmp_path / "far.txt")
+@pytest.mark.parametrize(
+    ("bucket_name", "message"),
+    [
+        (BUCKET, "bucket `my-bucket` has no such object; check the URL, save the file as"),
+        ("no-bucket", "bucket `no-bucket` doesn't exist; check its name, and AWS_ENDPOINT_URL"),
+    ],
+)
+def test_a_missing_object_or_bucket_is_an_error(
+    tmp_path: Path, bucket_name: str, message: str
+) -> None:
+    url = f"s3://{bucket_name}/far.txt"
+    with pytest.raises(UserError) as error:
+        fetch(url, tmp_path / "far.txt")
+    assert str(error.value).startswith(f"{url}: {message}")
+
+
+@pytest.fixture
+def with_wrong_credentials(server: str) -> Iterator[None]:
+    """An S3 server that doesn't know the user's key."""
+
+    def check_after(n_requests: str) -> None:
+        httpx.post(f"{server}/moto-api/reset-auth", content=n_requests).raise_for_status()
+
+    check_after("0")
+    yield
+    check_after("inf")
+
+
+@pytest.mark.usefixtures("bucket")
+def test_a_prefix_that_the_plugin_would_cut_off_ends_the_workflow_with_a_line(
+    tmp_path: Path,
+) -> None:
+    project = make_project(tmp_path / "project")
+    call = snakemake(project, *STORED[:3], "s3://my-bucket/plays#1", "results/one/samples.txt")
+    assert call.end(600) != 0
+    last = call.printed().rstrip().splitlines()[-1]
+    assert last.startswith("error: s3://my-bucket/plays#1: a prefix can't have `#` or `?`; ")
+
+
+@pytest.mark.usefixtures("bucket", "with_wrong_credentials")
+def test_wrong_credentials_for_results_end_the_workflow_with_a_line(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "project")
+    call = snakemake(project, *STORED, "results/datasets/own/meta.json")
+    assert call.end(600) != 0
+    assert (
+        call.printed()
+        .rstrip()
+        .splitlines()[-1]
+        .startswith("error: s3://my-bucket/plays: wrong AWS credentials (InvalidAccessKeyId); set")
+    )
+    assert "Traceback" not in call.printed()
 
 
 def test_without_boto3_the_error_says_what_to_install(

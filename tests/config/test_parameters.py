@@ -56,6 +56,11 @@ def test_neutral_values_match_the_committed_table() -> None:
     assert declared == NEUTRAL
 
 
+def test_neutral_values_cannot_be_changed() -> None:
+    with pytest.raises(TypeError):
+        neutral_values(ModelSettings)["norm"] = "rmsnorm"  # type: ignore[index]
+
+
 def test_setting_at_its_neutral_value_is_not_a_parameter() -> None:
     first = as_parameters(ModelSettings())
     assert as_parameters(LaterModel(normed=False)) == first

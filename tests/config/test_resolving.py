@@ -371,6 +371,14 @@ def test_run_is_resolved_once_for_each_config():
     assert resolve_run(config, "first") is run
 
 
+def test_a_changed_copy_of_a_config_has_its_own_runs():
+    config = load_yaml("{}")
+    assert resolve_run(config, "first").train.max_iters == 5000
+    changed = config.model_copy(update={"train": TrainSettings(max_iters=2000)})
+    assert resolve_run(changed, "first").train.max_iters == 2000
+    assert resolve_run(config, "first").train.max_iters == 5000
+
+
 def test_run_from_a_model_directory_is_resolved_again_as_its_files_can_change(tmp_path):
     text = f"runs: {{r: {{dataset: letters, train: {{init_from: {tmp_path}}}}}}}"
     config = load_yaml(text)

@@ -146,6 +146,25 @@ def test_old_name_of_the_built_in_corpus_still_works():
     assert load_yaml("corpora: {text: {builtin: playwright}}").corpora["text"].builtin == "play"
 
 
+def test_download_from_s3_gets_the_file_name_of_its_key():
+    """Keys can have any characters, and `%20` means just that."""
+    names = {"a b.txt": "a_b.txt", "a#1?.txt": "a_1_.txt", "a%20b.txt": "a_20b.txt"}
+    for key, name in {**names, "日本.parquet": "text.parquet"}.items():
+        url = f"s3://bucket/texts/{key}"
+        assert Corpus(url=url).downloads == {name: url}
+    for key in ("../up.txt", "texts/./a.txt", ""):
+        with pytest.raises(ValueError, match="isn't the URL of a file"):
+            Corpus(url=f"s3://bucket/{key}")
+
+
+def test_tilde_in_a_path_is_the_home_directory(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert Corpus(files=["~/texts", "~x", "a~/b"]).files == ["/home/me/texts", "~x", "a~/b"]
+    assert Corpus(files="~/one.txt").files == ["/home/me/one.txt"]
+    assert load_yaml("mirrors: [~/mirror]").mirrors == ["/home/me/mirror"]
+    assert SampleSettings(start="FILE:~/prompt.txt").prompt_file == "/home/me/prompt.txt"
+
+
 def test_numbered_range_of_urls_is_expanded_as_in_curl():
     corpus = Corpus(url=["https://example.org/[8-10]-part-[00-01].txt", "https://example.org/z"])
     parts = ["8-part-00", "8-part-01", "9-part-00", "9-part-01", "10-part-00", "10-part-01"]
@@ -172,18 +191,3 @@ def test_whole_numbers_of_a_training_fit_into_64_bits(name):
     assert getattr(TrainSettings(**{name: 2**63 - 1}), name) == 2**63 - 1
     with pytest.raises(ValidationError, match="less than"):
         TrainSettings(**{name: 2**63})
-
-
-def test_home_directory_is_expanded_in_paths(monkeypatch):
-    monkeypatch.setenv("HOME", "/home/ada")
-    sha256 = "0" * 64
-    corpus = Corpus(files="~/books/novel.txt", sha256=sha256)
-    assert corpus.files == ["/home/ada/books/novel.txt"]
-    assert corpus.digest_of("/home/ada/books/novel.txt") == sha256
-    assert Corpus(files=["./~/novel.txt", "a~b.txt"]).files == ["./~/novel.txt", "a~b.txt"]
-    assert load_yaml("mirrors: [~/mirror, 'https://mirror.example']").mirrors == [
-        "/home/ada/mirror",
-        "https://mirror.example",
-    ]
-    assert SampleSettings(start="FILE:~/prompt.txt").prompt_file == "/home/ada/prompt.txt"
-    assert SampleSettings(start="~ ").start == "~ "

@@ -949,6 +949,15 @@ def test_a_mirror_without_the_file_is_skipped(
     assert names(destination.parent) == ["input.txt"]
 
 
+def test_a_mirror_can_have_any_object_of_a_bucket(
+    address: str, mirror: Path, destination: Path
+) -> None:
+    path = mirror / "bucket/a b#1?%20é.txt"
+    path.parent.mkdir()
+    path.write_bytes(BODY)
+    assert download.fetch("s3://bucket/a b#1?%20é.txt", destination, mirrors=[address]) == DIGEST
+
+
 def test_a_mirror_that_fails_is_skipped(
     refusing: str, mirror: Path, server: Server, destination: Path
 ) -> None:

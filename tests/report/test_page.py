@@ -16,6 +16,7 @@ import nanogpt
 from nanogpt.errors import UserError
 from nanogpt.project import Project
 from nanogpt.report.charts import CHARTS
+from nanogpt.report.content import SMALLEST_FILTERED
 from nanogpt.report.loss_charts import LOSS_OVER
 from nanogpt.report.page import write_report
 from nanogpt.report.run import Run
@@ -169,6 +170,20 @@ def test_a_missing_template_is_named_in_one_line(tmp_path):
     message = f"{templates}: `report.html` is missing from this installation; reinstall nanogpt"
     assert found.stderr.splitlines()[-1] == f"nanogpt.errors.UserError: {message}"
     assert not (tmp_path / "report").exists()
+
+
+def test_only_the_first_rows_are_shown_at_first(tmp_path, monkeypatch):
+    monkeypatch.setattr("nanogpt.report.page.MOST_ROWS", 7)
+    runs = [
+        Run(f"r{i}", status="failed", note="", group=f"r{i}") for i in range(SMALLEST_FILTERED + 1)
+    ]
+    write_report(runs, tmp_path)
+    page = Page((tmp_path / "index.html").read_text())
+    rows = [attributes for tag, attributes in page.tags if "data-seeds" in attributes]
+    assert ["hidden" in row for row in rows] == [False] * 7 + [True] * (len(runs) - 7)
+    (chosen,) = [a for tag, a in page.tags if tag == "option" and "selected" in a]
+    assert chosen["value"] == "7"
+    assert "the first 7<" in (tmp_path / "index.html").read_text()
 
 
 def test_runs_with_the_same_note_share_a_line(tmp_path):

@@ -78,6 +78,8 @@ rule export_nanogpt:
         "results/{run}/export_nanogpt.log",
     benchmark:
         "results/{run}/export_nanogpt.benchmark.tsv"
+    wildcard_constraints:
+        run=not_one_of(WITH_VOCABULARY),
     conda:
         "../../envs/nanogpt.yaml"
     threads: 1
@@ -88,3 +90,12 @@ rule export_nanogpt:
         code=stage_code("export_nanogpt"),
     script:
         "../scripts/export_nanogpt.py"
+
+
+if WITH_VOCABULARY:
+    add_variant(
+        "export_nanogpt",
+        "export_nanogpt_with_vocabulary",
+        WITH_VOCABULARY,
+        ["results/{run}/export/nanogpt/data/{run}/meta.pkl"],
+    )

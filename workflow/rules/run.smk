@@ -3,6 +3,7 @@
 # reads   results/datasets/<dataset>/, and the model that a run starts from
 # writes  results/<run>/{model/,metrics.jsonl,eval.json,samples.txt,samples.jsonl,bench.json,tensorboard/}
 import json
+from itertools import chain
 
 
 rule train:
@@ -24,7 +25,7 @@ rule train:
     benchmark:
         "results/{run}/train.benchmark.tsv"
     wildcard_constraints:
-        run=not_one_of(ENSEMBLES),
+        run=not_one_of([*ENSEMBLES, *chain(*MILESTONES.values())]),
     conda:
         "../../envs/nanogpt.yaml"
     threads: 8
@@ -49,6 +50,12 @@ rule train:
         " --input {input} --output {output} --settings {params.settings:q}"
         " --untracked {params.untracked:q} --code {params.code} --log {log} --threads {threads}"
         " --processes {resources.processes} --sharded {resources.sharded}"
+
+
+for number, (steps, runs) in enumerate(MILESTONES.items()):
+    add_variant(
+        "train", f"train_with_milestones_{number}", runs, milestone_files(steps)
+    )
 
 
 # Before a job starts. A caller may use other rules only.

@@ -3,6 +3,7 @@
 #
 # Snakemake then copies the files that a job reads or writes to a local directory. The user's own
 # files, such as texts, stay where they are.
+from nanogpt.files.buckets import check_bucket
 from nanogpt.project import POD_DIRECTORY
 
 # The directory of these copies, in which paths are those of the project; empty without a storage.
@@ -12,6 +13,11 @@ os.environ.update(NANOGPT_COPIES=COPIES)
 # Datasets whose token files are shards. Those aren't inputs of trainings, so a storage wouldn't
 # deliver them.
 SHARDED = frozenset() if COPIES else stages.sharded_datasets(CONFIG)
+
+# Runs with files that other runs don't have: by the steps of their milestones, and those with a
+# meta.pkl. A storage gets only the outputs of rules, so these runs have rules of their own.
+MILESTONES = stages.milestones(CONFIG) if COPIES else {}
+WITH_VOCABULARY = stages.runs_with_characters(CONFIG) if COPIES else []
 
 # Where rules write.
 MADE = (
@@ -29,15 +35,65 @@ def own_files(paths):
     return [path if path.startswith(MADE) else local(path) for path in paths]
 
 
+def add_variant(name, variant, runs, more):
+    """Add a rule with more outputs than another one, for some runs.
+
+    It's what `use rule <name> as <variant> with:` does, which needs a variant that's written out.
+    """
+    if not rules.has(name):
+        return
+    original = getattr(rules, name).rule
+    outputs = dict(original.ruleinfo.output.kwpaths)
+    manifest = outputs.pop("manifest")  # it's the last one
+    changes = workflow.run(None)
+    workflow.output(**outputs, more=more, manifest=manifest)(changes)
+    workflow.register_wildcard_constraints(run=any_of(runs))(changes)
+    workflow.userule(rules=[name], name_modifier=variant)(changes)
+    getattr(rules, variant).rule.resources = (
+        original.resources
+    )  # with those of a profile
+
+
+def milestone_files(steps):
+    """The files of a run's milestones."""
+    return expand(
+        "results/{{run}}/milestones/{step}/{name}",
+        step=steps,
+        name=stages.MODEL_FILES,
+    )
+
+
+@one_line_errors
+def check_storage():
+    """Check that a bucket can be read, before Snakemake looks for each file in it."""
+    provider = workflow.storage_registry.default_storage_provider
+    if workflow.is_main_process and hasattr(provider, "s3c"):
+        prefix = workflow.storage_settings.default_storage_prefix
+        check_bucket(provider.s3c.meta.client, prefix)
+
+
+if COPIES:
+    check_storage()
+
+
 def warn_about_retries():
     """Say that a retried training starts over, if nothing keeps the states that it saves."""
     if "input-output" in map(str, workflow.storage_settings.shared_fs_usage):
         return
-    volumes = getattr(workflow.executor_settings, "persistent_volumes", [])
+    jobs = [job for job in workflow.dag.needrun_jobs() if not job.is_local]
+    if not any("$NANOGPT_TRAIN" in (job.rule.shellcmd or "") for job in jobs):
+        return
+    volumes = getattr(workflow.executor_settings, "persistent_volumes", None)
     kept = POD_DIRECTORY / HERE.states
-    if not any(kept.is_relative_to(volume.path) for volume in volumes):
-        print(
-            "warning: jobs keep no files, so a training that's tried again starts from the "
-            f"beginning; mount a volume at {POD_DIRECTORY}/.nanogpt to continue instead",
-            file=sys.stderr,
-        )
+    if any(kept.is_relative_to(volume.path) for volume in volumes or []):
+        return
+    to_continue = (
+        "share `.nanogpt` among the machines of the jobs"
+        if volumes is None
+        else f"mount a volume at {POD_DIRECTORY}/.nanogpt"
+    )
+    print(
+        "warning: jobs keep no files, so a training that's tried again starts from the "
+        f"beginning; {to_continue} to continue instead",
+        file=sys.stderr,
+    )
