@@ -8,6 +8,7 @@ from tyro.conf import Positional
 
 from nanogpt.cli.app import app, examples, named, optional
 from nanogpt.cli.finding import find_tokenizer
+from nanogpt.config.values import expand_home
 from nanogpt.errors import UserError, plural
 
 
@@ -37,7 +38,7 @@ def tokenize(
             raise UserError("tokenize: standard input is closed; give a text")
         text = sys.stdin.buffer.read().decode("utf-8")
     elif text.startswith("FILE:"):
-        text = read_text(Path(text.removeprefix("FILE:")))
+        text = read_text(Path(expand_home(text.removeprefix("FILE:"))))
     tokens = known.encode(text)
     for token in tokens.tolist():
         data = known.to_bytes([token])

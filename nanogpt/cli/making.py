@@ -21,12 +21,11 @@ from nanogpt.cli.progress import Progress, overfitting
 from nanogpt.cli.workflow import DIED, make
 from nanogpt.config.adding import add_variant, show_command
 from nanogpt.config.corpora import Corpus, Dataset
-from nanogpt.config.initial import find_source
 from nanogpt.config.loading import read
 from nanogpt.config.messages import look_up
 from nanogpt.config.resolving import resolve_run, run_names
 from nanogpt.config.schema import Config, EvalSettings, Run
-from nanogpt.config.trained import CONFIG_NAME, check_model
+from nanogpt.config.trained import check_model
 from nanogpt.config.variants import (
     NO_VALUE,
     Given,
@@ -39,6 +38,7 @@ from nanogpt.config.variants import (
 )
 from nanogpt.data.sources import find_files
 from nanogpt.errors import UserError
+from nanogpt.planning.announcing import announce_trainings
 from nanogpt.planning.stages import files_of_dataset, sharded_datasets
 from nanogpt.project import HERE, NGRAMS_FILE
 from nanogpt.training.state_files import saved_steps
@@ -85,7 +85,7 @@ def prepare(
             refuse_file(dataset)
         return vary_dataset(config, dataset, given, output)
 
-    variant, fragment = _add(vary, "prepare", dataset, given)
+    variant, fragment = _add(vary, show_command("prepare", dataset, given, output, path))
     directory = HERE.datasets / variant.name
     files = files_of_dataset(is_sharded=variant.name in sharded_datasets(read()))
     code = make([str(directory / name) for name in files], cores)
@@ -138,15 +138,16 @@ def train(
         _evaluate_only(config, base, given, name, cores)
         return
     variant, fragment = _add(
-        lambda config: vary_run(config, base.run, given, name), "train", base.run, given
+        lambda config: vary_run(config, base.run, given, name),
+        show_command("train", base.run, given, name),
     )
     resolved = resolve_run(read(HERE.config_file), variant.name)
-    _tell_source(variant.name)
     directory = HERE.results / variant.name
     files = ["metrics.jsonl", "model/model.safetensors", "model/config.json"]
     files += ["model/tokenizer.json", *([f"model/{NGRAMS_FILE}"] if resolved.ngram else [])]
     files += ["eval.json", "samples.txt"] if complete else []
     targets = [str(directory / file) for file in files]
+    announce_trainings(targets, expected=variant.name)
     code = make(targets, cores, Progress(variant.name, resolved.train.max_iters))
     if code:
         state = find_trainings(HERE).get(variant.name)
@@ -174,16 +175,6 @@ def _tell_result(run: str, max_iters: int, complete: bool) -> None:
     if complete:
         more, then = "eval.json, samples.txt", ""
     print(f"{directory}: model/, metrics.jsonl, {more}; next: nanogpt sample {run}{then}")
-
-
-def _tell_source(run: str) -> None:
-    """Tell the user if the run's initial model has to be trained first."""
-    source = find_source(read(HERE.config_file), run)
-    if source and source.run and not (source.directory / CONFIG_NAME).is_file():
-        print(
-            f"{run}: starts from the model of `{source.run}`, which is trained first",
-            file=sys.stderr,
-        )
 
 
 @app.command(name="eval")
@@ -241,11 +232,9 @@ def _of_text(config: Config, path: str, given: Sequence[Given], output: str) -> 
     return new_dataset(config, name, dataset, corpus)
 
 
-def _add(
-    vary: Callable[[Config], Variant], command: str, base: str, given: Sequence[Given]
-) -> tuple[Variant, Path | None]:
+def _add(vary: Callable[[Config], Variant], made_by: str) -> tuple[Variant, Path | None]:
     """Make a variant, and write its fragment unless it already exists. Returns both."""
-    variant, fragment = add_variant(vary, show_command(command, base, given))
+    variant, fragment = add_variant(vary, made_by)
     if fragment:
         print(f"{fragment}: settings of {variant.name}", file=sys.stderr)
     return variant, fragment
@@ -329,6 +318,7 @@ def _evaluate(
 def _evaluate_run(run: Run, cores: str, json: bool = False) -> None:
     """Make a run's eval.json with the workflow, and print it."""
     path = HERE.results / run.name / "eval.json"
+    announce_trainings([str(path)])
     code = make([str(path)], cores, Progress(run.name, run.train.max_iters))
     if code:
         sys.exit(code)

@@ -4,6 +4,7 @@ That way, a mistake gets one line as everywhere else. tyro would print a box and
 """
 
 import inspect
+import re
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -96,6 +97,8 @@ def _check(command: str, title: str, value: str, parameter: inspect.Parameter) -
             kind(value)
         except ValueError:
             wanted = "a whole number" if kind is int else "a number"
+    elif parameter.name == "cores" and not re.fullmatch(r"all|0*[1-9][0-9]*", value):
+        wanted = "a whole number of at least 1, or all"
     if wanted:
         raise UserError(f"{command}: {title}: should be {wanted} (found `{value}`)")
 

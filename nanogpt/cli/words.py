@@ -48,6 +48,7 @@ OTHER_WORDS = {
     "tokens": "max_new_tokens",
     "output": "name",
     "out": "name",
+    "name": "output",
 }
 TRANSLATED = ("always_save_checkpoint", "real_data", "init_from")
 

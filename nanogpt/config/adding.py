@@ -13,10 +13,14 @@ from nanogpt.files.locks import hold
 from nanogpt.project import HERE, Project
 
 
-def show_command(command: str, base: str, given: Sequence[Given], name: str = "") -> str:
-    """Return the command line that makes a variant. name: of a new run."""
-    words = [f"--{one.name}={one.value}" for one in given]
-    return shlex.join(["nanogpt", command, base, *words, *([f"--name={name}"] if name else [])])
+def show_command(
+    command: str, base: str, given: Sequence[Given], name: str = "", path: str = ""
+) -> str:
+    """Return the command line that makes a variant. name: the new one's. path: of its text."""
+    words = [base, *([path] if path else []), *(f"--{one.name}={one.value}" for one in given)]
+    if name:
+        words.append(f"--{'output' if command == 'prepare' else 'name'}={name}")
+    return shlex.join(["nanogpt", command, *words])
 
 
 def add_variant(

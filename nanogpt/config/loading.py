@@ -21,7 +21,7 @@ from nanogpt.config.patterns import NAME, NAME_RULE, RESERVED_RUN_NAMES
 from nanogpt.config.resolving import expand, find_dataset, resolve_run, run_names
 from nanogpt.config.schema import Config, Report
 from nanogpt.config.sweeps import expand_sweeps
-from nanogpt.errors import UserError
+from nanogpt.errors import UserError, shorten
 from nanogpt.files.atomic import NAME_BYTES
 from nanogpt.project import HERE, Project
 
@@ -30,6 +30,10 @@ SOURCES = {"url", "files", "builtin"}
 
 # The longest suffix that the workflow adds to the name of a download.
 LONGEST_END = ".download.manifest.json"
+
+# Snakemake refuses a name that ends in this many repetitions, as one that could grow forever.
+REPETITIONS = 20
+REPETITIVE = re.compile(rf"(.+?)\1{{{REPETITIONS - 1}}}$")
 
 
 def find_texts(project: Project = HERE) -> list[str]:
@@ -263,11 +267,12 @@ def _check_names(config: Config) -> None:
 
 
 def _check_lengths(config: Config) -> None:
-    """Raise UserError for a name that would make a file name too long for the file system."""
+    """Raise UserError for a name that the file system or Snakemake wouldn't accept."""
     names = [("runs", run_names(config)), ("datasets", config.datasets)]
     for where, made in [*names, ("corpora", config.corpora)]:
         for name in made:
             _check_length(name, where, NAME_BYTES, "use a shorter one")
+            _check_repetitions(name, where)
     for corpus, entry in config.corpora.items():
         for name in entry.downloads:
             remedy = "download it yourself under a shorter name, and list it under `files`"
@@ -280,6 +285,14 @@ def _check_length(name: str, where: str, most: int, remedy: str) -> None:
         raise UserError(
             f"{where}: the name `{name[:20]}...` is {length} bytes long, but {most} is the most; "
             f"{remedy}"
+        )
+
+
+def _check_repetitions(name: str, where: str) -> None:
+    if name.count(name[-1]) >= REPETITIONS and REPETITIVE.search(name):
+        raise UserError(
+            f"{where}: the name `{shorten(name)}` ends in {REPETITIONS} repetitions, which "
+            "Snakemake doesn't accept; use another name"
         )
 
 

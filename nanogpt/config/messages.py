@@ -94,8 +94,10 @@ def _problem(error: ErrorDetails) -> str:
         error["type"] == "int_parsing" and _is_number(error["input"])
     ):
         return "should be a whole number"
-    if error["type"] in ("int_parsing", "float_parsing"):
+    if error["type"] == "int_parsing":
         return "should be a number, such as 10000, 10_000 or 1e4"
+    if error["type"] == "float_parsing":
+        return "should be a number, such as 0.1 or 1e-3"
     message: str = error["msg"].removeprefix("Value error, ").removeprefix("Input ")
     return message[0].lower() + message[1:]
 

@@ -17,6 +17,7 @@ from nanogpt.config.schema import IMPLIED, Config, Run, RunEntry
 from nanogpt.config.sweeps import LONGEST_NAME, as_part_of_name
 from nanogpt.config.values import Settings
 from nanogpt.errors import UserError
+from nanogpt.project import Project
 
 # Groups that are left out of a variant's name, as in sweeps.
 PLAIN_GROUPS = ("", "model", "train", "dataset", "corpus")
@@ -179,7 +180,7 @@ def new_dataset(config: Config, name: str, dataset: Dataset, corpus: Corpus) -> 
             {"corpus": corpus, "dataset": dataset.model_copy(update={"corpus": None})},
         )
         if found:
-            raise UserError(_exists("dataset", name, found))
+            raise UserError(_exists(config, "dataset", name, found))
         return Variant(name, {})
     entries: dict[str, dict[str, Any]] = {}
     if config.corpora.get(str(dataset.corpus)) != corpus:
@@ -230,7 +231,7 @@ def _is_there(config: Config, name: str, wanted: Run) -> bool:
         {"dataset": wanted.dataset, **{group: getattr(wanted, group) for group in RunEntry.GROUPS}},
     )
     if found or there.ensemble:
-        raise UserError(_exists("run", name, found or ["it's an ensemble"]))
+        raise UserError(_exists(config, "run", name, found or ["it's an ensemble"]))
     return True
 
 
@@ -250,11 +251,13 @@ def _differences(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[st
     return found
 
 
-def _exists(kind: str, name: str, differences: Sequence[str]) -> str:
+def _exists(config: Config, kind: str, name: str, differences: Sequence[str]) -> str:
+    fragment = Project(config.root).fragments / f"{name}.yaml"
+    change = f", or change it in {fragment}" if fragment.is_file() else ""
     more = f" and {len(differences) - 1} more" if len(differences) > 1 else ""
     return (
         f"{kind}s: `{name}` already exists with other settings ({differences[0]}{more}); give the "
-        "new one another name"
+        f"new one another name{change}"
     )
 
 

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from nanogpt.artifacts.differences import Difference, manifest_differences, role_of
-from nanogpt.artifacts.manifests import SUFFIX
+from nanogpt.artifacts.differences import NONE, Difference, manifest_differences, role_of
+from nanogpt.artifacts.manifests import SUFFIX, model_among
 from nanogpt.artifacts.records.base import read_record
 from nanogpt.artifacts.records.manifests import Manifest
 from nanogpt.errors import UserError
@@ -63,9 +63,12 @@ def _compare(
     if (mine, other) in comparisons or mine == other:
         return
     one, two = _read_manifest(mine), _read_manifest(other)
-    differences = []
+    initial = _compare_initial_models(one, two)
+    differences = list(initial.values())[:1]
     for difference in manifest_differences(project, one, two):
         if difference.kind == "setting" and difference.what in NAMES:
+            continue
+        if difference.what in initial:
             continue
         pair = _find_makers(project, difference, one, two) if difference.kind == "input" else None
         stages = [_read_manifest(path).stage for path in pair] if pair else ["", ""]
@@ -81,6 +84,19 @@ def _compare(
     comparisons[mine, other] = Comparison(
         one.stage, str(mine.parent), str(other.parent), outputs[0] == outputs[1], tuple(differences)
     )
+
+
+def _compare_initial_models(one: Manifest, two: Manifest) -> dict[str, Difference]:
+    """Compare two trainings of which only one has an initial model.
+
+    Returns the same difference for each file of that model, by path; nothing for other stages.
+    """
+    models = [model_among(manifest.inputs) for manifest in (one, two)]
+    if one.stage != "train" or all(models) or not any(models):
+        return {}
+    difference = Difference("input", "initial model", *(str(model or NONE) for model in models))
+    paths = [*one.inputs, *two.inputs]
+    return {path: difference for path in paths if Path(path).parent in models}
 
 
 def _index_by_name(outputs: dict[str, str]) -> dict[str, str]:

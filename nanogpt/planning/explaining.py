@@ -7,7 +7,8 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from nanogpt.artifacts.differences import Difference
-from nanogpt.config.messages import look_up
+from nanogpt.artifacts.manifests import SUFFIX
+from nanogpt.config.messages import did_you_mean, look_up
 from nanogpt.config.resolving import run_names
 from nanogpt.errors import UserError, plural
 from nanogpt.planning.comparing import Comparison
@@ -47,11 +48,22 @@ def find_targets(workflow: Workflow, target: str) -> tuple[str, list[StageJob], 
 
 
 def existing_path(project: Project, target: str) -> Path:
-    """Return the path of an existing result, or of a run by its name, relative to the project."""
+    """Return the path of an existing result, or of a run by its name, relative to the project.
+
+    Errors: UserError for a name without results.
+    """
     place = Path(target)
     if "/" not in target and not (project.root / target).exists():
         runs, datasets = project.results / target, project.datasets / target
-        place = next((one for one in (runs, datasets) if one.exists()), place)
+        if not (runs.exists() or datasets.exists()):
+            made = (
+                path.parent.name
+                for directory in (project.results, project.datasets)
+                for path in directory.glob(f"*/*{SUFFIX}")
+            )
+            near = did_you_mean(target, dict.fromkeys(made), none="")
+            raise UserError(f"{target}: no results of this name{near}")
+        place = runs if runs.exists() else datasets
     elif not place.is_absolute():
         place = project.root / place
     return Path(path_of(project, place))
@@ -185,14 +197,29 @@ def explain_comparison(first: str, second: str, comparisons: Sequence[Comparison
     end = ", but with the same contents" if same else ""
     lines = [f"{first} -> {second}: made differently{end}"]
     rows = [
-        (one.stage, _write_line(difference)) for one in differing for difference in one.differences
+        (_name_comparison(one, comparisons), line)
+        for one in comparisons
+        for line in map(_write_line, one.differences)
     ]
     rows += [
-        (one.stage, "same settings, code and environment; only its inputs differ")
+        (
+            _name_comparison(one, comparisons),
+            "same settings, code and environment; only its inputs differ",
+        )
         for one in comparisons
         if not one.differences and not one.same
     ]
     return lines + _align(rows, max(len(name) for name, _ in rows))
+
+
+def _name_comparison(one: Comparison, comparisons: Sequence[Comparison]) -> str:
+    """Return the stage, with the two names if it's compared several times.
+
+    That's the case for runs that start from two runs, which are compared too.
+    """
+    if sum(other.stage == one.stage for other in comparisons) == 1:
+        return one.stage
+    return f"{one.stage} {Path(one.first).name} -> {Path(one.second).name}"
 
 
 # --- JSON -------------------------------------------------------------------------------------

@@ -20,6 +20,8 @@ from nanogpt.training.state_files import saved_steps
 # Stages whose results aren't cached.
 NOT_CACHED = {"download", "download_gpt2", "bench"}
 
+RESTORED = "restored from the cache"
+
 
 @dataclass
 class Outcomes:
@@ -54,7 +56,7 @@ class Outcomes:
             return
         entry = self._find_entry(version)
         if entry and job.stage not in NOT_CACHED:
-            self.words[job] = "restored from the cache"
+            self.words[job] = RESTORED
             self._made |= {f"{job.directory}/{name}": d for name, d in entry.outputs.items()}
         state = self.workflow.project.states / version
         if not entry and job.stage == "train" and is_saved(state):

@@ -75,23 +75,21 @@ def test_complete_also_evaluates_and_samples(project):
     assert [path.read_bytes() for path in made] == before
 
 
-def test_train_reports_that_the_initial_model_is_trained_first(tmp_path, monkeypatch, capsys):
+def test_trainings_that_a_command_runs_first_are_announced(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "config.yaml").write_text(
         "{corpora: {play: {builtin: play}}, datasets: {play: {}, again: {corpus: play, tokenizer: "
         "play}}, runs: {again: {train: {init_from: play}}}}"
     )
-    for run in ("again", "play"):
-        write_text(tmp_path / f"results/{run}/metrics.jsonl", '{"step": 0, "tokens": 0}\n')
+    write_text(tmp_path / "results/again/metrics.jsonl", '{"step": 0, "tokens": 0}\n')
     monkeypatch.setattr(making, "make", lambda *_: 0)
-    said = "again: starts from the model of `play`, which is trained first"
     main(["train", "again"])
-    assert said in capsys.readouterr().err
-    (tmp_path / "results/play/model").mkdir()
-    (tmp_path / "results/play/model/config.json").write_text("{}")
-    for run in ("again", "play"):
-        main(["train", run])
-        assert "starts from" not in capsys.readouterr().err
+    line = "not trained yet; training it first"
+    assert capsys.readouterr().err == f"play: {line}\n"
+    monkeypatch.setattr(making, "make", lambda *_: 1)
+    with pytest.raises(SystemExit):
+        main(["eval", "again"])
+    assert capsys.readouterr().err == f"play: {line}\nagain: {line}\n"
 
 
 def test_flags_that_change_nothing_make_no_run(project):

@@ -103,6 +103,7 @@ def test_boolean_flag_accepts_only_true_and_false(line):
             "sample: no flag `--n_samples`; did you mean `--num_samples`?",
         ),
         ("train --lr=3", "train: no flag `--lr`; did you mean `--learning_rate`?"),
+        ("prepare x --name=y", "prepare: no flag `--name`; did you mean `--output`?"),
         ("train --epochs=3", "train: no flag `--epochs`; did you mean `--max_iters`?"),
         ("sample --temp=3", "sample: no flag `--temp`; did you mean `--temperature`?"),
         ("train --foo=3", "train: no flag `--foo`; see `nanogpt train --help`"),

@@ -97,6 +97,13 @@ def test_misplaced_setting_gets_its_right_place(text, begins, place):
             "should be text; put it in quotes (found `2024-01-01`)",
         ),
         ("runs: {2024-01-01: {}}", "runs.2024-01-01: should be text; put it in quotes"),
+        (
+            "runs: {first: {train: {milestones: [5, ten]}}}",
+            "runs.first.train.milestones: should be a number, such as 10000, 10_000 or 1e4 "
+            "(found `ten`)",
+        ),
+        ("ngram: 1", "ngram: should be a mapping of settings (found `1`)"),
+        ("2024: {}", "config: keys should be strings (found `2024`)"),
         ("runs: {2024: {}}", "runs.2024: should be text; put it in quotes (found `2024`)"),
         ("runs: {on: {}}", "runs.yes: should be text; put it in quotes (found `yes`)"),
         (
@@ -106,7 +113,7 @@ def test_misplaced_setting_gets_its_right_place(text, begins, place):
         ("train: {max_iters: '1,000'}", "should be a number, such as"),
         ("train: {max_iters: 1.5}", "train.max_iters: should be a whole number (found `1.5`)"),
         ("train: {max_iters: '1.5'}", "train.max_iters: should be a whole number (found `1.5`)"),
-        ("train: {learning_rate: 1/1000}", "should be a number, such as"),
+        ("train: {learning_rate: 1/1000}", "should be a number, such as 0.1 or 1e-3 (found"),
         ("train: {learning_rate: 5%}", "should be a number, such as"),
     ],
 )

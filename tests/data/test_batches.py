@@ -72,7 +72,7 @@ def test_a_damaged_meta_json_is_named(dataset, content):
 @pytest.mark.parametrize(
     ("damage", "flaw"),
     [
-        ({"dtype": "int8"}, r"`dtype` should be 'uint16' or 'uint32'"),
+        ({"dtype": "int8"}, r"`dtype` should be `uint16` or `uint32`"),
         ({"vocab_size": 0}, "`vocab_size` should be greater than 0"),
         ({"train": {}}, r"`train\.n_tokens` is missing"),
         ({"val": 3}, "`val` "),

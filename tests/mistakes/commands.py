@@ -10,6 +10,11 @@ def _write_project() -> None:
     write_files({"config.yaml": CONFIG, "text.txt": TEXT})
 
 
+def _write_project_with_book() -> None:
+    book = "corpora: {book: {files: text.txt}}\ndatasets: {book: {val_ratio: 0.2}}\n"
+    write_files({"config.yaml": CONFIG, "text.txt": TEXT, "resources/config/book.yaml": book})
+
+
 def _write_two_datasets() -> None:
     config = CONFIG.replace(
         "{letters: {corpus: text}}", "{letters: {corpus: text}, other: {corpus: text}}"
@@ -252,6 +257,19 @@ COMMANDS = [
         "datasets: `letters` already exists with other settings (dataset.val_ratio is `0.1`); "
         "give the new one another name",
         _write_project,
+    ),
+    command(
+        "a number of cores that isn't one",
+        "train first --max_iters=50 --cores=two",
+        "train: --cores: should be a whole number of at least 1, or all (found `two`)",
+        _write_project,
+    ),
+    command(
+        "other settings for a dataset that a command made",
+        "prepare textfile text.txt --output=book --val_ratio=0.5",
+        "datasets: `book` already exists with other settings (dataset.val_ratio is `0.2`); "
+        "give the new one another name, or change it in resources/config/book.yaml",
+        _write_project_with_book,
     ),
     command(
         "a run in two files",

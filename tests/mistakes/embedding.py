@@ -60,6 +60,14 @@ EMBEDDING = [
         "shorter one",
     ),
     config(
+        "a run name that repeats itself",
+        code(f"runs: {{run{'0' * 20}: {{}}}}"),
+        f"corpora: {{text: {{builtin: play}}}}\nruns: {{run{'0' * 20}: {{dataset: text}}}}\n"
+        "datasets: {text: {}}",
+        f"runs: the name `run{'0' * 20}` ends in 20 repetitions, which Snakemake doesn't accept; "
+        "use another name",
+    ),
+    config(
         "a download with a name too long for its manifest",
         code("corpora: {text: {url: https://corpora.example/aaa...}}") + " with 233 `a`",
         f"corpora: {{text: {{url: https://corpora.example/{'a' * 233}}}}}",

@@ -43,6 +43,14 @@ PLANNING = [
         make_config,
     ),
     command(
+        "comparing with a run without results",
+        "why first frist",
+        "frist: no results of this name; did you mean `first`?",
+        lambda: write_files(
+            {"config.yaml": CONFIG, "results/first/train.manifest.json": "not read"}
+        ),
+    ),
+    command(
         "`why` with three paths",
         "why first first first",
         "why: 3 paths given; give one result to explain, or two to compare",

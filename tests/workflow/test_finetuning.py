@@ -77,6 +77,34 @@ def test_it_starts_from_the_other_runs_final_weights(finetuned_once: Path) -> No
     assert last_loss(finetuned_once, "fine") < first_loss(finetuned_once, "fine")
 
 
+def test_why_names_the_runs_that_two_runs_started_from(finetuned: Path) -> None:
+    add_run(finetuned, "other", train={"init_from": "two"})
+    make(finetuned, "results/other/metrics.jsonl")
+    _, *lines = nanogpt(finetuned, "why", "fine", "other").stdout.splitlines()
+    assert [line.split("  ", 2)[1:] for line in lines[:2]] == [
+        ["train one -> two", "   setting train.seed: 1337 -> 2"],
+        ["train fine -> other", "same settings, code and environment; only its inputs differ"],
+    ]
+
+
+def test_why_names_an_initial_model_that_only_one_run_has(finetuned_once: Path) -> None:
+    compared = nanogpt(finetuned_once, "why", "one", "fine").stdout
+    assert "  train  initial model: none -> results/one/model\n" in compared
+    assert "safetensors" not in compared
+
+
+def test_eval_says_why_it_trains_first(finetuned: Path) -> None:
+    assert "training it" not in nanogpt(finetuned, "eval", "fine").stderr
+    setting("runs", "one", "train", value={"max_iters": 15})(finetuned)
+    lines = nanogpt(finetuned, "eval", "fine", "--cores=1").stderr.splitlines()
+    assert lines[:2] == [
+        "one: its model is out of date (train.max_iters: 20 -> 15 and 1 more reason); training it "
+        "again first",
+        "fine: its model is out of date (`train one` runs first); training it again first",
+    ]
+    assert "rule train" not in lines
+
+
 def test_the_initial_models_digests_are_in_the_manifest(finetuned_once: Path) -> None:
     mine, others = (
         json.loads((finetuned_once / f"results/{run}/train.manifest.json").read_text())

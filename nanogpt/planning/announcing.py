@@ -1,0 +1,45 @@
+"""Tell the user, before the workflow runs, which trainings a result needs."""
+
+import sys
+from collections.abc import Sequence
+
+from nanogpt.config.loading import read
+from nanogpt.errors import plural
+from nanogpt.planning.explaining import find_targets
+from nanogpt.planning.restoring import RESTORED, Outcomes
+from nanogpt.planning.staleness import Verdict, Workflow
+from nanogpt.project import HERE
+
+
+def announce_trainings(targets: Sequence[str], expected: str = "") -> None:
+    """Print a line for each training that making some files would run.
+
+    expected: the run that the user asked to train, which needs no line.
+    """
+    workflow = Workflow(read(HERE.config_file), HERE)
+    jobs = [job for target in targets for job in find_targets(workflow, target)[1]]
+    verdicts = workflow.plan(dict.fromkeys(jobs), targets)
+    trainings = [
+        verdict
+        for verdict in verdicts
+        if verdict.runs and verdict.job.stage == "train" and verdict.job.name != expected
+    ]
+    outcomes = Outcomes(workflow).find(verdicts) if trainings else {}
+    for verdict in trainings:
+        line = _describe(verdict, outcomes.get(verdict.job, ""))
+        print(f"{verdict.job.name}: {line}", file=sys.stderr, flush=True)
+
+
+def _describe(verdict: Verdict, outcome: str) -> str:
+    """Describe why a run is trained first. outcome: what `Outcomes` found for it."""
+    if outcome == RESTORED:
+        return "restoring its model from the cache first"
+    if outcome:
+        return f"training it first ({outcome})"
+    if verdict.manifest is None:
+        return "not trained yet; training it first"
+    reasons = [str(reason) for reason in verdict.reasons] or [
+        f"`{job}` runs first" for job in verdict.upstream
+    ]
+    more = f" and {plural(len(reasons) - 1, 'more reason')}" if len(reasons) > 1 else ""
+    return f"its model is out of date ({reasons[0]}{more}); training it again first"
