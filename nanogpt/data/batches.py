@@ -18,7 +18,7 @@ from nanogpt.artifacts.records.datasets import DatasetMeta, SplitMeta
 from nanogpt.data.saved_tokenizers import load_tokenizer
 from nanogpt.data.shards import ShardedTokens, SplitTokens, check_ids, check_size
 from nanogpt.data.tokenizers import Tokenizer, Tokens, token_texts
-from nanogpt.errors import UserError, plural
+from nanogpt.errors import REMAKE, RUN_AGAIN, UserError, plural
 from nanogpt.project import token_file
 
 BLOCK = 1 << 22  # bytes of a token file checked at a time
@@ -64,8 +64,8 @@ def load(directory: Path) -> TokenFiles:
 
 
 def _open_tokens(path: Path, dtype: np.dtype[Any], n_tokens: int, vocab_size: int) -> Tokens:
-    check_size(path, n_tokens, dtype)
-    check_ids(path, _largest_id(path, dtype), vocab_size)
+    check_size(path, n_tokens, dtype, REMAKE if path.is_file() else RUN_AGAIN)
+    check_ids(path, _largest_id(path, dtype), vocab_size, REMAKE)
     tokens: Tokens = np.memmap(path, dtype=dtype, mode="r")
     return tokens
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from nanogpt.artifacts.records.datasets import SplitMeta
 from nanogpt.data.tokenizers import Tokens
-from nanogpt.errors import REMAKE, RUN_AGAIN, UserError, plural
+from nanogpt.errors import RUN_AGAIN, UserError, plural
 from nanogpt.project import token_file
 
 # Memory maps of a split at a time. Each keeps a file open, and many systems allow 1,024.
@@ -42,7 +42,7 @@ class ShardedTokens:
         self._vocab_size = vocab_size
         self._map = lru_cache(MOST_MAPPED)(self._open)
         for path, n_tokens in zip(self._paths, lengths, strict=True):
-            check_size(path, n_tokens, dtype, of_shards=True)
+            check_size(path, n_tokens, dtype, how_to_remake(path))
 
     def __len__(self) -> int:
         return int(self._ends[-1])
@@ -79,7 +79,7 @@ class ShardedTokens:
         """Join parts of files. Each is checked, because a scan of all files would take long."""
         arrays = [np.empty(0, self.dtype)]
         for path, tokens in parts:
-            check_ids(path, int(tokens.max()), self._vocab_size, of_shards=True)
+            check_ids(path, int(tokens.max()), self._vocab_size, how_to_remake(path))
             arrays.append(tokens)
         return cast(Tokens, arrays[-1] if len(arrays) <= 2 else np.concatenate(arrays))
 
@@ -98,28 +98,30 @@ def read_unmapped(tokens: SplitTokens, start: int, stop: int) -> Tokens:
     return cast(Tokens, np.fromfile(tokens.filename, tokens.dtype, stop - start, offset=offset))
 
 
-def check_size(path: Path, n_tokens: int, dtype: np.dtype[Any], *, of_shards: bool = False) -> None:
-    """Raise UserError if a token file is missing or doesn't have the size given in meta.json."""
+def check_size(path: Path, n_tokens: int, dtype: np.dtype[Any], remedy: str) -> None:
+    """Raise UserError if a token file is missing or doesn't have the size given in meta.json.
+
+    remedy: what the message tells the user to do.
+    """
     if not path.is_file():
-        raise UserError(f"{path}: no such file; {_remedy(path) if of_shards else RUN_AGAIN}")
+        raise UserError(f"{path}: no such file; {remedy}")
     size = path.stat().st_size
     if size != n_tokens * dtype.itemsize:
         raise UserError(
             f"{path}: has {plural(size, 'byte')}, but should have {n_tokens * dtype.itemsize:,} "
-            f"({plural(n_tokens, 'token')} as {dtype}, according to meta.json); "
-            f"{_remedy(path) if of_shards else REMAKE}"
+            f"({plural(n_tokens, 'token')} as {dtype}, according to meta.json); {remedy}"
         )
 
 
-def check_ids(path: Path, largest: int, vocab_size: int, *, of_shards: bool = False) -> None:
+def check_ids(path: Path, largest: int, vocab_size: int, remedy: str) -> None:
     """Raise UserError if the largest token id of a file is outside the vocabulary."""
     if largest >= vocab_size:
         raise UserError(
             f"{path}: token id {largest} is outside the vocabulary of "
-            f"{plural(vocab_size, 'token')}; {_remedy(path) if of_shards else REMAKE}"
+            f"{plural(vocab_size, 'token')}; {remedy}"
         )
 
 
-def _remedy(path: Path) -> str:
-    # The workflow looks at meta.json, not at each shard.
+def how_to_remake(path: Path) -> str:
+    """Say what to do about a damaged shard. The workflow only looks at meta.json."""
     return f"delete {path.parent / 'meta.json'} and {RUN_AGAIN}"
