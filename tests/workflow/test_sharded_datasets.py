@@ -9,11 +9,13 @@ import pytest
 
 from nanogpt.planning.stages import SHARDED_FROM
 from tests.workflow.projects import (
+    ESSAYS,
     GROUP_JOBS,
     edit_config,
     make,
     nanogpt,
     planned,
+    replacement,
     results,
 )
 
@@ -55,6 +57,30 @@ def test_a_large_corpus_of_several_local_files_is_sharded(essays: Path) -> None:
     edit_config(essays, lambda c: c["corpora"].update(large={"files": "large/0.txt"}))
     edit_config(essays, lambda c: c["datasets"].update(large={"shards": "always"}))
     assert planned(essays, target) == {"prepare": 1}, "one file is never sharded"
+
+
+def test_the_files_of_other_datasets_are_not_looked_for(essays: Path) -> None:
+    """A corpus can be a directory with a million files."""
+    edit_config(essays, lambda c: c["corpora"].update(large={"files": "large"}))
+    edit_config(essays, lambda c: c["datasets"].update(large={"shards": "always"}))
+    first = "    if corpus.builtin:\n"
+    refuse = '    assert name != "large", "looked at a corpus that is not needed"\n'
+    replacement("nanogpt/data/sources.py", first, refuse + first)(essays)
+    assert planned(essays, "results/one/eval.json")["train"] == 1
+    assert planned(essays, ESSAYS) == GROUP_JOBS
+    for name in ("one", "results/one/eval.json", "results/one", "essays"):
+        why = nanogpt(essays, "why", name)
+        assert why.returncode == 0, why.stderr
+    assert "looked at a corpus" in nanogpt(essays, "why", "large").stderr
+
+
+def test_only_the_decision_about_shards_makes_a_dataset_again(project: Path) -> None:
+    edit_config(project, lambda c: c["datasets"]["essays"].update(shards="never"))
+    assert planned(project, ESSAYS) == {}
+    assert "up to date" in nanogpt(project, "why", ESSAYS).stdout
+    edit_config(project, lambda c: c["datasets"]["essays"].update(shards="always"))
+    assert planned(project, ESSAYS) == SHARD_JOBS
+    assert "dataset.sharded" in nanogpt(project, "why", ESSAYS).stdout
 
 
 @pytest.fixture(scope="module")

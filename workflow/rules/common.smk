@@ -8,7 +8,7 @@ import math
 import os
 import re
 import sys
-from functools import cache, wraps
+from functools import cache, partial, wraps
 from pathlib import Path
 
 import yaml
@@ -173,6 +173,21 @@ def of_members(name):
     ]
 
 
+def only_for(is_one, *names):
+    """Let these rules make files only for datasets of which this is true.
+
+    A wildcard constraint would need the answer for all datasets when the workflow is read, and some
+    answers take long.
+    """
+    for one in [getattr(rules, name).rule for name in names if rules.has(name)]:
+        one.is_producer = partial(is_producer_for, is_one, one, one.is_producer)
+
+
+def is_producer_for(is_one, rule, matches, path):
+    """Whether a rule's outputs match a path, and it's that of a dataset of which this is true."""
+    return matches(path) and is_one(rule.get_wildcards(path)["dataset"])
+
+
 def corpora_with(source):
     """The corpora with this source, `url` or `builtin`, by name."""
     return {
@@ -314,7 +329,7 @@ def wanted_digest(wildcards):
 
 def dataset_settings(wildcards):
     """The settings that determine a dataset."""
-    return stages.dataset_settings(CONFIG, wildcards.dataset)
+    return stages.dataset_settings(CONFIG, wildcards.dataset, SHARDED)
 
 
 @known_signature

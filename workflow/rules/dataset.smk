@@ -83,7 +83,6 @@ rule encode:
     benchmark:
         "results/datasets/{dataset}/groups/{group}/encode.benchmark.tsv"
     wildcard_constraints:
-        dataset=not_one_of(SHARDED),
         group=r"\d+",
     conda:
         "../../envs/nanogpt.yaml"
@@ -103,9 +102,6 @@ use rule encode as encode_shard with:
         train="results/datasets/{dataset}/train.{group}.bin",
         val="results/datasets/{dataset}/val.{group}.bin",
         totals=temp("results/datasets/{dataset}/groups/{group}/totals.json"),
-    wildcard_constraints:
-        dataset=any_of(SHARDED),
-        group=r"\d+",
 
 
 rule prepare:
@@ -130,8 +126,6 @@ rule prepare:
         "results/datasets/{dataset}/prepare.log",
     benchmark:
         "results/datasets/{dataset}/prepare.benchmark.tsv"
-    wildcard_constraints:
-        dataset=not_one_of(SHARDED),
     conda:
         "../../envs/nanogpt.yaml"
     threads: 8
@@ -152,8 +146,10 @@ use rule prepare as prepare_shards with:
             "results/datasets/{dataset}/meta.json", "dataset", "counts", "{dataset}"
         ),
         manifest="results/datasets/{dataset}/prepare.manifest.json",
-    wildcard_constraints:
-        dataset=any_of(SHARDED),
+
+
+only_for(lambda dataset: dataset not in SHARDED, "encode", "prepare")
+only_for(lambda dataset: dataset in SHARDED, "encode_shard", "prepare_shards")
 
 
 rule ngram:

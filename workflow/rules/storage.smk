@@ -11,7 +11,7 @@ os.environ.update(NANOGPT_COPIES=COPIES)
 
 # Datasets whose token files are shards. Those aren't inputs of trainings, so a storage wouldn't
 # deliver them.
-SHARDED = frozenset() if COPIES else stages.sharded_datasets(CONFIG)
+SHARDED = frozenset() if COPIES else stages.ShardedDatasets(CONFIG)
 
 # Where rules write.
 MADE = (
