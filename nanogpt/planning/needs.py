@@ -53,6 +53,11 @@ BYTES_OF_WORDS = 2  # memory per byte of a text that byte pairs are trained on
 BYTES_OF_HASHES = 0.1  # memory per byte of a text whose duplicates are left out
 
 
+def minutes_to_read(megabytes: float) -> int:
+    """Return the minutes to request for a job that reads texts, at 5 to 100 MB per second."""
+    return 30 + round(megabytes / 100)
+
+
 def n_parameters(model: ModelSettings, vocab_size: int) -> int:
     """Return the number of parameters, without norms and biases."""
     embeddings = vocab_size * model.n_embd * (1 if model.tie_word_embeddings else 2)

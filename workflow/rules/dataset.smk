@@ -29,6 +29,7 @@ rule count:
     threads: 2
     resources:
         mem_mb=memory_of("count", "dataset"),
+        runtime=minutes_to_read,
     params:
         settings=dataset_settings,
         code=dataset_code,
@@ -58,6 +59,7 @@ rule plan:
     threads: 8
     resources:
         mem_mb=memory_of("plan", "dataset"),
+        runtime=minutes_to_read,
     params:
         settings=dataset_settings,
         code=dataset_code,
@@ -89,6 +91,7 @@ rule encode:
     threads: 2
     resources:
         mem_mb=memory_of("encode", "dataset"),
+        runtime=minutes_to_read,
     params:
         settings=dataset_settings,
         code=dataset_code,
@@ -131,6 +134,7 @@ rule prepare:
     threads: 8
     resources:
         mem_mb=memory_of("prepare", "dataset"),
+        runtime=minutes_to_read,
     params:
         settings=dataset_settings,
         code=dataset_code,
