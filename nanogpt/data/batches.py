@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from nanogpt.artifacts.records.base import read_record
 from nanogpt.artifacts.records.datasets import DatasetMeta, SplitMeta
 from nanogpt.data.saved_tokenizers import load_tokenizer
-from nanogpt.data.shards import ShardedTokens, SplitTokens, check_ids, check_size
+from nanogpt.data.shards import ShardedTokens, SplitTokens, check_edits, check_ids, check_size
 from nanogpt.data.tokenizers import Tokenizer, Tokens, token_texts
 from nanogpt.errors import REMAKE, RUN_AGAIN, UserError, plural
 from nanogpt.project import token_file
@@ -39,8 +39,9 @@ class TokenFiles:
 def load(directory: Path) -> TokenFiles:
     """Open a dataset, with its token files memory-mapped.
 
-    Errors: UserError for a file that's missing, damaged or not the size given in meta.json, and
-    for a token id outside the vocabulary. (Those of a sharded dataset are checked when read.)
+    Errors: UserError for a file that's missing, damaged or not the size given in meta.json, for a
+    token id outside the vocabulary (those of a sharded dataset are checked when read), and for a
+    shard that was edited.
     """
     meta_file = directory / "meta.json"
     if not meta_file.exists() and not directory.is_file():
@@ -54,7 +55,9 @@ def load(directory: Path) -> TokenFiles:
 
     def open_split(split: str, of_split: SplitMeta) -> SplitTokens:
         if of_split.shards:
-            return ShardedTokens(directory, split, of_split, dtype, tokenizer.vocab_size)
+            tokens = ShardedTokens(directory, split, of_split, dtype, tokenizer.vocab_size)
+            check_edits(directory, split, of_split)
+            return tokens
         return _open_tokens(
             directory / token_file(split), dtype, of_split.n_tokens, tokenizer.vocab_size
         )
