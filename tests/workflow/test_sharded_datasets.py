@@ -12,11 +12,13 @@ from tests.workflow.projects import (
     ESSAYS,
     GROUP_JOBS,
     edit_config,
+    error_of,
     make,
     nanogpt,
     planned,
     replacement,
     results,
+    snakemake,
 )
 
 DATASET = "results/datasets/parts"
@@ -72,6 +74,16 @@ def test_the_files_of_other_datasets_are_not_looked_for(essays: Path) -> None:
         why = nanogpt(essays, "why", name)
         assert why.returncode == 0, why.stderr
     assert "looked at a corpus" in nanogpt(essays, "why", "large").stderr
+
+
+def test_a_shard_that_the_corpus_does_not_have_is_an_error(essays: Path) -> None:
+    edit_config(essays, add_shards)
+    assert planned(essays, f"{DATASET}/train.002.bin")["encode_shard"] == 1
+    error = error_of(snakemake(essays, "-n", f"{DATASET}/train.003.bin"))
+    assert error.startswith("error: datasets.parts: no group 003: its files are in 3 groups; make ")
+    for name in ("train.2.bin", "train.0002.bin", "train.bin"):
+        run = snakemake(essays, "-n", f"{DATASET}/{name}")
+        assert f"No rule to produce {DATASET}/{name}" in run.stdout
 
 
 def test_only_the_decision_about_shards_makes_a_dataset_again(project: Path) -> None:

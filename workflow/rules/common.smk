@@ -49,7 +49,7 @@ from nanogpt.config.resolving import (
     resolve_run,
     run_parameters,
 )
-from nanogpt.errors import UserError
+from nanogpt.errors import UserError, plural
 from nanogpt.project import (
     HERE,
     group_name,
@@ -103,6 +103,9 @@ wildcard_constraints:
     dataset=NAME.pattern,
     run=NAME.pattern,
 
+
+# The number of a group, as `group_name` writes it.
+GROUP = r"\d\d\d|[1-9]\d\d\d+"
 
 BRACES = "Snakemake treats braces in a name as wildcards"
 
@@ -222,9 +225,16 @@ def file_groups(dataset):
     return grouping.group_files(corpus_files(dataset), corpus)
 
 
+@one_line_errors
 def group_of(wildcards):
     """The group of files that a job reads."""
-    return file_groups(wildcards.dataset)[int(wildcards.group)]
+    dataset, groups = wildcards.dataset, file_groups(wildcards.dataset)
+    if int(wildcards.group) < len(groups):
+        return groups[int(wildcards.group)]
+    raise UserError(
+        f"datasets.{dataset}: no group {wildcards.group}: its files are in "
+        f"{plural(len(groups), 'group')}; make results/datasets/{dataset}/meta.json instead"
+    )
 
 
 def group_files(wildcards):

@@ -23,7 +23,7 @@ rule count:
     benchmark:
         "results/datasets/{dataset}/groups/{group}/count.benchmark.tsv"
     wildcard_constraints:
-        group=r"\d+",
+        group=GROUP,
     conda:
         "../../envs/nanogpt.yaml"
     threads: 2
@@ -85,7 +85,7 @@ rule encode:
     benchmark:
         "results/datasets/{dataset}/groups/{group}/encode.benchmark.tsv"
     wildcard_constraints:
-        group=r"\d+",
+        group=GROUP,
     conda:
         "../../envs/nanogpt.yaml"
     threads: 2
