@@ -130,7 +130,7 @@ def define_run(project: Project, form: NewRun) -> tuple[str, list[Path]]:
     Errors: UserError with the message that the command line or config.yaml would give.
     """
     if form.name and not NAME.fullmatch(form.name):
-        raise UserError(f"runs: invalid name `{form.name}`; {NAME_RULE}")
+        raise UserError(f"name: invalid name `{form.name}`; {NAME_RULE}")
     if len(f"{form.name}.yaml") > NAME_BYTES:
         raise UserError(f"{shorten(form.name)}: name too long; use a shorter one")
     if not (form.run or form.dataset):

@@ -72,6 +72,8 @@ class TrainingJob:
     def message(self) -> str:
         """The last line that it printed: its progress, what it waits for, or its mistake."""
         lines = [line for line in self.tail().splitlines() if line.strip()]
+        if not lines and self.state == "running":
+            return "Snakemake is starting"
         return lines[-1] if lines else ""
 
 

@@ -3,6 +3,7 @@
 import os
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse
@@ -25,7 +26,10 @@ router = APIRouter(tags=["playground"])
 
 
 class TextToSplit(BaseModel):
-    """A text, and the model or dataset whose tokenizer splits it."""
+    """A text, and the model or dataset whose tokenizer splits it.
+
+    unknown: what to do with characters that aren't in the vocabulary.
+    """
 
     # Each field that's forbidden would make an error, and there can be a hundred thousand.
     model_config = ConfigDict(extra="ignore")
@@ -33,6 +37,7 @@ class TextToSplit(BaseModel):
     text: str
     model: str = ""
     dataset: str = ""
+    unknown: Literal["error", "skip"] = "error"
 
 
 class Piece(BaseModel):
@@ -68,7 +73,7 @@ def split_text(body: TextToSplit, site: SiteOf) -> list[Piece]:
             "text: has a lone surrogate, which isn't a valid character; remove or replace it"
         )
     tokenizer = _find_tokenizer(body, site.results)
-    tokens = tokenizer.encode_prompt(body.text, "error").tolist()
+    tokens = tokenizer.encode_prompt(body.text, body.unknown).tolist()
     pieces = {
         token: Piece(
             id=token, text=tokenizer.decode([token]), bytes=list(tokenizer.to_bytes([token]))

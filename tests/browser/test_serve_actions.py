@@ -106,6 +106,14 @@ def test_a_mistake_is_shown_at_its_field(page, tmp_path):
     expect_waiting(page, "My_novel.sample.top_p-0.7")
 
 
+def test_a_wrong_name_is_shown_at_its_field(page):
+    page.get_by_label("Text", exact=True).select_option("play")
+    page.get_by_label("Name").fill("my run")
+    page.get_by_role("button", name="Train").click()
+    expect(page.get_by_role("alert")).to_contain_text("name: invalid name `my run`; use letters")
+    expect(page.get_by_label("Name")).to_be_focused()
+
+
 def test_jobs_are_listed_and_can_be_stopped(page):
     page.get_by_label("Text", exact=True).select_option("play")
     expect(page.get_by_label("train.max_iters")).to_have_attribute("placeholder", "20")

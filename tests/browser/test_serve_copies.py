@@ -26,6 +26,7 @@ SETTINGS = {
     "min_p": 0,
     "repetition_penalty": 1.1,
     "seed": 9007199254740991,
+    "unknown": "skip",
     "stop": [],
 }
 TEXTS = [
@@ -123,7 +124,7 @@ def test_a_link_keeps_everything(modules, text) -> None:
 
 
 def test_a_link_of_someone_else_sets_only_what_it_has(modules) -> None:
-    found = call(modules, "settingsIn", "#prompt=a&seed=x&top_k=&temperature=0.5&huh=1")
+    found = call(modules, "settingsIn", "#prompt=a&seed=x&top_k=&temperature=0.5&unknown=x&huh=1")
     assert found == {"prompt": "a", "temperature": 0.5, "stop": []}
     assert call(modules, "settingsIn", "") == {}
 
@@ -178,7 +179,8 @@ def test_python_sends_the_settings(modules, text) -> None:
     }
     given = {one.arg: ast.literal_eval(one.value) for one in calls["create"].keywords}
     wanted = {name: value for name, value in settings.items() if name != "other"}
-    extra = {name: wanted.pop(name) for name in ("top_k", "min_p", "repetition_penalty")}
+    ours = ("top_k", "min_p", "repetition_penalty", "unknown")
+    extra = {name: wanted.pop(name) for name in ours}
     if not text:
         del wanted["stop"]
     assert given == {**wanted, "extra_body": extra}
@@ -198,6 +200,7 @@ def test_the_command_line_has_the_settings(modules, execute, tmp_path, text, she
     assert values["num_samples"] == "1"
     assert values["max_new_tokens"] == "200"
     assert values["seed"] == str(SETTINGS["seed"])
+    assert values["unknown"] == "skip"
     for name in ("temperature", "top_k", "top_p", "min_p", "repetition_penalty"):
         assert float(values[name]) == settings[name]
     if text.startswith(("FILE:", "LINES:")) or "\0" in text or len(text) > 100_000:

@@ -188,6 +188,14 @@ def test_the_text_is_that_of_nanogpt_sample(app, open_page, name: str, settings:
     assert page.locator(".begin").text_content() == "once upon\na time"
 
 
+def test_unknown_characters_can_be_left_out(open_page) -> None:
+    page = open_page("#model=fables&unknown=skip")
+    expect(page.get_by_label("Unknown characters")).to_have_value("skip")
+    with page.expect_request("**/v1/completions") as made:
+        finish(page)
+    assert made.value.post_data_json["unknown"] == "skip"
+
+
 def test_without_a_prompt_a_text_begins(app, open_page) -> None:
     page = open_page()
     fill(page, prompt="", max_tokens=30, stop="")
@@ -323,7 +331,16 @@ def test_a_link_reproduces_everything(open_page, address: str) -> None:
     assert link.startswith(f"{address}/playground#")
     again = open_page(link.removeprefix(f"{address}/playground"))
     expect(again.locator(".output")).to_have_count(0)
-    for name in ("model", "other", "prompt", "max_tokens", "temperature", "seed", "stop"):
+    for name in (
+        "model",
+        "other",
+        "prompt",
+        "max_tokens",
+        "temperature",
+        "seed",
+        "unknown",
+        "stop",
+    ):
         value = page.locator(f"#{name}").input_value()
         expect(again.locator(f"#{name}")).to_have_value(value)
     finish(again)

@@ -47,7 +47,7 @@ Kill = tuple[str, str, signal.Signals]  # when, which process, which signal
 # random.
 ROUND = ("starting", "stepping", "saving", "stepping", "stepping", "finishing", "eval", "sample")
 WAYS = (("job", KILL), ("snakemake", KILL), ("all", KILL), ("all", TERM), ("all", INT))
-KILLS_IN_FULL = 30
+KILLS_IN_FULL = 16
 SHORT: list[Kill] = [("saving", "job", KILL), ("stepping", "all", KILL)]
 
 

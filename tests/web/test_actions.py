@@ -23,6 +23,7 @@ from nanogpt.files.atomic import write_text
 from nanogpt.project import Project
 from nanogpt.web import jobs as jobs_module
 from nanogpt.web.app import create_app
+from nanogpt.web.jobs import TrainingJob
 from nanogpt.web.site import Limits, Site
 from tests.made_runs import make_run, make_training
 from tests.web.serving import environment_here, wait_for
@@ -762,3 +763,12 @@ def test_large_texts_are_refused_and_leave_nothing(project):
 
 
 # --- With real processes ---------------------------------------------------------------------
+
+
+def test_a_job_says_that_it_starts_until_it_prints_a_line(tmp_path):
+    job = TrainingJob("one", tmp_path / "one.log")
+    assert job.message == ""
+    job.state = "running"
+    assert job.message == "Snakemake is starting"
+    job.log.write_text("waiting for process 7\n\n")
+    assert job.message == "waiting for process 7"

@@ -57,6 +57,12 @@ def test_characters_that_are_not_in_the_vocabulary_are_named(client):
     }
 
 
+def test_characters_that_are_not_in_the_vocabulary_can_be_left_out(client):
+    assert [
+        piece["text"] for piece in split(client, "c🎭ab", model="letters", unknown="skip").json()
+    ] == [*"cab"]
+
+
 def test_a_text_is_bounded(client):
     longest = "a" * MOST_CHARACTERS
     assert len(split(client, longest, model="letters").json()) == MOST_CHARACTERS

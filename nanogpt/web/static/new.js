@@ -108,9 +108,10 @@ function progress(text) {
 // Show a mistake, and go to the field that it's about.
 function report(message) {
   field("problem").textContent = message;
-  for (const one of settings) one.removeAttribute("aria-invalid");
+  const fields = [...settings, field("name")];
+  for (const one of fields) one.removeAttribute("aria-invalid");
   const name = message.split(": ")[0];
-  const wrong = settings.find((one) => name === one.dataset.setting || name.endsWith(`.${one.dataset.setting}`));
+  const wrong = name === "name" ? field("name") : settings.find((one) => name === one.dataset.setting || name.endsWith(`.${one.dataset.setting}`));
   if (!wrong) return;
   wrong.setAttribute("aria-invalid", "true");
   wrong.closest("details")?.setAttribute("open", "");

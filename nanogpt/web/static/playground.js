@@ -8,7 +8,7 @@ import { showTokens } from "./tokenizing.js";
 const byId = (id) => document.getElementById(id);
 const form = byId("form");
 const fields = form.elements;
-const PRESET = [...share.NUMBERS, "stop"];
+const PRESET = [...share.NUMBERS, "unknown", "stop"];
 const known = new Set(); // names of models
 const runSettings = new Map(); // by model
 const withDrafts = new Set(); // models whose run uses drafts, for the command line
@@ -21,6 +21,7 @@ function currentSettings() {
   const settings = { model: fields.model.value, other: fields.other.value };
   settings.prompt = fields.prompt.value;
   for (const name of share.NUMBERS) settings[name] = fields[name].valueAsNumber;
+  settings.unknown = fields.unknown.value;
   settings.stop = share.readStops(fields.stop.value);
   return settings;
 }
@@ -32,7 +33,7 @@ function fill(settings) {
     if (!isListed) fields[name].append(new Option(settings[name]));
     fields[name].value = settings[name];
   }
-  for (const name of ["prompt", ...share.NUMBERS])
+  for (const name of ["prompt", ...share.NUMBERS, "unknown"])
     if (name in settings) fields[name].value = settings[name];
   if (settings.stop) fields.stop.value = share.writeStops(settings.stop);
 }
@@ -218,7 +219,7 @@ byId("copies").addEventListener("click", (event) => {
 addEventListener("hashchange", openLink);
 for (const name of ["toggle", "input", "change"])
   byId("tokens").addEventListener(name, () => showTokens(form));
-for (const name of ["prompt", "model"])
+for (const name of ["prompt", "model", "unknown"])
   fields[name].addEventListener("input", () => showTokens(form));
 listenToTokens(byId("columns"), byId("tip"));
 listenToTokens(byId("tokens-text"), byId("tip"));

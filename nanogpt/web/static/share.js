@@ -1,13 +1,15 @@
 // The settings of a generation as a link, a curl command, Python and a `nanogpt sample` command.
 //
 // settings: { model, other, prompt, max_tokens, temperature, top_k, top_p, min_p,
-// repetition_penalty, seed, stop }. other: a second model to compare with, or "". stop: a list.
+// repetition_penalty, seed, unknown, stop }. other: a second model to compare with, or "". unknown:
+// what to do with characters that aren't in the vocabulary. stop: a list.
 
 export const NUMBERS = [
   "max_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "seed",
 ];
 // Those that the official client of OpenAI's API takes only in `extra_body`.
-const EXTRA = ["top_k", "min_p", "repetition_penalty"];
+const EXTRA = ["top_k", "min_p", "repetition_penalty", "unknown"];
+const UNKNOWN = ["error", "skip"];
 // Linux allows 128 KiB for one argument of a command.
 const LONGEST_ARGUMENT = 100_000;
 
@@ -21,7 +23,7 @@ export function requestOf(settings) {
 
 export function fragmentOf(settings) {
   const parameters = new URLSearchParams();
-  for (const name of ["model", "other", "prompt", ...NUMBERS])
+  for (const name of ["model", "other", "prompt", ...NUMBERS, "unknown"])
     if (name === "prompt" || settings[name] !== "") parameters.append(name, settings[name]);
   for (const text of settings.stop) parameters.append("stop", text);
   return `#${parameters}`;
@@ -37,6 +39,7 @@ export function settingsIn(fragment) {
     const text = parameters.get(name)?.trim();
     if (text && Number.isFinite(Number(text))) settings[name] = Number(text);
   }
+  if (UNKNOWN.includes(parameters.get("unknown"))) settings.unknown = parameters.get("unknown");
   if (parameters.size) settings.stop = parameters.getAll("stop").filter(Boolean);
   return settings;
 }
@@ -100,6 +103,7 @@ export function sampleOf(settings, results, hasDrafts) {
     min_p: settings.min_p,
     repetition_penalty: settings.repetition_penalty,
     seed: settings.seed,
+    unknown: settings.unknown,
     ...(hasDrafts ? { draft: 0 } : {}),
   };
   const words = [...Object.entries(flags), ...settings.stop.map((text) => ["stop", text])];

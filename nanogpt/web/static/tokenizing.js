@@ -25,7 +25,11 @@ async function load(fields) {
     const response = await fetch("/api/tokens", {
       method: "POST",
       headers: { "Content-Type": "application/json" },
-      body: JSON.stringify({ ...source, text: fields.prompt.value }),
+      body: JSON.stringify({
+        ...source,
+        text: fields.prompt.value,
+        unknown: fields.unknown.value,
+      }),
       signal,
     });
     if (!response.ok) throw new Error(await refusal(response));
