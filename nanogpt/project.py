@@ -7,6 +7,7 @@ Snakemake, manifests and messages.
 
 import getpass
 import os
+import re
 import sys
 import time
 from dataclasses import dataclass
@@ -31,6 +32,10 @@ POD_DIRECTORY = Path("/workdir")
 
 # The n-grams of a run, in its model directory.
 NGRAMS_FILE = "ngrams.safetensors"
+
+
+# The name of a shard.
+SHARD = re.compile(r"(train|val)\.\d{3,}\.bin")
 
 
 def group_name(number: int) -> str:

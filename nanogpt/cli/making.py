@@ -39,7 +39,7 @@ from nanogpt.config.variants import (
 from nanogpt.data.sources import find_files
 from nanogpt.errors import UserError
 from nanogpt.planning.announcing import announce_trainings
-from nanogpt.planning.stages import files_of_dataset, sharded_datasets
+from nanogpt.planning.stages import ShardedDatasets, files_of_dataset
 from nanogpt.project import HERE, NGRAMS_FILE
 from nanogpt.training.state_files import saved_steps
 
@@ -87,7 +87,7 @@ def prepare(
 
     variant, fragment = _add(vary, show_command("prepare", dataset, given, output, path))
     directory = HERE.datasets / variant.name
-    files = files_of_dataset(is_sharded=variant.name in sharded_datasets(read()))
+    files = files_of_dataset(variant.name, ShardedDatasets(read()))
     code = make([str(directory / name) for name in files], cores)
     if code:
         if code > DIED:

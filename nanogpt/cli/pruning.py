@@ -6,6 +6,7 @@ config.yaml no longer has, and records of code that made none of them. Listing c
 
 import contextlib
 import os
+import re
 import shutil
 import stat
 import time
@@ -29,10 +30,15 @@ from nanogpt.config.resolving import resolve_run, run_names, run_parameters
 from nanogpt.config.schema import Config, Run
 from nanogpt.errors import UserError
 from nanogpt.files import locks
-from nanogpt.project import Project
+from nanogpt.project import SHARD, Project
 from nanogpt.training.state_files import saved_steps
 
 DAY = 86_400.0  # seconds
+
+# Files of a dataset that no manifest lists, because its preparation was interrupted: those of its
+# groups, by suffix, and others by name.
+OF_GROUPS = (".bin", ".npy", ".json", ".log", ".tsv", ".tmp")
+OF_DATASET = re.compile(rf"{SHARD.pattern}|prepare\.log|prepare\.benchmark\.tsv|\..+\.tmp")
 
 
 @dataclass(frozen=True)
@@ -107,10 +113,21 @@ def _remove_results(project: Project, directory: Path) -> None:
         stage = path.name.removesuffix(SUFFIX)
         for suffix in (".log", ".benchmark.tsv", SUFFIX):
             (directory / f"{stage}{suffix}").unlink(missing_ok=True)
+    if directory.parent == project.datasets:
+        _remove_unlisted(directory)
     below = [Path(path) for path, _, _ in os.walk(directory, topdown=False)]
     for path in below:
         with contextlib.suppress(OSError):  # it has a file of the user's
             path.rmdir()
+
+
+def _remove_unlisted(dataset: Path) -> None:
+    """Remove a dataset's files that no manifest lists."""
+    of_groups = [path for path in (dataset / "groups").rglob("*") if path.suffix in OF_GROUPS]
+    of_dataset = [path for path in dataset.iterdir() if OF_DATASET.fullmatch(path.name)]
+    for path in (*of_groups, *of_dataset):
+        if path.is_file():
+            path.unlink()
 
 
 def _artifacts(project: Project) -> list[Item]:
@@ -192,15 +209,21 @@ def _claims(project: Project, config: Config) -> list[Item]:
 
 
 def _results(project: Project, config: Config) -> list[Item]:
-    """Find results with manifests of runs and datasets that config.yaml doesn't have."""
+    """Find results of runs and datasets that config.yaml doesn't have, and that rules made."""
     runs, datasets = {*run_names(config), "datasets", "report"}, set(config.datasets)
     found = [(path, runs, "run") for path in project.results.glob("*")]
     found += [(path, datasets, "dataset") for path in project.datasets.glob("*")]
     return [
         Item("result", path, *_measure(path), str(path), f"no such {kind} in config.yaml")
         for path, names, kind in found
-        if path.name not in names and any(path.glob(f"*{SUFFIX}"))
+        if path.name not in names and (any(path.glob(f"*{SUFFIX}")) or _is_begun(project, path))
     ]
+
+
+def _is_begun(project: Project, path: Path) -> bool:
+    """Whether the preparation of a dataset was interrupted before there was a manifest."""
+    logs = [*path.glob("prepare.log"), *path.glob("groups/*/count.log")]
+    return path.parent == project.datasets and bool(logs)
 
 
 def _code(project: Project) -> list[Item]:

@@ -1,8 +1,11 @@
 """Settings of corpora (the source of a text) and of datasets (its tokenizer and split)."""
 
 import re
+from collections.abc import Mapping
 from encodings.aliases import aliases
+from functools import cache
 from pathlib import PurePath
+from types import MappingProxyType
 from typing import Annotated, Literal
 from urllib.parse import unquote, urlsplit
 
@@ -154,13 +157,22 @@ class Corpus(Settings):
 
         file: the name of a download, or the path of a local file as in `files`.
         """
+        if not self.sha256:
+            return None
         names = list(self.downloads) or [PurePath(entry).as_posix() for entry in self.files]
         return dict(zip(names, self.sha256, strict=False)).get(file)
 
     @property
-    def downloads(self) -> dict[str, str]:
+    def downloads(self) -> Mapping[str, str]:
         """The URLs by the file names that they get in resources/corpora/<corpus>/."""
-        return {_last_part(url): url for url in self.urls}
+        return _by_file_name(tuple(self.url))
+
+
+@cache  # jobs of thousands of downloads ask
+def _by_file_name(urls: tuple[str, ...]) -> Mapping[str, str]:
+    """Expand URLs; return them by the file names that they get."""
+    expanded = [one for url in urls for one in expand_url(url)]
+    return MappingProxyType({_last_part(url): url for url in expanded})
 
 
 def expand_url(url: str) -> list[str]:

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from nanogpt.artifacts.records.base import read_record
 from nanogpt.artifacts.records.datasets import DatasetMeta, SplitMeta
 from nanogpt.data.saved_tokenizers import load_tokenizer
-from nanogpt.data.shards import ShardedTokens, SplitTokens, check_ids, check_size
+from nanogpt.data.shards import ShardedTokens, SplitTokens, check_edits, check_ids, check_size
 from nanogpt.data.tokenizers import Tokenizer, Tokens, token_texts
-from nanogpt.errors import UserError, plural
+from nanogpt.errors import REMAKE, RUN_AGAIN, UserError, plural
 from nanogpt.project import token_file
 
 BLOCK = 1 << 22  # bytes of a token file checked at a time
@@ -39,8 +39,9 @@ class TokenFiles:
 def load(directory: Path) -> TokenFiles:
     """Open a dataset, with its token files memory-mapped.
 
-    Errors: UserError for a file that's missing, damaged or not the size given in meta.json, and
-    for a token id outside the vocabulary. (Those of a sharded dataset are checked when read.)
+    Errors: UserError for a file that's missing, damaged or not the size given in meta.json, for a
+    token id outside the vocabulary (those of a sharded dataset are checked when read), and for a
+    shard that was edited.
     """
     meta_file = directory / "meta.json"
     if not meta_file.exists() and not directory.is_file():
@@ -54,7 +55,9 @@ def load(directory: Path) -> TokenFiles:
 
     def open_split(split: str, of_split: SplitMeta) -> SplitTokens:
         if of_split.shards:
-            return ShardedTokens(directory, split, of_split, dtype, tokenizer.vocab_size)
+            tokens = ShardedTokens(directory, split, of_split, dtype, tokenizer.vocab_size)
+            check_edits(directory, split, of_split)
+            return tokens
         return _open_tokens(
             directory / token_file(split), dtype, of_split.n_tokens, tokenizer.vocab_size
         )
@@ -64,8 +67,8 @@ def load(directory: Path) -> TokenFiles:
 
 
 def _open_tokens(path: Path, dtype: np.dtype[Any], n_tokens: int, vocab_size: int) -> Tokens:
-    check_size(path, n_tokens, dtype)
-    check_ids(path, _largest_id(path, dtype), vocab_size)
+    check_size(path, n_tokens, dtype, REMAKE if path.is_file() else RUN_AGAIN)
+    check_ids(path, _largest_id(path, dtype), vocab_size, REMAKE)
     tokens: Tokens = np.memmap(path, dtype=dtype, mode="r")
     return tokens
 

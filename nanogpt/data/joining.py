@@ -9,7 +9,7 @@ from nanogpt.artifacts.records.datasets import DatasetMeta, ShardMeta, SplitMeta
 from nanogpt.artifacts.records.groups import GroupCounts, SplitTotals
 from nanogpt.data.shards import token_files
 from nanogpt.files.atomic import atomic_write
-from nanogpt.project import token_file
+from nanogpt.project import SHARD, token_file
 
 BLOCK = 1 << 18  # bytes of a token file copied at a time
 
@@ -51,11 +51,11 @@ def add_up(groups: Sequence[SplitTotals], sha256: str) -> SplitMeta:
 
 def remove_old_token_files(directory: Path, meta: DatasetMeta) -> None:
     """Remove token files that meta.json doesn't list, such as those from before sharding."""
-    for split, of_split in (("train", meta.train), ("val", meta.val)):
-        names = token_files(split, of_split)
-        for path in (directory / token_file(split), *directory.glob(f"{split}.[0-9]*.bin")):
-            if path.name not in names:
-                path.unlink(missing_ok=True)
+    kept = {*token_files("train", meta.train), *token_files("val", meta.val)}
+    for path in directory.glob("*.bin"):
+        is_ours = path.stem in ("train", "val") or SHARD.fullmatch(path.name)
+        if is_ours and path.name not in kept:
+            path.unlink()
 
 
 def shard_digests(directory: Path) -> dict[str, str]:

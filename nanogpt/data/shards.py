@@ -13,7 +13,8 @@ import numpy as np
 
 from nanogpt.artifacts.records.datasets import SplitMeta
 from nanogpt.data.tokenizers import Tokens
-from nanogpt.errors import REMAKE, RUN_AGAIN, UserError, plural
+from nanogpt.errors import RUN_AGAIN, UserError, plural
+from nanogpt.files.atomic import sha256_file
 from nanogpt.project import token_file
 
 # Memory maps of a split at a time. Each keeps a file open, and many systems allow 1,024.
@@ -42,7 +43,8 @@ class ShardedTokens:
         self._vocab_size = vocab_size
         self._map = lru_cache(MOST_MAPPED)(self._open)
         for path, n_tokens in zip(self._paths, lengths, strict=True):
-            check_size(path, n_tokens, dtype, of_shards=True)
+            check_size(path, n_tokens, dtype, how_to_remake(path))
+        self._states = {path: _state_of(path) for path in self._paths}
 
     def __len__(self) -> int:
         return int(self._ends[-1])
@@ -56,11 +58,18 @@ class ShardedTokens:
         """Read a slice without a memory map, whose pages would stay in memory."""
         width = self.dtype.itemsize
         return self._join(
-            (path, np.fromfile(path, self.dtype, last - first, offset=first * width))
+            (path, np.fromfile(self._same(path), self.dtype, last - first, offset=first * width))
             for path, first, last in self._parts(part)
         )
 
+    def _same(self, path: Path) -> Path:
+        """Return a path whose file is the one that was there when the dataset was opened."""
+        if _state_of(path) != self._states[path]:
+            raise UserError(f"{path}: changed or removed while it was in use; {RUN_AGAIN}")
+        return path
+
     def _open(self, path: Path) -> Tokens:
+        self._same(path)
         return cast(Tokens, np.memmap(path, self.dtype, mode="r"))
 
     def _parts(self, part: slice) -> Iterator[tuple[Path, int, int]]:
@@ -79,7 +88,7 @@ class ShardedTokens:
         """Join parts of files. Each is checked, because a scan of all files would take long."""
         arrays = [np.empty(0, self.dtype)]
         for path, tokens in parts:
-            check_ids(path, int(tokens.max()), self._vocab_size, of_shards=True)
+            check_ids(path, int(tokens.max()), self._vocab_size, how_to_remake(path))
             arrays.append(tokens)
         return cast(Tokens, arrays[-1] if len(arrays) <= 2 else np.concatenate(arrays))
 
@@ -98,28 +107,51 @@ def read_unmapped(tokens: SplitTokens, start: int, stop: int) -> Tokens:
     return cast(Tokens, np.fromfile(tokens.filename, tokens.dtype, stop - start, offset=offset))
 
 
-def check_size(path: Path, n_tokens: int, dtype: np.dtype[Any], *, of_shards: bool = False) -> None:
-    """Raise UserError if a token file is missing or doesn't have the size given in meta.json."""
+def check_size(path: Path, n_tokens: int, dtype: np.dtype[Any], remedy: str) -> None:
+    """Raise UserError if a token file is missing or doesn't have the size given in meta.json.
+
+    remedy: what the message tells the user to do.
+    """
     if not path.is_file():
-        raise UserError(f"{path}: no such file; {_remedy(path) if of_shards else RUN_AGAIN}")
+        raise UserError(f"{path}: no such file; {remedy}")
     size = path.stat().st_size
     if size != n_tokens * dtype.itemsize:
         raise UserError(
             f"{path}: has {plural(size, 'byte')}, but should have {n_tokens * dtype.itemsize:,} "
-            f"({plural(n_tokens, 'token')} as {dtype}, according to meta.json); "
-            f"{_remedy(path) if of_shards else REMAKE}"
+            f"({plural(n_tokens, 'token')} as {dtype}, according to meta.json); {remedy}"
         )
 
 
-def check_ids(path: Path, largest: int, vocab_size: int, *, of_shards: bool = False) -> None:
+def check_ids(path: Path, largest: int, vocab_size: int, remedy: str) -> None:
     """Raise UserError if the largest token id of a file is outside the vocabulary."""
     if largest >= vocab_size:
         raise UserError(
             f"{path}: token id {largest} is outside the vocabulary of "
-            f"{plural(vocab_size, 'token')}; {_remedy(path) if of_shards else REMAKE}"
+            f"{plural(vocab_size, 'token')}; {remedy}"
         )
 
 
-def _remedy(path: Path) -> str:
-    # The workflow looks at meta.json, not at each shard.
+def check_edits(directory: Path, split: str, meta: SplitMeta) -> None:
+    """Raise UserError if a shard was edited after meta.json was written.
+
+    Only shards with a later date are read, since all of them can take hours.
+    """
+    written = (directory / "meta.json").stat().st_mtime_ns
+    for number, shard in enumerate(meta.shards):
+        path = directory / token_file(split, number)
+        if path.stat().st_mtime_ns > written and sha256_file(path) != shard.sha256:
+            raise UserError(f"{path}: edited after meta.json was written; {how_to_remake(path)}")
+
+
+def _state_of(path: Path) -> tuple[int, int]:
+    """Return the size and date of a file; zeros if there isn't one."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return 0, 0
+    return found.st_size, found.st_mtime_ns
+
+
+def how_to_remake(path: Path) -> str:
+    """Say what to do about a damaged shard. The workflow only looks at meta.json."""
     return f"delete {path.parent / 'meta.json'} and {RUN_AGAIN}"

@@ -34,9 +34,9 @@ def find_targets(workflow: Workflow, target: str) -> tuple[str, list[StageJob], 
         is_run = name in run_names(workflow.config)
         name = f"results/{name}" if is_run else f"results/datasets/{name}"
     path = path_of(project, Path(name) if Path(name).is_absolute() else project.root / name)
-    if path in workflow.makers:
-        return path, [workflow.makers[path]], [path]
-    jobs = [job for job in dict.fromkeys(workflow.makers.values()) if _is_below(job, path)]
+    if maker := workflow.maker_of(path):
+        return path, [maker], [path]
+    jobs = workflow.jobs_below(path)
     jobs = [job for job in jobs if job.stage not in OPTIONAL or _is_made(workflow, job)]
     if not jobs:
         raise UserError(
@@ -67,10 +67,6 @@ def existing_path(project: Project, target: str) -> Path:
     elif not place.is_absolute():
         place = project.root / place
     return Path(path_of(project, place))
-
-
-def _is_below(job: StageJob, path: str) -> bool:
-    return any(output.startswith(f"{path}/") for output in job.outputs)
 
 
 def _is_made(workflow: Workflow, job: StageJob) -> bool:

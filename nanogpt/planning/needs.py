@@ -60,6 +60,11 @@ BYTES_OF_ROW = {"none": 33, "exact": 33, "near": 145}
 BYTES_OF_DOCUMENT = 400
 
 
+def minutes_to_read(megabytes: float) -> int:
+    """Return the minutes to request for a job that reads texts, at 5 to 100 MB per second."""
+    return 30 + round(megabytes / 100)
+
+
 def n_parameters(model: ModelSettings, vocab_size: int) -> int:
     """Return the number of parameters, without norms and biases."""
     embeddings = vocab_size * model.n_embd * (1 if model.tie_word_embeddings else 2)

@@ -1,6 +1,7 @@
 """Plan a run: what it needs and whether it fits, before anything is downloaded or made."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from nanogpt.config.resolving import resolve_run
 from nanogpt.config.schema import Config, Run, TrainSettings
@@ -24,7 +25,7 @@ from nanogpt.planning.sizes import (
     dataset_size,
     directory_size,
 )
-from nanogpt.project import Project
+from nanogpt.project import SHARD, Project
 from nanogpt.training.state_files import STATES_KEPT
 
 
@@ -201,10 +202,18 @@ def _plan_disk(
     dataset = project.datasets / run.dataset
     results = project.results / run.name / "model"
     is_trained = bool(directory_size(results))
-    needed = (0 if directory_size(dataset) else data.n_bytes or 0) + (0 if is_trained else model)
+    needed = _bytes_to_write(dataset, data) + (0 if is_trained else model)
     milestones = len(run.train.milestones) * model if memory else 0
     needed += 0 if is_trained else states + milestones
     return Disk(model, state, states, data.n_bytes, needed, free_disk(project.results))
+
+
+def _bytes_to_write(dataset: Path, data: DatasetSize) -> int:
+    """Return the bytes that a dataset's files still need, which may have been interrupted."""
+    if (dataset / "meta.json").exists():
+        return 0
+    shards = [path for path in dataset.glob("*.bin") if SHARD.fullmatch(path.name)]
+    return max(0, (data.n_bytes or 0) - sum(path.stat().st_size for path in shards))
 
 
 def _find_problem(

@@ -69,14 +69,14 @@ class Outcomes:
         for path in inputs_of(workflow.config, job, workflow.sharded, workflow.project):
             if path in self._made:
                 inputs[path] = self._made[path]
-            elif path not in workflow.makers and (workflow.project.root / path).is_file():
+            elif not workflow.maker_of(path) and (workflow.project.root / path).is_file():
                 inputs[path] = workflow.digest_of(path)
             else:
                 return None
         code = current_code(job.stage, workflow.project)
         if code is None:
             return None
-        settings = settings_of(workflow.config, job)
+        settings = settings_of(workflow.config, job, workflow.sharded)
         if job.stage == "prepare" and len(inputs) > 1:
             return None  # the files' parts are made before the cache is checked
         parameters = without_device_index(resolve_devices(settings))

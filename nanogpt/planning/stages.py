@@ -8,9 +8,8 @@ workflow/rules/common.smk calls them.
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -123,11 +122,11 @@ def jobs_of_run(config: Config, run: str) -> list[StageJob]:
     ]
 
 
-def jobs_of_dataset(dataset: str, *, is_sharded: bool) -> list[StageJob]:
+def jobs_of_dataset(dataset: str, sharded: Container[str]) -> list[StageJob]:
     """Return all jobs of a dataset, in order."""
     directory = f"results/datasets/{dataset}"
     return [
-        _make_job("prepare", dataset, directory, files_of_dataset(is_sharded=is_sharded)),
+        _make_job("prepare", dataset, directory, files_of_dataset(dataset, sharded)),
         _make_job("ngram", dataset, directory, ("ngram.json",)),
     ]
 
@@ -149,15 +148,13 @@ def jobs_of_corpus(config: Config, corpus: str) -> list[StageJob]:
     ]
 
 
-def find_jobs(config: Config, sharded: Collection[str]) -> Iterator[StageJob]:
-    """Yield every possible job of a config. sharded: from `sharded_datasets`."""
+def find_jobs(config: Config) -> Iterator[StageJob]:
+    """Yield every possible job of a config, except those of its datasets."""
     for corpus in config.corpora:
         yield from jobs_of_corpus(config, corpus)
     yield _make_job("download_gpt2", "gpt2", "resources/tokenizers/gpt2", ("vocab.bpe",))
     for model in imported_models(config):
         yield _make_job("import_model", model, f"resources/imported/{model}", MODEL_FILES)
-    for dataset in config.datasets:
-        yield from jobs_of_dataset(dataset, is_sharded=dataset in sharded)
     for run in run_names(config):
         yield from jobs_of_run(config, run)
     yield _make_job("bench_report", "report", "results/report", OF_REPORT)
@@ -167,18 +164,16 @@ def find_jobs(config: Config, sharded: Collection[str]) -> Iterator[StageJob]:
 
 
 def inputs_of(
-    config: Config, job: StageJob, sharded: Collection[str], project: Project = HERE
+    config: Config, job: StageJob, sharded: Container[str], project: Project = HERE
 ) -> list[str]:
     """Return the inputs of a job, without temporary files, in the rule's order.
-
-    sharded: from `sharded_datasets`.
 
     Errors: UserError for a corpus without files.
     """
     if job.stage == "prepare":
         return [*corpus_files(config, job.name, project), *given_tokenizer(config, job.name)]
     if job.stage == "ngram":
-        files = files_of_dataset(is_sharded=job.name in sharded)
+        files = files_of_dataset(job.name, sharded)
         return [f"{job.directory}/{file}" for file in files]
     if job.stage == "bench_report":
         return _list_report_inputs(config)
@@ -189,9 +184,9 @@ def inputs_of(
     return []
 
 
-def _list_run_inputs(config: Config, job: StageJob, sharded: Collection[str]) -> list[str]:
+def _list_run_inputs(config: Config, job: StageJob, sharded: Container[str]) -> list[str]:
     run = resolve_run(config, job.name)
-    files = files_of_dataset(is_sharded=run.dataset in sharded)
+    files = files_of_dataset(run.dataset, sharded)
     dataset = [f"results/datasets/{run.dataset}/{file}" for file in files]
     model = [f"{job.directory}/{file}" for file in MODEL]
     ngrams = [f"{job.directory}/{NGRAMS}"] if run.ngram else []
@@ -236,36 +231,42 @@ def corpus_files(config: Config, dataset: str, project: Project = HERE) -> list[
     return [str(file.relative_to(root) if file.is_relative_to(root) else file) for file in files]
 
 
-def sharded_datasets(config: Config, project: Project = HERE) -> frozenset[str]:
-    """Return the datasets whose token files are shards; see `shards` in SETTINGS.md."""
+class ShardedDatasets(Container[str]):
+    """The datasets whose token files are shards; see `shards` in SETTINGS.md.
 
-    @cache  # each process of the workflow asks, and a directory can have a million files
-    def size_of(corpus: str) -> tuple[int, int]:
-        """Return the number of a corpus's files, and the bytes of those that are the user's own."""
-        try:
-            files = find_files(corpus, config.corpora[corpus], project)
-            own = files if config.corpora[corpus].files else []
-            return len(files), sum(file.stat().st_size for file in own)
-        except (UserError, OSError):  # reported if the dataset is requested
-            return 0, 0
+    A corpus is looked at when its dataset is asked for: it can be a directory with a million files.
+    """
 
-    def is_sharded(name: str) -> bool:
-        shards, corpus = config.datasets[name].shards, corpus_of(config, name)
-        if shards == "never" or (shards == "auto" and not config.corpora[corpus].files):
+    def __init__(self, config: Config, project: Project = HERE) -> None:
+        self._config, self._project = config, project
+        self._known: dict[object, bool] = {}
+
+    def __contains__(self, name: object) -> bool:
+        if name not in self._known:
+            self._known[name] = name in self._config.datasets and self._is_sharded(str(name))
+        return self._known[name]
+
+    def _is_sharded(self, name: str) -> bool:
+        shards, corpus_name = self._config.datasets[name].shards, corpus_of(self._config, name)
+        corpus = self._config.corpora[corpus_name]
+        if shards == "never" or (shards == "auto" and not corpus.files):
             return False
-        n_files, n_bytes = size_of(corpus)
-        return n_files > 1 and (shards == "always" or n_bytes >= SHARDED_FROM)
+        try:
+            files = find_files(corpus_name, corpus, self._project)
+            if len(files) == 1:
+                return False
+            return shards == "always" or sum(f.stat().st_size for f in files) >= SHARDED_FROM
+        except (UserError, OSError):  # reported by what reads the corpus
+            return False
 
-    return frozenset(filter(is_sharded, config.datasets))
 
-
-def files_of_dataset(*, is_sharded: bool) -> tuple[str, ...]:
+def files_of_dataset(name: str, sharded: Container[str]) -> tuple[str, ...]:
     """Return the names of a dataset's files, in order.
 
     Shards aren't among them, so that a run doesn't have hundreds of inputs. meta.json, which has
     their digests, stands for them.
     """
-    return DATASET if is_sharded else (*TOKEN_FILES, *DATASET)
+    return DATASET if name in sharded else (*TOKEN_FILES, *DATASET)
 
 
 def given_tokenizer(config: Config, dataset: str) -> list[str]:
@@ -325,10 +326,10 @@ def runs_with_characters(config: Config) -> list[str]:
     ]
 
 
-def settings_of(config: Config, job: StageJob) -> dict[str, JsonValue]:
+def settings_of(config: Config, job: StageJob, sharded: Container[str]) -> dict[str, JsonValue]:
     """Return the settings that a job gets as parameters."""
     if job.stage == "prepare":
-        return dataset_settings(config, job.name)
+        return dataset_settings(config, job.name, sharded)
     if job.stage == "ngram":
         return {"name": job.name}
     if job.stage == "write_builtin":
@@ -353,14 +354,19 @@ def builtin_settings(config: Config, corpus: str) -> dict[str, JsonValue]:
     return as_parameters(config.corpora[corpus], {"builtin", "n_characters", "seed"})
 
 
-def dataset_settings(config: Config, name: str) -> dict[str, JsonValue]:
-    """Return the settings that a dataset's files depend on."""
+def dataset_settings(config: Config, name: str, sharded: Container[str]) -> dict[str, JsonValue]:
+    """Return the settings that a dataset's files depend on.
+
+    Instead of the setting `shards`, they have `sharded: true` for a dataset with shards, because
+    `auto` can mean either.
+    """
     dataset = config.datasets[name]
     corpus = config.corpora[corpus_of(config, name)]
-    unused = set() if dataset.tokenizer == "bpe" else {"vocab_size"}
+    unused = {"shards"} if dataset.tokenizer == "bpe" else {"shards", "vocab_size"}
+    settings = as_parameters(dataset, set(type(dataset).model_fields) - unused)
     return {
         "corpus": as_parameters(corpus, set(type(corpus).model_fields) - NOT_READING),
-        "dataset": as_parameters(dataset, set(type(dataset).model_fields) - unused),
+        "dataset": settings | ({"sharded": True} if name in sharded else {}),
     }
 
 
@@ -439,12 +445,18 @@ def wanted_digest(config: Config, corpus: str, file: str, project: Project = HER
     return "as it is" if wanted in digests else wanted
 
 
-def params_of(config: Config, job: StageJob, code: str | None, project: Project = HERE) -> set[str]:
+def params_of(
+    config: Config,
+    job: StageJob,
+    code: str | None,
+    sharded: Container[str],
+    project: Project = HERE,
+) -> set[str]:
     """Return a job's params as Snakemake records them, as far as they are known without it.
 
     code: the digest of its code; None if it isn't known.
     """
-    settings = settings_of(config, job)
+    settings = settings_of(config, job, sharded)
     params = {repr(json.dumps(settings) if job.stage == "train" else settings)}
     if code is not None:
         params.add(repr(code))

@@ -36,12 +36,13 @@ from nanogpt.errors import UserError
 from nanogpt.files.atomic import sha256_file
 from nanogpt.planning.stage_code import adapter_files, current_code
 from nanogpt.planning.stages import (
+    ShardedDatasets,
     StageJob,
     find_jobs,
     inputs_of,
+    jobs_of_dataset,
     params_of,
     settings_of,
-    sharded_datasets,
 )
 from nanogpt.project import Project
 
@@ -50,7 +51,8 @@ from nanogpt.project import Project
 State = Literal["current", "again", "never made", "gone"]
 
 # Files that jobs of a dataset of many files pass on: temporary ones of groups, and shards.
-PARTS = re.compile(r"/groups/|/(train|val)\.\d+\.bin$")
+OF_DATASET = re.compile(r"results/datasets/([^/]+)/")
+PARTS = re.compile(r"results/datasets/[^/]+/(groups/|(train|val)\.\d+\.bin$)")
 
 
 @dataclass(frozen=True)
@@ -94,17 +96,33 @@ class Workflow:
     config: Config
     project: Project
     _digests: dict[str, str] = field(default_factory=dict)
+    _makers: dict[str, dict[str, StageJob]] = field(default_factory=dict)
 
     @cached_property
-    def sharded(self) -> frozenset[str]:
+    def sharded(self) -> ShardedDatasets:
         """The datasets whose token files are shards."""
-        return sharded_datasets(self.config, self.project)
+        return ShardedDatasets(self.config, self.project)
 
-    @cached_property
-    def makers(self) -> dict[str, StageJob]:
-        """The job that makes each file, by path."""
-        jobs = list(find_jobs(self.config, self.sharded))
-        return {path: job for job in jobs for path in (*job.outputs, job.manifest)}
+    def maker_of(self, path: str) -> StageJob | None:
+        """Return the job that makes a file; None if no rule makes it."""
+        match = OF_DATASET.match(path)
+        dataset = match[1] if match else ""
+        if dataset not in self._makers:
+            jobs = self._jobs_of_datasets([dataset]) if match else find_jobs(self.config)
+            self._makers[dataset] = {p: job for job in jobs for p in (*job.outputs, job.manifest)}
+        return self._makers[dataset].get(path)
+
+    def jobs_below(self, path: str) -> list[StageJob]:
+        """Return the jobs with outputs below a directory."""
+        below = f"{path}/"
+        places = {name: f"results/datasets/{name}/" for name in self.config.datasets}
+        near = [n for n, p in places.items() if p.startswith(below) or below.startswith(p)]
+        jobs = [*self._jobs_of_datasets(near), *find_jobs(self.config)]
+        return [job for job in jobs if any(output.startswith(below) for output in job.outputs)]
+
+    def _jobs_of_datasets(self, names: Iterable[str]) -> list[StageJob]:
+        known = [name for name in names if name in self.config.datasets]
+        return [job for name in known for job in jobs_of_dataset(name, self.sharded)]
 
     def plan(self, jobs: Iterable[StageJob], needed: Iterable[str] = ()) -> list[Verdict]:
         """Return verdicts on some jobs and all that they depend on, in the order they would run.
@@ -128,8 +146,8 @@ class Workflow:
             return
         paths = inputs_of(self.config, job, self.sharded, self.project)
         for path in paths:
-            if path in self.makers:
-                self._collect(self.makers[path], inputs, (*below, job))
+            if maker := self.maker_of(path):
+                self._collect(maker, inputs, (*below, job))
         inputs[job] = paths
 
     def _spread(
@@ -141,17 +159,17 @@ class Workflow:
         while before < len(running):
             before = len(running)
             for job, paths in inputs.items():
-                products = [path for path in paths if path in self.makers]
-                if any(self.makers[path] in running for path in products):
+                makers = {path: maker for path in paths if (maker := self.maker_of(path))}
+                if not running.isdisjoint(makers.values()):
                     running.add(job)
                 if job in running:
-                    running |= {self.makers[path] for path in products if not self._exists(path)}
+                    running |= {m for path, m in makers.items() if not self._exists(path)}
         return running
 
     def _judge(
         self, job: StageJob, findings: _Findings, inputs: Sequence[str], running: set[StageJob]
     ) -> Verdict:
-        upstream = dict.fromkeys(m for m in map(self.makers.get, inputs) if m and m in running)
+        upstream = dict.fromkeys(m for m in map(self.maker_of, inputs) if m and m in running)
         gone = [path for path in (*job.outputs, job.manifest) if not self._exists(path)]
         state: State = "current"
         reasons = findings.reasons
@@ -193,7 +211,7 @@ class Workflow:
         unnoticed: list[Difference] = []
         if record is None:
             unnoticed = differences
-        elif not params_of(self.config, job, code, self.project) <= record.params:
+        elif not params_of(self.config, job, code, self.sharded, self.project) <= record.params:
             reasons += differences or [Difference("setting", self._describe_unnamed(job))]
         else:
             reasons += self._find_other_inputs(inputs[job], record)
@@ -226,7 +244,7 @@ class Workflow:
         for path in inputs:
             if not self._exists(path) or self._mtime(path) <= oldest or self._is_same(job, path):
                 continue
-            if job.stage == "prepare" and path not in self.makers and manifest:
+            if job.stage == "prepare" and not self.maker_of(path) and manifest:
                 continue  # also in its params, which list the file
             before = manifest.inputs.get(path) if manifest else None
             if before and before == self.digest_of(path):
@@ -250,7 +268,7 @@ class Workflow:
 
     def _describe_change(self, path: str) -> str:
         """Describe how an input changed."""
-        maker = self.makers.get(path)
+        maker = self.maker_of(path)
         if maker is None:
             return "has different contents now"
         manifest, _ = self._read_manifest(maker)
@@ -262,7 +280,7 @@ class Workflow:
         self, job: StageJob, manifest: Manifest | None, record: RuleRecord | None, code: str | None
     ) -> list[Difference]:
         """Find settings, code and local files that differ from those that made the outputs."""
-        now = settings_of(self.config, job)
+        now = settings_of(self.config, job, self.sharded)
         before = (record and record.groups()) or (manifest.parameters if manifest else None)
         differences: list[Difference] = []
         if before is not None and job.stage != "download":
@@ -283,9 +301,9 @@ class Workflow:
         paths = [
             p
             for p in inputs_of(self.config, job, self.sharded, self.project)
-            if p not in self.makers
+            if not self.maker_of(p)
         ]
-        before = {path for path in manifest.inputs if path not in self.makers}
+        before = {path for path in manifest.inputs if not self.maker_of(path)}
         words = {
             path: "is new" if path not in before else "has different contents now"
             for path in paths

@@ -287,7 +287,10 @@ def _read_tensors(path: Path, metadata: dict[str, str]) -> dict[str, Tensor]:
 
 
 def _join(pieces: list[Tensor]) -> Tensor:
-    """Join the pieces of a sharded tensor, in the order of the ranks. Others have one piece."""
+    """Join the pieces of a tensor along its first dimension, in the order of the ranks.
+
+    A tensor without dimensions isn't split: each rank's piece is all of it.
+    """
     return torch.cat(pieces) if len(pieces) > 1 and pieces[0].dim() else pieces[-1]
 
 

@@ -342,6 +342,35 @@ def test_directories_without_manifests_are_not_listed(config):
     assert find_items(config) == []
 
 
+INTERRUPTED = {
+    "one file": ["prepare.log", ".train.bin.x7f3abcd.tmp"],
+    "many files": ["groups/plan.json", "groups/000/count.log", "groups/000/.train.bin.x7f3.tmp"],
+    "shards": [
+        *(f"groups/{name}" for name in ("000/count.log", "kept.npy", "000/totals.json")),
+        *("groups/000/encode.log", "train.000.bin", "val.000.bin", "train.1000.bin"),
+    ],
+}
+
+
+@pytest.mark.parametrize("names", INTERRUPTED.values(), ids=INTERRUPTED.keys())
+def test_an_interrupted_dataset_that_config_no_longer_has_is_removed(config, names):
+    for dataset in ("gone", "letters"):
+        for path in (Path(f"results/datasets/{dataset}", name) for name in names):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(bytes(1000))
+    gone = Path("results/datasets/gone")
+    (found,) = find_items(config)
+    assert (found.path, found.unused) == (gone, "no such dataset in config.yaml")
+    assert found.size == 1000 * len(names)
+    (gone / "groups").mkdir(exist_ok=True)
+    mine = [gone / "train.notes.bin", gone / "groups/notes.txt"]
+    for path in mine:
+        path.write_text("mine")
+    remove(found)
+    assert sorted(path for path in gone.rglob("*") if path.is_file()) == sorted(mine)
+    assert all(Path("results/datasets/letters", name).exists() for name in names)
+
+
 def test_items_are_sorted_by_kind_and_age(config):
     make_result("results/gone")
     old, new = make_artifact(1, days=5), make_artifact(2, days=1)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import re
 import shlex
 import shutil
 import signal
@@ -239,3 +240,17 @@ def test_a_storage_has_no_shards_since_it_would_not_deliver_them(tmp_path: Path)
     stored = run(project, "-n", *STORED, target)
     assert "rule encode:" in stored
     assert "rule encode_shard:" not in stored
+
+
+@pytest.mark.usefixtures("bucket")
+def test_the_files_of_a_large_group_stay_on_this_machine(tmp_path: Path) -> None:
+    """They're inputs that aren't in the storage, so Kubernetes' jobs that read them run here."""
+    project = make_project(tmp_path / "project")
+    texts = [f"texts/{number}.txt" for number in range(272)]
+    for text in texts:
+        (project / text).write_bytes(TEXT)
+    target, of_count = "results/datasets/own/meta.json", re.compile(r"\nrule count:\n +input: (.*)")
+    inputs = of_count.findall(run(project, "-n", *STORED, target))
+    assert [len(line.split(", ")) for line in inputs] == [17] * 16
+    assert set(", ".join(inputs).split(", ")) == set(texts), "and none is retrieved from a storage"
+    assert not of_count.findall(run(project, "-n", target)), "which takes long with thousands"

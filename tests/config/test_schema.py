@@ -141,6 +141,13 @@ def test_download_gets_the_file_name_of_its_url():
     assert Corpus(builtin="play").downloads == {}
 
 
+def test_the_file_names_of_urls_are_found_once():
+    """Each job of thousands of downloads asks for them."""
+    url = "https://host.example/part-[000-999].txt"
+    assert Corpus(url=url).downloads is Corpus(url=url).downloads
+    assert len(Corpus(url=url).downloads) == 1000
+
+
 def test_old_name_of_the_built_in_corpus_still_works():
     assert Corpus(builtin="playwright") == Corpus(builtin="play")
     assert load_yaml("corpora: {text: {builtin: playwright}}").corpora["text"].builtin == "play"

@@ -1,5 +1,6 @@
 """A sharded dataset has the same tokens and batches as one with two token files."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -55,13 +56,17 @@ def write_shards(directory, lengths, vocab_size=1000):
     parts = np.split(tokens, np.cumsum(lengths)[:-1])
     for number, part in enumerate(parts):
         part.tofile(directory / token_file("train", number))
+    return tokens, open_shards(directory, lengths, vocab_size)
+
+
+def open_shards(directory, lengths, vocab_size=1000):
     metas = tuple(ShardMeta(n_tokens=length, sha256="") for length in lengths)
     meta = SplitMeta(
-        **dict.fromkeys(("n_tokens", "n_characters", "n_bytes", "n_documents"), len(tokens)),
+        **dict.fromkeys(("n_tokens", "n_characters", "n_bytes", "n_documents"), sum(lengths)),
         sha256="",
         shards=metas,
     )
-    return tokens, ShardedTokens(directory, "train", meta, tokens.dtype, vocab_size)
+    return ShardedTokens(directory, "train", meta, np.dtype(np.uint16), vocab_size)
 
 
 @pytest.fixture(scope="module")
@@ -125,8 +130,9 @@ def test_a_shard_is_mapped_when_it_is_first_read(tmp_path):
 
 
 def test_another_vocabulary_is_noticed_when_a_shard_is_read(tmp_path):
-    _, split = write_shards(tmp_path, [100, 100])
+    write_shards(tmp_path, [100, 100])
     np.full(100, 7777, np.uint16).tofile(tmp_path / "train.001.bin")
+    split = open_shards(tmp_path, [100, 100])
     assert len(split[:100]) == 100
     wrong = r"train\.001\.bin: token id 7777 is outside the vocabulary of 1,000 tokens; delete .*"
     for read in (lambda: split[90:110], lambda: read_unmapped(split, 90, 110)):
@@ -147,6 +153,38 @@ def test_a_damaged_shard_is_named_when_a_dataset_is_opened(texts, tmp_path, dama
     damage(made / "train.001.bin")
     with pytest.raises(UserError, match=rf"train\.001\.bin: {flaw}.*; delete .*meta\.json and run"):
         load(made)
+
+
+def test_an_edited_shard_is_refused_and_a_touched_one_is_not(texts, tmp_path):
+    made = prepare_by_groups(texts, tmp_path, sharded=True)
+    shard = made / "train.001.bin"
+    later = (made / "meta.json").stat().st_mtime_ns + 1
+    os.utime(shard, ns=(later, later))
+    load(made)
+    tokens = np.fromfile(shard, np.uint16)
+    tokens[-1] = 1 - tokens[-1] % 2
+    tokens.tofile(shard)
+    os.utime(shard, ns=(later, later))
+    wrong = r"train\.001\.bin: edited after meta\.json was written; delete .*meta\.json and run"
+    with pytest.raises(UserError, match=wrong):
+        load(made)
+
+
+@pytest.mark.parametrize("change", ["replaced", "gone"])
+def test_a_shard_that_changes_after_a_dataset_is_opened_is_refused(tmp_path, change):
+    _, split = write_shards(tmp_path, [100, 100, 100])
+    assert len(split[:50]) == 50
+    for number in (0, 1):
+        path = tmp_path / token_file("train", number)
+        path.unlink()
+        if change == "replaced":
+            np.zeros(100, np.uint16).tofile(path)
+            os.utime(path, (1, 1))
+    assert len(split[:50]) == 50, "the file that was mapped is still there"
+    wrong = r"train\.001\.bin: changed or removed while it was in use; run the workflow again"
+    for read in (lambda: split[90:110], lambda: read_unmapped(split, 110, 120)):
+        with pytest.raises(UserError, match=wrong):
+            read()
 
 
 # --- Preparing ------------------------------------------------------------------------------

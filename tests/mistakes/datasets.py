@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 
 from tests.mistakes.base import TEXT, Mistake, in_turn, write_files
-from tests.mistakes.materials import BOOK, TINY, edit_json, make_dataset, train_first
+from tests.mistakes.materials import BOOK, TINY, edit_json, make_dataset, make_shards, train_first
 
 
 def damaged_dataset(title: str, shown: str, damage: Callable[[], object], message: str) -> Mistake:
@@ -17,6 +17,25 @@ def damaged_dataset(title: str, shown: str, damage: Callable[[], object], messag
 
     return Mistake(title, shown, make, message)
 
+
+def damaged_shard(title: str, shown: str, content: bytes | None, message: str) -> Mistake:
+    """A training on a dataset with a shard that was removed, or has other bytes now."""
+
+    def make() -> None:
+        make_shards()
+        shard = BOOK / "train.000.bin"
+        if content is None:
+            shard.unlink()
+        else:
+            shard.write_bytes(content * (shard.stat().st_size // 2))
+            os.utime(shard, (LATER, LATER))
+        train_first()
+
+    remedy = "delete results/datasets/book/meta.json and run the workflow again"
+    return Mistake(title, shown, make, f"results/datasets/book/train.000.bin: {message}; {remedy}")
+
+
+LATER = 4e9  # as the time of a file
 
 DATASETS = [
     Mistake(
@@ -104,6 +123,13 @@ DATASETS = [
         lambda: (BOOK / "val.bin").write_bytes(b"\xff" * (BOOK / "val.bin").stat().st_size),
         "results/datasets/book/val.bin: token id 65535 is outside the vocabulary of 24 tokens; "
         "delete the file and run the workflow again",
+    ),
+    damaged_shard("a missing shard", "`train.000.bin` removed", None, "no such file"),
+    damaged_shard(
+        "an edited shard",
+        "other tokens in `train.000.bin`",
+        b"\0\0",
+        "edited after meta.json was written",
     ),
     damaged_dataset(
         "a dataset without a tokenizer",

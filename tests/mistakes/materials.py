@@ -15,6 +15,7 @@ from nanogpt.data.tokenizers import char_tokenizer
 from nanogpt.model.directories import save_model
 from nanogpt.model.gpt import GPT
 from nanogpt.training.loop import train
+from tests.data.prepared import prepare_by_groups
 from tests.mistakes.base import TEXT, write_files
 
 BOOK = Path("results/datasets/book")
@@ -38,6 +39,14 @@ def prepare_book(
 def make_dataset() -> None:
     """Prepare the dataset `book` from one short text."""
     prepare_book({"book.txt": TEXT}, {})
+
+
+def make_shards() -> None:
+    """Prepare the dataset `book` from two texts, with a shard for each."""
+    write_files({f"book/{number}.txt": TEXT for number in range(2)})
+    groups = [[Path(f"book/{number}.txt")] for number in range(2)]
+    BOOK.parent.mkdir(parents=True)
+    prepare_by_groups(groups, Path("prepared"), sharded=True).rename(BOOK)
 
 
 def edit_json(path: Path, **changes: object) -> None:

@@ -164,6 +164,18 @@ def test_too_little_disk_space_is_a_problem(
     assert "of disk space, but 1.0 kB is free" in problem
 
 
+def test_an_interrupted_dataset_still_needs_disk_space(config: Config, tmp_path: Path) -> None:
+    needed = plan(config, "one", tmp_path).disk.needed
+    dataset = tmp_path / "results/datasets/play"
+    (dataset / "groups").mkdir(parents=True)
+    (dataset / "groups/plan.log").write_text("started")
+    assert plan(config, "one", tmp_path).disk.needed == needed
+    (dataset / "train.000.bin").write_bytes(bytes(1000))
+    assert plan(config, "one", tmp_path).disk.needed == needed - 1000
+    (dataset / "val.000.bin").write_bytes(bytes(10**6))  # made from a larger text
+    assert plan(config, "one", tmp_path).disk.needed == needed - 20_000
+
+
 def test_little_free_memory_is_a_warning(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

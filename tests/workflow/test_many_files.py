@@ -22,6 +22,7 @@ from tests.workflow.projects import (
     snakemake,
 )
 
+RUNTIME = re.compile(r"runtime=(\d+)")
 FIRST = "texts/my éssays/00 é.txt"
 
 
@@ -80,6 +81,20 @@ def test_many_small_files_make_few_jobs(essays: Path) -> None:
     edit_config(essays, lambda c: c["datasets"].update(many={}))
     jobs = planned(essays, "results/datasets/many/meta.json")
     assert jobs == {"count": 16, "plan": 1, "encode": 16, "prepare": 1}
+
+
+def test_jobs_request_time_for_their_files_even_if_those_are_not_inputs(essays: Path) -> None:
+    directory = essays / "many"
+    directory.mkdir()
+    sizes = {"large.txt": 1 << 41, **{f"{number}.txt": 110_000_000 for number in range(271)}}
+    for name, size in sizes.items():
+        with open(directory / name, "wb") as file:
+            file.truncate(size)  # takes no space on disk
+    edit_config(essays, lambda c: c["corpora"].update(many={"files": "many"}))
+    edit_config(essays, lambda c: c["datasets"].update(many={}))
+    jobs = make(essays, "-n", "results/datasets/many/meta.json").stdout.split("\nrule ")
+    minutes = {int(n) for job in jobs if job.startswith("count:") for n in RUNTIME.findall(job)}
+    assert minutes == {30 + 19, 30 + round((2**41 + 16 * 110_000_000) / 10**8)}
 
 
 def test_the_number_of_cores_does_not_change_a_datasets_bytes(

@@ -9,12 +9,16 @@ import pytest
 
 from nanogpt.planning.stages import SHARDED_FROM
 from tests.workflow.projects import (
+    ESSAYS,
     GROUP_JOBS,
     edit_config,
+    error_of,
     make,
     nanogpt,
     planned,
+    replacement,
     results,
+    snakemake,
 )
 
 DATASET = "results/datasets/parts"
@@ -55,6 +59,40 @@ def test_a_large_corpus_of_several_local_files_is_sharded(essays: Path) -> None:
     edit_config(essays, lambda c: c["corpora"].update(large={"files": "large/0.txt"}))
     edit_config(essays, lambda c: c["datasets"].update(large={"shards": "always"}))
     assert planned(essays, target) == {"prepare": 1}, "one file is never sharded"
+
+
+def test_the_files_of_other_datasets_are_not_looked_for(essays: Path) -> None:
+    """A corpus can be a directory with a million files."""
+    edit_config(essays, lambda c: c["corpora"].update(large={"files": "large"}))
+    edit_config(essays, lambda c: c["datasets"].update(large={"shards": "always"}))
+    first = "    if corpus.builtin:\n"
+    refuse = '    assert name != "large", "looked at a corpus that is not needed"\n'
+    replacement("nanogpt/data/sources.py", first, refuse + first)(essays)
+    assert planned(essays, "results/one/eval.json")["train"] == 1
+    assert planned(essays, ESSAYS) == GROUP_JOBS
+    for name in ("one", "results/one/eval.json", "results/one", "essays"):
+        why = nanogpt(essays, "why", name)
+        assert why.returncode == 0, why.stderr
+    assert "looked at a corpus" in nanogpt(essays, "why", "large").stderr
+
+
+def test_a_shard_that_the_corpus_does_not_have_is_an_error(essays: Path) -> None:
+    edit_config(essays, add_shards)
+    assert planned(essays, f"{DATASET}/train.002.bin")["encode_shard"] == 1
+    error = error_of(snakemake(essays, "-n", f"{DATASET}/train.003.bin"))
+    assert error.startswith("error: datasets.parts: no group 003: its files are in 3 groups; make ")
+    for name in ("train.2.bin", "train.0002.bin", "train.bin"):
+        run = snakemake(essays, "-n", f"{DATASET}/{name}")
+        assert f"No rule to produce {DATASET}/{name}" in run.stdout
+
+
+def test_only_the_decision_about_shards_makes_a_dataset_again(project: Path) -> None:
+    edit_config(project, lambda c: c["datasets"]["essays"].update(shards="never"))
+    assert planned(project, ESSAYS) == {}
+    assert "up to date" in nanogpt(project, "why", ESSAYS).stdout
+    edit_config(project, lambda c: c["datasets"]["essays"].update(shards="always"))
+    assert planned(project, ESSAYS) == SHARD_JOBS
+    assert "dataset.sharded" in nanogpt(project, "why", ESSAYS).stdout
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import math
 import os
 import re
 import sys
-from functools import cache, wraps
+from functools import cache, partial, wraps
 from pathlib import Path
 
 import yaml
@@ -49,7 +49,7 @@ from nanogpt.config.resolving import (
     resolve_run,
     run_parameters,
 )
-from nanogpt.errors import UserError
+from nanogpt.errors import UserError, plural
 from nanogpt.project import (
     HERE,
     group_name,
@@ -63,7 +63,7 @@ from nanogpt.artifacts.code_functions import adapters_of
 from nanogpt.artifacts.invocations import register
 from nanogpt.data.sources import find_files
 from nanogpt.files import clocks
-from nanogpt.planning import needs, partitions, stages
+from nanogpt.planning import grouping, needs, partitions, stages
 
 
 def search_first(variable, directory):
@@ -103,6 +103,9 @@ wildcard_constraints:
     dataset=NAME.pattern,
     run=NAME.pattern,
 
+
+# The number of a group, as `group_name` writes it.
+GROUP = r"\d\d\d|[1-9]\d\d\d+"
 
 BRACES = "Snakemake treats braces in a name as wildcards"
 
@@ -173,6 +176,21 @@ def of_members(name):
     ]
 
 
+def only_for(is_one, *names):
+    """Let these rules make files only for datasets of which this is true.
+
+    A wildcard constraint would need the answer for all datasets when the workflow is read, and some
+    answers take long.
+    """
+    for one in [getattr(rules, name).rule for name in names if rules.has(name)]:
+        one.is_producer = partial(is_producer_for, is_one, one, one.is_producer)
+
+
+def is_producer_for(is_one, rule, matches, path):
+    """Whether a rule's outputs match a path, and it's that of a dataset of which this is true."""
+    return matches(path) and is_one(rule.get_wildcards(path)["dataset"])
+
+
 def corpora_with(source):
     """The corpora with this source, `url` or `builtin`, by name."""
     return {
@@ -200,46 +218,40 @@ def dataset_corpus(wildcards):
     return own_files(map(str, corpus_files(wildcards.dataset)))
 
 
-# A group can have this many files, however large the others of its corpus are.
-FEW_FILES = 16
-
-
 @cache
 def file_groups(dataset):
-    """The files of a dataset's corpus in groups. One job counts a group, and one encodes it.
-
-    Each download is a group, because its size may not be known yet. A group of other files has up
-    to 64 MiB, and up to 16 files or a 16th of all files, so that small files need few jobs. There
-    are at most about 1,000 groups, so that Snakemake stays quick.
-    """
+    """The files of a dataset's corpus in groups. One job counts a group, and one encodes it."""
     corpus = CONFIG.corpora[corpus_of(CONFIG, dataset)]
-    files = corpus_files(dataset)
-    sizes = [file.stat().st_size if corpus.files else 0 for file in files]
-    most = 1 if corpus.url else max(FEW_FILES, math.ceil(len(files) / 16))
-    full = max(2**26, sum(sizes) / 1000)
-    groups, size = [[]], 0
-    for file, of_file in zip(files, sizes, strict=True):
-        if groups[-1] and (len(groups[-1]) == most or size >= full):
-            groups.append([])
-            size = 0
-        groups[-1].append(str(file))
-        size += of_file
-    return groups
+    return grouping.group_files(corpus_files(dataset), corpus)
+
+
+@one_line_errors
+def group_of(wildcards):
+    """The group of files that a job reads."""
+    dataset, groups = wildcards.dataset, file_groups(wildcards.dataset)
+    if int(wildcards.group) < len(groups):
+        return groups[int(wildcards.group)]
+    raise UserError(
+        f"datasets.{dataset}: no group {wildcards.group}: its files are in "
+        f"{plural(len(groups), 'group')}; make results/datasets/{dataset}/meta.json instead"
+    )
 
 
 def group_files(wildcards):
     """A params function: the files of a group."""
-    return file_groups(wildcards.dataset)[int(wildcards.group)]
+    return group_of(wildcards).files
 
 
 def group_inputs(wildcards):
-    """An input function: the files of a group; none for a group of many.
+    """An input function: the files of a group; none for a group of many local ones.
 
-    Snakemake looks at each input many times, which takes minutes for 10,000 files. Only local files
-    are many in a group, and `corpus_state` notices their changes.
+    Snakemake looks at each input many times, which takes minutes for 10,000 files. `corpus_state`
+    notices changes of local files. With a storage, they must be inputs, because Snakemake then runs
+    jobs with local inputs on this machine.
     """
-    files = group_files(wildcards)
-    return own_files(files) if len(files) <= FEW_FILES or COPIES else []
+    files, n_bytes = group_of(wildcards)
+    are_few = len(files) <= grouping.FEW_FILES or not n_bytes
+    return own_files(files) if are_few or COPIES else []
 
 
 def of_many_files(dataset, names):
@@ -314,7 +326,7 @@ def wanted_digest(wildcards):
 
 def dataset_settings(wildcards):
     """The settings that determine a dataset."""
-    return stages.dataset_settings(CONFIG, wildcards.dataset)
+    return stages.dataset_settings(CONFIG, wildcards.dataset, SHARDED)
 
 
 @known_signature
@@ -509,6 +521,14 @@ def memory_of(stage, of="run"):
         return max(needed, min(grown, partitions.largest_memory() or grown))
 
     return known_signature(megabytes)
+
+
+@known_signature
+def minutes_to_read(wildcards, input, attempt):
+    """A resource function: the minutes that a job which reads a corpus requests from a cluster."""
+    # A group of many files has none of them as inputs.
+    n_bytes = group_of(wildcards).n_bytes if wildcards.get("group") else 0
+    return attempt * needs.minutes_to_read(max(input.size_mb, n_bytes / 1e6))
 
 
 @one_line_errors

@@ -23,12 +23,13 @@ rule count:
     benchmark:
         "results/datasets/{dataset}/groups/{group}/count.benchmark.tsv"
     wildcard_constraints:
-        group=r"\d+",
+        group=GROUP,
     conda:
         "../../envs/nanogpt.yaml"
     threads: 2
     resources:
         mem_mb=memory_of("count", "dataset"),
+        runtime=minutes_to_read,
     params:
         settings=dataset_settings,
         code=dataset_code,
@@ -58,6 +59,7 @@ rule plan:
     threads: 8
     resources:
         mem_mb=memory_of("plan", "dataset"),
+        runtime=minutes_to_read,
     params:
         settings=dataset_settings,
         code=dataset_code,
@@ -83,13 +85,13 @@ rule encode:
     benchmark:
         "results/datasets/{dataset}/groups/{group}/encode.benchmark.tsv"
     wildcard_constraints:
-        dataset=not_one_of(SHARDED),
-        group=r"\d+",
+        group=GROUP,
     conda:
         "../../envs/nanogpt.yaml"
     threads: 2
     resources:
         mem_mb=memory_of("encode", "dataset"),
+        runtime=minutes_to_read,
     params:
         settings=dataset_settings,
         code=dataset_code,
@@ -103,9 +105,6 @@ use rule encode as encode_shard with:
         train="results/datasets/{dataset}/train.{group}.bin",
         val="results/datasets/{dataset}/val.{group}.bin",
         totals=temp("results/datasets/{dataset}/groups/{group}/totals.json"),
-    wildcard_constraints:
-        dataset=any_of(SHARDED),
-        group=r"\d+",
 
 
 rule prepare:
@@ -130,13 +129,12 @@ rule prepare:
         "results/datasets/{dataset}/prepare.log",
     benchmark:
         "results/datasets/{dataset}/prepare.benchmark.tsv"
-    wildcard_constraints:
-        dataset=not_one_of(SHARDED),
     conda:
         "../../envs/nanogpt.yaml"
     threads: 8
     resources:
         mem_mb=memory_of("prepare", "dataset"),
+        runtime=minutes_to_read,
     params:
         settings=dataset_settings,
         code=dataset_code,
@@ -152,8 +150,10 @@ use rule prepare as prepare_shards with:
             "results/datasets/{dataset}/meta.json", "dataset", "counts", "{dataset}"
         ),
         manifest="results/datasets/{dataset}/prepare.manifest.json",
-    wildcard_constraints:
-        dataset=any_of(SHARDED),
+
+
+only_for(lambda dataset: dataset not in SHARDED, "encode", "prepare")
+only_for(lambda dataset: dataset in SHARDED, "encode_shard", "prepare_shards")
 
 
 rule ngram:

@@ -12,7 +12,7 @@ os.environ.update(NANOGPT_COPIES=COPIES)
 
 # Datasets whose token files are shards. Those aren't inputs of trainings, so a storage wouldn't
 # deliver them.
-SHARDED = frozenset() if COPIES else stages.sharded_datasets(CONFIG)
+SHARDED = frozenset() if COPIES else stages.ShardedDatasets(CONFIG)
 
 # Runs with files that other runs don't have: by the steps of their milestones, and those with a
 # meta.pkl. A storage gets only the outputs of rules, so these runs have rules of their own.

@@ -13,9 +13,9 @@ given, output, name = snakemake.input, snakemake.output, snakemake.wildcards.dat
 def make(_: Job) -> Made:
     files, directory = list(map(Path, given.corpus)), Path(output.meta).parent
     tokenizer, plan = (next(iter(names), None) for names in (given.tokenizer, given.planned))
-    more = {"tokenizer_file": tokenizer, "plan_file": plan, "sharded": not output.get("train")}
+    earlier = {"tokenizer_file": tokenizer, "plan_file": plan, "sharded": not output.get("train")}
     source = load_dataset(snakemake.config, name)
-    summary = prepare(files, *source, directory, threads=snakemake.threads, **more)
+    summary = prepare(files, *source, directory, threads=snakemake.threads, **earlier)
     return Made(summary, made_before=shard_digests(directory))
 
 
@@ -23,6 +23,6 @@ def check(found: dict[str, str]) -> None:
     check_sha256({f: found[f] for f in given.corpus}, load_dataset(snakemake.config, name)[0])
 
 
-more = {"check": check, "known": lambda: counted_digests(given.counts)}
-more["inputs"] = [*given.corpus, *given.tokenizer]  # many files are joined from parts, not cached
-run_stage(snakemake, "prepare", make, cached=not given.planned, **more)
+digests = {"check": check, "known": lambda: counted_digests(given.counts)}
+inputs = [*given.corpus, *given.tokenizer]  # many files are joined from parts, not cached
+run_stage(snakemake, "prepare", make, inputs=inputs, cached=not given.planned, **digests)
