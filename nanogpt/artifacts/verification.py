@@ -2,7 +2,7 @@
 
 The digest of each file that was read is recorded in .nanogpt/verified.json, with the file's size,
 dates and inode. If these are the same later, the file isn't read again. The record is a cache:
-without it, all files are read. A check of the whole project drops files that it doesn't meet.
+without it, all files are read. A check of the whole project drops other files.
 """
 
 import contextlib

@@ -15,7 +15,7 @@ from nanogpt.config.messages import did_you_mean
 from nanogpt.config.parameters import neutral_values, new_setting
 from nanogpt.config.patterns import NAME, SHA256
 from nanogpt.config.values import OneOrMore, Seed, Settings, expand_home
-from nanogpt.files.buckets import SCHEME
+from nanogpt.files.buckets import BUCKET_NAME, SCHEME
 
 # The first version called the generator `playwright`.
 BUILTIN = BeforeValidator(
@@ -26,7 +26,7 @@ BUILTIN = BeforeValidator(
 # curl's notation for numbered URLs: part-[00-79].parquet
 URL_RANGE = re.compile(r"\[(\d+)-(\d+)\]")
 # Keys in S3 can have any characters, but not `.` or `..` as a part: links couldn't name them.
-URL = r"https?://[^/?#\s]+/\S+|s3://[^/?#\s]+/(?!(?:.*/)?\.{1,2}/).*\S"
+URL = rf"https?://[^/?#\s]+/\S+|s3://{BUCKET_NAME}/(?!(?:.*/)?\.{{1,2}}/).*\S"
 URL_FORMS = "use http(s)://host/path or s3://bucket/path"
 
 
@@ -190,7 +190,7 @@ def _last_part(url: str) -> str:
     """Return the local file name of a URL: its last part, with `_` for invalid characters."""
     path = url if url.startswith(SCHEME) else unquote(urlsplit(url).path)
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", path.rpartition("/")[2])
-    is_suffix = re.fullmatch(r"[._-]*\.[A-Za-z0-9]+", name)  # such as of 日本.txt
+    is_suffix = re.fullmatch(r"_[._-]*\.[A-Za-z0-9]+", name)  # such as of 日本.txt, not .notes
     return ("text." if is_suffix else "") + name.lstrip("._-")
 
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from nanogpt.errors import UserError
@@ -18,8 +19,33 @@ WRONG_REGION = {
     "TemporaryRedirect",
 }
 
+# Messages for a link that was signed by a wrong clock. Their code is that of a missing permission.
+WRONG_CLOCK = ("Request has expired", "not yet valid", "not valid yet")
+
+BUCKET_NAME = r"[A-Za-z0-9._-]+"
 SET_CREDENTIALS = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
-CHECK_SETTINGS = "check AWS's variables and files"
+CHECK_SETTINGS = "check your AWS_* variables and ~/.aws"
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """S3's answer to a request that failed. region: the bucket's, if the answer names it."""
+
+    status: int
+    code: str = ""
+    message: str = ""
+    region: str = ""
+
+
+def read_refusal(status: int, headers: Mapping[str, str], body: str) -> Refusal:
+    """Read S3's answer, which can also be that of a proxy, without a code."""
+
+    def field(name: str) -> str:
+        found = re.search(f"<{name}>([^<]*)</{name}>", body)
+        return found[1] if found else ""
+
+    region = headers.get("x-amz-bucket-region") or field("Region")
+    return Refusal(status, field("Code"), field("Message"), region)
 
 
 class BucketError(UserError):
@@ -65,42 +91,36 @@ def check_bucket(client: Any, url: str) -> None:
     from botocore.exceptions import BotoCoreError, ClientError
 
     bucket, prefix = _split(url)
+    if not re.fullmatch(BUCKET_NAME, bucket):
+        raise UserError(
+            f"--default-storage-prefix: `{url}` isn't a place in S3; use s3://bucket/path"
+        )
     if {"#", "?"} & set(prefix):
-        raise UserError(f"{url}: a prefix can't have `#` or `?`; choose another one")
+        raise UserError(f"{url}: `#` and `?` aren't allowed in a prefix; choose another")
     try:
         client.list_objects_v2(Bucket=bucket, MaxKeys=1)
     except ClientError as error:
-        code, answer = error.response["Error"]["Code"], error.response["ResponseMetadata"]
-        if code != "NoSuchBucket":
-            status, headers = answer["HTTPStatusCode"], answer["HTTPHeaders"]
-            found = explain(url, status, headers, code, variable="SNAKEMAKE_STORAGE_S3_REGION")
+        refusal = _refusal_of(error.response)
+        if refusal.code != "NoSuchBucket":
+            found = explain(url, refusal, variable="SNAKEMAKE_STORAGE_S3_REGION")
             raise UserError(f"{url}: {found}") from None
     except (BotoCoreError, ValueError) as error:
         raise UserError(f"{url}: {_of_settings(error)}") from None
 
 
-def explain(
-    url: str,
-    status: int,
-    headers: Mapping[str, str],
-    answer: str,
-    variable: str = "AWS_DEFAULT_REGION",
-) -> BucketError:
-    """Explain S3's response to a request for an object.
-
-    answer: its body, or the code in it. variable: sets the region.
-    """
+def explain(url: str, refusal: Refusal, variable: str = "AWS_DEFAULT_REGION") -> BucketError:
+    """Explain why a request for an object failed. variable: sets the region."""
     bucket, _ = _split(url)
-    found = re.search(r"<Code>(\w+)</Code>", answer)
-    code = found[1] if found else answer if answer.isalnum() else ""
-    region = headers.get("x-amz-bucket-region")
+    code, status, region = refusal.code, refusal.status, refusal.region
     if code in WRONG_CREDENTIALS:
         return BucketError(f"wrong AWS credentials ({code})", SET_CREDENTIALS)
     if code in OLD_CREDENTIALS:
-        return BucketError("the AWS credentials have expired", "get new ones")
-    if code == "RequestTimeTooSkewed":
-        return BucketError("the clock of this machine is wrong", "set it")
-    if code in WRONG_REGION or status == 301:
+        return BucketError("the AWS credentials have expired", "renew them")
+    if code == "RequestTimeTooSkewed" or any(text in refusal.message for text in WRONG_CLOCK):
+        return BucketError("this machine's clock is wrong", "correct it")
+    # The region is part of a link. The answer to a wrong one has the right one.
+    in_link = code == "AuthorizationQueryParametersError" and region
+    if code in WRONG_REGION or status == 301 or in_link:
         where, name = (f"the region {region}", region) if region else ("another region", "...")
         return BucketError(f"bucket `{bucket}` is in {where}", f"set {variable}={name}")
     if code == "NoSuchBucket":
@@ -111,11 +131,19 @@ def explain(
     if status == 403:
         return BucketError(
             f"access denied ({code or 'HTTP 403'})",
-            f"check that your credentials may read and list bucket `{bucket}`, and its name",
+            "check the bucket's name, and that your credentials can list and read it",
         )
     if status == 404:
         return BucketError(f"bucket `{bucket}` has no such object", "check the URL")
     return BucketError(f"HTTP {status} {code}".rstrip(), CHECK_SETTINGS)
+
+
+def _refusal_of(response: Any) -> Refusal:
+    """The answer in boto3's error."""
+    error, answer = response["Error"], response["ResponseMetadata"]
+    region = answer["HTTPHeaders"].get("x-amz-bucket-region") or error.get("Region", "")
+    code, message = error.get("Code", ""), error.get("Message", "")
+    return Refusal(answer["HTTPStatusCode"], code, message, region)
 
 
 def _split(url: str) -> tuple[str, str]:
@@ -125,7 +153,13 @@ def _split(url: str) -> tuple[str, str]:
 
 
 def _of_settings(error: Exception) -> BucketError:
-    """The error for AWS settings that boto3 can't use."""
-    if type(error).__name__ == "NoCredentialsError":
+    """The error for AWS settings that boto3 can't use, or for a server that it can't reach."""
+    from botocore.exceptions import ConnectionError as NoConnectionError
+    from botocore.exceptions import HTTPClientError, NoCredentialsError
+
+    reason = " ".join(str(error).split()).rstrip(".")
+    if isinstance(error, NoCredentialsError):
         return BucketError("no AWS credentials found", SET_CREDENTIALS)
-    return BucketError(f"AWS settings: {str(error).rstrip('.')}", CHECK_SETTINGS)
+    if isinstance(error, (NoConnectionError, HTTPClientError)):
+        return BucketError(reason, "check your network and AWS_ENDPOINT_URL")
+    return BucketError(f"AWS settings: {reason}", CHECK_SETTINGS)

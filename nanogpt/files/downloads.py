@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from nanogpt.errors import UserError
 from nanogpt.files.atomic import fsync_directory, write_json
-from nanogpt.files.buckets import SCHEME, BucketError, explain, link_of
+from nanogpt.files.buckets import SCHEME, BucketError, explain, link_of, read_refusal
 from nanogpt.files.locks import Lock, hold
 from nanogpt.files.signatures import HEAD, WEB_PAGE, find_flaw
 from nanogpt.project import mirror
@@ -119,8 +119,8 @@ def fetch(
     Errors: UserError if no source provides the file, if its digest isn't `sha256` (the file is
     then kept as <destination>.corrupt, and no other source is tried), or if it can't be written.
     """
-    relative = _below_mirror(url)
-    sources = [*(place for mirror in mirrors for place in _in_mirror(mirror, relative)), url]
+    names = _names_in_mirror(url)
+    sources = [*(place for mirror in mirrors for place in _in_mirror(mirror, names)), url]
     locks = Path(f"{destination}.part.lock")
     try:
         with hold(locks, f"downloading {destination}") as lock:
@@ -140,15 +140,17 @@ def fetch(
         ) from None
 
 
-def _below_mirror(url: str) -> str:
-    """Return the path of a file in a mirror. Errors: UserError for an invalid URL."""
+def _names_in_mirror(url: str) -> list[str]:
+    """Return the paths that a file may have in a mirror. Errors: UserError for an invalid URL."""
     if url.startswith(SCHEME):
-        return url.removeprefix(SCHEME)
+        return [url.removeprefix(SCHEME)]  # a `%` in a key is just that
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as error:
         raise UserError(f"{url}: invalid URL: {error}; correct `url:` in config.yaml") from None
-    return (parsed.netloc + parsed.raw_path).decode()
+    relative = (parsed.netloc + parsed.raw_path).decode()
+    # `wget -x` decodes %20 in names but not %2F.
+    return list(dict.fromkeys((unquote(relative), relative)))
 
 
 def _fetch(sources: Sequence[Path | str], destination: Path, sha256: str | None, lock: Lock) -> str:
@@ -189,10 +191,8 @@ def _flaw(path: Path, part: _Part) -> str | None:
     return WEB_PAGE.what if part.is_page else None
 
 
-def _in_mirror(mirror: str, relative: str) -> list[Path | str]:
-    """The places where a mirror may have the file. relative: <host>/<path> from its URL."""
-    # `wget -x` decodes %20 in names but not %2F.
-    names = dict.fromkeys((unquote(relative), relative))
+def _in_mirror(mirror: str, names: Sequence[str]) -> list[Path | str]:
+    """The places where a mirror may have a file with one of these names."""
     if mirror.startswith(("http://", "https://")):
         return [f"{mirror.rstrip('/')}/{quote(name)}" for name in names]
     if mirror.startswith("file://"):
@@ -385,8 +385,8 @@ def _attempt(
         if status == 429 or status >= 500:
             raise _PassingError(f"HTTP {status}", _retry_after(response))
         if url.startswith(SCHEME):
-            answer = next(response.iter_text(ERROR_SIZE), "")
-            of_bucket = explain(url, status, response.headers, answer)
+            body = next(response.iter_text(ERROR_SIZE), "")
+            of_bucket = explain(url, read_refusal(status, response.headers, body))
             raise _SourceError(of_bucket.reason, of_bucket.remedy)
         raise _SourceError(f"HTTP {status}")
 

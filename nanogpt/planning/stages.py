@@ -312,7 +312,7 @@ def milestones(config: Config) -> dict[tuple[int, ...], list[str]]:
         layers = [layer.train for layer in (config, entry, config.defaults)]
         given = [train.milestones for train in layers if "milestones" in train.model_fields_set]
         if given and given[0] and not entry.ensemble:
-            runs.setdefault(tuple(given[0]), []).append(name)
+            runs.setdefault(tuple(sorted(set(given[0]))), []).append(name)
     return runs
 
 

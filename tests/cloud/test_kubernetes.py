@@ -20,7 +20,9 @@ from tests.faults import attacks
 pytestmark = pytest.mark.cloud
 
 PROFILE = PROJECT / "profiles/kubernetes/config.yaml"
-WARNING = "warning: jobs keep no files, so a training that's tried again starts from the "
+WARNING = (
+    "warning: jobs have no persistent disk, so a retried training starts over; to continue it, "
+)
 VOLUME = "nanogpt-state:/workdir/.nanogpt"
 
 
@@ -127,7 +129,7 @@ def test_without_a_volume_the_start_says_that_retries_start_over(
     assert call.end(600) == 0, call.printed()
     assert "warning" not in call.printed(), "nothing is trained"
     assert cluster.submitted == {}, "jobs that read the user's own texts run here"
-    volume = "beginning; mount a volume at /workdir/.nanogpt to continue instead"
+    volume = "mount a volume at /workdir/.nanogpt"
     wait_for(f"{WARNING}{volume}", start(project, cluster, "results/one/samples.txt"))
 
 
@@ -139,4 +141,4 @@ def test_the_start_of_other_jobs_without_a_shared_disk_says_so_too(project: Path
     command += ["--cluster-generic-status-cmd", "echo running", "--shared-fs-usage", "none"]
     command += ["--", "results/one/samples.txt"]
     call = attacks.start(project, command, PYTHONPATH=with_packages())
-    wait_for(f"{WARNING}beginning; share `.nanogpt` among the machines of the jobs", call)
+    wait_for(f"{WARNING}share `.nanogpt` among the machines of the jobs", call)

@@ -197,14 +197,33 @@ def with_wrong_credentials(server: str) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("bucket")
-def test_a_prefix_that_the_plugin_would_cut_off_ends_the_workflow_with_a_line(
-    tmp_path: Path,
+@pytest.mark.parametrize(
+    ("prefix", "message"),
+    [
+        ("s3://my-bucket/plays#1", "s3://my-bucket/plays#1: `#` and `?` aren't allowed in a pref"),
+        ("s3://my:bucket", "--default-storage-prefix: `s3://my:bucket` isn't a place in S3; use"),
+    ],
+)
+def test_a_prefix_that_the_plugin_cannot_use_ends_the_workflow_with_a_line(
+    tmp_path: Path, prefix: str, message: str
 ) -> None:
     project = make_project(tmp_path / "project")
-    call = snakemake(project, *STORED[:3], "s3://my-bucket/plays#1", "results/one/samples.txt")
+    call = snakemake(project, *STORED[:3], prefix, "results/one/samples.txt")
+    assert call.end(600) != 0
+    assert call.printed().rstrip().splitlines()[-1].startswith(f"error: {message}")
+
+
+@pytest.mark.usefixtures("bucket")
+def test_an_unreachable_storage_ends_the_workflow_with_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # the port of no server
+    project = make_project(tmp_path / "project")
+    call = snakemake(project, *STORED, "results/one/samples.txt")
     assert call.end(600) != 0
     last = call.printed().rstrip().splitlines()[-1]
-    assert last.startswith("error: s3://my-bucket/plays#1: a prefix can't have `#` or `?`; ")
+    assert last.startswith("error: s3://my-bucket/plays: Could not connect to the endpoint URL: ")
+    assert last.endswith("; check your network and AWS_ENDPOINT_URL")
 
 
 @pytest.mark.usefixtures("bucket", "with_wrong_credentials")
@@ -240,6 +259,44 @@ def test_a_storage_has_no_shards_since_it_would_not_deliver_them(tmp_path: Path)
     stored = run(project, "-n", *STORED, target)
     assert "rule encode:" in stored
     assert "rule encode_shard:" not in stored
+
+
+CALLER = """
+configfile: "config.yaml"
+
+
+module nanogpt:
+    snakefile: "Snakefile"
+    config: config
+
+
+"""
+SOME = "use rule count, plan, encode, prepare, train from nanogpt"
+CHANGED = """use rule * from nanogpt{}
+use rule {} from nanogpt as gpt_{} with:
+    threads: 3
+"""
+
+
+@pytest.mark.usefixtures("bucket")
+@pytest.mark.parametrize(
+    ("use", "rule"),
+    [
+        (SOME, "train"),
+        (SOME.replace("train", "train, train_with_milestones_10"), "train_with_milestones_10"),
+        ("use rule * from nanogpt exclude export_nanogpt", "train_with_milestones_10"),
+        (CHANGED.format(" as gpt_*", "train", "train"), "gpt_train_with_milestones_10"),
+        (CHANGED.format(" as gpt_*", "eval", "eval"), "gpt_train_with_milestones_10"),
+        (CHANGED.format(" exclude train as gpt_*", "train", "train"), "gpt_train"),
+    ],
+    ids=["some", "listed", "all but one", "changed", "another changed", "replaced"],
+)
+def test_a_caller_of_any_rules_can_store_results(tmp_path: Path, use: str, rule: str) -> None:
+    project = make_project(tmp_path / "project")
+    (project / "caller.smk").write_text(CALLER + use)
+    target = "results/one/model/model.safetensors"
+    stored = run(project, "-n", "--snakefile", "caller.smk", *STORED, target)
+    assert f"rule {rule}:\n" in stored
 
 
 @pytest.mark.usefixtures("bucket")

@@ -159,9 +159,15 @@ def test_download_from_s3_gets_the_file_name_of_its_key():
     for key, name in {**names, "日本.parquet": "text.parquet"}.items():
         url = f"s3://bucket/texts/{key}"
         assert Corpus(url=url).downloads == {name: url}
-    for key in ("../up.txt", "texts/./a.txt", ""):
+    for place in ("bucket/../up.txt", "bucket/texts/./a.txt", "bucket/", "my:bucket/a.txt"):
         with pytest.raises(ValueError, match="isn't the URL of a file"):
-            Corpus(url=f"s3://bucket/{key}")
+            Corpus(url=f"s3://{place}")
+
+
+def test_name_of_a_download_with_only_a_suffix_has_a_stem():
+    for name, local in {"%E6%97%A5%E6%9C%AC.txt": "text.txt", ".notes": "notes"}.items():
+        url = f"https://example.org/{name}"
+        assert Corpus(url=url).downloads == {local: url}
 
 
 def test_tilde_in_a_path_is_the_home_directory(monkeypatch):

@@ -2,10 +2,10 @@
 
 import pytest
 
-from nanogpt.files.buckets import explain
+from nanogpt.files.buckets import explain, read_refusal
 
 URL = "s3://my-bucket/texts/far.txt"
-XML = '<?xml version="1.0"?>\n<Error><Code>{}</Code><Message>No.</Message></Error>'
+XML = '<?xml version="1.0"?>\n<Error><Code>{}</Code><Message>{}</Message>{}</Error>'
 
 CASES = {
     "a wrong key id": (
@@ -18,9 +18,9 @@ CASES = {
         "SignatureDoesNotMatch",
         "wrong AWS credentials (SignatureDoes",
     ),
-    "old credentials": (400, "ExpiredToken", "the AWS credentials have expired; get new ones"),
-    "a wrong clock": (403, "RequestTimeTooSkewed", "the clock of this machine is wrong; set it"),
-    "no permission": (403, "AccessDenied", "access denied (AccessDenied); check that your cred"),
+    "old credentials": (400, "ExpiredToken", "the AWS credentials have expired; renew them"),
+    "a wrong clock": (403, "RequestTimeTooSkewed", "this machine's clock is wrong; correct it"),
+    "no permission": (403, "AccessDenied", "access denied (AccessDenied); check the bucket's"),
     "another region": (
         301,
         "PermanentRedirect",
@@ -28,26 +28,48 @@ CASES = {
     ),
     "no bucket": (404, "NoSuchBucket", "bucket `my-bucket` doesn't exist; check its name"),
     "no object": (404, "NoSuchKey", "bucket `my-bucket` has no such object; check the URL"),
-    "any other": (400, "InvalidRequest", "HTTP 400 InvalidRequest; check AWS's variables"),
+    "any other": (400, "InvalidRequest", "HTTP 400 InvalidRequest; check your AWS_* variables"),
 }
+
+
+def explained(status: int, body: str, headers: dict[str, str] | None = None) -> str:
+    return str(explain(URL, read_refusal(status, headers or {}, body)))
 
 
 @pytest.mark.parametrize(("status", "code", "message"), CASES.values(), ids=CASES)
 def test_an_error_says_what_to_do(status: int, code: str, message: str) -> None:
-    assert str(explain(URL, status, {}, XML.format(code))).startswith(message)
-    assert str(explain(URL, status, {}, code)) == str(explain(URL, status, {}, XML.format(code)))
+    assert explained(status, XML.format(code, "No.", "")).startswith(message)
 
 
-@pytest.mark.parametrize("code", ["PermanentRedirect", "AuthorizationHeaderMalformed"])
+@pytest.mark.parametrize(
+    "code",
+    [
+        "PermanentRedirect",
+        "AuthorizationHeaderMalformed",
+        "AuthorizationQueryParametersError",
+    ],
+)
 def test_an_error_names_the_region_of_the_bucket(code: str) -> None:
-    headers = {"x-amz-bucket-region": "eu-central-1"}
-    assert str(explain(URL, 400, headers, XML.format(code))) == (
+    message = (
         "bucket `my-bucket` is in the region eu-central-1; set AWS_DEFAULT_REGION=eu-central-1"
     )
+    headers = {"x-amz-bucket-region": "eu-central-1"}
+    assert explained(400, XML.format(code, "No.", ""), headers) == message
+    assert explained(400, XML.format(code, "No.", "<Region>eu-central-1</Region>")) == message
 
 
-def test_an_error_without_a_body_is_explained_by_its_status() -> None:
-    assert str(explain(URL, 403, {}, "")).startswith("access denied (HTTP 403); check")
-    assert (
-        str(explain(URL, 400, {}, "<html>no</html>")) == "HTTP 400; check AWS's variables and files"
-    )
+def test_a_wrong_link_is_not_taken_for_a_wrong_region() -> None:
+    body = XML.format("AuthorizationQueryParametersError", "X-Amz-Expires must be a number", "")
+    assert explained(400, body).startswith("HTTP 400 AuthorizationQueryParametersError; check")
+
+
+@pytest.mark.parametrize("message", ["Request has expired", "Request is not yet valid"])
+def test_a_link_of_another_time_is_due_to_a_wrong_clock(message: str) -> None:
+    body = XML.format("AccessDenied", message, "<ServerTime>2026-11-29T00:00:00Z</ServerTime>")
+    assert explained(403, body) == "this machine's clock is wrong; correct it"
+
+
+def test_an_error_without_a_code_is_explained_by_its_status() -> None:
+    for body in ("", "Forbidden"):
+        assert explained(403, body).startswith("access denied (HTTP 403); check")
+    assert explained(400, "<html>no</html>") == "HTTP 400; check your AWS_* variables and ~/.aws"

@@ -958,6 +958,15 @@ def test_a_mirror_can_have_any_object_of_a_bucket(
     assert download.fetch("s3://bucket/a b#1?%20é.txt", destination, mirrors=[address]) == DIGEST
 
 
+def test_a_mirror_is_asked_for_the_key_of_an_object_and_not_for_a_decoded_one(
+    mirror: Path, destination: Path
+) -> None:
+    (mirror / "bucket").mkdir()
+    (mirror / "bucket/a b.txt").write_bytes(b"another object")
+    (mirror / "bucket/a%20b.txt").write_bytes(BODY)
+    assert download.fetch("s3://bucket/a%20b.txt", destination, mirrors=[str(mirror)]) == DIGEST
+
+
 def test_a_mirror_that_fails_is_skipped(
     refusing: str, mirror: Path, server: Server, destination: Path
 ) -> None:

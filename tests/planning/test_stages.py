@@ -17,6 +17,7 @@ BOTH = "{a: {dataset: letters}, b: {dataset: letters}, both: {ensemble: [a, b]}}
         (f"runs: {{a: {KEEP}}}", {(3,): ["a"]}),
         (f"runs: {{s: {SWEEP}}}", {(3,): ["s.seed-1", "s.seed-2"]}),
         (f"runs: {{a: {LATER}}}", {(3,): ["a"]}),
+        ("runs: {a: {dataset: letters, train: {milestones: [5, 3, 5]}}}", {(3, 5): ["a"]}),
         (f"{{train: {{milestones: []}}, runs: {{a: {KEEP}}}}}", {}),
         (
             f"{{defaults: {{train: {{milestones: [4, 5]}}}}, runs: {{a: {KEEP}}}}}",

@@ -162,6 +162,17 @@ def test_using_the_workflow_as_a_module_reruns_nothing(
     assert CAPTION in (project / "workflow.html").read_text()
 
 
+@pytest.mark.parametrize("used", ["prepare, eval", "*"])
+def test_a_caller_can_use_some_rules_or_change_one(
+    project: Path, elsewhere: Path, used: str
+) -> None:
+    snakefile = Path(project, caller(project, elsewhere, ""))
+    text = snakefile.read_text()
+    changed = "\n\nuse rule sample from nanogpt with:\n    threads: 1\n"
+    snakefile.write_text(text.replace("use rule *", f"use rule {used}") + changed)
+    assert planned(project, "--snakefile", str(snakefile), SAMPLES, EVAL) == {}
+
+
 def test_settings_of_the_callers_own_workflow_are_not_checked(
     project: Path, elsewhere: Path
 ) -> None:

@@ -166,6 +166,18 @@ def not_one_of(names):
     return rf"(?!(?:{any_of(names)})/){NAME.pattern}"
 
 
+CALLER = workflow.modifier
+
+
+def used_rule(name):
+    """A rule, or None if a workflow that uses this one leaves it out.
+
+    `rules` can't tell, because it also has rules that are left out, without their contents.
+    """
+    used_name = CALLER.avail_rulename(name)
+    return workflow.get_rule(used_name) if workflow.is_rule(used_name) else None
+
+
 ENSEMBLES = [name for name, entry in CONFIG.runs.items() if entry.ensemble]
 
 
@@ -182,7 +194,7 @@ def only_for(is_one, *names):
     A wildcard constraint would need the answer for all datasets when the workflow is read, and some
     answers take long.
     """
-    for one in [getattr(rules, name).rule for name in names if rules.has(name)]:
+    for one in filter(None, map(used_rule, names)):
         one.is_producer = partial(is_producer_for, is_one, one, one.is_producer)
 
 
@@ -450,9 +462,8 @@ def stage_code(rule_name):
 
 def rule_code(rule_name):
     """The digest of a rule's code."""
-    # `rules` knows rules that a caller renamed. Rules that a caller doesn't use are missing.
-    command = getattr(rules, rule_name).rule.shellcmd if rules.has(rule_name) else None
-    return digest_of(rule_name, command or "")
+    used = used_rule(rule_name)
+    return digest_of(rule_name, (used and used.shellcmd) or "")
 
 
 def dataset_code(wildcards):
@@ -534,7 +545,10 @@ def minutes_to_read(wildcards, input, attempt):
 @one_line_errors
 def processes_on_node():
     """The number of processes per node that train one model. A profile can set it."""
-    resources = rules.train.rule.resources
+    train = used_rule("train")
+    if not train:
+        return 1
+    resources = train.resources
     read_sharded(resources["sharded"].raw)
     names = {"processes", "nodes", "tasks", "tasks_per_node"} & resources.keys()
     given = {name: read_processes(resources[name].raw, name) for name in names}
@@ -591,9 +605,20 @@ def known_number(resource):
     return resource if isinstance(resource, int) else None
 
 
+@one_line_errors
+def find_train_threads():
+    train = used_rule("train")
+    if not train:
+        raise UserError(
+            "rule bench: its threads are those of rule `train`, which you don't use; add `train` "
+            "to your `use rule`"
+        )
+    return train.resources["_cores"].value
+
+
 def train_threads(wildcards):
     """The number of threads for training. A profile can set it."""
-    return rules.train.rule.resources["_cores"].value
+    return find_train_threads()
 
 
 def shown(path, caption, what, of):

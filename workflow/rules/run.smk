@@ -52,15 +52,12 @@ rule train:
         " --processes {resources.processes} --sharded {resources.sharded}"
 
 
-for number, (steps, runs) in enumerate(MILESTONES.items()):
-    add_variant(
-        "train", f"train_with_milestones_{number}", runs, milestone_files(steps)
-    )
+for steps, runs in MILESTONES.items():
+    add_variant("train", name_with_milestones(steps), runs, milestone_files(steps))
 
 
-# Before a job starts. A caller may use other rules only.
-if rules.has("train"):
-    processes_on_node()
+# Before a job starts.
+processes_on_node()
 
 
 rule import_model:

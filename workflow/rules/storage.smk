@@ -3,6 +3,8 @@
 #
 # Snakemake then copies the files that a job reads or writes to a local directory. The user's own
 # files, such as texts, stay where they are.
+import hashlib
+
 from nanogpt.files.buckets import check_bucket
 from nanogpt.project import POD_DIRECTORY
 
@@ -13,11 +15,6 @@ os.environ.update(NANOGPT_COPIES=COPIES)
 # Datasets whose token files are shards. Those aren't inputs of trainings, so a storage wouldn't
 # deliver them.
 SHARDED = frozenset() if COPIES else stages.ShardedDatasets(CONFIG)
-
-# Runs with files that other runs don't have: by the steps of their milestones, and those with a
-# meta.pkl. A storage gets only the outputs of rules, so these runs have rules of their own.
-MILESTONES = stages.milestones(CONFIG) if COPIES else {}
-WITH_VOCABULARY = stages.runs_with_characters(CONFIG) if COPIES else []
 
 # Where rules write.
 MADE = (
@@ -35,23 +32,53 @@ def own_files(paths):
     return [path if path.startswith(MADE) else local(path) for path in paths]
 
 
+def has_variant(name, variant):
+    """Whether some runs have a variant of a rule, because a storage gets only the outputs of rules.
+
+    A workflow that uses this one may leave out either rule. Or it has used all rules, and now uses
+    one again with changes.
+    """
+    uses_both = all(map(CALLER.avail_rulename, (name, variant)))
+    return bool(COPIES) and (uses_both or rules.has(variant))
+
+
+def name_with_milestones(steps):
+    """The name of the rule that trains runs with these milestones."""
+    listed = "_".join(map(str, steps))
+    if len(listed) > 60:
+        listed = hashlib.sha256(listed.encode()).hexdigest()[:12]
+    return f"train_with_milestones_{listed}"
+
+
+# Runs with files that other runs don't have: by the steps of their milestones, and those with a
+# meta.pkl.
+MILESTONES = {
+    steps: runs
+    for steps, runs in (stages.milestones(CONFIG) if COPIES else {}).items()
+    if has_variant("train", name_with_milestones(steps))
+}
+WITH_VOCABULARY = (
+    stages.runs_with_characters(CONFIG)
+    if has_variant("export_nanogpt", "export_nanogpt_with_vocabulary")
+    else []
+)
+
+
 def add_variant(name, variant, runs, more):
     """Add a rule with more outputs than another one, for some runs.
 
     It's what `use rule <name> as <variant> with:` does, which needs a variant that's written out.
     """
-    if not rules.has(name):
+    original = used_rule(name)
+    if not original or not CALLER.avail_rulename(variant):
         return
-    original = getattr(rules, name).rule
     outputs = dict(original.ruleinfo.output.kwpaths)
     manifest = outputs.pop("manifest")  # it's the last one
     changes = workflow.run(None)
     workflow.output(**outputs, more=more, manifest=manifest)(changes)
     workflow.register_wildcard_constraints(run=any_of(runs))(changes)
     workflow.userule(rules=[name], name_modifier=variant)(changes)
-    getattr(rules, variant).rule.resources = (
-        original.resources
-    )  # with those of a profile
+    used_rule(variant).resources = original.resources  # with those of a profile
 
 
 def milestone_files(steps):
@@ -93,7 +120,7 @@ def warn_about_retries():
         else f"mount a volume at {POD_DIRECTORY}/.nanogpt"
     )
     print(
-        "warning: jobs keep no files, so a training that's tried again starts from the "
-        f"beginning; {to_continue} to continue instead",
+        "warning: jobs have no persistent disk, so a retried training starts over; to continue "
+        f"it, {to_continue}",
         file=sys.stderr,
     )
