@@ -24,6 +24,9 @@ RUNS_SHOWN = 3
 # A message lists all known names if none is similar and there are at most this many.
 MANY_NAMES = 20
 
+# Values of these types are shown in messages.
+SHOWN = (str, int, float, list, date, type(None))
+
 # Messages for some of pydantic's types of errors.
 PROBLEMS = {
     "bool_type": TRUE_OR_FALSE,
@@ -58,14 +61,17 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     problems = error.errors(include_url=False)
     first = problems[0]
     location = first["loc"]
-    # Without numbers of entries in lists: the entry is shown, and YAML may have it without a list.
-    parts = [part for part in location if isinstance(part, str) and part != "[key]"]
-    if location[-1:] == ("[key]",):  # pydantic shows the key as Python, not as YAML
-        parts = [*map(str, location[:-2]), show_value(first["input"])]
+    is_key = location[-1:] == ("[key]",)
+    # An entry of a list that is shown needs no number; YAML may have it without a list.
+    needs_numbers = not isinstance(first["input"], SHOWN)
+    way = location[:-2] if is_key else location
+    parts = [str(part) for part in way if needs_numbers or isinstance(part, str)]
+    if is_key:  # pydantic shows the key as Python, not as YAML
+        parts.append(show_value(first["input"]))
     where = ".".join(parts)
     if first["type"] == "extra_forbidden":
-        *way, name = location
-        message = _unknown(str(name), way, model)
+        *parents, name = location
+        message = _unknown(str(name), parents, model)
     else:
         message = explain_one(first)
     more = f" (and {plural(len(problems) - 1, 'more mistake')})" if len(problems) > 1 else ""
@@ -76,7 +82,7 @@ def explain_one(error: ErrorDetails) -> str:
     """Describe one of pydantic's errors and the value that caused it."""
     message = _problem(error)
     found = error["input"]
-    if isinstance(found, str | int | float | list | date | None) and f"`{found}`" not in message:
+    if isinstance(found, SHOWN) and f"`{found}`" not in message:
         message += f" (found {quote_value(found)})"
     return message
 

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from nanogpt.config.loading import read
-from nanogpt.errors import plural
+from nanogpt.errors import UserError, plural
 from nanogpt.planning.explaining import find_targets
 from nanogpt.planning.restoring import RESTORED, Outcomes
 from nanogpt.planning.staleness import Verdict, Workflow
@@ -17,14 +17,19 @@ def announce_trainings(targets: Sequence[str], expected: str = "") -> None:
     expected: the run that the user asked to train, which needs no line.
     """
     workflow = Workflow(read(HERE.config_file), HERE)
-    jobs = [job for target in targets for job in find_targets(workflow, target)[1]]
-    verdicts = workflow.plan(dict.fromkeys(jobs), targets)
+    try:
+        jobs = [job for target in targets for job in find_targets(workflow, target)[1]]
+        verdicts = workflow.plan(dict.fromkeys(jobs), targets)
+    except (UserError, OSError):  # such as a missing text, which the workflow reports
+        return
     trainings = [
         verdict
         for verdict in verdicts
         if verdict.runs and verdict.job.stage == "train" and verdict.job.name != expected
     ]
-    outcomes = Outcomes(workflow).find(verdicts) if trainings else {}
+    # To predict the outcome for a dataset that isn't prepared, the whole text would be read.
+    is_prepared = not any(one.runs and one.job.stage == "prepare" for one in verdicts)
+    outcomes = Outcomes(workflow).find(verdicts) if trainings and is_prepared else {}
     for verdict in trainings:
         line = _describe(verdict, outcomes.get(verdict.job, ""))
         print(f"{verdict.job.name}: {line}", file=sys.stderr, flush=True)

@@ -132,7 +132,7 @@ def define_run(project: Project, form: NewRun) -> tuple[str, list[Path]]:
     if form.name and not NAME.fullmatch(form.name):
         raise UserError(f"name: invalid name `{form.name}`; {NAME_RULE}")
     if len(f"{form.name}.yaml") > NAME_BYTES:
-        raise UserError(f"{shorten(form.name)}: name too long; use a shorter one")
+        raise UserError(f"name: `{shorten(form.name)}` is too long; use a shorter one")
     if not (form.run or form.dataset):
         raise UserError("choose a text, a dataset or a run")
     config = read(project.config_file)

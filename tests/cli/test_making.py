@@ -92,6 +92,17 @@ def test_trainings_that_a_command_runs_first_are_announced(tmp_path, monkeypatch
     assert capsys.readouterr().err == f"play: {line}\nagain: {line}\n"
 
 
+def test_a_missing_text_leaves_no_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.yaml").write_text(
+        "{corpora: {book: {files: book.txt}}, datasets: {book: {}}}"
+    )
+    monkeypatch.setattr(making, "make", lambda *_: 1)
+    with pytest.raises(SystemExit):
+        main(["train", "book", "--max_iters=500"])
+    assert not list((tmp_path / "resources/config").glob("*.yaml"))
+
+
 def test_flags_that_change_nothing_make_no_run(project):
     ended = succeed(
         project, "train", "one", CORES, "--max_iters=20", "--dataset=play", "--seed=1337"

@@ -102,6 +102,10 @@ def test_misplaced_setting_gets_its_right_place(text, begins, place):
             "runs.first.train.milestones: should be a number, such as 10000, 10_000 or 1e4 "
             "(found `ten`)",
         ),
+        (
+            "corpora: {a: {files: [a.txt, {b: c.txt}]}}",
+            "corpora.a.files.1: should be a valid string",
+        ),
         ("ngram: 1", "ngram: should be a mapping of settings (found `1`)"),
         ("2024: {}", "config: keys should be strings (found `2024`)"),
         ("runs: {2024: {}}", "runs.2024: should be text; put it in quotes (found `2024`)"),

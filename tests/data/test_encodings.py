@@ -310,7 +310,6 @@ def test_errors_replace_keeps_the_rest_of_a_detected_utf_8_text(path):
 
 
 @pytest.mark.filterwarnings("ignore:Characters .* can be encoded")  # but are others then
-@pytest.mark.parametrize("errors", ["strict", "replace"])
 @pytest.mark.parametrize(
     "encoding",
     [
@@ -320,7 +319,8 @@ def test_errors_replace_keeps_the_rest_of_a_detected_utf_8_text(path):
 )
 @given(st.data())
 @settings(deadline=None)
-def test_decoding_in_pieces_equals_decoding_as_a_whole(scratch, encoding, errors, data):
+def test_decoding_in_pieces_equals_decoding_as_a_whole(scratch, encoding, data):
+    errors = data.draw(st.sampled_from(["strict", "replace"]))
     letters = st.text(st.characters(codec=encoding, exclude_categories=["Cs"]), max_size=8)
     written = letters.map(lambda text: text.encode(encoding))
     parts = data.draw(st.lists(written | st.binary(max_size=3), max_size=4))

@@ -129,7 +129,7 @@ def test_a_sliding_window_continues_forever_without_rereading(monkeypatch):
     assert n_read == [(1, 2, 3)]
 
 
-@pytest.mark.parametrize("n_sequences", [1, 2])
+@pytest.mark.parametrize("n_sequences", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_sliding_window_uses_constant_memory(n_sequences):
     model = make_model(8, **ARCHITECTURES["modern"])
     sampling = with_settings(window="slide", max_new_tokens=5000)

@@ -184,7 +184,7 @@ def test_names_that_could_leave_their_directory_are_refused(client, project, nam
 def test_a_name_that_is_too_long_is_refused(client, project):
     name = "a" * 255
     answer = client.post("/api/runs", json={"dataset": "play", "name": name})
-    assert f"{'a' * 80}…: name too long" in error_of(answer)
+    assert f"name: `{'a' * 80}…` is too long" in error_of(answer)
     assert not list(project.fragments.glob("*"))
     answer = post_text(client, TEXT, "a" * 252)
     assert f"{'a' * 80}…: name too long" in error_of(answer)
