@@ -9,6 +9,7 @@ the most memory.
 """
 
 import argparse
+import io
 import itertools
 import json
 import sys
@@ -25,7 +26,15 @@ sys.path.insert(0, str(PROJECT))
 from nanogpt.artifacts.records.datasets import FileMeta  # noqa: E402
 from nanogpt.artifacts.records.groups import GroupCounts  # noqa: E402
 from nanogpt.config.corpora import Corpus, Dataset  # noqa: E402
-from nanogpt.data.cleaning import CHUNK, Cleaner, Documents, choose_documents  # noqa: E402
+from nanogpt.data.cleaning import (  # noqa: E402
+    CHUNK,
+    Cleaner,
+    Documents,
+    TableFile,
+    by_column,
+    choose_documents,
+    row_type,
+)
 from nanogpt.data.near_duplicates import Signature  # noqa: E402
 from nanogpt.data.preparing import count  # noqa: E402
 
@@ -53,8 +62,7 @@ def measure_reading(text: str) -> None:
         for name, dataset in WAYS.items():
             seconds = []
             for _ in range(ROUNDS):
-                rows: list[Documents] = []
-                cleaner = Cleaner(dataset, rows.append) if dataset.cleans else None
+                cleaner = Cleaner(dataset, io.BytesIO().write) if dataset.cleans else None
                 start = time.process_time()
                 count([path], Corpus(files=[str(path)]), 1, cleaner)
                 seconds.append(time.process_time() - start)
@@ -64,9 +72,10 @@ def measure_reading(text: str) -> None:
 def made_up(n_documents: int, name: str) -> Documents:
     """A table in which 10 % of the documents are copies and, with `near`, 20 % near-duplicates."""
     random = np.random.default_rng(0)
-    table = empty_table(n_documents, name)
-    for field in {"digest", "bands"} & set(table.dtype.names or ()):
-        table[field] = random.integers(2**63, size=table[field].shape)
+    table = np.zeros(n_documents, row_type(WAYS[name]))
+    digests, bands = keys_of(table)
+    for field in digests + bands:
+        table[field] = random.integers(2**63, size=n_documents)
     source = np.arange(n_documents)
     copies = random.random(n_documents) < 0.1
     source[copies] = (random.random(int(copies.sum())) * np.flatnonzero(copies)).astype(int)
@@ -74,27 +83,29 @@ def made_up(n_documents: int, name: str) -> Documents:
     if name == "near":
         near = np.flatnonzero(random.random(n_documents) < 0.2)
         others = (random.random(len(near)) * near).astype(int)
-        table["bands"][near, :10] = table["bands"][others, :10]
-        table["digest"][near] = random.integers(2**63, size=(len(near), 2))
+        for field in bands[:10]:
+            table[field][near] = table[field][others]
+        for field in digests:
+            table[field][near] = random.integers(2**63, size=len(near))
     return table
 
 
 def in_pairs(n_documents: int, name: str) -> Documents:
     """A table that needs the most memory: each document has one duplicate, in all its bands."""
-    table = empty_table(n_documents, name)
-    pairs = np.arange(n_documents)[:, None] // 2
-    table["digest"] = pairs
+    table = np.zeros(n_documents, row_type(WAYS[name]))
+    digests, bands = keys_of(table)
+    for field in digests + bands:
+        table[field] = np.arange(n_documents) // 2
     if name == "near":
-        table["digest"] = np.arange(2 * n_documents).reshape(-1, 2)
-        table["bands"] = pairs
+        table["digest_0"] = np.arange(n_documents)
     return table
 
 
-def empty_table(n_documents: int, name: str) -> Documents:
-    """A table of this many documents, all zero."""
-    rows: list[Documents] = []
-    Cleaner(WAYS[name], rows.append).write_rows()
-    return np.zeros(n_documents, rows[0].dtype)
+def keys_of(table: Documents) -> tuple[list[str], list[str]]:
+    """The columns of digests and of bands."""
+    names = table.dtype.names or ()
+    digests, bands = ([n for n in names if n.startswith(start)] for start in ("digest_", "band_"))
+    return digests, bands
 
 
 def measure_choice(n_documents: int) -> None:
@@ -110,20 +121,23 @@ def measure_choice(n_documents: int) -> None:
     )
     counts = GroupCounts(files=(file,), n_documents=n_documents, n_characters=0, characters="")
     for name, make in itertools.product(("filters", "exact", "near"), (made_up, in_pairs)):
-        table = make(n_documents, name)
-        parts = [table[start : start + CHUNK] for start in range(0, n_documents, CHUNK)]
-        tracemalloc.start()
-        choice = choose_documents([counts], [parts], WAYS[name])
-        memory = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        start = time.process_time()
-        choose_documents([counts], [parts], WAYS[name])
-        seconds = time.process_time() - start
+        rows = make(n_documents, name)
+        with tempfile.TemporaryFile() as table_file:
+            for start in range(0, n_documents, CHUNK):
+                table_file.write(by_column(rows[start : start + CHUNK]))
+            table = TableFile(table_file, rows.dtype, n_documents)
+            tracemalloc.start()
+            choice = choose_documents([counts], [table], WAYS[name])
+            memory = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+            began = time.process_time()
+            choose_documents([counts], [table], WAYS[name])
+            seconds = time.process_time() - began
         assert choice
         print(
             f"{name:8} {make.__name__:8} {n_documents:,} documents: "
             f"{memory / n_documents:.0f} bytes of memory and {seconds / n_documents * MB:.2f} µs "
-            f"each; {table.itemsize} bytes on disk; {choice.plan.totals.removed}"
+            f"each; {rows.itemsize} bytes on disk; {choice.plan.totals.removed}"
         )
 
 

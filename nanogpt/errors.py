@@ -39,6 +39,21 @@ def plural(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def missing_file(path: object) -> UserError:
+    """The error for a file of the workflow that doesn't exist."""
+    return UserError(f"{path}: no such file; {RUN_AGAIN}")
+
+
+def damaged_file(path: object) -> UserError:
+    """The error for a file of the workflow that can't be read as what it should be."""
+    return UserError(f"{path}: damaged; {REMAKE}")
+
+
+def in_backticks(message: str) -> str:
+    """Put names in a message of pydantic's into backticks, as our messages have them."""
+    return message.replace("'", "`")
+
+
 class NoTextError(UserError):
     """A file of a corpus has no text. That's only a mistake if no other file has any."""
 
@@ -75,7 +90,10 @@ def user_message(error: Exception) -> str | None:
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
         return f"{shorten(str(error.filename))}: name too long; use a shorter one"
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
-        return f"{error.filename}: too many open files; raise the limit with `ulimit -n 65536`"
+        where = f"{error.filename}: " if error.filename else ""  # a pipe or socket has no name
+        if error.errno == errno.ENFILE:
+            return f"{where}too many open files on this machine; end other programs, or wait"
+        return f"{where}too many open files; raise the limit with `ulimit -n 65536`"
     if isinstance(error, FileExistsError | NotADirectoryError | IsADirectoryError):
         return f"{error.filename}: {error.strerror}; move or remove what's there"
     # torch's message is "out of memory" for a GPU and "can't allocate memory" for a CPU.

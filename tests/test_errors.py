@@ -20,6 +20,11 @@ LINES = {
         f"{'a' * 80}…: name too long",
     ),
     "too many files": (OSError(errno.EMFILE, "", "a.bin"), "a.bin: too many open files; raise the"),
+    "too many pipes": (OSError(errno.EMFILE, ""), "too many open files; raise the limit with"),
+    "too many files of all programs": (
+        OSError(errno.ENFILE, "", "a.bin"),
+        "a.bin: too many open files on this machine; end other programs",
+    ),
     "a file in the way": (
         FileExistsError(errno.EEXIST, "File exists", "a"),
         "a: File exists; move or remove what's there",

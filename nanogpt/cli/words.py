@@ -28,6 +28,7 @@ from nanogpt.cli.parameters import (
 from nanogpt.cli.peers import NO_COUNTERPART, SWITCHES, model_in, translate
 from nanogpt.config.flags import FLAT, Flag, flags_of
 from nanogpt.config.messages import did_you_mean, nearest
+from nanogpt.config.values import TRUE_OR_FALSE
 from nanogpt.errors import UserError
 
 HELP = ("-h", "--help")
@@ -271,7 +272,7 @@ class _Line:
 def _check_switch(key: str, value: str) -> str:
     """Return a boolean flag's value in lowercase. UserError if it isn't true or false."""
     if value.lower() not in (*TRUE, *FALSE):
-        raise UserError(f"--{key}: should be true or false (found `{value}`)")
+        raise UserError(f"--{key}: {TRUE_OR_FALSE} (found `{value}`)")
     return value.lower()
 
 

@@ -196,7 +196,7 @@ def _last_part(url: str) -> str:
 
 TOKENIZERS = ("char", "bpe", "gpt2", "byte")
 
-# Settings of a dataset that leave out documents for what they are, whatever the others are.
+# Settings of a dataset that judge each document on its own.
 FILTERS = ("min_characters", "max_characters", "min_alphabetic_words", "max_repeated_lines")
 
 

@@ -15,7 +15,8 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from nanogpt.config.patterns import PATTERNS
-from nanogpt.errors import UserError, plural, shorten
+from nanogpt.config.values import TRUE_OR_FALSE
+from nanogpt.errors import UserError, in_backticks, plural, shorten
 
 # Runs that a message lists.
 RUNS_SHOWN = 3
@@ -28,8 +29,8 @@ SHOWN = (str, int, float, list, date, type(None))
 
 # Messages for some of pydantic's types of errors.
 PROBLEMS = {
-    "bool_type": "should be true or false",
-    "bool_parsing": "should be true or false",
+    "bool_type": TRUE_OR_FALSE,
+    "bool_parsing": TRUE_OR_FALSE,
     "dict_type": "should be a mapping of settings",
     "model_type": "should be a mapping of settings",
     "int_type": "should be a whole number",
@@ -93,7 +94,7 @@ def _problem(error: ErrorDetails) -> str:
     if error["type"] in PROBLEMS:
         return PROBLEMS[error["type"]]
     if error["type"] == "literal_error":
-        return f"should be {error['ctx']['expected']}".replace("'", "`")
+        return in_backticks(f"should be {error['ctx']['expected']}")
     if error["type"] == "string_type" and isinstance(error["input"], int | float | date):
         return "should be text; put it in quotes"
     if error["type"] == "int_from_float" or (

@@ -18,6 +18,9 @@ from pydantic import (
 
 logger = logging.getLogger(__name__)
 
+# What's wrong with a value of a setting that is on or off.
+TRUE_OR_FALSE = "should be true or false"
+
 NUMBERS = {int, float, int | None}
 
 
@@ -97,7 +100,7 @@ def read_switch(value: bool | str) -> bool:
     try:
         return TypeAdapter(bool).validate_python(value)
     except ValidationError:
-        raise ValueError("should be true or false") from None
+        raise ValueError(TRUE_OR_FALSE) from None
 
 
 # `files: novel.txt` is short for `files: [novel.txt]`.

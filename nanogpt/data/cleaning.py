@@ -4,18 +4,19 @@ Pass 1 gives each document a row in a table: the filter that it fails, its lengt
 text. From the tables of all groups, `choose_documents` decides which documents stay. So the choice
 doesn't depend on how the files are grouped. Pass 2 skips the others.
 
-Tables can have more rows than fit into memory, so they're written and read in parts. Only a column
-or two of them are in memory at a time.
+Tables can have more rows than fit into memory, so they're in files. A file has chunks of rows, and
+a chunk has one column after the other, so a column can be read without the others.
 """
 
 import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,7 @@ from nanogpt.artifacts.records.datasets import CleaningMeta
 from nanogpt.artifacts.records.groups import CleaningPlan, GroupCounts
 from nanogpt.config.corpora import FILTERS, Dataset
 from nanogpt.data.near_duplicates import N_BANDS, Keys, Signature, find_near_duplicates
-from nanogpt.errors import REMAKE, RUN_AGAIN, UserError, plural
+from nanogpt.errors import UserError, damaged_file, missing_file, plural
 from nanogpt.files.atomic import atomic_write
 
 # Why a document is left out; 0 is for those that stay.
@@ -33,21 +34,25 @@ EXACT, NEAR = REASONS.index("exact_duplicates"), REASONS.index("near_duplicates"
 
 LONGEST_LINE = 1 << 20  # characters; a longer line is judged in parts
 MOST_LINES = 1 << 20  # different lines of a document that later lines are compared with
-CHUNK = 1 << 12  # rows that are written or read at once
+CHUNK = 1 << 14  # rows that are written at once
 
 Documents = NDArray[np.void]  # a row for each document
-Table = Iterable[Documents]  # all documents of a group, in parts; can be read several times
 Kept = NDArray[np.bool_]  # whether each document stays
 ALL: Kept = np.zeros(0, dtype=np.bool_)  # for a dataset that leaves out none
 
 
-def _row_type(dataset: Dataset) -> np.dtype[np.void]:
-    # digest: the first 16 bytes of the text's SHA-256
-    fields: list[Any] = [("reason", "u1"), ("n_characters", "<u8"), ("n_bytes", "<u8")]
-    fields.append(("digest", "<u8", (2,)))
+def row_type(dataset: Dataset) -> np.dtype[np.void]:
+    """The columns of a table: reason, lengths, and keys that duplicates have in common."""
+    # The digest is the first 16 bytes of the text's SHA-256.
+    keys = ["digest_0", "digest_1"]
     if dataset.deduplicate == "near":
-        fields.append(("bands", "<u8", (N_BANDS,)))
-    return np.dtype(fields)
+        keys += [f"band_{number}" for number in range(N_BANDS)]
+    return np.dtype([("reason", "u1"), *((n, "<u8") for n in ("n_characters", "n_bytes", *keys))])
+
+
+def by_column(rows: Documents) -> bytes:
+    """A chunk of a table: all values of the first column, then all of the next."""
+    return b"".join(rows[name].tobytes() for name in rows.dtype.names or ())
 
 
 def _limits(dataset: Dataset) -> dict[str, Fraction]:
@@ -58,13 +63,13 @@ def _limits(dataset: Dataset) -> dict[str, Fraction]:
 class Cleaner:
     """Judges the documents of a group of files in pass 1.
 
-    write: is called with the rows of the next documents.
+    write: is called with the next chunk of their table.
     """
 
-    def __init__(self, dataset: Dataset, write: Callable[[Documents], object]) -> None:
+    def __init__(self, dataset: Dataset, write: Callable[[bytes], object]) -> None:
         self._limits = _limits(dataset)
         self._is_near = dataset.deduplicate == "near"
-        self._row_type = _row_type(dataset)
+        self._row_type = row_type(dataset)
         self._rows: list[tuple[Any, ...]] = []
         self._write = write
 
@@ -89,7 +94,7 @@ class Cleaner:
 
     def write_rows(self) -> None:
         """Write the rows that haven't been written yet."""
-        self._write(np.array(self._rows, dtype=self._row_type))
+        self._write(by_column(np.array(self._rows, dtype=self._row_type)))
         self._rows = []
 
     def _new_document(self) -> "_Document":
@@ -127,8 +132,8 @@ class _Document:
         failed = next((name for name in self._limits if self._fails(name)), "")
         digest = self._digest.digest()[:16]
         halves = [int.from_bytes(digest[start : start + 8], "little") for start in (0, 8)]
-        row = (REASONS.index(failed), self._n_characters, self._n_bytes, halves)
-        return (*row, self._signature.bands(digest)) if self._signature else row
+        bands = self._signature.bands(digest) if self._signature else []
+        return (REASONS.index(failed), self._n_characters, self._n_bytes, *halves, *bands)
 
     def _read_lines(self, text: str) -> None:
         """Judge the lines that end in a part of the text, and keep the start of the next one."""
@@ -171,34 +176,45 @@ class _Document:
 
 @dataclass(frozen=True)
 class TableFile:
-    """The table of a group in a file. It's open only while it's read. n_documents: its rows.
+    """The table of a group in a file. n_documents: its rows.
+
+    file: a path, which is open only while a column is read, or an open file.
 
     Errors of reading: UserError for a missing or damaged file.
     """
 
-    path: Path
+    file: Path | IO[bytes]
     row_type: np.dtype[np.void]
     n_documents: int
 
-    def __iter__(self) -> Iterator[Documents]:
+    def column(self, name: str) -> Iterator[NDArray[Any]]:
+        """Read a column, in parts."""
+        row_size, column_type = self.row_type.itemsize, self.row_type[name]
+        offset = cast(Any, self.row_type.fields)[name][1]
+        with self._opened() as file:
+            if file.seek(0, os.SEEK_END) != self.n_documents * row_size:
+                raise damaged_file(self.file)
+            for start in range(0, self.n_documents, CHUNK):
+                n_rows = min(CHUNK, self.n_documents - start)
+                file.seek(start * row_size + n_rows * offset)
+                yield np.frombuffer(file.read(n_rows * column_type.itemsize), column_type)
+
+    def _opened(self) -> AbstractContextManager[IO[bytes]]:
+        if not isinstance(self.file, Path):
+            return nullcontext(self.file)
         try:
-            with self.path.open("rb") as file:
-                if os.fstat(file.fileno()).st_size != self.n_documents * self.row_type.itemsize:
-                    raise UserError(f"{self.path}: damaged; {REMAKE}")
-                for start in range(0, self.n_documents, CHUNK):
-                    n_rows = min(CHUNK, self.n_documents - start)
-                    yield np.fromfile(file, self.row_type, n_rows)
+            return self.file.open("rb")
         except FileNotFoundError:
-            raise UserError(f"{self.path}: no such file; {RUN_AGAIN}") from None
+            raise missing_file(self.file) from None
 
 
 def table_files(
     paths: Iterable[str], counts: Sequence[GroupCounts], dataset: Dataset
 ) -> list[TableFile]:
     """The tables of all groups; none for a dataset that leaves out no documents."""
-    row_type = _row_type(dataset)
     groups = zip(paths, counts, strict=True)
-    tables = [TableFile(Path(path), row_type, group.n_documents) for path, group in groups]
+    columns = row_type(dataset)
+    tables = [TableFile(Path(path), columns, group.n_documents) for path, group in groups]
     return tables if dataset.cleans else []
 
 
@@ -212,7 +228,7 @@ class Choice:
 
 
 def choose_documents(
-    counts: Sequence[GroupCounts], tables: Sequence[Table], dataset: Dataset
+    counts: Sequence[GroupCounts], tables: Sequence[TableFile], dataset: Dataset
 ) -> Choice | None:
     """Choose the documents that stay; None for all. counts, tables: of all groups, in order.
 
@@ -229,10 +245,12 @@ def choose_documents(
     reasons = _column(tables, sum(sizes), "reason")
     _mark_duplicates(reasons, n_last, tables, dataset)
     kept = reasons == 0
-    _check_left(counts, reasons, n_last)
+    _check_left(counts, reasons, n_last, dataset)
     of_groups = np.split(kept, np.cumsum(sizes)[:-1])
-    lengths = [_lengths(table, own) for table, own in zip(tables, of_groups, strict=True)]
-    n_characters, n_bytes = zip(*lengths, strict=True)
+    n_characters, n_bytes = (
+        tuple(_length(table, column, own) for table, own in zip(tables, of_groups, strict=True))
+        for column in ("n_characters", "n_bytes")
+    )
     plan = CleaningPlan(
         first_documents=tuple(sum(sizes[:group]) for group in range(len(sizes))),
         n_characters=n_characters,
@@ -247,21 +265,18 @@ def choose_documents(
     return Choice(kept, plan, n_bytes)
 
 
-def _column(
-    tables: Sequence[Table], n_documents: int, field: str, number: int | None = None
-) -> NDArray[Any]:
-    """A field of all documents. number: which of its numbers, if it has several."""
-    column, end = np.zeros(n_documents, np.uint8 if field == "reason" else np.uint64), 0
+def _column(tables: Sequence[TableFile], n_documents: int, name: str) -> NDArray[Any]:
+    """A column of all documents."""
+    column, end = np.zeros(n_documents, np.uint8 if name == "reason" else np.uint64), 0
     for table in tables:
-        for rows in table:
-            values = rows[field] if number is None else rows[field][:, number]
-            column[end : end + len(rows)] = values
-            end += len(rows)
+        for values in table.column(name):
+            column[end : end + len(values)] = values
+            end += len(values)
     return column
 
 
 def _mark_duplicates(
-    reasons: NDArray[np.uint8], n_last: int, tables: Sequence[Table], dataset: Dataset
+    reasons: NDArray[np.uint8], n_last: int, tables: Sequence[TableFile], dataset: Dataset
 ) -> None:
     """Set the reason of each duplicate. n_last: documents at the end that take precedence."""
 
@@ -270,16 +285,16 @@ def _mark_duplicates(
         rows = np.flatnonzero(reasons == 0)
         return np.roll(rows, np.count_nonzero(rows >= len(reasons) - n_last))
 
-    def column(field: str, number: int, rows: NDArray[np.int64]) -> Keys:
-        return cast(Keys, _column(tables, len(reasons), field, number)[rows])
+    def column(name: str, rows: NDArray[np.int64]) -> Keys:
+        return cast(Keys, _column(tables, len(reasons), name)[rows])
 
     if dataset.deduplicate == "none":
         return
     rows = candidates()
-    reasons[rows[_copies(*(column("digest", half, rows) for half in (0, 1)))]] = EXACT
+    reasons[rows[_copies(column("digest_0", rows), column("digest_1", rows))]] = EXACT
     if dataset.deduplicate == "near":
         rows = candidates()
-        near = find_near_duplicates(len(rows), lambda number: column("bands", number, rows))
+        near = find_near_duplicates(len(rows), lambda number: column(f"band_{number}", rows))
         reasons[rows[near]] = NEAR
 
 
@@ -293,7 +308,9 @@ def _copies(low: Keys, high: Keys) -> NDArray[np.int64]:
     return order[1:][is_copy]
 
 
-def _check_left(counts: Sequence[GroupCounts], reasons: NDArray[np.uint8], n_last: int) -> None:
+def _check_left(
+    counts: Sequence[GroupCounts], reasons: NDArray[np.uint8], n_last: int, dataset: Dataset
+) -> None:
     """Raise UserError if no document stays, or none for a split. n_last: of the last file."""
     first, last = counts[0].files[0].path, counts[-1].files[-1].path
     parts = [(first, reasons, "", "")]
@@ -302,24 +319,21 @@ def _check_left(counts: Sequence[GroupCounts], reasons: NDArray[np.uint8], n_las
         parts.append((first, reasons[:-n_last], " before the last file", "train"))
     for path, of_part, which, purpose in parts:
         if len(of_part) and of_part.all():
-            numbers = np.bincount(of_part, minlength=len(REASONS)).tolist()
-            removed = _by_setting(dict(zip(REASONS[1:], numbers[1:], strict=True)))
-            nothing = f", so there's nothing to {purpose} on" if purpose else ""
+            removed = _in_words(_count_by_setting(_removed(of_part, dataset)))
+            nothing = f": nothing to {purpose} on" if purpose else ""
             raise UserError(
                 f"{path}: the dataset's settings leave out every document{which} ({removed})"
-                f"{nothing}; change these settings or add text"
+                f"{nothing}; change them or add text"
             )
 
 
-def _lengths(table: Table, kept: Kept) -> tuple[int, int]:
-    """The characters and bytes of the documents of a group that stay."""
-    n_characters = n_bytes = start = 0
-    for rows in table:
-        own = kept[start : start + len(rows)]
-        n_characters += int(rows["n_characters"][own].sum())
-        n_bytes += int(rows["n_bytes"][own].sum())
-        start += len(rows)
-    return n_characters, n_bytes
+def _length(table: TableFile, column: str, kept: Kept) -> int:
+    """The characters or bytes of the documents of a group that stay."""
+    length = start = 0
+    for values in table.column(column):
+        length += int(values[kept[start : start + len(values)]].sum())
+        start += len(values)
+    return length
 
 
 def _removed(reasons: NDArray[np.uint8], dataset: Dataset) -> dict[str, int]:
@@ -363,19 +377,23 @@ def summarize(totals: CleaningMeta) -> str:
 def explain(cleaning: CleaningPlan) -> str:
     """Describe which settings left out documents, for an error message."""
     totals = cleaning.totals
+    numbers = _count_by_setting(totals.removed)
     n_removed = totals.n_documents_read - totals.n_documents
     n_read = plural(totals.n_documents_read, "document")
-    return (
-        f"the dataset's settings leave out {n_removed:,} of {n_read}: {_by_setting(totals.removed)}"
-    )
+    by = f" by `{min(numbers)}`" if len(numbers) == 1 else f": {_in_words(numbers)}"
+    return f"{n_removed:,} of {n_read} left out{by}"
 
 
-def _by_setting(removed: Mapping[str, int]) -> str:
+def _count_by_setting(removed: Mapping[str, int]) -> Counter[str]:
     """How many documents each setting left out. removed: by reason."""
     numbers = Counter[str]()
     for reason, number in removed.items():
         numbers[reason if reason in FILTERS else "deduplicate"] += number
-    return ", ".join(f"{number:,} by `{name}`" for name, number in numbers.items() if number)
+    return +numbers  # without zeros
+
+
+def _in_words(numbers: Counter[str]) -> str:
+    return ", ".join(f"{number:,} by `{name}`" for name, number in numbers.items())
 
 
 def write_choice(path: Path, kept: Kept) -> None:
@@ -392,6 +410,6 @@ def read_choice(path: str | Path) -> Kept:
     try:
         return cast(Kept, np.load(path, mmap_mode="r"))
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; {RUN_AGAIN}") from None
+        raise missing_file(path) from None
     except (ValueError, EOFError):
-        raise UserError(f"{path}: damaged; {REMAKE}") from None
+        raise damaged_file(path) from None

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import BinaryIO, NamedTuple, cast
 
 import numpy as np
@@ -35,8 +36,9 @@ from nanogpt.data.byte_pairs import separated_at, train_byte_pairs
 from nanogpt.data.cleaning import (
     Choice,
     Cleaner,
-    Documents,
+    TableFile,
     choose_documents,
+    row_type,
     summarize,
 )
 from nanogpt.data.encodings import OnBytesRead, decide_encoding
@@ -352,7 +354,7 @@ def prepare(
         train = put_together("train", [group.train for group in totals], parts, directory)
         val = put_together("val", [group.val for group in totals], parts, directory)
     else:
-        group, tokenizer = _plan_here(files, corpus, dataset, tokenizer_file, threads)
+        group, tokenizer = _plan_here(files, corpus, dataset, directory, tokenizer_file, threads)
         counts, plan = [group.counts], group.plan
         totals = [encode(group, tokenizer, directory, threads)]
         train, val = (add_up([split], split.sha256) for split in (totals[0].train, totals[0].val))
@@ -385,16 +387,29 @@ def _plan_here(
     files: Sequence[Path],
     corpus: Corpus,
     dataset: Dataset,
+    directory: Path,
     tokenizer_file: str | Path | None,
     threads: int,
 ) -> tuple[Group, Tokenizer]:
     """Count and plan all files as one group."""
-    rows: list[Documents] = []
-    cleaner = Cleaner(dataset, rows.append) if dataset.cleans else None
-    counts = [count(files, corpus, threads, cleaner)]
-    choice = choose_documents(counts, [rows], dataset)
-    plan, tokenizer = plan_dataset(counts, corpus, dataset, tokenizer_file, threads, choice)
-    return Group(counts[0], plan, 0, corpus, dataset, choice.kept if choice else None), tokenizer
+    counts, choice = _count_here(files, corpus, dataset, directory, threads)
+    plan, tokenizer = plan_dataset([counts], corpus, dataset, tokenizer_file, threads, choice)
+    return Group(counts, plan, 0, corpus, dataset, choice.kept if choice else None), tokenizer
+
+
+def _count_here(
+    files: Sequence[Path], corpus: Corpus, dataset: Dataset, directory: Path, threads: int
+) -> tuple[GroupCounts, Choice | None]:
+    """Count all files as one group, and choose the documents that stay."""
+    if not dataset.cleans:
+        return count(files, corpus, threads), None
+    directory.mkdir(parents=True, exist_ok=True)
+    # The file has no name, so nothing is left if this process is killed. It's next to the results
+    # because /tmp is often in memory.
+    with TemporaryFile(dir=directory) as file:
+        counts = count(files, corpus, threads, Cleaner(dataset, file.write))
+        table = TableFile(file, row_type(dataset), counts.n_documents)
+        return counts, choose_documents([counts], [table], dataset)
 
 
 def _without_directories(counts: Sequence[GroupCounts]) -> tuple[FileMeta, ...]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from nanogpt.data.byte_pairs import BytePairTokenizer, from_printable, gpt2_tokenizer, single_bytes
 from nanogpt.data.tokenizers import ByteTokenizer, CharTokenizer, Tokenizer
-from nanogpt.errors import REMAKE, RUN_AGAIN, UserError
+from nanogpt.errors import REMAKE, UserError, missing_file
 from nanogpt.files.atomic import read_json
 
 
@@ -29,7 +29,7 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
             if set(single_bytes()) <= set(tokens) and len(set(tokens)) == len(tokens):
                 return BytePairTokenizer(tokens)
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; {RUN_AGAIN}") from None
+        raise missing_file(path) from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         pass
     raise UserError(f"{path}: not a nanogpt tokenizer; {REMAKE}")

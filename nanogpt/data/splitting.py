@@ -67,22 +67,22 @@ def check_splits(groups: Sequence[GroupTotals], dataset: Dataset, plan: Plan, fi
     n_characters = sum(totals.n_characters for split in splits for totals in split)
     n_documents = sum(totals.n_documents for split in splits for totals in split)
     in_total = _in_total(plan.cleaning)
-    by, remedy = {
+    setting, remedy = {
         "bytes": ("train_bytes", "`train_bytes:` and `val_bytes:`"),
-        "last_file": ("file", "`split:`"),
-    }.get(plan.split, (f"val_ratio {dataset.val_ratio:g}", "`val_ratio:` or `split:`"))
+        "last_file": ("split: last_file", "`split:`"),
+    }.get(plan.split, (f"val_ratio: {dataset.val_ratio:g}", "`val_ratio:` or `split:`"))
     for name, split in zip(("train", "val"), splits, strict=True):
         n_tokens = sum(totals.n_tokens for totals in split)
         if n_tokens < 2 and plan.split == "document":
             raise UserError(
-                f"{first}: of {plural(n_documents, 'document')} {in_total}, the {name} split would "
-                "get none; add documents, or set the dataset's `split: position`"
+                f"{first}: {plural(n_documents, 'document')} {in_total}: none for the {name} "
+                "split; add documents, or set the dataset's `split: position`"
             )
         if n_tokens < 2:
             raise UserError(
-                f"{first}: {plural(n_characters, 'character')} {in_total}, too few to split by "
-                f"{by}: the {name} split would get {plural(n_tokens, 'token')}; add text, or "
-                f"change the dataset's {remedy}"
+                f"{first}: {plural(n_characters, 'character')} {in_total}, too few for "
+                f"`{setting}`: the {name} split would get {plural(n_tokens, 'token')}; add text, "
+                f"or change the dataset's {remedy}"
             )
 
 

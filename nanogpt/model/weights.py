@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from nanogpt.errors import REMAKE, RUN_AGAIN, UserError
+from nanogpt.errors import REMAKE, UserError, missing_file
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
@@ -26,7 +26,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Errors: UserError for a file that is missing, damaged, or not readable.
     """
     if not path.is_file():
-        raise UserError(f"{path}: no such file; {RUN_AGAIN}")
+        raise missing_file(path)
     try:
         with path.open("rb"):  # gives a reason for a failure, unlike safetensors
             return load_file(path)

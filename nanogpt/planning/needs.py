@@ -1,9 +1,10 @@
 """Estimate the memory to request from a cluster for each job, with formulas and without torch.
 
 `planning/memory.py` is more accurate for a training, but importing torch would slow down every dry
-run by seconds. These formulas request up to 2.5 times the memory that a job uses, since a job that
-requests too little is killed. `tests/planning/test_needs.py` compares them with
-`planning/memory.py`.
+run by seconds. A job that requests too little is killed, so these formulas request more than it
+uses: up to 2.5 times as much for a training, as `tests/planning/test_needs.py` checks with
+`planning/memory.py`, and several times as much for choosing from the documents of a single file,
+whose number isn't known before.
 """
 
 import json
@@ -45,6 +46,9 @@ BY_SETTINGS = frozenset(
     {"ngram", "train", "bench", "eval", "sample", "count_ngrams", "tensorboard"}
 )
 
+# Stages that stream their texts, if they don't plan the dataset.
+STREAMING = frozenset({"count", "encode", "prepare"})
+
 SAMPLING_CACHE = 1 << 30  # bytes of keys and values, at most
 BYTES_OF_NGRAM = 300  # per counted token
 COUNTING = 2_000 * MB  # counting a dataset's n-grams for its statistics
@@ -52,11 +56,12 @@ READING = 1_000 * MB  # streaming a text
 BYTES_OF_METRICS = 4_000  # per line of metrics.jsonl
 BYTES_OF_WORDS = 2  # memory per byte of a text that byte pairs are trained on
 
-# Per document, by `deduplicate`: memory for choosing the documents that stay, and a row in a table.
+# Per document, by `deduplicate`: memory for choosing the documents that stay, and the size of a row
+# in a table, as in data/cleaning.py, which a dry run doesn't import.
 BYTES_OF_CHOICE = {"none": 5, "exact": 55, "near": 105}
 BYTES_OF_ROW = {"none": 33, "exact": 33, "near": 145}
-# The size of a document on disk, if their number isn't known. TinyStories, which are short, take
-# 470 bytes in Parquet.
+# The size of a document on disk, if their number isn't known. TinyStories averages 470 bytes in
+# Parquet.
 BYTES_OF_DOCUMENT = 400
 
 
@@ -123,20 +128,14 @@ def memory_mb(
     input_mb: float,
     project: Project = HERE,
     processes: int = 1,
-    table_bytes: int | None = None,
-    in_groups: bool = False,
 ) -> int:
     """Return the megabytes to request from a cluster for a job of a stage.
 
-    name: the run or dataset; unused for other stages. input_mb: the size of the job's input files.
-    processes: of a training, on one machine. table_bytes: the size of the tables of documents, if
-    they're known. in_groups: whether `prepare` gets the results of other jobs.
+    `planning_mb` is for jobs that plan a dataset. name: the run; unused for stages of datasets.
+    input_mb: the size of the job's input files. processes: of a training, on one machine.
     """
-    if stage in ("count", "encode") or (stage == "prepare" and in_groups):
+    if stage in STREAMING:
         return _megabytes(PROCESSES + READING)
-    if stage in ("plan", "prepare"):
-        of_plan = _planning_bytes(config.datasets[name], input_mb * MB, table_bytes)
-        return _megabytes(PROCESSES + READING + of_plan)
     if stage == "ngram":
         return _megabytes(PROCESSES + COUNTING)
     if stage in BY_SETTINGS:
@@ -146,16 +145,19 @@ def memory_mb(
     return _megabytes(PROCESSES + READING + 3 * input_mb * MB)
 
 
-def _planning_bytes(dataset: Dataset, input_bytes: float, table_bytes: int | None) -> float:
-    """Estimate the memory for planning a dataset, which grows with its text or its documents."""
-    words = BYTES_OF_WORDS * input_bytes if dataset.tokenizer == "bpe" else 0
-    if not dataset.cleans:
-        return words
-    of_row, of_choice = BYTES_OF_ROW[dataset.deduplicate], BYTES_OF_CHOICE[dataset.deduplicate]
-    if table_bytes is not None:
-        return words + of_choice * table_bytes / of_row
-    # One job does everything, so its tables are in memory.
-    return words + (of_row + of_choice) * input_bytes / BYTES_OF_DOCUMENT
+def planning_mb(dataset: Dataset, input_mb: float, table_bytes: int | None = None) -> int:
+    """Return the megabytes to request for a job that plans a dataset.
+
+    table_bytes: the size of the tables of documents, if they exist already.
+    """
+    words = BYTES_OF_WORDS * input_mb * MB if dataset.tokenizer == "bpe" else 0
+    choice = 0.0
+    if dataset.cleans:
+        n_documents = input_mb * MB / BYTES_OF_DOCUMENT
+        if table_bytes is not None:
+            n_documents = table_bytes / BYTES_OF_ROW[dataset.deduplicate]
+        choice = BYTES_OF_CHOICE[dataset.deduplicate] * n_documents
+    return _megabytes(PROCESSES + READING + words + choice)
 
 
 def _bytes_of_run(

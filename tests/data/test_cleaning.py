@@ -16,7 +16,7 @@ from nanogpt.artifacts.records.base import write_record
 from nanogpt.artifacts.records.datasets import CleaningMeta, FileMeta
 from nanogpt.artifacts.records.groups import GroupCounts
 from nanogpt.config.corpora import Corpus, Dataset
-from nanogpt.data import cleaning, encodings
+from nanogpt.data import cleaning, encodings, preparing
 from nanogpt.data import pieces as data_pieces
 from nanogpt.data.batches import load
 from nanogpt.data.preparing import count
@@ -267,7 +267,7 @@ def test_settings_that_leave_out_all_documents_are_an_error(tmp_path, by_groups)
     options = {"min_characters": 10, "min_alphabetic_words": 0.5}
     message = (
         r"0000.txt: the dataset's settings leave out every document \(2 by `min_characters`, 1 by "
-        r"`min_alphabetic_words`\); change these settings or add text"
+        r"`min_alphabetic_words`\); change them or add text"
     )
     prepare, given = (
         (prepare_by_groups, [paths[:2], paths[2:]]) if by_groups else (prepare_files, paths)
@@ -280,8 +280,8 @@ def test_settings_that_leave_out_all_documents_are_an_error(tmp_path, by_groups)
 def test_settings_that_leave_out_a_whole_validation_file_are_an_error(tmp_path):
     paths = write_texts(tmp_path / "texts", [NEWS, REPORT, "short"])
     message = (
-        r"0002.txt: .* every document of the last file \(1 by `min_characters`\), so there's "
-        "nothing to validate on; change these settings"
+        r"0002.txt: .* every document of the last file \(1 by `min_characters`\): "
+        "nothing to validate on; change them"
     )
     with pytest.raises(UserError, match=message):
         prepare_files(paths, tmp_path / "made", split="last_file", min_characters=10)
@@ -289,8 +289,8 @@ def test_settings_that_leave_out_a_whole_validation_file_are_an_error(tmp_path):
 
 def test_too_little_text_left_is_an_error(tmp_path):
     message = (
-        r"1 character left \(the dataset's settings leave out 1 of 2 documents: 1 by "
-        r"`max_characters`\), too few to split by val_ratio 0.1"
+        r"1 character left \(1 of 2 documents left out by `max_characters`\), too few for "
+        r"`val_ratio: 0.1`"
     )
     with pytest.raises(UserError, match=message):
         prepare_rows(tmp_path, ["a", NEWS], max_characters=1)
@@ -331,7 +331,7 @@ def test_settings_that_leave_out_all_training_documents_are_an_error(
     paths.append(tmp_path / "val.jsonl")
     message = (
         rf"0000.txt: the dataset's settings leave out every document before the last file "
-        rf"\({reason}.*\), so there's nothing to train on; change these settings"
+        rf"\({reason}.*\): nothing to train on; change them or add text"
     )
     prepare, given = (
         (prepare_by_groups, [paths[:2], paths[2:]]) if by_groups else (prepare_files, paths)
@@ -346,18 +346,18 @@ def test_settings_that_leave_out_all_training_documents_are_an_error(
     [
         (
             {"split": "document"},
-            r"of 1 document left \(the dataset's settings leave out 2 of 3 documents: 2 by "
-            r"`deduplicate`\), the (train|val) split would get none; add documents",
+            r"1 document left \(2 of 3 documents left out by `deduplicate`\): none for the "
+            r"(train|val) split; add documents",
         ),
         (
             {"train_bytes": 2000, "val_bytes": 2000},
-            r"bytes left \(the dataset's settings leave out 2 of 3 documents: 2 by "
-            r"`deduplicate`\), too few for the dataset's `train_bytes` and `val_bytes`",
+            r"bytes left \(2 of 3 documents left out by `deduplicate`\), too few for the "
+            r"dataset's `train_bytes` and `val_bytes`",
         ),
         (
             {"split": "position", "val_ratio": 0.0001},
-            r"1,\d{3} characters left \(the dataset's settings leave out 2 of 3 documents: 2 by "
-            r"`deduplicate`\), too few to split by val_ratio 0.0001",
+            r"1,\d{3} characters left \(2 of 3 documents left out by `deduplicate`\), too few "
+            r"for `val_ratio: 0.0001`",
         ),
     ],
 )
@@ -501,26 +501,71 @@ def test_plan_opens_tables_only_if_documents_can_be_left_out(tmp_path, min_chara
     assert ("opened documents.bin" in done.stdout) == (min_characters > 0)
 
 
-@pytest.mark.parametrize(("deduplicate", "field"), [("exact", "digest"), ("near", "bands")])
-@pytest.mark.parametrize("n_copies", [1, 2, 50_000])
-def test_choosing_needs_a_limited_memory_for_each_document(deduplicate, field, n_copies):
-    n_documents, dataset, rows = 50_000, Dataset(deduplicate=deduplicate), []
-    cleaning.Cleaner(dataset, rows.append).write_rows()
-    table = np.zeros(n_documents, rows[0].dtype)
-    table["digest"] = np.arange(2 * n_documents).reshape(-1, 2)
-    table[field] = np.arange(n_documents)[:, None] // n_copies
+def made_up_table(path, dataset, n_documents, n_copies):
+    """A table of documents, with the same keys for each n_copies of them, and its counts."""
+    columns = cleaning.row_type(dataset)
+    rows = np.zeros(n_documents, columns)
+    rows["digest_0"] = np.arange(n_documents)
+    first = "band_0" if dataset.deduplicate == "near" else "digest_0"
+    for name in columns.names[columns.names.index(first) :]:
+        rows[name] = np.arange(n_documents) // n_copies
+    starts = range(0, n_documents, cleaning.CHUNK)
+    chunks = (rows[start : start + cleaning.CHUNK] for start in starts)
+    path.write_bytes(b"".join(map(cleaning.by_column, chunks)))
     file = FileMeta(
         **{"path": "a", "sha256": "", "encoding": "utf-8", "hash": None},
         **{"n_documents": n_documents, "n_characters": 0, "n_bytes": 0},
     )
     counts = GroupCounts(files=(file,), n_documents=n_documents, n_characters=0, characters="")
+    return cleaning.table_files([path], [counts], dataset), counts
+
+
+@pytest.mark.parametrize(
+    ("deduplicate", "n_documents"), [("none", 200_000), ("exact", 50_000), ("near", 50_000)]
+)
+@pytest.mark.parametrize("n_copies", [1, 2, 50_000])
+def test_choosing_needs_a_limited_memory_for_each_document(
+    tmp_path, deduplicate, n_documents, n_copies
+):
+    dataset = Dataset(deduplicate=deduplicate, min_characters=1)
+    tables, counts = made_up_table(tmp_path / "documents.bin", dataset, n_documents, n_copies)
     tracemalloc.start()
-    choice = cleaning.choose_documents([counts], [[table]], dataset)
+    choice = cleaning.choose_documents([counts], tables, dataset)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert choice.kept.sum() == n_documents // n_copies
+    assert choice.kept.sum() == n_documents // (n_copies if deduplicate != "none" else 1)
     assert peak / n_documents < needs.BYTES_OF_CHOICE[deduplicate]
-    assert table.itemsize == needs.BYTES_OF_ROW[deduplicate]
+
+
+def test_choosing_reads_tables_about_once(tmp_path):
+    def n_bytes_read():
+        return int(Path("/proc/self/io").read_text().split()[1])
+
+    dataset = Dataset(deduplicate="near")
+    tables, counts = made_up_table(tmp_path / "documents.bin", dataset, 50_000, 2)
+    before = n_bytes_read()
+    cleaning.choose_documents([counts], tables, dataset)
+    n_read = n_bytes_read() - before
+    size = (tmp_path / "documents.bin").stat().st_size
+    assert size == needs.BYTES_OF_ROW["near"] * counts.n_documents
+    assert size <= n_read < 1.2 * size
+
+
+def test_one_job_keeps_no_table_in_memory(tmp_path, monkeypatch):
+    """It's in a file without a name."""
+    written = []
+
+    class Table(cleaning.TableFile):
+        def column(self, name):
+            written.append(os.fstat(self.file.fileno()).st_size)
+            assert os.fstat(self.file.fileno()).st_nlink == 0
+            return super().column(name)
+
+    monkeypatch.setattr(preparing, "TableFile", Table)
+    made = prepare_rows(tmp_path, [NEWS, REPORT, NEAR_NEWS], deduplicate="near")
+    assert removed(made) == {"near_duplicates": 1}
+    assert {path.suffix for path in made.iterdir()} == {".bin", ".json"}
+    assert written[-1] == 3 * needs.BYTES_OF_ROW["near"]
 
 
 def test_a_long_document_needs_little_memory(monkeypatch):
@@ -546,13 +591,13 @@ def test_later_lines_are_compared_with_a_limited_number(tmp_path, monkeypatch):
 def test_a_line_in_many_pieces_is_judged_like_a_whole_one():
     text = "word " * 2**16
     for pieces in ([text], text):
-        rows = []
-        cleaner = cleaning.Cleaner(Dataset(max_repeated_lines=0.5), rows.append)
+        chunks, dataset = [], Dataset(max_repeated_lines=0.5)
+        cleaner = cleaning.Cleaner(dataset, chunks.append)
         for _ in cleaner.read(chain(((piece, False) for piece in pieces), [("", True)])):
             pass
         cleaner.write_rows()
-        assert rows[0]["reason"].tolist() == [0]
-        assert rows[0]["n_characters"].tolist() == [len(text)]
+        row = np.frombuffer(chunks[0], cleaning.row_type(dataset))[0]
+        assert (row["reason"], row["n_characters"]) == (0, len(text))
 
 
 @pytest.mark.parametrize(

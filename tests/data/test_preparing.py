@@ -358,7 +358,7 @@ def test_a_split_without_a_document_is_named(tmp_path):
     for val_ratio, empty in ((1e-9, "val"), (1 - 1e-9, "train")):
         with pytest.raises(
             UserError,
-            match=rf"0000\.txt: of 2 documents in total, the {empty} split would get none;",
+            match=rf"0000\.txt: 2 documents in total: none for the {empty} split;",
         ) as error:
             prepare_files(paths, tmp_path / "made", split="document", val_ratio=val_ratio)
         assert len(str(error.value).splitlines()) == 1

@@ -11,8 +11,8 @@ TEXT = "Some text. " * 20
 def test_a_last_file_that_is_too_short_is_an_error_about_files(tmp_path):
     paths = write_texts(tmp_path / "texts", [TEXT, "a"])
     message = (
-        r"characters in total, too few to split by file: the val split would get 1 token; add "
-        r"text, or change the dataset's `split:`"
+        r"characters in total, too few for `split: last_file`: the val split would get 1 "
+        r"token; add text, or change the dataset's `split:`"
     )
     options = {"tokenizer": "byte", "split": "last_file", "separator": ""}
     with pytest.raises(UserError, match=message):
@@ -24,7 +24,7 @@ def test_many_documents_of_which_none_is_held_out_are_an_error_about_documents(t
     paths = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
     for path in paths:
         write_rows(path, [f"{path.name} {number}" for number in range(60)])
-    message = r"of 120 documents in total, the val split would get none; add documents, or set"
+    message = r"120 documents in total: none for the val split; add documents, or set"
     prepare, given = (
         (prepare_by_groups, [paths[:1], paths[1:]]) if by_groups else (prepare_files, paths)
     )

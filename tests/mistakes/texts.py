@@ -143,7 +143,7 @@ TEXTS = [
         "a text too short to split",
         "`book.txt` of 4 characters",
         b"text",
-        "book.txt: 4 characters in total, too few to split by val_ratio 0.1: the val split "
+        "book.txt: 4 characters in total, too few for `val_ratio: 0.1`: the val split "
         "would get 1 token; add text, or change the dataset's `val_ratio:` or `split:`",
     ),
     text(
@@ -243,7 +243,7 @@ TEXTS = [
         "`min_characters: 1000` of `book.txt` with 300 characters",
         b"x" * 300,
         "book.txt: the dataset's settings leave out every document (1 by `min_characters`); change "
-        "these settings or add text",
+        "them or add text",
         dataset={"min_characters": 1000},
     ),
     Mistake(
@@ -256,7 +256,7 @@ TEXTS = [
             max_characters=100,
         ),
         "book.txt: the dataset's settings leave out every document of the last file (1 by "
-        "`max_characters`), so there's nothing to validate on; change these settings or add text",
+        "`max_characters`): nothing to validate on; change them or add text",
     ),
     Mistake(
         "duplicates that leave out all training text",
@@ -268,7 +268,7 @@ TEXTS = [
             deduplicate="exact",
         ),
         "a.txt: the dataset's settings leave out every document before the last file (1 by "
-        "`deduplicate`), so there's nothing to train on; change these settings or add text",
+        "`deduplicate`): nothing to train on; change them or add text",
     ),
     Mistake(
         "filters that leave too few documents",
@@ -280,9 +280,8 @@ TEXTS = [
             split="document",
             max_characters=100,
         ),
-        "a.txt: of 1 document left (the dataset's settings leave out 1 of 2 documents: 1 by "
-        "`max_characters`), the train split would get none; add documents, or set the dataset's "
-        "`split: position`",
+        "a.txt: 1 document left (1 of 2 documents left out by `max_characters`): none for the "
+        "train split; add documents, or set the dataset's `split: position`",
     ),
     text(
         "zero bytes in a text",

@@ -6,14 +6,22 @@ from pathlib import Path
 
 import pytest
 
+from nanogpt.config.corpora import Dataset
 from nanogpt.config.loading import load
 from nanogpt.config.resolving import resolve_run
 from nanogpt.config.schema import Config
+from nanogpt.data.cleaning import row_type
 from nanogpt.model import kernels
 from nanogpt.model.sizing import n_parameters as count_parameters
 from nanogpt.planning import needs
 from nanogpt.planning.memory import training_memory
-from nanogpt.planning.needs import PROCESSES, memory_mb, n_parameters, training_bytes
+from nanogpt.planning.needs import (
+    PROCESSES,
+    memory_mb,
+    n_parameters,
+    planning_mb,
+    training_bytes,
+)
 from nanogpt.project import Project
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -91,35 +99,32 @@ def test_ngrams_and_larger_files_need_more_memory(tmp_path: Path) -> None:
     assert memory_mb(config, "count_ngrams", "one", 1, 0, project=project) >= 3000
     assert memory_mb(config, "eval", "one", 1, 0, project=project) >= 3000
     assert memory_mb(config, "export_gguf", "one", 1, 6000, project=project) >= 18_000
-    streamed = [
-        memory_mb(config, "prepare", "text", 1, size, project=project) for size in (1, 50_000)
-    ]
-    assert streamed[0] == streamed[1]
+    assert planning_mb(config.datasets["text"], 1) == planning_mb(config.datasets["text"], 50_000)
 
 
 @pytest.mark.parametrize("setting", [{"deduplicate": "near"}, {"min_characters": 9}])
 def test_choosing_documents_needs_memory_for_each_of_them(setting: dict) -> None:
-    config = config_of(SMALL, {})
-    config.datasets["clean"] = config.datasets["text"].model_copy(update=setting)
-    plain = memory_mb(config, "plan", "text", 8, 50_000, table_bytes=0)
-    way = setting.get("deduplicate", "none")
-    table_bytes = needs.BYTES_OF_ROW[way] * 10**8
-    asked = memory_mb(config, "plan", "clean", 8, 50_000, table_bytes=table_bytes)
-    assert asked == plain + needs.BYTES_OF_CHOICE[way] * 100
+    plain, dataset = planning_mb(Dataset(), 50_000, 0), Dataset(**setting)
+    table_bytes = needs.BYTES_OF_ROW[dataset.deduplicate] * 10**8
+    of_choice = needs.BYTES_OF_CHOICE[dataset.deduplicate] * 100
+    assert planning_mb(dataset, 50_000, table_bytes) == plain + of_choice
     # One job doesn't know the number of documents before.
-    alone = memory_mb(config, "prepare", "clean", 8, 40_000)
-    assert alone == plain + (needs.BYTES_OF_CHOICE[way] + needs.BYTES_OF_ROW[way]) * 100
+    assert planning_mb(dataset, 40_000) == plain + of_choice
 
 
-@pytest.mark.parametrize("setting", [{"deduplicate": "near"}, {"tokenizer": "bpe"}])
-def test_jobs_that_plan_nothing_need_no_memory_for_documents_or_words(setting: dict) -> None:
+@pytest.mark.parametrize("deduplicate", ["none", "exact", "near"])
+def test_the_number_of_documents_follows_from_the_size_of_tables(deduplicate: str) -> None:
+    dataset = Dataset(deduplicate=deduplicate, min_characters=9)
+    assert needs.BYTES_OF_ROW[deduplicate] == row_type(dataset).itemsize
+
+
+@pytest.mark.parametrize("stage", ["count", "encode", "prepare"])
+def test_jobs_that_plan_nothing_need_no_memory_for_documents_or_words(stage: str) -> None:
     config = config_of(SMALL, {})
-    config.datasets["other"] = config.datasets["text"].model_copy(update=setting)
-    for stage in ("count", "encode", "prepare"):
-        plain, asked = (
-            memory_mb(config, stage, name, 8, 50_000, in_groups=True) for name in ("text", "other")
-        )
-        assert asked == plain
+    plain, asked = (memory_mb(config, stage, "", 8, size) for size in (1, 50_000))
+    assert asked == plain
+    for setting in ({"deduplicate": "near"}, {"tokenizer": "bpe"}):
+        assert planning_mb(Dataset(**setting), 50_000) > plain
 
 
 def test_tensorboard_needs_memory_for_each_line_of_metrics(tmp_path: Path) -> None:

@@ -514,18 +514,17 @@ def memory_of(stage, of="run"):
             return type(input)(input.get(part, input)).size
 
         size = size_of("corpus") / 2**20 if stage not in needs.BY_SETTINGS else 0
-        tables = size_of("documents") if stage == "plan" else None
         name = getattr(wildcards, of, "")
-        needed = needs.memory_mb(
-            CONFIG,
-            stage,
-            name,
-            threads,
-            size,
-            processes=known_processes(),
-            table_bytes=tables,
-            in_groups=bool(input.get("planned")),
-        )
+        if stage == "plan":
+            needed = needs.planning_mb(
+                CONFIG.datasets[name], size, size_of("documents")
+            )
+        elif stage == "prepare" and not input.get("planned"):
+            needed = needs.planning_mb(CONFIG.datasets[name], size)
+        else:
+            needed = needs.memory_mb(
+                CONFIG, stage, name, threads, size, processes=known_processes()
+            )
         if attempt == 1:
             return needed
         grown = round(needed * (1 + (attempt - 1) / 2))

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
 
-from nanogpt.errors import REMAKE, UserError
+from nanogpt.errors import REMAKE, UserError, in_backticks
 from nanogpt.files.atomic import write_json
 
 
@@ -140,7 +140,7 @@ def _first_flaw(error: ValidationError) -> str:
         return f"`{field}` is missing"
     message = first["msg"].removeprefix("Value error, ").removeprefix("Input ")
     if first["type"] == "literal_error":
-        message = message.replace("'", "`")
+        message = in_backticks(message)
     return f"`{field}` {FLAWS.get(first['type'], message)}"
 
 
