@@ -90,7 +90,7 @@ def refuse_checkpoint():
         (MODERN, {"num_hidden_layers": "1"}, "num_hidden_layers: should be a whole number"),
         (GPT2, {"n_layer": 10**30}, "n_layer: should be less than or equal to"),
         (GPT2, {"vocab_size": 10**30}, "vocab_size: should be less than or equal to"),
-        (GPT2, {"nanogpt": {"start": [-1]}}, "nanogpt.start.0: should be greater than or equal"),
+        (GPT2, {"nanogpt": {"start": [-1]}}, "nanogpt.start: should be greater than or equal"),
         (MODERN, {"vocab_size": 10**30}, "vocab_size: should be less than or equal to"),
         (MODERN, {"num_attention_heads": 0}, "num_attention_heads: should be greater than 0"),
         (MODERN, {"rope_theta": 5.0}, "rope_theta should be 10000"),

@@ -513,7 +513,7 @@ def memory_of(stage, of="run"):
             # Inputs may not exist yet. Snakemake calls this again once they do.
             return type(input)(input.get(part, input)).size
 
-        size = size_of("corpus") / 2**20 if stage not in needs.BY_SETTINGS else 0
+        size = size_of("corpus") / 1e6 if stage not in needs.BY_SETTINGS else 0
         name = getattr(wildcards, of, "")
         if stage == "plan":
             needed = needs.planning_mb(
