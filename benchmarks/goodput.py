@@ -229,7 +229,7 @@ def table(by_writer: dict[str, dict[int, Cluster]], n_trials: int) -> list[str]:
             lines.append(
                 f"| {writer} | {n_gpus:,} | {DAY / cluster.between_failures:.2g} "
                 f"| {cluster.save:.1f} | {ours / MINUTE:.0f} | {shares[0]:.1f} "
-                f"| {best / MINUTE:.0f} | {shares[1]:.1f} | {simulated:.1f} |"
+                f"| {best / MINUTE:,.0f} | {shares[1]:.1f} | {simulated:.1f} |"
             )
     return lines
 

@@ -264,7 +264,7 @@ class Dataset(Settings):
         neutral=0.0,
         ge=0,
         le=1,
-        description="leave out documents in which a smaller share of the words has a letter; "
+        description="leave out documents in which less than this share of the words has a letter; "
         "Gopher's rule is 0.8",
     )
     max_repeated_lines: float = new_setting(
@@ -272,8 +272,8 @@ class Dataset(Settings):
         neutral=1.0,
         ge=0,
         le=1,
-        description="leave out documents in which a larger share of the characters is in lines "
-        "that occurred before in the same document; Gopher's rule is 0.2",
+        description="leave out documents in which more than this share of the characters is in "
+        "lines that repeat an earlier line of the document; Gopher's rule is 0.2",
     )
 
     @property

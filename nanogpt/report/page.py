@@ -45,7 +45,9 @@ def write_report(runs: Sequence[Run], directory: Path) -> str:
     _write_csv(directory / "columns.csv", columns)
     for name, svg in charts.items():
         write_text(directory / f"{name}.svg", stand_alone(svg))
-    best = (f"{one.bits_per_byte} bits per byte on {one.dataset}" for one in content.findings)
+    best = (
+        f"at best {one.bits_per_byte} bits per byte on {one.dataset}" for one in content.findings
+    )
     return "; ".join([plural(len(runs), "run"), *best])
 
 

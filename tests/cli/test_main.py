@@ -873,7 +873,7 @@ def test_report_compares_existing_runs_and_prints_its_path(tmp_path, monkeypatch
     (make_run(tmp_path, "early", model={"n_layer": 1}) / "eval.json").unlink()
     main(["report"])
     page = "results/report/now/index.html"
-    assert capsys.readouterr().out == f"2 runs; 0.880 bits per byte on play: {page}\n"
+    assert capsys.readouterr().out == f"2 runs; at best 0.880 bits per byte on play: {page}\n"
     assert "(not evaluated)" in (tmp_path / page).read_text()
 
 

@@ -7,6 +7,7 @@ from nanogpt.artifacts.stages import logged, say
 from nanogpt.config.loading import load_dataset
 from nanogpt.data.cleaning import Cleaner
 from nanogpt.data.preparing import count
+from nanogpt.errors import plural
 from nanogpt.files.atomic import atomic_write
 
 with logged(snakemake, "count"):
@@ -17,4 +18,6 @@ with logged(snakemake, "count"):
         cleaner = Cleaner(dataset, table.write)
         counts = count(files, corpus, snakemake.threads, cleaner if dataset.cleans else None)
     write_record(Path(snakemake.output.counts), counts)
-    say(f"count {name}: {len(counts.files)} files, {counts.n_characters:,} characters")
+    n_files, n_characters = len(counts.files), counts.n_characters
+    group = f"count {name}, group {snakemake.wildcards.group}"
+    say(f"{group}: {plural(n_files, 'file')}, {plural(n_characters, 'character')}")

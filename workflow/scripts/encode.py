@@ -23,4 +23,5 @@ with logged(snakemake, "encode"):
     shard = None if directory == totals_file.parent else number
     totals = encode(group, tokenizer, directory, snakemake.threads, shard)
     write_record(totals_file, totals)
-    say(f"encode {name}: {totals.train.n_tokens:,} of train, {totals.val.n_tokens:,} of val")
+    tokens = f"{totals.train.n_tokens:,} tokens to train on, {totals.val.n_tokens:,} to validate"
+    say(f"encode {name}, group {wildcards.group}: {tokens}")

@@ -8,6 +8,7 @@ from nanogpt.artifacts.stages import logged, say
 from nanogpt.config.loading import load_dataset
 from nanogpt.data.cleaning import ALL, choose_documents, table_files, write_choice
 from nanogpt.data.preparing import plan_dataset
+from nanogpt.errors import plural
 
 with logged(snakemake, "plan"):
     name, given = snakemake.wildcards.dataset, snakemake.input
@@ -19,4 +20,5 @@ with logged(snakemake, "plan"):
     plan, tokenizer = plan_dataset(counts, corpus, dataset, file, snakemake.threads, choice)
     write_record(Path(snakemake.output.plan), plan)
     tokenizer.save(snakemake.output.tokenizer)
-    say(f"plan {name}: {plan.n_documents:,} documents, {tokenizer.vocab_size:,} symbols")
+    documents = plural(plan.n_documents, "document")
+    say(f"plan {name}: {documents}, {tokenizer.vocab_size:,} symbols")
