@@ -52,7 +52,7 @@ def verify(
         for problem in problems:
             print(problem)
         of_all = f"{plural(len(checked.manifests), 'manifest')}, {plural(len(problems), 'problem')}"
-        unchanged = f"{plural(checked.n_unchanged, 'file')} not read again"
+        unchanged = f"{plural(checked.n_unchanged, 'unchanged file')} not read again"
         print(f"{of_all} ({unchanged})" if checked.n_unchanged else of_all)
     if problems:
         sys.exit(1)

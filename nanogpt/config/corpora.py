@@ -251,7 +251,8 @@ class Dataset(Settings):
         "none",
         neutral="none",
         description="leave out documents that occurred before; exact: those with the same text; "
-        "near: also those with about 75% or more of their runs of five words in common, by MinHash",
+        "near: also those with about 75% or more of their five-word sequences in common, by "
+        "MinHash",
     )
     min_characters: int = new_setting(
         0, neutral=0, ge=0, description="leave out documents with fewer characters"

@@ -1,7 +1,7 @@
 """Find documents that are almost the same, by MinHash.
 
-A document is seen as the set of its shingles, which are all runs of five words. The similarity of
-two documents is the size of the intersection of their sets, divided by that of the union. MinHash
+A document is seen as the set of its shingles: all five-word sequences. The similarity of two
+documents is the size of the intersection of their sets, divided by that of the union. MinHash
 computes 112 numbers from a set, and each is equal for two documents with a probability that is
 their similarity s. The numbers are cut into 14 bands of 8. Documents that have a whole band in
 common count as near-duplicates, with probability 1 - (1 - s^8)^14: 0.05 for s = 0.5, 0.77 for

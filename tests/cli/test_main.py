@@ -353,7 +353,7 @@ def test_verify_reads_unchanged_files_again_on_request(made, monkeypatch, capsys
     monkeypatch.setattr("nanogpt.artifacts.verification.RECENT", -3600 * 10**9)
     for arguments, said in (
         ([], "1 manifest, 0 problems\n"),
-        ([], "1 manifest, 0 problems (1 file not read again)\n"),
+        ([], "1 manifest, 0 problems (1 unchanged file not read again)\n"),
         (["--all"], "1 manifest, 0 problems\n"),
     ):
         main(["verify", "results", *arguments])

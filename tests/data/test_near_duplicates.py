@@ -1,4 +1,4 @@
-"""MinHash finds documents that share most of their runs of five words."""
+"""MinHash finds documents that share most of their five-word sequences."""
 
 import random
 
