@@ -92,7 +92,10 @@ def user_message(error: Exception) -> str | None:
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
         where = f"{error.filename}: " if error.filename else ""  # a pipe or socket has no name
         if error.errno == errno.ENFILE:
-            return f"{where}too many open files on this machine; end other programs, or wait"
+            return (
+                f"{where}this machine has too many open files; close other programs, or try again "
+                "later"
+            )
         return f"{where}too many open files; raise the limit with `ulimit -n 65536`"
     if isinstance(error, FileExistsError | NotADirectoryError | IsADirectoryError):
         return f"{error.filename}: {error.strerror}; move or remove what's there"

@@ -23,7 +23,7 @@ LINES = {
     "too many pipes": (OSError(errno.EMFILE, ""), "too many open files; raise the limit with"),
     "too many files of all programs": (
         OSError(errno.ENFILE, "", "a.bin"),
-        "a.bin: too many open files on this machine; end other programs",
+        "a.bin: this machine has too many open files; close other programs",
     ),
     "a file in the way": (
         FileExistsError(errno.EEXIST, "File exists", "a"),

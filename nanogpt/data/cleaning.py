@@ -323,7 +323,7 @@ def _check_left(
             nothing = f": nothing to {purpose} on" if purpose else ""
             raise UserError(
                 f"{path}: the dataset's settings leave out every document{which} ({removed})"
-                f"{nothing}; change them or add text"
+                f"{nothing}; change the settings or add text"
             )
 
 

@@ -4,6 +4,7 @@ A split is `train.bin` or, in a sharded dataset, `train.000.bin`, `train.001.bin
 lists the shards. Documents, and windows of a training, can continue in the next shard.
 """
 
+import logging
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +17,8 @@ from nanogpt.data.tokenizers import Tokens
 from nanogpt.errors import RUN_AGAIN, UserError, plural
 from nanogpt.files.atomic import sha256_file
 from nanogpt.project import token_file
+
+logger = logging.getLogger(__name__)
 
 # Memory maps of a split at a time. Each keeps a file open, and many systems allow 1,024.
 MOST_MAPPED = 256
@@ -134,12 +137,21 @@ def check_ids(path: Path, largest: int, vocab_size: int, remedy: str) -> None:
 def check_edits(directory: Path, split: str, meta: SplitMeta) -> None:
     """Raise UserError if a shard was edited after meta.json was written.
 
-    Only shards with a later date are read, since all of them can take hours.
+    Only shards newer than meta.json are hashed; hashing all can take hours.
     """
     written = (directory / "meta.json").stat().st_mtime_ns
-    for number, shard in enumerate(meta.shards):
-        path = directory / token_file(split, number)
-        if path.stat().st_mtime_ns > written and sha256_file(path) != shard.sha256:
+    paths = [directory / token_file(split, number) for number in range(len(meta.shards))]
+    digests = {path: shard.sha256 for path, shard in zip(paths, meta.shards, strict=True)}
+    newer = [path for path in paths if path.stat().st_mtime_ns > written]
+    if newer:
+        logger.info(
+            "%s: computing the digests of %s newer than meta.json; copies made with `cp -p` need "
+            "none",
+            directory,
+            plural(len(newer), "shard"),
+        )
+    for path in newer:
+        if sha256_file(path) != digests[path]:
             raise UserError(f"{path}: edited after meta.json was written; {how_to_remake(path)}")
 
 

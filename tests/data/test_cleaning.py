@@ -267,7 +267,7 @@ def test_settings_that_leave_out_all_documents_are_an_error(tmp_path, by_groups)
     options = {"min_characters": 10, "min_alphabetic_words": 0.5}
     message = (
         r"0000.txt: the dataset's settings leave out every document \(2 by `min_characters`, 1 by "
-        r"`min_alphabetic_words`\); change them or add text"
+        r"`min_alphabetic_words`\); change the settings or add text"
     )
     prepare, given = (
         (prepare_by_groups, [paths[:2], paths[2:]]) if by_groups else (prepare_files, paths)
@@ -281,7 +281,7 @@ def test_settings_that_leave_out_a_whole_validation_file_are_an_error(tmp_path):
     paths = write_texts(tmp_path / "texts", [NEWS, REPORT, "short"])
     message = (
         r"0002.txt: .* every document of the last file \(1 by `min_characters`\): "
-        "nothing to validate on; change them"
+        "nothing to validate on; change the settings"
     )
     with pytest.raises(UserError, match=message):
         prepare_files(paths, tmp_path / "made", split="last_file", min_characters=10)
@@ -331,7 +331,7 @@ def test_settings_that_leave_out_all_training_documents_are_an_error(
     paths.append(tmp_path / "val.jsonl")
     message = (
         rf"0000.txt: the dataset's settings leave out every document before the last file "
-        rf"\({reason}.*\): nothing to train on; change them or add text"
+        rf"\({reason}.*\): nothing to train on; change the settings or add text"
     )
     prepare, given = (
         (prepare_by_groups, [paths[:2], paths[2:]]) if by_groups else (prepare_files, paths)

@@ -243,7 +243,7 @@ TEXTS = [
         "`min_characters: 1000` of `book.txt` with 300 characters",
         b"x" * 300,
         "book.txt: the dataset's settings leave out every document (1 by `min_characters`); change "
-        "them or add text",
+        "the settings or add text",
         dataset={"min_characters": 1000},
     ),
     Mistake(
@@ -256,7 +256,7 @@ TEXTS = [
             max_characters=100,
         ),
         "book.txt: the dataset's settings leave out every document of the last file (1 by "
-        "`max_characters`): nothing to validate on; change them or add text",
+        "`max_characters`): nothing to validate on; change the settings or add text",
     ),
     Mistake(
         "duplicates that leave out all training text",
@@ -268,7 +268,7 @@ TEXTS = [
             deduplicate="exact",
         ),
         "a.txt: the dataset's settings leave out every document before the last file (1 by "
-        "`deduplicate`): nothing to train on; change them or add text",
+        "`deduplicate`): nothing to train on; change the settings or add text",
     ),
     Mistake(
         "filters that leave too few documents",

@@ -43,7 +43,8 @@ def test_a_corpus_of_many_files_is_prepared_in_groups(
     assert re.search(r"INFO count essays, group 000: [\d,]+ files?, [\d,]+ characters$", count_log)
     encode_log = (groups / "000/encode.log").read_text()
     assert re.search(
-        r"INFO encode essays, group 000: [\d,]+ tokens to train on, [\d,]+ to validate$", encode_log
+        r"INFO encode essays, group 000: [\d,]+ training tokens, [\d,]+ validation tokens$",
+        encode_log,
     )
     assert planned(done_project, ESSAYS) == {}
     verified = nanogpt(done_project, "verify", "results/datasets/essays")

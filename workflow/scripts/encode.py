@@ -23,5 +23,5 @@ with logged(snakemake, "encode"):
     shard = None if directory == totals_file.parent else number
     totals = encode(group, tokenizer, directory, snakemake.threads, shard)
     write_record(totals_file, totals)
-    tokens = f"{totals.train.n_tokens:,} tokens to train on, {totals.val.n_tokens:,} to validate"
+    tokens = f"{totals.train.n_tokens:,} training tokens, {totals.val.n_tokens:,} validation tokens"
     say(f"encode {name}, group {wildcards.group}: {tokens}")
