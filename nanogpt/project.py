@@ -69,6 +69,11 @@ class Project:
         return deployed if is_deployed else own
 
     @property
+    def profile(self) -> Path:
+        """Snakemake's options for this project."""
+        return self.root / "profiles/default/config.yaml"
+
+    @property
     def resources(self) -> Path:
         """Texts and other inputs of runs: downloaded, built in, or the user's own."""
         return self.root / "resources"

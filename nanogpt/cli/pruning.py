@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nanogpt.artifacts import cache
+from nanogpt.artifacts.invocations import find_holders
 from nanogpt.artifacts.manifests import SUFFIX, model_among
 from nanogpt.artifacts.records.base import FormatError, read_record
 from nanogpt.artifacts.records.manifests import (
@@ -38,7 +39,10 @@ DAY = 86_400.0  # seconds
 # Files of a dataset that no manifest lists, because its preparation was interrupted: those of its
 # groups, by suffix, and others by name.
 OF_GROUPS = (".bin", ".npy", ".json", ".log", ".tsv", ".tmp")
-OF_DATASET = re.compile(rf"{SHARD.pattern}|prepare\.log|prepare\.benchmark\.tsv|\..+\.tmp")
+OF_DATASET = re.compile(
+    rf"{SHARD.pattern}|(train|val)\.bin|tokenizer\.json|meta\.json"
+    r"|prepare\.log|prepare\.benchmark\.tsv|\..+\.tmp"
+)
 
 
 @dataclass(frozen=True)
@@ -216,14 +220,18 @@ def _results(project: Project, config: Config) -> list[Item]:
     return [
         Item("result", path, *_measure(path), str(path), f"no such {kind} in config.yaml")
         for path, names, kind in found
-        if path.name not in names and (any(path.glob(f"*{SUFFIX}")) or _is_begun(project, path))
+        if path.name not in names
+        and (any(path.glob(f"*{SUFFIX}")) or _is_interrupted(project, path))
     ]
 
 
-def _is_begun(project: Project, path: Path) -> bool:
-    """Whether the preparation of a dataset was interrupted before there was a manifest."""
+def _is_interrupted(project: Project, path: Path) -> bool:
+    """Whether the preparation of a dataset was interrupted before there was a manifest.
+
+    While Snakemake is running, it may be preparing the dataset from another config.
+    """
     logs = [*path.glob("prepare.log"), *path.glob("groups/*/count.log")]
-    return path.parent == project.datasets and bool(logs)
+    return path.parent == project.datasets and bool(logs) and not find_holders(project)
 
 
 def _code(project: Project) -> list[Item]:

@@ -291,8 +291,8 @@ def _check_length(name: str, where: str, most: int, remedy: str) -> None:
 def _check_repetitions(name: str, where: str) -> None:
     if name.count(name[-1]) >= REPETITIONS and REPETITIVE.search(name):
         raise UserError(
-            f"{where}: the name `{shorten(name)}` ends in {REPETITIONS} repetitions, which "
-            "Snakemake doesn't accept; use another name"
+            f"{where}: the name `{shorten(name)}` ends in the same characters {REPETITIONS} times, "
+            "which Snakemake refuses; use another name"
         )
 
 

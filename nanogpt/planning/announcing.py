@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from nanogpt.config.loading import read
+from nanogpt.config.loading import read, read_mapping
 from nanogpt.errors import UserError, plural
 from nanogpt.planning.explaining import find_targets
 from nanogpt.planning.restoring import RESTORED, Outcomes
@@ -14,8 +14,12 @@ from nanogpt.project import HERE
 def announce_trainings(targets: Sequence[str], expected: str = "") -> None:
     """Print a line for each training that making some files would run.
 
+    Nothing is printed if results are in a storage such as S3, where we can't look.
+
     expected: the run that the user asked to train, which needs no line.
     """
+    if _has_storage():
+        return
     workflow = Workflow(read(HERE.config_file), HERE)
     try:
         jobs = [job for target in targets for job in find_targets(workflow, target)[1]]
@@ -35,6 +39,15 @@ def announce_trainings(targets: Sequence[str], expected: str = "") -> None:
         print(f"{verdict.job.name}: {line}", file=sys.stderr, flush=True)
 
 
+def _has_storage() -> bool:
+    """Whether the project's profile makes Snakemake keep results in a storage."""
+    try:
+        provider = read_mapping(HERE.profile).get("default-storage-provider")
+    except UserError:  # there's no profile, or Snakemake reports what's wrong with it
+        return False
+    return provider not in (None, "none")
+
+
 def _describe(verdict: Verdict, outcome: str) -> str:
     """Describe why a run is trained first. outcome: what `Outcomes` found for it."""
     if outcome == RESTORED:
@@ -46,5 +59,5 @@ def _describe(verdict: Verdict, outcome: str) -> str:
     reasons = [str(reason) for reason in verdict.reasons] or [
         f"`{job}` runs first" for job in verdict.upstream
     ]
-    more = f" and {plural(len(reasons) - 1, 'more reason')}" if len(reasons) > 1 else ""
-    return f"its model is out of date ({reasons[0]}{more}); training it again first"
+    more = f", and {plural(len(reasons) - 1, 'more reason')}" if len(reasons) > 1 else ""
+    return f"out of date ({reasons[0]}{more}); training it again first"

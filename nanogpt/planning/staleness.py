@@ -207,11 +207,12 @@ class Workflow:
             read = [path for path in inputs[job] if record is None or path in record.inputs]
             reasons += self._find_newer_inputs(job, read, min(map(self._mtime, present)))
         code = current_code(job.stage, self.project)
-        differences = self._find_differences(job, manifest, record, code)
         unnoticed: list[Difference] = []
+        # Only find differences if there are any, since that reads whole texts.
         if record is None:
-            unnoticed = differences
+            unnoticed = self._find_differences(job, manifest, record, code)
         elif not params_of(self.config, job, code, self.sharded, self.project) <= record.params:
+            differences = self._find_differences(job, manifest, record, code)
             reasons += differences or [Difference("setting", self._describe_unnamed(job))]
         else:
             reasons += self._find_other_inputs(inputs[job], record)

@@ -344,6 +344,7 @@ def test_directories_without_manifests_are_not_listed(config):
 
 INTERRUPTED = {
     "one file": ["prepare.log", ".train.bin.x7f3abcd.tmp"],
+    "one file, encoded": ["prepare.log", "train.bin", "val.bin", "tokenizer.json", "meta.json"],
     "many files": ["groups/plan.json", "groups/000/count.log", "groups/000/.train.bin.x7f3.tmp"],
     "shards": [
         *(f"groups/{name}" for name in ("000/count.log", "kept.npy", "000/totals.json")),
@@ -369,6 +370,15 @@ def test_an_interrupted_dataset_that_config_no_longer_has_is_removed(config, nam
     remove(found)
     assert sorted(path for path in gone.rglob("*") if path.is_file()) == sorted(mine)
     assert all(Path("results/datasets/letters", name).exists() for name in names)
+
+
+def test_a_dataset_is_kept_while_snakemake_may_prepare_it(config):
+    log = Path("results/datasets/gone/prepare.log")
+    log.parent.mkdir(parents=True)
+    log.write_text("")
+    with locks.hold(HERE.invocations / "here-1", "running the workflow"):
+        assert find_items(config) == []
+    assert unused(find_items(config)) == {log.parent: "no such dataset in config.yaml"}
 
 
 def test_items_are_sorted_by_kind_and_age(config):

@@ -64,8 +64,8 @@ EMBEDDING = [
         code(f"runs: {{run{'0' * 20}: {{}}}}"),
         f"corpora: {{text: {{builtin: play}}}}\nruns: {{run{'0' * 20}: {{dataset: text}}}}\n"
         "datasets: {text: {}}",
-        f"runs: the name `run{'0' * 20}` ends in 20 repetitions, which Snakemake doesn't accept; "
-        "use another name",
+        f"runs: the name `run{'0' * 20}` ends in the same characters 20 times, which Snakemake "
+        "refuses; use another name",
     ),
     config(
         "a download with a name too long for its manifest",
