@@ -501,6 +501,14 @@ def of_report_datasets(path):
     )
 
 
+def size_of(input, part):
+    """The size of an input in bytes, or of all inputs if there isn't one with this name.
+
+    They may not exist yet. Snakemake then calls the resource function again once they do.
+    """
+    return type(input)(input.get(part, input)).size
+
+
 def memory_of(stage, of="run"):
     """A resource function: the megabytes that a stage's job requests from a cluster.
 
@@ -509,15 +517,12 @@ def memory_of(stage, of="run"):
     """
 
     def megabytes(wildcards, input, threads, attempt):
-        def size_of(part):
-            # Inputs may not exist yet. Snakemake calls this again once they do.
-            return type(input)(input.get(part, input)).size
-
-        size = size_of("corpus") / 1e6 if stage not in needs.BY_SETTINGS else 0
+        is_by_settings = stage in needs.BY_SETTINGS
+        size = 0 if is_by_settings else size_of(input, "corpus") / 1e6
         name = getattr(wildcards, of, "")
         if stage == "plan":
             needed = needs.planning_mb(
-                CONFIG.datasets[name], size, size_of("documents")
+                CONFIG.datasets[name], size, size_of(input, "documents")
             )
         elif stage == "prepare" and not input.get("planned"):
             needed = needs.planning_mb(CONFIG.datasets[name], size)
@@ -539,6 +544,14 @@ def minutes_to_read(wildcards, input, attempt):
     # A group of many files has none of them as inputs.
     n_bytes = group_of(wildcards).n_bytes if wildcards.get("group") else 0
     return attempt * needs.minutes_to_read(max(input.size_mb, n_bytes / 1e6))
+
+
+@known_signature
+def minutes_to_plan(wildcards, input, attempt):
+    """The same for rule plan, which reads texts only to train byte pairs."""
+    if CONFIG.datasets[wildcards.dataset].tokenizer == "bpe":
+        return minutes_to_read(wildcards, input, attempt)
+    return attempt * needs.minutes_to_read(size_of(input, "documents") / 1e6)
 
 
 @one_line_errors
