@@ -172,7 +172,7 @@ CALLER = workflow.modifier
 def used_rule(name):
     """A rule, or None if a workflow that uses this one leaves it out.
 
-    `rules` can't tell, because it also has rules that are left out, without their contents.
+    `rules` also has entries for rules that are left out.
     """
     used_name = CALLER.avail_rulename(name)
     return workflow.get_rule(used_name) if workflow.is_rule(used_name) else None
@@ -561,6 +561,12 @@ def processes_on_node():
     if not train:
         return 1
     resources = train.resources
+    missing = [n for n in ("processes", "launcher", "sharded") if n not in resources]
+    if missing:
+        raise UserError(
+            f"rule train: no resource `{missing[0]}`; set resources in your profile, because those "
+            "in a `use rule` replace all of a rule's"
+        )
     read_sharded(resources["sharded"].raw)
     names = {"processes", "nodes", "tasks", "tasks_per_node"} & resources.keys()
     given = {name: read_processes(resources[name].raw, name) for name in names}
@@ -617,13 +623,18 @@ def known_number(resource):
     return resource if isinstance(resource, int) else None
 
 
+def trains(rule):
+    """Whether a rule is `train` or a variant of it, which may have another name."""
+    return "$NANOGPT_TRAIN" in (rule.shellcmd or "")
+
+
 @one_line_errors
 def find_train_threads():
-    train = used_rule("train")
+    # A `use rule bench` with changes reads all rules again, and defines only this one.
+    train = used_rule("train") or next(filter(trains, workflow.rules), None)
     if not train:
         raise UserError(
-            "rule bench: its threads are those of rule `train`, which you don't use; add `train` "
-            "to your `use rule`"
+            "rule bench: needs the threads of rule `train`; add `train` to your `use rule`"
         )
     return train.resources["_cores"].value
 
