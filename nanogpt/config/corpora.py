@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from encodings.aliases import aliases
-from functools import cache
+from functools import cache, cached_property
 from pathlib import PurePath
 from types import MappingProxyType
 from typing import Annotated, Literal
@@ -157,10 +157,13 @@ class Corpus(Settings):
 
         file: the name of a download, or the path of a local file as in `files`.
         """
-        if not self.sha256:
-            return None
+        return self.digests.get(file)
+
+    @cached_property  # jobs of thousands of files ask
+    def digests(self) -> Mapping[str, str]:
+        """The sha256 that config.yaml gives, by file."""
         names = list(self.downloads) or [PurePath(entry).as_posix() for entry in self.files]
-        return dict(zip(names, self.sha256, strict=False)).get(file)
+        return dict(zip(names, self.sha256, strict=False))
 
     @property
     def downloads(self) -> Mapping[str, str]:

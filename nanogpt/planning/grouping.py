@@ -22,7 +22,7 @@ class FileGroup(NamedTuple):
 def group_files(files: Sequence[Path], corpus: Corpus) -> list[FileGroup]:
     """Divide the files of a corpus into groups, in order.
 
-    A group of local files has up to 64 MiB, and up to 16 files or a 16th of all files, so that
+    A group of local files is full at 64 MiB, and has up to 16 files or a 16th of all files, so that
     small files need few jobs. The sizes of downloads may not be known yet, so each is a group. In a
     larger corpus, groups are larger.
     """

@@ -66,7 +66,10 @@ BYTES_OF_DOCUMENT = 400
 
 
 def minutes_to_read(megabytes: float) -> int:
-    """Return the minutes to request for a job that reads texts, at 5 to 100 MB per second."""
+    """Return the minutes to request for a job that reads texts at 5 to 100 MB per second.
+
+    100 MB per minute leaves a margin.
+    """
     return 30 + round(megabytes / 100)
 
 

@@ -57,7 +57,7 @@ def check(request: Request) -> None:
     if not found:
         return
     name = request.partition or _default(found)
-    where = f"the profile's resources of `{request.name}`"
+    where = f"rule `{request.name}`"
     if name not in found:
         known = ", ".join(f"`{other}`" for other in found)
         raise UserError(f"{where}: no partition `{name}`; set `slurm_partition` to one of {known}")

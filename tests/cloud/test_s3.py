@@ -297,6 +297,8 @@ def test_a_caller_of_any_rules_can_store_results(tmp_path: Path, use: str, rule:
     target = "results/one/model/model.safetensors"
     stored = run(project, "-n", "--snakefile", "caller.smk", *STORED, target)
     assert f"rule {rule}:\n" in stored
+    warning = "milestones of `one` aren't uploaded; add `train_with_milestones_10` to your `use"
+    assert stored.count(warning) == (not rule.endswith("_10"))
 
 
 @pytest.mark.usefixtures("bucket")

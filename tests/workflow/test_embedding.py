@@ -36,6 +36,7 @@ GIT_USER = ("-c", "user.name=Ada", "-c", "user.email=ada@host.example")
 
 SAMPLES = "results/one/samples.txt"
 EVAL = "results/one/eval.json"
+BENCH = "results/one/bench.json"
 
 # From workflow/report/samples.rst, as shown in Snakemake's own report.
 CAPTION = "with the settings that were used"
@@ -162,15 +163,30 @@ def test_using_the_workflow_as_a_module_reruns_nothing(
     assert CAPTION in (project / "workflow.html").read_text()
 
 
-@pytest.mark.parametrize("used", ["prepare, eval", "*"])
-def test_a_caller_can_use_some_rules_or_change_one(
-    project: Path, elsewhere: Path, used: str
-) -> None:
-    snakefile = Path(project, caller(project, elsewhere, ""))
+def changing_caller(directory: Path, checkout: Path, used: str, changed: str) -> str:
+    """Write a user's workflow that uses some rules and then one with changes."""
+    snakefile = Path(directory, caller(directory, checkout))
+    used_all = "use rule * from nanogpt"
     text = snakefile.read_text()
-    changed = "\n\nuse rule sample from nanogpt with:\n    threads: 1\n"
-    snakefile.write_text(text.replace("use rule *", f"use rule {used}") + changed)
-    assert planned(project, "--snakefile", str(snakefile), SAMPLES, EVAL) == {}
+    assert used_all in text
+    snakefile.write_text(text.replace(used_all, f"use rule {used}\n\n\nuse rule {changed}\n"))
+    return str(snakefile)
+
+
+@pytest.mark.parametrize(
+    ("used", "changed", "targets"),
+    [
+        ("prepare, eval from nanogpt", "sample from nanogpt", [SAMPLES, EVAL]),
+        ("* from nanogpt", "sample from nanogpt", [SAMPLES, EVAL]),
+        ("* from nanogpt", "bench from nanogpt", [BENCH]),
+        ("* from nanogpt as gpt_*", "bench from nanogpt as gpt_bench", [BENCH]),
+    ],
+)
+def test_a_caller_can_use_some_rules_or_change_one(
+    project: Path, elsewhere: Path, used: str, changed: str, targets: list[str]
+) -> None:
+    snakefile = changing_caller(project, elsewhere, used, f"{changed} with:\n    threads: 1")
+    assert planned(project, "--snakefile", snakefile, *targets) == {}
 
 
 def test_settings_of_the_callers_own_workflow_are_not_checked(
@@ -294,6 +310,15 @@ def test_a_package_of_another_version_is_an_error(
     error = error_of(run)
     assert f"needs nanogpt {__version__}, but {version or 'no version'} is installed" in error
     assert "pip install" in error
+
+
+def test_changed_resources_without_those_of_the_rule_are_an_error(
+    project: Path, elsewhere: Path
+) -> None:
+    changed = "train from nanogpt with:\n    resources:\n        mem_mb=8000"
+    snakefile = changing_caller(project, elsewhere, "* from nanogpt", changed)
+    error = error_of(snakemake(project, "-n", "--snakefile", snakefile, SAMPLES))
+    assert "rule train: no resource `processes`; set resources in your profile" in error
 
 
 # --- Unusual users ----------------------------------------------------------------------------

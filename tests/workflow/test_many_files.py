@@ -99,9 +99,23 @@ def test_jobs_request_time_for_their_files_even_if_those_are_not_inputs(essays: 
             file.truncate(size)  # takes no space on disk
     edit_config(essays, lambda c: c["corpora"].update(many={"files": "many"}))
     edit_config(essays, lambda c: c["datasets"].update(many={}))
-    jobs = make(essays, "-n", "results/datasets/many/meta.json").stdout.split("\nrule ")
-    minutes = {int(n) for job in jobs if job.startswith("count:") for n in RUNTIME.findall(job)}
+    target = "results/datasets/many/meta.json"
+    jobs = make(essays, "-n", target).stdout.split("\nrule ")
+    counts = [job for job in jobs if job.startswith("count:")]
+    minutes = {int(n) for job in counts for n in RUNTIME.findall(job)}
     assert minutes == {30 + 19, 30 + round((2**41 + 16 * 110_000_000) / 10**8)}
+    (last,) = [job for job in jobs if job.startswith("prepare_shards:")]
+    assert "mem_mb=" in last
+    assert "runtime" not in last, "it only lists shards"
+
+    for number in range(len(counts)):
+        group = essays / f"results/datasets/many/groups/{number:03}"
+        group.mkdir(parents=True)
+        (group / "counts.json").touch()
+        (group / "documents.bin").touch()
+    jobs = make(essays, "-n", target).stdout.split("\nrule ")
+    (plan,) = [job for job in jobs if job.startswith("plan:")]
+    assert RUNTIME.findall(plan) == ["30"], "it reads no texts"
 
 
 def test_the_number_of_cores_does_not_change_a_datasets_bytes(

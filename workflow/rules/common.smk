@@ -172,7 +172,7 @@ CALLER = workflow.modifier
 def used_rule(name):
     """A rule, or None if a workflow that uses this one leaves it out.
 
-    `rules` can't tell, because it also has rules that are left out, without their contents.
+    `rules` also has entries for rules that are left out.
     """
     used_name = CALLER.avail_rulename(name)
     return workflow.get_rule(used_name) if workflow.is_rule(used_name) else None
@@ -501,6 +501,14 @@ def of_report_datasets(path):
     )
 
 
+def size_of(input, part):
+    """The size of an input in bytes, or of all inputs if there isn't one with this name.
+
+    They may not exist yet. Snakemake then calls the resource function again once they do.
+    """
+    return type(input)(input.get(part, input)).size
+
+
 def memory_of(stage, of="run"):
     """A resource function: the megabytes that a stage's job requests from a cluster.
 
@@ -509,15 +517,12 @@ def memory_of(stage, of="run"):
     """
 
     def megabytes(wildcards, input, threads, attempt):
-        def size_of(part):
-            # Inputs may not exist yet. Snakemake calls this again once they do.
-            return type(input)(input.get(part, input)).size
-
-        size = size_of("corpus") / 1e6 if stage not in needs.BY_SETTINGS else 0
+        is_by_settings = stage in needs.BY_SETTINGS
+        size = 0 if is_by_settings else size_of(input, "corpus") / 1e6
         name = getattr(wildcards, of, "")
         if stage == "plan":
             needed = needs.planning_mb(
-                CONFIG.datasets[name], size, size_of("documents")
+                CONFIG.datasets[name], size, size_of(input, "documents")
             )
         elif stage == "prepare" and not input.get("planned"):
             needed = needs.planning_mb(CONFIG.datasets[name], size)
@@ -541,6 +546,14 @@ def minutes_to_read(wildcards, input, attempt):
     return attempt * needs.minutes_to_read(max(input.size_mb, n_bytes / 1e6))
 
 
+@known_signature
+def minutes_to_plan(wildcards, input, attempt):
+    """The same for rule plan, which reads texts only to train byte pairs."""
+    if CONFIG.datasets[wildcards.dataset].tokenizer == "bpe":
+        return minutes_to_read(wildcards, input, attempt)
+    return attempt * needs.minutes_to_read(size_of(input, "documents") / 1e6)
+
+
 @one_line_errors
 def processes_on_node():
     """The number of processes per node that train one model. A profile can set it."""
@@ -548,6 +561,12 @@ def processes_on_node():
     if not train:
         return 1
     resources = train.resources
+    missing = [n for n in ("processes", "launcher", "sharded") if n not in resources]
+    if missing:
+        raise UserError(
+            f"rule train: no resource `{missing[0]}`; set resources in your profile, because those "
+            "in a `use rule` replace all of a rule's"
+        )
     read_sharded(resources["sharded"].raw)
     names = {"processes", "nodes", "tasks", "tasks_per_node"} & resources.keys()
     given = {name: read_processes(resources[name].raw, name) for name in names}
@@ -604,13 +623,18 @@ def known_number(resource):
     return resource if isinstance(resource, int) else None
 
 
+def trains(rule):
+    """Whether a rule is `train` or a variant of it, which may have another name."""
+    return "$NANOGPT_TRAIN" in (rule.shellcmd or "")
+
+
 @one_line_errors
 def find_train_threads():
-    train = used_rule("train")
+    # A `use rule bench` with changes reads all rules again, and defines only this one.
+    train = used_rule("train") or next(filter(trains, workflow.rules), None)
     if not train:
         raise UserError(
-            "rule bench: its threads are those of rule `train`, which you don't use; add `train` "
-            "to your `use rule`"
+            "rule bench: needs the threads of rule `train`; add `train` to your `use rule`"
         )
     return train.resources["_cores"].value
 

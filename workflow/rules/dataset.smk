@@ -59,7 +59,7 @@ rule plan:
     threads: 8
     resources:
         mem_mb=memory_of("plan", "dataset"),
-        runtime=minutes_to_read,
+        runtime=minutes_to_plan,
     params:
         settings=dataset_settings,
         code=dataset_code,
@@ -150,6 +150,8 @@ use rule prepare as prepare_shards with:
             "results/datasets/{dataset}/meta.json", "dataset", "counts", "{dataset}"
         ),
         manifest="results/datasets/{dataset}/prepare.manifest.json",
+    resources:
+        mem_mb=memory_of("prepare", "dataset"),
 
 
 only_for(lambda dataset: dataset not in SHARDED, "encode", "prepare")

@@ -33,10 +33,9 @@ def own_files(paths):
 
 
 def has_variant(name, variant):
-    """Whether some runs have a variant of a rule, because a storage gets only the outputs of rules.
+    """Whether a variant of a rule exists.
 
-    A workflow that uses this one may leave out either rule. Or it has used all rules, and now uses
-    one again with changes.
+    It doesn't if the caller leaves out either rule, unless an earlier `use rule` has added it.
     """
     uses_both = all(map(CALLER.avail_rulename, (name, variant)))
     return bool(COPIES) and (uses_both or rules.has(variant))
@@ -50,13 +49,26 @@ def name_with_milestones(steps):
     return f"train_with_milestones_{listed}"
 
 
+def stored_milestones():
+    """The runs whose milestones are stored, by steps. Warns about the others."""
+    stored = {}
+    for steps, runs in (stages.milestones(CONFIG) if COPIES else {}).items():
+        variant = name_with_milestones(steps)
+        if has_variant("train", variant):
+            stored[steps] = runs
+        elif workflow.is_main_process and CALLER.avail_rulename("train"):
+            more = f" and {plural(len(runs) - 1, 'more run')}" if len(runs) > 1 else ""
+            print(
+                f"warning: milestones of `{runs[0]}`{more} aren't uploaded; add `{variant}` to "
+                "your `use rule`",
+                file=sys.stderr,
+            )
+    return stored
+
+
 # Runs with files that other runs don't have: by the steps of their milestones, and those with a
 # meta.pkl.
-MILESTONES = {
-    steps: runs
-    for steps, runs in (stages.milestones(CONFIG) if COPIES else {}).items()
-    if has_variant("train", name_with_milestones(steps))
-}
+MILESTONES = stored_milestones()
 WITH_VOCABULARY = (
     stages.runs_with_characters(CONFIG)
     if has_variant("export_nanogpt", "export_nanogpt_with_vocabulary")
@@ -108,7 +120,7 @@ def warn_about_retries():
     if "input-output" in map(str, workflow.storage_settings.shared_fs_usage):
         return
     jobs = [job for job in workflow.dag.needrun_jobs() if not job.is_local]
-    if not any("$NANOGPT_TRAIN" in (job.rule.shellcmd or "") for job in jobs):
+    if not any(trains(job.rule) for job in jobs):
         return
     volumes = getattr(workflow.executor_settings, "persistent_volumes", None)
     kept = POD_DIRECTORY / HERE.states
