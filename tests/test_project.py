@@ -21,6 +21,7 @@ each_module = pytest.mark.parametrize(
 
 PATHS = {
     "config_file": "config.yaml",
+    "profile": "profiles/default/config.yaml",
     "resources": "resources",
     "texts": "resources/texts",
     "fragments": "resources/config",

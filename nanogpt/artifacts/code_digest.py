@@ -43,6 +43,7 @@ NEUTRAL = {
     "nanogpt.artifacts.manifests": "describes results without changing them",
     "nanogpt.artifacts.stages": "wraps the call whose code is hashed",
     "nanogpt.artifacts.cache": "copies results byte for byte",
+    "nanogpt.files.buckets": "finds downloads, whose content manifests record",
     "nanogpt.files.clocks": "decides when a stage runs, not what it computes",
     "nanogpt.files.locks": "decides when a stage runs, not what it computes",
     "nanogpt.artifacts.signals": "decides when a training stops, not its result",

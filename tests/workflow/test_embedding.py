@@ -318,7 +318,7 @@ def test_changed_resources_without_those_of_the_rule_are_an_error(
     changed = "train from nanogpt with:\n    resources:\n        mem_mb=8000"
     snakefile = changing_caller(project, elsewhere, "* from nanogpt", changed)
     error = error_of(snakemake(project, "-n", "--snakefile", snakefile, SAMPLES))
-    assert "rule train: no resource `processes`; set resources in your profile" in error
+    assert "`train` has no resource `processes`; set resources in your profile" in error
 
 
 # --- Unusual users ----------------------------------------------------------------------------

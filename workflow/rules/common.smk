@@ -564,7 +564,7 @@ def processes_on_node():
     missing = [n for n in ("processes", "launcher", "sharded") if n not in resources]
     if missing:
         raise UserError(
-            f"rule train: no resource `{missing[0]}`; set resources in your profile, because those "
+            f"`train` has no resource `{missing[0]}`; set resources in your profile, because those "
             "in a `use rule` replace all of a rule's"
         )
     read_sharded(resources["sharded"].raw)
@@ -634,7 +634,7 @@ def find_train_threads():
     train = used_rule("train") or next(filter(trains, workflow.rules), None)
     if not train:
         raise UserError(
-            "rule bench: needs the threads of rule `train`; add `train` to your `use rule`"
+            "`bench` needs the threads of rule `train`; add `train` to your `use rule`"
         )
     return train.resources["_cores"].value
 

@@ -79,7 +79,7 @@ WITH_VOCABULARY = (
 def add_variant(name, variant, runs, more):
     """Add a rule with more outputs than another one, for some runs.
 
-    It's what `use rule <name> as <variant> with:` does, which needs a variant that's written out.
+    It's what `use rule` with changes does, but that needs a variant that's written out.
     """
     original = used_rule(name)
     if not original or not CALLER.avail_rulename(variant):
