@@ -1,5 +1,6 @@
 """Documents that fail a filter or are duplicates are left out, the same in any grouping."""
 
+import gc
 import json
 import os
 import resource
@@ -431,8 +432,10 @@ def few_files():
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
 
     def lower(n_more):
-        highest = max(int(path.name) for path in Path("/proc/self/fd").iterdir())
-        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + n_more, limits[1]))
+        gc.collect()  # close files that nothing uses anymore
+        lowest_free = os.dup(0)
+        os.close(lowest_free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free + n_more, limits[1]))
 
     yield lower
     resource.setrlimit(resource.RLIMIT_NOFILE, limits)
