@@ -141,13 +141,14 @@ def train(
         lambda config: vary_run(config, base.run, given, name),
         show_command("train", base.run, given, name),
     )
-    resolved = resolve_run(read(HERE.config_file), variant.name)
+    config = read(HERE.config_file)  # now with the new run
+    resolved = resolve_run(config, variant.name)
     directory = HERE.results / variant.name
     files = ["metrics.jsonl", "model/model.safetensors", "model/config.json"]
     files += ["model/tokenizer.json", *([f"model/{NGRAMS_FILE}"] if resolved.ngram else [])]
     files += ["eval.json", "samples.txt"] if complete else []
     targets = [str(directory / file) for file in files]
-    announce_trainings(targets, expected=variant.name)
+    announce_trainings(config, targets, expected=variant.name)
     code = make(targets, cores, Progress(variant.name, resolved.train.max_iters))
     if code:
         state = find_trainings(HERE).get(variant.name)
@@ -256,7 +257,7 @@ def _evaluate_only(
         _refuse_init_from(given)  # has a better message for nanoGPT's `--init_from=gpt2`
         raise
     if not variant.entries:
-        _evaluate_run(resolve_run(config, variant.name), cores)
+        _evaluate_run(config, resolve_run(config, variant.name), cores)
         return
     _refuse_init_from(given)
     of_model = [one for one in given if one.group in ("model", "ngram")]
@@ -307,7 +308,7 @@ def _evaluate(
     config = read(HERE.config_file)
     resolved = resolve_with(config, run, given)
     if resolved == resolve_run(config, run) and dataset in ("", resolved.dataset):
-        _evaluate_run(resolved, cores, json)
+        _evaluate_run(config, resolved, cores, json)
         return
     check_model(directory, run)
     ngrams = directory / NGRAMS_FILE if resolved.ngram else None
@@ -315,10 +316,10 @@ def _evaluate(
     _print_evaluation(_compute(run, directory, on, resolved.eval, ngrams), json)
 
 
-def _evaluate_run(run: Run, cores: str, json: bool = False) -> None:
+def _evaluate_run(config: Config, run: Run, cores: str, json: bool = False) -> None:
     """Make a run's eval.json with the workflow, and print it."""
     path = HERE.results / run.name / "eval.json"
-    announce_trainings([str(path)])
+    announce_trainings(config, [str(path)])
     code = make([str(path)], cores, Progress(run.name, run.train.max_iters))
     if code:
         sys.exit(code)

@@ -31,6 +31,7 @@ from nanogpt.config.resolving import resolve_run, run_names, run_parameters
 from nanogpt.config.schema import Config, Run
 from nanogpt.errors import UserError
 from nanogpt.files import locks
+from nanogpt.planning.stages import DATASET, TOKEN_FILES
 from nanogpt.project import SHARD, Project
 from nanogpt.training.state_files import saved_steps
 
@@ -39,10 +40,8 @@ DAY = 86_400.0  # seconds
 # Files of a dataset that no manifest lists, because its preparation was interrupted: those of its
 # groups, by suffix, and others by name.
 OF_GROUPS = (".bin", ".npy", ".json", ".log", ".tsv", ".tmp")
-OF_DATASET = re.compile(
-    rf"{SHARD.pattern}|(train|val)\.bin|tokenizer\.json|meta\.json"
-    r"|prepare\.log|prepare\.benchmark\.tsv|\..+\.tmp"
-)
+NAMES = map(re.escape, (*TOKEN_FILES, *DATASET, "prepare.log", "prepare.benchmark.tsv"))
+OF_DATASET = re.compile("|".join([SHARD.pattern, *NAMES, r"\..+\.tmp"]))
 
 
 @dataclass(frozen=True)

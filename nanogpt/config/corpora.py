@@ -1,7 +1,7 @@
 """Settings of corpora (the source of a text) and of datasets (its tokenizer and split)."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from encodings.aliases import aliases
 from functools import cache, cached_property
 from pathlib import PurePath
@@ -150,7 +150,7 @@ class Corpus(Settings):
     @property
     def urls(self) -> list[str]:
         """All URLs, with ranges expanded."""
-        return [one for url in self.url for one in expand_url(url)]
+        return _expand_all(self.url)
 
     def digest_of(self, file: str) -> str | None:
         """Return the sha256 that config.yaml gives for a file; None without one.
@@ -171,11 +171,14 @@ class Corpus(Settings):
         return _by_file_name(tuple(self.url))
 
 
+def _expand_all(urls: Iterable[str]) -> list[str]:
+    return [one for url in urls for one in expand_url(url)]
+
+
 @cache  # jobs of thousands of downloads ask
 def _by_file_name(urls: tuple[str, ...]) -> Mapping[str, str]:
     """Expand URLs; return them by the file names that they get."""
-    expanded = [one for url in urls for one in expand_url(url)]
-    return MappingProxyType({_last_part(url): url for url in expanded})
+    return MappingProxyType({_last_part(url): url for url in _expand_all(urls)})
 
 
 def expand_url(url: str) -> list[str]:

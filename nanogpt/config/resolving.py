@@ -84,6 +84,19 @@ def find_dataset(config: Config, name: str) -> tuple[Corpus, Dataset]:
     return config.corpora[corpus_of(config, name)], config.datasets[name]
 
 
+def dataset_of(config: Config, run: str) -> str:
+    """Return the name of a run's dataset."""
+    return config.runs.get(run, NO_ENTRY).dataset or run
+
+
+def entries_of(config: Config, run: str) -> list[tuple[str, RunDefaults]]:
+    """Return what sets a run's settings, by name, lowest priority first. This reads no files."""
+    entries: list[tuple[str, RunDefaults]] = [("defaults", config.defaults)]
+    if run in config.runs:
+        entries.append((f"runs.{config.sweep_of.get(run, run)}", config.runs[run]))
+    return [*entries, ("command line", config)]
+
+
 def run_layers(config: Config, name: str) -> list[Layer]:
     """Return a run's settings by source, lowest priority first.
 
@@ -101,16 +114,12 @@ def run_layers(config: Config, name: str) -> list[Layer]:
             )
         look_up(run_names(config), name, "runs", "run")
     layers: list[Layer] = []
-    entries: list[tuple[str, RunDefaults]] = [("defaults", config.defaults)]
-    if name in config.runs:
-        entries.append((f"runs.{config.sweep_of.get(name, name)}", config.runs[name]))
-    entries.append(("command line", config))
     initial = find_source(config, name)
     if initial:
         model = resolve_run(config, initial.run).model if initial.run else None
         model = model or model_of_source(initial, name, config.root)
         layers.append((f"from {initial.name}", {"model": model.model_dump()}))
-    for source, entry in entries:
+    for source, entry in entries_of(config, name):
         groups = {
             group: getattr(entry, group).model_dump(exclude_unset=True)
             for group in RunDefaults.GROUPS
@@ -150,7 +159,8 @@ def _resolve(config: Config, name: str, initial: Source | None) -> Run:
     uses_ngrams = merged["ngram"].pop("use", False)
     if not uses_ngrams:
         del merged["ngram"]
-    merged |= {"name": name, "dataset": entry.dataset or name, "ensemble": tuple(entry.ensemble)}
+    dataset, ensemble = dataset_of(config, name), tuple(entry.ensemble)
+    merged |= {"name": name, "dataset": dataset, "ensemble": ensemble}
     run = _derive(Run.model_validate(merged))
     model, train = run.model, run.train
     if "learning_rate" in merged["train"] and not _uses_learning_rate(run):

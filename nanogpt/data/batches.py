@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from nanogpt.artifacts.records.base import read_record
 from nanogpt.artifacts.records.datasets import DatasetMeta, SplitMeta
 from nanogpt.data.saved_tokenizers import load_tokenizer
-from nanogpt.data.shards import ShardedTokens, SplitTokens, check_edits, check_ids, check_size
+from nanogpt.data.shards import ShardedTokens, SplitTokens, check_ids, check_size
 from nanogpt.data.tokenizers import Tokenizer, Tokens, token_texts
 from nanogpt.errors import REMAKE, RUN_AGAIN, UserError, plural
 from nanogpt.project import token_file
@@ -56,7 +56,7 @@ def load(directory: Path) -> TokenFiles:
     def open_split(split: str, of_split: SplitMeta) -> SplitTokens:
         if of_split.shards:
             tokens = ShardedTokens(directory, split, of_split, dtype, tokenizer.vocab_size)
-            check_edits(directory, split, of_split)
+            tokens.check_edits(meta_file, of_split)
             return tokens
         return _open_tokens(
             directory / token_file(split), dtype, of_split.n_tokens, tokenizer.vocab_size

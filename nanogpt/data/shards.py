@@ -8,7 +8,7 @@ import logging
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -45,9 +45,10 @@ class ShardedTokens:
         self._ends = np.cumsum(lengths)
         self._vocab_size = vocab_size
         self._map = lru_cache(MOST_MAPPED)(self._open)
-        for path, n_tokens in zip(self._paths, lengths, strict=True):
-            check_size(path, n_tokens, dtype, how_to_remake(path))
-        self._states = {path: _state_of(path) for path in self._paths}
+        self._states = {
+            path: check_size(path, n_tokens, dtype, how_to_remake(path))
+            for path, n_tokens in zip(self._paths, lengths, strict=True)
+        }
 
     def __len__(self) -> int:
         return int(self._ends[-1])
@@ -64,6 +65,27 @@ class ShardedTokens:
             (path, np.fromfile(self._same(path), self.dtype, last - first, offset=first * width))
             for path, first, last in self._parts(part)
         )
+
+    def check_edits(self, meta_file: Path, meta: SplitMeta) -> None:
+        """Raise UserError if a shard was edited after meta.json was written.
+
+        Only shards newer than meta.json are hashed; hashing all can take hours.
+        """
+        written = meta_file.stat().st_mtime_ns
+        wanted = {p: shard.sha256 for p, shard in zip(self._paths, meta.shards, strict=True)}
+        newer = [path for path in self._paths if self._states[path].date > written]
+        if newer:
+            logger.info(
+                "%s: computing the digests of %s newer than meta.json; copies made with `cp -p` "
+                "need none",
+                meta_file.parent,
+                plural(len(newer), "shard"),
+            )
+        for path in newer:
+            if sha256_file(path) != wanted[path]:
+                raise UserError(
+                    f"{path}: edited after meta.json was written; {how_to_remake(path)}"
+                )
 
     def _same(self, path: Path) -> Path:
         """Return a path whose file is the one that was there when the dataset was opened."""
@@ -110,19 +132,36 @@ def read_unmapped(tokens: SplitTokens, start: int, stop: int) -> Tokens:
     return cast(Tokens, np.fromfile(tokens.filename, tokens.dtype, stop - start, offset=offset))
 
 
-def check_size(path: Path, n_tokens: int, dtype: np.dtype[Any], remedy: str) -> None:
+class FileState(NamedTuple):
+    """A file's size in bytes and date of change in nanoseconds; zeros if there isn't one."""
+
+    size: int
+    date: int
+
+
+def _state_of(path: Path) -> FileState:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return FileState(0, 0)
+    return FileState(found.st_size, found.st_mtime_ns)
+
+
+def check_size(path: Path, n_tokens: int, dtype: np.dtype[Any], remedy: str) -> FileState:
     """Raise UserError if a token file is missing or doesn't have the size given in meta.json.
 
-    remedy: what the message tells the user to do.
+    remedy: what the message tells the user to do. Returns the file's state.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file; {remedy}")
-    size = path.stat().st_size
-    if size != n_tokens * dtype.itemsize:
+    state = _state_of(path)
+    if state.size != n_tokens * dtype.itemsize:
         raise UserError(
-            f"{path}: has {plural(size, 'byte')}, but should have {n_tokens * dtype.itemsize:,} "
-            f"({plural(n_tokens, 'token')} as {dtype}, according to meta.json); {remedy}"
+            f"{path}: has {plural(state.size, 'byte')}, but should have "
+            f"{n_tokens * dtype.itemsize:,} ({plural(n_tokens, 'token')} as {dtype}, according to "
+            f"meta.json); {remedy}"
         )
+    return state
 
 
 def check_ids(path: Path, largest: int, vocab_size: int, remedy: str) -> None:
@@ -132,36 +171,6 @@ def check_ids(path: Path, largest: int, vocab_size: int, remedy: str) -> None:
             f"{path}: token id {largest} is outside the vocabulary of "
             f"{plural(vocab_size, 'token')}; {remedy}"
         )
-
-
-def check_edits(directory: Path, split: str, meta: SplitMeta) -> None:
-    """Raise UserError if a shard was edited after meta.json was written.
-
-    Only shards newer than meta.json are hashed; hashing all can take hours.
-    """
-    written = (directory / "meta.json").stat().st_mtime_ns
-    paths = [directory / token_file(split, number) for number in range(len(meta.shards))]
-    digests = {path: shard.sha256 for path, shard in zip(paths, meta.shards, strict=True)}
-    newer = [path for path in paths if path.stat().st_mtime_ns > written]
-    if newer:
-        logger.info(
-            "%s: computing the digests of %s newer than meta.json; copies made with `cp -p` need "
-            "none",
-            directory,
-            plural(len(newer), "shard"),
-        )
-    for path in newer:
-        if sha256_file(path) != digests[path]:
-            raise UserError(f"{path}: edited after meta.json was written; {how_to_remake(path)}")
-
-
-def _state_of(path: Path) -> tuple[int, int]:
-    """Return the size and date of a file; zeros if there isn't one."""
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return 0, 0
-    return found.st_size, found.st_mtime_ns
 
 
 def how_to_remake(path: Path) -> str:

@@ -3,7 +3,8 @@
 import sys
 from collections.abc import Sequence
 
-from nanogpt.config.loading import read, read_mapping
+from nanogpt.config.loading import read_mapping
+from nanogpt.config.schema import Config
 from nanogpt.errors import UserError, plural
 from nanogpt.planning.explaining import find_targets
 from nanogpt.planning.restoring import RESTORED, Outcomes
@@ -11,7 +12,7 @@ from nanogpt.planning.staleness import Verdict, Workflow
 from nanogpt.project import HERE
 
 
-def announce_trainings(targets: Sequence[str], expected: str = "") -> None:
+def announce_trainings(config: Config, targets: Sequence[str], expected: str = "") -> None:
     """Print a line for each training that making some files would run.
 
     Nothing is printed if results are in a storage such as S3, where we can't look.
@@ -20,7 +21,7 @@ def announce_trainings(targets: Sequence[str], expected: str = "") -> None:
     """
     if _has_storage():
         return
-    workflow = Workflow(read(HERE.config_file), HERE)
+    workflow = Workflow(config, HERE)
     try:
         jobs = [job for target in targets for job in find_targets(workflow, target)[1]]
         verdicts = workflow.plan(dict.fromkeys(jobs), targets)

@@ -24,6 +24,8 @@ from nanogpt.config.resolving import (
     check_ngrams,
     check_trains,
     corpus_of,
+    dataset_of,
+    entries_of,
     resolve_run,
     run_names,
     run_parameters,
@@ -305,20 +307,21 @@ def initial_model(config: Config, run: str) -> list[str]:
 
 
 def milestones(config: Config) -> dict[tuple[int, ...], list[str]]:
-    """Return the runs that keep milestones, by steps. This needs only settings, no files."""
+    """Return the runs that keep milestones, by steps. This reads no files."""
     runs: dict[tuple[int, ...], list[str]] = {}
     for name in run_names(config):
-        entry = config.runs.get(name, NO_ENTRY)
-        layers = [layer.train for layer in (config, entry, config.defaults)]
-        given = [train.milestones for train in layers if "milestones" in train.model_fields_set]
-        if given and given[0] and not entry.ensemble:
-            runs.setdefault(tuple(sorted(set(given[0]))), []).append(name)
+        given: list[int] = []
+        for _, entry in entries_of(config, name):
+            if "milestones" in entry.train.model_fields_set:
+                given = entry.train.milestones
+        if given and not config.runs.get(name, NO_ENTRY).ensemble:
+            runs.setdefault(tuple(sorted(set(given))), []).append(name)
     return runs
 
 
 def runs_with_characters(config: Config) -> list[str]:
     """Return the runs whose tokens are characters."""
-    datasets = {name: config.runs.get(name, NO_ENTRY).dataset or name for name in run_names(config)}
+    datasets = {name: dataset_of(config, name) for name in run_names(config)}
     return [
         name
         for name, dataset in datasets.items()

@@ -44,15 +44,15 @@ from nanogpt.planning.stages import (
     params_of,
     settings_of,
 )
-from nanogpt.project import Project
+from nanogpt.project import SHARD, Project
 
 # The state of a result: Snakemake would keep it, make it again, or make it for the first time; or
 # it's gone and nothing needs it.
 State = Literal["current", "again", "never made", "gone"]
 
-# Files that jobs of a dataset of many files pass on: temporary ones of groups, and shards.
 OF_DATASET = re.compile(r"results/datasets/([^/]+)/")
-PARTS = re.compile(r"results/datasets/[^/]+/(groups/|(train|val)\.\d+\.bin$)")
+# Files that jobs of a dataset of many files pass on: temporary ones of groups, and shards.
+PARTS = re.compile(rf"{OF_DATASET.pattern}(groups/|{SHARD.pattern}$)")
 
 
 @dataclass(frozen=True)

@@ -302,6 +302,17 @@ def test_a_caller_of_any_rules_can_store_results(tmp_path: Path, use: str, rule:
 
 
 @pytest.mark.usefixtures("bucket")
+def test_many_milestones_give_their_rule_a_short_name(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "project")
+    config = yaml.safe_load((project / "config.yaml").read_text())
+    config["runs"]["one"]["train"] = {"milestones": list(range(1, 101))}
+    (project / "config.yaml").write_text(yaml.safe_dump(config))
+    stored = run(project, "-n", *STORED, "results/one/model/model.safetensors")
+    assert re.search(r"^rule train_with_milestones_[0-9a-f]{12}:$", stored, re.MULTILINE)
+    assert "results/one/milestones/100/model.safetensors" in stored
+
+
+@pytest.mark.usefixtures("bucket")
 def test_the_files_of_a_large_group_stay_on_this_machine(tmp_path: Path) -> None:
     """They're inputs that aren't in the storage, so Kubernetes' jobs that read them run here."""
     project = make_project(tmp_path / "project")

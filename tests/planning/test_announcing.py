@@ -65,12 +65,12 @@ def test_a_finished_run_is_not_announced_and_its_text_is_not_read(
         return digest_of(workflow, path)
 
     monkeypatch.setattr(Workflow, "digest_of", refuse_text)
-    announce_trainings([TARGET])
+    announce_trainings(read(HERE.config_file), [TARGET])
     assert capsys.readouterr().err == ""
     Path("config.yaml").write_text(
         "{corpora: {book: {files: book.txt}}, datasets: {book: {}}, train: {seed: 2}}"
     )
-    announce_trainings([TARGET])
+    announce_trainings(read(HERE.config_file), [TARGET])
     assert capsys.readouterr().err.startswith("book: out of date (")
 
 
@@ -88,5 +88,5 @@ def test_nothing_is_announced_if_results_are_in_a_storage(
     profile: str, announced: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_text(Path("profiles/default/config.yaml"), profile)
-    announce_trainings([TARGET])
+    announce_trainings(read(HERE.config_file), [TARGET])
     assert capsys.readouterr().err == announced

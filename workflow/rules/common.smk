@@ -629,7 +629,8 @@ def trains(rule):
 
 
 @one_line_errors
-def find_train_threads():
+def train_threads(wildcards):
+    """The number of threads for training. A profile can set it."""
     # A `use rule bench` with changes reads all rules again, and defines only this one.
     train = used_rule("train") or next(filter(trains, workflow.rules), None)
     if not train:
@@ -637,11 +638,6 @@ def find_train_threads():
             "`bench` needs the threads of rule `train`; add `train` to your `use rule`"
         )
     return train.resources["_cores"].value
-
-
-def train_threads(wildcards):
-    """The number of threads for training. A profile can set it."""
-    return find_train_threads()
 
 
 def shown(path, caption, what, of):
